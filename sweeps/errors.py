@@ -1,0 +1,92 @@
+"""Every error that dipsweep raises on purpose, as one small tree.
+
+The command line turns them into exit codes: `InputError` 2, `LimitError` 3, `Interrupted` 130, all others 1. Each can
+be pickled (Ray carries exceptions between processes): state lives in `args` only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class DipsweepError(Exception):
+    """Root of the tree."""
+
+    exit_code = 1
+
+
+class InputError(DipsweepError, ValueError):
+    """What the user handed in cannot be used; nothing was started."""
+
+    exit_code = 2
+
+
+class Fault(NamedTuple):
+    """One thing wrong with an input: where it stands, and one sentence on what came and what would do."""
+
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class SpecError(InputError):
+    """All faults of a sweep definition at once."""
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        return tuple(self.args)
+
+    def __str__(self) -> str:
+        return "\n".join(str(fault) for fault in self.faults)
+
+
+class LimitError(DipsweepError):
+    """The plan is over the sweep's own limits."""
+
+    exit_code = 3
+
+
+class StorageError(DipsweepError):
+    """The sweep's storage cannot be read or written."""
+
+
+class JournalError(StorageError):
+    """A journal row does not follow the contract of `sweeps.records`."""
+
+
+class SweepBusy(InputError):
+    """Another driver holds this sweep."""
+
+
+class Interrupted(DipsweepError):
+    """Ctrl-C: the sweep stopped in good order and can be resumed."""
+
+    exit_code = 130
+
+
+class TrialFailed(DipsweepError):
+    """A trial cannot go on; `reason` is a short slug (`diverged`, `no-metrics`, `bad-data`, `oom`, `error`)."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+
+    @property
+    def reason(self) -> str:
+        return str(self.args[0])
+
+    @property
+    def detail(self) -> str:
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean 'x'?" for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

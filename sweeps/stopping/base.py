@@ -1,0 +1,119 @@
+"""What a stop rule is: rows in, verdicts out, nothing else.
+
+A rule is a fold over the journal: `observe` takes every row in journal order, `decide` answers for one trial from what
+was observed so far. It reads no clock, draws no unseeded random number and talks to nobody; so replaying the journal up
+to a verdict's `seq` gives the same verdict, in-process, under the simulated clock and on Ray.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sweeps.history import History
+from sweeps.records import Row
+
+
+class Action(StrEnum):
+    """What is to be done with a running trial."""
+
+    CONTINUE = "CONTINUE"
+    PARK = "PARK"  # give the machines back, keep the checkpoint; may be resumed; parked at the end means pruned
+    STOP = "STOP"
+
+
+class Phase(StrEnum):
+    """Where a trial stands on its curve."""
+
+    BEFORE = "before"
+    DIP = "dip"
+    RECOVERY = "recovery"
+    PLATEAU = "plateau"
+    COLLAPSE = "collapse"
+    LATE_DECLINE = "late-decline"
+    DIVERGED = "diverged"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A decision with its reason: one sentence with numbers, and the numbers themselves."""
+
+    action: Action
+    reason: str
+    phase: Phase = Phase.UNKNOWN
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A metric that must not fall below (maximised) a floor: absolute, or relative to the base model's score.
+
+    Exactly one of `at_least`, `at_most`, `relative_to_base` is set. `relative_to_base=-0.10` on a score means: no more
+    than 0.10 (in the metric's own unit) below the base model.
+    """
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    relative_to_base: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the sweep looks for: the best `top` trials by `metric` among those that meet the constraints."""
+
+    metric: str
+    maximize: bool = True
+    top: int = 3
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def sign(self) -> float:
+        """+1 to maximise, -1 to minimise."""
+        return 1.0 if self.maximize else -1.0
+
+
+class StopRule(ABC):
+    """Base of all rules.
+
+    Args:
+        goal: metric, direction, top k and constraints.
+
+    Attributes:
+        history: the fold of all rows observed so far; the run loop reads the same one.
+    """
+
+    name: str = ""
+
+    def __init__(self, goal: Goal) -> None:
+        self.goal = goal
+        self.history = History()
+
+    def observe(self, row: Row) -> bool:
+        """Takes one row in, in journal order; False when it says nothing new or is fenced off."""
+        return self.history.fold(row)
+
+    @abstractmethod
+    def decide(self, trial: str) -> Verdict:
+        """Returns the verdict on a running trial whose row was just observed."""
+
+    def wake(self, parked: Sequence[str]) -> str | None:
+        """Returns the parked trial that deserves a free machine now, or None when none does.
+
+        Asked when a machine is free and nothing new is left to start. None from an idle sweep ends the parked trials
+        as pruned.
+        """
+        return None
+
+
+class NeverStop(StopRule):
+    """Runs every trial to its budget (`rule: none`)."""
+
+    name = "none"
+
+    def decide(self, trial: str) -> Verdict:
+        return Verdict(Action.CONTINUE, "rule none: every trial runs to its budget")
