@@ -1,0 +1,279 @@
+"""The sweep's definition: one strict schema for YAML and Python.
+
+Every block is a frozen model that refuses unknown keys and wrong types; what a block cannot see alone (an axis that
+names an unknown model, say) is checked in `sweeps.checks`. All faults come at once, in one `SpecError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from sweeps.errors import SpecError
+from sweeps.space import Axis, Grid, axis_from
+from sweeps.stopping.base import Constraint, Goal
+from sweeps.trial import ModelSource, TierSource
+
+BUILTIN_MODELS = ("tiny-s",)
+BUILTIN_TIERS = ("verified-long-cot", "answer-only", "corrupted-cot")
+ALGORITHMS = ("grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2", "optuna-cmaes")
+RULES = ("none", "dip-aware", "asha", "median", "hyperband", "patient")
+NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+METRIC = r"^(math|transfer|general|safety|train|length|perf)/[A-Za-z0-9_.\-]+(@\d+)?(,[a-z]+=[^,\s]+)*$"
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+_Positive = Annotated[float, Field(gt=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=1)]
+
+
+class ModelBlock(_Block):
+    """Where a model comes from and what a trial of it needs."""
+
+    path: Annotated[str, Field(min_length=1)] = "builtin"
+    """`builtin`, or a folder with config.json, tokenizer and safetensors."""
+    workers: _Count = 1
+    """Training processes of one trial."""
+    cpus_per_worker: _Positive = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+
+
+class TierBlock(_Block):
+    """Where a data tier comes from."""
+
+    path: Annotated[str, Field(min_length=1)] = "builtin"
+    """`builtin`, or a JSONL or Parquet file of conversations."""
+    columns: dict[str, str] = {}
+    """Renames columns: `{messages: conversation}` or `{prompt: question, response: answer}`."""
+
+
+class SearchBlock(_Block):
+    """Who picks the values of the axes that are not grids."""
+
+    algorithm: Literal["grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2", "optuna-cmaes"] = "grid"
+    trials: _Count = 1
+    """Samples per grid cell."""
+    repeats: _Count = 1
+    """Runs of every trial, each with its own seed."""
+
+
+class ObjectiveBlock(_Block):
+    """The metric by which trials are ranked."""
+
+    metric: Annotated[str, Field(pattern=METRIC)] = "transfer/score"
+    goal: Literal["maximize", "minimize"] = "maximize"
+
+
+class ConstraintBlock(_Block):
+    """A metric that has to hold: exactly one of the three bounds."""
+
+    metric: Annotated[str, Field(pattern=METRIC)]
+    at_least: float | None = None
+    at_most: float | None = None
+    relative_to_base: float | None = None
+    """Allowed change from the base model's score: -0.10 means at most 0.10 below it."""
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        given = [n for n in ("at_least", "at_most", "relative_to_base") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"came {' and '.join(given) or 'no bound'}; give exactly one of at_least, at_most, relative_to_base")
+        return self
+
+
+class StoppingBlock(_Block):
+    """Which rule prunes, and how hard it protects a dip."""
+
+    rule: Literal["none", "dip-aware", "asha", "median", "hyperband", "patient"] = "none"
+    protect: Literal["strict", "soft"] = "strict"
+    top: _Count = 3
+    """How many best trials the sweep is after."""
+    grace: Annotated[float, Field(gt=0)] | None = None
+    """asha, median, hyperband: no verdict before this step (>= 1) or share of the budget (< 1)."""
+    reduction: Annotated[float, Field(gt=1)] | None = None
+    """asha, hyperband: keep one in this many."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """patient: reports without a new best before the inner rule may speak."""
+
+
+class TrainerBlock(_Block):
+    """Defaults of every trial; any field may also be an axis of `space`."""
+
+    steps: _Count = 400
+    """Budget in optimizer steps."""
+    lr: _Positive = 5e-5
+    """Peak learning rate; the paper's value for 1.7B-14B (arXiv 2604.06628); tiny-s wants about 3e-3."""
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
+    warmup: Annotated[float, Field(ge=0)] = 0.1
+    """Steps (>= 1) or share of the budget (< 1) of linear warm-up."""
+    decay: _Share = 0.2
+    """wsd: last share of the budget, in which the rate falls."""
+    min_lr: _Share = 0.0
+    """Final learning rate as a share of the peak."""
+    batch_tokens: _Count = 8192
+    """Tokens of one optimizer step over all workers, prompts included."""
+    max_length: Annotated[int, Field(ge=2)] = 4096
+    """Longest conversation in tokens; longer ones are dropped and counted, never cut inside the answer."""
+    replay: _Share = 0.0
+    """Share of examples drawn from general data instead of the tier."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    clip: _Positive = 1.0
+    """Largest global gradient norm."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Compute precision; master weights are always fp32."""
+
+
+class EvaluationBlock(_Block):
+    """Which suite scores the checkpoints, and at which steps."""
+
+    suite: Annotated[str, Field(min_length=1)] = "mini"
+    at: Any = "log"
+    """`log`, `{every: n}`, or a list of optimizer steps; the last step is always scored."""
+    items: _Count = 100
+    """Items per task."""
+    workers: _Count = 1
+    """Evaluator processes shared by all trials."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+
+
+class LimitsBlock(_Block):
+    """What the sweep may cost. Reaching a limit ends the sweep resumable, exit code 3."""
+
+    trials: _Count | None = None
+    gpu_hours: _Positive | None = None
+    wall_hours: _Positive | None = None
+    usd: _Positive | None = None
+    usd_per_gpu_hour: _Positive | None = None
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial whose machine was lost is started again."""
+
+    @model_validator(mode="after")
+    def _price(self) -> Self:
+        if self.usd is not None and self.usd_per_gpu_hour is None:
+            raise ValueError("came usd without usd_per_gpu_hour; a limit in money needs the price of a GPU hour")
+        return self
+
+
+AxisField = Annotated[
+    Axis,
+    BeforeValidator(axis_from),
+    PlainSerializer(lambda axis: axis.to_json(), return_type=dict),
+]
+
+
+class Sweep(_Block):
+    """One sweep. `Sweep(name=…, space={…})` in Python and the YAML file are the same thing.
+
+    Example:
+        >>> from sweeps import Sweep, grid
+        >>> sweep = Sweep(name="tiers", space={"data": grid("verified-long-cot", "answer-only")}, trainer={"lr": 3e-3})
+        >>> sweep.id[:6]
+        'tiers-'
+
+    Raises:
+        SpecError: anything about the definition is wrong; it lists every fault.
+    """
+
+    name: Annotated[str, Field(pattern=NAME)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    models: dict[str, ModelBlock] = {}
+    tiers: dict[str, TierBlock] = {}
+    space: dict[str, AxisField] = {}
+    search: SearchBlock = SearchBlock()
+    objective: ObjectiveBlock = ObjectiveBlock()
+    constraints: list[ConstraintBlock] = []
+    stopping: StoppingBlock = StoppingBlock()
+    trainer: TrainerBlock = TrainerBlock()
+    evaluation: EvaluationBlock = EvaluationBlock()
+    limits: LimitsBlock = LimitsBlock()
+    storage: Annotated[str, Field(min_length=1)] = "./runs"
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as e:
+            from sweeps.checks import check_rest
+            from sweeps.faults import explain
+
+            raise SpecError(*explain(e), *check_rest(data, e)) from None
+        from sweeps.checks import check
+
+        if faults := check(self):
+            raise SpecError(*faults)
+
+    @classmethod
+    def unchecked(cls, data: Mapping[str, Any]) -> Self:
+        """Builds a sweep by the schema alone, without what `sweeps.checks` looks at.
+
+        Raises:
+            pydantic.ValidationError: the schema does not hold.
+        """
+        sweep = cls.__new__(cls)
+        cls.__pydantic_validator__.validate_python(dict(data), self_instance=sweep)
+        return sweep
+
+    @property
+    def id(self) -> str:
+        """`name-<8 hex>`; where it is stored and what it may cost do not change what a sweep is."""
+        text = json.dumps(self.to_json(identity=True), sort_keys=True, separators=(",", ":"))
+        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def goal(self) -> Goal:
+        """Metric, direction, top k and constraints, as the stop rule and the report take them."""
+        return Goal(
+            metric=self.objective.metric,
+            maximize=self.objective.goal == "maximize",
+            top=self.stopping.top,
+            constraints=tuple(Constraint(**c.model_dump()) for c in self.constraints),
+        )
+
+    def to_json(self, *, identity: bool = False) -> dict[str, Any]:
+        """Returns the whole definition as plain JSON; with `identity`, only what makes it this sweep."""
+        return self.model_dump(mode="json", exclude={"storage", "limits"} if identity else None)
+
+    def model_source(self, name: str) -> ModelSource:
+        """Returns where the model `name` comes from; built-in names need no entry in `models`."""
+        block = self.models.get(name, ModelBlock())
+        return ModelSource(block.path, block.workers, block.cpus_per_worker, block.gpus_per_worker)
+
+    def tier_source(self, name: str) -> TierSource:
+        """Returns where the tier `name` comes from; built-in names need no entry in `tiers`."""
+        block = self.tiers.get(name, TierBlock())
+        return TierSource(block.path, dict(block.columns))
+
+    def axis_values(self, name: str, default: Any) -> tuple[Any, ...]:
+        """Returns the values that `name` can take: those of its axis, else the default alone."""
+        return self.space[name].samples() if name in self.space else (default,)
+
+    @property
+    def grid_axes(self) -> tuple[str, ...]:
+        """Names of the axes that are crossed in full."""
+        return tuple(n for n, a in self.space.items() if isinstance(a, Grid))
+
+
+def known_axes() -> tuple[str, ...]:
+    """Returns every name that `space` may hold."""
+    return ("model", "data", *TrainerBlock.model_fields)
+
+
+def block_fields(path: tuple[Any, ...]) -> Mapping[str, Any]:
+    """Returns the fields that are legal at a place of the schema (for "did you mean")."""
+    blocks: dict[str, type[BaseModel]] = {
+        "models": ModelBlock, "tiers": TierBlock, "search": SearchBlock, "objective": ObjectiveBlock,
+        "constraints": ConstraintBlock, "stopping": StoppingBlock, "trainer": TrainerBlock,
+        "evaluation": EvaluationBlock, "limits": LimitsBlock,
+    }  # fmt: skip
+    if not path:
+        return Sweep.model_fields
+    return blocks[str(path[0])].model_fields if str(path[0]) in blocks else {}

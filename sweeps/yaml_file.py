@@ -1,0 +1,175 @@
+"""Reads a sweep from YAML, keeping the line of every key so that a fault can name it.
+
+A YAML subset, on purpose: one document, plain data, YAML 1.2's idea of numbers and booleans (so `1e-4` is a number and
+`no` is a word), no tags, no merge keys, no duplicate keys, and bounds on size, so that a file cannot surprise its reader.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from sweeps.errors import Fault, InputError, SpecError
+from sweeps.faults import dotted
+from sweeps.spec import Sweep
+
+MAX_BYTES = 1_000_000
+MAX_NODES = 20_000
+Place = tuple[Any, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the scalars of YAML 1.2's core schema."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9_]*)$", "-+0123456789"),
+    ("float", r"^[-+]?(?:(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+     "-+.0123456789"),
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+):  # fmt: skip
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+_CORE = {f"tag:yaml.org,2002:{t}" for t in ("bool", "int", "float", "null", "str", "seq", "map")}
+
+
+class _Reader:
+    """Turns YAML nodes into plain data, and remembers lines and faults on the way."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.lines, self.faults, self.nodes = name, dict[Place, int](), list[Fault](), 0
+
+    def read(self, node: Node, path: Place = ()) -> Any:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise InputError(f"{self.name}: more than {MAX_NODES:,} values, aliases expanded; a sweep file is smaller")
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if node.tag not in _CORE:
+            self.fault(node, path, f"the tag '{node.tag}' is refused; sweep files hold plain values only")
+            return None
+        if isinstance(node, MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, SequenceNode):
+            return [self.read(item, (*path, i)) for i, item in enumerate(node.value)]
+        assert isinstance(node, ScalarNode)
+        return self._scalar(node, path)
+
+    def _mapping(self, node: MappingNode, path: Place) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        first: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, ScalarNode):
+                self.fault(key_node, path, "a key must be a plain word")
+                continue
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if key in out:
+                self.fault(key_node, (*path, key), f"the key '{key}' stands twice, first on line {first[key]}; keep one")
+                continue
+            first[key] = line
+            self.lines[(*path, key)] = line
+            out[key] = self.read(value_node, (*path, key))
+        return out
+
+    def _scalar(self, node: ScalarNode, path: Place) -> Any:
+        kind, text = node.tag.rsplit(":", 1)[1], node.value
+        if kind == "bool":
+            return text.lower() == "true"
+        if kind == "null":
+            return None
+        if kind == "int":
+            return self._number(int, text.replace("_", ""), node, path)
+        if kind == "float":
+            return self._number(float, text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"), node, path)
+        return text
+
+    def _number(self, kind: type[int] | type[float], text: str, node: Node, path: Place) -> int | float | None:
+        try:
+            return kind(text)
+        except ValueError:
+            self.fault(node, path, f"'{text[:40]}' cannot be read as a number")
+            return None
+
+    def fault(self, node: Node, path: Place, message: str) -> None:
+        self.faults.append(Fault(f"{self.name}:{node.start_mark.line + 1} {dotted(path)}", message))
+
+    def place(self, path: str) -> str:
+        """Returns `file:line dotted.path` for a dotted path, with the line of the nearest key that the file has."""
+        parts = tuple(int(p) if p.isdigit() else p for p in re.findall(r"[^.\[\]]+", path))
+        while parts and parts not in self.lines:
+            parts = parts[:-1]
+        line = self.lines.get(parts, 1)
+        return f"{self.name}:{line} {path}"
+
+
+def load(path: str | Path) -> Sweep:
+    """Reads a sweep file.
+
+    Raises:
+        InputError: the file cannot be read at all (missing, too large, not UTF-8, not YAML).
+        SpecError: what it says cannot be run; every fault with `file:line`.
+    """
+    return loads(_text(Path(path)), name=Path(path).name)
+
+
+def loads(text: str, name: str = "sweep.yaml") -> Sweep:
+    """Reads a sweep from YAML text; see `load`."""
+    reader = _Reader(name)
+    data = _parse(text, reader)
+    if not isinstance(data, Mapping):
+        raise InputError(f"{name}:1: a sweep file is a mapping (name: …, space: …), not {type(data).__name__}")
+    try:
+        sweep = Sweep(**{str(k): v for k, v in data.items()})
+    except SpecError as e:
+        placed = [Fault(reader.place(f.where), f.message) for f in e.faults]
+        raise SpecError(*_in_order([*reader.faults, *placed])) from None
+    if reader.faults:
+        raise SpecError(*reader.faults)
+    return sweep
+
+
+def _in_order(faults: list[Fault]) -> list[Fault]:
+    def line(fault: Fault) -> int:
+        found = re.search(r":(\d+) ", fault.where + " ")
+        return int(found[1]) if found else 0
+
+    return sorted(dict.fromkeys(faults), key=line)
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror or e}); give the path of a sweep file") from None
+    if len(raw) > MAX_BYTES:
+        raise InputError(f"{path.name}: {len(raw):,} bytes; a sweep file has at most {MAX_BYTES:,}")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = raw[: e.start].count(b"\n") + 1
+        raise InputError(f"{path.name}:{line}: byte {e.start} is not UTF-8; save the file as UTF-8") from None
+
+
+def _parse(text: str, reader: _Reader) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise InputError(f"{reader.name}: the file is empty; a sweep needs at least a name")
+        return reader.read(node)
+    except yaml.MarkedYAMLError as e:
+        mark = e.problem_mark or e.context_mark
+        line = mark.line + 1 if mark else 1
+        hint = "; indent with spaces, not tabs" if "\\t" in str(e.problem) else ""
+        raise InputError(f"{reader.name}:{line}: not valid YAML: {e.problem or e.context}{hint}") from None
+    except (yaml.YAMLError, RecursionError) as e:
+        what = "nested too deeply" if isinstance(e, RecursionError) else str(e).splitlines()[0]
+        raise InputError(f"{reader.name}:1: not valid YAML: {what}") from None
+    finally:
+        loader.dispose()
