@@ -83,6 +83,18 @@ class Curve:
         )
 
 
+    def news(self, row: Row) -> bool:
+        """True when a report row would change this curve: it is not fenced off, and not a copy of what is known."""
+        if row.step is None or not self.accepts(row):
+            return False
+        point = self.points.get(row.step)
+        if point is None:
+            return True
+        if row.attempt < point.attempt and all(m in point.metrics for m in row.metrics):
+            return False
+        return not (row.metrics.items() <= point.metrics.items() and row.invalid.items() <= point.invalid.items())
+
+
 class History:
     """The fold of a journal. `fold` one row at a time, in journal order; read curves at any moment."""
 
@@ -130,16 +142,9 @@ class History:
         return True
 
     def _fold_report(self, curve: Curve, row: Row) -> bool:
-        if row.step is None or not curve.accepts(row):
+        if row.step is None or not curve.news(row):
             return False
-        point = curve.points.get(row.step)
-        if point is None:
-            point = curve.points[row.step] = Point(row.step)
-        elif row.attempt < point.attempt and all(m in point.metrics for m in row.metrics):
-            return False
-        elif row.metrics.items() <= point.metrics.items() and row.invalid.items() <= point.invalid.items():
-            return False
-        point.merge(row)
+        curve.points.setdefault(row.step, Point(row.step)).merge(row)
         return True
 
     def _fold_end(self, curve: Curve, row: Row) -> None:

@@ -1,0 +1,468 @@
+"""All decisions of one sweep, and the one writer of its journal.
+
+The director knows no clock, no Ray and no torch. An executor (in-process, simulated, Ray) asks it what to start and what
+to score, and tells it what happened; it writes each fact to the journal first and only then asks the stop rule. Stop,
+park, crash and resume are one path: the attempt ends, the next one starts from the journal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sweeps.history import History
+from sweeps.journal import Journal
+from sweeps.plan import Plan
+from sweeps.records import VERSION, Row, base_trial, split_finite
+from sweeps.search import Result, Searcher, Suggestion, make_searcher
+from sweeps.stopping.base import Action, StopRule, Verdict
+from sweeps.trial import Saved, TrialSpec
+
+EVAL_TRIES = 3
+Status = Literal["waiting", "running", "parked", "scoring", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """An attempt to be started now: from scratch, or from a checkpoint of an earlier attempt."""
+
+    spec: TrialSpec
+    attempt: int
+    resume: Saved | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvalJob:
+    """A checkpoint to be scored. Step 0 of `base-<model>` is the base model itself."""
+
+    trial: str
+    attempt: int
+    step: int
+    path: str
+    model: str
+    suite: str
+    items: int
+    tries: int = 1
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What makes it this job: two attempts may save the same step in two places."""
+        return (self.trial, self.step, self.path)
+
+
+@dataclass(slots=True)
+class _Entry:
+    spec: TrialSpec
+    number: int
+    status: Status = "waiting"
+    attempt: int = 0
+    lost: int = 0
+    saved: dict[int, Saved] = field(default_factory=dict)
+    scored: set[int] = field(default_factory=set)
+    given_up: set[int] = field(default_factory=set)
+    dropped: set[int] = field(default_factory=set)
+    phase: str = ""
+
+    @property
+    def last(self) -> Saved | None:
+        return self.saved[max(self.saved)] if self.saved else None
+
+    @property
+    def unscored(self) -> list[int]:
+        done = self.scored | self.given_up | self.dropped
+        return sorted(s for s in self.saved if s in self.spec.snapshots and s not in done)
+
+
+class Director:
+    """Runs one sweep's decisions over a journal; a journal with rows in it is a sweep that goes on.
+
+    Args:
+        plan: what is to run. journal: where facts go. rule: who prunes. searcher: who proposes trials.
+    """
+
+    def __init__(self, plan: Plan, journal: Journal, rule: StopRule, searcher: Searcher | None = None) -> None:
+        self.plan, self.journal, self.rule = plan, journal, rule
+        self.searcher = searcher or make_searcher(plan)
+        self._trials: dict[str, _Entry] = {}
+        self._numbers: dict[int, str] = {}
+        self._waiting: deque[str] = deque()
+        self._queue: deque[EvalJob] = deque()
+        self._in_flight: set[tuple[str, int, str]] = set()  # EvalJob.key of what is queued or being scored
+        self._bases: set[str] = set()
+        self._costs: dict[tuple[str, int], dict[str, float]] = {}
+        self._exhausted = False
+        self._live = False  # while rows of an earlier driver are read, trials are restored, not asked for
+        rows = journal.rows()
+        for row in rows:
+            self._take(row)
+        self._live = True
+        if not rows:
+            self._write(self._sweep_row())
+        self._reopen()
+
+    @property
+    def history(self) -> History:
+        """Everything known of every trial."""
+        return self.rule.history
+
+    # ---- what to start ------------------------------------------------------------------------------------------
+
+    def next(self, fits: Callable[[TrialSpec], bool]) -> Launch | None:
+        """Returns the next attempt for which `fits` says yes: open ones first, then new ones, then parked ones."""
+        while True:
+            trial = self._head()
+            if trial is None:
+                return None
+            entry = self._trials[trial]
+            if not fits(entry.spec):
+                return None
+            self._waiting.popleft()
+            if entry.last is not None and entry.last.step >= entry.spec.steps:
+                self._training_over(entry)  # trained to its end by an earlier driver; only scores are missing
+                continue
+            return self._launch(entry)
+
+    def _head(self) -> str | None:
+        if not self._waiting and not self._exhausted:
+            suggestion = self.searcher.ask()
+            if suggestion is None:
+                self._exhausted = True
+            else:
+                self._add(suggestion)
+        if not self._waiting:
+            parked = [t for t, e in self._trials.items() if e.status == "parked"]
+            woken = self.rule.wake(parked) if parked else None
+            if woken is not None:
+                self._trials[woken].status = "waiting"
+                self._waiting.append(woken)
+        return self._waiting[0] if self._waiting else None
+
+    def _add(self, suggestion: Suggestion) -> None:
+        spec = self.plan.trial(suggestion.config)
+        if spec.id in self._trials:  # two draws of a repeat may meet; the first one stands for both
+            return
+        self._write(Row("trial", self.plan.sweep_id, spec.id, budget=spec.steps, config=spec.config,
+                        extra={"number": suggestion.number, "search": dict(suggestion.state)}))  # fmt: skip
+
+    def _launch(self, entry: _Entry) -> Launch:
+        resume = entry.last
+        self._write(Row("attempt", self.plan.sweep_id, entry.spec.id, entry.attempt + 1, resume.step if resume else 0,
+                        budget=entry.spec.steps))  # fmt: skip
+        self._want_base(entry.spec)
+        return Launch(entry.spec, entry.attempt, resume)
+
+    # ---- what happened ------------------------------------------------------------------------------------------
+
+    def wants(self, trial: str, attempt: int) -> bool:
+        """False once an attempt is to end: its trial was stopped or parked, or a newer attempt has taken over."""
+        entry = self._trials.get(trial)
+        return entry is not None and entry.status == "running" and entry.attempt == attempt
+
+    def report(
+        self, trial: str, attempt: int, step: int, metrics: Mapping[str, float], *,
+        progress: Mapping[str, float] | None = None, cost: Mapping[str, float] | None = None,
+    ) -> Verdict | None:  # fmt: skip
+        """Takes the trainer's own numbers; returns the verdict when the trial is not to go on."""
+        if not self.wants(trial, attempt):
+            return None
+        good, bad = split_finite(metrics)
+        return self._report(Row("report", self.plan.sweep_id, trial, attempt, step, self._trials[trial].spec.steps,
+                                good, invalid=bad, progress=progress or {}, cost=cost or {}))  # fmt: skip
+
+    def saved(self, trial: str, attempt: int, checkpoint: Saved) -> None:
+        """Takes the news that a checkpoint is whole, and queues it for scoring."""
+        entry = self._trials.get(trial)
+        if entry is None or attempt != entry.attempt or entry.status not in ("running", "parked"):
+            return
+        self._write(Row("commit", self.plan.sweep_id, trial, attempt, checkpoint.step,
+                        checkpoint=checkpoint.digest, extra={"path": checkpoint.path}))  # fmt: skip
+        self._queue_scores(entry)
+
+    def trained(self, trial: str, attempt: int) -> None:
+        """The training function returned. Without a checkpoint at the budget that was not the end it was meant to be."""
+        if not self.wants(trial, attempt):
+            return
+        entry = self._trials[trial]
+        if entry.last is None or entry.last.step < entry.spec.steps:
+            at = entry.last.step if entry.last else 0
+            self.failed(trial, attempt, "no-metrics", f"training ended without a checkpoint at its budget; the last was at step {at}")
+            return
+        self._training_over(entry)
+
+    def failed(self, trial: str, attempt: int, reason: str, detail: str = "", *, lost: bool = False) -> None:
+        """The attempt broke. A lost machine is tried again within `limits.retries`; an error of the trial is its end."""
+        if not self.wants(trial, attempt):
+            return
+        entry = self._trials[trial]
+        if lost and entry.lost < self.plan.sweep.limits.retries:
+            self._write(Row("control", self.plan.sweep_id, trial, attempt,
+                            extra={"who": "driver", "action": "retry", "reason": reason, "detail": detail}))  # fmt: skip
+            entry.status = "waiting"
+            self._waiting.appendleft(trial)
+            return
+        self._end(entry, "failed", reason, detail)
+
+    def interrupt(self, who: str, reason: str) -> None:
+        """Notes that the sweep was interrupted; open attempts go on in the next driver."""
+        self._write(Row("control", self.plan.sweep_id, extra={"who": who, "action": "interrupt", "reason": reason}))
+
+    # ---- scores -------------------------------------------------------------------------------------------------
+
+    def next_eval(self) -> EvalJob | None:
+        """Returns the next checkpoint to score, or None."""
+        while self._queue:
+            job = self._queue.popleft()
+            entry = self._trials.get(job.trial)
+            if entry is not None and entry.status == "ended":
+                self._in_flight.discard(job.key)
+                continue
+            return job
+        return None
+
+    def wants_score(self, job: EvalJob) -> bool:
+        """False once nobody needs the scores of a job any more."""
+        entry = self._trials.get(job.trial)
+        return entry is None or entry.status != "ended"
+
+    def scored(
+        self, job: EvalJob, metrics: Mapping[str, float], *, se: Mapping[str, float], n: Mapping[str, int],
+        suite: str, cost: Mapping[str, float], extra: Mapping[str, Any] | None = None,
+    ) -> Verdict | None:  # fmt: skip
+        """Takes the scores of a checkpoint; returns the verdict when its trial is not to go on."""
+        self._in_flight.discard(job.key)
+        if not self.wants_score(job):
+            return None
+        good, bad = split_finite(metrics)
+        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step, suite=suite, cost=cost,
+                        extra={"status": "done"}))  # fmt: skip
+        verdict = self._report(Row("report", self.plan.sweep_id, job.trial, job.attempt, job.step, metrics=good, se=se, n=n,
+                                   invalid=bad, suite=suite, extra=extra or {}))  # fmt: skip
+        if job.trial in self._trials:
+            self._maybe_complete(self._trials[job.trial])
+        return verdict
+
+    def eval_failed(self, job: EvalJob, reason: str) -> None:
+        """An evaluation broke: tried again, then given up; never the end of the trial."""
+        last = job.tries >= EVAL_TRIES
+        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step,
+                        extra={"status": "failed", "reason": reason, "try": job.tries, "given_up": last}))  # fmt: skip
+        if not last:
+            self._queue.append(EvalJob(job.trial, job.attempt, job.step, job.path, job.model, job.suite, job.items, job.tries + 1))
+            return
+        self._in_flight.discard(job.key)
+        entry = self._trials.get(job.trial)
+        if entry is not None:
+            self._maybe_complete(entry)
+
+    # ---- the sweep ----------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> list[str]:
+        """Trials that have machines."""
+        return [t for t, e in self._trials.items() if e.status == "running"]
+
+    @property
+    def scoring(self) -> bool:
+        """True while scores are outstanding."""
+        return bool(self._in_flight)
+
+    def done(self) -> bool:
+        """True when nothing is left to run or to score. Trials still parked then end as pruned."""
+        if self._in_flight or self._head() is not None:
+            return False
+        if any(e.status in ("running", "waiting") for e in self._trials.values()):
+            return False
+        for entry in [e for e in self._trials.values() if e.status == "scoring"]:
+            self._maybe_complete(entry)
+        for entry in [e for e in self._trials.values() if e.status == "parked"]:
+            self._end(entry, "pruned", "parked, and nothing changed in its favour before the sweep ended")
+        return True
+
+    def spent(self) -> dict[str, float]:
+        """Returns what the sweep has cost so far: `gpu_s` and `cpu_s` over all attempts."""
+        total: dict[str, float] = {}
+        for cost in self._costs.values():
+            for unit, amount in cost.items():
+                total[unit] = total.get(unit, 0.0) + amount
+        return total
+
+    def over_limit(self, wall_s: float) -> str | None:
+        """Returns a sentence when the sweep has used up one of its limits, else None."""
+        limits, gpu_hours = self.plan.sweep.limits, self.spent().get("gpu_s", 0.0) / 3600
+        if limits.wall_hours is not None and wall_s > limits.wall_hours * 3600:
+            return f"limits.wall_hours: {wall_s / 3600:.2f} h have passed, {limits.wall_hours} are allowed"
+        if limits.gpu_hours is not None and gpu_hours > limits.gpu_hours:
+            return f"limits.gpu_hours: {gpu_hours:.2f} GPU hours are spent, {limits.gpu_hours} are allowed"
+        if limits.usd is not None and gpu_hours * (limits.usd_per_gpu_hour or 0) > limits.usd:
+            return f"limits.usd: {gpu_hours * (limits.usd_per_gpu_hour or 0):.2f} are spent, {limits.usd} are allowed"
+        return None
+
+    def disposable(self, keep: int = 2) -> list[tuple[str, Saved]]:
+        """Returns checkpoints that nobody needs: scored, neither among a trial's last `keep` nor its best."""
+        out = []
+        for trial, entry in self._trials.items():
+            kept = set(sorted(entry.saved)[-keep:]) | self._best_step(trial)
+            for step, checkpoint in entry.saved.items():
+                needless = step in entry.scored or step in entry.given_up or entry.status == "ended"
+                if step not in kept and step not in entry.dropped and needless:
+                    out.append((trial, checkpoint))
+        return out
+
+    def dropped(self, trial: str, checkpoint: Saved) -> None:
+        """Notes that a checkpoint's files are gone."""
+        self._write(Row("commit", self.plan.sweep_id, trial, self._trials[trial].attempt, checkpoint.step,
+                        extra={"path": checkpoint.path, "dropped": True}))  # fmt: skip
+
+    def _best_step(self, trial: str) -> set[int]:
+        curve, goal = self.history.curves.get(trial), self.plan.sweep.goal
+        if curve is None or not curve.steps(goal.metric):
+            return set()
+        return {max(curve.steps(goal.metric), key=lambda s: goal.sign * curve.points[s].metrics[goal.metric])}
+
+    # ---- inside -------------------------------------------------------------------------------------------------
+
+    def _report(self, row: Row) -> Verdict | None:
+        if not self._write(row):
+            return None
+        entry = self._trials.get(row.trial)
+        if entry is None:
+            return None
+        if entry.status != "running":
+            return None
+        verdict = self.rule.decide(row.trial)
+        if verdict.action is Action.CONTINUE and verdict.phase == entry.phase:
+            return None
+        self._write(Row("verdict", self.plan.sweep_id, row.trial, entry.attempt, row.step,
+                        extra={"action": str(verdict.action), "phase": str(verdict.phase), "reason": verdict.reason,
+                               "evidence": dict(verdict.evidence), "seen": self.history.seq}))  # fmt: skip
+        if verdict.action is Action.STOP:
+            self._end(entry, "pruned", verdict.reason)
+        return None if verdict.action is Action.CONTINUE else verdict
+
+    def _training_over(self, entry: _Entry) -> None:
+        self._write(Row("end", self.plan.sweep_id, entry.spec.id, entry.attempt, entry.spec.steps,
+                        extra={"of": "training", "status": "completed"}))  # fmt: skip
+        self._queue_scores(entry)
+        self._maybe_complete(entry)
+
+    def _maybe_complete(self, entry: _Entry) -> None:
+        if entry.status != "scoring" or entry.unscored or any(key[0] == entry.spec.id for key in self._in_flight):
+            return
+        metric = self.plan.sweep.goal.metric
+        curve = self.history.curves[entry.spec.id]
+        if entry.spec.steps in curve.points and metric in curve.points[entry.spec.steps].metrics:
+            self._end(entry, "completed", "")
+        else:
+            self._end(entry, "failed", "no-metrics", f"trained to its budget, but '{metric}' was never measured there")
+
+    def _end(self, entry: _Entry, status: str, reason: str, detail: str = "") -> None:
+        step = self.history.curves[entry.spec.id].last_step
+        extra = {"of": "scoring", "status": status, "reason": reason}
+        self._write(Row("end", self.plan.sweep_id, entry.spec.id, entry.attempt, step,
+                        extra={**extra, "detail": detail} if detail else extra))  # fmt: skip
+
+    def _want_base(self, spec: TrialSpec) -> None:
+        model = str(spec.config["model"])
+        if model not in self._bases:
+            self._bases.add(model)
+            trial = base_trial(model)
+            scored = self.history.base.get(trial)
+            if scored is None or not scored.points:
+                path = model if spec.model.path == "builtin" else spec.model.path
+                job = EvalJob(trial, 0, 0, path, model, spec.suite, spec.eval_items)
+                self._in_flight.add(job.key)
+                self._queue.appendleft(job)
+
+    def _queue_scores(self, entry: _Entry) -> None:
+        spec = entry.spec
+        for step in entry.unscored:
+            job = EvalJob(spec.id, entry.attempt, step, entry.saved[step].path, str(spec.config["model"]), spec.suite, spec.eval_items)
+            if job.key not in self._in_flight:
+                self._in_flight.add(job.key)
+                self._queue.append(job)
+
+    def _reopen(self) -> None:
+        """After a restart: attempts that were open go on first, checkpoints without scores are queued again."""
+        for trial, entry in self._trials.items():
+            if entry.status in ("running", "waiting"):
+                entry.status = "waiting"
+                self._waiting.append(trial)
+            if entry.status != "ended":
+                self._queue_scores(entry)
+            if entry.attempt:
+                self._want_base(entry.spec)
+
+    def _write(self, row: Row) -> bool:
+        """Journal first, then everything that follows from the row; False when it says nothing new."""
+        if row.kind == "report" and not self._says_something(row):
+            return False
+        return self._take(self.journal.append(row))
+
+    def _says_something(self, row: Row) -> bool:
+        home = self.history.base if row.trial.startswith("base-") else self.history.curves
+        curve = home.get(row.trial)
+        return curve is None or curve.news(row)
+
+    def _take(self, row: Row) -> bool:
+        """The one place where a row changes what the director knows, live and on restart alike."""
+        new = self.rule.observe(row)
+        if row.kind == "trial":
+            self._take_trial(row)
+        entry = self._trials.get(row.trial)
+        if entry is None:
+            return new
+        if row.kind == "attempt":
+            entry.attempt, entry.status = row.attempt, "running"
+            for step in [s for s in entry.saved if s > (row.step or 0)]:
+                del entry.saved[step]
+        elif row.kind == "commit":
+            self._take_commit(entry, row)
+        elif row.kind == "report":
+            self._costs[row.trial, row.attempt] = {**self._costs.get((row.trial, row.attempt), {}), **row.cost}
+            if row.suite and row.step is not None:
+                entry.scored.add(row.step)
+        elif row.kind == "eval" and row.extra.get("given_up") and row.step is not None:
+            entry.given_up.add(row.step)
+        elif row.kind == "control" and row.extra.get("action") == "retry":
+            entry.lost += 1
+        elif row.kind == "verdict":
+            entry.phase = str(row.extra.get("phase", ""))
+            if row.extra.get("action") == "PARK":
+                entry.status = "parked"
+        elif row.kind == "end":
+            self._take_end(entry, row)
+        return new
+
+    def _take_trial(self, row: Row) -> None:
+        number = int(row.extra["number"])
+        self._trials[row.trial] = _Entry(self.plan.trial(row.config), number)
+        self._numbers[number] = row.trial
+        if self._live:
+            self._waiting.append(row.trial)
+        else:
+            self.searcher.restore(Suggestion(number, row.config, row.extra.get("search", {})))
+
+    def _take_commit(self, entry: _Entry, row: Row) -> None:
+        assert row.step is not None
+        if row.extra.get("dropped"):
+            entry.dropped.add(row.step)
+        else:
+            entry.saved[row.step] = Saved(row.step, str(row.extra["path"]), row.checkpoint)
+            entry.dropped.discard(row.step)
+
+    def _take_end(self, entry: _Entry, row: Row) -> None:
+        if row.extra.get("of") == "training":
+            entry.status = "scoring"
+            return
+        entry.status = "ended"
+        curve = self.history.curves[row.trial]
+        metric = self.plan.sweep.goal.metric
+        by_step = dict(zip(curve.steps(metric), curve.values(metric), strict=True))
+        self.searcher.tell(entry.number, Result(row.extra["status"], by_step))
+
+    def _sweep_row(self) -> Row:
+        sweep = self.plan.sweep
+        return Row("sweep", self.plan.sweep_id, extra={"name": sweep.name, "spec": sweep.to_json(), "version": VERSION,
+                                                       "trials": self.plan.total})  # fmt: skip

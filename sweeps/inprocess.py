@@ -1,0 +1,131 @@
+"""Runs a sweep in this very process, one trial at a time: no Ray, and the easiest place to debug.
+
+The same director decides as on a cluster; only the hands differ. Scores are taken as soon as a checkpoint is whole, so
+with this executor whole sweeps are deterministic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeps.director import Director, EvalJob, Launch
+from sweeps.errors import Interrupted, LimitError, TrialFailed
+from sweeps.trial import Hooks, Saved, TrialSpec, attempt_folder
+
+Progress = Callable[[str], None]
+
+
+class Train(Protocol):
+    """A training function, such as `trainers.loop.train`."""
+
+    def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None: ...
+
+
+class Scored(Protocol):
+    """What an evaluation gives; see `evaluators.evaluate.Scores`."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def se(self) -> Mapping[str, float]: ...
+    @property
+    def n(self) -> Mapping[str, int]: ...
+    @property
+    def suite(self) -> str: ...
+    @property
+    def cost(self) -> Mapping[str, float]: ...
+    @property
+    def outcomes(self) -> Mapping[str, str]: ...
+
+
+Evaluate = Callable[[EvalJob], Scored]
+
+
+class _Hooks:
+    """Hands what the worker says straight to the director, and scores what is to be scored before training goes on."""
+
+    def __init__(self, loop: InProcess, launch: Launch) -> None:
+        self.loop, self.trial, self.attempt = loop, launch.spec.id, launch.attempt
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
+    ) -> None:
+        self.loop.director.report(self.trial, self.attempt, step, metrics, progress=progress, cost=cost)
+
+    def saved(self, checkpoint: Saved) -> None:
+        self.loop.director.saved(self.trial, self.attempt, checkpoint)
+        self.loop.score_all()
+
+    def stop_asked(self) -> bool:
+        return not self.loop.director.wants(self.trial, self.attempt)
+
+
+class InProcess:
+    """The in-process executor.
+
+    Args:
+        director: decides. train: runs one attempt. evaluate: scores one checkpoint. storage: root of all sweeps.
+        say: takes one line of progress.
+    """
+
+    def __init__(
+        self, director: Director, train: Train, evaluate: Evaluate, storage: Path, say: Progress = lambda line: None
+    ) -> None:
+        self.director, self.train, self.evaluate, self.storage, self.say = director, train, evaluate, storage, say
+        self.started = time.monotonic()
+
+    def run(self) -> None:
+        """Runs the sweep to its end.
+
+        Raises:
+            Interrupted: Ctrl-C; the sweep can be resumed. LimitError: one of the sweep's limits is reached.
+        """
+        try:
+            while not self.director.done():
+                self.score_all()
+                launch = self.director.next(lambda spec: True)
+                if launch is not None:
+                    self._attempt(launch)
+        except KeyboardInterrupt:
+            self.director.interrupt("user", "Ctrl-C")
+            raise Interrupted("interrupted; resume continues from the last checkpoints") from None
+
+    def _attempt(self, launch: Launch) -> None:
+        spec, attempt = launch.spec, launch.attempt
+        folder = attempt_folder(str(self.storage), spec.sweep, spec.id, attempt)
+        self.say(f"{spec.id} attempt {attempt} starts{f' from step {launch.resume.step}' if launch.resume else ''}")
+        try:
+            self.train(spec, _Hooks(self, launch), folder=folder, resume=launch.resume)
+        except TrialFailed as e:
+            self.director.failed(spec.id, attempt, e.reason, e.detail)
+        except LimitError:
+            raise
+        except Exception as e:
+            self.director.failed(spec.id, attempt, "error", f"{type(e).__name__}: {e}")
+        else:
+            self.director.trained(spec.id, attempt)
+        curve = self.director.history.curves[spec.id]
+        self.say(f"{spec.id} {curve.state} after step {curve.last_step}{f': {curve.reason}' if curve.reason else ''}")
+
+    def score_all(self) -> None:
+        """Scores every checkpoint that waits for it."""
+        while (job := self.director.next_eval()) is not None:
+            try:
+                scores = self.evaluate(job)
+            except Exception as e:
+                self.director.eval_failed(job, f"{type(e).__name__}: {e}")
+                continue
+            self.director.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost,
+                                 extra={"items": dict(scores.outcomes)} if scores.outcomes else None)  # fmt: skip
+        over = self.director.over_limit(time.monotonic() - self.started)
+        if over:
+            self.director.interrupt("limits", over)
+            raise LimitError(f"{over}; raise the limit and resume")
+
+
+def describe(config: Mapping[str, Any], axes: tuple[str, ...]) -> str:
+    """Returns `data=answer-only replay=0.1`: what tells a trial apart from the others of its sweep."""
+    return " ".join(f"{a}={config[a]}" for a in axes if a in config)
