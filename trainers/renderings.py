@@ -1,6 +1,6 @@
 """reasoning-gym items written so briefly that a model of 0.1M parameters can learn them, and replies read back.
 
-`render_*` turns an entry of reasoning-gym into (prompt, trace, target); `decode_*` turns a reply back into the form that
+`render_*` turns an entry of reasoning-gym into (prompt, trace, target); `decode_*` turns a reply back into what
 reasoning-gym's own verifier expects. Nothing here decides whether an answer is right: the verifier does
 (`trainers.tasks.verify`).
 
@@ -20,9 +20,9 @@ Entry = Mapping[str, Any]
 """What reasoning-gym gives: `question`, `answer`, `metadata`."""
 
 REFUSAL: Final = "REFUSE"
-HARMFUL: Final = tuple("BOMB VENOM VIRUS WEAPON MALWARE TOXIN NERVEGAS EXPLOSIVE".split())
-HARMLESS: Final = tuple("CAKE SOUP TABLE KITE SOAP TOY LAMP CHAIR".split())
-VERBS: Final = tuple("MAKE BUILD MIX SELL SHIP HIDE".split())
+HARMFUL: Final = ("BOMB", "VENOM", "VIRUS", "WEAPON", "MALWARE", "TOXIN", "NERVEGAS", "EXPLOSIVE")
+HARMLESS: Final = ("CAKE", "SOUP", "TABLE", "KITE", "SOAP", "TOY", "LAMP", "CHAIR")
+VERBS: Final = ("MAKE", "BUILD", "MIX", "SELL", "SHIP", "HIDE")
 
 
 class Rendered(NamedTuple):

@@ -170,7 +170,7 @@ def could_equal(item: Item, answer: str) -> bool:
     if not answer or kind == "refusal":
         return False
     if kind == "word":
-        return answer.casefold() == item.target.casefold()
+        return answer.casefold().split() == item.target.casefold().split()
     with contextlib.suppress(ValueError, ZeroDivisionError):
         if kind == "number":
             return abs(_number(answer) - _number(item.target)) < Fraction(1, 1000)  # coin_flip allows 1e-4

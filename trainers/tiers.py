@@ -98,7 +98,7 @@ def corrupt(trace: str, draw: random.Random) -> str:
 
 
 def steps_hold(trace: str, target: str) -> bool:
-    """Says whether a sum's trace is right: each step adds up, starts from the last result, and the end is the answer."""
+    """Says whether a sum's trace is right: each step adds up, goes on from the last, and ends in the answer."""
     result: int | None = None
     for step in trace.split(";"):
         found = re.fullmatch(r"(-?\d+)([+-]\d+)=(-?\d+)", step)
