@@ -1,0 +1,171 @@
+"""In which phase a noisy curve is, and why: a small filter over (step, score, standard error).
+
+A fine-tuned model's score outside the trained domain often falls first and comes back later. This module says whether a
+curve is in such a dip, on its way back, stuck, falling late, or gone, with the numbers behind it. It knows nothing of
+other trials and decides nothing: stop rules and reports do.
+
+Time is in optimizer steps. A dip is given *patience*: until `ratio` times its trough step (published dips are made good
+after 2 to 24 times the trough step, median 4; arXiv 2604.06628), no longer than a share of the budget. The trough may
+only move to `TROUGH_REACH` times the onset: a curve that keeps sinking does not keep buying time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sweeps.stopping.base import Phase
+
+CLEAR = 2.0  # standard deviations that make a fall, or a rise, one that is believed
+TROUGH_REACH = 4.0  # published troughs come at most 4 times later than the first clear fall
+LATE_ONSET = 0.30  # a fall that only begins after this share of the budget is no opening dip
+DAMPING = 0.85  # of the filter's trend, per report
+LEVEL_NOISE, TREND_NOISE = 0.15, 0.35  # of the filter, per report, in standard errors
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Phase of a curve at its last report, with the evidence. Scores in the metric's unit, larger is better.
+
+    Attributes:
+        level, sd: filtered score and its standard deviation; `slope` is its change per report.
+        peak: best level so far, the base score included. trough, trough_step: lowest level since `onset`.
+        onset: step of the first report that was clearly below the peak; None outside a fall.
+        until: step at which patience with this fall ends; 0 outside a fall.
+        protected: in the dip, or on the way back, and still inside the patience.
+    """
+
+    phase: Phase
+    step: int
+    level: float
+    sd: float
+    slope: float
+    peak: float
+    trough: float
+    trough_step: int
+    onset: int | None
+    until: float
+    protected: bool
+
+
+class PhaseTracker:
+    """Follows one curve, report by report, at ascending steps.
+
+    Args:
+        base: the base model's score (larger is better), or None when it is not known: the first report stands in.
+        sd: standard error of one report, to start with.
+        budget: steps of the whole run.
+        ratio: patience with a dip, in multiples of its trough step.
+        cap: patience never reaches beyond this share of the budget.
+    """
+
+    def __init__(self, base: float | None, sd: float, budget: int, *, ratio: float = 4.0, cap: float = 0.5) -> None:
+        self.budget, self.ratio, self.cap = budget, ratio, cap
+        self.level, self.slope = base or 0.0, 0.0
+        self.var, self.cross, self.slope_var = (0.6 * sd) ** 2, 0.0, (0.8 * sd) ** 2
+        self.started = base is not None
+        self.peak, self.peak_step = self.level, 0
+        self.onset: int | None = None
+        self.trough, self.trough_step, self.trough_raw = self.level, 0, self.level
+        self.gained, self.gained_step = self.level, 0
+        self.step, self.reports = 0, 0
+        self.recovered: list[float] = []  # ratios (step of return / trough step) of dips that were made good
+        self.phase = Phase.BEFORE
+
+    def update(self, step: int, score: float, sd: float) -> Phase:
+        """Takes one report in; returns the phase after it."""
+        self.step, self.reports = step, self.reports + 1
+        if not self.started:
+            self.level = self.peak = score
+            self.var, self.started = sd * sd, True
+            return self.phase
+        self._filter(score, sd)
+        level_sd = math.sqrt(self.var)
+        if self.level - 0.5 * level_sd > self.peak:
+            self.peak, self.peak_step = self.level - 0.5 * level_sd, step
+        below = self.peak - self.level > CLEAR * level_sd
+        if not below:
+            self._back(step)
+        elif self.onset is None:
+            self.onset = step
+            self._sink(step, score)
+        elif self.level < self.trough:
+            self._sink(step, score)
+        elif self.level > self.gained + 0.5 * level_sd:
+            self.gained, self.gained_step = self.level, step
+        self.phase = self._phase(level_sd, sd)
+        return self.phase
+
+    def _filter(self, score: float, sd: float) -> None:
+        level, slope = self.level + self.slope, DAMPING * self.slope
+        var = self.var + 2 * self.cross + self.slope_var + (LEVEL_NOISE * sd) ** 2
+        cross = DAMPING * (self.cross + self.slope_var)
+        slope_var = DAMPING**2 * self.slope_var + (TREND_NOISE * sd) ** 2
+        total = var + (1.15 * sd) ** 2
+        k, k_slope = var / total, cross / total
+        surprise = score - level
+        self.level, self.slope = level + k * surprise, slope + k_slope * surprise
+        self.var, self.cross, self.slope_var = (1 - k) * var, (1 - k) * cross, slope_var - k_slope * cross
+
+    def _sink(self, step: int, score: float) -> None:
+        self.trough, self.trough_step, self.trough_raw = self.level, step, score
+        self.gained, self.gained_step = self.level, step
+
+    def _back(self, step: int) -> None:
+        if self.onset is not None and self.trough_step:
+            self.recovered.append(step / self.trough_step)
+        self.onset = None
+
+    @property
+    def until(self) -> float:
+        """Step at which patience with the present fall ends."""
+        if self.onset is None:
+            return 0.0
+        trough = min(self.trough_step, TROUGH_REACH * self.onset)
+        return min(self.ratio * trough, self.cap * self.budget)
+
+    @property
+    def late(self) -> bool:
+        """The present fall began too late to be the opening dip."""
+        return self.onset is not None and self.onset > LATE_ONSET * self.budget
+
+    def _phase(self, level_sd: float, sd: float) -> Phase:
+        if self.onset is None:
+            return self._unfallen()
+        if self.late:
+            return Phase.LATE_DECLINE
+        risen = self.level - self.trough > CLEAR * level_sd
+        rising = self.slope > 0.8 * math.sqrt(self.slope_var) or risen
+        span = max(self.trough_step - self.onset, self.onset)
+        stalled = self.step - self.gained_step > max(span, 0.15 * self.budget)
+        if rising and not stalled:
+            return Phase.RECOVERY
+        if self.step < self.until:
+            return Phase.DIP if not rising else Phase.PLATEAU
+        return Phase.PLATEAU if risen else Phase.COLLAPSE
+
+    def _unfallen(self) -> Phase:
+        if self.recovered or self.step > LATE_ONSET * self.budget:
+            return Phase.PLATEAU if abs(self.slope) < math.sqrt(self.slope_var) else Phase.BEFORE
+        return Phase.BEFORE
+
+    @property
+    def protected(self) -> bool:
+        """In the dip, or on the way back from it, and inside the patience."""
+        return self.phase in (Phase.DIP, Phase.RECOVERY) and self.step < self.until
+
+    def reading(self) -> Reading:
+        """Returns the phase and the numbers behind it."""
+        return Reading(
+            self.phase,
+            self.step,
+            self.level,
+            math.sqrt(self.var),
+            self.slope,
+            self.peak,
+            self.trough,
+            self.trough_step,
+            self.onset,
+            self.until,
+            self.protected,
+        )

@@ -1,0 +1,222 @@
+"""The field: one metric of all trials, as beliefs about where each will end, learning from each other.
+
+Trials of one sweep dip alike. What the others' curves have made likely (which family, first movement after how many
+steps) therefore re-weights the library for each trial: `POOL` pseudo-trials of prior against every trial seen.
+
+Units: inside, a score is in standard errors of one report, measured from the base model, larger is better. The unit is
+fixed by the first report; where no standard error is reported it is estimated from how rough all curves are.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sweeps.curves import PhaseTracker
+from sweeps.history import Curve, History, Point
+from sweeps.records import Row
+from sweeps.stopping.posterior import Belief, Forecast, GainCache, Noise
+from sweeps.stopping.prior import FAMILIES, Array, library
+
+POOL = 6.0
+BINS = 24  # octaves of the time of the first movement, in steps
+DRAWS = 64
+FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
+CENSORED = 8.0  # a reply cut off counts as no answer: a rise of truncation by 10 % makes a report 1.8 times vaguer
+_U: Array = (np.arange(DRAWS) + 0.5) / DRAWS
+
+
+@dataclass(slots=True)
+class Track:
+    """One trial's curve of one metric, absorbed up to `last`.
+
+    `base` is in the metric's unit with its sign turned so that larger is better; `mass` is the posterior over pooling
+    cells; `draws` are finals in the same unit as `base`.
+    """
+
+    trial: str
+    budget: int
+    suite: str
+    base: float
+    base_known: bool
+    unit: float
+    belief: Belief
+    phase: PhaseTracker
+    last: int = 0
+    reports: int = 0
+    row: int = 0
+    mass: Array = field(default_factory=lambda: np.zeros(0))
+    order: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    forecast: Forecast | None = None
+
+    def in_unit(self, z: float) -> float:
+        return self.base + self.unit * z
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Pooling cells of the library for one budget: index of every entry, prior mass of every cell."""
+
+    index: np.ndarray
+    prior: Array
+
+
+class Field:
+    """Beliefs about one metric of all trials of one sweep.
+
+    Args:
+        metric, sign: name, and +1 where larger is better.
+        history: the sweep's history; read, never written.
+        patience, cap: of the phase trackers (`sweeps.curves`).
+    """
+
+    def __init__(
+        self, metric: str, sign: float, history: History, *, patience: float, cap: float, noise: Noise | None = None
+    ) -> None:
+        self.metric, self.sign, self.history = metric, sign, history
+        self.patience, self.cap, self.noise = patience, cap, noise or Noise()
+        self.library = library()
+        self.cache = GainCache(self.library, noise or Noise())
+        self.tracks: dict[str, Track] = {}
+        self.unit, self.estimated = 0.0, False
+        self.draws = np.empty((32, DRAWS))
+        self.pooled = np.zeros(len(FAMILIES) * BINS)
+        self._cells: dict[int, Cells] = {}
+
+    # --- rows in ---------------------------------------------------------------------------------------------------
+
+    def observe(self, row: Row) -> None:
+        """Brings the beliefs up to date with a row that `history` has already folded in."""
+        if row.kind == "attempt":
+            track = self.tracks.get(row.trial)
+            if track is not None and track.last > (row.step or 0):
+                self._rebuild(row.trial)
+        if row.kind != "report" or self.metric not in row.metrics or row.step is None:
+            return
+        if row.trial in self.history.base:
+            for trial in [t for t, c in self.history.curves.items() if f"base-{c.model}" == row.trial]:
+                self._rebuild(trial)
+        elif row.step == 0:
+            self._rebuild(row.trial)
+        else:
+            self._report(row.trial, row.step)
+
+    def _report(self, trial: str, step: int) -> None:
+        curve = self.history.curves[trial]
+        self._settle_unit(curve, step)
+        if not self.unit:
+            return
+        track = self.tracks.get(trial)
+        point = curve.points[step]
+        if track is None or step <= track.last or point.suite != track.suite or track.unit != self.unit:
+            self._rebuild(trial)
+        else:
+            self._absorb(track, point, self._truncation(curve))
+            self._refresh(track)
+
+    def _settle_unit(self, curve: Curve, step: int) -> None:
+        if self.unit and not self.estimated:
+            return
+        se = curve.points[step].se.get(self.metric, 0.0)
+        if se > 0.0:
+            self.unit, self.estimated = se, False
+        elif len(curve.points) >= 3:
+            rough = roughness(self.history, self.metric)
+            if rough > 0.0 and not (self.unit and 0.75 < rough / self.unit < 1.33):
+                self.unit, self.estimated = rough, True
+
+    def _rebuild(self, trial: str) -> None:
+        """Absorbs a trial's curve anew: after a late or corrected row, a new suite, a new unit."""
+        curve = self.history.curves.get(trial)
+        steps = [s for s in curve.steps(self.metric) if s > 0] if curve else []
+        if curve is None or not steps or not self.unit or not curve.budget:
+            return
+        suite = curve.points[steps[-1]].suite
+        old = self.tracks.get(trial)
+        track = self._new_track(curve, suite, old.row if old else len(self.tracks))
+        if old is not None:
+            self.pooled -= old.mass
+        self.tracks[trial] = track
+        truncation = self._truncation(curve)
+        for step in steps:
+            if curve.points[step].suite == suite:
+                self._absorb(track, curve.points[step], truncation)
+        self._refresh(track)
+
+    def _new_track(self, curve: Curve, suite: str, row: int) -> Track:
+        base = self.history.base_point(curve.trial)
+        known = base is not None and self.metric in base.metrics and (not base.suite or base.suite == suite)
+        first = next(p for s, p in sorted(curve.points.items()) if self.metric in p.metrics and p.suite == suite and s)
+        anchor = base if known and base is not None else first
+        value = self.sign * anchor.metrics[self.metric]
+        sd = max(anchor.se.get(self.metric, self.unit) / self.unit, 0.3) if known else FAR
+        config = curve.config
+        start = 1.0 - float(config.get("decay", 0.2)) if config.get("schedule") == "wsd" else None
+        budget = int(curve.budget or 1)
+        if row >= len(self.draws):
+            self.draws = np.concatenate([self.draws, np.empty_like(self.draws)])
+        phase = PhaseTracker(0.0 if known else None, sd if known else 1.0, budget, ratio=self.patience, cap=self.cap)
+        order = np.random.default_rng(zlib.crc32(curve.trial.encode())).permutation(DRAWS)
+        belief = Belief(self.cache, sd, start)
+        return Track(curve.trial, budget, suite, value, known, self.unit, belief, phase, row=row, order=order)
+
+    def _truncation(self, curve: Curve) -> float:
+        """Share of replies cut off that is normal for this trial: the base model's, or the lowest seen."""
+        base = self.history.base_point(curve.trial)
+        seen = [p.metrics[_CUT] for p in curve.points.values() if _CUT in p.metrics]
+        return (base.metrics[_CUT] if base is not None and _CUT in base.metrics else min(seen)) if seen else 0.0
+
+    def _absorb(self, track: Track, point: Point, truncation: float) -> None:
+        z = (self.sign * point.metrics[self.metric] - track.base) / track.unit
+        sd = max(point.se.get(self.metric, track.unit) / track.unit, 0.3)
+        sd *= 1.0 + CENSORED * max(0.0, point.metrics.get(_CUT, truncation) - truncation)
+        track.belief.update(point.step / track.budget, z, sd)
+        track.phase.update(point.step, z, sd)
+        track.last, track.reports = point.step, track.reports + 1
+
+    # --- beliefs out -----------------------------------------------------------------------------------------------
+
+    def _refresh(self, track: Track) -> None:
+        cells = self._cells_of(track.budget)
+        if track.mass.size:
+            self.pooled -= track.mass
+        others = len(self.tracks) - 1
+        pooled = (POOL * cells.prior + np.maximum(self.pooled, 0.0)) / (POOL + others)
+        ratio = np.log(np.maximum(pooled, 1e-7) / np.maximum(cells.prior, 1e-12))
+        weights = track.belief.weights(self.library.log_weight + ratio[cells.index])
+        track.mass = np.bincount(cells.index, weights, minlength=len(self.pooled))
+        self.pooled += track.mass
+        track.forecast = track.belief.forecast(weights)
+        self.draws[track.row] = track.base + track.unit * track.forecast.quantiles(_U)[track.order]
+
+    def _cells_of(self, budget: int) -> Cells:
+        if budget not in self._cells:
+            octave = np.clip(np.floor(np.log2(self.library.timing * budget)), 0, BINS - 1).astype(np.int64)
+            index = self.library.family * BINS + octave
+            prior = np.bincount(index, np.exp(self.library.log_weight), minlength=len(self.pooled))
+            self._cells[budget] = Cells(index, prior)
+        return self._cells[budget]
+
+    def probability_above(self, track: Track, thresholds: Array) -> float:
+        """Returns the mean probability that the trial ends above `thresholds` (signed metric unit)."""
+        assert track.forecast is not None
+        return track.forecast.above((thresholds - track.base) / track.unit)
+
+
+_CUT = "length/truncated"
+
+
+def roughness(history: History, metric: str) -> float:
+    """Estimates the noise of one report from second differences of all curves; 0 when they are too short.
+
+    A low quantile is used, since a steep curve has second differences of its own: 1.284 is that of |N(0, 6)| at 40 %.
+    """
+    bends = [
+        abs(values[j] - 2 * values[j - 1] + values[j - 2])
+        for curve in history.curves.values()
+        for values in [curve.values(metric)]
+        for j in range(2, len(values))
+    ]
+    return float(np.quantile(bends, 0.4)) / 1.284 if bends else 0.0
