@@ -1,0 +1,132 @@
+"""What changes while training: weights and optimizer; one update, one save, one load."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sweeps.errors import StorageError
+from sweeps.trial import Saved
+from trainers import attention, checkpoint, parallel
+from trainers.config import TrainerConfig
+from trainers.loss import Objective
+from trainers.meter import Meter
+from trainers.models import load_model
+from trainers.packing import Pack
+from trainers.schedule import lr_factor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Learner:
+    """A model under training on one worker of `world`.
+
+    Args:
+        config: the run's settings.
+        weights: folder of the base model or of a checkpoint.
+        device: where to compute; fp32 master weights live there too.
+        world: number of workers; `torch.distributed` is initialised when it is above 1.
+    """
+
+    def __init__(self, config: TrainerConfig, weights: Path, device: torch.device, world: int) -> None:
+        self.config, self.device, self.world = config, device, world
+        bf16 = config.precision == "bf16"
+        self.choice = attention.choose_kernel(device, torch.bfloat16 if bf16 else torch.float32)
+        self.network: Any = load_model(weights, attn=attention.PACKED).to(device)
+        self.network.train()
+        if config.recompute:
+            self.network.gradient_checkpointing_enable({"use_reentrant": False})
+        self.objective = Objective(self.network, self.choice)
+        parallel.shard(self.objective, self.network.base_model.layers, world, device, bf16)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self._autocast = bf16 and not (device.type == "cuda" and world > 1)
+
+    def update(self, step: int, packs: Sequence[Pack], num_labels: int, meter: Meter) -> Tensor:
+        """Takes one optimizer step.
+
+        Args:
+            step: its number, from 1.
+            packs: this worker's share of the step.
+            num_labels: label tokens of the whole step, over all workers.
+
+        Returns:
+            float32 [2] on the device: this worker's share of the mean loss, and the global gradient norm before
+            clipping. Nothing waits for the device here.
+        """
+        loss = torch.zeros((), device=self.device)
+        for pack in packs:
+            on_device = pack.to(self.device)
+            with meter.phase("forward"), self._compute():
+                share = self.objective(on_device) / num_labels
+            with meter.phase("backward"):
+                share.backward()
+            loss += share.detach()
+        with meter.phase("optimizer"):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.lr * lr_factor(step, self.config)
+            bound = self.config.clip or float("inf")
+            norm = parallel.whole(torch.nn.utils.clip_grad_norm_(self.network.parameters(), bound))
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return torch.stack([loss, norm.to(loss)])
+
+    def _compute(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext()
+
+    def save(
+        self, folder: Path, step: int, tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any], rank: int
+    ) -> Saved | None:
+        """Writes a whole checkpoint; every worker must call, rank 0 writes and returns it."""
+        weights = {n: parallel.whole(t.detach()).cpu() for n, t in self._persistent()}
+        moments = {n: parallel.whole(t).cpu() for n, t in self._moments()}
+        if rank != 0:
+            return None
+        target = checkpoint.fresh(checkpoint.step_folder(folder, step))
+        self.network.save_pretrained(target, state_dict=weights)
+        tokenizer.save_pretrained(target)
+        checkpoint.write_state(target, {**moments, **checkpoint.random_states()}, {"step": step, **facts})
+        return checkpoint.seal(target, step)
+
+    def load(self, path: str | Path) -> Mapping[str, Any]:
+        """Takes up optimizer and random states of a checkpoint (its weights came with the constructor); returns facts.
+
+        Raises:
+            StorageError: the checkpoint's optimizer does not fit this model.
+        """
+        tensors, facts = checkpoint.read_state(path)
+        for name, parameter in self.network.named_parameters():
+            state = {key: tensors.get(f"adam/{name}/{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if any(t is None for t in state.values()):
+                raise StorageError(f"checkpoint {path} has no optimizer state for {name}: it is of another model")
+            self.optimizer.state[parameter] = {
+                key: tensor.to(self.device) if key == "step" else parallel.like(tensor, parameter)
+                for key, tensor in state.items()
+                if tensor is not None
+            }
+        checkpoint.restore_random_states(tensors)
+        return facts
+
+    def _persistent(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters (tied ones once) and those buffers that belong into a state dict."""
+        parameters = dict(self.network.named_parameters())
+        yield from parameters.items()
+        tied = {n for n, _ in self.network.named_parameters(remove_duplicate=False)}
+        yield from ((n, t) for n, t in self.network.state_dict().items() if n not in tied)
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self.network.named_parameters():
+            for key, tensor in self.optimizer.state[parameter].items():
+                yield f"adam/{name}/{key}", tensor

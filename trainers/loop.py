@@ -1,0 +1,244 @@
+"""One SFT run, from its trial to its last checkpoint.
+
+The loop knows nothing of Ray, journals or scores: it gets three callables (`Hooks`) and a folder. With several workers
+every rank runs it; rank 0 alone speaks to the hooks and writes checkpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sweeps.errors import InputError, TrialFailed
+from sweeps.trial import Hooks, Saved, TrialSpec
+from trainers import checkpoint, parallel
+from trainers.config import TrainerConfig
+from trainers.data import TierData
+from trainers.feed import Feed, Progress, Step
+from trainers.flops import step_flops
+from trainers.learner import Learner
+from trainers.meter import Meter
+from trainers.models import load_tokenizer, model_folder
+from trainers.schedule import lr_factor
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    trial: TrialSpec,
+    hooks: Hooks,
+    *,
+    folder: Path,
+    resume: Saved | None = None,
+    rank: int = 0,
+    world: int = 1,
+    data: TierData | None = None,
+) -> None:
+    """Trains to the trial's budget, or until `hooks.stop_asked()`.
+
+    After each step of `trial.snapshots` a whole checkpoint lies in `folder` and `hooks.saved` hears of it; a run that
+    is asked to stop writes one more. A resumed run repeats the uninterrupted one to the bit on the CPU.
+
+    Args:
+        trial: what to train.
+        hooks: called on rank 0 only, always between steps.
+        folder: where checkpoints go, one `step-NNNNNN` each.
+        resume: the checkpoint to go on from, written by any number of workers.
+        rank, world: this worker among all; the caller has initialised `torch.distributed` when `world` > 1.
+        data: the tier's conversations; by default `trainers.tiers.load` finds them by name.
+
+    Raises:
+        InputError: configuration, model or data cannot be used.
+        StorageError: the checkpoint to resume from is damaged.
+        TrialFailed: `diverged`, when loss or gradient norm is no finite number.
+    """
+    if resume is not None and resume.step >= trial.steps:
+        return
+    _Run(trial, hooks, folder, resume, rank, world, data).to_the_end()
+
+
+@dataclass(slots=True)
+class Window:
+    """Sums since the last report; part of a checkpoint, so that a resumed run reports the same means."""
+
+    loss: float = 0.0
+    norm: float = 0.0
+    steps: int = 0
+
+    def add(self, loss: float, norm: float) -> None:
+        self.loss += loss
+        self.norm += norm
+        self.steps += 1
+
+    def means(self) -> dict[str, float]:
+        return {"train/loss": self.loss / self.steps, "train/grad_norm": self.norm / self.steps}
+
+
+@dataclass(slots=True)
+class State:
+    """Where a run stands, apart from its tensors."""
+
+    step: int = 0
+    progress: Progress = field(default_factory=Progress)
+    window: Window = field(default_factory=Window)
+
+    @classmethod
+    def parse(cls, facts: Mapping[str, Any]) -> State:
+        return cls(int(facts["step"]), Progress.parse(facts["progress"]), Window(**facts["window"]))
+
+
+class _Run:
+    def __init__(
+        self,
+        trial: TrialSpec,
+        hooks: Hooks,
+        folder: Path,
+        resume: Saved | None,
+        rank: int,
+        world: int,
+        data: TierData | None,
+    ) -> None:
+        self.config = config = TrainerConfig.from_config(trial.config)
+        self.hooks, self.folder, self.rank, self.world = hooks, folder, rank, world
+        self.snapshots = frozenset(trial.snapshots)
+        torch.set_num_threads(max(1, int(trial.model.cpus_per_worker)))
+        device = _device(trial)
+        self.meter = Meter(device, world)
+        base = model_folder(config.model, trial.model)
+        self.tokenizer = load_tokenizer(base)
+        if data is None:
+            from trainers.tiers import load
+
+            data = load(config.data, trial.tier, seed=config.seed)
+        self.feed = Feed(config, self.tokenizer, data)
+        if resume is not None:
+            checkpoint.verify(resume.path)
+        self.learner = Learner(config, Path(resume.path) if resume else base, device, world)
+        self.state = self._resumed(resume) if resume else State()
+        self.num_parameters = sum(p.numel() for p in self.learner.network.parameters())
+        if rank == 0:
+            log.info("attention: %s (%s)", self.learner.choice.name, self.learner.choice.reason)
+
+    def _resumed(self, resume: Saved) -> State:
+        facts = self.learner.load(resume.path)
+        same_trial = facts["config"] == asdict(self.config)
+        if same_trial and facts["data"] != self.feed.rows.fingerprint():
+            raise InputError(
+                f"checkpoint {resume.path} was trained on other rows than tier {self.config.data!r} holds now; "
+                "restore the data, or start the trial anew"
+            )
+        state = State.parse(facts)
+        for _ in range(state.step):
+            next(self.feed)
+        return state
+
+    def to_the_end(self) -> None:
+        """Steps until the budget is spent or a stop is asked for."""
+        state, saved = self.state, self.state.step
+        while state.step < self.config.steps:
+            if self._stop_asked():
+                if state.step > saved:
+                    self._save()
+                return
+            self._one_step()
+            if state.step in self.snapshots or state.step % self.config.log_every == 0:
+                self._report()
+            if state.step in self.snapshots:
+                self._save()
+                saved = state.step
+
+    def _one_step(self) -> None:
+        state, meter = self.state, self.meter
+        with meter.phase("data"):
+            step = next(self.feed)
+            packs = self.feed.packs(step, self.rank, self.world)
+        measured = self.learner.update(state.step + 1, packs, step.labels, meter)
+        with meter.phase("sync"):
+            parallel.summed(measured[:1], self.world)
+            loss, norm = measured.tolist()
+        state.step += 1
+        state.progress = state.progress.after(step)
+        self._count(step)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._diverged(loss, norm)
+        state.window.add(loss, norm)
+
+    def _count(self, step: Step) -> None:
+        flops = step_flops(self.learner.network.config, self.num_parameters, step.lengths, step.labels)
+        self.meter.count(step.tokens, step.labels, flops)
+
+    def _diverged(self, loss: float, norm: float) -> None:
+        step, before = self.state.step, self.state.window
+        rate = self.config.lr * lr_factor(step, self.config)
+        if self.rank == 0:
+            self._speak({"train/loss": loss, "train/grad_norm": norm, "train/lr": rate}, self.meter.spent())
+        last = (
+            f"; mean loss of the {before.steps} steps before: {before.loss / before.steps:.4g}" if before.steps else ""
+        )
+        raise TrialFailed(
+            "diverged",
+            f"step {step}: loss {loss}, gradient norm {norm} at lr {rate:.3g}{last}; "
+            "try a lower lr, a longer warmup or a smaller clip",
+        )
+
+    def _report(self) -> None:
+        spent = parallel.summed(torch.tensor([self.meter.spent()], device=self.learner.device), self.world).item()
+        state = self.state
+        metrics = {
+            **state.window.means(),
+            "train/lr": self.config.lr * lr_factor(state.step, self.config),
+            "train/rows_dropped": float(self.feed.dropped),
+            "train/rows_cut": float(self.feed.cut),
+            **self.meter.read(),
+        }
+        state.window = Window()
+        if self.rank == 0:
+            self._speak(metrics, spent)
+
+    def _speak(self, metrics: Mapping[str, float], spent: float) -> None:
+        done = self.state.progress
+        progress = {
+            "tokens": float(done.tokens),
+            "label_tokens": float(done.label_tokens),
+            "rows": float(done.rows),
+            "epoch": done.primary / max(1, self.feed.num_primary),
+        }
+        self.hooks.report(self.state.step, metrics, progress=progress, cost=self.meter.cost(spent))
+
+    def _save(self) -> None:
+        state = self.state
+        facts = {
+            "config": asdict(self.config),
+            "data": self.feed.rows.fingerprint(),
+            "world": self.world,
+            "progress": state.progress.to_json(),
+            "window": asdict(state.window),
+        }
+        with self.meter.phase("checkpoint"):
+            saved = self.learner.save(self.folder, state.step, self.tokenizer, facts, self.rank)
+        if saved is not None:
+            self.hooks.saved(saved)
+
+    def _stop_asked(self) -> bool:
+        """Rank 0 asks and all ranks get its answer; the step before was waited for, so this waits for nothing else."""
+        asked = self.rank == 0 and self.hooks.stop_asked()
+        if self.world == 1:
+            return asked
+        return bool(parallel.summed(torch.tensor([float(asked)], device=self.learner.device), self.world).item())
+
+
+def _device(trial: TrialSpec) -> torch.device:
+    if trial.model.gpus_per_worker <= 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"trial {trial.id} asks for {trial.model.gpus_per_worker} GPUs a worker, but torch {torch.__version__} "
+            "sees no CUDA device; set gpus_per_worker to 0 or run where there is one"
+        )
+    return torch.device("cuda", torch.cuda.current_device())

@@ -1,0 +1,69 @@
+"""The training objective of one pack: the sum of the label tokens' negative log-likelihoods.
+
+The sum, not the mean: the loop divides by the number of label tokens of the whole optimizer step over all packs and all
+workers, so the update does not depend on how the step was cut up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.attention import Choice
+from trainers.packing import Pack
+
+CHUNKED_VOCAB = 32_768
+"""From this vocabulary on the head is computed in chunks, and no [N, vocab] tensor is ever kept."""
+
+PLAIN_HEADS = frozenset({"qwen2", "qwen3", "llama", "mistral", "internlm2", "smollm3", "gpt_neox"})
+"""Architectures whose logits are exactly the head's output, unscaled and uncapped; others go through their own code."""
+
+
+class Objective(nn.Module):
+    """A causal language model together with its loss; sharded as one unit, so that the head's weight is whole here.
+
+    Args:
+        network: a transformers causal LM loaded with the packed attention.
+        choice: the attention kernel.
+    """
+
+    def __init__(self, network: Any, choice: Choice) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.choice = choice
+        config = network.config
+        self.chunked = (
+            config.model_type in PLAIN_HEADS
+            and config.vocab_size >= CHUNKED_VOCAB
+            and hasattr(F, "linear_cross_entropy")
+            and hasattr(nn, "LinearCrossEntropyOptions")
+        )
+
+    def forward(self, pack: Pack) -> Tensor:
+        """Returns the summed loss of a pack, fp32 []; only label positions go through the head."""
+        common = {
+            "input_ids": pack.input_ids,
+            "position_ids": pack.position_ids,
+            "use_cache": False,
+            "layout": pack.layout,
+            "choice": self.choice,
+        }
+        if not self.chunked:
+            logits = self.network(**common, logits_to_keep=pack.predicting).logits[0]
+            return F.cross_entropy(logits.float(), pack.targets, reduction="sum")
+        hidden = self.network.base_model(**common).last_hidden_state[0].index_select(0, pack.predicting)
+        return chunked_loss(hidden, self.network.get_output_embeddings(), pack.targets)
+
+
+def chunked_loss(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
+    """Cross-entropy of [N, hidden] against [N] targets, summed, without the [N, vocab] logits."""
+    weight = head.weight
+    if torch.is_autocast_enabled(hidden.device.type):
+        compute = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(compute), weight.to(compute)
+    options = nn.LinearCrossEntropyOptions()
+    loss: Tensor = F.linear_cross_entropy(hidden, weight, targets, reduction="sum", options=options)
+    return loss.float()
