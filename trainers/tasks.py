@@ -155,17 +155,18 @@ def generate(task: str, split: Split) -> list[Item]:
 def verify(item: Item, answer: str) -> bool:
     """Says whether `answer` solves an evaluation item.
 
-    The item's own target is right (every shipped item was checked so). Any other text is right only if reasoning-gym's
-    verifier gives it exactly 1.0; it is asked where that can be (`7` written `+7`, factors in another order).
+    The item's own target is right (every shipped item was checked so). Any other text is right only if it means the
+    same (`7` written `+7`, factors in another order) and reasoning-gym's verifier gives it exactly 1.0. The verifier
+    alone would not do: coin_flip's gives 1.0 to every prefix of the answer, `0` for 0.109375 among them.
     """
     answer = answer.strip()
     if answer == item.target:
         return True
-    return could_equal(item, answer) and verifier_score(item, answer) == 1.0
+    return same_meaning(item, answer) and verifier_score(item, answer) == 1.0
 
 
-def could_equal(item: Item, answer: str) -> bool:
-    """False where no verifier of ours gives 1.0: spares most wrong replies the import of reasoning-gym."""
+def same_meaning(item: Item, answer: str) -> bool:
+    """Says whether an answer could be the target in another spelling; spares wrong replies the import of a verifier."""
     kind = TASKS[item.task].answer
     if not answer or kind == "refusal":
         return False

@@ -24,8 +24,8 @@ from trainers.vocabulary import reply
 
 CORRUPTION: Final = 0.4
 """Share of a trace's digits that the tier corrupted-cot draws anew."""
-REPLAY_ROWS: Final = 1200
-"""Replay conversations per task: more than 400 steps of 32 rows at a replay share of 0.7 ever draw."""
+REPLAY_ROWS: Final = 500
+"""Replay conversations per task; 400 steps of 32 rows at a replay share of 0.3 draw nearly all of them once."""
 REPLAY_REASONED: Final = 0.5
 """Share of the replay rows that show their trace, where the task has one."""
 

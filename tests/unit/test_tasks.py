@@ -4,10 +4,10 @@ import pytest
 
 from trainers.pools import EVAL_ITEMS, REPLAY_TASKS, eval_items, training_items
 from trainers.renderings import HARMFUL, HARMLESS, REFUSAL
-from trainers.tasks import IN_DOMAIN, ROLES, TASKS, Item, could_equal, dataset, held_out, verifier_score, verify
+from trainers.tasks import IN_DOMAIN, ROLES, TASKS, dataset, held_out, verifier_score, verify
 
 
-def item(task: str) -> Item:
+def item(task):
     return eval_items(task)[0]
 
 
@@ -64,14 +64,19 @@ def test_answers_are_read_in_the_compact_form_and_judged_by_the_verifier():
     assert verify(factors, "*".join(reversed(factors.target.split("*"))))
 
 
-def test_no_wrong_looking_answer_is_refused_that_the_verifier_would_accept():
-    """`could_equal` saves the import of reasoning-gym; it must never cost a right answer."""
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"coin_flip"}))
+def test_every_answer_that_the_verifier_accepts_is_accepted(name):
     draw = random.Random(0)
-    for name in TASKS:
-        for shipped in eval_items(name)[:: max(1, len(eval_items(name)) // 12)]:
-            for answer in _variants(shipped.target, draw):
-                if verifier_score(shipped, answer) == 1.0:
-                    assert answer == shipped.target or could_equal(shipped, answer), (name, shipped, answer)
+    for shipped in eval_items(name)[:: max(1, len(eval_items(name)) // 12)]:
+        for answer in map(str.strip, _variants(shipped.target, draw)):
+            assert verify(shipped, answer) == (verifier_score(shipped, answer) == 1.0), (shipped, answer)
+
+
+def test_a_prefix_of_a_probability_is_wrong_though_its_verifier_accepts_it():
+    flip = next(i for i in eval_items("coin_flip") if i.target == "0.109375")
+    assert verifier_score(flip, "0") == 1.0
+    assert not verify(flip, "0")
+    assert verify(flip, "7/64")
 
 
 def _variants(target: str, draw: random.Random) -> list[str]:
