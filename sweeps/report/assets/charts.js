@@ -1,0 +1,242 @@
+"use strict";
+// One figure: every trial's curve on one metric, its base line, and the trial in focus with its errors and its dip.
+
+const NS = "http://www.w3.org/2000/svg";
+
+function el(parent, name, attributes = {}, text) {
+  const node = document.createElementNS(NS, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (text !== undefined) node.textContent = text;
+  parent.append(node);
+  return node;
+}
+
+function digits(value) {
+  const size = Math.abs(value);
+  const places = size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.095 || size === 0 ? 2 : size >= 0.0095 ? 3 : 4;
+  return value.toFixed(places);
+}
+
+function withError(value, error) {
+  return error == null ? digits(value) : `${digits(value)} ± ${digits(error)}`;
+}
+
+function niceStep(span, count) {
+  const raw = span / count, power = 10 ** Math.floor(Math.log10(raw));
+  return power * [1, 2, 5, 10].find((m) => m * power >= raw);
+}
+
+function yDomain(values) {
+  let low = Math.min(...values), high = Math.max(...values);
+  const share = low >= 0 && high <= 1;
+  if (share && high - low > 0.4) return [0, 1];
+  const pad = (high - low || Math.abs(high) || 1) * 0.08;
+  [low, high] = [low - pad, high + pad];
+  return share ? [Math.max(low, 0), Math.min(high, 1)] : [low, high];
+}
+
+class Panel {
+  // figure: element with .reading and svg. metric: its name. model: {trials, bases, colour(trial), focus(), scale(), on(event)}.
+  constructor(figure, metric, page) {
+    Object.assign(this, { figure, metric, page, svg: figure.querySelector("svg"), reading: figure.querySelector(".reading") });
+    this.svg.addEventListener("pointermove", (event) => this.point(event));
+    this.svg.addEventListener("pointerleave", () => page.hover(null));
+    this.svg.addEventListener("click", (event) => { this.point(event); page.pin(); });
+  }
+
+  trials() {
+    return this.page.visible().filter((t) => t.curves[this.metric]);
+  }
+
+  draw() {
+    const width = this.figure.clientWidth - 24;
+    if (width < 50) return;
+    const height = Math.round(Math.min(Math.max(width * 0.58, 210), 300));
+    const margin = 12 + Math.min(Math.max(0, ...this.bases().map((b) => this.baseName(b).length)) * 6.4, width * 0.3);
+    this.box = { left: 40, right: width - margin, top: 12, bottom: height - 34, width, height };
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.svg.replaceChildren();
+    this.scales();
+    this.axes();
+    this.baseLines();
+    this.runs();
+    this.layer = el(this.svg, "g");
+    this.highlight();
+  }
+
+  bases() {
+    const models = new Set(this.page.visible().map((t) => t.model));
+    return Object.entries(this.page.bases).filter(([m, b]) => models.has(m) && b[this.metric]).map(([m, b]) => [m, ...b[this.metric]]);
+  }
+
+  scales() {
+    const curves = this.trials().map((t) => t.curves[this.metric]);
+    const steps = curves.flatMap((c) => c.step);
+    const last = Math.max(1, ...steps), first = Math.min(last, ...steps.filter((s) => s > 0));
+    const log = this.page.scale() === "log";
+    const place = (step) => (log ? Math.log1p(step / first) / Math.log1p(last / first) : step / last);
+    const { left, right, top, bottom } = this.box;
+    this.x = (step) => left + place(step) * (right - left);
+    const [low, high] = yDomain([...curves.flatMap((c) => c.value), ...this.bases().map((b) => b[1]), ...(curves.length ? [] : [0, 1])]);
+    this.y = (value) => bottom - ((value - low) / (high - low)) * (bottom - top);
+    Object.assign(this, { low, high, first, last, log });
+  }
+
+  axes() {
+    const { left, right, top, bottom, height } = this.box;
+    const step = niceStep(this.high - this.low, 4);
+    for (let v = Math.ceil(this.low / step - 1e-9) * step; v <= this.high + 1e-9; v += step) {
+      el(this.svg, "line", { class: "grid", x1: left, x2: right, y1: this.y(v), y2: this.y(v) });
+      el(this.svg, "text", { x: left - 7, y: this.y(v) + 4, "text-anchor": "end" }, String(+v.toPrecision(4)));
+    }
+    el(this.svg, "line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom });
+    let edge = -Infinity;
+    for (const tick of this.ticks()) {
+      const x = this.x(tick), half = 4 + String(tick).length * 3.6;
+      if (x - half < edge || x + half > right + 12) continue;
+      edge = x + half;
+      el(this.svg, "line", { class: "axis", x1: x, x2: x, y1: bottom, y2: bottom + 4 });
+      el(this.svg, "text", { x, y: bottom + 17, "text-anchor": "middle" }, tick.toLocaleString("en"));
+    }
+    el(this.svg, "text", { x: right, y: height - 2, "text-anchor": "end" }, "optimizer step" + (this.log ? " (log)" : ""));
+  }
+
+  ticks() {
+    if (!this.log) {
+      const step = niceStep(this.last, 5);
+      return Array.from({ length: Math.floor(this.last / step + 1e-9) + 1 }, (_, i) => i * step).filter(Number.isInteger);
+    }
+    const ticks = [0];
+    for (let p = 1; p <= this.last; p *= 10) for (const m of [1, 2, 5]) if (m * p >= this.first && m * p <= this.last) ticks.push(m * p);
+    return ticks;
+  }
+
+  baseName([model, value]) {
+    return `${new Set(this.page.visible().map((t) => t.model)).size > 1 ? model : "base"} ${digits(value)}`;
+  }
+
+  baseLines() {
+    const { left, right } = this.box;
+    let free = -Infinity; // labels stand in the right margin, pushed down where two would touch
+    for (const base of this.bases().sort((a, b) => b[1] - a[1])) {
+      const [model, value, error] = base, y = this.y(value);
+      if (error) {
+        const high = this.y(Math.min(value + 2 * error, this.high)), low = this.y(Math.max(value - 2 * error, this.low));
+        el(this.svg, "rect", { class: "baseband", x: left, width: right - left, y: high, height: Math.max(low - high, 0) });
+      }
+      el(this.svg, "line", { class: "base", x1: left, x2: right, y1: y, y2: y });
+      free = Math.max(y + 4, free + 13);
+      const text = el(this.svg, "text", { x: right + 8, y: free }, this.baseName(base));
+      el(text, "title", {}, model);
+    }
+  }
+
+  runs() {
+    const group = el(this.svg, "g", { class: "runs" });
+    this.group = group;
+    const trials = this.trials();
+    this.points = [];
+    group.style.setProperty("--dim", trials.length > 40 ? 0.13 : trials.length > 12 ? 0.25 : 0.45);
+    for (const trial of trials) {
+      const run = el(group, "g", { style: `--k:${this.page.colour(trial)}`, "data-trial": trial.id });
+      el(run, "path", { class: "run", d: this.path(trial), "stroke-width": trials.length > 40 ? 1.1 : 1.6, opacity: trials.length > 40 ? 0.55 : 0.9 });
+      if (trials.length <= 12) this.errorBars(run, trial);
+      this.ending(run, trial, trials.length > 40 ? 2.6 : 4);
+      trial.curves[this.metric].step.forEach((s, i) => this.points.push([this.x(s), this.y(trial.curves[this.metric].value[i]), trial, i]));
+    }
+  }
+
+  // The curve with the base model's score in front of it.
+  coordinates(trial) {
+    const curve = trial.curves[this.metric], base = this.page.bases[trial.model]?.[this.metric];
+    const own = curve.step.map((s, i) => [s, curve.value[i], curve.se?.[i]]);
+    return base ? [[0, base[0], base[1]], ...own] : own;
+  }
+
+  path(trial) {
+    return "M" + this.coordinates(trial).map(([s, v]) => `${this.x(s).toFixed(1)},${this.y(v).toFixed(1)}`).join("L");
+  }
+
+  errorBars(run, trial) {
+    for (const [step, value, error] of this.coordinates(trial).filter((c) => c[0] > 0)) {
+      const x = this.x(step);
+      if (error) el(run, "line", { class: "bar", x1: x, x2: x, y1: this.y(Math.min(value + 2 * error, this.high)), y2: this.y(Math.max(value - 2 * error, this.low)) });
+      el(run, "circle", { class: "dot", cx: x, cy: this.y(value), r: 1.8 });
+    }
+  }
+
+  // How a run ended: a cross when pruned or failed, a ring when parked or running, a dot when complete.
+  ending(run, trial, r) {
+    const curve = trial.curves[this.metric], i = curve.step.length - 1;
+    const x = this.x(curve.step[i]), y = this.y(curve.value[i]);
+    if (trial.state === "pruned" || trial.state === "failed") el(run, "path", { class: "end", d: `M${x - r},${y - r}l${2 * r},${2 * r}M${x - r},${y + r}l${2 * r},${-2 * r}` });
+    else if (trial.state === "completed") el(run, "circle", { class: "dot", cx: x, cy: y, r: r * 0.8 });
+    else el(run, "circle", { class: "end", cx: x, cy: y, r });
+  }
+
+  highlight() {
+    const trial = this.page.focus();
+    const known = trial && trial.curves[this.metric] && this.page.visible().includes(trial);
+    this.group.classList.toggle("dim", Boolean(known));
+    this.layer.replaceChildren();
+    this.reading.textContent = known ? trial.readings[this.metric] ?? "" : trial ? `${trial.label}: not scored here` : "";
+    this.svg.setAttribute("aria-label", `${this.metric} by optimizer step, ${this.trials().length} trials. ${this.reading.textContent}`);
+    if (known) this.focusRun(trial);
+  }
+
+  focusRun(trial) {
+    const g = el(this.layer, "g", { style: `--k:${this.page.colour(trial)}` });
+    const points = this.coordinates(trial), shape = trial.shapes[this.metric];
+    const line = (list) => list.map(([s, v]) => `${this.x(s).toFixed(1)},${this.y(v).toFixed(1)}`).join("L");
+    const cut = (v) => Math.min(Math.max(v, this.low), this.high);
+    const edge = (side) => points.map(([s, v, e]) => [s, cut(v + side * 2 * (e ?? 0))]);
+    el(g, "path", { class: "band", d: `M${line(edge(1))}L${line(edge(-1).reverse())}Z` });
+    if (shape?.fell_at != null) this.shadeDip(g, trial, points, shape);
+    el(g, "path", { class: "run", d: `M${line(points)}`, "stroke-width": 2.8 });
+    for (const [s, v] of points.slice(1)) el(g, "circle", { class: "dot", cx: this.x(s), cy: this.y(v), r: 2.6 });
+    this.ending(g, trial, 5);
+    if (shape?.fell_at != null) this.markDip(g, points, shape);
+  }
+
+  // From the last step before the fall to the first one back: the area between curve and base.
+  shadeDip(g, trial, points, shape) {
+    const base = this.page.bases[trial.model][this.metric][0];
+    const end = shape.recovered_at ?? Infinity;
+    const start = Math.max(...points.filter(([s]) => s < shape.fell_at).map(([s]) => s));
+    const inside = points.filter(([s]) => s >= start && s <= end);
+    const below = inside.map(([s, v]) => `${this.x(s).toFixed(1)},${this.y(shape.sign > 0 ? Math.min(v, base) : Math.max(v, base)).toFixed(1)}`);
+    const back = `${this.x(inside.at(-1)[0]).toFixed(1)},${this.y(base).toFixed(1)}L${this.x(inside[0][0]).toFixed(1)},${this.y(base).toFixed(1)}`;
+    el(g, "path", { class: "dip", d: `M${below.join("L")}L${back}Z` });
+  }
+
+  markDip(g, points, shape) {
+    const { left, right, bottom } = this.box;
+    const place = (step, text, above) => {
+      const point = points.find(([s]) => s === step);
+      if (!point) return;
+      const x = Math.min(Math.max(this.x(step), left + 34), right - 34), y = this.y(point[1]);
+      const under = y + 20 > bottom - 2 || above;
+      el(g, "text", { class: "mark halo", x, y: under ? y - 11 : y + 20, "text-anchor": "middle" }, text);
+    };
+    const low = points.find(([s]) => s === shape.low);
+    if (low) place(shape.low, `low ${digits(low[1])}`, shape.sign < 0);
+    if (shape.recovered_at != null && Math.abs(this.x(shape.recovered_at) - this.x(shape.low)) > 58) place(shape.recovered_at, `back at ${shape.recovered_at}`, shape.sign < 0);
+  }
+
+  point(event) {
+    const frame = this.svg.getBoundingClientRect(), k = this.box.width / frame.width;
+    const x = (event.clientX - frame.left) * k, y = (event.clientY - frame.top) * k;
+    let best = null, nearest = 26 ** 2;
+    for (const p of this.points) {
+      const d = (p[0] - x) ** 2 + (p[1] - y) ** 2;
+      if (d < nearest) [best, nearest] = [p, d];
+    }
+    this.page.hover(best && best[2], best && this.tip(best[2], best[3]), event);
+  }
+
+  tip(trial, i) {
+    const c = trial.curves[this.metric];
+    const items = c.n?.[i] == null ? "" : `, n = ${c.n[i]}`;
+    return [trial.label, `step ${c.step[i]}: ${withError(c.value[i], c.se?.[i])}${items}`, trial.state + (trial.reason ? `: ${trial.reason}` : "")];
+  }
+}

@@ -1,0 +1,179 @@
+// The page: which trials are shown, which one is in focus, how they are coloured; table, legend and figures follow.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const byId = new Map(data.trials.map((t) => [t.id, t]));
+const rows = [...document.querySelectorAll("#trials tbody tr")];
+const state = { pinned: byId.get(data.featured) ?? null, hovered: null, hidden: new Set(), words: "" };
+const page = {
+  bases: data.bases,
+  visible: () => data.trials.filter((t) => t.shown),
+  focus: () => state.hovered ?? state.pinned,
+  scale: () => $("scale").value,
+  colour: (trial) => levelColour(trial),
+  hover(trial, lines, event) {
+    tip(trial && lines, event);
+    if (trial !== state.hovered) { state.hovered = trial; refocus(); }
+  },
+  pin() {
+    state.pinned = state.hovered === state.pinned ? null : state.hovered;
+    refocus();
+  },
+};
+const panels = [...document.querySelectorAll(".panel")].map((figure) => new Panel(figure, figure.dataset.metric, page));
+
+const axis = () => data.axes.find((a) => a.name === $("colour").value);
+const scaled = (a) => a.levels.length > 4 && a.levels.every((v) => typeof v === "number");
+
+function colourOf(a, i) {
+  if (scaled(a)) return `color-mix(in oklab, var(--ramp-a), var(--ramp-b) ${Math.round((100 * i) / Math.max(a.levels.length - 1, 1))}%)`;
+  return `var(--c${i % 8})`;
+}
+
+function levelColour(trial) {
+  const a = axis();
+  return a && trial.levels[a.name] >= 0 ? colourOf(a, trial.levels[a.name]) : a ? "var(--c7)" : "var(--c0)";
+}
+
+function legend() {
+  state.hidden.clear();
+  const box = $("legend"), a = axis();
+  box.replaceChildren();
+  if (!a) return;
+  a.levels.forEach((level, i) => {
+    const button = document.createElement("button"), swatch = document.createElement("i");
+    button.type = "button";
+    button.setAttribute("aria-pressed", "true");
+    button.style.setProperty("--k", colourOf(a, i));
+    button.append(swatch, String(level));
+    button.addEventListener("click", () => {
+      const hide = !state.hidden.has(i);
+      state.hidden[hide ? "add" : "delete"](i);
+      button.setAttribute("aria-pressed", String(!hide));
+      filter();
+    });
+    box.append(button);
+  });
+}
+
+function filter() {
+  const a = axis();
+  for (const t of data.trials) {
+    const level = a ? t.levels[a.name] : -1;
+    t.shown = !state.hidden.has(level) && (!state.words || t.search.includes(state.words));
+  }
+  for (const row of rows) row.hidden = !byId.get(row.dataset.trial).shown;
+  const shown = page.visible().length;
+  $("count").textContent = shown === data.trials.length ? `${shown} trials` : `${shown} of ${data.trials.length} trials`;
+  redraw();
+}
+
+function redraw() {
+  for (const panel of panels) panel.draw();
+  refocus();
+}
+
+function refocus() {
+  for (const panel of panels) if (panel.layer) panel.highlight();
+  const focus = page.focus();
+  for (const row of rows) row.classList.toggle("on", row.dataset.trial === focus?.id);
+  if (state.hovered === null) details(focus);
+}
+
+function tip(lines, event) {
+  const box = $("tip");
+  box.hidden = !lines;
+  if (!lines) return;
+  const bold = document.createElement("b");
+  bold.textContent = lines[0];
+  box.replaceChildren(bold, ...lines.slice(1).flatMap((line) => [document.createElement("br"), line]));
+  const { width, height } = box.getBoundingClientRect();
+  box.style.left = `${Math.max(6, Math.min(event.clientX + 16, innerWidth - width - 8))}px`;
+  box.style.top = `${event.clientY + 18 + height > innerHeight ? event.clientY - height - 12 : event.clientY + 18}px`;
+}
+
+// The numbers behind the figures, for the pinned trial.
+function details(trial) {
+  $("picked").hidden = !trial;
+  if (!trial) return;
+  $("picked-title").textContent = trial.label;
+  $("picked-state").textContent = `${trial.id}, ${trial.state}${trial.reason ? `: ${trial.reason}` : ""}`;
+  const facts = $("picked-config");
+  facts.replaceChildren();
+  for (const [name, value] of Object.entries(trial.config)) {
+    const dt = document.createElement("dt"), dd = document.createElement("dd");
+    dt.textContent = name;
+    dd.textContent = value;
+    facts.append(dt, dd);
+  }
+  scores(trial);
+}
+
+function addRow(section, name, texts) {
+  const row = section.insertRow();
+  for (const text of texts) {
+    const cell = document.createElement(name);
+    cell.className = "num";
+    cell.textContent = text;
+    row.append(cell);
+  }
+}
+
+function scores(trial) {
+  const metrics = data.panels.filter((m) => trial.curves[m]), base = data.bases[trial.model];
+  const steps = [...new Set(metrics.flatMap((m) => trial.curves[m].step))].sort((a, b) => a - b);
+  const head = $("picked-scores").tHead, body = $("picked-scores").tBodies[0];
+  head.replaceChildren();
+  body.replaceChildren();
+  addRow(head, "th", ["step", ...metrics]);
+  if (base) addRow(body, "td", ["0 (base)", ...metrics.map((m) => (base[m] ? withError(base[m][0], base[m][1]) : "–"))]);
+  for (const step of steps) {
+    addRow(body, "td", [step.toLocaleString("en"), ...metrics.map((m) => {
+      const curve = trial.curves[m], i = curve.step.indexOf(step);
+      return i < 0 ? "–" : withError(curve.value[i], curve.se?.[i]);
+    })]);
+  }
+}
+
+function sortable(table) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((th, column) => th.querySelector("button")?.addEventListener("click", () => {
+    const down = th.getAttribute("aria-sort") === "ascending" || (!th.hasAttribute("aria-sort") && th.dataset.first === "down");
+    heads.forEach((h) => h.removeAttribute("aria-sort"));
+    th.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent;
+    const order = (a, b) => {
+      if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === ""); // unknown last, both ways
+      const [x, y] = [Number(key(a)), Number(key(b))];
+      const way = Number.isNaN(x) || Number.isNaN(y) ? key(a).localeCompare(key(b)) : x - y;
+      return down ? -way : way;
+    };
+    table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
+  }));
+}
+
+for (const button of document.querySelectorAll(".pick")) {
+  button.addEventListener("click", () => {
+    state.pinned = byId.get(button.dataset.trial);
+    state.hovered = null;
+    refocus();
+  });
+}
+for (const row of rows) {
+  row.addEventListener("pointerenter", () => page.hover(byId.get(row.dataset.trial), null));
+  row.addEventListener("pointerleave", () => page.hover(null));
+}
+$("colour").addEventListener("change", () => { legend(); filter(); });
+$("scale").addEventListener("change", redraw);
+$("search").addEventListener("input", (event) => { state.words = event.target.value.trim().toLowerCase(); filter(); });
+const free = $("free-metric");
+free?.addEventListener("change", () => {
+  const panel = panels.find((p) => p.figure.contains(free));
+  panel.metric = free.value;
+  panel.draw();
+});
+if (document.querySelector("#trials")) sortable($("trials"));
+let drawnAt = 0;
+new ResizeObserver(() => { if (innerWidth !== drawnAt) { drawnAt = innerWidth; redraw(); } }).observe(document.body);
+legend();
+filter();

@@ -1,0 +1,146 @@
+"""One pass over the journal: the curves, and beside them what no curve holds (parents, costs, evaluations, suites)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sweeps.history import Curve, History
+from sweeps.records import BASE_PREFIX, Row
+from sweeps.report.findings import Spent
+
+JUDGED_ROLES = ("math", "transfer", "general", "safety")
+
+
+@dataclass(slots=True)
+class Aside:
+    """What the journal says of one trial beside its curve."""
+
+    parent: str | None = None
+    fork_step: int | None = None
+    training: dict[int, dict[str, float]] = field(default_factory=dict)  # by attempt; cumulative, so the largest counts
+    scoring: dict[tuple[int, int | None], dict[str, float]] = field(default_factory=dict)
+    queued: set[int | None] = field(default_factory=set)
+    eval_reasons: dict[int | None, str] = field(default_factory=dict)
+    training_status: str = ""
+
+
+class Evidence:
+    """The journal, folded.
+
+    Attributes:
+        history: curves and base scores, of one suite only. asides: by trial, base models included.
+        suite: the suite that is shown. other_suite: score rows under another one, left out.
+        seq: the last row's place in the journal.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        kept = list(rows)
+        self.suite = _suite(kept)
+        self.other_suite = 0
+        self.history = History()
+        self.asides: dict[str, Aside] = {}
+        for row in kept:
+            self._take(row)
+        self.seq = self.history.seq
+
+    def _take(self, row: Row) -> None:
+        if row.kind == "report" and row.suite not in ("", self.suite):
+            self.other_suite += 1
+            row = _without_scores(row)
+        self.history.fold(row)
+        if row.trial:
+            _note(self.aside(row.trial), row)
+
+    def aside(self, trial: str) -> Aside:
+        return self.asides.setdefault(trial, Aside())
+
+    @property
+    def head(self) -> Mapping[str, Any]:
+        """The sweep row's own keys (`name, spec, version`); empty when the journal has none."""
+        return self.history.sweep.extra if self.history.sweep is not None else {}
+
+    def sweep_id(self) -> str:
+        return self.history.sweep.sweep if self.history.sweep is not None else ""
+
+    def line(self, trial: str) -> list[Curve]:
+        """The trial's curve after those of its parents, oldest first; ends at a parent that the journal lacks."""
+        line: list[Curve] = []
+        name: str | None = trial
+        while name is not None and name in self.history.curves and all(c.trial != name for c in line):
+            line.insert(0, self.history.curves[name])
+            name = self.aside(name).parent
+        return line
+
+    def training(self, trial: str) -> Spent:
+        return _total(self.aside(trial).training.values())
+
+    def scoring(self, trial: str) -> Spent:
+        return _total(self.aside(trial).scoring.values())
+
+    def state(self, curve: Curve) -> str:
+        """The trial's state; a training that failed or was pruned has decided it before the last score is in."""
+        status = self.aside(curve.trial).training_status
+        return status if curve.state == "scoring" and status in ("failed", "pruned") else curve.state
+
+
+def _suite(rows: Iterable[Row]) -> str:
+    """The suite most score rows are of; of two, the later."""
+    seen: Counter[str] = Counter()
+    last: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        if row.kind == "report" and row.suite:
+            seen[row.suite] += 1
+            last[row.suite] = i
+    return max(seen, key=lambda s: (seen[s], last[s]), default="")
+
+
+def _without_scores(row: Row) -> Row:
+    kept = {k: v for k, v in row.metrics.items() if k.startswith(("train/", "perf/"))}
+    return replace(row, metrics=kept, suite="")
+
+
+def _note(aside: Aside, row: Row) -> None:
+    if row.kind == "trial":
+        aside.parent = row.extra.get("parent") or aside.parent
+        aside.fork_step = row.extra.get("fork_step", aside.fork_step)
+    elif row.kind == "attempt":
+        aside.training_status = ""
+    elif row.kind == "end" and row.extra.get("of") == "training":
+        aside.training_status = str(row.extra.get("status", ""))
+    elif row.kind == "eval":
+        _note_eval(aside, row)
+    if row.kind in ("report", "end") and row.cost:
+        # The base model is never trained: what its rows cost is scoring.
+        if row.trial.startswith(BASE_PREFIX):
+            _raise(aside.scoring.setdefault((row.attempt, row.step), {}), row.cost)
+        else:
+            _raise(aside.training.setdefault(row.attempt, {}), row.cost)
+
+
+def _note_eval(aside: Aside, row: Row) -> None:
+    status = row.extra.get("status")
+    if status == "queued":
+        aside.queued.add(row.step)
+    else:
+        aside.queued.discard(row.step)
+    if status == "failed":
+        aside.eval_reasons[row.step] = str(row.extra.get("reason", "no reason given"))
+    elif status == "done":
+        aside.eval_reasons.pop(row.step, None)
+    if row.cost:
+        _raise(aside.scoring.setdefault((row.attempt, row.step), {}), row.cost)
+
+
+def _raise(known: dict[str, float], seen: Mapping[str, float]) -> None:
+    for name, value in seen.items():
+        known[name] = max(value, known.get(name, 0.0))
+
+
+def _total(costs: Iterable[Mapping[str, float]]) -> Spent:
+    total = Spent()
+    for cost in costs:
+        total += Spent(cost.get("cpu_s", 0.0), cost.get("gpu_s", 0.0))
+    return total

@@ -1,0 +1,161 @@
+"""The page's tables: trials, what was stopped or failed and why, groups by axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from sweeps.report.findings import Group, GroupMetric, Summary, Trial
+from sweeps.report.shape import Reading, Shape
+from sweeps.report.wording import compact, number, score, spent
+
+WITHOUT_SHAPE = (Shape.NO_DIP, Shape.TOO_FEW)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    text: str
+    num: bool = False
+    down: bool = False  # sorts downwards first
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """`sort` is what the column is ordered by; empty sorts last."""
+
+    text: str
+    sort: str | float = ""
+    more: str = ""
+    last: str = ""
+    tone: str = ""
+    num: bool = False
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    id: str
+    label: str
+    parent: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    id: str
+    label: str
+    state: str
+    what: str
+    step: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    name: str
+    counted: str
+    cells: list[Cell]
+    safety: str
+    sentences: str
+
+
+@dataclass(frozen=True, slots=True)
+class AxisTable:
+    name: str
+    levels: list[Level]
+    contrasts: list[str] = field(default_factory=list)
+
+
+def trial_heads(summary: Summary) -> list[Head]:
+    return [
+        Head("Trial"),
+        Head("Rank", num=True),
+        Head("State"),
+        Head("Steps", num=True, down=True),
+        *(Head(m, num=True, down=True) for m in summary.panels),
+        *([Head("Constraints")] if _constrained(summary) else []),
+        Head("Cost", num=True, down=True),
+    ]
+
+
+def trial_rows(summary: Summary) -> list[TrialRow]:
+    """Ranked trials first, then the others in order of appearance."""
+    order = sorted(summary.trials, key=lambda t: t.rank or len(summary.trials) + 1)
+    return [TrialRow(t.id, t.label, t.parent or "", _cells(t, summary)) for t in order]
+
+
+def _constrained(summary: Summary) -> bool:
+    return any(t.checks for t in summary.trials)
+
+
+def _cells(t: Trial, summary: Summary) -> list[Cell]:
+    cost = t.training + t.scoring
+    budget = "" if t.budget is None else f"of {t.budget:,}"
+    return [
+        Cell(
+            "" if t.rank is None else str(t.rank), t.rank or "", num=True, more="tied" if t.id in summary.tied else ""
+        ),
+        Cell(t.state, t.state, state=t.state, more="" if t.phase in ("", "unknown") else t.phase),
+        Cell(f"{t.steps_run:,}", t.steps_run, more=budget, num=True),
+        *(_score_cell(t.readings.get(m), t, m) for m in summary.panels),
+        *([_check_cell(t)] if _constrained(summary) else []),
+        Cell(spent(cost), cost.cpu_s + cost.gpu_s, num=True),
+    ]
+
+
+def _score_cell(r: Reading | None, t: Trial, metric: str) -> Cell:
+    if r is None or r.final is None:
+        points = t.curves.get(metric)
+        return Cell(score(points[-1] if points else None), points[-1].value if points else "", num=True)
+    change = "" if r.change is None else number(r.change, signed=True)
+    shape = "" if r.shape in WITHOUT_SHAPE else r.shape.value
+    if shape and r.trough is not None:
+        shape += f", low {number(r.trough.value)} at {r.trough.step:,}"
+    tone = "up" if r.rose else "down" if r.held is False else ""
+    return Cell(score(r.final), r.final.value, change, shape, tone, num=True)
+
+
+def _check_cell(t: Trial) -> Cell:
+    failed = [c for c in t.checks if c.met is False]
+    text = {True: "met", False: "not met", None: "not scored"}[t.meets]
+    more = "; ".join(f"{c.metric} {number(c.value)}, wanted {c.rule}" for c in failed)
+    return Cell(text, text, more, tone="down" if failed else "")
+
+
+def reason_rows(summary: Summary) -> list[Reason]:
+    """One row for each trial that did not run to its budget, each evaluation that failed, each number not finite."""
+    rows: list[Reason] = []
+    for t in summary.trials:
+        at = f"{t.steps_run:,}" + ("" if t.budget is None else f" of {t.budget:,}")
+        if t.state in ("failed", "pruned", "parked"):
+            rows.append(Reason(t.id, t.label, t.state, t.state, at, t.reason or "no reason was recorded"))
+        for why in t.evals_failed:
+            step, _, reason = why.partition(": ")
+            rows.append(Reason(t.id, t.label, "failed", "evaluation failed", step.removeprefix("step "), reason))
+        if t.invalid:
+            rows.append(Reason(t.id, t.label, "failed", "not finite", "", "; ".join(t.invalid)))
+    order = {"failed": 0, "pruned": 1, "parked": 2}
+    return sorted(rows, key=lambda r: order[r.state])
+
+
+def axis_tables(summary: Summary) -> list[AxisTable]:
+    tables = []
+    for axis, members in groupby(summary.groups, key=lambda g: g.axis):
+        sentences = [c.sentence for c in summary.contrasts if c.axis == axis]
+        tables.append(AxisTable(axis, [_level(g, summary) for g in members], sentences))
+    return tables
+
+
+def _level(g: Group, summary: Summary) -> Level:
+    by_name = {m.metric: m for m in g.metrics}
+    cells = [_group_cell(by_name.get(m)) for m in summary.panels]
+    safety = f"{g.safety_cost} of {g.completed}" if g.completed else "–"
+    return Level(compact(g.level), f"{g.completed} of {g.trials}", cells, safety, " ".join(g.sentences))
+
+
+def _group_cell(m: GroupMetric | None) -> Cell:
+    if m is None:
+        return Cell("–")
+    spread = "" if m.low == m.high else f"{number(m.low, signed=True)} to {number(m.high, signed=True)}; "
+    held = f"held {m.held} of {m.of}" if m.of else "no s.e."
+    return Cell(number(m.mean_change, signed=True), more=f"{spread}{held}")
