@@ -11,7 +11,6 @@ from typing import Any
 from evaluators.generate import Reply, generate
 from evaluators.score import Answered, Scores, read_reply, score
 from evaluators.suites import Suite, load_suite
-from sweeps.errors import InputError
 
 
 def evaluate(model_folder: Path, suite: str = "mini", *, items: int = 100, seed: int = 0) -> Scores:
@@ -39,22 +38,18 @@ class Loaded:
 
 
 def load(folder: Path) -> Loaded:
-    """Loads a checkpoint from local files: fp32 on a CPU, as saved on a GPU.
+    """Loads a checkpoint from local files: fp32 on a CPU, bf16 on a GPU.
 
     Raises:
-        InputError: the folder does not hold a model.
+        InputError: the folder does not hold a model, or it is unsafe to load.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if not (Path(folder) / "config.json").is_file():
-        raise InputError(f"{folder} holds no model: config.json is missing; expected a Hugging Face folder")
+    from trainers.models import load_model, load_tokenizer
+
     gpu = torch.cuda.is_available()
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="auto" if gpu else torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if not tokenizer.chat_template:
-        raise InputError(f"{folder}: the tokenizer has no chat template; add chat_template.jinja to the folder")
-    return Loaded(model.eval().to("cuda" if gpu else "cpu"), tokenizer)
+    model = load_model(folder, dtype=torch.bfloat16 if gpu else torch.float32)
+    return Loaded(model.eval().to("cuda" if gpu else "cpu"), load_tokenizer(folder))
 
 
 def score_model(loaded: Loaded, suite: Suite, *, started: float | None = None) -> Scores:
