@@ -73,7 +73,12 @@ class Outcome:
 
 
 def simulate(
-    recordings: Sequence[Recording], rule: StopRule, *, sweep: str = "simulated", workers: int = 8, shared: Iterable[Row] = ()
+    recordings: Sequence[Recording],
+    rule: StopRule,
+    *,
+    sweep: str = "simulated",
+    workers: int = 8,
+    shared: Iterable[Row] = (),
 ) -> Outcome:
     """Runs recorded trials under `rule` on `workers` machines of one slot each.
 

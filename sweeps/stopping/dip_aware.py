@@ -1,100 +1,223 @@
-"""DipAware: never prune a run for the dip before its recovery; prune what cannot win any more."""
+"""DipAware: prunes what cannot win any more, and never a run for the dip before its recovery.
+
+For every trial the field (`field.py`) holds a forecast of its final score, learned from its own curve, from what curves
+of fine-tunes look like, and from how the other trials of this sweep went. The rule asks one question, P: how likely is
+this trial to end among the top k, against the forecasts of all others? Where P is too small the trial is parked. Two
+things stand above that question. What has diverged is stopped. What is in its dip or on its way back, inside a bounded
+patience (`sweeps.curves`), is left alone (`protect: strict`), or P must be several times smaller (`protect: soft`).
+
+Parking is provisional. Before every trial had its turn the bar for parking is higher (`YIELD`): a trial of middling odds
+gives way, and comes back when the field is known and its odds have held. So compute goes first to where it decides most.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
-
-from sweeps.errors import InputError
+from sweeps.curves import Reading
+from sweeps.errors import InputError, nearest
 from sweeps.records import Row
-from sweeps.stopping.base import Action, Constraint, Goal, Phase, StopRule, Verdict
-from sweeps.stopping.field import Field, Track
-from sweeps.stopping.posterior import Noise
-from sweeps.stopping.prior import Array
+from sweeps.stopping.base import Action, Goal, Phase, StopRule, Verdict
+from sweeps.stopping.field import Track
+from sweeps.stopping.race import Race, Standing
 
-MIN_REPORTS = 3
+MIN_REPORTS = 3  # no verdict on rank from fewer
+LOSS_JUMP = 0.7  # nats above the lowest train loss, twice in a row: diverged
+SURE = 0.01  # chance below which a constraint counts as missed for good, or a collapse as final
+HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall is given up even without rivals
+YIELD = 3.0  # a trial that was never parked is parked at this multiple of the bar, to come back if its odds hold
+AGAIN = 1.5  # a parked trial is woken at this multiple of the bar: parking and waking cost a resume
+CROWD = 8  # the bar is that of a sweep of at least this many trials
+
+Protect = Literal["strict", "soft"]
 
 
 class DipAware(StopRule):
+    """The dip-aware stop rule.
+
+    Args:
+        goal: metric, direction, top k, constraints.
+        protect: `strict` never parks or stops a trial in its dip or recovery inside the patience; `soft` only makes it
+            `dear` times harder.
+        risk: expected share of the true top k that may be lost, an upper bound: the bar for P is risk * k / (N - k)
+            for N trials, and most parked trials lie far below it.
+        patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take.
+        cap: patience ends at this share of the budget at the latest.
+        dear: by how much the bar is lowered in a dip or recovery under `protect: soft`.
+        park: False where a parked trial cannot be resumed: then STOP at the plain bar, never earlier.
+        trials: how many trials the sweep will have, where that is known before their rows are.
+    """
+
     name = "dip-aware"
 
     def __init__(
         self,
         goal: Goal,
-        protect: Literal["strict", "soft"] = "strict",
-        risk: float = 0.2,
+        protect: Protect = "strict",
+        risk: float = 0.05,
         patience: float = 4.0,
         cap: float = 0.5,
-        dear: float = 4.0,
-        wait: float = 3.0,
-        again: float = 1.5,
-        cost_power: float = 0.0,
-        noise: Noise | None = None,
+        dear: float = 2.0,
+        park: bool = True,
+        trials: int = 0,
     ) -> None:
         super().__init__(goal)
-        self.protect, self.risk, self.dear, self.waitf, self.again, self.cost_power = protect, risk, dear, wait, again, cost_power
-        self.field = Field(goal.metric, goal.sign, self.history, patience=patience, cap=cap, noise=noise)
-        self.out: set[str] = set()
-        self.waited: set[str] = set()
+        _check(
+            protect, risk=(risk, 0.0, 1.0), patience=(patience, 1.0, 100.0), cap=(cap, 0.01, 1.0), dear=(dear, 1.0, 1e9)
+        )
+        self.protect, self.risk, self.dear, self.park, self.trials = protect, risk, dear, park, trials
+        self.race = Race(goal, self.history, patience=patience, cap=cap)
+        self.yielded: set[str] = set()
 
     def observe(self, row: Row) -> bool:
         fresh = super().observe(row)
         if fresh:
-            self.field.observe(row)
-            if row.kind == "verdict":
-                if row.extra.get("action") == "PARK": self.waited.add(row.trial)
-            if row.kind == "end" and row.extra.get("status") in ("pruned", "failed"):
-                self.out.add(row.trial)
+            self.race.observe(row)
+            if row.kind == "verdict" and row.extra.get("action") == Action.PARK:
+                self.yielded.add(row.trial)
         return fresh
 
-    def threshold(self) -> Array | None:
-        return None
+    def bar(self, track: Track) -> float:
+        """Returns the P below which a trial is not worth its machine; protection lowers it."""
+        top = self.goal.top
+        crowd = max(len(self.history.curves), self.trials, CROWD if self.trials == 0 and top > 1 else 0)
+        bar = min(self.risk * top / max(crowd - top, 1), 0.25)
+        return bar / self.dear if track.phase.protected else bar
 
-    def p_top(self, track: Track) -> float:
-        k = self.goal.top
-        n = len(self.field.tracks)
-        d = self.field.draws[:n].copy()
-        d[track.row] = -np.inf
-        for t in self.out:
-            if t in self.field.tracks: d[self.field.tracks[t].row] = -np.inf
-        if n - 1 < k: return 1.0
-        th = np.partition(d, n - k, axis=0)[n - k]
-        return self.field.probability_above(track, th)
-
-    def eps(self) -> float:
-        k = self.goal.top
-        n = max(len(self.history.curves), 8)
-        return self.risk * k / max(n - k, 1)
+    # --- verdicts --------------------------------------------------------------------------------------------------
 
     def decide(self, trial: str) -> Verdict:
-        track = self.field.tracks.get(trial)
-        if track is None or track.reports < MIN_REPORTS:
-            return Verdict(Action.CONTINUE, "young")
-        ph = track.phase
-        bad = self.history.curves[trial].points[track.last]
-        loss = [p.metrics["train/loss"] for p in self.history.curves[trial].points.values() if "train/loss" in p.metrics]
-        if len(loss) > 2 and loss[-1] > min(loss) + .7:
-            return Verdict(Action.STOP, "diverged", Phase.DIVERGED)
-        if ph.protected and self.protect == "strict":
-            return Verdict(Action.CONTINUE, "protected", ph.phase)
-        p = self.p_top(track)
-        eps = self.eps()
-        if self.cost_power: eps *= (2 * (1 - track.last / track.budget)) ** self.cost_power
-        if ph.protected: eps /= self.dear
-        elif trial not in self.waited: eps *= self.waitf
-        if p < eps:
-            return Verdict(Action.PARK, "low", ph.phase, {"p": p})
-        return Verdict(Action.CONTINUE, "ok", ph.phase)
+        gone = self._diverged(trial)
+        if gone:
+            return gone
+        track = self.race.field.tracks.get(trial)
+        if track is None:
+            return Verdict(Action.CONTINUE, f"no {self.goal.metric} yet that could be judged", Phase.UNKNOWN)
+        reading = track.phase.reading()
+        if track.last >= track.budget or track.reports < MIN_REPORTS:
+            why = (
+                "the budget is run"
+                if track.last >= track.budget
+                else f"{track.reports} of {MIN_REPORTS} reports needed"
+            )
+            return Verdict(Action.CONTINUE, f"{why}: {self._level(track, reading)}", reading.phase)
+        return self._infeasible(track, reading) or self._ranked(track, reading)
+
+    def _diverged(self, trial: str) -> Verdict | None:
+        """Train loss not finite or risen for good, or two scores in a row not finite."""
+        curve = self.history.curves.get(trial)
+        if curve is None:
+            return None
+        points = [curve.points[s] for s in sorted(curve.points) if s]
+        bad = [p for p in points if "train/loss" in p.invalid]
+        scores = [p for p in points if self.goal.metric in p.metrics or self.goal.metric in p.invalid]
+        lost = len(scores) >= 2 and all(self.goal.metric in p.invalid for p in scores[-2:])
+        losses = [(p.step, p.metrics["train/loss"]) for p in points if "train/loss" in p.metrics]
+        low = min((v for _, v in losses), default=0.0)
+        if bad:
+            reason = f"diverged: train loss is {bad[-1].invalid['train/loss']} at step {bad[-1].step}"
+        elif lost:
+            reason = f"diverged: {self.goal.metric} is not finite at steps {scores[-2].step} and {scores[-1].step}"
+        elif len(losses) >= 3 and all(v > low + LOSS_JUMP for _, v in losses[-2:]):
+            reason = f"diverged: train loss {losses[-1][1]:.3g} at step {losses[-1][0]} after a low of {low:.3g}"
+        else:
+            return None
+        return Verdict(Action.STOP, reason, Phase.DIVERGED, {"low_loss": low})
+
+    def _infeasible(self, track: Track, reading: Reading) -> Verdict | None:
+        """A constraint that the trial will not meet; inside that metric's own dip it is left alone."""
+        for limit in self.race.limits:
+            odds = limit.odds(track.trial)
+            if odds is None or odds.p >= SURE:
+                continue
+            said = f"{limit.metric} {odds.level:.4g} against {limit.wanted(odds.floor)}, P(met at step {track.budget}) {odds.p:.2g}"
+            evidence = {"constraint": limit.metric, "p_feasible": odds.p, "floor": odds.floor}
+            if odds.protected and self.protect == "strict":
+                said = f"infeasible for now, in its dip until step {odds.until:.0f}: {said}"
+                return Verdict(Action.CONTINUE, said, odds.phase, {**evidence, "held": True})
+            return Verdict(Action.STOP, f"infeasible for good: {said}", odds.phase, evidence)
+        return None
+
+    def _ranked(self, track: Track, reading: Reading) -> Verdict:
+        standing = self.race.standing(track)
+        if standing is None:
+            return self._alone(track, reading)
+        bar = self.bar(track)
+        evidence = self._evidence(track, reading, standing, bar)
+        odds = f"P(top {self.goal.top}) {standing.p:.2g}"
+        first = self.park and not reading.protected and track.trial not in self.yielded
+        if standing.p >= bar * (YIELD if first else 1.0):
+            said = f"{self._level(track, reading)}; {odds} is above the bar of {bar:.2g}"
+            return Verdict(Action.CONTINUE, said, reading.phase, evidence)
+        ends = f"forecast {self._span(track)} at step {track.budget}, place {self.goal.top} at {self._shown(standing.cut):.4g}"
+        if reading.protected and self.protect == "strict":
+            said = f"{self._level(track, reading)}; protected until step {reading.until:.0f} though {odds} ({ends})"
+            return Verdict(Action.CONTINUE, said, reading.phase, {**evidence, "held": True})
+        said = f"{self._level(track, reading)}; {ends}: {odds}, bar {bar:.2g}{' before its turn comes again' if standing.p >= bar else ''}"
+        return Verdict(Action.PARK if self.park else Action.STOP, said, reading.phase, evidence)
+
+    def _alone(self, track: Track, reading: Reading) -> Verdict:
+        """With fewer rivals than places rank says nothing; a collapse that will not make good half its fall is given up."""
+        level = self._level(track, reading)
+        if reading.phase in (Phase.COLLAPSE, Phase.LATE_DECLINE) and not reading.protected:
+            halfway = track.in_unit(reading.peak - HALFWAY * (reading.peak - reading.trough))
+            p = self.race.field.probability_above(track, halfway)
+            if p < SURE:
+                said = f"{level}; P({self._shown(halfway):.4g}, half-way back, at step {track.budget}) {p:.2g}"
+                return Verdict(Action.PARK if self.park else Action.STOP, said, reading.phase, {"p_halfway": p})
+        few = f"fewer than {self.goal.top} rivals with a forecast"
+        return Verdict(Action.CONTINUE, f"{level}; {few}", reading.phase)
 
     def wake(self, parked: Sequence[str]) -> str | None:
-        best, bp = None, 0.0
-        for t in parked:
-            tr = self.field.tracks[t]
-            eps = self.eps()
-            if self.cost_power: eps *= (2 * (1 - tr.last / tr.budget)) ** self.cost_power
-            if tr.phase.protected: eps /= self.dear
-            p = self.p_top(tr) / eps
-            if p > bp: best, bp = t, p
-        return best if bp >= self.again else None
+        """Returns the parked trial with the best odds against its bar, if they are `AGAIN` times above it."""
+        best, best_odds = None, AGAIN
+        for trial in parked:
+            track = self.race.field.tracks.get(trial)
+            standing = self.race.standing(track) if track is not None else None
+            if track is not None and standing is not None and standing.p / self.bar(track) >= best_odds:
+                best, best_odds = trial, standing.p / self.bar(track)
+        return best
+
+    # --- words -----------------------------------------------------------------------------------------------------
+
+    def _shown(self, value: float) -> float:
+        """Turns a signed score back into the metric's own direction."""
+        return self.goal.sign * value
+
+    def _level(self, track: Track, r: Reading) -> str:
+        at = f"{self._shown(track.in_unit(r.level)):.4g} +- {r.sd * track.unit:.2g} at step {r.step}"
+        if r.onset is None:
+            base = f", base {self._shown(track.base):.4g}" if track.base_known else ""
+            return f"{r.phase}: {at}{base}"
+        trough, peak = self._shown(track.in_unit(r.trough)), self._shown(track.in_unit(r.peak))
+        return f"{r.phase}: {at}, trough {trough:.4g} at step {r.trough_step}, before it {peak:.4g}"
+
+    def _span(self, track: Track) -> str:
+        assert track.forecast is not None
+        low, mid, high = (self._shown(track.in_unit(z)) for z in track.forecast.span())
+        return f"{mid:.4g} ({min(low, high):.4g} to {max(low, high):.4g})"
+
+    def _evidence(self, track: Track, r: Reading, standing: Standing, bar: float) -> dict[str, Any]:
+        return {
+            "p_top": standing.p,
+            "bar": bar,
+            "cut": self._shown(standing.cut),
+            "rivals": standing.rivals,
+            "level": self._shown(track.in_unit(r.level)),
+            "step": r.step,
+            "budget": track.budget,
+            "onset": r.onset,
+            "trough_step": r.trough_step if r.onset is not None else None,
+            "until": r.until,
+            "protected": r.protected,
+            "noise": "estimated" if self.race.field.estimated else "reported",
+        }
+
+
+def _check(protect: str, **ranges: tuple[float, float, float]) -> None:
+    if protect not in ("strict", "soft"):
+        raise InputError(f"protect is {protect!r}, but must be strict or soft{nearest(protect, ('strict', 'soft'))}")
+    for name, (value, low, high) in ranges.items():
+        if not low <= value <= high:
+            raise InputError(f"stopping setting {name} is {value}, but must lie between {low:g} and {high:g}")

@@ -80,7 +80,7 @@ class Field:
         self.library = library()
         self.cache = GainCache(self.library, noise or Noise())
         self.tracks: dict[str, Track] = {}
-        self.unit, self.estimated = 0.0, False
+        self.unit, self.estimated, self.version = 0.0, False, 0
         self.draws = np.empty((32, DRAWS))
         self.pooled = np.zeros(len(FAMILIES) * BINS)
         self._cells: dict[int, Cells] = {}
@@ -179,6 +179,7 @@ class Field:
     # --- beliefs out -----------------------------------------------------------------------------------------------
 
     def _refresh(self, track: Track) -> None:
+        self.version += 1
         cells = self._cells_of(track.budget)
         if track.mass.size:
             self.pooled -= track.mass
@@ -199,10 +200,10 @@ class Field:
             self._cells[budget] = Cells(index, prior)
         return self._cells[budget]
 
-    def probability_above(self, track: Track, thresholds: Array) -> float:
+    def probability_above(self, track: Track, thresholds: Array | float) -> float:
         """Returns the mean probability that the trial ends above `thresholds` (signed metric unit)."""
         assert track.forecast is not None
-        return track.forecast.above((thresholds - track.base) / track.unit)
+        return track.forecast.above(np.atleast_1d((np.asarray(thresholds) - track.base) / track.unit))
 
 
 _CUT = "length/truncated"

@@ -61,6 +61,10 @@ class Forecast(NamedTuple):
         lower = self.below[i]
         return float(1.0 - (lower + (place - i) * (self.below[i + 1] - lower)).mean())
 
+    def span(self) -> Array:
+        """Returns the 10 %, 50 % and 90 % quantiles."""
+        return self.quantiles(np.array([0.1, 0.5, 0.9]))
+
     def quantiles(self, u: Array) -> Array:
         """Returns quantiles of the final score at probabilities `u`."""
         i = np.searchsorted(self.below, u) - 1

@@ -1,0 +1,132 @@
+"""Measures stop rules in generated worlds: winners lost against compute saved, one line a rule.
+
+    python -m benchmarks.stopping.measure --worlds published broad shifted --sweeps 300 \
+        --rules dip-aware dip-aware:protect=soft asha median
+
+Lost: share of the true top k that was not run to its budget. Material: those of them that truly beat rank k+1 by more
+than one point. Regret: true score of the best trial minus that of the trial one would pick by the last three reports.
+Saved: compute not spent, resumes charged. Errors are over sweeps (trials of one sweep share their fate).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.stopping.worlds import METRIC, WORLDS, Generated, generate, goal
+from sweeps.simulate import Outcome, simulate
+from sweeps.stopping.base import Goal, StopRule
+from sweeps.stopping.rules import parse_rule
+
+HELD_OUT = 100_000  # first held-out seed; everything below TUNING may be looked at while tuning
+TUNING = 1_000
+POINT = 0.01
+
+
+class Fare(NamedTuple):
+    """How one sweep fared under one rule; all but the last three are shares or points of the score's unit."""
+
+    lost: float
+    material: float
+    best_lost: float
+    dip_lost: float
+    regret: float
+    saved: float
+    span: float
+    expected: float  # sum of P(top k) over what was pruned, as a share of k: what the rule believed it lost
+    seconds: float
+
+
+def fare(sweep: Generated, outcome: Outcome, top: int, seconds: float) -> Fare:
+    """Judges one simulated sweep against the truth."""
+    winners = sweep.winners(top)
+    fourth = sorted(sweep.truth.values(), reverse=True)[top] if len(sweep.truth) > top else -math.inf
+    gone = [t for t in winners if not outcome.completed(t)]
+    dips = [t for t in winners if sweep.family[t] == "dip"]
+    done = [t for t in sweep.truth if outcome.completed(t)] or list(sweep.truth)
+    picked = max(done, key=lambda t: sweep.last_scores[t])
+    believed = [
+        r.verdict.evidence.get("p_top", 0.0) for r in outcome.runs.values() if r.ended == "pruned" and r.verdict
+    ]
+    return Fare(
+        len(gone) / top,
+        sum(sweep.truth[t] > fourth + POINT for t in gone) / top,
+        float(winners[0] in gone),
+        sum(t in gone for t in dips) / len(dips) if dips else math.nan,
+        sweep.truth[winners[0]] - sweep.truth[picked],
+        outcome.saved,
+        outcome.makespan,
+        sum(believed) / top,
+        seconds,
+    )
+
+
+def measure(
+    world: str,
+    make: Callable[[Goal], StopRule],
+    seeds: Sequence[int],
+    *,
+    trials: int = 32,
+    top: int = 3,
+    workers: int = 8,
+) -> list[Fare]:
+    """Runs a rule over the sweeps of a world."""
+    out = []
+    for seed in seeds:
+        sweep = generate(world, seed, trials=trials)
+        rule = make(goal(top))
+        began = time.perf_counter()
+        outcome = simulate(sweep.recordings, rule, workers=workers, shared=sweep.shared)
+        out.append(fare(sweep, outcome, top, time.perf_counter() - began))
+    return out
+
+
+def summary(fares: Sequence[Fare], trials: int) -> dict[str, float]:
+    """Means over sweeps, in percent and points, with the standard error of `lost`."""
+    table = np.array(fares)
+    mean = dict(zip(Fare._fields, np.nanmean(table, axis=0), strict=True))
+    out = {k: 100 * float(v) for k, v in mean.items() if k not in ("span", "seconds")}
+    out["lost_se"] = 100 * float(np.std(table[:, 0])) / math.sqrt(len(table))
+    out["trials_per_second"] = trials / float(mean["seconds"])
+    return out
+
+
+def line(name: str, s: dict[str, float]) -> str:
+    return (
+        f"{name:44s} lost {s['lost']:5.2f} +-{s['lost_se']:4.2f}  material {s['material']:5.2f}  best {s['best_lost']:5.1f}"
+        f"  dips {s['dip_lost']:5.1f}  regret {s['regret']:6.3f}  saved {s['saved']:5.1f}"
+        f"  believed {s['expected']:5.2f}  {s['trials_per_second']:5.0f} trials/s"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS))
+    p.add_argument("--rules", nargs="+", default=["none", "dip-aware", "dip-aware:protect=soft", "asha", "median"])
+    p.add_argument("--sweeps", type=int, default=300)
+    p.add_argument("--first-seed", type=int, default=HELD_OUT)
+    p.add_argument("--trials", type=int, default=32)
+    p.add_argument("--top", type=int, default=3)
+    p.add_argument("--json", default="")
+    a = p.parse_args(argv)
+    seeds = range(a.first_seed, a.first_seed + a.sweeps)
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for world in a.worlds:
+        print(f"{world}: {a.sweeps} sweeps of {a.trials} trials from seed {a.first_seed}, top {a.top}, metric {METRIC}")
+        for text in a.rules:
+            fares = measure(world, lambda g, t=text: parse_rule(t, g), seeds, trials=a.trials, top=a.top)  # type: ignore[misc]
+            table.setdefault(world, {})[text] = s = summary(fares, a.trials)
+            print(line(text, s), flush=True)
+    if a.json:
+        with open(a.json, "w") as out:
+            json.dump(table, out, indent=1)
+
+
+if __name__ == "__main__":
+    main()

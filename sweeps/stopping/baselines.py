@@ -1,0 +1,172 @@
+"""The rules everybody ships, behind the same interface: what DipAware is measured against.
+
+They see scores at steps and nothing else; none of them knows of a dip. All compare at equal step, as Ray Tune and Optuna
+do. Their verdicts are final (STOP), as theirs are.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+
+from sweeps.errors import InputError
+from sweeps.records import Row
+from sweeps.stopping.base import Action, Goal, StopRule, Verdict
+
+
+class _Scores(StopRule):
+    """Keeps every trial's scores by step, larger is better."""
+
+    def __init__(self, goal: Goal) -> None:
+        super().__init__(goal)
+        self.scores: dict[str, dict[int, float]] = {}
+
+    def observe(self, row: Row) -> bool:
+        fresh = super().observe(row)
+        if fresh and row.kind == "report" and row.step and self.goal.metric in row.metrics:
+            self.scores.setdefault(row.trial, {})[row.step] = self.goal.sign * row.metrics[self.goal.metric]
+        return fresh
+
+    def latest(self, trial: str) -> tuple[int, float]:
+        """Returns the furthest step of a trial and its score there; (0, 0) when nothing was scored."""
+        scores = self.scores.get(trial)
+        if not scores:
+            return 0, 0.0
+        step = max(scores)
+        return step, scores[step]
+
+    def shown(self, value: float) -> float:
+        """Returns a kept score in the metric's own direction."""
+        return self.goal.sign * value
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise InputError(f"stopping setting {name} is {value}, but must be at least {least}")
+
+
+class Asha(_Scores):
+    """Asynchronous successive halving (Li et al. 2020) as Ray Tune's `ASHAScheduler` does it.
+
+    Args:
+        grace: first rung, in steps; 0 takes the first step that any trial reports.
+        reduction: each rung lets the best 1/reduction of those that reached it pass, and lies that many times later.
+    """
+
+    name = "asha"
+
+    def __init__(self, goal: Goal, grace: int = 0, reduction: float = 4.0) -> None:
+        super().__init__(goal)
+        _at_least("grace", grace, 0)
+        _at_least("reduction", reduction, 1.5)
+        self.grace, self.reduction = grace, reduction
+        self.rungs: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
+
+    def bracket(self, trial: str) -> int:
+        """Which bracket a trial belongs to; bracket b starts b rungs later."""
+        return 0
+
+    def decide(self, trial: str) -> Verdict:
+        step, score = self.latest(trial)
+        first = self.grace or min((min(s) for s in self.scores.values()), default=0)
+        if not step or step < first:
+            return Verdict(Action.CONTINUE, f"step {step} lies before the first rung at {first}")
+        bracket = self.bracket(trial)
+        level = int(math.log(step / first) / math.log(self.reduction) + 1e-9)
+        if level < bracket or trial in self.rungs[bracket, level]:
+            return Verdict(Action.CONTINUE, f"no new rung at step {step}")
+        rung = self.rungs[bracket, level]
+        reached = sorted(rung.values(), reverse=True)
+        rung[trial] = score
+        if len(reached) < 1:
+            return Verdict(Action.CONTINUE, f"first at rung {level}")
+        cut = _percentile(reached, 1 - 1 / self.reduction)
+        numbers = {"rung": level, "score": self.shown(score), "cut": self.shown(cut), "reached": len(reached)}
+        said = f"{self.shown(score):.4g} at step {step}, cut {self.shown(cut):.4g} among {len(reached)} at rung {level}"
+        return Verdict(Action.STOP if score < cut else Action.CONTINUE, said, evidence=numbers)
+
+
+class Hyperband(Asha):
+    """Asynchronous Hyperband: ASHA with trials dealt to brackets in turn, each bracket starting a rung later."""
+
+    name = "hyperband"
+
+    def __init__(self, goal: Goal, grace: int = 0, reduction: float = 3.0, brackets: int = 3) -> None:
+        super().__init__(goal, grace, reduction)
+        _at_least("brackets", brackets, 1)
+        self.brackets = brackets
+
+    def bracket(self, trial: str) -> int:
+        return list(self.history.curves).index(trial) % self.brackets
+
+
+class Median(_Scores):
+    """The median rule (Golovin et al. 2017): stop a trial whose best is below the median of the others' running means.
+
+    Args:
+        grace: steps before which no trial is stopped.
+        least: how many others must have come this far.
+    """
+
+    name = "median"
+
+    def __init__(self, goal: Goal, grace: int = 0, least: int = 3) -> None:
+        super().__init__(goal)
+        _at_least("grace", grace, 0)
+        _at_least("least", least, 1)
+        self.grace, self.least = grace, least
+
+    def decide(self, trial: str) -> Verdict:
+        step, _ = self.latest(trial)
+        if not step or step < self.grace:
+            return Verdict(Action.CONTINUE, f"step {step} lies within the grace of {self.grace} steps")
+        means = [
+            statistics.fmean(v for s, v in scores.items() if s <= step)
+            for other, scores in self.scores.items()
+            if other != trial and max(scores) >= step and min(scores) <= step
+        ]
+        if len(means) < self.least:
+            return Verdict(Action.CONTINUE, f"{len(means)} of {self.least} others have reached step {step}")
+        median, best = statistics.median(means), max(self.scores[trial].values())
+        numbers = {"best": self.shown(best), "median": self.shown(median), "others": len(means)}
+        said = (
+            f"best {self.shown(best):.4g} by step {step}, median of {len(means)} running means {self.shown(median):.4g}"
+        )
+        return Verdict(Action.STOP if best < median else Action.CONTINUE, said, evidence=numbers)
+
+
+class Patient(Median):
+    """The median rule, heard only when a trial's best of the last `patience` reports is not above its best before.
+
+    Optuna's `PatientPruner` around its `MedianPruner`. In a dip the condition holds from `patience` reports after the
+    fall began until the old peak is passed: it delays a false prune, it does not see a recovery.
+    """
+
+    name = "patient"
+
+    def __init__(self, goal: Goal, patience: int = 8, min_delta: float = 0.0, grace: int = 0, least: int = 3) -> None:
+        super().__init__(goal, grace, least)
+        _at_least("patience", patience, 0)
+        _at_least("min_delta", min_delta, 0)
+        self.patience, self.min_delta = patience, min_delta
+
+    def decide(self, trial: str) -> Verdict:
+        scores = [v for _, v in sorted(self.scores.get(trial, {}).items())]
+        if len(scores) <= self.patience + 1:
+            return Verdict(Action.CONTINUE, f"{len(scores)} reports do not exhaust a patience of {self.patience}")
+        cut = len(scores) - self.patience - 1
+        before, after = max(scores[:cut]), max(scores[cut:])
+        if before - self.min_delta <= after:
+            return Verdict(
+                Action.CONTINUE, f"best of the last {self.patience + 1} reports {self.shown(after):.4g} holds"
+            )
+        return super().decide(trial)
+
+
+def _percentile(descending: list[float], q: float) -> float:
+    """Linear-interpolated quantile `q` of values sorted descending."""
+    place = (1 - q) * (len(descending) - 1)
+    low = int(place)
+    high = min(low + 1, len(descending) - 1)
+    return descending[low] + (place - low) * (descending[high] - descending[low])

@@ -1,0 +1,74 @@
+"""Rules by name: what a sweep file, a command line or a test writes, made into a StopRule."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from sweeps.errors import InputError, nearest
+from sweeps.stopping.base import Goal, NeverStop, StopRule
+
+
+def _known() -> dict[str, Callable[..., StopRule]]:
+    from sweeps.stopping.baselines import Asha, Hyperband, Median, Patient
+    from sweeps.stopping.dip_aware import DipAware
+
+    return {
+        "none": NeverStop,
+        "dip-aware": DipAware,
+        "asha": Asha,
+        "median": Median,
+        "hyperband": Hyperband,
+        "patient": Patient,
+    }
+
+
+def make_rule(name: str, goal: Goal, **settings: Any) -> StopRule:
+    """Returns a fresh rule.
+
+    Args:
+        name: `none, dip-aware, asha, median, hyperband, patient`.
+        settings: the rule's own; `top`, where given, replaces the goal's.
+
+    Raises:
+        InputError: the name or a setting is unknown, or a value is out of range.
+    """
+    known = _known()
+    if name not in known:
+        raise InputError(f"stop rule {name!r} is unknown; known: {', '.join(known)}{nearest(name, known)}")
+    rule = known[name]
+    accepted = [p for p in inspect.signature(rule).parameters if p not in ("goal", "self")]
+    for key in settings:
+        if key not in accepted:
+            takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
+            raise InputError(f"stop rule {name!r} has no setting {key!r}; {takes}{nearest(key, accepted)}")
+    return rule(goal, **settings)
+
+
+def parse_rule(text: str, goal: Goal) -> StopRule:
+    """Returns the rule that `NAME` or `NAME:key=value,key=value` describes, as on the command line.
+
+    Raises:
+        InputError: as `make_rule`, or a setting is not of the form key=value.
+    """
+    name, _, rest = text.partition(":")
+    settings: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"rule {text!r}: {part!r} should be key=value, as in dip-aware:protect=soft,patience=6")
+        settings[key.strip().replace("-", "_")] = _value(value.strip())
+    return make_rule(name.strip(), goal, **settings)
+
+
+def _value(text: str) -> Any:
+    """A whole number, a number, true/false, or the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
