@@ -4,8 +4,9 @@
 >>> write_html(summary, folder / "report" / "index.html")
 """
 
+from sweeps.report.curve_svg import curve_svg
 from sweeps.report.findings import Summary
 from sweeps.report.page import html, write_html, write_json
 from sweeps.report.summarize import summarize
 
-__all__ = ["Summary", "html", "summarize", "write_html", "write_json"]
+__all__ = ["Summary", "curve_svg", "html", "summarize", "write_html", "write_json"]

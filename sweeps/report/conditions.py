@@ -151,7 +151,7 @@ def _contrast(axis: Axis, level: Any, metric: str, pairs: Sequence[tuple[Trial, 
     errors = [difference_se(a, b) for a, b in finals]
     higher = sum(e is not None and d > 2 * e for d, e in zip(changes, errors, strict=True))
     lower = sum(e is not None and d < -2 * e for d, e in zip(changes, errors, strict=True))
-    beyond = f"{higher} higher and {lower} lower beyond 2 s.e."
+    beyond = f"{higher} higher and {lower} lower beyond 2 s.e"
     if None in errors:
         beyond = "no standard errors were reported"
     sentence = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from sweeps.report.findings import Group, GroupMetric, Summary, Trial
+from sweeps.report.findings import Contrast, Group, GroupMetric, Summary, Trial
 from sweeps.report.shape import Reading, Shape
 from sweeps.report.wording import compact, number, score, spent
 
@@ -30,6 +30,7 @@ class Cell:
     tone: str = ""
     num: bool = False
     state: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,17 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
+class PairRow:
+    name: str
+    count: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True, slots=True)
 class AxisTable:
     name: str
     levels: list[Level]
+    pairs: list[PairRow] = field(default_factory=list)
     contrasts: list[str] = field(default_factory=list)
 
 
@@ -108,18 +117,19 @@ def _score_cell(r: Reading | None, t: Trial, metric: str) -> Cell:
         points = t.curves.get(metric)
         return Cell(score(points[-1] if points else None), points[-1].value if points else "", num=True)
     change = "" if r.change is None else number(r.change, signed=True)
-    shape = "" if r.shape in WITHOUT_SHAPE else r.shape.value
-    if shape and r.trough is not None:
-        shape += f", low {number(r.trough.value)} at {r.trough.step:,}"
+    low = ""
+    if r.shape not in WITHOUT_SHAPE and r.trough is not None:
+        change += f" {r.shape.value}"
+        low = f"low {number(r.trough.value)} at {r.trough.step:,}"
     tone = "up" if r.rose else "down" if r.held is False else ""
-    return Cell(score(r.final), r.final.value, change, shape, tone, num=True)
+    return Cell(score(r.final), r.final.value, change, low, tone, num=True)
 
 
 def _check_cell(t: Trial) -> Cell:
     failed = [c for c in t.checks if c.met is False]
     text = {True: "met", False: "not met", None: "not scored"}[t.meets]
     more = "; ".join(f"{c.metric} {number(c.value)}, wanted {c.rule}" for c in failed)
-    return Cell(text, text, more, tone="down" if failed else "")
+    return Cell(text, text, more, tone="down" if failed else "", wide=True)
 
 
 def reason_rows(summary: Summary) -> list[Reason]:
@@ -141,9 +151,24 @@ def reason_rows(summary: Summary) -> list[Reason]:
 def axis_tables(summary: Summary) -> list[AxisTable]:
     tables = []
     for axis, members in groupby(summary.groups, key=lambda g: g.axis):
-        sentences = [c.sentence for c in summary.contrasts if c.axis == axis]
-        tables.append(AxisTable(axis, [_level(g, summary) for g in members], sentences))
+        found = [c for c in summary.contrasts if c.axis == axis]
+        pairs = [_pair_row(list(same), summary) for _, same in groupby(found, key=lambda c: repr(c.level))]
+        levels = [_level(g, summary) for g in members]
+        tables.append(AxisTable(axis, levels, pairs, [c.sentence for c in found]))
     return tables
+
+
+def _pair_row(same: list[Contrast], summary: Summary) -> PairRow:
+    by_name = {c.metric: c for c in same}
+    cells = [_pair_cell(by_name.get(m)) for m in summary.panels]
+    name = f"{compact(same[0].level)} against {compact(same[0].reference)}"
+    return PairRow(name, str(max(c.pairs for c in same)), cells)
+
+
+def _pair_cell(c: Contrast | None) -> Cell:
+    if c is None:
+        return Cell("–")
+    return Cell(number(c.mean_change, signed=True), more=f"{c.higher} higher, {c.lower} lower")
 
 
 def _level(g: Group, summary: Summary) -> Level:

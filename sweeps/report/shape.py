@@ -23,7 +23,7 @@ from statistics import NormalDist
 MIN_POINTS = 3  # scored steps after step 0; with two, every noisy curve "falls" or "rises"
 MIN_FALL = 0.05  # of the base: smaller falls are real with many items, and nobody would act on them
 BACK_AT = 0.90  # of the base
-LATE = 0.5  # share of the steps run: a fall that begins after it is a late decline, not a dip
+LATE = 0.5  # share of the steps run: a fall that begins there or after is a late decline, not a dip
 
 
 class Shape(StrEnum):
@@ -166,7 +166,7 @@ class _Curve:
             return Shape.RECOVERED if self._y(final) >= self._back_level(low) - slack else Shape.LATE_DECLINE
         if not whole:
             return Shape.NOT_YET
-        return Shape.LATE_DECLINE if self.falls[0].step > LATE * final.step else Shape.NEVER
+        return Shape.LATE_DECLINE if self.falls[0].step >= LATE * final.step else Shape.NEVER
 
     def _declined(self) -> bool:
         """Whether the last score is really below the best one, though not below the base."""

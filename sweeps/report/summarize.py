@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from sweeps.history import Curve
+from sweeps.history import ENDED, Curve
 from sweeps.records import BASE_PREFIX, Row
 from sweeps.report.conditions import contrasts, groups
 from sweeps.report.costs import costs
@@ -119,7 +119,7 @@ def _trial(
         curves=curves,
         readings=readings,
         invalid=_invalid(curve),
-        evals_open=len(aside.queued),
+        evals_open=0 if state in ENDED else len(aside.queued),
         evals_failed=_eval_failures(aside),
         training=evidence.training(curve.trial),
         scoring=evidence.scoring(curve.trial),

@@ -84,7 +84,7 @@ class Panel {
 
   axes() {
     const { left, right, top, bottom, height } = this.box;
-    const step = niceStep(this.high - this.low, 4);
+    const step = niceStep(this.high - this.low, 5);
     for (let v = Math.ceil(this.low / step - 1e-9) * step; v <= this.high + 1e-9; v += step) {
       el(this.svg, "line", { class: "grid", x1: left, x2: right, y1: this.y(v), y2: this.y(v) });
       el(this.svg, "text", { x: left - 7, y: this.y(v) + 4, "text-anchor": "end" }, String(+v.toPrecision(4)));
@@ -209,18 +209,19 @@ class Panel {
     el(g, "path", { class: "dip", d: `M${below.join("L")}L${back}Z` });
   }
 
+  // The low stands under its point and the return right of it, where the curve has passed; above, where less is better.
   markDip(g, points, shape) {
-    const { left, right, bottom } = this.box;
-    const place = (step, text, above) => {
-      const point = points.find(([s]) => s === step);
-      if (!point) return;
-      const x = Math.min(Math.max(this.x(step), left + 34), right - 34), y = this.y(point[1]);
-      const under = y + 20 > bottom - 2 || above;
-      el(g, "text", { class: "mark halo", x, y: under ? y - 11 : y + 20, "text-anchor": "middle" }, text);
-    };
-    const low = points.find(([s]) => s === shape.low);
-    if (low) place(shape.low, `low ${digits(low[1])}`, shape.sign < 0);
-    if (shape.recovered_at != null && Math.abs(this.x(shape.recovered_at) - this.x(shape.low)) > 58) place(shape.recovered_at, `back at ${shape.recovered_at}`, shape.sign < 0);
+    const { left, right, bottom } = this.box, down = shape.sign > 0;
+    const low = points.find(([s]) => s === shape.low), back = points.find(([s]) => s === shape.recovered_at);
+    if (low) {
+      const x = Math.min(Math.max(this.x(low[0]), left + 34), right - 34), y = this.y(low[1]);
+      el(g, "text", { class: "mark halo", x, y: down && y + 20 < bottom - 2 ? y + 20 : y - 11, "text-anchor": "middle" }, `low ${digits(low[1])}`);
+    }
+    if (back && this.x(back[0]) - this.x(low[0]) > 30) {
+      const x = Math.min(this.x(back[0]) + 9, right - 44), y = this.y(back[1]);
+      el(g, "circle", { class: "end", cx: this.x(back[0]), cy: y, r: 6 });
+      el(g, "text", { class: "mark halo", x, y: down ? y + 22 : y - 14 }, `back at ${back[0]}`);
+    }
   }
 
   point(event) {

@@ -20,7 +20,7 @@ const page = {
     refocus();
   },
 };
-const panels = [...document.querySelectorAll(".panel")].map((figure) => new Panel(figure, figure.dataset.metric, page));
+const panels = [...document.querySelectorAll("figure.panel")].map((figure) => new Panel(figure, figure.dataset.metric, page));
 
 const axis = () => data.axes.find((a) => a.name === $("colour").value);
 const scaled = (a) => a.levels.length > 4 && a.levels.every((v) => typeof v === "number");

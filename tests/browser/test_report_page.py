@@ -1,0 +1,174 @@
+"""The report in a real browser: what is drawn, what can be clicked, and that nothing leaves the file."""
+
+from pathlib import Path
+
+import pytest
+
+from sweeps.report import summarize, write_html
+from sweeps.report.wording import number
+from tests.report_journals import crossed, demo_stories, journal
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium"),
+]
+SCORED = 4  # figures with a metric of their own; a fifth shows the metric that the reader picks
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install dipsweep[browser]")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+class Opened:
+    """A page with what it complained about and what it asked for."""
+
+    def __init__(self, browser, path, width=1400, scheme="light"):
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.complaints, self.requests = [], []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("figure svg .run", state="attached")
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return summarize(journal(demo_stories()))
+
+
+@pytest.fixture(scope="module")
+def path(demo, tmp_path_factory):
+    return write_html(demo, tmp_path_factory.mktemp("report") / "index.html")
+
+
+@pytest.fixture
+def opened(browser, path):
+    opened = Opened(browser, path)
+    yield opened
+    opened.page.close()
+
+
+def test_the_page_loads_in_silence_and_asks_only_for_itself(opened, path):
+    assert opened.complaints == []
+    assert opened.requests == [path.as_uri()]
+
+
+def test_every_figure_draws_every_trial(opened, demo):
+    for metric in demo.panels:
+        assert opened.page.locator(f'figure[data-metric="{metric}"] .runs .run').count() == len(demo.trials)
+    assert opened.page.locator("figure").count() == SCORED + 1
+
+
+def test_the_trial_in_focus_has_its_dip_shaded_and_its_numbers_in_a_table(opened, demo):
+    page, trial = opened.page, demo.trials[0]
+    assert page.locator("#picked-title").inner_text() == trial.label
+    assert page.locator('figure[data-metric="general/score"] .dip').count() == 1
+    shown = [row.split("\t") for row in page.locator("#picked-scores tbody tr").all_inner_texts()]
+    column = 1 + demo.panels.index("general/score")
+    wanted = [f"{number(p.value)} ± {number(p.se)}" for p in trial.curves["general/score"]]
+    assert [row[column] for row in shown[1:]] == wanted
+
+
+def test_the_table_sorts_both_ways_with_unknown_last(opened, demo):
+    page = opened.page
+    first = page.locator("#trials tbody tr").first
+    page.get_by_role("button", name="transfer/score").click()
+    by_score = sorted(demo.trials, key=lambda t: -t.readings["transfer/score"].final.value)
+    assert first.get_attribute("data-trial") == by_score[0].id
+    page.get_by_role("button", name="transfer/score").click()
+    assert first.get_attribute("data-trial") == by_score[-1].id
+    page.get_by_role("button", name="Rank").click()
+    assert first.get_attribute("data-trial") == demo.best[0]
+    page.get_by_role("button", name="Rank").click()
+    assert first.get_attribute("data-trial") == demo.best[1]
+
+
+def test_picking_a_trial_in_the_table_moves_every_figure(opened, demo):
+    never = demo.trials[1]
+    opened.page.locator(f'button.pick[data-trial="{never.id}"]').click()
+    opened.page.mouse.move(2, 2)
+    reading = opened.page.locator('figure[data-metric="general/score"] .reading').inner_text()
+    assert reading.startswith("never-recovers")
+    assert opened.page.locator("#picked-title").inner_text() == never.label
+
+
+def test_pointing_at_a_curve_tells_its_score(opened):
+    page = opened.page
+    dot = page.locator('figure[data-metric="general/score"] .runs .dot').first
+    dot.scroll_into_view_if_needed()
+    box = dot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert "step 5:" in page.locator("#tip").inner_text()
+
+
+def test_levels_and_words_filter_figures_and_table_alike(opened, demo):
+    page = opened.page
+    page.select_option("#colour", "data")
+    page.locator("#legend button", has_text="answer-only").click()
+    left = [t for t in demo.trials if t.config["data"] != "answer-only"]
+    assert page.locator("#trials tbody tr:visible").count() == len(left)
+    assert page.locator('figure[data-metric="general/score"] .runs .run').count() == len(left)
+    page.fill("#search", "failed")
+    assert page.locator("#trials tbody tr:visible").count() == 1
+    page.fill("#search", "nothing like it")
+    assert page.locator("#count").inner_text() == f"0 of {len(demo.trials)} trials"
+    assert opened.complaints == []
+
+
+def test_a_linear_axis_and_any_other_metric_can_be_chosen(opened):
+    page = opened.page
+    page.select_option("#scale", "linear")
+    axis = page.locator('figure[data-metric="general/score"] svg')
+    assert "(log)" not in axis.text_content()
+    page.select_option("#free-metric", "train/loss")
+    assert page.locator("figure").last.locator(".runs .run").count() == 7
+    assert opened.complaints == []
+
+
+def overlap(a, b):
+    """Whether two boxes share more than a hair: line boxes of text are taller than its ink."""
+    return (
+        min(a["x"] + a["width"], b["x"] + b["width"]) - max(a["x"], b["x"]) > 1
+        and min(a["y"] + a["height"], b["y"] + b["height"]) - max(a["y"], b["y"]) > 3
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_nothing_sticks_out_and_no_axis_labels_touch(browser, path, width, scheme):
+    page = Opened(browser, path, width, scheme).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for figure in page.locator("figure").all():
+        boxes = [text.bounding_box() for text in figure.locator("svg > text").all()]
+        for i, a in enumerate(boxes):
+            assert not any(overlap(a, b) for b in boxes[i + 1 :]), f"labels touch at {width} px"
+    page.close()
+
+
+def test_two_hundred_trials_are_drawn(browser, tmp_path):
+    opened = Opened(browser, write_html(summarize(journal(crossed(200))), tmp_path / "many.html"))
+    assert opened.page.locator('figure[data-metric="transfer/score"] .runs .run').count() == 200
+    assert opened.complaints == []
+    opened.page.close()
+
+
+def test_a_hostile_setting_runs_no_script(browser, tmp_path):
+    stories = demo_stories()[:2]
+    stories[0].config = {**stories[0].config, "note": "</script><script>alert(1)</script><img src=x onerror=alert(2)>"}
+    page = browser.new_page()
+    dialogs, requests = [], []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(write_html(summarize(journal(stories)), tmp_path / "evil.html").as_uri())
+    page.wait_for_selector("figure svg .run", state="attached")
+    assert dialogs == []
+    assert len(requests) == 1
+    assert page.locator("#trials img").count() == 0
+    page.close()
