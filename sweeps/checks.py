@@ -57,7 +57,9 @@ def _space(sweep: Sweep) -> Iterator[Fault]:
         where = f"space.{name}"
         if name not in known_axes():
             hint = " (seeds come from search.repeats)" if name == "seed" else ""
-            yield Fault(where, f"unknown axis '{name}'{hint}; known: {', '.join(known_axes())}{suggest(name, known_axes())}")
+            yield Fault(
+                where, f"unknown axis '{name}'{hint}; known: {', '.join(known_axes())}{suggest(name, known_axes())}"
+            )
             continue
         faults = list(axis.faults())
         yield from (Fault(where, message) for message in faults)
@@ -107,14 +109,23 @@ def _search(sweep: Sweep) -> Iterator[Fault]:
             yield Fault(f"space.{name}", f"search.algorithm is grid, which cannot sample a {axis.kind} axis; "
                                          "use grid here, or an algorithm such as random or optuna-tpe")  # fmt: skip
         if search.trials != 1:
-            yield Fault("search.trials", f"came {search.trials}, but algorithm grid runs each cell once; use search.repeats")
+            yield Fault(
+                "search.trials", f"came {search.trials}, but algorithm grid runs each cell once; use search.repeats"
+            )
     elif not free:
-        yield Fault("search.algorithm", f"'{search.algorithm}' has no axis to sample: every axis is a grid; use algorithm grid")
+        yield Fault(
+            "search.algorithm", f"'{search.algorithm}' has no axis to sample: every axis is a grid; use algorithm grid"
+        )
     if search.repeats > 1 and search.algorithm not in ("grid", "random", "qmc"):
-        yield Fault("search.repeats", f"came {search.repeats}; '{search.algorithm}' learns from single results, so repeats must be 1")
+        yield Fault(
+            "search.repeats",
+            f"came {search.repeats}; '{search.algorithm}' learns from single results, so repeats must be 1",
+        )
     total = len(cells(sweep.space)) * search.trials * search.repeats
     if total > MAX_TRIALS:
-        yield Fault("space", f"{total:,} trials are more than {MAX_TRIALS:,}; narrow a grid, search.trials or search.repeats")
+        yield Fault(
+            "space", f"{total:,} trials are more than {MAX_TRIALS:,}; narrow a grid, search.trials or search.repeats"
+        )
 
 
 def _stopping(sweep: Sweep) -> Iterator[Fault]:
@@ -123,11 +134,16 @@ def _stopping(sweep: Sweep) -> Iterator[Fault]:
     for name, rules in uses.items():
         value = getattr(sweep.stopping, name)
         if value is not None and rule not in rules:
-            yield Fault(f"stopping.{name}", f"came {show(value)}, but rule '{rule}' has no {name}; it belongs to {', '.join(rules)}")
+            yield Fault(
+                f"stopping.{name}",
+                f"came {show(value)}, but rule '{rule}' has no {name}; it belongs to {', '.join(rules)}",
+            )
     smallest = min((s for s in sweep.axis_values("steps", sweep.trainer.steps) if isinstance(s, int)), default=1)
     grace = sweep.stopping.grace
     if grace is not None and grace >= 1 and grace >= smallest:
-        yield Fault("stopping.grace", f"came {grace}, but the smallest step budget is {smallest}: the rule would never speak")
+        yield Fault(
+            "stopping.grace", f"came {grace}, but the smallest step budget is {smallest}: the rule would never speak"
+        )
 
 
 def _evaluation(sweep: Sweep) -> Iterator[Fault]:
@@ -145,7 +161,9 @@ def _evaluation(sweep: Sweep) -> Iterator[Fault]:
     elif isinstance(at, list | tuple) and at:
         bad = [s for s in at if isinstance(s, bool) or not isinstance(s, int) or s < 1]
         if bad:
-            yield Fault(where, f"came {show(bad[0])} in the list; steps are whole numbers >= 1 (step 0 is the base model)")
+            yield Fault(
+                where, f"came {show(bad[0])} in the list; steps are whole numbers >= 1 (step 0 is the base model)"
+            )
         elif max(at) > largest:
             yield Fault(where, f"step {max(at)} lies beyond the largest budget of {largest} steps")
     else:

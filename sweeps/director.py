@@ -35,7 +35,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class EvalJob:
-    """A checkpoint to be scored. Step 0 of `base-<model>` is the base model itself."""
+    """A checkpoint to be scored. At step 0 of `base-<model>` `path` is the model's own source."""
 
     trial: str
     attempt: int
@@ -80,9 +80,14 @@ class Director:
 
     Args:
         plan: what is to run. journal: where facts go. rule: who prunes. searcher: who proposes trials.
+        watch: hears every new row after it was written.
     """
 
-    def __init__(self, plan: Plan, journal: Journal, rule: StopRule, searcher: Searcher | None = None) -> None:
+    def __init__(
+        self, plan: Plan, journal: Journal, rule: StopRule, searcher: Searcher | None = None,
+        watch: Callable[[Row], None] = lambda row: None,
+    ) -> None:  # fmt: skip
+        self.watch = watch
         self.plan, self.journal, self.rule = plan, journal, rule
         self.searcher = searcher or make_searcher(plan)
         self._trials: dict[str, _Entry] = {}
@@ -187,7 +192,12 @@ class Director:
         entry = self._trials[trial]
         if entry.last is None or entry.last.step < entry.spec.steps:
             at = entry.last.step if entry.last else 0
-            self.failed(trial, attempt, "no-metrics", f"training ended without a checkpoint at its budget; the last was at step {at}")
+            self.failed(
+                trial,
+                attempt,
+                "no-metrics",
+                f"training ended without a checkpoint at its budget; the last was at step {at}",
+            )
             return
         self._training_over(entry)
 
@@ -249,7 +259,9 @@ class Director:
         self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step,
                         extra={"status": "failed", "reason": reason, "try": job.tries, "given_up": last}))  # fmt: skip
         if not last:
-            self._queue.append(EvalJob(job.trial, job.attempt, job.step, job.path, job.model, job.suite, job.items, job.tries + 1))
+            self._queue.append(
+                EvalJob(job.trial, job.attempt, job.step, job.path, job.model, job.suite, job.items, job.tries + 1)
+            )
             return
         self._in_flight.discard(job.key)
         entry = self._trials.get(job.trial)
@@ -370,15 +382,22 @@ class Director:
             trial = base_trial(model)
             scored = self.history.base.get(trial)
             if scored is None or not scored.points:
-                path = model if spec.model.path == "builtin" else spec.model.path
-                job = EvalJob(trial, 0, 0, path, model, spec.suite, spec.eval_items)
+                job = EvalJob(trial, 0, 0, spec.model.path, model, spec.suite, spec.eval_items)
                 self._in_flight.add(job.key)
                 self._queue.appendleft(job)
 
     def _queue_scores(self, entry: _Entry) -> None:
         spec = entry.spec
         for step in entry.unscored:
-            job = EvalJob(spec.id, entry.attempt, step, entry.saved[step].path, str(spec.config["model"]), spec.suite, spec.eval_items)
+            job = EvalJob(
+                spec.id,
+                entry.attempt,
+                step,
+                entry.saved[step].path,
+                str(spec.config["model"]),
+                spec.suite,
+                spec.eval_items,
+            )
             if job.key not in self._in_flight:
                 self._in_flight.add(job.key)
                 self._queue.append(job)
@@ -398,7 +417,10 @@ class Director:
         """Journal first, then everything that follows from the row; False when it says nothing new."""
         if row.kind == "report" and not self._says_something(row):
             return False
-        return self._take(self.journal.append(row))
+        row = self.journal.append(row)
+        new = self._take(row)
+        self.watch(row)
+        return new
 
     def _says_something(self, row: Row) -> bool:
         home = self.history.base if row.trial.startswith("base-") else self.history.curves

@@ -82,7 +82,6 @@ class Curve:
             for newer, start in self.resumed_from.items()
         )
 
-
     def news(self, row: Row) -> bool:
         """True when a report row would change this curve: it is not fenced off, and not a copy of what is known."""
         if row.step is None or not self.accepts(row):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from sweeps.director import Director, EvalJob, Launch
 from sweeps.errors import Interrupted, LimitError, TrialFailed
@@ -68,13 +68,15 @@ class InProcess:
 
     Args:
         director: decides. train: runs one attempt. evaluate: scores one checkpoint. storage: root of all sweeps.
-        say: takes one line of progress.
+        keep: called now and then, to delete what nobody needs.
     """
 
     def __init__(
-        self, director: Director, train: Train, evaluate: Evaluate, storage: Path, say: Progress = lambda line: None
-    ) -> None:
-        self.director, self.train, self.evaluate, self.storage, self.say = director, train, evaluate, storage, say
+        self, director: Director, train: Train, evaluate: Evaluate, storage: Path,
+        keep: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.director, self.train, self.evaluate, self.storage = director, train, evaluate, storage
+        self.keep = keep
         self.started = time.monotonic()
 
     def run(self) -> None:
@@ -96,7 +98,6 @@ class InProcess:
     def _attempt(self, launch: Launch) -> None:
         spec, attempt = launch.spec, launch.attempt
         folder = attempt_folder(str(self.storage), spec.sweep, spec.id, attempt)
-        self.say(f"{spec.id} attempt {attempt} starts{f' from step {launch.resume.step}' if launch.resume else ''}")
         try:
             self.train(spec, _Hooks(self, launch), folder=folder, resume=launch.resume)
         except TrialFailed as e:
@@ -107,8 +108,6 @@ class InProcess:
             self.director.failed(spec.id, attempt, "error", f"{type(e).__name__}: {e}")
         else:
             self.director.trained(spec.id, attempt)
-        curve = self.director.history.curves[spec.id]
-        self.say(f"{spec.id} {curve.state} after step {curve.last_step}{f': {curve.reason}' if curve.reason else ''}")
 
     def score_all(self) -> None:
         """Scores every checkpoint that waits for it."""
@@ -120,12 +119,8 @@ class InProcess:
                 continue
             self.director.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost,
                                  extra={"items": dict(scores.outcomes)} if scores.outcomes else None)  # fmt: skip
+        self.keep()
         over = self.director.over_limit(time.monotonic() - self.started)
         if over:
             self.director.interrupt("limits", over)
             raise LimitError(f"{over}; raise the limit and resume")
-
-
-def describe(config: Mapping[str, Any], axes: tuple[str, ...]) -> str:
-    """Returns `data=answer-only replay=0.1`: what tells a trial apart from the others of its sweep."""
-    return " ".join(f"{a}={config[a]}" for a in axes if a in config)

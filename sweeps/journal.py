@@ -101,7 +101,9 @@ def read_rows(folder: Path) -> list[Row]:
     """
     path = folder / LOG
     if not path.exists():
-        raise StorageError(f"{folder}: no sweep here (no {LOG}); give the folder of a sweep, such as runs/NAME-1a2b3c4d")
+        raise StorageError(
+            f"{folder}: no sweep here (no {LOG}); give the folder of a sweep, such as runs/NAME-1a2b3c4d"
+        )
     return _read(path)[0]
 
 
@@ -124,9 +126,13 @@ def _row(path: Path, number: int, line: bytes) -> Row:
     try:
         row = parse(json.loads(line))
     except (ValueError, JournalError) as e:
-        raise JournalError(f"{path}:{number}: not a journal row ({e}); restore the file from a copy, or cut it before this line") from e
+        raise JournalError(
+            f"{path}:{number}: not a journal row ({e}); restore the file from a copy, or cut it before this line"
+        ) from e
     if row.seq != number - 1:
-        raise JournalError(f"{path}:{number}: row has seq {row.seq}, expected {number - 1}; rows are missing or doubled")
+        raise JournalError(
+            f"{path}:{number}: row has seq {row.seq}, expected {number - 1}; rows are missing or doubled"
+        )
     return row
 
 
@@ -139,7 +145,9 @@ def _exclusive(path: Path) -> IO[str]:
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
         lock.close()
-        raise SweepBusy(f"{path.parent}: driver {holder} is running this sweep; stop it first, or wait until it ends") from None
+        raise SweepBusy(
+            f"{path.parent}: driver {holder} is running this sweep; stop it first, or wait until it ends"
+        ) from None
     lock.truncate(0)
     lock.write(f"pid {os.getpid()}")
     lock.flush()

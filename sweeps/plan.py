@@ -72,7 +72,9 @@ class Plan:
         """Raises LimitError when the plan alone is over the sweep's limits."""
         limit = self.sweep.limits.trials
         if limit is not None and self.total > limit:
-            raise LimitError(f"the plan has {self.total} trials, limits.trials is {limit}; narrow space or raise the limit")
+            raise LimitError(
+                f"the plan has {self.total} trials, limits.trials is {limit}; narrow space or raise the limit"
+            )
 
 
 def snapshot_steps(at: Any, budget: int) -> tuple[int, ...]:

@@ -16,9 +16,7 @@ from typing import Any, Final, Literal, get_args
 from sweeps.errors import JournalError
 
 VERSION: Final = 1
-Kind = Literal[
-    "sweep", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease"
-]
+Kind = Literal["sweep", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease"]
 KINDS: Final = frozenset(get_args(Kind))
 ROLES: Final = ("math", "transfer", "general", "safety", "train", "length", "perf")
 BASE_PREFIX: Final = "base-"

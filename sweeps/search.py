@@ -192,7 +192,9 @@ class OptunaSearch:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # QMCSampler is marked experimental in Optuna 5
-            return optuna.samplers.QMCSampler(seed=(self.plan.sweep.seed * 1009 + cell + 7919 * attempt) % 2**32, scramble=True)
+            return optuna.samplers.QMCSampler(
+                seed=(self.plan.sweep.seed * 1009 + cell + 7919 * attempt) % 2**32, scramble=True
+            )
 
 
 def _plain(value: Any) -> bool:

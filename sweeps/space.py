@@ -165,7 +165,9 @@ def axis_from(data: Any) -> Axis:
         raise ValueError(f"came {data!r}; an axis is one of {{grid: [...]}}, {{choice: [...]}}, {{uniform: [low, high]}}, "
                          "{loguniform: [low, high]}, {randint: [low, high]}")  # fmt: skip
     if len(data) != 1:
-        raise ValueError(f"came the keys {', '.join(map(str, data)) or 'none'}; an axis has exactly one of {', '.join(AXES)}")
+        raise ValueError(
+            f"came the keys {', '.join(map(str, data)) or 'none'}; an axis has exactly one of {', '.join(AXES)}"
+        )
     (kind, values), *_ = data.items()
     if kind not in AXES:
         from sweeps.errors import nearest

@@ -27,7 +27,9 @@ METRIC = r"^(math|transfer|general|safety|train|length|perf)/[A-Za-z0-9_.\-]+(@\
 
 
 class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
+    )
 
 
 _Positive = Annotated[float, Field(gt=0)]
@@ -85,7 +87,9 @@ class ConstraintBlock(_Block):
     def _one_bound(self) -> Self:
         given = [n for n in ("at_least", "at_most", "relative_to_base") if getattr(self, n) is not None]
         if len(given) != 1:
-            raise ValueError(f"came {' and '.join(given) or 'no bound'}; give exactly one of at_least, at_most, relative_to_base")
+            raise ValueError(
+                f"came {' and '.join(given) or 'no bound'}; give exactly one of at_least, at_most, relative_to_base"
+            )
         return self
 
 

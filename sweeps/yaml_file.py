@@ -70,7 +70,9 @@ class _Reader:
                 continue
             key, line = key_node.value, key_node.start_mark.line + 1
             if key in out:
-                self.fault(key_node, (*path, key), f"the key '{key}' stands twice, first on line {first[key]}; keep one")
+                self.fault(
+                    key_node, (*path, key), f"the key '{key}' stands twice, first on line {first[key]}; keep one"
+                )
                 continue
             first[key] = line
             self.lines[(*path, key)] = line
@@ -86,7 +88,9 @@ class _Reader:
         if kind == "int":
             return self._number(int, text.replace("_", ""), node, path)
         if kind == "float":
-            return self._number(float, text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"), node, path)
+            return self._number(
+                float, text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"), node, path
+            )
         return text
 
     def _number(self, kind: type[int] | type[float], text: str, node: Node, path: Place) -> int | float | None:

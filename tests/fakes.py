@@ -53,7 +53,9 @@ class FakeTrainer:
                 hooks.report(step, {"train/loss": float("nan")}, progress={}, cost={})
                 raise TrialFailed("diverged", "loss nan at step 3")
             if step in trial.snapshots and lr != 668:
-                hooks.report(step, {"train/loss": 1 / step}, progress={"tokens": step * 10}, cost={"cpu_s": float(step)})
+                hooks.report(
+                    step, {"train/loss": 1 / step}, progress={"tokens": step * 10}, cost={"cpu_s": float(step)}
+                )
                 where = folder / f"step-{step:06d}"
                 where.mkdir(parents=True)
                 (where / "state").write_text(f"{trial.config['replay']} {trial.steps}")
@@ -66,7 +68,9 @@ def fake_evaluate(job: EvalJob) -> FakeScores:
     else:
         replay, budget = (Path(job.path) / "state").read_text().split()
         score = dip_curve(job.step, int(budget), depth=0.5, end=0.95 if float(replay) > 0.05 else 0.3)
-    return FakeScores({"transfer/score": score, "safety/refusal": 1 - score / 2}, {"transfer/score": 0.02}, {"transfer/score": 300})
+    return FakeScores(
+        {"transfer/score": score, "safety/refusal": 1 - score / 2}, {"transfer/score": 0.02}, {"transfer/score": 300}
+    )
 
 
 def by_trial(rows: list[Any], kind: str) -> dict[str, list[Any]]:

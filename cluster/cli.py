@@ -1,0 +1,232 @@
+"""The `dipsweep` command."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sweeps.errors import DipsweepError, InputError, Interrupted, nearest
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Sweeps of reasoning SFT on Ray that never prune a run for the dip before its recovery.",
+)  # fmt: skip
+
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep file (YAML).")]
+SweepId = Annotated[str, typer.Argument(metavar="ID", help="A sweep's id, its name, or its folder.")]
+Storage = Annotated[
+    Path | None, typer.Option(help="Root folder of all sweeps; default is the file's own storage, else ./runs.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this process, one trial at a time, without Ray.")]
+Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs of the Ray started here; default is all of this machine.")]
+Dashboard = Annotated[bool, typer.Option(help="Start Ray's dashboard on loopback too.")]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster, such as auto or 10.0.0.1:6379.")]
+
+
+@app.command()
+def validate(sweep: SweepFile) -> None:
+    """Check a sweep file and say everything that is wrong with it; starts nothing."""
+    from cluster.preflight import preflight
+    from sweeps.plan import Plan
+    from sweeps.yaml_file import load
+
+    plan = Plan(load(sweep))
+    plan.check_limits()
+    preflight(plan.sweep)
+    print(f"{sweep}: fine. {plan.sweep_id}: {plan.total} trial{'s' if plan.total != 1 else ''}")
+
+
+@app.command()
+def plan(sweep: SweepFile, as_json: AsJson = False) -> None:
+    """List the trials and steps of a sweep without starting anything."""
+    from cluster.show import plan_json, plan_text, print_json
+    from sweeps.plan import Plan
+    from sweeps.yaml_file import load
+
+    unfolded = Plan(load(sweep))
+    print_json(plan_json(unfolded)) if as_json else print(plan_text(unfolded))
+    unfolded.check_limits()
+
+
+@app.command()
+def run(
+    sweep: SweepFile, storage: Storage = None, in_process: InProcess = False, cpus: Cpus = None,
+    dashboard: Dashboard = False, address: Address = None,
+) -> None:  # fmt: skip
+    """Run a sweep to its end; the same command again goes on where it stopped."""
+    from sweeps.yaml_file import load
+
+    _run(load(sweep), storage, in_process, cpus, dashboard, address)
+
+
+@app.command()
+def resume(
+    sweep_id: SweepId, storage: Storage = None, in_process: InProcess = False, cpus: Cpus = None,
+    dashboard: Dashboard = False, address: Address = None,
+) -> None:  # fmt: skip
+    """Go on with a sweep that was interrupted, killed or ran into a limit."""
+    from sweeps.yaml_file import load
+
+    folder = find(sweep_id, storage)
+    _run(load(folder / "spec.yaml"), folder.parent, in_process, cpus, dashboard, address)
+
+
+def _run(
+    sweep: Any, storage: Path | None, in_process: bool, cpus: int | None, dashboard: bool, address: str | None
+) -> None:
+    from cluster.preflight import preflight
+    from cluster.run import run as run_sweep
+
+    preflight(sweep)
+    started = time.monotonic()
+    say = _progress(started)
+    say(f"{sweep.id}: {len_text(sweep)}; report and log go to {Path(storage or sweep.storage) / sweep.id}")
+    folder = run_sweep(
+        sweep,
+        storage=storage,
+        backend="in-process" if in_process else "ray",
+        cpus=cpus,
+        dashboard=dashboard,
+        address=address,
+        say=say,
+    )
+    page = folder / "report" / "index.html"
+    print(f"\nThe report: {page}")
+    from sweeps.history import History
+    from sweeps.journal import read_rows
+
+    curves = list(History(read_rows(folder)).trials())
+    if curves and all(c.state == "failed" for c in curves):
+        raise DipsweepError(f"every trial failed; the first: {curves[0].reason}. The report says more: {page}")
+
+
+def len_text(sweep: Any) -> str:
+    """Returns `6 trials of at most 400 steps`."""
+    from sweeps.plan import Plan
+
+    total = Plan(sweep).total
+    budgets = [int(b) for b in sweep.axis_values("steps", sweep.trainer.steps)]
+    return f"{total} trial{'s' if total != 1 else ''} of at most {max(budgets)} steps"
+
+
+@app.command()
+def report(
+    sweep_dir: Annotated[str, typer.Argument(metavar="SWEEP_DIR", help="A sweep's folder, id or name.")],
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a sweep, finished or not, from its journal alone."""
+    from cluster.run import write_report
+    from cluster.show import print_json
+    from sweeps.journal import read_rows
+    from sweeps.report import summarize
+
+    folder = find(sweep_dir, storage)
+    page = write_report(folder)
+    print_json(summarize(read_rows(folder)).to_json()) if as_json else print(page)
+
+
+@app.command("list")
+def list_sweeps(storage: Storage = None, as_json: AsJson = False) -> None:
+    """List the sweeps under a storage root."""
+    from cluster.show import print_json, sweep_line, sweep_state
+    from sweeps.journal import sweeps_in
+
+    states = [sweep_state(folder) for folder in sweeps_in(storage or Path("runs"))]
+    if as_json:
+        print_json(states)
+    elif not states:
+        print(f"no sweeps under {storage or Path('runs')}")
+    else:
+        print("\n".join(sweep_line(s) for s in states))
+
+
+@app.command()
+def status(sweep_id: SweepId, storage: Storage = None, as_json: AsJson = False) -> None:
+    """Say how every trial of a sweep stands."""
+    from cluster.show import print_json, status_text, sweep_state
+
+    state = sweep_state(find(sweep_id, storage))
+    print_json(state) if as_json else print(status_text(state))
+
+
+@app.command()
+def logs(
+    sweep_id: SweepId, storage: Storage = None, follow: Annotated[bool, typer.Option("--follow", "-f")] = False
+) -> None:
+    """Print what happened so far, one line per event; --follow goes on until the sweep ends."""
+    from cluster.show import narrated
+
+    for line in narrated(find(sweep_id, storage), follow=follow):
+        print(line, flush=True)
+
+
+@app.command()
+def doctor(storage: Storage = None, as_json: AsJson = False) -> None:
+    """Say what this machine can do: versions, GPUs, attention, storage, name clashes."""
+    from cluster.doctor import findings, table
+    from cluster.show import print_json
+
+    found = findings(storage or Path("runs"))
+    print_json([f._asdict() for f in found]) if as_json else print(table(found))
+    if any(f.state == "bad" for f in found):
+        raise typer.Exit(1)
+
+
+def find(name: str, storage: Path | None) -> Path:
+    """Returns the folder of a sweep given by its folder, id or name.
+
+    Raises:
+        InputError: there is none, or more than one of that name.
+    """
+    from sweeps.journal import LOG, sweeps_in
+
+    if (Path(name) / LOG).exists():
+        return Path(name).resolve()
+    root = storage or Path("runs")
+    folders = list(sweeps_in(root))
+    hits = [f for f in folders if f.name == name] or [f for f in folders if f.name.rpartition("-")[0] == name]
+    if len(hits) == 1:
+        return hits[0].resolve()
+    if hits:
+        raise InputError(f"'{name}' could be {' or '.join(f.name for f in hits)}; give the whole id")
+    known = [f.name for f in folders]
+    have = f"; there are {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else ""
+    raise InputError(f"no sweep '{name}' under {root}{have}{nearest(name, known)}")
+
+
+def _progress(started: float) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        seconds = int(time.monotonic() - started)
+        print(f"{seconds // 60:3d}:{seconds % 60:02d}  {line}", flush=True)
+
+    return say
+
+
+def main() -> None:
+    """Entry point: every error that we know becomes one clear message and its exit code."""
+    try:
+        app(standalone_mode=False)
+    except (typer.Exit, SystemExit) as e:
+        sys.exit(getattr(e, "exit_code", getattr(e, "code", 0)))
+    except DipsweepError as e:
+        print(f"{'' if isinstance(e, InputError | Interrupted) else 'error: '}{e}", file=sys.stderr)
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as e:
+        if type(e).__module__.startswith(("click", "typer")) and hasattr(e, "exit_code"):
+            e.show()  # type: ignore[attr-defined]
+            sys.exit(e.exit_code)
+        raise
+
+
+if __name__ == "__main__":
+    main()

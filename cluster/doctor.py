@@ -1,0 +1,115 @@
+"""What this machine can do, in one table: each line says what was found, and what to do where it falls short."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+
+class Finding(NamedTuple):
+    """One line: `ok`, `note` (works, with a limit) or `bad` (would fail)."""
+
+    what: str
+    state: Literal["ok", "note", "bad"]
+    detail: str
+
+
+def findings(storage: Path) -> list[Finding]:
+    """Returns all findings; a check that raises is itself a finding."""
+    out = []
+    for check in (_python, _packages, _names, _gpus, _attention, lambda: _storage(storage), _disk(storage), _cpus):
+        try:
+            out += check()
+        except Exception as e:
+            out.append(Finding("check", "bad", f"{type(e).__name__}: {e}"))
+    return out
+
+
+def table(found: list[Finding]) -> str:
+    """Returns the findings as aligned text."""
+    width = max(len(f.what) for f in found)
+    return "\n".join(f"{f.state:4}  {f.what:{width}}  {f.detail}" for f in found)
+
+
+def _python() -> list[Finding]:
+    good = sys.version_info >= (3, 11)
+    return [
+        Finding(
+            "python", "ok" if good else "bad", sys.version.split()[0] + ("" if good else "; 3.11 or newer is needed")
+        )
+    ]
+
+
+def _packages() -> list[Finding]:
+    out = []
+    for name in ("ray", "torch", "transformers", "optuna", "s3fs", "reasoning-gym"):
+        try:
+            out.append(Finding(name, "ok", version(name)))
+        except PackageNotFoundError:
+            optional = name in ("ray", "s3fs")
+            out.append(
+                Finding(
+                    name,
+                    "note" if optional else "bad",
+                    "not installed" + ("; only in-process runs work" if name == "ray" else ""),
+                )
+            )
+    return out
+
+
+def _names() -> list[Finding]:
+    from cluster.guard import check_names
+
+    try:
+        check_names()
+    except ImportError as e:
+        return [Finding("package names", "bad", str(e))]
+    return [Finding("package names", "ok", "sweeps, trainers, evaluators, cluster are ours")]
+
+
+def _gpus() -> list[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return [Finding("gpu", "note", "none; tiny models train on the CPU")]
+    return [Finding(f"gpu {i}", "ok", f"{torch.cuda.get_device_name(i)}, {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB")
+            for i in range(torch.cuda.device_count())]  # fmt: skip
+
+
+def _attention() -> list[Finding]:
+    import torch
+
+    from trainers.attention import choose_kernel
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    choice = choose_kernel(device, torch.bfloat16)
+    return [Finding("attention", "ok", f"{choice.name}: {choice.reason}")]
+
+
+def _storage(storage: Path) -> list[Finding]:
+    root = next(p for p in (storage.resolve(), *storage.resolve().parents) if p.exists())
+    probe = root / f".dipsweep-probe-{os.getpid()}"
+    try:
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as e:
+        return [Finding("storage", "bad", f"{root} cannot be written: {e.strerror}")]
+    return [Finding("storage", "ok", f"{root} can be written")]
+
+
+def _disk(storage: Path) -> Callable[[], list[Finding]]:
+    def check() -> list[Finding]:
+        root = next(p for p in (storage.resolve(), *storage.resolve().parents) if p.exists())
+        free = shutil.disk_usage(root).free / 2**30
+        return [Finding("free disk", "ok" if free > 10 else "note", f"{free:.0f} GiB")]
+
+    return check
+
+
+def _cpus() -> list[Finding]:
+    return [Finding("cpus", "ok", str(len(os.sched_getaffinity(0))))]

@@ -1,0 +1,43 @@
+"""Settings that Ray reads once, when it is imported. So this runs before the first `import ray`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+
+# Poll workers often; keep Tune's own files, callbacks and signal handler out of the way; one thread per worker.
+SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_RESULT_DELIM": "/",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def prepare(address: str | None = None) -> None:
+    """Sets what Ray should find, without overriding what the user has set.
+
+    A Ray of our own gets a fresh token through the environment of its processes: Ray 2.60 would otherwise write one to
+    ~/.ray/auth_token, readable by everybody (mode 0644). A cluster at `address` or RAY_ADDRESS has its own token.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    theirs = (
+        address
+        or os.environ.get("RAY_ADDRESS")
+        or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"} & set(os.environ)
+    )
+    if not theirs and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

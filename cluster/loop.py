@@ -1,0 +1,260 @@
+"""The driver's run loop on Ray: Tune places attempts, Train runs them, the director decides, the journal remembers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cluster.environment import SETTINGS, prepare
+
+prepare()
+
+import ray  # noqa: E402 - after the settings
+from ray import tune  # noqa: E402
+
+from cluster.evals.pool import Pool  # noqa: E402
+from cluster.hub import Hub, attempt_key  # noqa: E402
+from cluster.train.group import placement  # noqa: E402
+from cluster.train.worker import drive_attempt  # noqa: E402
+from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
+from sweeps.director import Director, Launch  # noqa: E402
+from sweeps.errors import InputError, Interrupted, LimitError  # noqa: E402
+from sweeps.inprocess import Evaluate, Progress, Train  # noqa: E402
+from sweeps.trial import ModelSource, TrialSpec  # noqa: E402
+
+WIND_DOWN_S = 30.0  # after Ctrl-C: how long workers may take to write their checkpoints
+
+
+@contextmanager
+def local_ray(cpus: int | None = None, *, dashboard: bool = False, address: str | None = None) -> Iterator[None]:
+    """A Ray to run on: the cluster at `address` (or RAY_ADDRESS), else one of our own on this machine.
+
+    A Ray of our own has a token that only its processes know (`cluster.environment`), and is gone when the block ends.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    where: dict[str, Any] = {"address": address or os.environ.get("RAY_ADDRESS")}
+    if not where["address"]:
+        where = {"num_cpus": cpus, "include_dashboard": dashboard, "address": "local"}
+    ray.init(**where, log_to_driver=bool(os.environ.get("DIPSWEEP_RAY_LOGS")), logging_level=logging.ERROR,
+             runtime_env={"env_vars": {k: os.environ[k] for k in SETTINGS}})  # fmt: skip
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class RayLoop:
+    """One sweep on Ray. Everything here runs in the driver's main thread, inside Tune's own loop.
+
+    Args:
+        director: decides. train, evaluate: carried to the workers. storage: a folder that all nodes see.
+        evaluators: size of the evaluator pool. eval_gpus: GPUs of each evaluator. say: takes one line of progress.
+    """
+
+    def __init__(
+        self, director: Director, train: Train, evaluate: Evaluate, storage: Path, *,
+        evaluators: int = 1, eval_gpus: float = 0.0, say: Progress = lambda line: None,
+        keep: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.director, self.train, self.evaluate, self.storage, self.say, self.keep = (
+            director,
+            train,
+            evaluate,
+            str(storage),
+            say,
+            keep,
+        )
+        self.total = director.plan.total
+        self.evaluators, self.eval_gpus = evaluators, eval_gpus
+        self.live: dict[str, bool] = {}  # attempt key -> has its stop flag been raised?
+        self.ended: set[str] = set()
+        self.interrupted: str | None = None
+        self.limit: str | None = None
+        self.started = time.monotonic()
+        self.deadline = float("inf")
+
+    def run(self) -> None:
+        """Runs the sweep to its end.
+
+        Raises:
+            Interrupted: Ctrl-C; the sweep can be resumed. LimitError: one of its limits is reached.
+            InputError: the cluster can never hold one of its trials.
+        """
+        check_fits(self.director.plan.sweep, ray.cluster_resources())
+        self.hub = Hub.remote()
+        self.pool = Pool(self.evaluate, self.evaluators, self.eval_gpus)
+        name = f"{self.director.plan.sweep_id}-{time.time_ns()}"
+        forget = register(name, self)
+        try:
+            with _on_interrupt(self._interrupt):
+                self._tuner(name).fit()
+        finally:
+            forget()
+        if self.limit:
+            raise LimitError(f"{self.limit}; raise the limit and resume")
+        if self.interrupted:
+            raise Interrupted("interrupted; resume continues from the last checkpoints")
+
+    def _tuner(self, name: str) -> Any:
+        function = tune.with_parameters(drive_attempt, hub=self.hub, train=self.train)
+        return tune.Tuner(
+            tune.with_resources(function, lambda config: placement(config["launch"].spec.model)),
+            tune_config=tune.TuneConfig(search_alg=AttemptSearch(name), scheduler=Carrier(name), num_samples=-1),
+            run_config=tune.RunConfig(
+                name="tune", storage_path=str(Path(self.storage) / self.director.plan.sweep_id / ".ray"), verbose=0,
+                callbacks=[_Pump(name)], failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )  # fmt: skip
+
+    # ---- what Tune's loop calls -----------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Takes in all news: what workers said, scores that are ready; then raises stop flags and starts evaluations."""
+        for message in ray.get(self.hub.drain.remote()):
+            self._take(message)
+        for job, result in self.pool.finished():
+            if isinstance(result, Exception):
+                self.director.eval_failed(job, f"{type(result).__name__}: {str(result).strip()[-300:]}")
+            else:
+                self.director.scored(job, result.metrics, se=result.se, n=result.n, suite=result.suite, cost=result.cost,
+                                               extra={"items": dict(result.outcomes)} if result.outcomes else None)  # fmt: skip
+        while self.pool.free and (waiting := self.director.next_eval()) is not None:
+            self.pool.submit(waiting)
+        self._raise_flags()
+        self._look_at_limits()
+        self.keep()
+
+    def next(self) -> Launch | None:
+        """Returns the next attempt that fits what is free now."""
+        if self._ending:
+            return None
+        launch = self.director.next(self._fits)
+        if launch is not None:
+            self.live[attempt_key(launch.spec.id, launch.attempt)] = False
+        return launch
+
+    def over(self) -> bool:
+        """True when Tune may end: nothing is left, or the sweep is ending and no attempt is live any more."""
+        if self.live:
+            return False
+        return True if self._ending else self.director.done()
+
+    def attempt_ended(self, trial: str, attempt: int, error: str | None) -> None:
+        """Tune says that an attempt is gone; its own last words may still lie in the hub."""
+        key = attempt_key(trial, attempt)
+        if self.live.pop(key, None) is None:
+            return
+        self.pump()
+        if key not in self.ended and not self._ending:
+            self.director.failed(trial, attempt, "lost", error or "the attempt vanished", lost=True)
+
+    # ---- inside ---------------------------------------------------------------------------------------------------
+
+    def _take(self, message: Any) -> None:
+        trial, attempt, kind = message["trial"], message["attempt"], message["kind"]
+        if kind == "report":
+            self.director.report(trial, attempt, message["step"], message["metrics"],
+                                           progress=message["progress"], cost=message["cost"])  # fmt: skip
+        elif kind == "saved":
+            from sweeps.trial import Saved
+
+            self.director.saved(trial, attempt, Saved(message["step"], message["path"], message["digest"]))
+        elif kind == "ended":
+            self.ended.add(attempt_key(trial, attempt))
+            if self._ending:
+                return  # an attempt that was asked to wind down is neither trained nor failed: it goes on after a resume
+            if message.get("ok"):
+                self.director.trained(trial, attempt)
+            else:
+                self.director.failed(trial, attempt, message["reason"], message["detail"], lost=message["lost"])
+
+    def _raise_flags(self) -> None:
+        for key, raised in self.live.items():
+            trial, attempt = key.rsplit("/", 1)
+            if (not raised and not self.director.wants(trial, int(attempt)) and key not in self.ended) or (time.monotonic() > self.deadline and not raised):
+                self.live[key] = True
+                self.hub.stop.remote(key)
+
+    def _look_at_limits(self) -> None:
+        if self.limit is None and (over := self.director.over_limit(time.monotonic() - self.started)):
+            self.limit = over
+            self._wind_down("limits", over)
+
+    @property
+    def _ending(self) -> bool:
+        return self.interrupted is not None or self.limit is not None
+
+    def _interrupt(self) -> None:
+        if self.interrupted is not None:
+            raise KeyboardInterrupt
+        self.interrupted = "Ctrl-C"
+        self.say("Ctrl-C: running trials save a checkpoint and stop; press again to stop at once")
+        self._wind_down("user", "Ctrl-C")
+
+    def _wind_down(self, who: str, reason: str) -> None:
+        self.director.interrupt(who, reason)
+        self.deadline = time.monotonic() + WIND_DOWN_S
+        self.hub.stop_all.remote()
+
+    def _fits(self, spec: TrialSpec) -> bool:
+        free = ray.available_resources()
+        return all(free.get(name, 0.0) + 1e-6 >= amount for name, amount in _need(spec.model).items())
+
+
+class _Pump(tune.Callback):  # type: ignore[misc]
+    """Runs the loop's pump once in every turn of Tune's own loop (at least ten times a second)."""
+
+    def __init__(self, loop: str) -> None:
+        self.loop = loop
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        from cluster.tune.searcher import _LOOPS
+
+        _LOOPS[self.loop].pump()
+
+
+def _need(model: ModelSource) -> dict[str, float]:
+    need = {"CPU": model.cpus_per_worker * model.workers, "GPU": model.gpus_per_worker * model.workers}
+    return {name: amount for name, amount in need.items() if amount > 0}
+
+
+def check_fits(sweep: Any, has: dict[str, float]) -> None:
+    """Raises InputError for a model whose trials the cluster can never hold; Ray alone would wait for ever."""
+    for name in sweep.axis_values("model", next(iter(sweep.models), "tiny-s")):
+        need = _need(sweep.model_source(name))
+        short = [
+            f"{amount:g} {what} (there are {has.get(what, 0):g})"
+            for what, amount in need.items()
+            if amount > has.get(what, 0) + 1e-6
+        ]
+        if short:
+            raise InputError(
+                f"models.{name}: a trial needs {' and '.join(short)}; lower workers or what each takes, or use a larger cluster"
+            )
+
+
+@contextmanager
+def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        act()
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,79 @@
+"""What can be known before anything starts: do models, data and storage exist, and can they be used?"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sweeps.errors import Fault, SpecError
+from sweeps.spec import BUILTIN_MODELS, BUILTIN_TIERS, Sweep
+
+
+def preflight(sweep: Sweep) -> None:
+    """Raises SpecError with everything that would fail later for reasons that are plain now."""
+    faults = [*_models(sweep), *_tiers(sweep), *_suite(sweep), *_storage(sweep)]
+    if faults:
+        raise SpecError(*faults)
+
+
+def _models(sweep: Sweep) -> Iterator[Fault]:
+    for name in sweep.axis_values("model", next(iter(sweep.models), BUILTIN_MODELS[0])):
+        source = sweep.model_source(str(name))
+        if source.path == "builtin":
+            continue
+        folder = Path(source.path).expanduser()
+        where = f"models.{name}.path"
+        if not folder.is_dir():
+            yield Fault(where, f"no folder {folder}; give a folder with config.json, a tokenizer and safetensors")
+            continue
+        missing = [f for f in ("config.json", "tokenizer_config.json") if not (folder / f).is_file()]
+        if missing:
+            yield Fault(where, f"{folder} has no {' and no '.join(missing)}; give a Hugging Face model folder")
+        elif not any(folder.glob("*.safetensors")):
+            other = next((p.name for p in folder.glob("*.bin")), None)
+            yield Fault(
+                where,
+                f"{folder} has no *.safetensors{f', only {other}; convert it first (pickled weights are refused)' if other else ''}",
+            )
+        else:
+            yield from _config(where, folder / "config.json")
+
+
+def _config(where: str, path: Path) -> Iterator[Fault]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        yield Fault(where, f"{path} cannot be read as JSON ({e})")
+        return
+    if not isinstance(config, dict):
+        yield Fault(where, f"{path} is not a JSON object")
+        return
+    bad = [k for k in config if k in ("auto_map", "trust_remote_code") or k.startswith("_attn_implementation")]
+    if bad:
+        yield Fault(where, f"{path} sets {', '.join(bad)}, which can run code of the model's author; remove it")
+
+
+def _tiers(sweep: Sweep) -> Iterator[Fault]:
+    default = next(iter(sweep.tiers), BUILTIN_TIERS[0])
+    for name in sweep.axis_values("data", default):
+        path = sweep.tier_source(str(name)).path
+        if path != "builtin" and not Path(path).expanduser().is_file():
+            yield Fault(f"tiers.{name}.path", f"no file {path}; give a JSONL or Parquet file of conversations")
+
+
+def _suite(sweep: Sweep) -> Iterator[Fault]:
+    from evaluators.suites import SUITES
+
+    if sweep.evaluation.suite not in SUITES:
+        yield Fault("evaluation.suite", f"'{sweep.evaluation.suite}' is unknown; known: {', '.join(SUITES)}")
+
+
+def _storage(sweep: Sweep) -> Iterator[Fault]:
+    root = Path(sweep.storage).expanduser()
+    nearest = next((p for p in (root, *root.parents) if p.exists()), Path("/"))
+    if not nearest.is_dir():
+        yield Fault("storage", f"{nearest} is a file; give a folder")
+    elif not os.access(nearest, os.W_OK):
+        yield Fault("storage", f"{nearest} is not writable; give a folder that you can write to")

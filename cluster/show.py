@@ -1,0 +1,121 @@
+"""Plans and sweeps as text and as JSON, for the command line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sweeps.history import History
+from sweeps.journal import read_rows
+from sweeps.narrate import Narrator
+from sweeps.plan import Plan
+from sweeps.space import sampled
+from sweeps.spec import Sweep
+from sweeps.yaml_file import load
+
+
+def print_json(data: Any) -> None:
+    """Prints JSON with two spaces of indent; numbers that are not finite are an error, never NaN."""
+    print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Returns the plan: id, number of trials, and each trial that is known in advance with its scored steps."""
+    return {
+        "sweep": plan.sweep_id,
+        "trials": plan.total,
+        "cells": plan.cells,
+        "sampled": {n: a.to_json() for n, a in sampled(plan.sweep.space).items()},
+        "steps": sum(t.steps for t in plan.known_trials()) or None,
+        "known": [
+            {"trial": t.id, "config": dict(t.config), "steps": t.steps, "scored_at": list(t.snapshots)}
+            for t in plan.known_trials()
+        ],
+    }
+
+
+def plan_text(plan: Plan) -> str:
+    """Returns the plan as a table a person can read."""
+    narrator, known = Narrator(plan), plan.known_trials()
+    lines = [f"{plan.sweep_id}: {plan.total} trials in {len(plan.cells)} grid cells"]
+    for trial in known[:200]:
+        narrator.configs[trial.id] = trial.config
+        lines.append(f"  {narrator.label(trial.id)}  {trial.steps} steps, scored at {_steps(trial.snapshots)}")
+    if len(known) > 200:
+        lines.append(f"  … and {len(known) - 200} more (--json lists all)")
+    if not known:
+        for name, axis in sampled(plan.sweep.space).items():
+            lines.append(f"  {plan.sweep.search.algorithm} samples {name} from {axis.to_json()}")
+    if known:
+        lines.append(f"in all {sum(t.steps for t in known):,} optimizer steps; every model is scored once at step 0")
+    return "\n".join(lines)
+
+
+def _steps(steps: tuple[int, ...]) -> str:
+    return " ".join(map(str, steps)) if len(steps) <= 16 else f"{' '.join(map(str, steps[:14]))} … {steps[-1]}"
+
+
+def sweep_state(folder: Path) -> dict[str, Any]:
+    """Returns how a sweep stands: counts by state, and each trial."""
+    rows = read_rows(folder)
+    history = History(rows)
+    sweep = load(folder / "spec.yaml")
+    narrator = Narrator(Plan(sweep))
+    for row in rows:
+        narrator.line(row)
+    metric = sweep.objective.metric
+    trials = [
+        {
+            "trial": c.trial, "label": narrator.label(c.trial), "state": c.state, "phase": c.phase, "step": c.last_step, "budget": c.budget,
+            "attempt": c.attempt, metric: c.values(metric)[-1] if c.steps(metric) else None, "reason": c.reason,
+        }
+        for c in history.trials()
+    ]  # fmt: skip
+    counts = Counter(str(t["state"]) for t in trials)
+    return {
+        "sweep": folder.name,
+        "folder": str(folder),
+        "trials": Plan(sweep).total,
+        "states": dict(counts),
+        "objective": metric,
+        "each": trials,
+    }
+
+
+def sweep_line(state: dict[str, Any]) -> str:
+    """Returns one line for `dipsweep list`."""
+    counts = ", ".join(f"{n} {s}" for s, n in state["states"].items()) or "nothing started"
+    return f"{state['sweep']}  {state['trials']} trials: {counts}"
+
+
+def status_text(state: dict[str, Any]) -> str:
+    """Returns the table of `dipsweep status`."""
+    lines = [sweep_line(state)]
+    width = max((len(t["label"]) for t in state["each"]), default=0)
+    for t in state["each"]:
+        value = t[state["objective"]]
+        score = f"{state['objective']} {value:.3f}" if value is not None else "no score yet"
+        phase = f" ({t['phase']})" if t["phase"] and t["phase"] != "unknown" else ""
+        why = f"  {t['reason']}" if t["reason"] else ""
+        lines.append(f"  {t['label']:{width}}  {t['state']}{phase}, step {t['step']}/{t['budget']}, {score}{why}")
+    return "\n".join(lines)
+
+
+def narrated(folder: Path, *, follow: bool = False) -> Iterator[str]:
+    """Yields one line per event of a sweep; with `follow`, goes on until all its trials have ended."""
+    sweep: Sweep = load(folder / "spec.yaml")
+    narrator, seen = Narrator(Plan(sweep)), 0
+    while True:
+        rows = read_rows(folder)
+        for row in rows[seen:]:
+            line = narrator.line(row)
+            if line:
+                yield line
+        seen = len(rows)
+        if not follow or narrator.ended >= narrator.total:
+            return
+        time.sleep(0.5)

@@ -1,0 +1,146 @@
+"""What runs on machines: the training worker, and the driver of one attempt around it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+
+from cluster.hub import attempt_key
+from sweeps.director import Launch
+from sweeps.errors import TrialFailed
+from sweeps.trial import Saved, attempt_folder
+
+POLL_S = 0.2  # how long a stopped attempt may go unnoticed
+
+
+class RayHooks:
+    """The training loop's way out: rank 0 speaks to the hub, every rank hears the same stop."""
+
+    def __init__(self, hub: Any, trial: str, attempt: int, rank: int) -> None:
+        self.hub, self.trial, self.attempt, self.rank = hub, trial, attempt, rank
+        self.asked: Any = None
+        self.next_ask = 0.0
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
+    ) -> None:
+        self._say(kind="report", step=step, metrics=dict(metrics), progress=dict(progress), cost=dict(cost))
+
+    def saved(self, checkpoint: Saved) -> None:
+        self._say(kind="saved", step=checkpoint.step, path=checkpoint.path, digest=checkpoint.digest)
+
+    def stop_asked(self) -> bool:
+        """Asks the hub at most every POLL_S and never waits for the answer."""
+        if self.asked is None and time.monotonic() >= self.next_ask:
+            self.asked = self.hub.winding_down.remote(attempt_key(self.trial, self.attempt))
+        if self.asked is not None and ray.wait([self.asked], timeout=0)[0]:
+            answer, self.asked = bool(ray.get(self.asked)), None
+            self.next_ask = time.monotonic() + POLL_S
+            return answer
+        return False
+
+    def _say(self, **message: Any) -> None:
+        if self.rank == 0:
+            ray.get(self.hub.put.remote({"trial": self.trial, "attempt": self.attempt, **message}))
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One training process of an attempt, as Ray Train starts it."""
+    import torch
+
+    from cluster.guard import check_names
+
+    check_names()
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    context = ray.train.get_context()
+    launch: Launch = config["launch"]
+    rank, world = context.get_world_rank(), context.get_world_size()
+    hooks = RayHooks(config["hub"], launch.spec.id, launch.attempt, rank)
+    folder = attempt_folder(config["storage"], launch.spec.sweep, launch.spec.id, launch.attempt)
+    config["train"](launch.spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
+
+
+def drive_attempt(config: dict[str, Any], hub: Any = None, train: Any = None) -> None:
+    """The Tune function of one attempt: runs Train beside itself, and returns the moment the hub says stop."""
+    launch: Launch = config["launch"]
+    key = attempt_key(launch.spec.id, launch.attempt)
+    outcome: queue.Queue[BaseException | None] = queue.Queue()
+    threading.Thread(target=_fit, args=(config, hub, train, outcome), daemon=True, name="train-fit").start()
+    while True:
+        try:
+            error = outcome.get(timeout=POLL_S)
+        except queue.Empty:
+            if ray.get(hub.stopped.remote(key)):
+                return
+            continue
+        message = {"kind": "ended", "trial": launch.spec.id, "attempt": launch.attempt}
+        ray.get(hub.put.remote({**message, **(explain(error) if error else {"ok": True})}))
+        return
+
+
+def _fit(config: dict[str, Any], hub: Any, train: Any, outcome: queue.Queue[BaseException | None]) -> None:
+    from cluster.train.group import GroupTorchTrainer, bundle
+
+    launch: Launch = config["launch"]
+    spec = launch.spec
+    try:
+        GroupTorchTrainer(
+            train_worker,
+            train_loop_config={**config, "hub": hub, "train": train},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=spec.model.workers,
+                use_gpu=spec.model.gpus_per_worker > 0,
+                resources_per_worker=bundle(spec.model),
+            ),
+            run_config=ray.train.RunConfig(
+                name=f"{spec.id}-{launch.attempt}",
+                storage_path=str(Path(config["storage"]) / spec.sweep / ".ray"),
+                # A broken attempt ends; the director starts the next one from the journal. One way to fail, not two.
+                failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=3),
+            ),
+        ).fit()
+        outcome.put(None)
+    except BaseException as e:  # carried to the main thread, which tells the driver
+        outcome.put(e)
+
+
+def explain(error: BaseException) -> dict[str, Any]:
+    """Returns what an attempt's failure means: the trial's own error (final) or a lost machine (worth another try)."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, TrialFailed):
+            return {"ok": False, "reason": cause.reason, "detail": cause.detail, "lost": False}
+    for cause in causes:
+        if isinstance(cause, ray.exceptions.OutOfMemoryError):
+            return {"ok": False, "reason": "oom", "detail": str(cause).splitlines()[0], "lost": True}
+        if isinstance(
+            cause, ray.exceptions.RayActorError | ray.exceptions.NodeDiedError | ray.exceptions.WorkerCrashedError
+        ):
+            return {"ok": False, "reason": "lost", "detail": str(cause).splitlines()[0][:300], "lost": True}
+    last = causes[-1]
+    where = "".join(traceback.format_exception(last)).strip().splitlines()
+    detail = f"{type(last).__name__}: {last}".strip()[:600]
+    return {"ok": False, "reason": "error", "detail": detail, "lost": False, "traceback": where[-12:]}
+
+
+def _causes(error: BaseException) -> Any:
+    """Yields an error and everything it wraps: Train nests worker errors by rank, Ray wraps tasks' errors."""
+    todo, seen = [error], set()
+    while todo:
+        e = todo.pop(0)
+        if id(e) in seen:
+            continue
+        seen.add(id(e))
+        yield e
+        todo += [x for x in getattr(e, "worker_failures", {}).values() if isinstance(x, BaseException)]
+        todo += [x for x in (getattr(e, "cause", None), e.__cause__, getattr(e, "_base_exc", None), getattr(e, "controller_failure", None))
+                 if isinstance(x, BaseException)]  # fmt: skip

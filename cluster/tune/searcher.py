@@ -1,0 +1,107 @@
+"""Tune's view of the director: a search algorithm that hands out attempts, and a scheduler that hears how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ray.tune.experiment import Trial
+from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_parser
+from ray.tune.experiment.experiment import _convert_to_experiment_list
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import SearchAlgorithm
+
+from sweeps.director import Launch
+
+_LOOPS: dict[str, Loop] = {}
+
+
+class Loop(Protocol):
+    """The driver's run loop. Tune pickles its search and scheduler, so they hold its name and look it up here."""
+
+    storage: str
+    total: int
+
+    def pump(self) -> None: ...
+    def next(self) -> Launch | None: ...
+    def over(self) -> bool: ...
+    def attempt_ended(self, trial: str, attempt: int, error: str | None) -> None: ...
+
+
+def register(name: str, loop: Loop) -> Callable[[], None]:
+    """Makes a loop known to this process; returns the function that takes it out again."""
+    _LOOPS[name] = loop
+    return lambda: _LOOPS.pop(name, None) and None
+
+
+class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
+    """Every "trial" of Tune is one attempt of ours, named `<trial>.<attempt>`.
+
+    A SearchAlgorithm and not a Searcher: it names trials itself, and may hold one back until something could start.
+    """
+
+    def __init__(self, loop: str) -> None:
+        self.loop = loop
+        self._experiment: Any = None
+        self._parser = _make_parser()
+        self._count = 0
+
+    @property
+    def total_samples(self) -> int:
+        return _LOOPS[self.loop].total
+
+    def add_configurations(self, experiments: Any) -> None:
+        self._experiment = _convert_to_experiment_list(experiments)[0]
+
+    def next_trial(self) -> Trial | None:
+        """Pumps first: with nothing live Tune calls only this, once a second."""
+        loop = _LOOPS[self.loop]
+        loop.pump()
+        launch = loop.next()
+        if launch is None:
+            if loop.over():
+                self.set_finished()
+            return None
+        self._count += 1
+        spec = dict(self._experiment.spec)
+        spec["config"] = {"launch": launch, "storage": loop.storage}
+        return _create_trial_from_spec(
+            spec,
+            self._parser,
+            evaluated_params={},
+            experiment_tag=str(self._count),
+            trial_id=f"{launch.spec.id}.{launch.attempt}",
+        )
+
+
+class Carrier(TrialScheduler):  # type: ignore[misc]
+    """Decides nothing: verdicts come from the director and reach an attempt by its stop flag; this hears the ends."""
+
+    def __init__(self, loop: str) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Nothing to do: the director knows its attempts."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self._ended(trial, None)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._ended(trial, "the process that drives the trial died")
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        self._ended(trial, None)
+
+    def choose_trial_to_run(self, tune_controller: Any, **kwargs: Any) -> Trial | None:
+        return None  # the controller starts pending trials itself, in order
+
+    def debug_string(self) -> str:
+        return "dipsweep"
+
+    def _ended(self, trial: Trial, error: str | None) -> None:
+        launch: Launch = trial.config["launch"]
+        _LOOPS[self.loop].attempt_ended(launch.spec.id, launch.attempt, error)
