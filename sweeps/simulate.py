@@ -42,10 +42,14 @@ class Recording:
 
 @dataclass(slots=True)
 class Run:
-    """How a trial fared: `done` counts its reports; `spent` is its cost, resumes included."""
+    """How a trial fared: `done` counts its reports; `spent` is its cost, resumes included.
+
+    `held` is the part of the cost that was spent only because the rule protected a dip it would else have parked.
+    """
 
     done: int = 0
     spent: float = 0.0
+    held: float = 0.0
     attempt: int = 0
     parked: bool = False
     ended: str = ""
@@ -55,7 +59,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A simulated sweep: one Run a trial, every row in order, total cost, and the time until the last machine stood still."""
+    """A simulated sweep: one Run a trial, every row in order, costs, and the time until the last machine stood still."""
 
     runs: dict[str, Run]
     journal: list[Row]
@@ -165,6 +169,7 @@ class _Clock:
             return
         verdict = run.verdict = self.rule.decide(trial)
         if verdict.action is Action.CONTINUE:
+            run.held += recording.seconds[run.done] if verdict.evidence.get("held") else 0.0
             self.go(trial)
             return
         run.verdicts.append((len(self.journal) - 1, verdict))
