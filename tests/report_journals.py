@@ -140,7 +140,7 @@ def journal(stories: Sequence[Story], *, base: bool = True, spec: Mapping[str, A
         Row(
             "sweep",
             SWEEP,
-            extra={"name": "fake", "spec": spec or definition(axes_of(stories)), "version": "0.1.0"},
+            extra={"name": "fake", "spec": spec or definition(axes_of(stories)), "version": 1, "trials": len(stories)},
         )
     ]
     models = dict.fromkeys(s.config["model"] for s in stories)

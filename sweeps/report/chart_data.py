@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sweeps.report.findings import Summary, Trial, arrays
+from sweeps.report.findings import Summary, Trial, arrays, same_level
 from sweeps.report.headline import dip_metric
 from sweeps.report.shape import Measured, Reading, Shape
 from sweeps.report.wording import compact, number, percent, score, setting
@@ -61,8 +61,8 @@ def _trial(t: Trial, summary: Summary) -> dict[str, Any]:
 
 
 def _place(value: Any, levels: Sequence[Any]) -> int:
-    """The level's index, -1 when it is none; 1 and 1.0 are two levels."""
-    return next((i for i, level in enumerate(levels) if repr(level) == repr(value)), -1)
+    """The level's index, -1 when it is none."""
+    return next((i for i, level in enumerate(levels) if same_level(level, value)), -1)
 
 
 def thinned(points: Sequence[Measured]) -> tuple[Measured, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from sweeps.report.findings import Axis, Contrast, Group, GroupMetric, Trial
+from sweeps.report.findings import Axis, Contrast, Group, GroupMetric, Trial, same_level
 from sweeps.report.shape import Measured, difference_se
 from sweeps.report.wording import IN_DOMAIN, SAFETY, compact, number, of, plural
 
@@ -37,7 +37,7 @@ def paid_in_safety(trial: Trial) -> bool:
 
 
 def _at(trial: Trial, axis: str, level: Any) -> bool:
-    return axis in trial.config and type(trial.config[axis]) is type(level) and trial.config[axis] == level
+    return axis in trial.config and same_level(trial.config[axis], level)
 
 
 def _group(axis: str, level: Any, trials: list[Trial], axes: Sequence[Axis], metrics: Sequence[str]) -> Group:

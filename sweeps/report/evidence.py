@@ -22,9 +22,10 @@ class Aside:
     fork_step: int | None = None
     training: dict[int, dict[str, float]] = field(default_factory=dict)  # by attempt; cumulative, so the largest counts
     scoring: dict[tuple[int, int | None], dict[str, float]] = field(default_factory=dict)
-    queued: set[int | None] = field(default_factory=set)
-    eval_reasons: dict[int | None, str] = field(default_factory=dict)
+    waiting: set[int] = field(default_factory=set)  # snapshots that are whole or queued, and not scored yet
+    eval_reasons: dict[int, str] = field(default_factory=dict)
     training_status: str = ""
+    detail: str = ""
 
 
 class Evidence:
@@ -33,7 +34,7 @@ class Evidence:
     Attributes:
         history: curves and base scores, of one suite only. asides: by trial, base models included.
         suite: the suite that is shown. other_suite: score rows under another one, left out.
-        seq: the last row's place in the journal.
+        interrupts: why the sweep was interrupted, each time. seq: the last row's place in the journal.
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
@@ -42,6 +43,7 @@ class Evidence:
         self.other_suite = 0
         self.history = History()
         self.asides: dict[str, Aside] = {}
+        self.interrupts: list[str] = []
         for row in kept:
             self._take(row)
         self.seq = self.history.seq
@@ -51,6 +53,8 @@ class Evidence:
             self.other_suite += 1
             row = _without_scores(row)
         self.history.fold(row)
+        if row.kind == "control" and row.extra.get("action") == "interrupt":
+            self.interrupts.append(str(row.extra.get("reason", "")))
         if row.trial:
             _note(self.aside(row.trial), row)
 
@@ -59,7 +63,7 @@ class Evidence:
 
     @property
     def head(self) -> Mapping[str, Any]:
-        """The sweep row's own keys (`name, spec, version`); empty when the journal has none."""
+        """The sweep row's own keys (`name, spec, trials, version`); empty when the journal has none."""
         return self.history.sweep.extra if self.history.sweep is not None else {}
 
     def sweep_id(self) -> str:
@@ -79,6 +83,10 @@ class Evidence:
 
     def scoring(self, trial: str) -> Spent:
         return _total(self.aside(trial).scoring.values())
+
+    def reason(self, curve: Curve) -> str:
+        """Why the trial ended or was parked, with the detail of an error where there is one."""
+        return ": ".join(part for part in (curve.reason, self.aside(curve.trial).detail) if part)
 
     def state(self, curve: Curve) -> str:
         """The trial's state; a training that failed or was pruned has decided it before the last score is in."""
@@ -107,31 +115,44 @@ def _note(aside: Aside, row: Row) -> None:
         aside.parent = row.extra.get("parent") or aside.parent
         aside.fork_step = row.extra.get("fork_step", aside.fork_step)
     elif row.kind == "attempt":
-        aside.training_status = ""
-    elif row.kind == "end" and row.extra.get("of") == "training":
-        aside.training_status = str(row.extra.get("status", ""))
+        aside.training_status = aside.detail = ""
+        aside.waiting = {s for s in aside.waiting if s <= (row.step or 0)}
+    elif row.kind == "end":
+        aside.detail = str(row.extra.get("detail", ""))
+        if row.extra.get("of") == "training":
+            aside.training_status = str(row.extra.get("status", ""))
+    elif row.kind == "commit" and row.step is not None:
+        aside.waiting.discard(row.step) if row.extra.get("dropped") else aside.waiting.add(row.step)
     elif row.kind == "eval":
         _note_eval(aside, row)
-    if row.kind in ("report", "end") and row.cost:
-        # The base model is never trained: what its rows cost is scoring.
-        if row.trial.startswith(BASE_PREFIX):
-            _raise(aside.scoring.setdefault((row.attempt, row.step), {}), row.cost)
-        else:
-            _raise(aside.training.setdefault(row.attempt, {}), row.cost)
+    elif row.kind == "report" and row.suite and row.step is not None:
+        aside.waiting.discard(row.step)
+    _note_cost(aside, row)
 
 
 def _note_eval(aside: Aside, row: Row) -> None:
+    """A failed try is tried again unless the row says that it was given up, or says nothing of trying."""
+    if row.step is None:
+        return
     status = row.extra.get("status")
     if status == "queued":
-        aside.queued.add(row.step)
-    else:
-        aside.queued.discard(row.step)
-    if status == "failed":
+        aside.waiting.add(row.step)
+    elif status == "failed" and row.extra.get("given_up", True):
+        aside.waiting.discard(row.step)
         aside.eval_reasons[row.step] = str(row.extra.get("reason", "no reason given"))
     elif status == "done":
+        aside.waiting.discard(row.step)
         aside.eval_reasons.pop(row.step, None)
-    if row.cost:
+
+
+def _note_cost(aside: Aside, row: Row) -> None:
+    """Trainers report what an attempt cost so far, evaluators what one snapshot cost; a base model is only scored."""
+    if not row.cost:
+        return
+    if row.kind == "eval" or row.trial.startswith(BASE_PREFIX):
         _raise(aside.scoring.setdefault((row.attempt, row.step), {}), row.cost)
+    elif row.kind in ("report", "end"):
+        _raise(aside.training.setdefault(row.attempt, {}), row.cost)
 
 
 def _raise(known: dict[str, float], seen: Mapping[str, float]) -> None:

@@ -177,7 +177,8 @@ class Summary:
     """A sweep, read from its journal.
 
     Attributes:
-        headline: one sentence. seq: last journal row read. suite: the suite whose scores are shown.
+        version: of the journal's rows. seq: last journal row read. planned: trials of the whole sweep, where it says.
+        headline: one sentence. suite: the suite whose scores are shown.
         panels: the metrics that a reader wants to see first, one figure each.
         bases: step-0 scores by model, then metric.
         best: trial ids by rank. tied: those of them that are within 2 standard errors of the first.
@@ -188,6 +189,7 @@ class Summary:
     name: str
     version: str
     seq: int
+    planned: int | None
     headline: str
     suite: str
     objective: str
@@ -211,6 +213,11 @@ class Summary:
 
     def trial(self, id: str) -> Trial:
         return next(t for t in self.trials if t.id == id)
+
+
+def same_level(a: Any, b: Any) -> bool:
+    """Whether two settings are one level: 1 and 1.0 are, 1 and true are not."""
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
 def plain(value: Any) -> Any:

@@ -79,6 +79,8 @@ def notes(evidence: Evidence, summary: Summary) -> Iterator[str]:
             f"{plural(evidence.other_suite, 'score row')} of another suite than {evidence.suite} left out: "
             "scores of two suites do not belong on one curve."
         )
+    for reason in evidence.interrupts[-1:]:
+        yield f"Interrupted {plural(len(evidence.interrupts), 'time')}, last for: {reason}."
     waiting = sum(t.evals_open for t in summary.trials)
     if waiting:
         yield f"{plural(waiting, 'checkpoint')} not scored yet: curves and classes may change."

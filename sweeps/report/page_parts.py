@@ -27,8 +27,11 @@ class Tile(NamedTuple):
 
 
 def progress(summary: Summary) -> str:
+    """Where the sweep stands, in a few words."""
     open_ = sum(t.state not in ENDED for t in summary.trials)
-    return f"{open_} still open" if open_ else "ended" if summary.trials else "no trials yet"
+    to_come = (summary.planned or 0) - len(summary.trials)
+    parts = [f"{open_} trials still open" if open_ else "", f"{to_come} not started" if to_come > 0 else ""]
+    return ", ".join(p for p in parts if p) or ("ended" if summary.trials else "no trials yet")
 
 
 def tiles(summary: Summary) -> list[Tile]:
@@ -115,8 +118,7 @@ def glossary(summary: Summary) -> list[tuple[str, str]]:
 def provenance(summary: Summary) -> list[tuple[str, str]]:
     facts = [
         ("Sweep", summary.sweep or "unknown"),
-        ("Journal", f"read up to row {summary.seq}" if summary.seq >= 0 else "rows without a place in the log"),
-        ("dipsweep", summary.version or "version not recorded"),
+        ("Journal", _journal(summary)),
         ("Suite", summary.suite or "not recorded"),
         ("Objective", f"{summary.objective}, {summary.goal}, top {summary.top}"),
         ("Base models", "; ".join(_base(summary, m) for m in summary.bases) or "not scored"),
@@ -129,8 +131,13 @@ def provenance(summary: Summary) -> list[tuple[str, str]]:
     if checks:
         met = of(sum(t.meets is True for t in summary.trials), len(summary.trials))
         rules = ", ".join(f"{c.metric} {c.rule}" for c in checks)
-        facts.insert(5, ("Constraints", f"{rules}; met by {met}"))
+        facts.insert(4, ("Constraints", f"{rules}; met by {met}"))
     return facts
+
+
+def _journal(summary: Summary) -> str:
+    rows = f"read up to row {summary.seq}" if summary.seq >= 0 else "rows without a place in the log"
+    return f"version {summary.version}, {rows}" if summary.version else rows
 
 
 def _base(summary: Summary, model: str) -> str:

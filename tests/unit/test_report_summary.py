@@ -3,12 +3,21 @@
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
+from sweeps import Sweep, grid
+from sweeps.director import Director
+from sweeps.inprocess import InProcess
+from sweeps.journal import MemoryJournal
+from sweeps.plan import Plan
 from sweeps.records import Row, parse
-from sweeps.report import summarize
+from sweeps.report import html, summarize
+from sweeps.report.page_parts import progress
 from sweeps.report.shape import Shape
+from sweeps.stopping.base import NeverStop
+from tests.fakes import FakeTrainer, fake_evaluate
 from tests.report_journals import (
     BASE,
     SWEEP,
@@ -216,6 +225,50 @@ def test_scores_still_to_come_are_announced_and_failed_evaluations_kept():
     trial = summarize([*journal([s]), bad]).trials[0]
     assert trial.evals_open == 1, "the last snapshot's score is late"
     assert trial.evals_failed == ("step 80: out of memory",)
+
+
+def test_a_failed_try_that_will_be_repeated_is_still_waiting():
+    s = story(until=0.5, end="running")
+    extra = {"status": "failed", "reason": "out of memory", "try": 1, "given_up": False}
+    trial = summarize([*journal([s]), Row("eval", SWEEP, s.id, attempt=1, step=200, extra=extra)]).trials[0]
+    assert (trial.evals_open, trial.evals_failed) == (1, ())
+
+
+def test_a_snapshot_that_a_newer_attempt_makes_again_is_not_waited_for_twice():
+    s = story(until=0.5, end="running")
+    again = Row("attempt", SWEEP, s.id, attempt=2, step=160)
+    assert summarize([*journal([s]), again]).trials[0].evals_open == 0
+
+
+def test_an_interrupted_sweep_says_so_and_tells_what_was_not_started():
+    rows = journal([story()])
+    rows[0] = replace(rows[0], extra={**rows[0].extra, "trials": 3})
+    stop = Row("control", SWEEP, extra={"who": "user", "action": "interrupt", "reason": "Ctrl-C"})
+    summary = summarize([*rows, stop])
+    assert "Interrupted 1 time, last for: Ctrl-C." in summary.notes
+    assert progress(summary) == "2 not started"
+
+
+def test_a_real_sweep_in_this_process_is_read_to_the_end(tmp_path):
+    sweep = Sweep(
+        name="whole",
+        space={"replay": grid(0.0, 0.1), "lr": grid(1e-3, 666.0, 667.0)},
+        trainer={"steps": 64},
+        constraints=[{"metric": "safety/refusal", "at_least": 0.1}],
+    )
+    log = MemoryJournal()
+    director = Director(Plan(sweep), log, NeverStop(sweep.goal))
+    InProcess(director, FakeTrainer(), fake_evaluate, tmp_path).run()
+    summary = summarize(log.rows())
+    states = {(t.config["replay"], t.config["lr"]): t for t in summary.trials}
+    assert states[0.1, 1e-3].readings["transfer/score"].shape is Shape.RECOVERED
+    assert states[0.0, 1e-3].readings["transfer/score"].shape is Shape.NEVER
+    assert states[0.1, 666.0].reason == "error: RuntimeError: this learning rate is cursed"
+    assert states[0.1, 667.0].reason == "diverged: loss nan at step 3"
+    assert summary.best[0] == states[0.1, 1e-3].id
+    assert summary.costs.training.cpu_s == 2 * 64 + 2 * 2, "two full runs, and two that diverged after step 2"
+    assert all(t.evals_open == 0 for t in summary.trials)
+    assert "</html>" in html(summary)
 
 
 def test_a_training_that_failed_is_failed_before_its_last_score_is_in():
