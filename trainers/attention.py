@@ -129,13 +129,19 @@ def attend_in_buckets(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: fl
             f"rows of {layout.longest} tokens exceed the model's attention window of {window}, which the "
             f"batched kernel does not know; set max_length to {window} or less, or train on a GPU"
         )
-    outputs = []
-    for bucket in layout.buckets:
-        q_b, k_b, v_b = (_stack(x[bucket.tokens], bucket) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q_b, k_b, v_b, is_causal=True, scale=scale, enable_gqa=True)
-        flat = out.transpose(1, 2).reshape(bucket.rows * bucket.longest, *q.shape[1:])
-        outputs.append(flat if bucket.scatter is None else flat.index_select(0, bucket.scatter))
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    kind = q.dtype
+    if q.device.type == "cpu":  # its 16-bit flash kernel is 5 times slower backward on short rows, no faster on long
+        q, k, v = q.float(), k.float(), v.float()
+    with torch.autocast(q.device.type, enabled=False):
+        outputs = [_attend_bucket(q, k, v, bucket, scale) for bucket in layout.buckets]
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).to(kind)
+
+
+def _attend_bucket(q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, scale: float) -> Tensor:
+    q_b, k_b, v_b = (_stack(x[bucket.tokens], bucket) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q_b, k_b, v_b, is_causal=True, scale=scale, enable_gqa=True)
+    flat = out.transpose(1, 2).reshape(bucket.rows * bucket.longest, *q.shape[1:])
+    return flat if bucket.scatter is None else flat.index_select(0, bucket.scatter)
 
 
 def _stack(x: Tensor, bucket: Bucket) -> Tensor:
@@ -217,6 +223,7 @@ def choose_kernel(device: torch.device, compute: torch.dtype) -> Choice:
 
 def _flash(function: Callable[..., Any]) -> Kernel:
     def kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
+        q, k = q.to(v.dtype), k.to(v.dtype)  # norms leave autocast's 16 bits; the value is the bare projection
         left = -1 if window is None else window - 1
         result = function(
             q,
@@ -254,6 +261,7 @@ def varlen_kernel(function: Callable[..., Any]) -> Kernel:
     known = inspect.signature(function).parameters
 
     def kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
+        q, k = q.to(v.dtype), k.to(v.dtype)
         options: dict[str, Any] = {}
         if "window_size" in known:
             options["window_size"] = (-1 if window is None else window - 1, 0)

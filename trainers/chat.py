@@ -7,6 +7,7 @@ make a conversation of several replies into one row per reply, each with the his
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -98,19 +99,15 @@ def tokenise(
     Raises:
         InputError: a conversation cannot be rendered; the message says which.
     """
-    rendered: list[list[Piece]] = []
-    for number, conversation in enumerate(conversations):
-        try:
-            rendered += pieces(tokenizer, conversation)
-        except InputError as e:
-            raise InputError(f"conversation {number}: {e}") from e
+    rendered = _render_all(tokenizer, conversations)
     ends = _end_tokens(tokenizer)
-    texts = [piece.text for row in rendered for piece in row]
-    encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
+    texts = list(dict.fromkeys(piece.text for row in rendered for piece in row))
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    tokens_of = dict(zip(texts, encoded, strict=True))
     kept: list[tuple[Sequence[int], Sequence[bool]]] = []
     cut = dropped = 0
     for row in rendered:
-        ids, learn = _join(row, [next(encoded) for _ in row], ends, tokenizer.eos_token_id)
+        ids, learn = _join(row, [tokens_of[piece.text] for piece in row], ends, tokenizer.eos_token_id)
         if len(ids) > limit:
             ids, learn = _shorten(ids, learn, limit, long_rows)
             cut += bool(ids)
@@ -119,6 +116,21 @@ def tokenise(
         else:
             dropped += 1
     return Tokenised(Rows.of(kept), cut, dropped)
+
+
+def _render_all(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conversation]) -> list[list[Piece]]:
+    """Renders every conversation; equal ones once (replay pools repeat themselves, and templates are slow)."""
+    known: dict[str, list[list[Piece]]] = {}
+    rendered: list[list[Piece]] = []
+    for number, conversation in enumerate(conversations):
+        key = json.dumps(conversation)
+        if key not in known:
+            try:
+                known[key] = pieces(tokenizer, conversation)
+            except InputError as e:
+                raise InputError(f"conversation {number}: {e}") from e
+        rendered += known[key]
+    return rendered
 
 
 def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweeps.errors import InputError
-from trainers.chat import Tokenised, tokenise
+from trainers.chat import Tokenised
 from trainers.config import TrainerConfig
 from trainers.data import TierData
 from trainers.order import fill_steps, mixed
 from trainers.packing import Pack, collate, split_step
+from trainers.row_cache import tokenised
 from trainers.rows import Rows
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Feed:
 
     def _pool(self, tokenizer: PreTrainedTokenizerBase, conversations: Any, name: str) -> Tokenised:
         try:
-            return tokenise(tokenizer, conversations, self._config.row_limit, self._config.long_rows)
+            return tokenised(tokenizer, conversations, self._config.row_limit, self._config.long_rows)
         except InputError as e:
             raise InputError(f"data tier {self._config.data!r}, {name} pool: {e}") from e
 

@@ -30,6 +30,7 @@ def shard(objective: nn.Module, layers: Sequence[nn.Module], world: int, device:
         fully_shard(module, mesh=mesh, mp_policy=policy)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)  # gloo knows no other; its AVG has silently been a sum before
 
 
 def whole(tensor: Tensor) -> Tensor:
