@@ -38,18 +38,11 @@ def write_json(summary: Summary, path: Path | str) -> Path:
 
 def html(summary: Summary) -> str:
     """Returns the page as text; the same summary gives the same text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     script = _asset("charts.js") + _asset("page.js")
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         s=summary,
         css=Markup(_asset("page.css")),
         script=Markup(script),
@@ -69,6 +62,16 @@ def html(summary: Summary) -> str:
         provenance=provenance(summary),
         spec=_yaml(summary.spec),
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns one of the templates in `assets/`, filled in; every text is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(**values)
 
 
 def _asset(name: str) -> str:

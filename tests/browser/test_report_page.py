@@ -140,6 +140,21 @@ def overlap(a, b):
     )
 
 
+def test_a_page_that_reloads_comes_back_as_it_was_left(opened, demo):
+    page, picked = opened.page, demo.trials[2]
+    page.select_option("#colour", "data")
+    page.locator("#legend button", has_text="corrupted-cot").click()
+    page.select_option("#scale", "linear")
+    page.locator(f'button.pick[data-trial="{picked.id}"]').click()
+    page.reload()
+    page.wait_for_selector("figure svg .run", state="attached")
+    assert page.input_value("#colour") == "data"
+    assert page.input_value("#scale") == "linear"
+    assert page.locator("#picked-title").inner_text() == picked.label
+    assert page.locator("#trials tbody tr:visible").count() == 5
+    assert opened.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_nothing_sticks_out_and_no_axis_labels_touch(browser, path, width, scheme):

@@ -173,7 +173,31 @@ free?.addEventListener("change", () => {
   panel.draw();
 });
 if (document.querySelector("#trials")) sortable($("trials"));
+
+// A page that reloads itself while the sweep runs comes back as it was left.
+const memory = `dipsweep ${location.pathname}`;
+const kept = ["colour", "scale", "search", "free-metric"];
+function remember() {
+  const fields = Object.fromEntries(kept.map((id) => [id, $(id)?.value]));
+  try { sessionStorage.setItem(memory, JSON.stringify({ fields, pinned: state.pinned?.id ?? null, hidden: [...state.hidden] })); } catch { /* private mode: forget */ }
+}
+function recall() {
+  let past = null;
+  try { past = JSON.parse(sessionStorage.getItem(memory)); } catch { /* as above */ }
+  if (!past) return legend();
+  for (const id of kept) {
+    const field = $(id), value = past.fields[id];
+    if (field && value != null && (field.type === "search" || [...field.options].some((o) => o.value === value))) field.value = value;
+  }
+  state.pinned = byId.get(past.pinned) ?? (past.pinned ? state.pinned : null);
+  state.words = $("search").value.trim().toLowerCase();
+  legend();
+  past.hidden.forEach((i) => { const chip = $("legend").children[i]; if (chip) { state.hidden.add(i); chip.setAttribute("aria-pressed", "false"); } });
+  if (free) panels.find((p) => p.figure.contains(free)).metric = free.value;
+}
+addEventListener("pagehide", remember);
+
 let drawnAt = 0;
 new ResizeObserver(() => { if (innerWidth !== drawnAt) { drawnAt = innerWidth; redraw(); } }).observe(document.body);
-legend();
+recall();
 filter();

@@ -1,0 +1,148 @@
+"""`dipsweep serve`: every sweep of a storage folder as a page that follows its journal. Loopback, read-only.
+
+There is no state but the journals: a page is made again when its log has grown. A request has to name this machine in
+its Host header, so that no web page elsewhere can read sweeps through a visitor's browser (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.errors import DipsweepError, InputError
+from sweeps.journal import LOG, read_rows
+from sweeps.report.findings import Summary
+from sweeps.report.page import ASSETS, html, render
+from sweeps.report.page_parts import progress
+from sweeps.report.summarize import summarize
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+HOSTS = ("127.0.0.1", "localhost")
+REFRESH_S = 20  # a summary of 200 trials takes 0.2 s; a sweep reports every few seconds at most
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One sweep of the storage folder: its summary, or why its journal cannot be read."""
+
+    id: str
+    summary: Summary | None
+    trouble: str = ""
+
+    @property
+    def progress(self) -> str:
+        return progress(self.summary) if self.summary is not None else "unreadable"
+
+    @property
+    def open(self) -> bool:
+        return self.summary is not None and self.progress != "ended"
+
+
+class Shelf:
+    """The sweeps of one storage folder, read again when their journals grow."""
+
+    def __init__(self, storage: Path) -> None:
+        self.storage = storage
+        self._known: dict[str, tuple[tuple[int, int], Listed]] = {}
+
+    def ids(self) -> list[str]:
+        """Sweep ids, the journal that was written to last first."""
+        logs = list(self.storage.glob(f"*/{LOG}"))
+        return [log.parent.parent.name for log in sorted(logs, key=lambda log: -log.stat().st_mtime_ns)]
+
+    def sweep(self, id: str) -> Listed | None:
+        """Returns a sweep by id; None when there is none. Only names that the folder itself lists are ever opened."""
+        return self._fresh(id) if id in self.ids() else None
+
+    def all(self) -> list[Listed]:
+        return [self._fresh(id) for id in self.ids()]
+
+    def _fresh(self, id: str) -> Listed:
+        stat = (self.storage / id / LOG).stat()
+        stamp = (stat.st_size, stat.st_mtime_ns)
+        if id not in self._known or self._known[id][0] != stamp:
+            self._known[id] = (stamp, self._read(id))
+        return self._known[id][1]
+
+    def _read(self, id: str) -> Listed:
+        try:
+            return Listed(id, summarize(read_rows(self.storage / id)))
+        except DipsweepError as e:
+            return Listed(id, None, str(e))
+
+
+def live_app(storage: Path | str) -> Starlette:
+    """Returns the web application: `/`, `/sweeps/ID`, `/sweeps/ID.json`, `/health`.
+
+    Raises:
+        InputError: the storage folder does not exist, or starlette is not installed.
+    """
+    try:
+        from starlette.applications import Starlette
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+        from starlette.routing import Route
+    except ImportError as e:
+        raise InputError("dipsweep serve needs starlette and uvicorn: pip install starlette uvicorn") from e
+    folder = Path(storage)
+    if not folder.is_dir():
+        raise InputError(f"{storage}: no such folder; give the folder that holds the sweeps, such as ./runs")
+    shelf = Shelf(folder)
+    return Starlette(
+        routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in _endpoints(shelf)],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS])],
+    )
+
+
+def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitable[Response]]]]:
+    from starlette.concurrency import run_in_threadpool
+    from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
+
+    async def index(request: Request) -> Response:
+        listed = await run_in_threadpool(shelf.all)
+        headers = _headers(any(s.open for s in listed))
+        return HTMLResponse(render("live.html", css=_css(), storage=str(shelf.storage), sweeps=listed), headers=headers)
+
+    async def one(request: Request) -> Response:
+        id = request.path_params["id"]
+        listed = await run_in_threadpool(shelf.sweep, id)
+        if listed is None:
+            return PlainTextResponse(f"no sweep {id} in {shelf.storage}; / lists those there are\n", 404)
+        if listed.summary is None:
+            return PlainTextResponse(listed.trouble + "\n", 500)
+        return HTMLResponse(await run_in_threadpool(html, listed.summary), headers=_headers(listed.open))
+
+    async def one_json(request: Request) -> Response:
+        listed = await run_in_threadpool(shelf.sweep, request.path_params["id"])
+        if listed is None or listed.summary is None:
+            return JSONResponse({"error": listed.trouble if listed else "no such sweep"}, 500 if listed else 404)
+        return JSONResponse(await run_in_threadpool(listed.summary.to_json), headers=_headers(False))
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"storage": str(shelf.storage), "sweeps": len(shelf.ids())})
+
+    return [("/", index), ("/sweeps/{id}.json", one_json), ("/sweeps/{id}", one), ("/health", health)]
+
+
+def _headers(open_: bool) -> dict[str, str]:
+    """Open sweeps reload by themselves; the page remembers what was picked."""
+    fixed = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
+    return {**fixed, "Refresh": str(REFRESH_S)} if open_ else fixed
+
+
+def _css() -> str:
+    return (ASSETS / "page.css").read_text(encoding="utf-8")
+
+
+def serve(storage: Path | str, *, port: int = 8765) -> None:
+    """Serves the storage folder on 127.0.0.1 until it is interrupted."""
+    app = live_app(storage)
+    import uvicorn
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
