@@ -52,11 +52,12 @@ def _packages() -> list[Finding]:
             out.append(Finding(name, "ok", version(name)))
         except PackageNotFoundError:
             optional = name in ("ray", "s3fs")
+            hint = "; only in-process runs work" if name == "ray" else ""
             out.append(
                 Finding(
                     name,
                     "note" if optional else "bad",
-                    "not installed" + ("; only in-process runs work" if name == "ray" else ""),
+                    f"not installed{hint}",
                 )
             )
     return out
@@ -77,8 +78,8 @@ def _gpus() -> list[Finding]:
 
     if not torch.cuda.is_available():
         return [Finding("gpu", "note", "none; tiny models train on the CPU")]
-    return [Finding(f"gpu {i}", "ok", f"{torch.cuda.get_device_name(i)}, {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB")
-            for i in range(torch.cuda.device_count())]  # fmt: skip
+    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [Finding(f"gpu {i}", "ok", f"{d.name}, {d.total_memory / 2**30:.0f} GiB") for i, d in enumerate(devices)]
 
 
 def _attention() -> list[Finding]:

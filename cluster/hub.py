@@ -14,7 +14,6 @@ import ray
 Message = Mapping[str, Any]
 
 
-@ray.remote(num_cpus=0, max_concurrency=1000)
 class Hub:
     """Mailbox towards the driver, and the set of attempts that are to end."""
 
@@ -47,6 +46,11 @@ class Hub:
     async def winding_down(self, key: str) -> bool:
         """True when the attempt is to save and return, or to end now."""
         return self.all_stop or key in self.stops
+
+
+def start_hub() -> Any:
+    """Starts a hub actor; it reserves nothing and answers many callers at once."""
+    return ray.remote(num_cpus=0, max_concurrency=1000)(Hub).remote()
 
 
 def attempt_key(trial: str, attempt: int) -> str:

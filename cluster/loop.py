@@ -21,7 +21,7 @@ import ray  # noqa: E402 - after the settings
 from ray import tune  # noqa: E402
 
 from cluster.evals.pool import Pool  # noqa: E402
-from cluster.hub import Hub, attempt_key  # noqa: E402
+from cluster.hub import attempt_key, start_hub  # noqa: E402
 from cluster.train.group import placement  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
@@ -92,7 +92,7 @@ class RayLoop:
             InputError: the cluster can never hold one of its trials.
         """
         check_fits(self.director.plan.sweep, ray.cluster_resources())
-        self.hub = Hub.remote()
+        self.hub = start_hub()
         self.pool = Pool(self.evaluate, self.evaluators, self.eval_gpus)
         name = f"{self.director.plan.sweep_id}-{time.time_ns()}"
         forget = register(name, self)
@@ -182,7 +182,9 @@ class RayLoop:
     def _raise_flags(self) -> None:
         for key, raised in self.live.items():
             trial, attempt = key.rsplit("/", 1)
-            if (not raised and not self.director.wants(trial, int(attempt)) and key not in self.ended) or (time.monotonic() > self.deadline and not raised):
+            if (not raised and not self.director.wants(trial, int(attempt)) and key not in self.ended) or (
+                time.monotonic() > self.deadline and not raised
+            ):
                 self.live[key] = True
                 self.hub.stop.remote(key)
 

@@ -33,10 +33,8 @@ def _models(sweep: Sweep) -> Iterator[Fault]:
             yield Fault(where, f"{folder} has no {' and no '.join(missing)}; give a Hugging Face model folder")
         elif not any(folder.glob("*.safetensors")):
             other = next((p.name for p in folder.glob("*.bin")), None)
-            yield Fault(
-                where,
-                f"{folder} has no *.safetensors{f', only {other}; convert it first (pickled weights are refused)' if other else ''}",
-            )
+            only = f", only {other}; convert it first (pickled weights are refused)" if other else ""
+            yield Fault(where, f"{folder} has no *.safetensors{only}")
         else:
             yield from _config(where, folder / "config.json")
 

@@ -70,8 +70,9 @@ def sweep_state(folder: Path) -> dict[str, Any]:
     metric = sweep.objective.metric
     trials = [
         {
-            "trial": c.trial, "label": narrator.label(c.trial), "state": c.state, "phase": c.phase, "step": c.last_step, "budget": c.budget,
-            "attempt": c.attempt, metric: c.values(metric)[-1] if c.steps(metric) else None, "reason": c.reason,
+            "trial": c.trial, "label": narrator.label(c.trial), "state": c.state, "phase": c.phase,
+            "step": c.last_step, "budget": c.budget, "attempt": c.attempt, "reason": c.reason,
+            metric: c.values(metric)[-1] if c.steps(metric) else None,
         }
         for c in history.trials()
     ]  # fmt: skip

@@ -93,14 +93,16 @@ _FIELDS: Final = tuple(f.name for f in fields(Row) if f.name not in _SPECIAL)
 _MAPPINGS: Final = frozenset({"metrics", "se", "n", "invalid", "progress", "cost", "config"})
 
 
-def parse(data: Mapping[str, Any]) -> Row:
+def parse(data: Any) -> Row:
     """Builds a Row from JSON; keys that this version does not know go to `extra`.
 
     Raises:
         JournalError: `kind` is missing or unknown, or a field has the wrong shape.
     """
+    if not isinstance(data, Mapping):
+        raise JournalError(f"a row is an object, not {type(data).__name__}")
     kind = data.get("kind")
-    if kind not in KINDS:
+    if kind is None or kind not in KINDS:
         raise JournalError(f"row kind {kind!r} is unknown; known: {', '.join(sorted(KINDS))}")
     known: dict[str, Any] = {}
     for name in _FIELDS:

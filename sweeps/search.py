@@ -93,7 +93,8 @@ class OptunaSearch:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.plan, self.next = plan, 0
-        self.distributions = {name: _distribution(axis) for name, axis in sampled(plan.sweep.space).items()}
+        self.free = sampled(plan.sweep.space)
+        self.distributions = {name: _distribution(axis) for name, axis in self.free.items()}
         direction = "maximize" if plan.sweep.goal.maximize else "minimize"
         self.studies: list[Study] = [optuna.create_study(direction=direction) for _ in plan.cells]
         self.given: list[list[Mapping[str, Any]]] = [[] for _ in plan.cells]
@@ -118,9 +119,12 @@ class OptunaSearch:
         study = self.studies[cell]
         for attempt in range(RETRIES_FOR_NEW):
             study.sampler = self._sampler(cell, draw, attempt)
+            if self.plan.sweep.search.algorithm == "qmc":
+                study.enqueue_trial(self._sobol(cell, draw + attempt))
             trial = study.ask(self.distributions)
             if trial.params not in self.given[cell]:
-                state = {"system_attrs": {k: v for k, v in trial.system_attrs.items() if _plain(v)}}
+                attrs = study._storage.get_trial_system_attrs(trial._trial_id)
+                state = {"system_attrs": {k: v for k, v in attrs.items() if _plain(v)}} if attrs else {}
                 return self._given(number, cell, trial.number, trial.params, state)
             study.tell(trial.number, state=_state("failed"))
         return None
@@ -180,21 +184,18 @@ class OptunaSearch:
             return optuna.samplers.NSGAIISampler(seed=seed)
         if name == "optuna-cmaes":
             return optuna.samplers.CmaEsSampler(seed=seed)
-        if name == "qmc":
-            return self._qmc(cell, attempt)
         return optuna.samplers.RandomSampler(seed=seed)
 
-    def _qmc(self, cell: int, attempt: int) -> BaseSampler:
-        """Points of one scrambled Sobol sequence per cell; the study's length says which comes next."""
-        import warnings
+    def _sobol(self, cell: int, index: int) -> dict[str, Any]:
+        """Point `index` of the cell's scrambled Sobol sequence. Optuna's own QMC sampler keeps its place in the study's
+        attributes, which a rebuilt study does not have; a point by its number needs no memory."""
+        from scipy.stats import qmc
 
-        import optuna
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # QMCSampler is marked experimental in Optuna 5
-            return optuna.samplers.QMCSampler(
-                seed=(self.plan.sweep.seed * 1009 + cell + 7919 * attempt) % 2**32, scramble=True
-            )
+        sequence = qmc.Sobol(len(self.distributions), scramble=True, rng=self.plan.sweep.seed * 1009 + cell)
+        if index:  # SciPy refuses to go forward by 0
+            sequence.fast_forward(index)
+        point = sequence.random(1)[0]
+        return {name: _at(axis, float(u)) for (name, axis), u in zip(self.free.items(), point, strict=True)}
 
 
 def _plain(value: Any) -> bool:
@@ -216,3 +217,15 @@ def _distribution(axis: Axis) -> BaseDistribution:
         return IntDistribution(int(axis.low), int(axis.high))
     assert isinstance(axis, Uniform | LogUniform)
     return FloatDistribution(float(axis.low), float(axis.high), log=isinstance(axis, LogUniform))
+
+
+def _at(axis: Axis, u: float) -> Any:
+    """Returns the axis's value at the share `u` in [0, 1) of its range."""
+    if isinstance(axis, Choice):
+        return axis.values[int(u * len(axis.values))]
+    if isinstance(axis, RandInt):
+        return int(axis.low) + int(u * (int(axis.high) - int(axis.low) + 1))
+    assert isinstance(axis, Uniform | LogUniform)
+    if isinstance(axis, LogUniform):
+        return min(float(axis.high), float(axis.low) * (axis.high / axis.low) ** u)
+    return float(axis.low) + u * (float(axis.high) - float(axis.low))

@@ -35,7 +35,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class _Listed(Axis):
-    values: tuple[Scalar, ...]
+    values: tuple[Any, ...]
 
     def samples(self) -> tuple[Scalar, ...]:
         return self.values

@@ -11,7 +11,6 @@ from sweeps.director import EvalJob
 from sweeps.inprocess import Evaluate, Scored
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
 class Evaluator:
     """Scores one checkpoint at a time. It reserves no CPU: on a small machine it shares cores with the trainers."""
 
@@ -33,7 +32,7 @@ class Pool:
     """
 
     def __init__(self, evaluate: Evaluate, size: int, gpus: float = 0.0) -> None:
-        remote = Evaluator.options(num_gpus=gpus)
+        remote = ray.remote(num_cpus=0, num_gpus=gpus, max_restarts=-1, max_task_retries=0)(Evaluator)
         self.idle: list[Any] = [remote.remote(evaluate) for _ in range(size)]
         self.busy: dict[Any, tuple[Any, EvalJob]] = {}
 

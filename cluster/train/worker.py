@@ -142,5 +142,5 @@ def _causes(error: BaseException) -> Any:
         seen.add(id(e))
         yield e
         todo += [x for x in getattr(e, "worker_failures", {}).values() if isinstance(x, BaseException)]
-        todo += [x for x in (getattr(e, "cause", None), e.__cause__, getattr(e, "_base_exc", None), getattr(e, "controller_failure", None))
-                 if isinstance(x, BaseException)]  # fmt: skip
+        wrapped = [e.__cause__, *(getattr(e, name, None) for name in ("cause", "_base_exc", "controller_failure"))]
+        todo += [x for x in wrapped if isinstance(x, BaseException)]

@@ -31,7 +31,11 @@ class Loop(Protocol):
 def register(name: str, loop: Loop) -> Callable[[], None]:
     """Makes a loop known to this process; returns the function that takes it out again."""
     _LOOPS[name] = loop
-    return lambda: _LOOPS.pop(name, None) and None
+
+    def forget() -> None:
+        _LOOPS.pop(name, None)
+
+    return forget
 
 
 class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
