@@ -138,7 +138,7 @@ class _Frame:
             back = next(p for p in points if p.step == reading.recovered_at)
             x, y = self.x(back.step), self.y(back.value)
             out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5" fill="none" stroke="{TEXT}" stroke-width="1.5"/>')
-            out.append(_text(self.width - LABELS, y + 54, f"back at {back.step}", anchor="end", weight=600))
+            out.append(_text(self.width - LABELS, y + 70, f"back at {back.step}", anchor="end", weight=600))
         return out
 
     def labels(self, drawn: Sequence[Trial]) -> list[str]:

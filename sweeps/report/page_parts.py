@@ -30,7 +30,7 @@ def progress(summary: Summary) -> str:
     """Where the sweep stands, in a few words."""
     open_ = sum(t.state not in ENDED for t in summary.trials)
     to_come = (summary.planned or 0) - len(summary.trials)
-    parts = [f"{open_} trials still open" if open_ else "", f"{to_come} not started" if to_come > 0 else ""]
+    parts = [f"{plural(open_, 'trial')} still open" if open_ else "", f"{to_come} not started" if to_come > 0 else ""]
     return ", ".join(p for p in parts if p) or ("ended" if summary.trials else "no trials yet")
 
 

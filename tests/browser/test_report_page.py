@@ -28,14 +28,15 @@ def browser():
 class Opened:
     """A page with what it complained about and what it asked for."""
 
-    def __init__(self, browser, path, width=1400, scheme="light"):
+    def __init__(self, browser, path, width=1400, scheme="light", drawn=True):
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.complaints, self.requests = [], []
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector("figure svg .run", state="attached")
+        if drawn:
+            self.page.wait_for_selector("figure svg .run", state="attached")
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,14 @@ def test_nothing_sticks_out_and_no_axis_labels_touch(browser, path, width, schem
         for i, a in enumerate(boxes):
             assert not any(overlap(a, b) for b in boxes[i + 1 :]), f"labels touch at {width} px"
     page.close()
+
+
+@pytest.mark.parametrize("rows", [[], journal(demo_stories())[:3]], ids=["no rows", "no scores"])
+def test_a_page_without_curves_is_silent_too(browser, tmp_path, rows):
+    opened = Opened(browser, write_html(summarize(rows), tmp_path / "bare.html"), drawn=False)
+    opened.page.wait_for_timeout(200)
+    assert opened.complaints == []
+    opened.page.close()
 
 
 def test_two_hundred_trials_are_drawn(browser, tmp_path):
