@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sweeps.stopping.base import Phase
 
-CLEAR = 2.0  # standard deviations that make a fall, or a rise, one that is believed
+CLEAR = 2.5  # standard deviations that make a fall, or a rise, one that is believed
 TROUGH_REACH = 4.0  # published troughs come at most 4 times later than the first clear fall
 LATE_ONSET = 0.30  # a fall that only begins after this share of the budget is no opening dip
 DAMPING = 0.85  # of the filter's trend, per report
@@ -63,7 +63,7 @@ class PhaseTracker:
         self.budget, self.ratio, self.cap = budget, ratio, cap
         self.level, self.slope = base or 0.0, 0.0
         self.var, self.cross, self.slope_var = (0.6 * sd) ** 2, 0.0, (0.8 * sd) ** 2
-        self.started = base is not None
+        self.base, self.started = base, base is not None
         self.peak, self.peak_step = self.level, 0
         self.onset: int | None = None
         self.trough, self.trough_step, self.trough_raw = self.level, 0, self.level
@@ -89,11 +89,11 @@ class PhaseTracker:
         elif self.onset is None:
             self.onset = step
             self._sink(step, score)
-        elif self.level < self.trough:
+        elif score < self.trough_raw and self.level < self.trough + CLEAR * level_sd:
             self._sink(step, score)
         elif self.level > self.gained + 0.5 * level_sd:
             self.gained, self.gained_step = self.level, step
-        self.phase = self._phase(level_sd, sd)
+        self.phase = self._phase(level_sd, score - self.trough_raw > CLEAR * math.sqrt(2.0) * sd)
         return self.phase
 
     def _filter(self, score: float, sd: float) -> None:
@@ -108,6 +108,7 @@ class PhaseTracker:
         self.var, self.cross, self.slope_var = (1 - k) * var, (1 - k) * cross, slope_var - k_slope * cross
 
     def _sink(self, step: int, score: float) -> None:
+        """A new low: found in the raw reports, since the filtered level runs on for a report or two after a turn."""
         self.trough, self.trough_step, self.trough_raw = self.level, step, score
         self.gained, self.gained_step = self.level, step
 
@@ -129,12 +130,12 @@ class PhaseTracker:
         """The present fall began too late to be the opening dip."""
         return self.onset is not None and self.onset > LATE_ONSET * self.budget
 
-    def _phase(self, level_sd: float, sd: float) -> Phase:
+    def _phase(self, level_sd: float, jumped: bool) -> Phase:
         if self.onset is None:
             return self._unfallen()
         if self.late:
             return Phase.LATE_DECLINE
-        risen = self.level - self.trough > CLEAR * level_sd
+        risen = jumped or self.level - self.trough > CLEAR * level_sd
         rising = self.slope > 0.8 * math.sqrt(self.slope_var) or risen
         span = max(self.trough_step - self.onset, self.onset)
         stalled = self.step - self.gained_step > max(span, 0.15 * self.budget)
@@ -153,6 +154,12 @@ class PhaseTracker:
     def protected(self) -> bool:
         """In the dip, or on the way back from it, and inside the patience."""
         return self.phase in (Phase.DIP, Phase.RECOVERY) and self.step < self.until
+
+    @property
+    def overdue(self) -> bool:
+        """Still clearly below the base score when patience with an opening dip has run out."""
+        low = self.base is None or self.level < self.base - CLEAR * math.sqrt(self.var)
+        return self.onset is not None and not self.late and self.step >= self.until and low
 
     def reading(self) -> Reading:
         """Returns the phase and the numbers behind it."""

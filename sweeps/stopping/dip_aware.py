@@ -25,8 +25,10 @@ from sweeps.stopping.race import Race, Standing
 MIN_REPORTS = 3  # no verdict on rank from fewer
 LOSS_JUMP = 0.7  # nats above the lowest train loss, twice in a row: diverged
 SURE = 0.01  # chance below which a constraint counts as missed for good, or a collapse as final
+UNLIKELY = 0.5  # chance below which a constraint in its dip keeps a trial from being ranked
 HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall is given up even without rivals
 YIELD = 3.0  # a trial that was never parked is parked at this multiple of the bar, to come back if its odds hold
+OVERDUE = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
 AGAIN = 1.5  # a parked trial is woken at this multiple of the bar: parking and waking cost a resume
 CROWD = 8  # the bar is that of a sweep of at least this many trials
 
@@ -82,8 +84,11 @@ class DipAware(StopRule):
         """Returns the P below which a trial is not worth its machine; protection lowers it."""
         top = self.goal.top
         crowd = max(len(self.history.curves), self.trials, CROWD if self.trials == 0 and top > 1 else 0)
-        bar = min(self.risk * top / max(crowd - top, 1), 0.25)
-        return bar / self.dear if track.phase.protected else bar
+        bar = self.risk * top / max(crowd - top, 1)
+        if track.phase.protected:
+            return bar / self.dear
+        few = len(self.history.curves) <= 2 * top
+        return max(bar, OVERDUE) if few and track.phase.overdue else bar
 
     # --- verdicts --------------------------------------------------------------------------------------------------
 
@@ -102,7 +107,7 @@ class DipAware(StopRule):
                 else f"{track.reports} of {MIN_REPORTS} reports needed"
             )
             return Verdict(Action.CONTINUE, f"{why}: {self._level(track, reading)}", reading.phase)
-        return self._infeasible(track, reading) or self._ranked(track, reading)
+        return self._infeasible(track) or self._ranked(track, reading)
 
     def _diverged(self, trial: str) -> Verdict | None:
         """Train loss not finite or risen for good, or two scores in a row not finite."""
@@ -125,18 +130,22 @@ class DipAware(StopRule):
             return None
         return Verdict(Action.STOP, reason, Phase.DIVERGED, {"low_loss": low})
 
-    def _infeasible(self, track: Track, reading: Reading) -> Verdict | None:
+    def _infeasible(self, track: Track) -> Verdict | None:
         """A constraint that the trial will not meet; inside that metric's own dip it is left alone."""
         for limit in self.race.limits:
             odds = limit.odds(track.trial)
-            if odds is None or odds.p >= SURE:
+            if odds is None or odds.p >= (UNLIKELY if odds.protected else SURE):
                 continue
-            said = f"{limit.metric} {odds.level:.4g} against {limit.wanted(odds.floor)}, P(met at step {track.budget}) {odds.p:.2g}"
+            said = (
+                f"{limit.metric} {odds.level:.4g} against {limit.wanted(odds.floor)}, "
+                f"P(met at step {track.budget}) {odds.p:.2g}"
+            )
             evidence = {"constraint": limit.metric, "p_feasible": odds.p, "floor": odds.floor}
             if odds.protected and self.protect == "strict":
-                said = f"infeasible for now, in its dip until step {odds.until:.0f}: {said}"
+                said = f"infeasible for now, in its {odds.phase} until step {odds.until:.0f}: {said}"
                 return Verdict(Action.CONTINUE, said, odds.phase, {**evidence, "held": True})
-            return Verdict(Action.STOP, f"infeasible for good: {said}", odds.phase, evidence)
+            if odds.p < SURE / (self.dear if odds.protected else 1.0):
+                return Verdict(Action.STOP, f"infeasible for good: {said}", odds.phase, evidence)
         return None
 
     def _ranked(self, track: Track, reading: Reading) -> Verdict:
