@@ -61,25 +61,39 @@ class Asha(_Scores):
         _at_least("grace", grace, 0)
         _at_least("reduction", reduction, 1.5)
         self.grace, self.reduction = grace, reduction
-        self.rungs: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
+        self.rungs: dict[tuple[int, int], dict[str, tuple[int, float]]] = defaultdict(dict)
+        self.levels: dict[str, int] = {}
 
     def bracket(self, trial: str) -> int:
         """Which bracket a trial belongs to; bracket b starts b rungs later."""
         return 0
 
+    def observe(self, row: Row) -> bool:
+        """Takes one row in; a report at or past a rung that its trial has not been at fills that rung."""
+        fresh = super().observe(row)
+        if fresh and row.kind == "report" and row.trial in self.scores:
+            step, score = self.latest(row.trial)
+            first = self._first()
+            level = int(math.log(step / first) / math.log(self.reduction) + 1e-9) if step >= first else -1
+            if row.step == step and level >= self.bracket(row.trial) and level > self.levels.get(row.trial, -1):
+                self.levels[row.trial] = level
+                self.rungs[self.bracket(row.trial), level][row.trial] = step, score
+        return fresh
+
+    def _first(self) -> int:
+        return self.grace or min((min(s) for s in self.scores.values()), default=1)
+
     def decide(self, trial: str) -> Verdict:
         step, score = self.latest(trial)
-        first = self.grace or min((min(s) for s in self.scores.values()), default=0)
-        if not step or step < first:
-            return Verdict(Action.CONTINUE, f"step {step} lies before the first rung at {first}")
-        bracket = self.bracket(trial)
-        level = int(math.log(step / first) / math.log(self.reduction) + 1e-9)
-        if level < bracket or trial in self.rungs[bracket, level]:
+        if not step or step < self._first():
+            return Verdict(Action.CONTINUE, f"step {step} lies before the first rung at {self._first()}")
+        level = self.levels.get(trial, -1)
+        rung = self.rungs[self.bracket(trial), level]
+        if trial not in rung or rung[trial][0] != step:
             return Verdict(Action.CONTINUE, f"no new rung at step {step}")
-        rung = self.rungs[bracket, level]
-        reached = sorted(rung.values(), reverse=True)
-        rung[trial] = score
-        if len(reached) < 1:
+        before = list(rung)[: list(rung).index(trial)]
+        reached = sorted((rung[t][1] for t in before), reverse=True)
+        if not reached:
             return Verdict(Action.CONTINUE, f"first at rung {level}")
         cut = _percentile(reached, 1 - 1 / self.reduction)
         numbers = {"rung": level, "score": self.shown(score), "cut": self.shown(cut), "reached": len(reached)}

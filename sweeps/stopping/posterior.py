@@ -34,6 +34,7 @@ class Noise:
     inflate: float = 1.15
     walk: float = 0.7
     walk_scale: float = 0.06
+    misfit: float = 0.0
     temper: float = 0.7
     outlier: float = 25.0
 
@@ -108,6 +109,7 @@ class GainCache:
     def __init__(self, entries: Library, noise: Noise) -> None:
         self.entries, self.noise = entries, noise
         self.walk = noise.walk**2 + (noise.walk_scale * entries.scale) ** 2
+        self.misfit = (noise.misfit * entries.scale) ** 2
         self.known: dict[tuple[object, ...], Gains] = {}
         self.serial = 0
 
@@ -142,7 +144,7 @@ class GainCache:
             cov = before.cov.copy()
             cov[0, 0] += self.walk * max(0.0, warped(x) - warped(before.x))
             ph = np.einsum("ijm,jm->im", cov, h)
-            total = np.einsum("im,im->m", h, ph) + (self.noise.inflate * sd) ** 2
+            total = np.einsum("im,im->m", h, ph) + (self.noise.inflate * sd) ** 2 + self.misfit
             gain = ph / total
             cov -= gain[:, None] * ph[None]
             found = self._keep(key, Gains(self.serial, max(before.x, x), cov, h, gain, total))
