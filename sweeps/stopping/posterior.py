@@ -33,9 +33,9 @@ class Noise:
 
     inflate: float = 1.15
     walk: float = 0.7
-    walk_scale: float = 0.06
+    walk_scale: float = 1.0
     misfit: float = 0.0
-    temper: float = 0.7
+    temper: float = 0.5
     outlier: float = 25.0
 
 
@@ -108,7 +108,7 @@ class GainCache:
 
     def __init__(self, entries: Library, noise: Noise) -> None:
         self.entries, self.noise = entries, noise
-        self.walk = noise.walk**2 + (noise.walk_scale * entries.scale) ** 2
+        self.walk = noise.walk**2 + (noise.walk_scale * entries.walk) ** 2
         self.misfit = (noise.misfit * entries.scale) ** 2
         self.known: dict[tuple[object, ...], Gains] = {}
         self.serial = 0

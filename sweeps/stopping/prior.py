@@ -38,6 +38,7 @@ class Library:
         timing: schedule fraction at which the first movement is done, [M].
         first, second: the two movements on the time grid, [NODES, M].
         scale: amplitude unit in standard errors of one evaluation, [M].
+        walk: how far the level wanders over the whole run beside its movements, in standard errors, [M].
         mean, sd: prior of the two coefficients in standard errors, [2, M].
         log_weight: log prior mass of each entry; the masses sum to 1, [M].
     """
@@ -47,6 +48,7 @@ class Library:
     first: Array
     second: Array
     scale: Array
+    walk: Array
     mean: Array
     sd: Array
     log_weight: Array
@@ -79,6 +81,7 @@ class Family:
     mean: tuple[float, float]
     sd: tuple[float, float]
     shape: Callable[[Array], tuple[float, Array, Array]]
+    walk: float = 0.06
 
 
 def _between(u: float, low: float, high: float) -> float:
@@ -136,6 +139,19 @@ def _drop(u: Array) -> tuple[float, Array, Array]:
     return at, _rise(_between(u[1], 0.05, 1.0)), -_step(at, _between(u[2], 0.006, 0.04))
 
 
+def _wobble(u: Array) -> tuple[float, Array, Array]:
+    """A steady run with a passing fall somewhere on its way."""
+    at, width = 0.1 + 0.7 * float(u[0]), _between(u[1], 0.04, 0.3)
+    z = np.abs(_GRID - at) / width
+    return at, _rise(_between(u[2], 0.1, 1.2)), -np.exp(-0.5 * z**2)
+
+
+def _wander(u: Array) -> tuple[float, Array, Array]:
+    """No form at all: the level's own walk is the whole story. What no other family explains ends here."""
+    none = np.zeros_like(_GRID)
+    return 0.5, none, none
+
+
 def _late(u: Array) -> tuple[float, Array, Array]:
     at = 0.15 + 0.75 * float(u[0])
     return 0.1, -_rise(_between(u[1], 0.02, 0.3)), _step(at, _between(u[2], 0.015, 0.12))
@@ -149,6 +165,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("plateau", 0.06, 32, (1.0, 8.0), (0.0, 0.0), (0.6, 0.3), _plateau),
     Family("drop", 0.05, 96, (2.0, 64.0), (0.3, 1.0), (0.4, 0.5), _drop),
     Family("late", 0.05, 96, (2.0, 32.0), (0.3, 0.8), (0.4, 0.5), _late),
+    Family("wobble", 0.05, 96, (2.0, 32.0), (0.4, 0.8), (0.4, 0.5), _wobble),
+    Family("wander", 0.08, 24, (2.0, 48.0), (0.0, 0.0), (0.01, 0.01), _wander, walk=1.0),
 )
 
 
@@ -169,7 +187,8 @@ def _cube(count: int, dims: int) -> Array:
 @lru_cache(maxsize=4)
 def library() -> Library:
     """Returns the library; built once a process (about 30 ms)."""
-    family, timing, first, second, scale, mean, sd, log_weight = [], [], [], [], [], [], [], []
+    family, timing, first, second, scale, walk, mean, sd, log_weight = [], [], [], [], [], [], [], [], []
+    total = sum(f.mass for f in FAMILIES)
     for index, f in enumerate(FAMILIES):
         for u in _cube(f.entries, 6):
             t, a, b = f.shape(u)
@@ -179,15 +198,17 @@ def library() -> Library:
             first.append(a - a[0])
             second.append(b - b[0])
             scale.append(s)
+            walk.append(f.walk * s)
             mean.append([m * s for m in f.mean])
             sd.append([d * s for d in f.sd])
-            log_weight.append(math.log(f.mass / f.entries))
+            log_weight.append(math.log(f.mass / f.entries / total))
     return Library(
         np.array(family),
         np.array(timing),
         np.array(first).T.copy(),
         np.array(second).T.copy(),
         np.array(scale),
+        np.array(walk),
         np.array(mean).T.copy(),
         np.array(sd).T.copy(),
         np.array(log_weight),
