@@ -4,29 +4,57 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from evaluators.generate import Reply, generate
-from evaluators.score import Answered, Scores, read_reply, score
+from evaluators.cache import ScoreCache, folder_digest
+from evaluators.generate import GREEDY, Decoding, Reply, generate
+from evaluators.score import END_THINK, Answered, Scores, read_reply, score
 from evaluators.suites import Suite, load_suite
 
 
-def evaluate(model_folder: Path, suite: str = "mini", *, items: int = 100, seed: int = 0) -> Scores:
-    """Scores a plain Hugging Face folder (config, safetensors, tokenizer) on a suite, greedily and deterministically.
+def evaluate(
+    model_folder: Path,
+    suite: str = "mini",
+    *,
+    items: int = 100,
+    seed: int = 0,
+    decoding: Decoding = GREEDY,
+    cache: ScoreCache | None = None,
+    digest: str = "",
+) -> Scores:
+    """Scores a plain Hugging Face folder (config, safetensors, tokenizer) on a suite; deterministic.
 
     Args:
         items: items per task, at most; small tasks have fewer.
         seed: which items; the same for every checkpoint that is to be compared.
+        decoding: how replies are drawn; greedy by default.
+        cache: looked up first and filled afterwards. digest: of the folder, if known; else its files are read for it.
 
     Raises:
         InputError: the folder does not hold a model, or the suite is unknown.
     """
     started = time.process_time()
-    asked = load_suite(suite, items=items, seed=seed)
-    model = load(model_folder)
-    return score_model(model, asked, started=started)
+    asked = load_suite(suite, items=items, seed=seed, decoding=decoding)
+    if cache is None:
+        return score_model(load(model_folder), asked, started=started)
+    key = (digest or folder_digest(Path(model_folder)), asked.version, engine())
+    known = cache.get(*key)
+    if known is not None:
+        return replace(known, cost={"cpu_s": time.process_time() - started})
+    scores = score_model(load(model_folder), asked, started=started)
+    cache.put(*key, scores)
+    return scores
+
+
+def engine() -> dict[str, str]:
+    """Returns what else decides replies on this machine: the generator, the kind of device, the compute type."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return {"engine": "transformers", "device": "cuda" if gpu else "cpu", "dtype": "bfloat16" if gpu else "float32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +75,30 @@ def load(folder: Path) -> Loaded:
 
     from trainers.models import load_model, load_tokenizer
 
-    gpu = torch.cuda.is_available()
-    model = load_model(folder, dtype=torch.bfloat16 if gpu else torch.float32)
-    return Loaded(model.eval().to("cuda" if gpu else "cpu"), load_tokenizer(folder))
+    settings = engine()
+    model = load_model(folder, dtype=getattr(torch, settings["dtype"]))
+    return Loaded(model.eval().to(settings["device"]), load_tokenizer(folder))
 
 
 def score_model(loaded: Loaded, suite: Suite, *, started: float | None = None) -> Scores:
     """Scores a model that is already in memory; `started` is the process time from which its cost counts."""
     started = time.process_time() if started is None else started
+    samples = suite.decoding.samples
     prompts = [prompt for task in suite.tasks for prompt in task.prompts]
-    caps = [task.cap for task in suite.tasks for _ in task.prompts]
+    caps = [task.cap for task in suite.tasks for _ in range(len(task.prompts) * samples)]
     ids, opened = encode_prompts(loaded.tokenizer, prompts)
-    replies = generate(loaded.model, ids, caps, stop=stop_ids(loaded))
-    answered = read(loaded.tokenizer, replies, opened)
-    by_task, at = [], 0
-    for task in suite.tasks:
-        by_task.append(answered[at : at + len(task.prompts)])
-        at += len(task.prompts)
-    scores = score(suite, by_task, cost := {"cpu_s": 0.0})
-    cost["cpu_s"] = time.process_time() - started
-    return scores
+    replies = generate(
+        loaded.model,
+        [prompt for prompt in ids for _ in range(samples)],
+        caps,
+        stop=stop_ids(loaded),
+        decoding=suite.decoding,
+        end_think=loaded.tokenizer.convert_tokens_to_ids(END_THINK),
+    )
+    answered = iter(read(loaded.tokenizer, replies, opened))
+    by_task = [list(islice(answered, len(task.prompts) * samples)) for task in suite.tasks]
+    scores = score(suite, by_task, {})
+    return replace(scores, cost={"cpu_s": time.process_time() - started})
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> tuple[list[list[int]], bool]:

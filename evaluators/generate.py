@@ -1,4 +1,4 @@
-"""Greedy generation for many prompts of one model: sorted by length, one KV cache, finished rows leave at once.
+"""Generation for many prompts of one model: sorted by length, one KV cache, finished rows leave at once.
 
 A plain `model.generate` on prompts as they come pays for padding on the left and for every row until the slowest one
 ends; replies of a reasoning model differ tenfold in length, so most of that work is thrown away.
@@ -10,6 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from sweeps.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,6 +21,43 @@ BATCH_ROWS: Final = 512
 """For models of 0.1M parameters a forward pass costs its Python overhead, so batches are large."""
 BATCH_TOKENS: Final = 65_536
 """Bound of rows x (longest prompt + cap): what the KV cache of a batch may grow to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How replies are drawn; part of a suite's version.
+
+    Attributes:
+        temperature: 0 takes the likeliest token. top_p: samples from the smallest set with this much probability.
+        samples: replies per item. seed: draws them; a reply depends on (seed, item, sample), never on its batch.
+        think_cap: after so many tokens of thought `</think>` is forced, and the answer follows; None leaves it free.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    samples: int = 1
+    seed: int = 0
+    think_cap: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = [
+            (self.temperature < 0, f"temperature is {self.temperature}, but must be 0 or more"),
+            (not 0 < self.top_p <= 1, f"top_p is {self.top_p}, but must be above 0 and at most 1"),
+            (self.samples < 1, f"samples is {self.samples}, but must be 1 or more"),
+            (
+                self.samples > 1 and not self.temperature,
+                "several samples need a temperature above 0: greedy ones agree",
+            ),
+            (
+                self.think_cap is not None and self.think_cap < 1,
+                f"think_cap is {self.think_cap}, but must be 1 or more",
+            ),
+        ]
+        if found := [text for wrong, text in faults if wrong]:
+            raise InputError("decoding: " + "; ".join(found))
+
+
+GREEDY: Final = Decoding()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +74,30 @@ def generate(
     caps: Sequence[int],
     *,
     stop: frozenset[int],
+    decoding: Decoding = GREEDY,
+    end_think: int | None = None,
     batch_rows: int = BATCH_ROWS,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[Reply]:
-    """Returns one greedy reply per prompt, in the order of the prompts.
+    """Returns one reply per prompt, in the order of the prompts (`decoding.samples` is the caller's to repeat).
 
     Args:
         model: a Hugging Face causal language model in eval mode.
         prompts: token ids, each at least one.
         caps: new tokens each reply may have, at least one.
         stop: ids that end a reply.
+        end_think: id of `</think>`, for `decoding.think_cap`.
     """
     import torch
 
     replies: list[Reply | None] = [None] * len(prompts)
     with torch.inference_mode():
         for batch in _batches(prompts, caps, batch_rows, batch_tokens):
-            ids = _run(model, [prompts[i] for i in batch], [caps[i] for i in batch], stop)
-            for i, reply in zip(batch, ids, strict=True):
-                ended = reply[-1] in stop
-                replies[i] = Reply(reply[:-1] if ended else reply, truncated=not ended)
+            rows = _Rows(batch, [caps[i] for i in batch], stop, decoding, end_think)
+            _decode(model, [prompts[i] for i in batch], rows)
+            for i, ids in zip(batch, rows.out, strict=True):
+                ended = ids[-1] in stop
+                replies[i] = Reply(ids[:-1] if ended else ids, truncated=not ended)
     return [reply for reply in replies if reply is not None]
 
 
@@ -73,15 +118,72 @@ def _batches(
         yield batch
 
 
-def _run(model: Any, prompts: Sequence[Sequence[int]], caps: Sequence[int], stop: frozenset[int]) -> list[list[int]]:
-    """Decodes one batch; returned ids include the stop token where one came."""
+class _Rows:
+    """The replies of one batch as they grow, and which of them still do.
+
+    Args:
+        numbers: each row's place among all prompts; seeds its samples.
+    """
+
+    def __init__(
+        self, numbers: Sequence[int], caps: Sequence[int], stop: frozenset[int], how: Decoding, end_think: int | None
+    ) -> None:
+        self.caps, self.stop, self.how = caps, stop, how
+        self.end_think = end_think if how.think_cap is not None else None
+        self.out: list[list[int]] = [[] for _ in numbers]
+        self.live = list(range(len(numbers)))
+        if how.temperature:
+            draws = (np.random.default_rng([how.seed, i]).random(cap) for i, cap in zip(numbers, caps, strict=True))
+            self.uniforms = list(draws)
+
+    def choose(self, logits: torch.Tensor) -> list[int]:
+        """Returns the next token of each live row; logits are [live rows, vocabulary]."""
+        if not self.how.temperature:
+            tokens: list[int] = logits.argmax(-1).tolist()
+        else:
+            drawn = [self.uniforms[i][len(self.out[i])] for i in self.live]
+            tokens = sample(logits, drawn, self.how.temperature, self.how.top_p)
+        if self.end_think is not None:
+            tokens = [self._within_thought(i, token) for i, token in zip(self.live, tokens, strict=True)]
+        return tokens
+
+    def _within_thought(self, row: int, token: int) -> int:
+        said = self.out[row]
+        assert self.end_think is not None
+        return self.end_think if len(said) == self.how.think_cap and self.end_think not in said else token
+
+    def extend(self, tokens: Sequence[int]) -> list[int]:
+        """Appends a token to each live row; returns the places (among the live) of those that go on."""
+        keep = []
+        for place, (i, token) in enumerate(zip(self.live, tokens, strict=True)):
+            self.out[i].append(token)
+            if token not in self.stop and len(self.out[i]) < self.caps[i]:
+                keep.append(place)
+        self.live = [self.live[place] for place in keep]
+        return keep
+
+
+def sample(logits: torch.Tensor, drawn: Sequence[float], temperature: float, top_p: float) -> list[int]:
+    """Returns one token per row by inverting its distribution at a number drawn from [0, 1)."""
+    import torch
+
+    chances, order = torch.softmax(logits.double() / temperature, dim=-1).sort(dim=-1, descending=True)
+    below = chances.cumsum(-1) - chances
+    chances = chances.where(below < top_p, 0.0)
+    reached = chances.cumsum(-1)
+    at = torch.tensor(drawn, dtype=torch.float64, device=logits.device)[:, None] * reached[:, -1:]
+    place = (reached <= at).sum(-1, keepdim=True).clamp(max=logits.shape[-1] - 1)
+    tokens: list[int] = order.gather(-1, place).squeeze(-1).tolist()
+    return tokens
+
+
+def _decode(model: Any, prompts: Sequence[Sequence[int]], rows: _Rows) -> None:
+    """Runs one batch to its end; replies in `rows.out` include the stop token where one came."""
     import torch
 
     ids, mask = left_padded(prompts, model.device)
     padded = not bool(mask.all())
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    live = list(range(len(prompts)))
-    out: list[list[int]] = [[] for _ in prompts]
     cache = None
     while True:
         result = model(
@@ -93,22 +195,17 @@ def _run(model: Any, prompts: Sequence[Sequence[int]], caps: Sequence[int], stop
             logits_to_keep=1,
         )
         cache = result.past_key_values
-        chosen = result.logits[:, -1].argmax(-1)
-        keep = []
-        for place, (i, token) in enumerate(zip(live, chosen.tolist(), strict=True)):
-            out[i].append(token)
-            if token not in stop and len(out[i]) < caps[i]:
-                keep.append(place)
+        tokens = rows.choose(result.logits[:, -1])
+        keep = rows.extend(tokens)
         if not keep:
-            return out
+            return
         positions = positions[:, -1:] + 1
-        if len(keep) < len(live):
-            chosen_rows = torch.tensor(keep, device=ids.device)
-            cache.batch_select_indices(chosen_rows)
-            chosen, mask, positions = chosen[chosen_rows], mask[chosen_rows], positions[chosen_rows]
-            live = [live[place] for place in keep]
-        ids = chosen[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+        if len(keep) < len(tokens):
+            kept = torch.tensor(keep, device=ids.device)
+            cache.batch_select_indices(kept)
+            mask, positions = mask[kept], positions[kept]
+        ids = torch.tensor([[tokens[place]] for place in keep], device=ids.device)
+        mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evaluators.stats import mean_error, sample_error, share_error
+from evaluators.stats import Estimate, avg_at_k, mean_error, pass_at_k, sample_error, share_error
 from evaluators.suites import Suite
 
 END_THINK = "</think>"
@@ -19,7 +19,7 @@ class Scores:
         metrics: `role/name` to a share in [0, 1] (roles, tasks), or tokens (`length/mean`, `length/<role>`).
         se: standard errors, in the metric's own unit. n: items behind each metric.
         suite: the suite's version. items_digest: sha256 of its items; outcomes of equal digests can be paired.
-        outcomes: per task metric, one bit an item (`pack`).
+        outcomes: per task metric, one bit a reply (`pack`), the samples of an item in a row.
         cost: `cpu_s` of the process.
     """
 
@@ -59,29 +59,45 @@ def read_reply(text: str, *, tokens: int, truncated: bool, opened: bool) -> Answ
 
 
 def score(suite: Suite, replies: Sequence[Sequence[Answered]], cost: Mapping[str, float]) -> Scores:
-    """Judges the replies, one list per task in the suite's order.
+    """Judges the replies: one list per task in the suite's order, `suite.decoding.samples` replies an item in a row.
 
-    An answer that never came is wrong, and refuses nothing.
+    An answer that never came is wrong, and refuses nothing. With k samples an item a metric is avg@k, and `metric@k`
+    the share of items with at least one right sample.
     """
-    metrics: dict[str, float] = {}
-    se: dict[str, float] = {}
+    samples = suite.decoding.samples
+    estimates: dict[str, Estimate] = {}
     n: dict[str, int] = {}
     outcomes: dict[str, str] = {}
     for task, answered in zip(suite.tasks, replies, strict=True):
         for metric, judge in task.judges.items():
-            bits = [reply.answer is not None and judge(i, reply.answer) for i, reply in enumerate(answered)]
-            metrics[metric], n[metric] = sum(bits) / len(bits), len(bits)
-            se[metric] = share_error(sum(bits), len(bits))
+            bits = [reply.answer is not None and judge(i // samples, reply.answer) for i, reply in enumerate(answered)]
             outcomes[metric] = pack(bits)
+            for name, estimate in _estimates(metric, bits, samples).items():
+                estimates[name], n[name] = estimate, len(bits) // samples
     for metric, parts in suite.means.items():
-        metrics[metric] = sum(metrics[part] for part in parts) / len(parts)
-        se[metric] = mean_error([se[part] for part in parts])
-        n[metric] = sum(n[part] for part in parts)
+        for tail in ("", f"@{samples}") if samples > 1 else ("",):
+            each = [estimates[part + tail] for part in parts]
+            mean = sum(part.value for part in each) / len(each)
+            estimates[metric + tail] = Estimate(mean, mean_error([part.se for part in each]))
+            n[metric + tail] = sum(n[part + tail] for part in parts)
     for metric, values in _lengths(suite, replies).items():
-        metrics[metric], n[metric] = sum(values) / len(values), len(values)
-        shares = isinstance(values[0], bool)
-        se[metric] = share_error(sum(values), len(values)) if shares else sample_error(values)
+        estimates[metric], n[metric] = _length_estimate(values), len(values)
+    metrics = {name: estimate.value for name, estimate in estimates.items()}
+    se = {name: estimate.se for name, estimate in estimates.items()}
     return Scores(metrics, se, n, suite.version, suite.items_digest, outcomes, cost)
+
+
+def _estimates(metric: str, bits: Sequence[bool], samples: int) -> dict[str, Estimate]:
+    if samples == 1:
+        return {metric: Estimate(sum(bits) / len(bits), share_error(sum(bits), len(bits)))}
+    right = [sum(bits[i : i + samples]) for i in range(0, len(bits), samples)]
+    return {metric: avg_at_k(right, samples), f"{metric}@{samples}": pass_at_k(right, samples, samples)}
+
+
+def _length_estimate(values: Sequence[int]) -> Estimate:
+    share = isinstance(values[0], bool)
+    error = share_error(sum(values), len(values)) if share else sample_error(values)
+    return Estimate(sum(values) / len(values), error)
 
 
 def _lengths(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, list[int]]:

@@ -1,6 +1,6 @@
-"""Makes a tiny base model from nothing: a Qwen3 of 0.1M parameters that knows the tasks of the tiny study.
+"""Makes a tiny base model from nothing: a Qwen3 of 0.03M to 0.4M parameters that knows the tasks of the tiny study.
 
-    python -m trainers.make_base --size s --out DIR       about 4 CPU-minutes on one thread
+    python -m trainers.make_base --size s --out DIR       about 5 CPU-minutes on one thread
 
 The base answers nearly always at once, without a thought, because only a quarter of what can be reasoned is shown with
 its trace; reasoning SFT later brings the trace out. The SFT task itself is not in the mix (`Task.weight` 0).
@@ -41,7 +41,11 @@ class Recipe:
     seed: int = 0
 
 
-RECIPES: Final = {"s": Recipe(hidden=64, layers=2, heads=2, kv_heads=1, feed_forward=192, steps=5000)}
+RECIPES: Final = {
+    "xs": Recipe(hidden=32, layers=2, heads=2, kv_heads=1, feed_forward=96, steps=6000),  # 0.03M
+    "s": Recipe(hidden=64, layers=2, heads=2, kv_heads=1, feed_forward=192, steps=5000),  # 0.1M
+    "m": Recipe(hidden=96, layers=3, heads=3, kv_heads=3, feed_forward=288, steps=4000),  # 0.4M
+}
 Example = tuple[list[int], list[int]]
 """Token ids of the prompt and of the reply."""
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from evaluators.evaluate import encode_prompts, load, stop_ids
-from evaluators.generate import _batches, generate, left_padded
+from evaluators.generate import Decoding, _batches, generate, left_padded, sample
+from sweeps.errors import InputError
 from trainers.base import builtin_folder
 from trainers.pools import eval_items
 from trainers.tasks import TASKS
@@ -73,3 +74,40 @@ def test_padding_stands_on_the_left():
     ids, mask = left_padded([[5, 6, 7], [8]], "cpu")
     assert ids.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_sampled_replies_depend_on_seed_and_item_alone(loaded, prompts):
+    warm = Decoding(temperature=1.5, seed=1)
+    caps, stop = [12] * len(prompts), stop_ids(loaded)
+    first = generate(loaded.model, prompts, caps, stop=stop, decoding=warm)
+    assert first == generate(loaded.model, prompts, caps, stop=stop, decoding=warm, batch_rows=5)
+    assert first != generate(loaded.model, prompts, caps, stop=stop, decoding=Decoding(temperature=1.5, seed=2))
+    assert first != generate(loaded.model, prompts, caps, stop=stop)
+
+
+def test_sampling_follows_the_distribution_and_its_nucleus():
+    logits = torch.log(torch.tensor([[0.1, 0.6, 0.3]])).repeat(3000, 1)
+    drawn = [i / 3000 for i in range(3000)]
+    tokens = sample(logits, drawn, 1.0, 1.0)
+    assert [tokens.count(t) / 3000 for t in range(3)] == pytest.approx([0.1, 0.6, 0.3], abs=0.002)
+    tokens = sample(logits, drawn, 1.0, 0.7)
+    assert [tokens.count(t) / 3000 for t in range(3)] == pytest.approx([0, 2 / 3, 1 / 3], abs=0.002)
+    assert set(sample(logits, drawn, 0.05, 1.0)) == {1}
+
+
+def test_a_thought_over_its_budget_is_closed_and_answered(loaded):
+    tokenizer = loaded.tokenizer
+    ids, _ = encode_prompts(tokenizer, ["SUM 1+2+3+4+5+6="])
+    end = tokenizer.convert_tokens_to_ids("</think>")
+    ids = [ids[0] + tokenizer("1+2=3;", add_special_tokens=False)["input_ids"]]  # a thought that has begun
+    free = generate(loaded.model, ids, [24], stop=stop_ids(loaded))
+    forced = generate(loaded.model, ids, [24], stop=stop_ids(loaded), decoding=Decoding(think_cap=2), end_think=end)
+    assert end in free[0].ids[3:]
+    assert forced[0].ids[:2] == free[0].ids[:2]
+    assert forced[0].ids[2] == end
+    assert not forced[0].truncated
+
+
+def test_settings_that_cannot_work_are_refused_together():
+    with pytest.raises(InputError, match=r"top_p is 0, .*; several samples need a temperature"):
+        Decoding(top_p=0, samples=4)

@@ -1,0 +1,62 @@
+"""Scores kept by what decides them: the checkpoint's bytes, the suite's version, how replies were generated.
+
+The base model is scored once, not once a trial; a resumed sweep scores nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from evaluators.score import Scores
+
+_DECIDE: Final = ("*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges*")
+"""Files of a model folder that can change its replies."""
+_IGNORED: Final = frozenset({"training.json", "manifest.json", "trainer.json"})
+
+
+def folder_digest(folder: Path) -> str:
+    """Returns the sha256 of a model folder's weights, configuration and tokenizer: the same wherever it lies."""
+    total = hashlib.sha256()
+    names = {path.name for pattern in _DECIDE for path in folder.glob(pattern)} - _IGNORED
+    for name in sorted(names):
+        with (folder / name).open("rb") as file:
+            total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+class ScoreCache:
+    """Scores on disk, one small JSON file each; any number of processes may share the folder.
+
+    A file is whole or absent (written aside, then renamed); one that cannot be read counts as absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, digest: str, suite: str, settings: Mapping[str, Any]) -> Scores | None:
+        """Returns the scores of a checkpoint on a suite's version under these generation settings, if known."""
+        try:
+            return Scores(**json.loads(self._file(digest, suite, settings).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def put(self, digest: str, suite: str, settings: Mapping[str, Any], scores: Scores) -> None:
+        """Writes scores down; the last writer wins, and all writers write the same."""
+        file = self._file(digest, suite, settings)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(asdict(scores), allow_nan=False, default=dict)
+        handle, aside = tempfile.mkstemp(dir=file.parent, suffix=".aside")
+        with os.fdopen(handle, "w") as out:
+            out.write(text)
+        os.replace(aside, file)
+
+    def _file(self, digest: str, suite: str, settings: Mapping[str, Any]) -> Path:
+        key = hashlib.sha256(json.dumps([digest, suite, dict(settings)], sort_keys=True).encode()).hexdigest()
+        return self.folder / key[:2] / f"{key}.json"
