@@ -42,7 +42,7 @@ class Learner:
         self.network: Any = load_model(weights, attn=attention.PACKED).to(device)
         self.network.train()
         if config.recompute:
-            self.network.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(self.network)
         self.objective = Objective(self.network, self.choice)
         parallel.shard(self.objective, self.network.base_model.layers, world, device, bf16)
         self.optimizer = torch.optim.AdamW(
@@ -130,3 +130,9 @@ class Learner:
         for name, parameter in self.network.named_parameters():
             for key, tensor in self.optimizer.state[parameter].items():
                 yield f"adam/{name}/{key}", tensor
+
+
+def recompute_activations(network: Any) -> None:
+    """Turns activation checkpointing on; transformers 5.2x renamed the switch and warns of the old name."""
+    enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+    enable({"use_reentrant": False})

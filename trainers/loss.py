@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.attention import Choice
+from trainers.head import linear_cross_entropy
 from trainers.packing import Pack
 
 CHUNKED_VOCAB = 32_768
@@ -35,12 +36,7 @@ class Objective(nn.Module):
         self.network: Any = network
         self.choice = choice
         config = network.config
-        self.chunked = (
-            config.model_type in PLAIN_HEADS
-            and config.vocab_size >= CHUNKED_VOCAB
-            and hasattr(F, "linear_cross_entropy")
-            and hasattr(nn, "LinearCrossEntropyOptions")
-        )
+        self.chunked = config.model_type in PLAIN_HEADS and config.vocab_size >= CHUNKED_VOCAB
 
     def forward(self, pack: Pack) -> Tensor:
         """Returns the summed loss of a pack, fp32 []; only label positions go through the head."""
@@ -55,15 +51,11 @@ class Objective(nn.Module):
             logits = self.network(**common, logits_to_keep=pack.predicting).logits[0]
             return F.cross_entropy(logits.float(), pack.targets, reduction="sum")
         hidden = self.network.base_model(**common).last_hidden_state[0].index_select(0, pack.predicting)
-        return chunked_loss(hidden, self.network.get_output_embeddings(), pack.targets)
+        weight = self.network.get_output_embeddings().weight
+        return linear_cross_entropy(hidden, weight, pack.targets, compute_type(hidden))
 
 
-def chunked_loss(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
-    """Cross-entropy of [N, hidden] against [N] targets, summed, without the [N, vocab] logits."""
-    weight = head.weight
-    if torch.is_autocast_enabled(hidden.device.type):
-        compute = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(compute), weight.to(compute)
-    options = nn.LinearCrossEntropyOptions()
-    loss: Tensor = F.linear_cross_entropy(hidden, weight, targets, reduction="sum", options=options)
-    return loss.float()
+def compute_type(x: Tensor) -> torch.dtype:
+    """Returns the type of matrix products here: autocast's where it is on, else the tensor's own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

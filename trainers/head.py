@@ -1,0 +1,62 @@
+"""Cross-entropy for large vocabularies: no [N, vocab] tensor is kept, gradients are made on the way forward.
+
+torch 2.13 has `F.linear_cross_entropy` for this. With 16-bit inputs it also sums the loss in 16 bits: 1,176 came out
+where 1,189 was right. Here products are 16-bit, every sum over chunks is fp32, and older versions of torch do too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+CHUNK_ROWS: Final = {"cuda": 2048, "cpu": 512}
+"""Label rows a chunk: at a vocabulary of 152k that is 1.2 GB of fp32 logits on CUDA, 0.3 GB on the CPU."""
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, compute: torch.dtype) -> Tensor:
+    """Returns the summed cross-entropy of `hidden @ weight.T` against targets, fp32 [].
+
+    Args:
+        hidden: [N, H]. weight: [V, H]. targets: int64 [N].
+        compute: type of the matrix products.
+    """
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, compute)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, compute: torch.dtype) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            rows = CHUNK_ROWS.get(hidden.device.type, 512)
+            loss = torch.zeros((), device=hidden.device)
+            hidden_grad = torch.zeros_like(hidden)
+            weight_grad = torch.zeros_like(weight, dtype=torch.float32)
+            weight_c = weight.to(compute)
+            for start in range(0, len(targets), rows):
+                chunk = slice(start, start + rows)
+                hidden_c = hidden[chunk].to(compute)
+                share, logits_grad = _cross_entropy(hidden_c @ weight_c.T, targets[chunk])
+                loss += share
+                hidden_grad[chunk] = logits_grad @ weight_c
+                weight_grad += logits_grad.T @ hidden_c
+        ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        hidden_grad, weight_grad = ctx.saved_tensors
+        (upstream,) = outputs
+        return hidden_grad * upstream.to(hidden_grad.dtype), weight_grad * upstream.to(weight_grad.dtype), None, None
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the fp32 sum of [n, V] logits' losses, and its gradient in the logits' type."""
+    log_probs = torch.log_softmax(logits.float(), dim=-1)
+    picked = targets[:, None]
+    loss = -log_probs.gather(1, picked).sum()
+    gradient = log_probs.exp_()
+    gradient.scatter_add_(1, picked, torch.full_like(picked, -1, dtype=torch.float32))
+    return loss, gradient.to(logits.dtype)
