@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from sweeps.stopping.base import Phase
 
 CLEAR = 2.5  # standard deviations that make a fall, or a rise, one that is believed
+DEEP = 4.0  # standard errors of one report: a dip that others may learn their patience from
 TROUGH_REACH = 4.0  # published troughs come at most 4 times later than the first clear fall
 LATE_ONSET = 0.30  # a fall that only begins after this share of the budget is no opening dip
 DAMPING = 0.85  # of the filter's trend, per report
@@ -85,7 +86,7 @@ class PhaseTracker:
             self.peak, self.peak_step = self.level - 0.5 * level_sd, step
         below = self.peak - self.level > CLEAR * level_sd
         if not below:
-            self._back(step)
+            self._back(step, sd)
         elif self.onset is None:
             self.onset = step
             self._sink(step, score)
@@ -112,8 +113,9 @@ class PhaseTracker:
         self.trough, self.trough_step, self.trough_raw = self.level, step, score
         self.gained, self.gained_step = self.level, step
 
-    def _back(self, step: int) -> None:
-        if self.onset is not None and self.trough_step:
+    def _back(self, step: int, sd: float) -> None:
+        """The fall is made good; how long it took is kept where the fall was deep enough to be no accident."""
+        if self.onset is not None and not self.late and self.peak - self.trough_raw > DEEP * sd:
             self.recovered.append(step / self.trough_step)
         self.onset = None
 

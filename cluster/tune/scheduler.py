@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
 
 
-class RuleScheduler(FIFOScheduler):
+class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
     """Asks a stop rule after every report.
 
     Args:
@@ -149,7 +149,9 @@ class RuleScheduler(FIFOScheduler):
         self._slots = max(self._slots, running)
         step = result.get(self._step)
         if not isinstance(step, int):
-            raise InputError(f"trial {trial.trial_id} reports no whole number {self._step!r}; it reports {sorted(result)}")
+            raise InputError(
+                f"trial {trial.trial_id} reports no whole number {self._step!r}; it reports {sorted(result)}"
+            )
         fresh = self._tell(self._report(trial.trial_id, step, result, attempt=1))
         if not fresh or step >= self._budget_of(trial):
             return str(TrialScheduler.CONTINUE)

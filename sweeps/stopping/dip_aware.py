@@ -57,7 +57,7 @@ class DipAware(StopRule):
         self,
         goal: Goal,
         protect: Protect = "strict",
-        risk: float = 0.05,
+        risk: float = 0.1,
         patience: float = 4.0,
         cap: float = 0.5,
         dear: float = 2.0,
@@ -112,7 +112,8 @@ class DipAware(StopRule):
     def _diverged(self, trial: str) -> Verdict | None:
         """Train loss not finite or risen for good, or two scores in a row not finite."""
         curve = self.history.curves.get(trial)
-        if curve is None:
+        last = curve.points.get(curve.last_step) if curve is not None else None
+        if curve is None or last is None or not (last.invalid or "train/loss" in last.metrics):
             return None
         points = [curve.points[s] for s in sorted(curve.points) if s]
         bad = [p for p in points if "train/loss" in p.invalid]
@@ -163,7 +164,8 @@ class DipAware(StopRule):
         if reading.protected and self.protect == "strict":
             said = f"{self._level(track, reading)}; protected until step {reading.until:.0f} though {odds} ({ends})"
             return Verdict(Action.CONTINUE, said, reading.phase, {**evidence, "held": True})
-        said = f"{self._level(track, reading)}; {ends}: {odds}, bar {bar:.2g}{' before its turn comes again' if standing.p >= bar else ''}"
+        turn = " before its turn comes again" if standing.p >= bar else ""
+        said = f"{self._level(track, reading)}; {ends}: {odds}, bar {bar:.2g}{turn}"
         return Verdict(Action.PARK if self.park else Action.STOP, said, reading.phase, evidence)
 
     def _alone(self, track: Track, reading: Reading) -> Verdict:

@@ -9,6 +9,7 @@ fixed by the first report; where no standard error is reported it is estimated f
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from sweeps.stopping.posterior import Belief, Forecast, GainCache, Noise
 from sweeps.stopping.prior import FAMILIES, Array, library
 
 POOL = 6.0
+PATIENCE_POOL = 4.0
 BINS = 24  # octaves of the time of the first movement, in steps
 DRAWS = 64
 FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
@@ -80,6 +82,7 @@ class Field:
         self.library = library()
         self.cache = GainCache(self.library, noise or Noise())
         self.tracks: dict[str, Track] = {}
+        self.ratios: dict[str, list[float]] = {}
         self.unit, self.estimated, self.version = 0.0, False, 0
         self.draws = np.empty((32, DRAWS))
         self.pooled = np.zeros(len(FAMILIES) * BINS)
@@ -173,8 +176,17 @@ class Field:
         sd = max(point.se.get(self.metric, track.unit) / track.unit, 0.3)
         sd *= 1.0 + CENSORED * max(0.0, point.metrics.get(_CUT, truncation) - truncation)
         track.belief.update(point.step / track.budget, z, sd)
+        track.phase.ratio = self.ratio()
         track.phase.update(point.step, z, sd)
+        if track.phase.recovered:
+            self.ratios[track.trial] = track.phase.recovered
         track.last, track.reports = point.step, track.reports + 1
+
+    def ratio(self) -> float:
+        """Patience with a dip, in multiples of its trough step: as set, moved towards what this sweep's own dips took."""
+        seen = [math.log(r) for ratios in self.ratios.values() for r in ratios]
+        mean = (PATIENCE_POOL * math.log(self.patience) + sum(seen)) / (PATIENCE_POOL + len(seen))
+        return min(max(math.exp(mean), 0.5 * self.patience), 3.0 * self.patience)
 
     # --- beliefs out -----------------------------------------------------------------------------------------------
 
@@ -187,7 +199,7 @@ class Field:
         pooled = (POOL * cells.prior + np.maximum(self.pooled, 0.0)) / (POOL + others)
         ratio = np.log(np.maximum(pooled, 1e-7) / np.maximum(cells.prior, 1e-12))
         weights = track.belief.weights(self.library.log_weight + ratio[cells.index])
-        track.mass = np.bincount(cells.index, weights, minlength=len(self.pooled))
+        track.mass = np.bincount(cells.index, weights, minlength=len(self.pooled)).astype(np.float64)
         self.pooled += track.mass
         track.forecast = track.belief.forecast(weights)
         self.draws[track.row] = track.base + track.unit * track.forecast.quantiles(_U)[track.order]
@@ -196,7 +208,7 @@ class Field:
         if budget not in self._cells:
             octave = np.clip(np.floor(np.log2(self.library.timing * budget)), 0, BINS - 1).astype(np.int64)
             index = self.library.family * BINS + octave
-            prior = np.bincount(index, np.exp(self.library.log_weight), minlength=len(self.pooled))
+            prior = np.bincount(index, np.exp(self.library.log_weight), minlength=len(self.pooled)).astype(np.float64)
             self._cells[budget] = Cells(index, prior)
         return self._cells[budget]
 

@@ -62,7 +62,9 @@ class RulePruner(optuna.pruners.BasePruner):  # type: ignore[misc]
             return
         name = str(trial.number)
         if name not in rule.history.curves:
-            rule.observe(Row("trial", "optuna", name, budget=self._budget_of(trial), config={"model": "", **trial.params}))
+            rule.observe(
+                Row("trial", "optuna", name, budget=self._budget_of(trial), config={"model": "", **trial.params})
+            )
         for step, value in sorted(trial.intermediate_values.items()):
             if (trial.number, step) not in self._told:
                 self._told.add((trial.number, step))

@@ -57,10 +57,10 @@ class Forecast(NamedTuple):
 
     def above(self, thresholds: Array) -> float:
         """Returns the mean probability that the final score exceeds the thresholds."""
-        place = np.clip((thresholds - self.low) / self.width, 0.0, len(self.below) - 1.001)
+        place = np.minimum(np.maximum((thresholds - self.low) / self.width, 0.0), len(self.below) - 1.001)
         i = place.astype(np.int64)
         lower = self.below[i]
-        return float(1.0 - (lower + (place - i) * (self.below[i + 1] - lower)).mean())
+        return float(1.0 - (lower + (place - i) * (self.below[i + 1] - lower)).sum() / len(i))
 
     def span(self) -> Array:
         """Returns the 10 %, 50 % and 90 % quantiles."""
@@ -98,6 +98,7 @@ class Gains:
     def __init__(self, serial: int, x: float, cov: Array, basis: Array, gain: Array, total: Array) -> None:
         self.serial, self.x, self.cov, self.basis, self.gain, self.total = serial, x, cov, basis, gain, total
         self.log_total = np.log(total)
+        self.end_basis: Array | None = None
         self.end_sd: Array | None = None
 
 
@@ -159,8 +160,7 @@ class GainCache:
 
     def end(self, gains: Gains, decay_start: float | None) -> tuple[Array, Array]:
         """Returns regressors at the end of the budget, and the final score's standard deviation for every entry."""
-        key = ("end", decay_start)
-        if gains.end_sd is None:
+        if gains.end_sd is None or gains.end_basis is None:
             h = self.basis(1.0, decay_start)
             var = np.einsum("im,ijm,jm->m", h, gains.cov, h) + self.walk * (1.0 - warped(gains.x))
             gains.end_sd = np.sqrt(np.maximum(var, 1e-12))

@@ -110,7 +110,7 @@ class Race:
         for limit in self.limits:
             odds = limit.odds(track.trial)
             p *= odds.p if odds is not None else 1.0
-        return Standing(p, float(np.median(mark)), rivals - own_in)
+        return Standing(p, float(np.sort(mark)[DRAWS // 2]), rivals - own_in)
 
     def _settle(self) -> None:
         """Finds the k-th and the next best of every possible outcome, once for each change of the field."""
