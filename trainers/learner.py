@@ -17,7 +17,6 @@ from trainers import attention, checkpoint, parallel
 from trainers.config import TrainerConfig
 from trainers.loss import Objective
 from trainers.meter import Meter
-from trainers.models import load_model
 from trainers.packing import Pack
 from trainers.schedule import lr_factor
 
@@ -30,21 +29,26 @@ class Learner:
 
     Args:
         config: the run's settings.
-        weights: folder of the base model or of a checkpoint.
+        network: a causal LM of transformers with fp32 weights and the packed attention (`models.load_model`).
         device: where to compute; fp32 master weights live there too.
         world: number of workers; `torch.distributed` is initialised when it is above 1.
+        sharded: use FSDP2; by default with several workers only. One CUDA device may want it too: it then computes
+            in bf16 throughout, where autocast keeps the residual stream in fp32.
     """
 
-    def __init__(self, config: TrainerConfig, weights: Path, device: torch.device, world: int) -> None:
+    def __init__(
+        self, config: TrainerConfig, network: Any, device: torch.device, world: int, *, sharded: bool | None = None
+    ) -> None:
         self.config, self.device, self.world = config, device, world
         bf16 = config.precision == "bf16"
         self.choice = attention.choose_kernel(device, torch.bfloat16 if bf16 else torch.float32)
-        self.network: Any = load_model(weights, attn=attention.PACKED).to(device)
-        self.network.train()
+        self.network = network.to(device).train()
         if config.recompute:
             recompute_activations(self.network)
         self.objective = Objective(self.network, self.choice)
-        parallel.shard(self.objective, self.network.base_model.layers, world, device, bf16)
+        sharded = world > 1 if sharded is None else sharded
+        if sharded:
+            parallel.shard(self.objective, self.network.base_model.layers, world, device, bf16)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.lr,
@@ -52,7 +56,7 @@ class Learner:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self._autocast = bf16 and not (device.type == "cuda" and world > 1)
+        self._autocast = bf16 and not (device.type == "cuda" and sharded)
 
     def update(self, step: int, packs: Sequence[Pack], num_labels: int, meter: Meter) -> Tensor:
         """Takes one optimizer step.

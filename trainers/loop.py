@@ -18,13 +18,14 @@ import torch
 from sweeps.errors import InputError, TrialFailed
 from sweeps.trial import Hooks, Saved, TrialSpec
 from trainers import checkpoint, parallel
+from trainers.attention import PACKED
 from trainers.config import TrainerConfig
 from trainers.data import TierData
 from trainers.feed import Feed, Progress, Step
 from trainers.flops import step_flops
 from trainers.learner import Learner
 from trainers.meter import Meter
-from trainers.models import load_tokenizer, model_folder
+from trainers.models import load_model, load_tokenizer, model_folder
 from trainers.schedule import lr_factor
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,8 @@ class _Run:
         self.feed = Feed(config, self.tokenizer, data)
         if resume is not None:
             checkpoint.verify(resume.path)
-        self.learner = Learner(config, Path(resume.path) if resume else base, device, world)
+        network = load_model(resume.path if resume else base, attn=PACKED)
+        self.learner = Learner(config, network, device, world)
         self.state = self._resumed(resume) if resume else State()
         self.num_parameters = sum(p.numel() for p in self.learner.network.parameters())
         if rank == 0:

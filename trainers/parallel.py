@@ -1,6 +1,6 @@
 """One worker or many: sharding with FSDP2, whole tensors out of shards, sums over workers.
 
-With one worker every function here is the identity, so the loop has one path.
+With one worker that is not sharded every function here is the identity, so the loop has one path.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ def shard(objective: nn.Module, layers: Sequence[nn.Module], world: int, device:
     Gradients are summed over workers, never averaged: the loop has divided by the global number of labels already.
     On CUDA the policy casts to bf16 and reduces in fp32; on the CPU autocast does the casting, as with one worker.
     """
-    if world == 1:
-        return
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
