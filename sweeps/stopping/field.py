@@ -34,12 +34,13 @@ _U: Array = (np.arange(DRAWS) + 0.5) / DRAWS
 class Track:
     """One trial's curve of one metric, absorbed up to `last`.
 
-    `base` is in the metric's unit with its sign turned so that larger is better; `mass` is the posterior over pooling
+    `horizon` is the number of steps that the library's time axis stands for. `base` is in the metric's unit with its sign turned so that larger is better; `mass` is the posterior over pooling
     cells; `draws` are finals in the same unit as `base`.
     """
 
     trial: str
     budget: int
+    horizon: int
     suite: str
     base: float
     base_known: bool
@@ -162,8 +163,19 @@ class Field:
             self.draws = np.concatenate([self.draws, np.empty_like(self.draws)])
         phase = PhaseTracker(0.0 if known else None, sd if known else 1.0, budget, ratio=self.patience, cap=self.cap)
         order = np.random.default_rng(zlib.crc32(curve.trial.encode())).permutation(DRAWS)
-        belief = Belief(self.cache, sd, start)
-        return Track(curve.trial, budget, suite, value, known, self.unit, belief, phase, row=row, order=order)
+        horizon = self._horizon(curve, budget)
+        belief = Belief(self.cache, sd, start, budget / horizon)
+        return Track(curve.trial, budget, horizon, suite, value, known, self.unit, belief, phase, row=row, order=order)
+
+    def _horizon(self, curve: Curve, budget: int) -> int:
+        """The sweep's longest budget where the rate does not follow the trial's own budget, else that budget.
+
+        A cosine or WSD run of half the budget is a whole run in half the time. Under a constant rate, or where the
+        schedule is not known, it is the first half of the longer run.
+        """
+        if str(curve.config.get("schedule", "constant")) != "constant":
+            return budget
+        return max([budget, *(c.budget or 0 for c in self.history.curves.values())])
 
     def _truncation(self, curve: Curve) -> float:
         """Share of replies cut off that is normal for this trial: the base model's, or the lowest seen."""
@@ -175,7 +187,7 @@ class Field:
         z = (self.sign * point.metrics[self.metric] - track.base) / track.unit
         sd = max(point.se.get(self.metric, track.unit) / track.unit, 0.3)
         sd *= 1.0 + CENSORED * max(0.0, point.metrics.get(_CUT, truncation) - truncation)
-        track.belief.update(point.step / track.budget, z, sd)
+        track.belief.update(point.step / track.horizon, z, sd)
         track.phase.ratio = self.ratio()
         track.phase.update(point.step, z, sd)
         if track.phase.recovered:
@@ -192,7 +204,7 @@ class Field:
 
     def _refresh(self, track: Track) -> None:
         self.version += 1
-        cells = self._cells_of(track.budget)
+        cells = self._cells_of(track.horizon)
         if track.mass.size:
             self.pooled -= track.mass
         others = len(self.tracks) - 1
@@ -204,13 +216,13 @@ class Field:
         track.forecast = track.belief.forecast(weights)
         self.draws[track.row] = track.base + track.unit * track.forecast.quantiles(_U)[track.order]
 
-    def _cells_of(self, budget: int) -> Cells:
-        if budget not in self._cells:
-            octave = np.clip(np.floor(np.log2(self.library.timing * budget)), 0, BINS - 1).astype(np.int64)
+    def _cells_of(self, horizon: int) -> Cells:
+        if horizon not in self._cells:
+            octave = np.clip(np.floor(np.log2(self.library.timing * horizon)), 0, BINS - 1).astype(np.int64)
             index = self.library.family * BINS + octave
             prior = np.bincount(index, np.exp(self.library.log_weight), minlength=len(self.pooled)).astype(np.float64)
-            self._cells[budget] = Cells(index, prior)
-        return self._cells[budget]
+            self._cells[horizon] = Cells(index, prior)
+        return self._cells[horizon]
 
     def probability_above(self, track: Track, thresholds: Array | float) -> float:
         """Returns the mean probability that the trial ends above `thresholds` (signed metric unit)."""

@@ -92,14 +92,13 @@ class Gains:
     Attributes:
         cov: covariance of level and coefficients after the report, [dims, dims, M].
         basis, gain: regressors and Kalman gain at the report, [dims, M]; total: variance of its surprise, [M].
-        end_basis, end_sd: regressors at the end of the budget, and standard deviation of the final score.
+        ends: by where a budget ends, regressors there and standard deviation of the final score.
     """
 
     def __init__(self, serial: int, x: float, cov: Array, basis: Array, gain: Array, total: Array) -> None:
         self.serial, self.x, self.cov, self.basis, self.gain, self.total = serial, x, cov, basis, gain, total
         self.log_total = np.log(total)
-        self.end_basis: Array | None = None
-        self.end_sd: Array | None = None
+        self.ends: dict[float, tuple[Array, Array]] = {}
 
 
 class GainCache:
@@ -158,14 +157,13 @@ class GainCache:
         self.serial += 1
         return gains
 
-    def end(self, gains: Gains, decay_start: float | None) -> tuple[Array, Array]:
-        """Returns regressors at the end of the budget, and the final score's standard deviation for every entry."""
-        if gains.end_sd is None or gains.end_basis is None:
-            h = self.basis(1.0, decay_start)
-            var = np.einsum("im,ijm,jm->m", h, gains.cov, h) + self.walk * (1.0 - warped(gains.x))
-            gains.end_sd = np.sqrt(np.maximum(var, 1e-12))
-            gains.end_basis = h
-        return gains.end_basis, gains.end_sd
+    def end(self, gains: Gains, x: float, decay_start: float | None) -> tuple[Array, Array]:
+        """Returns regressors at the end of the budget, `x`, and the final score's standard deviation, for every entry."""
+        if x not in gains.ends:
+            h = self.basis(x, decay_start)
+            var = np.einsum("im,ijm,jm->m", h, gains.cov, h) + self.walk * max(0.0, warped(x) - warped(gains.x))
+            gains.ends[x] = h, np.sqrt(np.maximum(var, 1e-12))
+        return gains.ends[x]
 
 
 class Belief:
@@ -175,10 +173,11 @@ class Belief:
         cache: the gains, shared by all curves of a sweep.
         base_sd: standard error of the base score (in standard errors of one report); large when there is none.
         decay_start: schedule fraction at which a WSD schedule begins to decay, None for other schedules.
+        end: schedule fraction at which the budget ends: below 1 for a trial that is cut short of the sweep's longest.
     """
 
-    def __init__(self, cache: GainCache, base_sd: float, decay_start: float | None = None) -> None:
-        self.cache, self.decay_start = cache, decay_start
+    def __init__(self, cache: GainCache, base_sd: float, decay_start: float | None = None, end: float = 1.0) -> None:
+        self.cache, self.decay_start, self.end = cache, decay_start, end
         self.gains = cache.root(quarter_octave(base_sd), decay_start)
         entries = cache.entries
         self.mean = np.zeros_like(self.gains.basis)
@@ -204,7 +203,7 @@ class Belief:
 
     def forecast(self, weights: Array) -> Forecast:
         """Returns the distribution of the score at the end of the budget, without evaluation noise."""
-        h, end_sd = self.cache.end(self.gains, self.decay_start)
+        h, end_sd = self.cache.end(self.gains, self.end, self.decay_start)
         keep = np.flatnonzero(weights > 1e-6)
         mean, sd = (h[:, keep] * self.mean[:, keep]).sum(0), end_sd[keep]
         values = (mean + _NORMAL_AT[:, None] * sd).ravel()
