@@ -179,6 +179,33 @@ def doctor(storage: Storage = None, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def serve(
+    storage: Annotated[Path, typer.Argument(metavar="STORAGE")],
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
+) -> None:
+    """Show all sweeps of a storage root live in a browser: read-only, on loopback."""
+    from sweeps.report.live import serve as serve_pages
+
+    serve_pages(storage, port=port)
+
+
+@app.command()
+def replay(
+    curves: Annotated[Path, typer.Argument(metavar="CURVES", help="Report rows: a JSONL file, or a sweep's folder.")],
+    rule: Annotated[list[str], typer.Option(help="NAME[:key=value,...]; give several to compare them.")],
+    metric: Annotated[str | None, typer.Option(help="Metric to rank by; default is the only one there is.")] = None,
+    goal: Annotated[str, typer.Option(help="maximize or minimize.")] = "maximize",
+    workers: Annotated[int, typer.Option(min=1, help="Trials that run at once.")] = 8,
+    top: Annotated[int, typer.Option(min=1, help="How many best trials count as winners.")] = 3,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the whole result here.")] = None,
+) -> None:  # fmt: skip
+    """Run recorded curves under a stop rule: what would it have saved, and which winners would it have lost?"""
+    from cluster.show import replay_curves
+
+    print(replay_curves(curves, rule, metric=metric, goal=goal, workers=workers, top=top, json_out=json_out))
+
+
 def find(name: str, storage: Path | None) -> Path:
     """Returns the folder of a sweep given by its folder, id or name.
 

@@ -42,12 +42,15 @@ def local_ray(cpus: int | None = None, *, dashboard: bool = False, address: str 
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray").setLevel(logging.ERROR)
     where: dict[str, Any] = {"address": address or os.environ.get("RAY_ADDRESS")}
     if not where["address"]:
         where = {"num_cpus": cpus, "include_dashboard": dashboard, "address": "local"}
     ray.init(**where, log_to_driver=bool(os.environ.get("DIPSWEEP_RAY_LOGS")), logging_level=logging.ERROR,
              runtime_env={"env_vars": {k: os.environ[k] for k in SETTINGS}})  # fmt: skip
+    # A stopped attempt ends its own process, which Tune would report as an error; what ends why stands in the journal.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    for name in ("ray.tune", "ray.tune.tune", "ray.tune.execution.tune_controller"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -110,7 +113,10 @@ class RayLoop:
         function = tune.with_parameters(drive_attempt, hub=self.hub, train=self.train)
         return tune.Tuner(
             tune.with_resources(function, lambda config: placement(config["launch"].spec.model)),
-            tune_config=tune.TuneConfig(search_alg=AttemptSearch(name), scheduler=Carrier(name), num_samples=-1),
+            tune_config=tune.TuneConfig(
+                search_alg=AttemptSearch(name), scheduler=Carrier(name), num_samples=-1,
+                reuse_actors=False,  # a reused actor keeps its group, and a stopped attempt's Train thread with it
+            ),
             run_config=tune.RunConfig(
                 name="tune", storage_path=str(Path(self.storage) / self.director.plan.sweep_id / ".ray"), verbose=0,
                 callbacks=[_Pump(name)], failure_config=tune.FailureConfig(max_failures=0),

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.history import History
-from sweeps.journal import read_rows
+from sweeps.journal import read_rows as read_journal
 from sweeps.narrate import Narrator
 from sweeps.plan import Plan
+from sweeps.records import Row
 from sweeps.space import sampled
 from sweeps.spec import Sweep
 from sweeps.yaml_file import load
@@ -61,7 +62,7 @@ def _steps(steps: tuple[int, ...]) -> str:
 
 def sweep_state(folder: Path) -> dict[str, Any]:
     """Returns how a sweep stands: counts by state, and each trial."""
-    rows = read_rows(folder)
+    rows = read_journal(folder)
     history = History(rows)
     sweep = load(folder / "spec.yaml")
     narrator = Narrator(Plan(sweep))
@@ -111,7 +112,7 @@ def narrated(folder: Path, *, follow: bool = False) -> Iterator[str]:
     sweep: Sweep = load(folder / "spec.yaml")
     narrator, seen = Narrator(Plan(sweep)), 0
     while True:
-        rows = read_rows(folder)
+        rows = read_journal(folder)
         for row in rows[seen:]:
             line = narrator.line(row)
             if line:
@@ -120,3 +121,33 @@ def narrated(folder: Path, *, follow: bool = False) -> Iterator[str]:
         if not follow or narrator.ended >= narrator.total:
             return
         time.sleep(0.5)
+
+
+def replay_curves(
+    curves: Path, rules: list[str], *, metric: str | None, goal: str, workers: int, top: int, json_out: Path | None
+) -> str:
+    """Replays recorded curves under one rule or several; returns what to print, writes JSON (and for several, a page)."""
+    from sweeps.journal import LOG
+    from sweeps.replay import compare, pareto_page, read_rows, replay, table
+
+    rows = read_rows(curves / LOG if curves.is_dir() else curves)
+    settings: dict[str, Any] = {"metric": metric or _objective(rows), "goal": goal, "workers": workers, "top": top}
+    if len(rules) == 1:
+        result: Any = replay(rows, rules[0], **settings)
+        text = table([{"rule": rules[0], **result["summary"], "pareto": True}])
+    else:
+        result = compare(rows, rules, **settings)
+        text = table(result)
+    if json_out is not None:
+        json_out.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        if len(rules) > 1:
+            page = json_out.with_suffix(".html")
+            page.write_text(pareto_page(result), encoding="utf-8")
+            text += f"\nThe picture: {page}"
+    return text
+
+
+def _objective(rows: list[Row]) -> str:
+    """Returns the metric that a recorded sweep was after; empty when the rows do not say."""
+    found = {str(r.extra.get("spec", {}).get("objective", {}).get("metric", "")) for r in rows if r.kind == "sweep"}
+    return found.pop() if len(found) == 1 else ""

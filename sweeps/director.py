@@ -486,5 +486,14 @@ class Director:
 
     def _sweep_row(self) -> Row:
         sweep = self.plan.sweep
-        return Row("sweep", self.plan.sweep_id, extra={"name": sweep.name, "spec": sweep.to_json(), "version": VERSION,
+        return Row("sweep", self.plan.sweep_id, extra={"name": sweep.name, "spec": sweep.to_json(), "version": VERSION, "dipsweep": _version(),
                                                        "trials": self.plan.total})  # fmt: skip
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dipsweep")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"

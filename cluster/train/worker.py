@@ -19,6 +19,9 @@ from sweeps.director import Launch
 from sweeps.errors import TrialFailed
 from sweeps.trial import Saved, attempt_folder
 
+# What says that a machine is gone, not that the trial is wrong. Train's own errors are internal, so by name.
+LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
+LOST_IN_TRAIN = {"WorkerHealthCheckTimeoutError", "WorkerGroupStartupTimeoutError", "PreemptionError"}
 POLL_S = 0.2  # how long a stopped attempt may go unnoticed
 
 
@@ -70,7 +73,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def drive_attempt(config: dict[str, Any], hub: Any = None, train: Any = None) -> None:
-    """The Tune function of one attempt: runs Train beside itself, and returns the moment the hub says stop."""
+    """The Tune function of one attempt: runs Train beside itself, and ends its process the moment the hub says stop."""
     launch: Launch = config["launch"]
     key = attempt_key(launch.spec.id, launch.attempt)
     outcome: queue.Queue[BaseException | None] = queue.Queue()
@@ -80,7 +83,9 @@ def drive_attempt(config: dict[str, Any], hub: Any = None, train: Any = None) ->
             error = outcome.get(timeout=POLL_S)
         except queue.Empty:
             if ray.get(hub.stopped.remote(key)):
-                return
+                # Returning would leave Tune waiting for this process while Train's thread is still in it (seen: group
+                # not freed for ten minutes). Its death takes controller and workers along, and Tune frees the group.
+                os._exit(0)
             continue
         message = {"kind": "ended", "trial": launch.spec.id, "attempt": launch.attempt}
         ray.get(hub.put.remote({**message, **(explain(error) if error else {"ok": True})}))
@@ -122,9 +127,7 @@ def explain(error: BaseException) -> dict[str, Any]:
     for cause in causes:
         if isinstance(cause, ray.exceptions.OutOfMemoryError):
             return {"ok": False, "reason": "oom", "detail": str(cause).splitlines()[0], "lost": True}
-        if isinstance(
-            cause, ray.exceptions.RayActorError | ray.exceptions.NodeDiedError | ray.exceptions.WorkerCrashedError
-        ):
+        if isinstance(cause, LOST) or type(cause).__name__ in LOST_IN_TRAIN:
             return {"ok": False, "reason": "lost", "detail": str(cause).splitlines()[0][:300], "lost": True}
     last = causes[-1]
     where = "".join(traceback.format_exception(last)).strip().splitlines()
@@ -142,5 +145,8 @@ def _causes(error: BaseException) -> Any:
         seen.add(id(e))
         yield e
         todo += [x for x in getattr(e, "worker_failures", {}).values() if isinstance(x, BaseException)]
-        wrapped = [e.__cause__, *(getattr(e, name, None) for name in ("cause", "_base_exc", "controller_failure"))]
+        wrapped = [
+            e.__cause__,
+            *(getattr(e, name, None) for name in ("cause", "_base_exc", "controller_failure", "health_check_failure")),
+        ]
         todo += [x for x in wrapped if isinstance(x, BaseException)]

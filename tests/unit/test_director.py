@@ -67,7 +67,9 @@ def test_the_journal_is_numbered_without_gaps_and_every_row_can_be_written(tmp_p
     assert rows[0].kind == "sweep"
 
 
-@pytest.mark.parametrize("lr", [(666.0, "error", "cursed"), (667.0, "diverged", "nan"), (668.0, "no-metrics", "without a checkpoint")])
+@pytest.mark.parametrize(
+    "lr", [(666.0, "error", "cursed"), (667.0, "diverged", "nan"), (668.0, "no-metrics", "without a checkpoint")]
+)
 def test_a_trial_that_breaks_ends_failed_with_its_reason_and_the_sweep_goes_on(tmp_path: Path, lr):
     value, reason, detail = lr
     director = run(tmp_path, sweep(space={"lr": grid(value, 1e-3)}, trainer={"steps": 8}))
@@ -88,7 +90,12 @@ def test_a_stop_ends_the_trial_as_pruned_and_is_written_with_what_it_had_seen(tm
     definition = sweep()
     director = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.STOP, 4))
     states = {(c.config["replay"], c.config["steps"]): (c.state, c.last_step) for c in director.history.trials()}
-    assert states == {(0.0, 8): ("pruned", 4), (0.0, 16): ("pruned", 4), (0.1, 8): ("completed", 8), (0.1, 16): ("completed", 16)}
+    assert states == {
+        (0.0, 8): ("pruned", 4),
+        (0.0, 16): ("pruned", 4),
+        (0.1, 8): ("completed", 8),
+        (0.1, 16): ("completed", 16),
+    }
     for verdict in (r for r in director.journal.rows() if r.kind == "verdict" and r.extra["action"] == "STOP"):
         assert verdict.extra["seen"] == verdict.seq - 1
         assert verdict.extra["reason"] == "step 4 is seen"
@@ -131,10 +138,16 @@ def test_cut_after_any_row_of_the_journal_the_sweep_ends_with_the_same_curves(tm
     rule = lambda: StopAtStep(definition.goal, Action.STOP, 6)  # noqa: E731
     whole = run(tmp_path / "whole", definition, rule=rule())
     rows = whole.journal.rows()
-    expected = {c.trial: (c.state, dict(zip(c.steps("transfer/score"), c.values("transfer/score"), strict=True))) for c in whole.history.trials()}
+    expected = {
+        c.trial: (c.state, dict(zip(c.steps("transfer/score"), c.values("transfer/score"), strict=True)))
+        for c in whole.history.trials()
+    }
     for cut in range(1, len(rows)):
         again = run(tmp_path / f"cut{cut}", definition, MemoryJournal(relocated(rows[:cut])), rule=rule())
-        got = {c.trial: (c.state, dict(zip(c.steps("transfer/score"), c.values("transfer/score"), strict=True))) for c in again.history.trials()}
+        got = {
+            c.trial: (c.state, dict(zip(c.steps("transfer/score"), c.values("transfer/score"), strict=True)))
+            for c in again.history.trials()
+        }
         assert got == expected, f"cut after row {cut}: {rows[cut - 1].kind}"
 
 

@@ -1,0 +1,40 @@
+# make demo: the main job. make test: the tests. Both set themselves up; they need Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export OMP_NUM_THREADS = 1
+
+.PHONY: demo test check bench chaos setup clean
+
+setup: $(READY)
+
+# torch first and alone: then nothing that follows pulls another build of it in.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[serve,dev,browser]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/dipsweep run examples/dip_and_recovery.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -m "not slow and not chaos and not gpu"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+chaos: $(READY)
+	$(BIN)/python -m pytest -q -m "chaos or slow"
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.stopping
+	$(BIN)/python -m benchmarks.trainer
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,121 @@
+"""One direction of imports: sweeps <- trainers <- evaluators <- cluster; ray only in cluster; starting is cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.guard import OURS, check_names
+
+REPO = Path(__file__).parents[2]
+ORDER = ("sweeps", "trainers", "evaluators", "cluster")
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level packages that a file imports, also inside functions and under TYPE_CHECKING."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_no_package_imports_one_that_comes_after_it(package: str):
+    later = set(ORDER[ORDER.index(package) + 1 :]) | {"tests"}
+    files = list((REPO / package).rglob("*.py"))
+    assert files
+    wrong = {str(f.relative_to(REPO)): sorted(imports(f) & later) for f in files if imports(f) & later}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("package", ORDER[:-1])
+def test_only_cluster_imports_ray(package: str):
+    assert [str(f) for f in (REPO / package).rglob("*.py") if "ray" in imports(f)] == []
+
+
+def test_sweeps_never_imports_torch_not_even_inside_a_function():
+    assert [str(f) for f in (REPO / "sweeps").rglob("*.py") if imports(f) & {"torch", "transformers"}] == []
+
+
+@pytest.mark.parametrize(
+    "module", ["sweeps", "cluster", "cluster.cli", "sweeps.report", "sweeps.yaml_file", "sweeps.replay"]
+)
+def test_importing_is_cheap(module: str):
+    heavy = ["ray", "torch", "transformers", "optuna", "pandas", "reasoning_gym"]
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO)
+    assert out.stdout.strip() == "[]"
+
+
+WITHOUT_RAY = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name == "ray" or name.startswith("ray."):
+            raise ImportError("ray is not importable here")
+sys.meta_path.insert(0, Refuse())
+sys.argv = ["dipsweep", *{argv!r}]
+from cluster.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
+    path.write_text(
+        "name: tiny\nspace: {data: {grid: [answer-only]}}\n"
+        "trainer: {steps: 2, lr: 3.0e-3, batch_tokens: 256, max_length: 128}\nevaluation: {items: 4, at: [1, 2]}\n"
+    )
+    return path
+
+
+def test_validate_plan_run_and_report_work_where_ray_is_not_importable(tiny_sweep: Path):
+    def command(*argv: str) -> str:
+        code = WITHOUT_RAY.format(argv=list(argv))
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tiny_sweep.parent
+        )
+        assert out.returncode == 0, out.stderr
+        return out.stdout
+
+    assert "fine" in command("validate", str(tiny_sweep))
+    assert "1 trial" in command("plan", str(tiny_sweep))
+    assert "completed at step 2 [1/1]" in command("run", str(tiny_sweep), "--in-process")
+    assert "is finished already" in command("run", str(tiny_sweep), "--in-process")
+    assert command("report", "tiny").strip().endswith("report/index.html")
+    assert '"state": "completed"' in command("status", "tiny", "--json")
+    assert "completed at step 2" in command("logs", "tiny")
+    assert "none" in command("replay", next(str(p) for p in tiny_sweep.parent.glob("runs/tiny-*")), "--rule", "none")
+
+
+def test_an_intruder_under_one_of_our_names_is_named_with_the_way_out():
+    check_names({name: ["dipsweep"] for name in OURS})
+    check_names()
+    with pytest.raises(ImportError, match=r"'sweeps' also belongs to sweeps.*pip uninstall sweeps"):
+        check_names({**{name: ["dipsweep"] for name in OURS}, "sweeps": ["dipsweep", "sweeps"]})
+
+
+def test_the_built_in_names_of_the_schema_are_those_that_the_trainers_ship():
+    from sweeps.spec import BUILTIN_MODELS, BUILTIN_TIERS
+    from trainers.base import BUILTIN, builtin_folder
+    from trainers.tiers import BUILTIN as TIERS
+
+    assert set(BUILTIN_TIERS) == set(TIERS)
+    assert set(BUILTIN_MODELS) == set(BUILTIN)
+    assert all((builtin_folder(name) / "model.safetensors").is_file() for name in BUILTIN_MODELS)
+
+
+def test_each_package_ships_its_types_and_the_tests_stay_out():
+    import tomllib
+
+    build = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["packages"] == list(ORDER)
+    assert all((REPO / name / "py.typed").is_file() for name in ORDER)

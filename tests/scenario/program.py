@@ -1,0 +1,130 @@
+"""A sweep with stand-ins on a real local Ray, as a program of its own, so that a test can kill it.
+
+python -m tests.scenario.program stops|sweep|failures FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.environment import prepare
+
+prepare()
+
+import ray  # noqa: E402
+
+from cluster.loop import RayLoop, local_ray  # noqa: E402
+from sweeps import DipsweepError, Sweep, grid  # noqa: E402
+from sweeps.director import Director  # noqa: E402
+from sweeps.journal import FileJournal  # noqa: E402
+from sweeps.plan import Plan  # noqa: E402
+from sweeps.records import Row  # noqa: E402
+from sweeps.stopping import Action, NeverStop, StopRule, Verdict  # noqa: E402
+from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
+from tests.fakes import FakeTrainer, fake_evaluate  # noqa: E402
+
+CPUS = 2
+SWEEPS = {
+    # two workers each, so a trial takes the whole machine: the next one cannot start before all of it is back
+    "stops": Sweep(
+        name="stops",
+        space={"replay": grid(0.0, 0.1, 0.2)},
+        trainer={"steps": 8, "lr": 1e-3},
+        models={"tiny-s": {"workers": 2}},
+    ),
+    "sweep": Sweep(name="sweep", space={"replay": grid(0.0, 0.1, 0.2)}, trainer={"steps": 16, "lr": 2e-3}),
+    "failures": Sweep(name="failures", space={"lr": grid(666.0, 667.0, 999.0, 1e-3)}, trainer={"steps": 8}),
+}
+
+
+def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1) -> None:
+    """FakeTrainer at a human pace. lr 999: its process dies in the first attempt; `stops`: silent after step 2."""
+    if trial.sweep.startswith("stops"):
+        if rank == 0:
+            hooks.report(2, {"train/loss": 0.5}, progress={}, cost={})
+        time.sleep(1000)
+    if rank == 0:
+        FakeTrainer()(trial, _Paced(hooks, trial, folder), folder=folder, resume=resume)
+
+
+class _Paced:
+    def __init__(self, hooks: Hooks, trial: TrialSpec, folder: Path) -> None:
+        self.hooks, self.trial, self.folder = hooks, trial, folder
+        self.report = hooks.report
+
+    def saved(self, checkpoint: Saved) -> None:
+        self.hooks.saved(checkpoint)
+        if self.trial.config["lr"] == 999 and checkpoint.step == 4 and self.folder.name == "attempt-1":
+            os._exit(9)
+
+    def stop_asked(self) -> bool:
+        if self.trial.config["lr"] == 2e-3:
+            time.sleep(0.2)
+        return self.hooks.stop_asked()
+
+
+class StopAtOnce(StopRule):
+    """Stops a trial at its first row."""
+
+    def decide(self, trial: str) -> Verdict:
+        return Verdict(Action.STOP, "stopped for the test")
+
+
+class CpuWatch:
+    """Samples free CPUs, and says how long after a moment all of them were free."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, float]] = []
+        self.done = threading.Event()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._watch, daemon=True)
+        thread.start()
+        yield
+        self.done.set()
+        thread.join()
+
+    def _watch(self) -> None:
+        while not self.done.wait(0.05):
+            self.samples.append((time.monotonic(), ray.available_resources().get("CPU", 0.0)))
+
+    def free_after(self, moment: float) -> float | None:
+        return next((t - moment for t, cpus in self.samples if t >= moment and cpus >= CPUS - 1e-6), None)
+
+
+def main(mode: str, root: Path) -> None:
+    sweep = SWEEPS[mode]
+    plan, stops = Plan(sweep), list[float]()
+
+    def watch(row: Row) -> None:
+        if row.kind == "verdict":
+            stops.append(time.monotonic())
+
+    rule = StopAtOnce(sweep.goal) if mode == "stops" else NeverStop(sweep.goal)
+    cpus = CpuWatch()
+    with FileJournal(root / plan.sweep_id) as journal, local_ray(CPUS):
+        director = Director(plan, journal, rule, watch=watch)
+        with cpus.watching():
+            try:
+                RayLoop(director, train, fake_evaluate, root).run()
+            except DipsweepError as e:
+                print(e, file=sys.stderr)
+                raise SystemExit(e.exit_code) from None
+            time.sleep(1)
+        print(
+            json.dumps(
+                {"freed_s": [cpus.free_after(s) for s in stops], "free_at_end": ray.available_resources().get("CPU")}
+            )
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

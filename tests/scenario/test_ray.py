@@ -1,0 +1,131 @@
+"""The run loop on a real local Ray of two CPUs, with stand-ins for training and evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeps.history import History
+from sweeps.journal import read_rows, sweeps_in
+from sweeps.records import Row
+from tests.fakes import by_trial
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Starts the program in a Ray of its own: its temp dir is short (socket paths) and apart from any other Ray's."""
+    started: list[subprocess.Popen[str]] = []
+    with tempfile.TemporaryDirectory(prefix="ds", dir="/tmp", ignore_cleanup_errors=True) as temp:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+        env |= {"PYTHONPATH": str(REPO), "RAY_TMPDIR": temp, "PYTHONUNBUFFERED": "1"}
+
+        def go(mode: str) -> subprocess.Popen[str]:
+            program = [sys.executable, "-m", "tests.scenario.program", mode, str(tmp_path)]
+            process = subprocess.Popen(
+                program,
+                cwd=REPO,
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            started.append(process)
+            return process
+
+        yield go
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def rows(root: Path) -> list[Row]:
+    folders = list(sweeps_in(root))
+    return read_rows(folders[0]) if folders else []
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def test_after_each_of_three_stops_every_cpu_is_back_within_five_seconds(start, tmp_path: Path):
+    process = start("stops")
+    out, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    result = json.loads(out.splitlines()[-1])
+    assert len(result["freed_s"]) == 3
+    assert all(s is not None and s <= 5 for s in result["freed_s"]), result
+    assert result["free_at_end"] == 2.0
+    assert {c.state for c in History(rows(tmp_path)).trials()} == {"pruned"}
+
+
+def test_a_trial_that_raises_diverges_or_loses_its_worker_is_told_apart_and_the_sweep_goes_on(start, tmp_path: Path):
+    process = start("failures")
+    _, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    journal = rows(tmp_path)
+    ended = {c.config["lr"]: c for c in History(journal).trials()}
+    assert (ended[666.0].state, ended[666.0].reason) == ("failed", "error")
+    assert (ended[667.0].state, ended[667.0].reason) == ("failed", "diverged")
+    assert (ended[999.0].state, ended[999.0].attempt) == ("completed", 2)  # its worker died once, after step 4
+    assert (ended[1e-3].state, ended[1e-3].attempt) == ("completed", 1)
+    again = [r for r in by_trial(journal, "attempt")[ended[999.0].trial] if r.attempt == 2]
+    assert again[0].step == 4
+    details = {r.extra["detail"] for r in journal if r.kind == "end" and r.extra.get("reason") == "error"}
+    assert details == {"RuntimeError: this learning rate is cursed"}
+
+
+def test_killed_in_mid_sweep_and_resumed_no_finished_trial_runs_again_and_each_row_stands_once(start, tmp_path: Path):
+    first = start("sweep")
+
+    def one_done_one_open() -> bool:
+        curves = list(History(rows(tmp_path)).trials())
+        open_ = [c for c in curves if c.state == "running" and len(c.points) > 2]
+        return any(c.state == "completed" for c in curves) and bool(open_)
+
+    wait_for(one_done_one_open, first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    before = rows(tmp_path)
+    finished = {c.trial for c in History(before).trials() if c.state == "completed"}
+
+    second = start("sweep")
+    _, err = second.communicate()
+    assert second.returncode == 0, err[-3000:]
+    journal = rows(tmp_path)
+    assert journal[: len(before)] == before
+    assert [c.state for c in History(journal).trials()] == ["completed"] * 3
+    assert not [r for r in journal[len(before) :] if r.trial in finished and r.kind in ("attempt", "commit")]
+    resumed = [r for r in journal[len(before) :] if r.kind == "attempt" and r.attempt == 2]
+    last = {t: max(c.step for c in commits) for t, commits in by_trial(before, "commit").items()}
+    assert {r.trial: r.step for r in resumed} == {r.trial: last.get(r.trial, 0) for r in resumed}
+    assert any(r.step > 0 for r in resumed)
+    scored = [(r.trial, r.step) for r in journal if r.kind == "report" and r.suite]
+    assert len(scored) == len(set(scored)) == 1 + 3 * 8  # the base, and eight snapshots of each trial
+
+
+def test_ctrl_c_saves_and_exits_130_and_the_sweep_can_be_resumed(start, tmp_path: Path):
+    process = start("sweep")
+    wait_for(lambda: sum(r.kind == "commit" for r in rows(tmp_path)) >= 2, process)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130, err[-3000:]
+    assert "resume continues from the last checkpoints" in err
+    journal = rows(tmp_path)
+    assert [r.extra["reason"] for r in journal if r.kind == "control"] == ["Ctrl-C"]
+    assert all(c.state in ("running", "waiting") for c in History(journal).trials())
