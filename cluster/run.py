@@ -98,9 +98,13 @@ def stop_rule(sweep: Sweep) -> StopRule:
     from sweeps.stopping.rules import make_rule
 
     block = sweep.stopping
-    settings = {n: getattr(block, n) for n in ("grace", "reduction", "patience") if getattr(block, n) is not None}
+    settings = {
+        n: getattr(block, n) for n in ("risk", "patience", "grace", "reduction") if getattr(block, n) is not None
+    }
     if block.rule == "dip-aware":
-        settings["protect"] = block.protect
+        settings |= {"protect": block.protect, "trials": Plan(sweep).total}
+    elif block.rule == "patient" and block.patience is not None:
+        settings["patience"] = int(block.patience)
     return make_rule(block.rule, sweep.goal, **settings)
 
 

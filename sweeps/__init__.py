@@ -1,7 +1,32 @@
 """The vocabulary and the decisions of dipsweep: plain Python, neither ray nor torch at import."""
 
+from typing import TYPE_CHECKING, Any
+
 from sweeps.errors import DipsweepError, InputError, SpecError
 from sweeps.space import choice, grid, loguniform, randint, uniform
 from sweeps.spec import Sweep
 
-__all__ = ["DipsweepError", "InputError", "SpecError", "Sweep", "choice", "grid", "loguniform", "randint", "uniform"]
+if TYPE_CHECKING:
+    from sweeps.stopping.dip_aware import DipAware
+
+__all__ = [
+    "DipAware",
+    "DipsweepError",
+    "InputError",
+    "SpecError",
+    "Sweep",
+    "choice",
+    "grid",
+    "loguniform",
+    "randint",
+    "uniform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`DipAware` brings NumPy along, so it is imported when it is asked for."""
+    if name == "DipAware":
+        from sweeps.stopping.dip_aware import DipAware
+
+        return DipAware
+    raise AttributeError(f"module 'sweeps' has no attribute {name!r}")

@@ -129,8 +129,9 @@ def _search(sweep: Sweep) -> Iterator[Fault]:
 
 
 def _stopping(sweep: Sweep) -> Iterator[Fault]:
-    rule, uses = sweep.stopping.rule, {"grace": ("asha", "median", "hyperband"), "reduction": ("asha", "hyperband"),
-                                       "patience": ("patient",)}  # fmt: skip
+    rule = sweep.stopping.rule
+    uses = {"risk": ("dip-aware",), "patience": ("dip-aware", "patient"), "grace": ("asha", "median", "hyperband", "patient"),
+            "reduction": ("asha", "hyperband")}  # fmt: skip
     for name, rules in uses.items():
         value = getattr(sweep.stopping, name)
         if value is not None and rule not in rules:
@@ -140,7 +141,7 @@ def _stopping(sweep: Sweep) -> Iterator[Fault]:
             )
     smallest = min((s for s in sweep.axis_values("steps", sweep.trainer.steps) if isinstance(s, int)), default=1)
     grace = sweep.stopping.grace
-    if grace is not None and grace >= 1 and grace >= smallest:
+    if grace is not None and grace >= smallest:
         yield Fault(
             "stopping.grace", f"came {grace}, but the smallest step budget is {smallest}: the rule would never speak"
         )

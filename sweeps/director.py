@@ -486,8 +486,8 @@ class Director:
 
     def _sweep_row(self) -> Row:
         sweep = self.plan.sweep
-        return Row("sweep", self.plan.sweep_id, extra={"name": sweep.name, "spec": sweep.to_json(), "version": VERSION, "dipsweep": _version(),
-                                                       "trials": self.plan.total})  # fmt: skip
+        what = {"name": sweep.name, "spec": sweep.to_json(), "trials": self.plan.total}
+        return Row("sweep", self.plan.sweep_id, extra={**what, "version": VERSION, "dipsweep": _version()})
 
 
 def _version() -> str:

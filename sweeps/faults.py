@@ -22,7 +22,8 @@ _BOUNDS = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="),
 
 _SYNONYMS = {"learning_rate": "lr", "batch_size": "batch_tokens", "epochs": "steps", "max_steps": "steps",
              "warmup_steps": "warmup", "warmup_ratio": "warmup", "num_samples": "trials", "n_trials": "trials",
-             "mode": "goal", "metrics": "metric", "max_seq_length": "max_length", "grad_clip": "clip", "lr_scheduler": "schedule"}  # fmt: skip
+             "mode": "goal", "metrics": "metric", "max_seq_length": "max_length", "grad_clip": "clip",
+             "lr_scheduler": "schedule"}  # fmt: skip
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -100,12 +100,14 @@ class StoppingBlock(_Block):
     protect: Literal["strict", "soft"] = "strict"
     top: _Count = 3
     """How many best trials the sweep is after."""
-    grace: Annotated[float, Field(gt=0)] | None = None
-    """asha, median, hyperband: no verdict before this step (>= 1) or share of the budget (< 1)."""
-    reduction: Annotated[float, Field(gt=1)] | None = None
+    risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """dip-aware: share of the true top that may be lost, an upper bound."""
+    patience: Annotated[float, Field(ge=1)] | None = None
+    """dip-aware: with a dip, in multiples of its trough step; patient: reports without a new best."""
+    grace: Annotated[int, Field(ge=1)] | None = None
+    """asha, median, hyperband, patient: no verdict before this step."""
+    reduction: Annotated[float, Field(ge=1.5)] | None = None
     """asha, hyperband: keep one in this many."""
-    patience: Annotated[int, Field(ge=1)] | None = None
-    """patient: reports without a new best before the inner rule may speak."""
 
 
 class TrainerBlock(_Block):

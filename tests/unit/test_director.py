@@ -32,7 +32,7 @@ class StopAtStep(StopRule):
 
     def decide(self, trial: str) -> Verdict:
         curve = self.history.curves[trial]
-        if curve.config["replay"] == 0.0 and self.step in curve.steps("transfer/score") and not self.wakes == -1:
+        if curve.config["replay"] == 0.0 and self.step in curve.steps("transfer/score") and self.wakes != -1:
             return Verdict(self.action, f"step {self.step} is seen", Phase.COLLAPSE)
         return Verdict(Action.CONTINUE, "fine")
 

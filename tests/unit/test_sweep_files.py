@@ -116,7 +116,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "unknown rule": ("name: x\nstopping: {rule: asah}\n", ["stopping.rule", "did you mean 'asha'?"]),
     "setting of another rule": (
         "name: x\nstopping: {rule: asha, patience: 3}\n",
-        ["stopping.patience", "belongs to patient"],
+        ["stopping.patience", "belongs to dip-aware, patient"],
     ),
     "grace beyond the budget": (
         "name: x\nstopping: {rule: asha, grace: 400}\n",

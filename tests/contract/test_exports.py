@@ -1,0 +1,28 @@
+"""What users import is decided here, in writing."""
+
+from __future__ import annotations
+
+import cluster
+import sweeps
+
+
+def test_the_public_names_are_these_and_each_can_be_imported():
+    assert sweeps.__all__ == [
+        "DipAware", "DipsweepError", "InputError", "SpecError", "Sweep", "choice", "grid", "loguniform", "randint", "uniform",
+    ]  # fmt: skip
+    assert cluster.__all__ == ["run"]
+    for module in (sweeps, cluster):
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+
+
+def test_every_rule_of_the_schema_can_be_made_with_the_settings_that_the_schema_takes():
+    from cluster.run import stop_rule
+    from sweeps.spec import RULES
+
+    settings = {"dip-aware": {"risk": 0.2, "patience": 3.0, "protect": "soft"}, "asha": {"grace": 10, "reduction": 3.0},
+                "median": {"grace": 10}, "hyperband": {"grace": 2, "reduction": 2.0}, "patient": {"patience": 5.0}}  # fmt: skip
+    for rule in RULES:
+        made = stop_rule(sweeps.Sweep(name="x", stopping={"rule": rule, **settings.get(rule, {})}))
+        assert made.name == rule
+        assert made.goal.metric == "transfer/score"
