@@ -30,7 +30,6 @@ HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall 
 YIELD = 3.0  # a trial that was never parked is parked at this multiple of the bar, to come back if its odds hold
 OVERDUE = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
 AGAIN = 1.5  # a parked trial is woken at this multiple of the bar: parking and waking cost a resume
-CROWD = 8  # the bar is that of a sweep of at least this many trials
 
 Protect = Literal["strict", "soft"]
 
@@ -82,12 +81,11 @@ class DipAware(StopRule):
 
     def bar(self, track: Track) -> float:
         """Returns the P below which a trial is not worth its machine; protection lowers it."""
-        top = self.goal.top
-        crowd = max(len(self.history.curves), self.trials, CROWD if self.trials == 0 and top > 1 else 0)
-        bar = self.risk * top / max(crowd - top, 1)
+        top, known = self.goal.top, len(self.history.curves)
+        bar = self.risk * top / (max(known, self.trials, 2 * top + 1) - top)
         if track.phase.protected:
             return bar / self.dear
-        few = len(self.history.curves) <= 2 * top
+        few = known <= 2 * top
         return max(bar, OVERDUE) if few and track.phase.overdue else bar
 
     # --- verdicts --------------------------------------------------------------------------------------------------

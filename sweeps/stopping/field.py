@@ -34,8 +34,8 @@ _U: Array = (np.arange(DRAWS) + 0.5) / DRAWS
 class Track:
     """One trial's curve of one metric, absorbed up to `last`.
 
-    `horizon` is the number of steps that the library's time axis stands for. `base` is in the metric's unit with its sign turned so that larger is better; `mass` is the posterior over pooling
-    cells; `draws` are finals in the same unit as `base`.
+    `horizon` is the number of steps that the library's time axis stands for. `base` is in the metric's unit with its
+    sign turned so that larger is better; `mass` is the posterior over pooling cells; `order` shuffles the draws.
     """
 
     trial: str
@@ -85,6 +85,7 @@ class Field:
         self.tracks: dict[str, Track] = {}
         self.ratios: dict[str, list[float]] = {}
         self.unit, self.estimated, self.version = 0.0, False, 0
+        self._looked, self._look_at = 0, 1.0
         self.draws = np.empty((32, DRAWS))
         self.pooled = np.zeros(len(FAMILIES) * BINS)
         self._cells: dict[int, Cells] = {}
@@ -126,7 +127,10 @@ class Field:
         se = curve.points[step].se.get(self.metric, 0.0)
         if se > 0.0:
             self.unit, self.estimated = se, False
-        elif len(curve.points) >= 3:
+            return
+        self._looked += 1
+        if self._looked >= self._look_at and len(curve.points) >= 3:
+            self._look_at = 1.25 * self._looked  # every curve is read: not at every report
             rough = roughness(self.history, self.metric)
             if rough > 0.0 and not (self.unit and 0.75 < rough / self.unit < 1.33):
                 self.unit, self.estimated = rough, True
@@ -135,7 +139,7 @@ class Field:
         """Absorbs a trial's curve anew: after a late or corrected row, a new suite, a new unit."""
         curve = self.history.curves.get(trial)
         steps = [s for s in curve.steps(self.metric) if s > 0] if curve else []
-        if curve is None or not steps or not self.unit or not curve.budget:
+        if curve is None or not steps or not self.unit or not _budget(curve):
             return
         suite = curve.points[steps[-1]].suite
         old = self.tracks.get(trial)
@@ -158,7 +162,7 @@ class Field:
         sd = max(anchor.se.get(self.metric, self.unit) / self.unit, 0.3) if known else FAR
         config = curve.config
         start = 1.0 - float(config.get("decay", 0.2)) if config.get("schedule") == "wsd" else None
-        budget = int(curve.budget or 1)
+        budget = _budget(curve)
         if row >= len(self.draws):
             self.draws = np.concatenate([self.draws, np.empty_like(self.draws)])
         phase = PhaseTracker(0.0 if known else None, sd if known else 1.0, budget, ratio=self.patience, cap=self.cap)
@@ -175,7 +179,7 @@ class Field:
         """
         if str(curve.config.get("schedule", "constant")) != "constant":
             return budget
-        return max([budget, *(c.budget or 0 for c in self.history.curves.values())])
+        return max([budget, *map(_budget, self.history.curves.values())])
 
     def _truncation(self, curve: Curve) -> float:
         """Share of replies cut off that is normal for this trial: the base model's, or the lowest seen."""
@@ -231,6 +235,12 @@ class Field:
 
 
 _CUT = "length/truncated"
+
+
+def _budget(curve: Curve) -> int:
+    """Steps of the whole run, 0 where nobody said."""
+    steps = curve.config.get("steps")
+    return curve.budget or (steps if isinstance(steps, int) else 0)
 
 
 def roughness(history: History, metric: str) -> float:

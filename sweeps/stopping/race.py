@@ -96,6 +96,8 @@ class Race:
             f.observe(row)
         if row.kind == "end" and row.extra.get("status") in ("pruned", "failed"):
             self.out.add(row.trial)
+        elif row.kind == "attempt":
+            self.out.discard(row.trial)
 
     def standing(self, track: Track) -> Standing | None:
         """Returns P(top k) of a trial; None while it has fewer than k rivals."""
