@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from evaluators.score import Scores
 
-_DECIDE: Final = ("*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges*")
-"""Files of a model folder that can change its replies."""
+_DECIDE: Final = ("model*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges*")
+"""Files of a model folder that can change its replies; optimizer state beside them does not."""
 _IGNORED: Final = frozenset({"training.json", "manifest.json", "trainer.json"})
 
 

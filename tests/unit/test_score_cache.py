@@ -52,6 +52,7 @@ def test_a_checkpoint_is_known_by_its_bytes_not_by_its_place(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     assert folder_digest(folder) == folder_digest(tmp_path / "copy") == folder_digest(builtin_folder("tiny-s"))
     (folder / "training.json").write_text("{}")
+    (folder / "trainer.safetensors").write_bytes(b"moments")
     assert folder_digest(folder) == folder_digest(tmp_path / "copy")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     assert folder_digest(folder) != folder_digest(tmp_path / "copy")
