@@ -6,6 +6,7 @@ every rank runs it; rank 0 alone speaks to the hooks and writes checkpoints.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import torch
 
 from sweeps.errors import InputError, TrialFailed
 from sweeps.trial import Hooks, Saved, TrialSpec
-from trainers import checkpoint, parallel
+from trainers import checkpoint, memory, parallel
 from trainers.attention import PACKED
 from trainers.config import TrainerConfig
 from trainers.data import TierData
@@ -25,7 +26,7 @@ from trainers.feed import Feed, Progress, Step
 from trainers.flops import step_flops
 from trainers.learner import Learner
 from trainers.meter import Meter
-from trainers.models import load_model, load_tokenizer, model_folder
+from trainers.models import checked_folder, load_model, load_tokenizer, model_folder
 from trainers.schedule import lr_factor
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class _Run:
         torch.set_num_threads(max(1, int(trial.model.cpus_per_worker)))
         device = _device(trial)
         self.meter = Meter(device, world)
-        base = model_folder(config.model, trial.model)
+        base = checked_folder(model_folder(config.model, trial.model))
         self.tokenizer = load_tokenizer(base)
         if data is None:
             from trainers.tiers import load
@@ -120,6 +121,9 @@ class _Run:
         self.feed = Feed(config, self.tokenizer, data)
         if resume is not None:
             checkpoint.verify(resume.path)
+        if device.type == "cuda":
+            model = json.loads((base / "config.json").read_text(encoding="utf-8"))
+            memory.check(config, model, world, torch.cuda.get_device_properties(device).total_memory)
         network = load_model(resume.path if resume else base, attn=PACKED)
         self.learner = Learner(config, network, device, world)
         self.state = self._resumed(resume) if resume else State()
