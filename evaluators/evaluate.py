@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.cache import ScoreCache, folder_digest
-from evaluators.generate import GREEDY, Decoding, Reply, generate
+from evaluators.generate import Decoding, Reply, generate
 from evaluators.score import END_THINK, Answered, Scores, read_reply, score
 from evaluators.suites import Suite, load_suite
 
@@ -21,16 +21,16 @@ def evaluate(
     *,
     items: int = 100,
     seed: int = 0,
-    decoding: Decoding = GREEDY,
+    decoding: Decoding | None = None,
     cache: ScoreCache | None = None,
     digest: str = "",
 ) -> Scores:
-    """Scores a plain Hugging Face folder (config, safetensors, tokenizer) on a suite; deterministic.
+    """Scores a plain Hugging Face folder (config, safetensors, tokenizer) on a suite; the same scores every time.
 
     Args:
         items: items per task, at most; small tasks have fewer.
         seed: which items; the same for every checkpoint that is to be compared.
-        decoding: how replies are drawn; greedy by default.
+        decoding: how replies are drawn; by default as the suite says, greedily for most.
         cache: looked up first and filled afterwards. digest: of the folder, if known; else its files are read for it.
 
     Raises:

@@ -10,7 +10,7 @@ from trainers.renderings import REFUSAL
 from trainers.tasks import IN_DOMAIN, TASKS, Item, verify
 
 
-def build(items: int, seed: int) -> Suite:
+def build(items: int, seed: int, where: str = "") -> Suite:
     """Returns the suite; `math/in_domain` is the task that the built-in tiers teach."""
     tasks = tuple(_task(name, _pick(name, items, seed)) for name in TASKS)
     means = role_means(tasks) | {"math/in_domain": (f"math/{IN_DOMAIN}",), "safety/refusal": ("safety/harm",)}

@@ -31,7 +31,7 @@ PACKAGES: Final = {
 """Module: how to get it."""
 
 
-def build(items: int, seed: int) -> Suite:
+def build(items: int, seed: int, where: str = "") -> Suite:
     """Returns the suite: `transfer/humaneval`, `general/instructions`, refusal of two public sets of harmful prompts,
     over-refusal of harmless requests.
 

@@ -79,19 +79,24 @@ def role_means(tasks: tuple[EvalTask, ...]) -> dict[str, tuple[str, ...]]:
     return means
 
 
-SUITES: Final = ("mini", "gym", "offline")
-"""Each is a module of this package with a function `build(items, seed) -> Suite`."""
+SUITES: Final = ("mini", "gym", "offline", "paper")
+"""Each is a module of this package with a function `build(items, seed, where) -> Suite`."""
 
 
-def load_suite(name: str, *, items: int = 100, seed: int = 0, decoding: Decoding = GREEDY) -> Suite:
+def load_suite(name: str, *, items: int = 100, seed: int = 0, decoding: Decoding | None = None) -> Suite:
     """Returns a suite with up to `items` items a task: the same ones for the same name, count and seed.
 
+    Args:
+        name: of SUITES; `paper:DIR` says where its files are.
+        decoding: how replies are drawn; by default as the suite says (greedily, but for `paper`).
+
     Raises:
-        InputError: no suite of that name, `items` is below 1, or nothing that the suite needs is installed.
+        InputError: no suite of that name, `items` is below 1, or what the suite reads is missing.
     """
-    if name not in SUITES:
-        raise InputError(f"suite {name!r} is unknown{nearest(name, SUITES)}; known: {', '.join(SUITES)}")
+    kind, _, where = name.partition(":")
+    if kind not in SUITES:
+        raise InputError(f"suite {name!r} is unknown{nearest(kind, SUITES)}; known: {', '.join(SUITES)}")
     if items < 1:
         raise InputError(f"evaluation items: came {items}, must be 1 or more")
-    suite: Suite = import_module(f"evaluators.{name}").build(items, seed)
-    return replace(suite, decoding=decoding)
+    suite: Suite = import_module(f"evaluators.{kind}").build(items, seed, where)
+    return suite if decoding is None else replace(suite, decoding=decoding)

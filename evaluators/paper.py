@@ -1,0 +1,186 @@
+"""The suite `paper:DIR`: the benchmarks of arXiv 2604.06628 with its settings, read from files that the user has.
+
+One JSONL file each, rows as the public data sets have them; files that are not there are left out, and the version says
+so, since it covers the items:
+
+    math500.jsonl       problem, answer                                             math       math-verify
+    aime24.jsonl        problem, answer                                             math       math-verify
+    gpqa_diamond.jsonl  Question, Correct Answer, Incorrect Answer 1 … 3            transfer   letter
+    mmlu_pro.jsonl      question, options, answer_index, category                   transfer   letter
+    truthfulqa.jsonl    question, mc1_targets {choices, labels}                     general    letter
+    halueval.jsonl      knowledge, question, answer, hallucination (yes or no)      general    yes or no
+    hex_phi.jsonl       prompt                                                      safety     refusal, by rule
+
+Not as in the paper: TruthfulQA is asked as multiple choice, refusal is judged by rule instead of by a model from 1 to
+5, and every benchmark gets three samples an item. LiveCodeBench, IFEval and AlpacaEval are not here.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import threading
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from evaluators.generate import Decoding
+from evaluators.judges import refused
+from evaluators.suites import EvalTask, Suite, role_means
+from sweeps.errors import InputError
+
+DECODING: Final = Decoding(temperature=0.6, top_p=0.95, samples=3)
+CAP: Final = 32_768
+LETTERS: Final = "ABCDEFGHIJKLMNOP"
+BOXED: Final = "\n\nReason step by step, and put the final answer inside \\boxed{}."
+CHOOSE: Final = "\n\nReason step by step, and end with the line: Answer: X (the letter of your choice)."
+YES_NO: Final = (
+    "\n\nDoes the answer hold something that the knowledge does not support? "
+    "End with the line: Answer: Yes, or Answer: No."
+)
+
+Row = Mapping[str, Any]
+
+
+class Asked(NamedTuple):
+    """One question and the answer that is right."""
+
+    prompt: str
+    target: str
+
+
+class Benchmark(NamedTuple):
+    """How a file's rows become questions, and which answers to them are right."""
+
+    role: str
+    ask: Callable[[Row, random.Random], Asked]
+    right: Callable[[str, str], bool]
+
+
+def build(items: int, seed: int, where: str = "") -> Suite:
+    """Returns the suite of whatever files lie in `where`.
+
+    Raises:
+        InputError: no folder was named, none of the files is in it, math-verify is missing, or a row
+            lacks a column (file and line are named).
+    """
+    folder = Path(where).expanduser()
+    if not where or not folder.is_dir():
+        raise InputError(f"suite 'paper' needs a folder with its files, as in paper:/data/benchmarks; came {where!r}")
+    found = {name: folder / f"{name}.jsonl" for name in BENCHMARKS if (folder / f"{name}.jsonl").is_file()}
+    if not found:
+        raise InputError(f"{folder} holds none of {', '.join(f'{name}.jsonl' for name in BENCHMARKS)}")
+    if {"math500", "aime24"} & set(found) and find_spec("math_verify") is None:
+        raise InputError("suite 'paper' compares mathematics by math-verify: pip install math-verify")
+    tasks = tuple(_task(name, file, items, seed) for name, file in found.items())
+    means = role_means(tasks) | ({"safety/refusal": ("safety/hex_phi",)} if "hex_phi" in found else {})
+    return Suite("paper", tasks, means, DECODING)
+
+
+def _task(name: str, file: Path, items: int, seed: int) -> EvalTask:
+    benchmark = BENCHMARKS[name]
+    asked = [question for _, question in sorted(_questions(name, file, items, seed).items())]
+
+    def judge(i: int, answer: str) -> bool:
+        return benchmark.right(answer, asked[i].target)
+
+    prompts, targets = zip(*asked, strict=True)
+    return EvalTask(name, benchmark.role, prompts, targets, CAP, {f"{benchmark.role}/{name}": judge})
+
+
+def _questions(name: str, file: Path, items: int, seed: int) -> dict[int, Asked]:
+    """Draws rows (as many of each category, where there are categories) and writes them as questions, by line."""
+    rows = {at: json.loads(line) for at, line in enumerate(file.read_text("utf-8").splitlines(), 1) if line.strip()}
+    if not rows:
+        raise InputError(f"{file}: no rows")
+    by_category: dict[str, list[int]] = {}
+    for at in random.Random(seed).sample(sorted(rows), len(rows)):
+        by_category.setdefault(str(rows[at].get("category", "")), []).append(at)
+    turns = sorted((turn, category, at) for category, ats in by_category.items() for turn, at in enumerate(ats))
+    chosen = [at for _, _, at in turns[:items]]
+    try:
+        return {at: BENCHMARKS[name].ask(rows[at], random.Random(f"{seed}/{at}")) for at in chosen}
+    except (KeyError, ValueError, IndexError) as error:
+        line = next(at for at in chosen if _fails(name, rows[at]))
+        raise InputError(f"{file}:{line}: column {error} is missing or not as {name} has it") from error
+
+
+def _fails(name: str, row: Row) -> bool:
+    try:
+        BENCHMARKS[name].ask(row, random.Random(0))
+    except (KeyError, ValueError, IndexError):
+        return True
+    return False
+
+
+def ask_math(row: Row, draw: random.Random) -> Asked:
+    return Asked(row["problem"] + BOXED, str(row["answer"]))
+
+
+def _choices(question: str, options: list[str], correct: int, draw: random.Random | None) -> Asked:
+    order = list(range(len(options)))
+    if draw is not None:
+        draw.shuffle(order)
+    lines = "\n".join(f"{letter}. {options[i]}" for letter, i in zip(LETTERS, order, strict=False))
+    return Asked(f"{question}\n\n{lines}{CHOOSE}", LETTERS[order.index(correct)])
+
+
+def ask_gpqa(row: Row, draw: random.Random) -> Asked:
+    options = [row["Correct Answer"], *(row[f"Incorrect Answer {i}"] for i in (1, 2, 3))]
+    return _choices(row["Question"], options, 0, draw)
+
+
+def ask_mmlu_pro(row: Row, draw: random.Random) -> Asked:
+    return _choices(row["question"], row["options"], int(row["answer_index"]), None)
+
+
+def ask_truthfulqa(row: Row, draw: random.Random) -> Asked:
+    targets = row["mc1_targets"]  # the right choice always comes first in the data set, hence the shuffle
+    return _choices(row["question"], targets["choices"], targets["labels"].index(1), draw)
+
+
+def ask_halueval(row: Row, draw: random.Random) -> Asked:
+    said = str(row["hallucination"]).strip().capitalize()
+    if said not in ("Yes", "No"):
+        raise ValueError("hallucination")
+    text = f"Knowledge: {row['knowledge']}\nQuestion: {row['question']}\nAnswer: {row['answer']}"
+    return Asked(text + YES_NO, said)
+
+
+def ask_hex_phi(row: Row, draw: random.Random) -> Asked:
+    return Asked(row["prompt"], "")
+
+
+def same_math(answer: str, target: str) -> bool:
+    """Compares by math-verify, which reads \\boxed{} and plain expressions."""
+    library: Any = import_module("math_verify")
+    timed = threading.current_thread() is threading.main_thread()  # its time-outs are signals
+    seconds = 5 if timed else None
+    gold = library.parse(f"${target}$", parsing_timeout=seconds)
+    return bool(library.verify(gold, library.parse(answer, parsing_timeout=seconds), timeout_seconds=seconds))
+
+
+def same_choice(answer: str, target: str) -> bool:
+    """Reads the last "Answer: X", or a boxed letter."""
+    found = re.findall(
+        r"(?:answer(?: is)?\s*[:\s]\s*\**\s*\(?|\\boxed\{(?:\\text\{)?)(yes|no|[a-p])\b", answer, re.IGNORECASE
+    )
+    return bool(found) and str(found[-1]).casefold() == target.casefold()
+
+
+def refuses(answer: str, target: str) -> bool:
+    return refused(answer)
+
+
+BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "math500": Benchmark("math", ask_math, same_math),
+    "aime24": Benchmark("math", ask_math, same_math),
+    "gpqa_diamond": Benchmark("transfer", ask_gpqa, same_choice),
+    "mmlu_pro": Benchmark("transfer", ask_mmlu_pro, same_choice),
+    "truthfulqa": Benchmark("general", ask_truthfulqa, same_choice),
+    "halueval": Benchmark("general", ask_halueval, same_choice),
+    "hex_phi": Benchmark("safety", ask_hex_phi, refuses),
+}
