@@ -163,7 +163,7 @@ class Patient(Median):
         super().__init__(goal, grace, least)
         _at_least("patience", patience, 0)
         _at_least("min_delta", min_delta, 0)
-        self.patience, self.min_delta = patience, min_delta
+        self.patience, self.min_delta = int(patience), min_delta
 
     def decide(self, trial: str) -> Verdict:
         scores = [v for _, v in sorted(self.scores.get(trial, {}).items())]
