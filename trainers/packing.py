@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainers.attention import Layout
+from trainers.layout import Layout
 from trainers.rows import Rows
 
 

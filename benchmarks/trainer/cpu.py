@@ -160,7 +160,13 @@ def trl(shape: Shape, table: Rows, precision: str, num_steps: int) -> Variant:
             max_length=PACK_TOKENS,
             per_device_train_batch_size=1,
         )
-        trainer = SFTTrainer(network, options, Dataset.from_dict(data), processing_class=tokenizer, callbacks=[Clock()])
+        trainer = SFTTrainer(
+            model=network,
+            args=options,
+            train_dataset=Dataset.from_dict(data),
+            processing_class=tokenizer,
+            callbacks=[Clock()],
+        )
         with contextlib.redirect_stdout(io.StringIO()):
             trainer.train()
         return sum(seen[WARM_STEPS:]), ends[-1] - ends[WARM_STEPS - 1]
@@ -213,6 +219,7 @@ def main() -> None:
     parser.add_argument("--size", choices=sorted(CPU), default="small")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trl", action="store_true", help="measure TRL too")
+    parser.add_argument("--only", nargs="+", help="names of variants")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -220,7 +227,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     shape, num_steps = CPU[options.size], {"small": 4, "large": 1}[options.size]
     table = rows(96, shape.vocab, median=250, shortest=50, longest=1000)
-    rates = measure(variants(shape, table, num_steps, options.trl), options.rounds)
+    todo = variants(shape, table, num_steps, options.trl)
+    rates = measure({n: run for n, run in todo.items() if not options.only or n in options.only}, options.rounds)
     best = {name: max(values) for name, values in rates.items()}
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     answer = {"size": options.size, "versions": versions, "tokens_per_cpu_s": rates, "ratios": ratios(best)}

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from sweeps.errors import InputError
-from trainers.attention import Choice, Layout, attend, attend_in_buckets, choose_kernel, varlen_kernel
+from trainers.attention import Choice, attend, attend_in_buckets, choose_kernel, varlen_kernel
+from trainers.layout import Layout
 
 LAYOUTS = {
     "one row": [37],

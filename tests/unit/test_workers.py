@@ -6,14 +6,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from sweeps.trial import Saved
-from tests.unit.tiny_sft import Notes, tier, trial, write_base
+from tests.unit.tiny_sft import Notes, network, tier, tokenizer, trial, write_base
 from tests.unit.two_workers import main
+from trainers.attention import PACKED, register
 from trainers.checkpoint import verify
+from trainers.config import TrainerConfig
+from trainers.learner import Learner
 from trainers.loop import train
+from trainers.meter import Meter
 from trainers.models import load_model
+from trainers.packing import collate
+from trainers.rows import Rows
 
 SNAPSHOTS = (3, 8)
 
@@ -102,3 +110,25 @@ def test_a_checkpoint_of_two_workers_is_a_plain_folder_with_its_digest(runs):
     last = runs["two"].saved[-1]
     assert verify(last.path).digest == last.digest
     assert load_model(last.path).num_parameters() == load_model(runs["one"].saved[-1].path).num_parameters()
+
+
+def test_one_device_may_be_sharded_too_and_updates_alike(tmp_path):
+    """What a single GPU does to compute in bf16 throughout; here in fp32, where the answer has to be the same."""
+    config = TrainerConfig.from_config({"model": "m", "data": "d", "steps": 3, "precision": "fp32", "lr": 1e-2})
+    draw = torch.Generator().manual_seed(0)
+    table = Rows.of([(torch.randint(0, 64, (n,), generator=draw).tolist(), [True] * n) for n in (9, 30, 17)])
+    pack, labels = collate(table, [0, 1, 2]), sum(table.labels())
+    register()
+    device = torch.device("cpu")
+    plain = Learner(config, network(PACKED), device, world=1)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        sharded = Learner(config, network(PACKED), device, world=1, sharded=True)
+        for step in (1, 2, 3):
+            measured = [learner.update(step, [pack], labels, Meter(device, 1)) for learner in (plain, sharded)]
+            torch.testing.assert_close(measured[0], measured[1], rtol=1e-6, atol=1e-6)
+        saved = sharded.save(tmp_path, 3, tokenizer(), {}, rank=0)
+    finally:
+        dist.destroy_process_group()
+    for name, tensor in load_file(Path(saved.path) / "model.safetensors").items():
+        torch.testing.assert_close(tensor, plain.network.state_dict()[name], rtol=1e-6, atol=1e-6)

@@ -1,0 +1,182 @@
+"""Training steps on one CUDA device, without Ray: tokens per second and MFU of packed rows of 0.5-2k tokens.
+
+    python -m benchmarks.trainer.gpu                      every size, path and check, a table and gpu.json
+    python -m benchmarks.trainer.gpu --sizes 1.7B --pack-tokens 8192 --recompute
+
+Weights and tokens are random. `ours` is the worker under autocast, `ours sharded` the same as one FSDP2 unit a layer on
+one device (bf16 throughout), `dense mask` is transformers' SDPA over a packed row, what a pack costs without
+variable-length attention. MFU counts no recomputation (`trainers.flops`), against the bf16 rate in `trainers.meter`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.trainer.shapes import GPU, Shape, rows
+from trainers.attention import PACKED, attend_in_buckets, choose_kernel, register
+from trainers.config import TrainerConfig
+from trainers.flops import step_flops
+from trainers.layout import Layout
+from trainers.learner import Learner
+from trainers.meter import Meter, peak_flops
+from trainers.order import fill_steps, shuffled_forever
+from trainers.packing import Pack, collate
+from trainers.rows import Rows
+
+STEPS, WARM_STEPS = 8, 3
+Work = tuple[Pack, list[int], int]
+"""A pack, the lengths of its rows, the number of its labels."""
+
+
+def work(table: Rows, pack_tokens: int) -> list[Work]:
+    steps = fill_steps(shuffled_forever(len(table), "bench"), table.lengths(), pack_tokens)
+    labels = table.labels()
+    return [
+        (collate(table, chosen), [table.length(i) for i in chosen], sum(labels[i] for i in chosen))
+        for chosen in islice(steps, STEPS + WARM_STEPS)
+    ]
+
+
+def settings(pack_tokens: int, recompute: bool) -> TrainerConfig:
+    config = {"model": "bench", "data": "bench", "steps": 1000, "batch_tokens": pack_tokens, "recompute": recompute}
+    return TrainerConfig.from_config(config)
+
+
+def ours(shape: Shape, config: TrainerConfig, device: torch.device, sharded: bool) -> Callable[[int, Work], Any]:
+    register()
+    learner = Learner(config, shape.network(PACKED, "cuda"), device, world=1, sharded=sharded)
+    meter = Meter(device, world=1)
+    return lambda step, item: learner.update(step, [item[0]], item[2], meter)
+
+
+def dense(shape: Shape, config: TrainerConfig, device: torch.device) -> Callable[[int, Work], Any]:
+    network = shape.network("sdpa", "cuda")
+    if config.recompute:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
+
+    def step(number: int, item: Work) -> Any:
+        pack = item[0].to(device)
+        with torch.autocast("cuda", torch.bfloat16):
+            inputs = {"input_ids": pack.input_ids, "position_ids": pack.position_ids, "use_cache": False}
+            logits = network(**inputs, logits_to_keep=pack.predicting).logits[0]
+        loss = F.cross_entropy(logits.float(), pack.targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+def timed(step: Callable[[int, Work], Any], todo: Sequence[Work], shape: Shape, device: torch.device) -> dict[str, Any]:
+    for number, item in enumerate(todo[:WARM_STEPS], start=1):
+        step(number, item)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    for number, item in enumerate(todo[WARM_STEPS:], start=WARM_STEPS + 1):
+        step(number, item)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    measured = todo[WARM_STEPS:]
+    config, parameters = shape.config(), num_parameters(shape)
+    flops = sum(step_flops(config, parameters, lengths, labels) for _, lengths, labels in measured)
+    peak = peak_flops(device)
+    return {
+        "tokens_per_s": round(sum(sum(lengths) for _, lengths, _ in measured) / seconds),
+        "label_tokens_per_s": round(sum(labels for _, _, labels in measured) / seconds),
+        "mfu": None if peak is None else round(flops / seconds / peak, 4),
+        "memory_gb": round(torch.cuda.max_memory_allocated() / 1e9, 1),
+    }
+
+
+def num_parameters(shape: Shape) -> int:
+    from transformers import Qwen3ForCausalLM
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in Qwen3ForCausalLM(shape.config()).parameters())
+
+
+def kernels_agree(device: torch.device) -> dict[str, float | str]:
+    """Compares the chosen kernel with SDPA over the same rows, both in bf16, and both with fp32."""
+    choice, lengths = choose_kernel(device, torch.bfloat16), [700, 650, 300, 64, 5]
+    layout = Layout.of(lengths).to(device)
+    q, k, v = (torch.randn(sum(lengths), heads, 128, device=device) for heads in (16, 8, 8))
+    truth = attend_in_buckets(q, k, v, layout, 128**-0.5, None)
+    q, k, v = (x.bfloat16() for x in (q, k, v))
+    ours = choice.kernel(q, k, v, layout, 128**-0.5, None).float()
+    sdpa = attend_in_buckets(q, k, v, layout, 128**-0.5, None).float()
+    return {
+        "kernel": f"{choice.name}: {choice.reason}",
+        "relative_error": float((ours - truth).norm() / truth.norm()),
+        "relative_error_of_sdpa": float((sdpa - truth).norm() / truth.norm()),
+    }
+
+
+def one_process_group() -> None:
+    """FSDP2 wants a process group even for one device; a file-less store needs no network."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl", store=torch.distributed.HashStore(), rank=0, world_size=1)
+
+
+def run(size: str, path: str, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    shape, config = GPU[size], settings(options.pack_tokens, options.recompute)
+    table = rows(options.rows, shape.vocab, median=1000, shortest=500, longest=2000)
+    todo = work(table, options.pack_tokens)
+    answer = {"size": size, "path": path, "pack_tokens": options.pack_tokens, "recompute": options.recompute}
+    try:
+        if path == "dense mask":
+            step = dense(shape, config, device)
+        else:
+            if path == "ours sharded":
+                one_process_group()
+            step = ours(shape, config, device, sharded=path == "ours sharded")
+        answer |= timed(step, todo, shape, device)
+    except torch.cuda.OutOfMemoryError as e:
+        answer["error"] = f"out of memory: {str(e).splitlines()[0]}"
+    step = None  # type: ignore[assignment]
+    gc.collect()
+    torch.cuda.empty_cache()
+    return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=sorted(GPU), default=list(GPU))
+    parser.add_argument("--paths", nargs="+", default=["ours", "ours sharded", "dense mask"])
+    parser.add_argument("--pack-tokens", type=int, default=16_384)
+    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"))
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit(f"torch {torch.__version__} sees no CUDA device; this benchmark is about one")
+    import transformers
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    answer: dict[str, Any] = {"device": torch.cuda.get_device_name(device), "versions": versions}
+    answer["kernels"] = kernels_agree(device)
+    print(json.dumps(answer, indent=1), flush=True)
+    answer["runs"] = []
+    for size in options.sizes:
+        for path in options.paths:
+            answer["runs"].append(run(size, path, options, device))
+            print(json.dumps(answer["runs"][-1]), flush=True)
+            options.out.write_text(json.dumps(answer, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

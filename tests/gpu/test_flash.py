@@ -1,0 +1,55 @@
+"""On a CUDA device: the flash path is the SDPA path within bf16's error, and a run trains and resumes."""
+
+import pytest
+import torch
+
+from sweeps.trial import ModelSource, TrialSpec
+from tests.unit.tiny_sft import Notes, network, tier, trial, write_base
+from trainers.attention import attend_in_buckets, choose_kernel
+from trainers.layout import Layout
+from trainers.loop import train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+LENGTHS = [700, 650, 300, 64, 5]
+
+
+@pytest.mark.parametrize("kv_heads", [16, 8])
+def test_the_chosen_kernel_agrees_with_sdpa_in_values_and_gradients(kv_heads):
+    device = torch.device("cuda")
+    choice, layout = choose_kernel(device, torch.bfloat16), Layout.of(LENGTHS).to(device)
+    draw = torch.Generator(device).manual_seed(0)
+    inputs = [torch.randn(sum(LENGTHS), h, 128, device=device, generator=draw) for h in (16, kv_heads, kv_heads)]
+
+    def through(kernel, dtype):
+        q, k, v = (x.to(dtype).requires_grad_() for x in inputs)
+        out = kernel(q, k, v, layout, 128**-0.5, None)
+        out.float().square().sum().backward()
+        return [out, q.grad, k.grad, v.grad]
+
+    truth = through(attend_in_buckets, torch.float32)
+    flash, sdpa = (through(kernel, torch.bfloat16) for kernel in (choice.kernel, attend_in_buckets))
+    for right, a, b in zip(truth, flash, sdpa, strict=True):
+        off_flash, off_sdpa = ((x.float() - right).norm() / right.norm() for x in (a, b))
+        assert off_flash < 2 * off_sdpa + 1e-3
+
+
+def on_gpu(spec: TrialSpec) -> TrialSpec:
+    from dataclasses import replace
+
+    return replace(spec, model=ModelSource(spec.model.path, gpus_per_worker=1))
+
+
+def test_a_run_trains_saves_and_resumes_on_the_device(tmp_path):
+    base = tmp_path / "base"
+    network(hidden_size=64, head_dim=64).save_pretrained(write_base(base))
+    whole, resumed = Notes(), Notes()
+    spec = on_gpu(trial(base, (5, 30), precision="bf16", lr=1e-2))
+    train(spec, whole, folder=tmp_path / "whole", data=tier())
+    train(spec, resumed, folder=tmp_path / "resumed", resume=whole.checkpoints[0], data=tier())
+    losses = [m["train/loss"] for m in whole.reports.values()]
+    assert losses[-1] < 0.8 * losses[0]
+    assert resumed.reports[30]["train/loss"] == pytest.approx(whole.reports[30]["train/loss"], rel=0.02)
+    assert whole.costs[-1]["gpu_s"] > 0
