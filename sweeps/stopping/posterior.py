@@ -26,7 +26,7 @@ class Noise:
 
     Attributes:
         inflate: a report's standard error is taken this much larger: checkpoints differ by more than sampling.
-        walk, walk_scale: the level's wander over the whole run, in standard errors and in amplitude units.
+        walk: the level's wander over the whole run, in standard errors. walk_scale: multiplies each entry's own.
         temper: exponent of each report's likelihood; below 1 because neighbouring checkpoints err together.
         outlier: a report's squared surprise counts at most this much.
     """
@@ -34,7 +34,6 @@ class Noise:
     inflate: float = 1.15
     walk: float = 0.7
     walk_scale: float = 1.0
-    misfit: float = 0.0
     temper: float = 0.5
     outlier: float = 25.0
 
@@ -109,7 +108,6 @@ class GainCache:
     def __init__(self, entries: Library, noise: Noise) -> None:
         self.entries, self.noise = entries, noise
         self.walk = noise.walk**2 + (noise.walk_scale * entries.walk) ** 2
-        self.misfit = (noise.misfit * entries.scale) ** 2
         self.known: dict[tuple[object, ...], Gains] = {}
         self.serial = 0
 
@@ -144,7 +142,7 @@ class GainCache:
             cov = before.cov.copy()
             cov[0, 0] += self.walk * max(0.0, warped(x) - warped(before.x))
             ph = np.einsum("ijm,jm->im", cov, h)
-            total = np.einsum("im,im->m", h, ph) + (self.noise.inflate * sd) ** 2 + self.misfit
+            total = np.einsum("im,im->m", h, ph) + (self.noise.inflate * sd) ** 2
             gain = ph / total
             cov -= gain[:, None] * ph[None]
             found = self._keep(key, Gains(self.serial, max(before.x, x), cov, h, gain, total))
