@@ -26,7 +26,7 @@ from cluster.train.group import placement  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
 from sweeps.director import Director, Launch  # noqa: E402
-from sweeps.errors import InputError, Interrupted, LimitError  # noqa: E402
+from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError  # noqa: E402
 from sweeps.inprocess import Evaluate, Progress, Train  # noqa: E402
 from sweeps.trial import ModelSource, TrialSpec  # noqa: E402
 
@@ -108,6 +108,8 @@ class RayLoop:
             raise LimitError(f"{self.limit}; raise the limit and resume")
         if self.interrupted:
             raise Interrupted("interrupted; resume continues from the last checkpoints")
+        if not self.director.done():
+            raise DipsweepError("Ray Tune ended before the sweep did; resume continues from the last checkpoints")
 
     def _tuner(self, name: str) -> Any:
         function = tune.with_parameters(drive_attempt, hub=self.hub, train=self.train)

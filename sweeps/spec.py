@@ -9,9 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from sweeps.errors import SpecError
 from sweeps.space import Axis, Grid, axis_from
@@ -32,6 +42,14 @@ class _Block(BaseModel):
     )
 
 
+def _absolute(path: str) -> str:
+    """A sweep must mean the same from every folder: workers and a later `resume` have another working directory."""
+    if path == "builtin" or not path or "://" in path:
+        return path
+    return str(Path(path).expanduser().absolute())
+
+
+_Path = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
 _Positive = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1)]
@@ -40,7 +58,7 @@ _Count = Annotated[int, Field(ge=1)]
 class ModelBlock(_Block):
     """Where a model comes from and what a trial of it needs."""
 
-    path: Annotated[str, Field(min_length=1)] = "builtin"
+    path: _Path = "builtin"
     """`builtin`, or a folder with config.json, tokenizer and safetensors."""
     workers: _Count = 1
     """Training processes of one trial."""
@@ -51,7 +69,7 @@ class ModelBlock(_Block):
 class TierBlock(_Block):
     """Where a data tier comes from."""
 
-    path: Annotated[str, Field(min_length=1)] = "builtin"
+    path: _Path = "builtin"
     """`builtin`, or a JSONL or Parquet file of conversations."""
     columns: dict[str, str] = {}
     """Renames columns: `{messages: conversation}` or `{prompt: question, response: answer}`."""

@@ -119,15 +119,18 @@ def load(path: str | Path) -> Sweep:
         InputError: the file cannot be read at all (missing, too large, not UTF-8, not YAML).
         SpecError: what it says cannot be run; every fault with `file:line`.
     """
-    return loads(_text(Path(path)), name=Path(path).name)
+    path = Path(path)
+    return loads(_text(path), name=path.name, folder=path.absolute().parent)
 
 
-def loads(text: str, name: str = "sweep.yaml") -> Sweep:
-    """Reads a sweep from YAML text; see `load`."""
+def loads(text: str, name: str = "sweep.yaml", folder: Path | None = None) -> Sweep:
+    """Reads a sweep from YAML text; see `load`. Paths of models and tiers are relative to `folder`."""
     reader = _Reader(name)
     data = _parse(text, reader)
     if not isinstance(data, Mapping):
         raise InputError(f"{name}:1: a sweep file is a mapping (name: …, space: …), not {type(data).__name__}")
+    if folder is not None:
+        _anchor(data, folder)
     try:
         sweep = Sweep(**{str(k): v for k, v in data.items()})
     except SpecError as e:
@@ -136,6 +139,16 @@ def loads(text: str, name: str = "sweep.yaml") -> Sweep:
     if reader.faults:
         raise SpecError(*reader.faults)
     return sweep
+
+
+def _anchor(data: Mapping[str, Any], folder: Path) -> None:
+    """Paths in a file are relative to the file, so that it can be run from anywhere."""
+    for block in ("models", "tiers"):
+        sources = data.get(block)
+        for source in sources.values() if isinstance(sources, dict) else ():
+            path = source.get("path") if isinstance(source, dict) else None
+            if isinstance(path, str) and path and path != "builtin" and "://" not in path:
+                source["path"] = str(folder / Path(path).expanduser())
 
 
 def _in_order(faults: list[Fault]) -> list[Fault]:

@@ -109,7 +109,10 @@ def test_killed_in_mid_sweep_and_resumed_no_finished_trial_runs_again_and_each_r
     assert second.returncode == 0, err[-3000:]
     journal = rows(tmp_path)
     assert journal[: len(before)] == before
-    assert [c.state for c in History(journal).trials()] == ["completed"] * 3
+    assert [c.state for c in History(journal).trials()] == ["completed"] * 3, (
+        err[-3000:],
+        [r.line() for r in journal[len(before) :]],
+    )
     assert not [r for r in journal[len(before) :] if r.trial in finished and r.kind in ("attempt", "commit")]
     resumed = [r for r in journal[len(before) :] if r.kind == "attempt" and r.attempt == 2]
     last = {t: max(c.step for c in commits) for t, commits in by_trial(before, "commit").items()}

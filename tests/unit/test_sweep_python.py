@@ -66,3 +66,19 @@ def test_every_trainer_setting_reaches_the_worker_under_the_same_name_and_defaul
     settings = TrainerConfig.from_config(config)
     for name, value in TrainerBlock().model_dump().items():
         assert getattr(settings, name) == value, name
+
+
+def test_paths_in_a_file_are_relative_to_the_file_and_stand_absolute_in_the_sweep(tmp_path, monkeypatch):
+    from sweeps.yaml_file import load
+
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "sub" / "s.yaml"
+    path.write_text(
+        "name: p\nmodels: {own: {path: ../model}, tiny-s: {path: builtin}}\ntiers: {ours: {path: ours.jsonl}}\n"
+    )
+    here = load(path)
+    monkeypatch.chdir(tmp_path)
+    assert load("sub/s.yaml").id == here.id
+    assert here.models["own"].path == str(tmp_path / "sub" / ".." / "model")
+    assert here.models["tiny-s"].path == "builtin"
+    assert here.tiers["ours"].path == str(tmp_path / "sub" / "ours.jsonl")
