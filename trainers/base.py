@@ -8,7 +8,7 @@ from typing import Final
 from sweeps.errors import InputError, nearest
 
 ASSETS: Final = Path(__file__).parent / "assets"
-BUILTIN: Final = ("tiny-xs", "tiny-s")
+BUILTIN: Final = ("tiny-xs", "tiny-s", "tiny-m")
 
 
 def builtin_folder(name: str) -> Path:
