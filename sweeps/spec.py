@@ -28,7 +28,7 @@ from sweeps.space import Axis, Grid, axis_from
 from sweeps.stopping.base import Constraint, Goal
 from sweeps.trial import ModelSource, TierSource
 
-BUILTIN_MODELS = ("tiny-s", "tiny-xs")
+BUILTIN_MODELS = ("tiny-s", "tiny-xs", "tiny-m")
 BUILTIN_TIERS = ("verified-long-cot", "answer-only", "corrupted-cot")
 ALGORITHMS = ("grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2", "optuna-cmaes")
 RULES = ("none", "dip-aware", "asha", "median", "hyperband", "patient")

@@ -14,7 +14,9 @@ from trainers.base import builtin_folder
 
 
 def dipsweep(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "cluster.cli", *argv], capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(
+        [sys.executable, "-m", "cluster.cli", *argv], capture_output=True, text=True, check=False, cwd=cwd
+    )
 
 
 @pytest.fixture
@@ -22,7 +24,8 @@ def home(tmp_path: Path) -> Path:
     """A folder with a sweep file, a model and a data file beside it."""
     shutil.copytree(builtin_folder("tiny-xs"), tmp_path / "model")
     talks = [
-        {"messages": [{"role": "user", "content": f"SUM {i}+{i}="}, {"role": "assistant", "content": str(2 * i)}]} for i in range(40)
+        {"messages": [{"role": "user", "content": f"SUM {i}+{i}="}, {"role": "assistant", "content": str(2 * i)}]}
+        for i in range(40)
     ]
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(t) + "\n" for t in talks))
     (tmp_path / "own.yaml").write_text(
@@ -49,8 +52,14 @@ def test_an_own_model_trains_on_own_conversations_from_any_folder_and_a_second_r
     [
         (lambda home: shutil.rmtree(home / "model"), "models.mine.path: no folder"),
         (lambda home: (home / "model" / "config.json").unlink(), "has no config.json"),
-        (lambda home: (home / "model" / "model.safetensors").rename(home / "model" / "pytorch_model.bin"), "only pytorch_model.bin"),
-        (lambda home: (home / "model" / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}'), "sets auto_map"),
+        (
+            lambda home: (home / "model" / "model.safetensors").rename(home / "model" / "pytorch_model.bin"),
+            "only pytorch_model.bin",
+        ),
+        (
+            lambda home: (home / "model" / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}'),
+            "sets auto_map",
+        ),
         (lambda home: (home / "talks.jsonl").unlink(), "tiers.talks.path: no file"),
     ],
 )

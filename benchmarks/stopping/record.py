@@ -1,0 +1,96 @@
+"""Records real small SFT runs as curves for the stopping benchmark.
+
+    python -m benchmarks.stopping.record --out benchmarks/stopping/recorded.jsonl [--part 0/2]
+
+108 runs of the shipped tiny models, none stopped: 3 data tiers x 3 shares of replay x 3 learning rates (the highest one
+overshoots or diverges), under cosine, constant and WSD schedules, on two model sizes. Each (model, schedule) pair is one
+sweep of 27 or 9 trials. About 30 CPU-minutes in all; parts can run side by side and be joined with cat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from cluster.run import run
+from sweeps import Sweep, grid
+from sweeps.journal import read_rows
+from sweeps.records import Row
+
+KEPT = ("math/in_domain", "math/score", "transfer/score", "general/score", "safety/refusal", "safety/over_refusal",
+        "length/mean", "length/truncated", "train/loss", "train/grad_norm")  # fmt: skip
+STEPS = 320
+RATES = {"tiny-s": (1e-3, 3e-3, 1.2e-2), "tiny-xs": (1e-3, 4e-3, 2e-2)}
+
+
+def sweeps() -> list[Sweep]:
+    """Four sweeps of 27 trials: two models, each under cosine and under one of constant and WSD."""
+    out = []
+    for model, other in (("tiny-s", "wsd"), ("tiny-xs", "constant")):
+        for schedule in ("cosine", other):
+            out.append(
+                Sweep(
+                    name=f"recorded-{model}-{schedule}",
+                    space={
+                        "model": grid(model),
+                        "data": grid("verified-long-cot", "answer-only", "corrupted-cot"),
+                        "replay": grid(0.0, 0.05, 0.2),
+                        "lr": grid(*RATES[model]),
+                    },
+                    objective={"metric": "general/score"},
+                    trainer={"steps": STEPS, "schedule": schedule, "warmup": 10.0, "min_lr": 0.1 if schedule == "cosine" else 0.0,
+                             "batch_tokens": 1024, "max_length": 256, "beta2": 0.98},
+                    evaluation={"suite": "mini", "items": 100, "at": [5, 10, 20, 30, 40, 60, 80, 120, 160, 200, 240, 280, 320]},
+                )
+            )  # fmt: skip
+    return out
+
+
+def slim(rows: Iterable[Row]) -> list[Row]:
+    """Keeps what a stop rule reads: trials and scores by role, to four digits; tasks and paths go."""
+    kept = []
+    for row in rows:
+        if row.kind == "trial":
+            kept.append(replace(row, extra={}))
+        elif row.kind == "report":
+            kept.append(
+                replace(
+                    row,
+                    metrics={k: float(f"{v:.4g}") for k, v in row.metrics.items() if k in KEPT},
+                    se={k: float(f"{v:.3g}") for k, v in row.se.items() if k in KEPT},
+                    n={k: v for k, v in row.n.items() if k in KEPT},
+                    cost={k: round(v, 2) for k, v in row.cost.items()},
+                    progress={},
+                    extra={},
+                )
+            )
+    return [row.at(i) for i, row in enumerate(kept)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part", default="0/1", help="i/n: the i-th of n parts")
+    parser.add_argument("--storage", type=Path, help="keep the sweeps here (they can then be resumed)")
+    args = parser.parse_args()
+    part, parts = map(int, args.part.split("/"))
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as temp, open(args.out, "w", encoding="utf-8") as out:
+        for sweep in sweeps()[part::parts]:
+            folder = run(
+                sweep,
+                storage=args.storage or temp,
+                backend="in-process",
+                say=lambda line: (
+                    print(f"{time.monotonic() - started:6.0f} s  {line}", flush=True) if "[" in line else None
+                ),
+            )
+            out.writelines(row.line() for row in slim(read_rows(folder)))
+
+
+if __name__ == "__main__":
+    main()
