@@ -37,6 +37,10 @@ def evaluate(
         InputError: the folder does not hold a model, or the suite is unknown.
     """
     started = time.process_time()
+    if suite.startswith("lm-eval:"):
+        from evaluators.lm_eval_suite import evaluate_lm_eval
+
+        return evaluate_lm_eval(load(model_folder), suite, items=items)
     asked = load_suite(suite, items=items, seed=seed, decoding=decoding)
     if cache is None:
         return score_model(load(model_folder), asked, started=started)
