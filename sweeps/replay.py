@@ -85,7 +85,9 @@ def replay(
             outcome = simulate(recordings, parse_rule(rule, wanted), sweep=name, workers=workers, shared=shared)
             sweeps[name] = _judged(history, recordings, outcome, wanted)
     if not sweeps:
-        raise InputError(f"no trial has {wanted.metric!r} beyond step 0; scored are: {', '.join(_metrics(histories.values()))}")
+        raise InputError(
+            f"no trial has {wanted.metric!r} beyond step 0; scored are: {', '.join(_metrics(histories.values()))}"
+        )
     return {"rule": rule, "sweeps": sweeps, "summary": _summary(sweeps, wanted, workers)}
 
 
@@ -227,7 +229,13 @@ def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dic
 
 
 def compare(
-    rows: Sequence[Row], rules: Sequence[str], *, metric: str = "", goal: str = "maximize", workers: int = 8, top: int = 3
+    rows: Sequence[Row],
+    rules: Sequence[str],
+    *,
+    metric: str = "",
+    goal: str = "maximize",
+    workers: int = 8,
+    top: int = 3,
 ) -> list[dict[str, Any]]:
     """Replays several rules; returns one summary a rule, with `rule` and `pareto` (no other saves more and loses less)."""
     out = []

@@ -91,7 +91,9 @@ class TestEveryRule:
             Recording(
                 f"t-{i}",
                 Row("trial", "", f"t-{i}", budget=100, config={"model": "m"}),
-                tuple(Row("report", "", f"t-{i}", step=10 * (j + 1), metrics={Y: 0.5}, se={Y: 0.01}) for j in range(10)),
+                tuple(
+                    Row("report", "", f"t-{i}", step=10 * (j + 1), metrics={Y: 0.5}, se={Y: 0.01}) for j in range(10)
+                ),
                 (1.0,) * 10,
             )
             for i in range(6)
