@@ -183,8 +183,10 @@ class DipAware(StopRule):
         best, best_odds = None, AGAIN
         for trial in parked:
             track = self.race.field.tracks.get(trial)
-            standing = self.race.standing(track) if track is not None else None
-            if track is not None and standing is not None and standing.p / self.bar(track) >= best_odds:
+            if track is None or self.race.at_most(track) < best_odds * self.bar(track):
+                continue
+            standing = self.race.standing(track)
+            if standing is not None and standing.p / self.bar(track) >= best_odds:
                 best, best_odds = trial, standing.p / self.bar(track)
         return best
 

@@ -88,6 +88,7 @@ class Race:
         self.out: set[str] = set()
         self._version: tuple[int, ...] = ()
         self._kth: dict[str, tuple[Array, Array, int]] = {}
+        self._lowest: dict[str, float] = {}
         self._outcomes: Array = np.empty((0, DRAWS))
 
     def observe(self, row: Row) -> None:
@@ -114,6 +115,13 @@ class Race:
             p *= odds.p if odds is not None else 1.0
         return Standing(p, float(np.sort(mark)[DRAWS // 2]), rivals - own_in)
 
+    def at_most(self, track: Track) -> float:
+        """Returns a cheap upper bound of a trial's P(top k): as if it only had to beat the lowest mark of all."""
+        self._settle()
+        assert track.forecast is not None
+        lowest = self._lowest.get(track.suite, -math.inf)
+        return track.forecast.above_one((lowest - track.base) / track.unit)
+
     def _settle(self) -> None:
         """Finds the k-th and the next best of every possible outcome, once for each change of the field."""
         version = (self.field.version, len(self.out), *(limit.field.version for limit in self.limits))
@@ -129,7 +137,9 @@ class Race:
                     self._outcomes[track.row, ~met] = -math.inf
         for suite in {t.suite for t in tracks}:
             rows = [t.row for t in tracks if t.suite == suite and t.trial not in self.out]
-            self._kth[suite] = (*_kth_and_next(self._outcomes[rows], self.goal.top), len(rows))
+            kth, beyond = _kth_and_next(self._outcomes[rows], self.goal.top)
+            self._kth[suite] = kth, beyond, len(rows)
+            self._lowest[suite] = float(beyond.min())
 
 
 def _kth_and_next(outcomes: Array, k: int) -> tuple[Array, Array]:
