@@ -41,7 +41,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 share, logits_grad = _cross_entropy(hidden_c @ weight_c.T, targets[chunk])
                 loss += share
                 hidden_grad[chunk] = logits_grad @ weight_c
-                weight_grad += logits_grad.T @ hidden_c
+                if compute == torch.float32:
+                    weight_grad.addmm_(logits_grad.T, hidden_c)
+                else:
+                    weight_grad += logits_grad.T @ hidden_c
         ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype))
         return loss
 

@@ -16,8 +16,11 @@ from trainers.attention import Choice
 from trainers.head import linear_cross_entropy
 from trainers.packing import Pack
 
-CHUNKED_VOCAB = 32_768
-"""From this vocabulary on the head is computed in chunks, and no [N, vocab] tensor is ever kept."""
+CHUNKED_FROM = 2**27
+"""From this many logits on (0.5 GB in fp32, kept about three times over) the head is computed in chunks.
+
+Below, chunks only cost: each adds its product to a gradient of the size of the vocabulary (15 % at 1,400 labels, 32k).
+"""
 
 PLAIN_HEADS = frozenset({"qwen2", "qwen3", "llama", "mistral", "internlm2", "smollm3", "gpt_neox"})
 """Architectures whose logits are exactly the head's output, unscaled and uncapped; others go through their own code."""
@@ -35,8 +38,7 @@ class Objective(nn.Module):
         super().__init__()
         self.network: Any = network
         self.choice = choice
-        config = network.config
-        self.chunked = config.model_type in PLAIN_HEADS and config.vocab_size >= CHUNKED_VOCAB
+        self.plain_head = network.config.model_type in PLAIN_HEADS
 
     def forward(self, pack: Pack) -> Tensor:
         """Returns the summed loss of a pack, fp32 []; only label positions go through the head."""
@@ -47,7 +49,8 @@ class Objective(nn.Module):
             "layout": pack.layout,
             "choice": self.choice,
         }
-        if not self.chunked:
+        many = len(pack.targets) * self.network.config.vocab_size >= CHUNKED_FROM
+        if not (many and self.plain_head):
             logits = self.network(**common, logits_to_keep=pack.predicting).logits[0]
             return F.cross_entropy(logits.float(), pack.targets, reduction="sum")
         hidden = self.network.base_model(**common).last_hidden_state[0].index_select(0, pack.predicting)
