@@ -210,11 +210,11 @@ class Belief:
         """Returns the distribution of the score at the end of the budget, without evaluation noise."""
         h, end_sd = self.cache.end(self.gains, self.end, self.decay_start)
         keep = np.flatnonzero(weights > 1e-6)
-        mean, sd = (h[:, keep] * self.mean[:, keep]).sum(0), end_sd[keep]
-        values = (mean + _NORMAL_AT[:, None] * sd).ravel()
-        low, high = values.min(), values.max()
+        mean, sd = (h * self.mean).sum(0)[keep], end_sd[keep]
+        low, high = float((mean - 3.0 * sd).min()), float((mean + 3.0 * sd).max())
         width = (high - low) / BINS + 1e-9
-        at = ((values - low) / width).astype(np.int64)
+        at = ((mean - low) / width + _NORMAL_AT[:, None] * (sd / width)).ravel()
+        at = np.maximum(at, 0.0).astype(np.int64)
         mass = np.bincount(at, (_NORMAL_MASS[:, None] * weights[keep]).ravel(), minlength=BINS + 1)
         return Forecast(low, width, np.concatenate([[0.0], np.cumsum(mass / mass.sum())]))
 
