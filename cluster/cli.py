@@ -168,6 +168,21 @@ def logs(
 
 
 @app.command()
+def export(
+    sweep_id: SweepId,
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial's id.")],
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    step: Annotated[str, typer.Option(help="best, last, or a step that is still kept.")] = "best",
+    storage: Storage = None,
+) -> None:
+    """Write a trial's checkpoint as a plain Hugging Face folder."""
+    from cluster.show import kept_checkpoint
+    from trainers.export import export as write
+
+    print(write(kept_checkpoint(find(sweep_id, storage), trial, step), target))
+
+
+@app.command()
 def doctor(storage: Storage = None, as_json: AsJson = False) -> None:
     """Say what this machine can do: versions, GPUs, attention, storage, name clashes."""
     from cluster.doctor import findings, table

@@ -64,7 +64,7 @@ def _tiers(sweep: Sweep) -> Iterator[Fault]:
 def _suite(sweep: Sweep) -> Iterator[Fault]:
     from evaluators.suites import SUITES
 
-    if sweep.evaluation.suite not in SUITES:
+    if sweep.evaluation.suite not in SUITES and not sweep.evaluation.suite.startswith("lm-eval:"):
         yield Fault("evaluation.suite", f"'{sweep.evaluation.suite}' is unknown; known: {', '.join(SUITES)}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -62,7 +63,17 @@ def run(
         if director.done():
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
-            _execute(director, root, backend, cpus, dashboard, address, say, train or _train(), evaluate or score_job)
+            _execute(
+                director,
+                root,
+                backend,
+                cpus,
+                dashboard,
+                address,
+                say,
+                train or _train(),
+                evaluate or partial(score_job, scores=root / ".scores"),
+            )
         write_report(folder)
     shutil.rmtree(folder / ".ray", ignore_errors=True)
     return folder
@@ -108,13 +119,14 @@ def stop_rule(sweep: Sweep) -> StopRule:
     return make_rule(block.rule, sweep.goal, **settings)
 
 
-def score_job(job: EvalJob) -> Scored:
-    """Scores one checkpoint with the sweep's suite."""
+def score_job(job: EvalJob, scores: Path) -> Scored:
+    """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up."""
+    from evaluators.cache import ScoreCache
     from evaluators.evaluate import evaluate
     from trainers.models import model_folder
 
     folder = model_folder(job.model, ModelSource(job.path)) if job.step == 0 else Path(job.path)
-    return evaluate(folder, job.suite, items=job.items)
+    return evaluate(folder, job.suite, items=job.items, cache=ScoreCache(scores))
 
 
 def _train() -> Train:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sweeps.errors import InputError, nearest
 from sweeps.history import History
 from sweeps.journal import read_rows as read_journal
 from sweeps.narrate import Narrator
@@ -121,6 +122,38 @@ def narrated(folder: Path, *, follow: bool = False) -> Iterator[str]:
         if not follow or narrator.ended >= narrator.total:
             return
         time.sleep(0.5)
+
+
+def kept_checkpoint(folder: Path, trial: str, step: str) -> Path:
+    """Returns the folder of a trial's checkpoint: `best` by the objective, `last`, or the step given.
+
+    Raises:
+        InputError: there is no such trial, or that checkpoint is not kept.
+    """
+    rows = read_journal(folder)
+    history, sweep = History(rows), load(folder / "spec.yaml")
+    if trial not in history.curves:
+        raise InputError(
+            f"no trial '{trial}' in {folder.name}; there are {', '.join(history.curves)}{nearest(trial, history.curves)}"
+        )
+    saved: dict[int, Path] = {}
+    for row in rows:
+        if row.kind == "commit" and row.trial == trial and row.step is not None:
+            if row.extra.get("dropped"):
+                saved.pop(row.step, None)
+            else:
+                saved[row.step] = Path(str(row.extra["path"]))
+    if not saved:
+        raise InputError(f"{trial} has no checkpoint yet")
+    curve, goal = history.curves[trial], sweep.goal
+    scored = [s for s in saved if s in curve.steps(goal.metric)]
+    if step == "best" and scored:
+        return saved[max(scored, key=lambda s: goal.sign * curve.points[s].metrics[goal.metric])]
+    if step in ("best", "last"):
+        return saved[max(saved)]
+    if not step.isdigit() or int(step) not in saved:
+        raise InputError(f"came step '{step}'; kept are best, last and {', '.join(map(str, sorted(saved)))}")
+    return saved[int(step)]
 
 
 def replay_curves(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,10 @@ def tiny_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def trial_of(status: str) -> str:
+    return str(json.loads(status)["each"][0]["trial"])
+
+
 def test_validate_plan_run_and_report_work_where_ray_is_not_importable(tiny_sweep: Path):
     def command(*argv: str) -> str:
         code = WITHOUT_RAY.format(argv=list(argv))
@@ -91,6 +96,8 @@ def test_validate_plan_run_and_report_work_where_ray_is_not_importable(tiny_swee
     assert "completed at step 2 [1/1]" in command("run", str(tiny_sweep), "--in-process")
     assert "is finished already" in command("run", str(tiny_sweep), "--in-process")
     assert command("report", "tiny").strip().endswith("report/index.html")
+    assert command("export", "tiny", trial_of(command("status", "tiny", "--json")), "out").strip() == "out"
+    assert (tiny_sweep.parent / "out" / "model.safetensors").is_file()
     assert '"state": "completed"' in command("status", "tiny", "--json")
     assert "completed at step 2" in command("logs", "tiny")
     assert "none" in command("replay", next(str(p) for p in tiny_sweep.parent.glob("runs/tiny-*")), "--rule", "none")
