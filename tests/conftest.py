@@ -13,10 +13,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+MAY_SKIP = ("gpu", "optional")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
     report = yield
-    if os.environ.get("CI") == "true" and report.skipped and not item.get_closest_marker("gpu"):
+    if os.environ.get("CI") == "true" and report.skipped and not any(map(item.get_closest_marker, MAY_SKIP)):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome, report.longrepr = "failed", f"skipped, which CI does not allow: {reason}"
     return report
