@@ -33,8 +33,8 @@ chaos: $(READY)
 	$(BIN)/python -m pytest -q -m "chaos or slow"
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.stopping
-	$(BIN)/python -m benchmarks.trainer
+	$(BIN)/python -m benchmarks.stopping.measure --sweeps 60
+	$(BIN)/python -m benchmarks.trainer.cpu --size small
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -17,7 +17,9 @@ def score(step: int, value: float, attempt: int = 1, metric: str = "transfer/sco
 
 def curve(rows):
     history = History(rows)
-    return dict(zip(history.curves["t"].steps("transfer/score"), history.curves["t"].values("transfer/score"), strict=True))
+    return dict(
+        zip(history.curves["t"].steps("transfer/score"), history.curves["t"].values("transfer/score"), strict=True)
+    )
 
 
 @given(st.randoms(use_true_random=False))
