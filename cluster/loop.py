@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from cluster.environment import SETTINGS, prepare
+from sweeps.director import Director, Launch
+from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
+from sweeps.inprocess import Evaluate, Progress, Train
+from sweeps.interrupt import Interrupt, ctrl_c
+from sweeps.trial import ModelSource, TrialSpec
 
 prepare()
 
-import ray  # noqa: E402 - after the settings
+import ray  # noqa: E402 - Ray reads its settings when it is imported
 from ray import tune  # noqa: E402
 
 from cluster.evals.pool import Pool  # noqa: E402
@@ -25,10 +27,6 @@ from cluster.hub import attempt_key, start_hub  # noqa: E402
 from cluster.train.group import placement  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
-from sweeps.director import Director, Launch  # noqa: E402
-from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError  # noqa: E402
-from sweeps.inprocess import Evaluate, Progress, Train  # noqa: E402
-from sweeps.trial import ModelSource, TrialSpec  # noqa: E402
 
 WIND_DOWN_S = 30.0  # after Ctrl-C: how long workers may take to write their checkpoints
 
@@ -82,7 +80,7 @@ class RayLoop:
         self.evaluators, self.eval_gpus = evaluators, eval_gpus
         self.live: dict[str, bool] = {}  # attempt key -> has its stop flag been raised?
         self.ended: set[str] = set()
-        self.interrupted: str | None = None
+        self.interrupt = Interrupt()
         self.limit: str | None = None
         self.started = time.monotonic()
         self.deadline = float("inf")
@@ -100,13 +98,13 @@ class RayLoop:
         name = f"{self.director.plan.sweep_id}-{time.time_ns()}"
         forget = register(name, self)
         try:
-            with _on_interrupt(self._interrupt):
+            with ctrl_c(self.say) as self.interrupt:
                 self._tuner(name).fit()
         finally:
             forget()
         if self.limit:
             raise LimitError(f"{self.limit}; raise the limit and resume")
-        if self.interrupted:
+        if self.interrupt:
             raise Interrupted("interrupted; resume continues from the last checkpoints")
         if not self.director.done():
             raise DipsweepError("Ray Tune ended before the sweep did; resume continues from the last checkpoints")
@@ -140,7 +138,7 @@ class RayLoop:
         while self.pool.free and (waiting := self.director.next_eval()) is not None:
             self.pool.submit(waiting)
         self._raise_flags()
-        self._look_at_limits()
+        self._look_at_ends()
         self.keep()
 
     def next(self) -> Launch | None:
@@ -196,21 +194,16 @@ class RayLoop:
                 self.live[key] = True
                 self.hub.stop.remote(key)
 
-    def _look_at_limits(self) -> None:
+    def _look_at_ends(self) -> None:
+        if self.interrupt and self.deadline == float("inf"):
+            self._wind_down("user", "Ctrl-C")
         if self.limit is None and (over := self.director.over_limit(time.monotonic() - self.started)):
             self.limit = over
             self._wind_down("limits", over)
 
     @property
     def _ending(self) -> bool:
-        return self.interrupted is not None or self.limit is not None
-
-    def _interrupt(self) -> None:
-        if self.interrupted is not None:
-            raise KeyboardInterrupt
-        self.interrupted = "Ctrl-C"
-        self.say("Ctrl-C: running trials save a checkpoint and stop; press again to stop at once")
-        self._wind_down("user", "Ctrl-C")
+        return bool(self.interrupt) or self.limit is not None
 
     def _wind_down(self, who: str, reason: str) -> None:
         self.director.interrupt(who, reason)
@@ -252,19 +245,3 @@ def check_fits(sweep: Any, has: dict[str, float]) -> None:
             raise InputError(
                 f"models.{name}: a trial needs {' and '.join(short)}; lower workers or what each takes, or use a larger cluster"
             )
-
-
-@contextmanager
-def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        act()
-
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

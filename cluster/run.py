@@ -85,7 +85,7 @@ def _execute(
 ) -> None:  # fmt: skip
     keep = _keeper(director)
     if backend == "in-process":
-        InProcess(director, train, evaluate, root, keep).run()
+        InProcess(director, train, evaluate, root, keep, say).run()
         return
     from cluster.environment import prepare
 

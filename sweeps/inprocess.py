@@ -13,6 +13,7 @@ from typing import Protocol
 
 from sweeps.director import Director, EvalJob, Launch
 from sweeps.errors import Interrupted, LimitError, TrialFailed
+from sweeps.interrupt import Interrupt, ctrl_c
 from sweeps.trial import Hooks, Saved, TrialSpec, attempt_folder
 
 Progress = Callable[[str], None]
@@ -60,7 +61,7 @@ class _Hooks:
         self.loop.score_all()
 
     def stop_asked(self) -> bool:
-        return not self.loop.director.wants(self.trial, self.attempt)
+        return bool(self.loop.interrupt) or not self.loop.director.wants(self.trial, self.attempt)
 
 
 class InProcess:
@@ -68,15 +69,16 @@ class InProcess:
 
     Args:
         director: decides. train: runs one attempt. evaluate: scores one checkpoint. storage: root of all sweeps.
-        keep: called now and then, to delete what nobody needs.
+        keep: called now and then, to delete what nobody needs. say: takes one line for a person.
     """
 
     def __init__(
         self, director: Director, train: Train, evaluate: Evaluate, storage: Path,
-        keep: Callable[[], None] = lambda: None,
+        keep: Callable[[], None] = lambda: None, say: Progress = lambda line: None,
     ) -> None:  # fmt: skip
         self.director, self.train, self.evaluate, self.storage = director, train, evaluate, storage
-        self.keep = keep
+        self.keep, self.say = keep, say
+        self.interrupt = Interrupt()
         self.started = time.monotonic()
 
     def run(self) -> None:
@@ -85,15 +87,18 @@ class InProcess:
         Raises:
             Interrupted: Ctrl-C; the sweep can be resumed. LimitError: one of the sweep's limits is reached.
         """
-        try:
-            while not self.director.done():
-                self.score_all()
-                launch = self.director.next(lambda spec: True)
-                if launch is not None:
-                    self._attempt(launch)
-        except KeyboardInterrupt:
+        with ctrl_c(self.say) as self.interrupt:
+            try:
+                while not self.interrupt and not self.director.done():
+                    self.score_all()
+                    launch = None if self.interrupt else self.director.next(lambda spec: True)
+                    if launch is not None:
+                        self._attempt(launch)
+            except KeyboardInterrupt:  # the second press, maybe in the middle of a row: nothing more is written
+                raise Interrupted("interrupted at once; resume continues from the last checkpoints") from None
+        if self.interrupt:
             self.director.interrupt("user", "Ctrl-C")
-            raise Interrupted("interrupted; resume continues from the last checkpoints") from None
+            raise Interrupted("interrupted; resume continues from the last checkpoints")
 
     def _attempt(self, launch: Launch) -> None:
         spec, attempt = launch.spec, launch.attempt
@@ -107,11 +112,13 @@ class InProcess:
         except Exception as e:
             self.director.failed(spec.id, attempt, "error", f"{type(e).__name__}: {e}")
         else:
+            if self.interrupt:
+                return  # it was asked to save and stop: neither trained nor failed, it goes on after a resume
             self.director.trained(spec.id, attempt)
 
     def score_all(self) -> None:
         """Scores every checkpoint that waits for it."""
-        while (job := self.director.next_eval()) is not None:
+        while not self.interrupt and (job := self.director.next_eval()) is not None:
             try:
                 scores = self.evaluate(job)
             except Exception as e:

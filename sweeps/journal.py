@@ -58,6 +58,7 @@ class FileJournal:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / LOG
         self._rows: list[Row] = []
+        self._torn = False  # True while a row is on its way: no row may follow one that was cut off
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _exclusive(folder / "driver.lock")
@@ -69,7 +70,10 @@ class FileJournal:
 
     def append(self, row: Row) -> Row:
         """Writes one row through to the disk and returns it with its place in the log."""
+        if self._torn:
+            raise StorageError(f"{self.path}: a write was interrupted; open the journal again before writing more")
         row = row.at(len(self._rows))
+        self._torn = True
         try:
             self._file.write(row.line().encode())
             self._file.flush()
@@ -77,6 +81,7 @@ class FileJournal:
         except OSError as e:
             raise StorageError(f"{self.path}: row {row.seq} could not be written ({e.strerror or e})") from e
         self._rows.append(row)
+        self._torn = False
         return row
 
     def rows(self) -> list[Row]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from sweeps import Sweep, grid
 from sweeps.director import EVAL_TRIES, Director
-from sweeps.errors import Interrupted, LimitError
+from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.inprocess import InProcess
-from sweeps.journal import MemoryJournal
+from sweeps.journal import FileJournal, MemoryJournal
 from sweeps.plan import Plan
 from sweeps.records import Row
 from sweeps.stopping import Action, NeverStop, Phase, StopRule, Verdict
@@ -235,3 +237,42 @@ def test_a_limit_ends_the_sweep_resumable(tmp_path: Path):
     with pytest.raises(LimitError, match=r"1\.11 GPU hours are spent, 1\.0 are allowed"):
         InProcess(director, costly, fake_evaluate, tmp_path).run()
     assert Director(Plan(definition), journal, NeverStop(definition.goal)).next(lambda spec: True) is not None
+
+
+def test_ctrl_c_in_process_saves_and_stops_and_the_next_run_goes_on_from_there(tmp_path: Path):
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3})
+    journal, trainer = MemoryJournal(), FakeTrainer()
+
+    def pressed(trial, hooks, *, folder, resume):
+        class Pressing:
+            report, stop_asked = hooks.report, hooks.stop_asked
+
+            def saved(self, checkpoint):
+                hooks.saved(checkpoint)
+                if checkpoint.step == 8:
+                    signal.raise_signal(signal.SIGINT)
+
+        trainer(trial, Pressing(), folder=folder, resume=resume)
+
+    director = Director(Plan(definition), journal, NeverStop(definition.goal))
+    with pytest.raises(Interrupted):
+        InProcess(director, pressed, fake_evaluate, tmp_path).run()
+    assert [r.extra["reason"] for r in journal.rows() if r.kind == "control"] == ["Ctrl-C"]
+    run(tmp_path, definition, journal, trainer=trainer)
+    assert [step for _, _, step in trainer.log] == list(range(1, 17))  # no step twice
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_row_that_was_cut_off_in_the_middle_is_followed_by_no_other(tmp_path: Path, monkeypatch):
+    journal = FileJournal(tmp_path / "s")
+    journal.append(Row("control", "s"))
+    monkeypatch.setattr(os, "fsync", lambda fd: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        journal.append(Row("control", "s"))
+    monkeypatch.undo()
+    with pytest.raises(StorageError, match="a write was interrupted"):
+        journal.append(Row("control", "s"))
+    journal.close()
+    with FileJournal(tmp_path / "s") as again:
+        again.append(Row("control", "s"))
+        assert [r.seq for r in again.rows()] == list(range(len(again.rows())))
