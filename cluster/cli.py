@@ -74,7 +74,13 @@ def resume(
     from sweeps.yaml_file import load
 
     folder = find(sweep_id, storage)
-    _run(load(folder / "spec.yaml"), folder.parent, in_process, cpus, dashboard, address)
+    sweep = load(folder / "spec.yaml")
+    if sweep.id != folder.name:
+        raise InputError(
+            f"{folder} holds the definition of {sweep.id}: it was renamed, or written by another version of dipsweep; "
+            "give it back its name, or run the sweep file anew"
+        )
+    _run(sweep, folder.parent, in_process, cpus, dashboard, address)
 
 
 def _run(
@@ -135,10 +141,10 @@ def report(
 @app.command("list")
 def list_sweeps(storage: Storage = None, as_json: AsJson = False) -> None:
     """List the sweeps under a storage root."""
-    from cluster.show import print_json, sweep_line, sweep_state
+    from cluster.show import print_json, state_or_fault, sweep_line
     from sweeps.journal import sweeps_in
 
-    states = [sweep_state(folder) for folder in sweeps_in(storage or Path("runs"))]
+    states = [state_or_fault(folder) for folder in sweeps_in(storage or Path("runs"))]
     if as_json:
         print_json(states)
     elif not states:
@@ -254,9 +260,8 @@ def _progress(started: float) -> Callable[[str], None]:
 def main() -> None:
     """Entry point: every error that we know becomes one clear message and its exit code."""
     try:
-        app(standalone_mode=False)
-    except (typer.Exit, SystemExit) as e:
-        sys.exit(getattr(e, "exit_code", getattr(e, "code", 0)))
+        code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 for Ctrl-C
+        sys.exit(code if isinstance(code, int) else 0)
     except DipsweepError as e:
         print(f"{'' if isinstance(e, InputError | Interrupted) else 'error: '}{e}", file=sys.stderr)
         sys.exit(e.exit_code)

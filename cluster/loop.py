@@ -103,7 +103,9 @@ class RayLoop:
         finally:
             forget()
         if self.limit:
-            raise LimitError(f"{self.limit}; raise the limit and resume")
+            raise LimitError(
+                f"{self.limit}; raise it in the sweep file and run that again: it goes on where it stopped"
+            )
         if self.interrupt:
             raise Interrupted("interrupted; resume continues from the last checkpoints")
         if not self.director.done():
@@ -236,6 +238,9 @@ def check_fits(sweep: Any, has: dict[str, float]) -> None:
     """Raises InputError for a model whose trials the cluster can never hold; Ray alone would wait for ever."""
     for name in sweep.axis_values("model", next(iter(sweep.models), "tiny-s")):
         need = _need(sweep.model_source(name))
+        evaluators = sweep.evaluation.workers * sweep.evaluation.gpus_per_worker
+        if evaluators:
+            need["GPU"] = need.get("GPU", 0.0) + evaluators
         short = [
             f"{amount:g} {what} (there are {has.get(what, 0):g})"
             for what, amount in need.items()
@@ -243,5 +248,5 @@ def check_fits(sweep: Any, has: dict[str, float]) -> None:
         ]
         if short:
             raise InputError(
-                f"models.{name}: a trial needs {' and '.join(short)}; lower workers or what each takes, or use a larger cluster"
+                f"models.{name}: a trial and the evaluators need {' and '.join(short)}; lower that, or use a larger cluster"
             )

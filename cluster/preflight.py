@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweeps.errors import Fault, SpecError
+from sweeps.errors import Fault, InputError, SpecError
 from sweeps.spec import BUILTIN_MODELS, BUILTIN_TIERS, Sweep
 
 
@@ -62,10 +62,15 @@ def _tiers(sweep: Sweep) -> Iterator[Fault]:
 
 
 def _suite(sweep: Sweep) -> Iterator[Fault]:
-    from evaluators.suites import SUITES
+    name = sweep.evaluation.suite
+    if name == "mini" or name.startswith("lm-eval:"):
+        return
+    from evaluators.suites import load_suite
 
-    if sweep.evaluation.suite not in SUITES and not sweep.evaluation.suite.startswith("lm-eval:"):
-        yield Fault("evaluation.suite", f"'{sweep.evaluation.suite}' is unknown; known: {', '.join(SUITES)}")
+    try:
+        load_suite(name, items=1)
+    except InputError as e:
+        yield Fault("evaluation.suite", str(e))
 
 
 def _storage(sweep: Sweep) -> Iterator[Fault]:

@@ -57,9 +57,8 @@ def run(
         narrator = Narrator(plan)
         for row in journal.rows():
             narrator.line(row)
-        director = Director(plan, journal, stop_rule(sweep), watch=lambda row: _tell(narrator, row, say))
-        if not (folder / "spec.yaml").exists():
-            write_spec(sweep, folder / "spec.yaml")
+        director = Director(plan, journal, stop_rule(sweep), watch=lambda row: _tell(narrator, row, say), home=folder)
+        write_spec(sweep, folder / "spec.yaml")  # anew: limits may have changed, they are not part of the id
         if director.done():
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
@@ -83,7 +82,7 @@ def _execute(
     director: Director, root: Path, backend: Backend, cpus: int | None, dashboard: bool, address: str | None,
     say: Progress, train: Train, evaluate: Evaluate,
 ) -> None:  # fmt: skip
-    keep = _keeper(director)
+    keep = _keeper(director, (root / director.plan.sweep_id).resolve())
     if backend == "in-process":
         InProcess(director, train, evaluate, root, keep, say).run()
         return
@@ -135,12 +134,14 @@ def _train() -> Train:
     return train
 
 
-def _keeper(director: Director) -> Callable[[], None]:
+def _keeper(director: Director, home: Path) -> Callable[[], None]:
     """Returns what deletes checkpoints that nobody needs any more: all but a trial's last two and its best."""
 
     def keep() -> None:
         for trial, checkpoint in director.disposable():
-            shutil.rmtree(checkpoint.path, ignore_errors=True)
+            path = Path(checkpoint.path).resolve()
+            if path.is_relative_to(home):  # a journal is data: it cannot name what lies elsewhere for deletion
+                shutil.rmtree(path, ignore_errors=True)
             director.dropped(trial, checkpoint)
 
     return keep
@@ -150,7 +151,9 @@ def write_spec(sweep: Sweep, path: Path) -> None:
     """Writes the sweep's definition beside its log, as YAML that `dipsweep resume` and people can read."""
     import yaml
 
-    path.write_text(yaml.safe_dump(sweep.to_json(), sort_keys=False), encoding="utf-8")
+    aside = path.with_suffix(".aside")
+    aside.write_text(yaml.safe_dump(sweep.to_json(), sort_keys=False), encoding="utf-8")
+    aside.replace(path)
 
 
 def write_report(folder: Path) -> Path:

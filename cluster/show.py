@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeps.errors import InputError, nearest
+from sweeps.director import checkpoint_path
+from sweeps.errors import DipsweepError, InputError, nearest
 from sweeps.history import History
 from sweeps.journal import read_rows as read_journal
 from sweeps.narrate import Narrator
@@ -73,7 +74,7 @@ def sweep_state(folder: Path) -> dict[str, Any]:
     trials = [
         {
             "trial": c.trial, "label": narrator.label(c.trial), "state": c.state, "phase": c.phase,
-            "step": c.last_step, "budget": c.budget, "attempt": c.attempt, "reason": c.reason,
+            "step": c.last_step, "budget": c.budget, "attempt": c.attempt, "reason": c.reason, "detail": c.detail,
             metric: c.values(metric)[-1] if c.steps(metric) else None,
         }
         for c in history.trials()
@@ -89,8 +90,18 @@ def sweep_state(folder: Path) -> dict[str, Any]:
     }
 
 
+def state_or_fault(folder: Path) -> dict[str, Any]:
+    """Returns how a sweep stands, or why it cannot be read: one damaged folder hides no other."""
+    try:
+        return sweep_state(folder)
+    except DipsweepError as e:
+        return {"sweep": folder.name, "folder": str(folder), "unreadable": str(e)}
+
+
 def sweep_line(state: dict[str, Any]) -> str:
     """Returns one line for `dipsweep list`."""
+    if "unreadable" in state:
+        return f"{state['sweep']}  unreadable: {state['unreadable']}"
     counts = ", ".join(f"{n} {s}" for s, n in state["states"].items()) or "nothing started"
     return f"{state['sweep']}  {state['trials']} trials: {counts}"
 
@@ -103,13 +114,13 @@ def status_text(state: dict[str, Any]) -> str:
         value = t[state["objective"]]
         score = f"{state['objective']} {value:.3f}" if value is not None else "no score yet"
         phase = f" ({t['phase']})" if t["phase"] and t["phase"] != "unknown" else ""
-        why = f"  {t['reason']}" if t["reason"] else ""
+        why = f"  {t['detail'] or t['reason']}" if t["detail"] or t["reason"] else ""
         lines.append(f"  {t['label']:{width}}  {t['state']}{phase}, step {t['step']}/{t['budget']}, {score}{why}")
     return "\n".join(lines)
 
 
 def narrated(folder: Path, *, follow: bool = False) -> Iterator[str]:
-    """Yields one line per event of a sweep; with `follow`, goes on until all its trials have ended."""
+    """Yields one line per event of a sweep; with `follow`, goes on until the sweep has."""
     sweep: Sweep = load(folder / "spec.yaml")
     narrator, seen = Narrator(Plan(sweep)), 0
     while True:
@@ -119,7 +130,7 @@ def narrated(folder: Path, *, follow: bool = False) -> Iterator[str]:
             if line:
                 yield line
         seen = len(rows)
-        if not follow or narrator.ended >= narrator.total:
+        if not follow or narrator.over:
             return
         time.sleep(0.5)
 
@@ -142,7 +153,7 @@ def kept_checkpoint(folder: Path, trial: str, step: str) -> Path:
             if row.extra.get("dropped"):
                 saved.pop(row.step, None)
             else:
-                saved[row.step] = Path(str(row.extra["path"]))
+                saved[row.step] = Path(checkpoint_path(row, folder))
     if not saved:
         raise InputError(f"{trial} has no checkpoint yet")
     curve, goal = history.curves[trial], sweep.goal

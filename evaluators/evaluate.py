@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def engine() -> dict[str, str]:
     import torch
 
     gpu = torch.cuda.is_available()
-    return {"engine": "transformers", "device": "cuda" if gpu else "cpu", "dtype": "bfloat16" if gpu else "float32"}
+    code = " ".join(f"{name} {version(name)}" for name in ("dipsweep", "transformers"))
+    return {"engine": code, "device": "cuda" if gpu else "cpu", "dtype": "bfloat16" if gpu else "float32"}
 
 
 @dataclass(frozen=True, slots=True)

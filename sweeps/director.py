@@ -7,9 +7,11 @@ park, crash and resume are one path: the attempt ends, the next one starts from 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from sweeps.history import History
@@ -81,13 +83,14 @@ class Director:
     Args:
         plan: what is to run. journal: where facts go. rule: who prunes. searcher: who proposes trials.
         watch: hears every new row after it was written.
+        home: the sweep's folder; checkpoints inside it are written down relative to it, so that a sweep can be moved.
     """
 
     def __init__(
         self, plan: Plan, journal: Journal, rule: StopRule, searcher: Searcher | None = None,
-        watch: Callable[[Row], None] = lambda row: None,
+        watch: Callable[[Row], None] = lambda row: None, home: Path | None = None,
     ) -> None:  # fmt: skip
-        self.watch = watch
+        self.watch, self.home = watch, home
         self.plan, self.journal, self.rule = plan, journal, rule
         self.searcher = searcher or make_searcher(plan)
         self._trials: dict[str, _Entry] = {}
@@ -98,6 +101,7 @@ class Director:
         self._bases: set[str] = set()
         self._costs: dict[tuple[str, int], dict[str, float]] = {}
         self._exhausted = False
+        self._closed = False
         self._live = False  # while rows of an earlier driver are read, trials are restored, not asked for
         rows = journal.rows()
         for row in rows:
@@ -182,7 +186,7 @@ class Director:
         if entry is None or attempt != entry.attempt or entry.status not in ("running", "parked"):
             return
         self._write(Row("commit", self.plan.sweep_id, trial, attempt, checkpoint.step,
-                        checkpoint=checkpoint.digest, extra={"path": checkpoint.path}))  # fmt: skip
+                        checkpoint=checkpoint.digest, extra={"path": self._inside(checkpoint.path)}))  # fmt: skip
         self._queue_scores(entry)
 
     def trained(self, trial: str, attempt: int) -> None:
@@ -245,10 +249,11 @@ class Director:
         if not self.wants_score(job):
             return None
         good, bad = split_finite(metrics)
-        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step, suite=suite, cost=cost,
-                        extra={"status": "done"}))  # fmt: skip
         verdict = self._report(Row("report", self.plan.sweep_id, job.trial, job.attempt, job.step, metrics=good, se=se, n=n,
                                    invalid=bad, suite=suite, extra=extra or {}))  # fmt: skip
+        # After the scores: cut off between the two rows, a resumed sweep has them and does not score again.
+        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step, suite=suite, cost=cost,
+                        extra={"status": "done"}))  # fmt: skip
         if job.trial in self._trials:
             self._maybe_complete(self._trials[job.trial])
         return verdict
@@ -290,6 +295,8 @@ class Director:
             self._maybe_complete(entry)
         for entry in [e for e in self._trials.values() if e.status == "parked"]:
             self._end(entry, "pruned", "parked, and nothing changed in its favour before the sweep ended")
+        if not self._closed:
+            self._write(Row("end", self.plan.sweep_id, extra={"of": "sweep", "status": "done"}))
         return True
 
     def spent(self) -> dict[str, float]:
@@ -325,7 +332,12 @@ class Director:
     def dropped(self, trial: str, checkpoint: Saved) -> None:
         """Notes that a checkpoint's files are gone."""
         self._write(Row("commit", self.plan.sweep_id, trial, self._trials[trial].attempt, checkpoint.step,
-                        extra={"path": checkpoint.path, "dropped": True}))  # fmt: skip
+                        extra={"path": self._inside(checkpoint.path), "dropped": True}))  # fmt: skip
+
+    def _inside(self, path: str) -> str:
+        if self.home is not None and Path(path).is_relative_to(self.home):
+            return str(Path(path).relative_to(self.home))
+        return path
 
     def _best_step(self, trial: str) -> set[int]:
         curve, goal = self.history.curves.get(trial), self.plan.sweep.goal
@@ -348,7 +360,7 @@ class Director:
             return None
         self._write(Row("verdict", self.plan.sweep_id, row.trial, entry.attempt, row.step,
                         extra={"action": str(verdict.action), "phase": str(verdict.phase), "reason": verdict.reason,
-                               "evidence": dict(verdict.evidence), "seen": self.history.seq}))  # fmt: skip
+                               "evidence": _finite(verdict.evidence), "seen": self.history.seq}))  # fmt: skip
         if verdict.action is Action.STOP:
             self._end(entry, "pruned", verdict.reason)
         return None if verdict.action is Action.CONTINUE else verdict
@@ -432,6 +444,8 @@ class Director:
         new = self.rule.observe(row)
         if row.kind == "trial":
             self._take_trial(row)
+        elif row.kind == "end" and not row.trial:
+            self._closed = True
         entry = self._trials.get(row.trial)
         if entry is None:
             return new
@@ -445,8 +459,12 @@ class Director:
             self._costs[row.trial, row.attempt] = {**self._costs.get((row.trial, row.attempt), {}), **row.cost}
             if row.suite and row.step is not None:
                 entry.scored.add(row.step)
-        elif row.kind == "eval" and row.extra.get("given_up") and row.step is not None:
-            entry.given_up.add(row.step)
+        elif row.kind == "eval" and row.step is not None:
+            self._costs[f"eval {row.trial}", row.seq] = dict(row.cost)
+            if row.extra.get("given_up"):
+                entry.given_up.add(row.step)
+            elif row.extra.get("status") == "done":
+                entry.scored.add(row.step)
         elif row.kind == "control" and row.extra.get("action") == "retry":
             entry.lost += 1
         elif row.kind == "verdict":
@@ -471,7 +489,7 @@ class Director:
         if row.extra.get("dropped"):
             entry.dropped.add(row.step)
         else:
-            entry.saved[row.step] = Saved(row.step, str(row.extra["path"]), row.checkpoint)
+            entry.saved[row.step] = Saved(row.step, checkpoint_path(row, self.home), row.checkpoint)
             entry.dropped.discard(row.step)
 
     def _take_end(self, entry: _Entry, row: Row) -> None:
@@ -488,6 +506,17 @@ class Director:
         sweep = self.plan.sweep
         what = {"name": sweep.name, "spec": sweep.to_json(), "trials": self.plan.total}
         return Row("sweep", self.plan.sweep_id, extra={**what, "version": VERSION, "dipsweep": _version()})
+
+
+def checkpoint_path(row: Row, home: Path | None) -> str:
+    """Returns where the checkpoint of a commit row lies, for a sweep whose folder is `home` now."""
+    path = str(row.extra["path"])
+    return path if home is None else str(home / path)
+
+
+def _finite(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Evidence as it can be written: what is not finite was not measured, so it is absent."""
+    return {k: v for k, v in evidence.items() if not (isinstance(v, float) and not math.isfinite(v))}
 
 
 def _version() -> str:

@@ -55,7 +55,7 @@ class StorageError(DipsweepError):
 
 
 class JournalError(StorageError):
-    """A journal row does not follow the contract of `sweeps.records`."""
+    """A journal row cannot be read or written; nothing may follow it."""
 
 
 class SweepBusy(InputError):

@@ -55,6 +55,7 @@ class Curve:
     resumed_from: dict[int, int] = field(default_factory=dict)
     state: State = "waiting"
     reason: str = ""
+    detail: str = ""
     stopped_at: int | None = None
     phase: str = ""
 
@@ -149,6 +150,7 @@ class History:
     def _fold_end(self, curve: Curve, row: Row) -> None:
         status = str(row.extra.get("status", "completed"))
         curve.reason = str(row.extra.get("reason", curve.reason))
+        curve.detail = str(row.extra.get("detail", ""))
         if row.extra.get("of", "scoring") == "training":
             curve.stopped_at = row.step
             curve.state = "scoring"

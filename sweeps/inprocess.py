@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeps.director import Director, EvalJob, Launch
-from sweeps.errors import Interrupted, LimitError, TrialFailed
+from sweeps.errors import Interrupted, JournalError, LimitError, TrialFailed
 from sweeps.interrupt import Interrupt, ctrl_c
 from sweeps.trial import Hooks, Saved, TrialSpec, attempt_folder
 
@@ -107,7 +107,7 @@ class InProcess:
             self.train(spec, _Hooks(self, launch), folder=folder, resume=launch.resume)
         except TrialFailed as e:
             self.director.failed(spec.id, attempt, e.reason, e.detail)
-        except LimitError:
+        except (JournalError, LimitError):  # not the trial's fault
             raise
         except Exception as e:
             self.director.failed(spec.id, attempt, "error", f"{type(e).__name__}: {e}")
@@ -130,4 +130,4 @@ class InProcess:
         over = self.director.over_limit(time.monotonic() - self.started)
         if over:
             self.director.interrupt("limits", over)
-            raise LimitError(f"{over}; raise the limit and resume")
+            raise LimitError(f"{over}; raise it in the sweep file and run that again: it goes on where it stopped")

@@ -71,7 +71,7 @@ class FileJournal:
     def append(self, row: Row) -> Row:
         """Writes one row through to the disk and returns it with its place in the log."""
         if self._torn:
-            raise StorageError(f"{self.path}: a write was interrupted; open the journal again before writing more")
+            raise JournalError(f"{self.path}: a write was interrupted; open the journal again before writing more")
         row = row.at(len(self._rows))
         self._torn = True
         try:
@@ -79,7 +79,7 @@ class FileJournal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as e:
-            raise StorageError(f"{self.path}: row {row.seq} could not be written ({e.strerror or e})") from e
+            raise JournalError(f"{self.path}: row {row.seq} could not be written ({e.strerror or e})") from e
         self._rows.append(row)
         self._torn = False
         return row

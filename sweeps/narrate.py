@@ -32,6 +32,7 @@ class Narrator:
         self.configs: dict[str, Mapping[str, Any]] = {}
         self.budgets: dict[str, int] = {}
         self.ended = 0
+        self.over = False
 
     def line(self, row: Row) -> str | None:
         """Returns the line for a row."""
@@ -50,6 +51,9 @@ class Narrator:
             return f"{self.label(row.trial)} step {row.step} could not be scored: {row.extra['reason']}"
         if row.kind == "control":
             return f"{row.extra.get('action')} by {row.extra.get('who')}: {row.extra.get('reason', '')}"
+        if row.kind == "end" and not row.trial:
+            self.over = True
+            return None
         if row.kind == "end" and row.extra.get("of") != "training":
             return self._end(row)
         return None

@@ -182,8 +182,6 @@ class OptunaSearch:
             return optuna.samplers.GPSampler(seed=seed)
         if name == "optuna-nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed)
-        if name == "optuna-cmaes":
-            return optuna.samplers.CmaEsSampler(seed=seed)
         return optuna.samplers.RandomSampler(seed=seed)
 
     def _sobol(self, cell: int, index: int) -> dict[str, Any]:

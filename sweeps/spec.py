@@ -30,7 +30,7 @@ from sweeps.trial import ModelSource, TierSource
 
 BUILTIN_MODELS = ("tiny-s", "tiny-xs", "tiny-m")
 BUILTIN_TIERS = ("verified-long-cot", "answer-only", "corrupted-cot")
-ALGORITHMS = ("grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2", "optuna-cmaes")
+ALGORITHMS = ("grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2")
 RULES = ("none", "dip-aware", "asha", "median", "hyperband", "patient")
 NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 METRIC = r"^(math|transfer|general|safety|train|length|perf)/[A-Za-z0-9_.\-]+(@\d+)?(,[a-z]+=[^,\s]+)*$"
@@ -78,7 +78,7 @@ class TierBlock(_Block):
 class SearchBlock(_Block):
     """Who picks the values of the axes that are not grids."""
 
-    algorithm: Literal["grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2", "optuna-cmaes"] = "grid"
+    algorithm: Literal["grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2"] = "grid"
     trials: _Count = 1
     """Samples per grid cell."""
     repeats: _Count = 1

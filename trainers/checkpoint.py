@@ -80,6 +80,10 @@ def read_manifest(path: str | Path) -> Manifest:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in data["files"].items()}
+        if outside := [name for name in files if Path(name).name != name]:
+            raise StorageError(
+                f"{file} names {outside[0]!r}, which lies outside its folder; the manifest was tampered with"
+            )
         return Manifest(int(data["step"]), files, str(data["digest"]))
     except FileNotFoundError:
         raise StorageError(f"checkpoint {path} has no {MANIFEST}: it was never finished; use an earlier one") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import ray
@@ -32,8 +33,9 @@ class Pool:
     """
 
     def __init__(self, evaluate: Evaluate, size: int, gpus: float = 0.0) -> None:
-        remote = ray.remote(num_cpus=0, num_gpus=gpus, max_restarts=-1, max_task_retries=0)(Evaluator)
-        self.idle: list[Any] = [remote.remote(evaluate) for _ in range(size)]
+        remote = ray.remote(num_cpus=0, num_gpus=gpus, max_restarts=0)(Evaluator)
+        self.start = partial(remote.remote, evaluate)
+        self.idle: list[Any] = [self.start() for _ in range(size)]
         self.busy: dict[Any, tuple[Any, EvalJob]] = {}
 
     def submit(self, job: EvalJob) -> None:
@@ -53,8 +55,10 @@ class Pool:
         ready, _ = ray.wait(list(self.busy), num_returns=len(self.busy), timeout=0)
         for ref in ready:
             actor, job = self.busy.pop(ref)
-            self.idle.append(actor)  # a dead evaluator is started again by Ray
             try:
-                yield job, ray.get(ref)
+                result: Scored | Exception = ray.get(ref)
             except Exception as e:
-                yield job, e
+                result = e
+            # A dead evaluator is replaced by a new one: Ray would fail every job that comes while it restarts the old.
+            self.idle.append(self.start() if isinstance(result, ray.exceptions.RayActorError) else actor)
+            yield job, result

@@ -12,6 +12,7 @@ gives way, and comes back when the field is known and its odds have held. So com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -158,7 +159,9 @@ class DipAware(StopRule):
         if standing.p >= bar * (YIELD if first else 1.0):
             said = f"{self._level(track, reading)}; {odds} is above the bar of {bar:.2g}"
             return Verdict(Action.CONTINUE, said, reading.phase, evidence)
-        ends = f"forecast {self._span(track)} at step {track.budget}, place {self.goal.top} at {self._shown(standing.cut):.4g}"
+        cut = self._shown(standing.cut)
+        place = f"place {self.goal.top} at {cut:.4g}" if math.isfinite(cut) else f"place {self.goal.top} still open"
+        ends = f"forecast {self._span(track)} at step {track.budget}, {place}"
         if reading.protected and self.protect == "strict":
             said = f"{self._level(track, reading)}; protected until step {reading.until:.0f} though {odds} ({ends})"
             return Verdict(Action.CONTINUE, said, reading.phase, {**evidence, "held": True})

@@ -276,3 +276,54 @@ def test_a_row_that_was_cut_off_in_the_middle_is_followed_by_no_other(tmp_path: 
     with FileJournal(tmp_path / "s") as again:
         again.append(Row("control", "s"))
         assert [r.seq for r in again.rows()] == list(range(len(again.rows())))
+
+
+def test_evidence_that_is_not_finite_is_left_out_and_never_ends_a_trial(tmp_path: Path):
+    class Odd(StopRule):
+        def decide(self, trial: str) -> Verdict:
+            return Verdict(Action.CONTINUE, "open", Phase.DIP, {"cut": float("-inf"), "p": 0.5})
+
+    definition = sweep()
+    director = run(tmp_path, definition, rule=Odd(definition.goal))
+    assert {c.state for c in director.history.trials()} == {"completed"}
+    assert {tuple(r.extra["evidence"]) for r in director.journal.rows() if r.kind == "verdict"} == {("p",)}
+
+
+def test_a_constraint_in_doubt_does_not_break_the_dip_aware_rule(tmp_path: Path):
+    from sweeps.stopping.dip_aware import DipAware
+
+    definition = sweep(
+        space={"replay": grid(0.0, 0.06, 0.1, 0.2, 0.3)},
+        trainer={"steps": 16, "lr": 1e-3},
+        constraints=[{"metric": "safety/refusal", "at_least": 0.55}],
+    )
+    director = run(tmp_path, definition, rule=DipAware(definition.goal))
+    assert {c.state for c in director.history.trials()} <= {"completed", "pruned"}
+
+
+def test_a_sweep_that_was_moved_goes_on_from_its_checkpoints_in_the_new_place(tmp_path: Path):
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3})
+    plan, trainer = Plan(definition), FakeTrainer()
+    trainer.die_at = (plan.known_trials()[0].id, 9)
+    old, new = tmp_path / "old" / plan.sweep_id, tmp_path / "new" / plan.sweep_id
+    with FileJournal(old) as journal, pytest.raises(Interrupted):
+        InProcess(
+            Director(plan, journal, NeverStop(definition.goal), home=old), trainer, fake_evaluate, old.parent
+        ).run()
+    new.parent.mkdir()
+    old.rename(new)
+    with FileJournal(new) as journal:
+        director = Director(plan, journal, NeverStop(definition.goal), home=new)
+        launch = director.next(lambda spec: True)
+        assert launch is not None
+        assert launch.resume is not None
+        assert launch.resume.step == 8
+        assert Path(launch.resume.path).is_dir()
+        assert Path(launch.resume.path).is_relative_to(new)
+
+
+def test_the_end_of_the_sweep_is_written_once(tmp_path: Path):
+    journal = MemoryJournal()
+    for _ in range(2):
+        assert run(tmp_path, sweep(), journal).done()
+    assert [r.extra["of"] for r in journal.rows() if r.kind == "end" and not r.trial] == ["sweep"]

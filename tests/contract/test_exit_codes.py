@@ -1,0 +1,68 @@
+"""What a script sees: 0 done, 1 failed, 2 bad input, 3 over a limit, 130 interrupted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster import cli
+from sweeps.errors import Interrupted, LimitError, StorageError
+
+
+def code_of(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["dipsweep", *argv])
+    with pytest.raises(SystemExit) as e:
+        cli.main()
+    return int(e.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(StorageError("gone"), 1), (LimitError("too much"), 3), (Interrupted("later"), 130), (KeyboardInterrupt(), 130)],
+)
+def test_every_way_to_end_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path, error, code: int):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    (tmp_path / "s.yaml").write_text("name: s\n")
+    assert code_of(monkeypatch, "run", str(tmp_path / "s.yaml")) == code
+    if str(error):
+        assert str(error) in capsys.readouterr().err
+
+
+def test_bad_input_is_2_and_help_is_0(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    assert code_of(monkeypatch, "validate", "missing.yaml") == 2
+    assert code_of(monkeypatch, "status", "nobody") == 2
+    assert code_of(monkeypatch, "no-such-command") == 2
+    assert code_of(monkeypatch, "--help") == 0
+    assert "no sweep 'nobody' under runs" in capsys.readouterr().err
+
+
+def test_a_doctor_that_finds_something_bad_says_so_to_scripts_too(monkeypatch: pytest.MonkeyPatch, capsys):
+    from cluster import doctor
+
+    monkeypatch.setattr(doctor, "findings", lambda storage: [doctor.Finding("disk", "bad", "full")])
+    assert code_of(monkeypatch, "doctor") == 1
+    assert "full" in capsys.readouterr().out
+
+
+def test_one_damaged_sweep_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
+    (tmp_path / "broken-1" / "log").mkdir(parents=True)
+    (tmp_path / "broken-1" / "log" / "driver.jsonl").write_text("nonsense\n")
+    assert code_of(monkeypatch, "list", "--storage", str(tmp_path)) == 0
+    assert "broken-1  unreadable" in capsys.readouterr().out
+
+
+def test_a_renamed_sweep_is_not_silently_started_anew(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
+    from cluster.run import write_spec
+    from sweeps import Sweep
+    from sweeps.journal import FileJournal
+
+    FileJournal(tmp_path / "other-12345678").close()
+    write_spec(Sweep(name="s"), tmp_path / "other-12345678" / "spec.yaml")
+    assert code_of(monkeypatch, "resume", "other", "--storage", str(tmp_path)) == 2
+    assert "was renamed" in capsys.readouterr().err
