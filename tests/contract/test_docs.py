@@ -55,3 +55,26 @@ def test_every_command_that_the_readme_lists_exists():
 def test_no_document_names_a_path_of_somebodys_machine():
     for path in [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md"), *(REPO / "benchmarks").rglob("*.md")]:
         assert not re.search(r"/(root|home)/|/work/", path.read_text()), path
+
+
+def test_the_sweep_in_the_readme_is_a_sweep_of_ten_lines():
+    from sweeps.plan import Plan
+
+    code = re.search(r"```python\n(.*?)```", (REPO / "README.md").read_text(), flags=re.S)
+    assert code is not None
+    *definition, last = [line for line in code[1].splitlines() if line.strip()]
+    assert last.startswith("print(run(sweep)")
+    assert len(definition) <= 11
+    names: dict[str, object] = {}
+    exec("\n".join(definition), names)
+    sweep = names["sweep"]
+    assert isinstance(sweep, spec.Sweep)
+    assert Plan(sweep).total == 12
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "examples").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_example_is_a_valid_sweep(path: Path):
+    from cluster.preflight import preflight
+    from sweeps.yaml_file import load
+
+    preflight(load(path))
