@@ -21,6 +21,7 @@ prepare()
 
 import ray  # noqa: E402 - Ray reads its settings when it is imported
 from ray import tune  # noqa: E402
+from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
 
 from cluster.evals.pool import Pool  # noqa: E402
 from cluster.hub import attempt_key, start_hub  # noqa: E402
@@ -121,7 +122,7 @@ class RayLoop:
             ),
             run_config=tune.RunConfig(
                 name="tune", storage_path=str(Path(self.storage) / self.director.plan.sweep_id / ".ray"), verbose=0,
-                callbacks=[_Pump(name)], failure_config=tune.FailureConfig(max_failures=0),
+                callbacks=[_Pump(name), _Quiet()], failure_config=tune.FailureConfig(max_failures=0),
             ),
         )  # fmt: skip
 
@@ -227,6 +228,16 @@ class _Pump(tune.Callback):  # type: ignore[misc]
         from cluster.tune.searcher import _LOOPS
 
         _LOOPS[self.loop].pump()
+
+
+class _Quiet(TrialProgressCallback):  # type: ignore[misc]
+    """Stands in the place of Tune's own printer, which Tune would add: the sweep tells its story itself."""
+
+    def on_trial_result(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_trial_error(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_trial_complete(self, *args: Any, **kwargs: Any) -> None: ...
 
 
 def _need(model: ModelSource) -> dict[str, float]:
