@@ -13,9 +13,9 @@ from typing import Any
 from cluster.environment import SETTINGS, prepare
 from sweeps.director import Director, Launch
 from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
-from sweeps.inprocess import Evaluate, Progress, Train
+from sweeps.inprocess import Evaluate, Progress, Train, take_scores
 from sweeps.interrupt import Interrupt, ctrl_c
-from sweeps.trial import ModelSource, TrialSpec
+from sweeps.trial import ModelSource, Saved, TrialSpec
 
 prepare()
 
@@ -130,19 +130,20 @@ class RayLoop:
 
     def pump(self) -> None:
         """Takes in all news: what workers said, scores that are ready; then raises stop flags and starts evaluations."""
-        for message in ray.get(self.hub.drain.remote()):
+        messages, results = ray.get(self.hub.drain.remote()), list(self.pool.finished())
+        for message in messages:
             self._take(message)
-        for job, result in self.pool.finished():
+        for job, result in results:
             if isinstance(result, Exception):
                 self.director.eval_failed(job, f"{type(result).__name__}: {str(result).strip()[-300:]}")
             else:
-                self.director.scored(job, result.metrics, se=result.se, n=result.n, suite=result.suite, cost=result.cost,
-                                               extra={"items": dict(result.outcomes)} if result.outcomes else None)  # fmt: skip
+                take_scores(self.director, job, result)
         while self.pool.free and (waiting := self.director.next_eval()) is not None:
             self.pool.submit(waiting)
         self._raise_flags()
         self._look_at_ends()
-        self.keep()
+        if messages or results:
+            self.keep()
 
     def next(self) -> Launch | None:
         """Returns the next attempt that fits what is free now."""
@@ -176,8 +177,6 @@ class RayLoop:
             self.director.report(trial, attempt, message["step"], message["metrics"],
                                            progress=message["progress"], cost=message["cost"])  # fmt: skip
         elif kind == "saved":
-            from sweeps.trial import Saved
-
             self.director.saved(trial, attempt, Saved(message["step"], message["path"], message["digest"]))
         elif kind == "ended":
             self.ended.add(attempt_key(trial, attempt))
@@ -247,7 +246,7 @@ def _need(model: ModelSource) -> dict[str, float]:
 
 def check_fits(sweep: Any, has: dict[str, float]) -> None:
     """Raises InputError for a model whose trials the cluster can never hold; Ray alone would wait for ever."""
-    for name in sweep.axis_values("model", next(iter(sweep.models), "tiny-s")):
+    for name in sweep.axis_values("model", sweep.default_model):
         need = _need(sweep.model_source(name))
         evaluators = sweep.evaluation.workers * sweep.evaluation.gpus_per_worker
         if evaluators:

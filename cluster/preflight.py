@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweeps.errors import Fault, InputError, SpecError
-from sweeps.spec import BUILTIN_MODELS, BUILTIN_TIERS, Sweep
+from sweeps.spec import Sweep
 
 
 def preflight(sweep: Sweep) -> None:
@@ -19,7 +19,7 @@ def preflight(sweep: Sweep) -> None:
 
 
 def _models(sweep: Sweep) -> Iterator[Fault]:
-    for name in sweep.axis_values("model", next(iter(sweep.models), BUILTIN_MODELS[0])):
+    for name in sweep.axis_values("model", sweep.default_model):
         source = sweep.model_source(str(name))
         if source.path == "builtin":
             continue
@@ -54,8 +54,7 @@ def _config(where: str, path: Path) -> Iterator[Fault]:
 
 
 def _tiers(sweep: Sweep) -> Iterator[Fault]:
-    default = next(iter(sweep.tiers), BUILTIN_TIERS[0])
-    for name in sweep.axis_values("data", default):
+    for name in sweep.axis_values("data", sweep.default_tier):
         path = sweep.tier_source(str(name)).path
         if path != "builtin" and not Path(path).expanduser().is_file():
             yield Fault(f"tiers.{name}.path", f"no file {path}; give a JSONL or Parquet file of conversations")

@@ -94,7 +94,6 @@ class Director:
         self.plan, self.journal, self.rule = plan, journal, rule
         self.searcher = searcher or make_searcher(plan)
         self._trials: dict[str, _Entry] = {}
-        self._numbers: dict[int, str] = {}
         self._waiting: deque[str] = deque()
         self._queue: deque[EvalJob] = deque()
         self._in_flight: set[tuple[str, int, str]] = set()  # EvalJob.key of what is queued or being scored
@@ -275,16 +274,6 @@ class Director:
 
     # ---- the sweep ----------------------------------------------------------------------------------------------
 
-    @property
-    def running(self) -> list[str]:
-        """Trials that have machines."""
-        return [t for t, e in self._trials.items() if e.status == "running"]
-
-    @property
-    def scoring(self) -> bool:
-        """True while scores are outstanding."""
-        return bool(self._in_flight)
-
     def done(self) -> bool:
         """True when nothing is left to run or to score. Trials still parked then end as pruned."""
         if self._in_flight or self._head() is not None:
@@ -309,9 +298,12 @@ class Director:
 
     def over_limit(self, wall_s: float) -> str | None:
         """Returns a sentence when the sweep has used up one of its limits, else None."""
-        limits, gpu_hours = self.plan.sweep.limits, self.spent().get("gpu_s", 0.0) / 3600
+        limits = self.plan.sweep.limits
         if limits.wall_hours is not None and wall_s > limits.wall_hours * 3600:
             return f"limits.wall_hours: {wall_s / 3600:.2f} h have passed, {limits.wall_hours} are allowed"
+        if limits.gpu_hours is None and limits.usd is None:
+            return None  # asked ten times a second: no sum over all attempts for nothing
+        gpu_hours = self.spent().get("gpu_s", 0.0) / 3600
         if limits.gpu_hours is not None and gpu_hours > limits.gpu_hours:
             return f"limits.gpu_hours: {gpu_hours:.2f} GPU hours are spent, {limits.gpu_hours} are allowed"
         if limits.usd is not None and gpu_hours * (limits.usd_per_gpu_hour or 0) > limits.usd:
@@ -478,7 +470,6 @@ class Director:
     def _take_trial(self, row: Row) -> None:
         number = int(row.extra["number"])
         self._trials[row.trial] = _Entry(self.plan.trial(row.config), number)
-        self._numbers[number] = row.trial
         if self._live:
             self._waiting.append(row.trial)
         else:

@@ -45,6 +45,12 @@ class Scored(Protocol):
 Evaluate = Callable[[EvalJob], Scored]
 
 
+def take_scores(director: Director, job: EvalJob, scores: Scored) -> None:
+    """Hands what an evaluation gave to the director; per-item outcomes go along where there are any."""
+    director.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost,
+                    extra={"items": dict(scores.outcomes)} if scores.outcomes else None)  # fmt: skip
+
+
 class _Hooks:
     """Hands what the worker says straight to the director, and scores what is to be scored before training goes on."""
 
@@ -124,8 +130,7 @@ class InProcess:
             except Exception as e:
                 self.director.eval_failed(job, f"{type(e).__name__}: {e}")
                 continue
-            self.director.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost,
-                                 extra={"items": dict(scores.outcomes)} if scores.outcomes else None)  # fmt: skip
+            take_scores(self.director, job, scores)
         self.keep()
         over = self.director.over_limit(time.monotonic() - self.started)
         if over:

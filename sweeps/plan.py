@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.errors import LimitError
 from sweeps.space import Scalar, cells, sampled
-from sweeps.spec import BUILTIN_MODELS, Sweep
+from sweeps.spec import Sweep
 from sweeps.trial import TrialSpec, trial_id
 
 
@@ -43,8 +43,7 @@ class Plan:
 
         Trials of one repeat share a seed, so that differences between them are not differences of seed.
         """
-        defaults = {"model": next(iter(self.sweep.models), BUILTIN_MODELS[0]),
-                    "data": next(iter(self.sweep.tiers), "verified-long-cot")}  # fmt: skip
+        defaults = {"model": self.sweep.default_model, "data": self.sweep.default_tier}
         trainer = self.sweep.trainer.model_dump()
         return {**defaults, **trainer, **cell, **params, "seed": self.sweep.seed + repeat}
 

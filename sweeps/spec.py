@@ -266,6 +266,16 @@ class Sweep(_Block):
         """Returns the whole definition as plain JSON; with `identity`, only what makes it this sweep."""
         return self.model_dump(mode="json", exclude={"storage", "limits"} if identity else None)
 
+    @property
+    def default_model(self) -> str:
+        """The model of trials without a model axis: the first of `models`, else the first built-in one."""
+        return next(iter(self.models), BUILTIN_MODELS[0])
+
+    @property
+    def default_tier(self) -> str:
+        """The tier of trials without a data axis: the first of `tiers`, else the first built-in one."""
+        return next(iter(self.tiers), BUILTIN_TIERS[0])
+
     def model_source(self, name: str) -> ModelSource:
         """Returns where the model `name` comes from; built-in names need no entry in `models`."""
         block = self.models.get(name, ModelBlock())
