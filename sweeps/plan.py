@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweeps.errors import LimitError
 from sweeps.space import Scalar, cells, sampled
 from sweeps.spec import Sweep
 from sweeps.trial import TrialSpec, trial_id
+from sweeps.trunk import longest, shared_steps
+
+
+class Branch(NamedTuple):
+    """Where a trial begins: at the latest checkpoint of `parent` that is not beyond `step`."""
+
+    parent: str
+    step: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,31 @@ class Plan:
             snapshots=snapshot_steps(evaluation.at, int(config["steps"])),
             suite=evaluation.suite,
             eval_items=evaluation.items,
+            forks=self._forks(config),
         )
+
+    @cached_property
+    def budgets(self) -> tuple[int, ...]:
+        """Step budgets that can share a trunk: all other axes are grids, so that every run has its longer twin."""
+        shares = self.sweep.search.share_trunk and not sampled(self.sweep.space)
+        return tuple(int(b) for b in self.sweep.axis_values("steps", self.sweep.trainer.steps)) if shares else ()
+
+    def trunk(self, config: Mapping[str, Any]) -> Branch | None:
+        """Returns where a trial turns off from the longest run of the same settings; None where it runs alone."""
+        most = longest(config, self.budgets)
+        return None if most is None else Branch(trial_id({**config, "steps": most}), shared_steps(config))
+
+    def _forks(self, config: Mapping[str, Any]) -> tuple[int, ...]:
+        """Steps to keep a checkpoint of: where shorter runs turn off, and where an extended one would."""
+        own = int(config["steps"])
+        forks = {shared_steps({**config, "steps": b}) for b in {*self.budgets, own} if b <= own}
+        return tuple(sorted(s for s in forks if 0 < s < own))
+
+    def steps_to_run(self) -> int:
+        """Returns the optimizer steps of a pure grid's trials, shared ones counted once."""
+        known = self.known_trials()
+        branches = {t.id: b for t in known if (b := self.trunk(t.config)) is not None}
+        return sum(t.steps - (branches[t.id].step if t.id in branches else 0) for t in known)
 
     def known_trials(self) -> list[TrialSpec]:
         """Returns all trials of a pure grid, in the order in which they start; [] when a search samples them."""

@@ -83,6 +83,8 @@ class SearchBlock(_Block):
     """Samples per grid cell."""
     repeats: _Count = 1
     """Runs of every trial, each with its own seed."""
+    share_trunk: bool = True
+    """Let trials that differ in `steps` alone share their first steps, where that changes no bit (`sweeps.trunk`)."""
 
 
 class ObjectiveBlock(_Block):

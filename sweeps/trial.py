@@ -43,6 +43,7 @@ class TrialSpec:
         model, tier: where the two names of `config` lead.
         snapshots: optimizer steps after which weights are saved and scored, ascending, the last one is `steps`.
         suite: name of the evaluation suite. eval_items: items per task.
+        forks: steps after which a checkpoint is kept to branch off from, scored or not.
     """
 
     id: str
@@ -53,11 +54,17 @@ class TrialSpec:
     snapshots: tuple[int, ...]
     suite: str = "mini"
     eval_items: int = 100
+    forks: tuple[int, ...] = ()
 
     @property
     def steps(self) -> int:
         """The budget, in optimizer steps."""
         return int(self.config["steps"])
+
+    @property
+    def saves(self) -> frozenset[int]:
+        """Steps after which a checkpoint is written."""
+        return frozenset((*self.snapshots, *self.forks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class _Run:
     ) -> None:
         self.config = config = TrainerConfig.from_config(trial.config)
         self.hooks, self.folder, self.rank, self.world = hooks, folder, rank, world
-        self.snapshots = frozenset(trial.snapshots)
+        self.snapshots, self.saves = frozenset(trial.snapshots), trial.saves
         torch.set_num_threads(max(1, int(trial.model.cpus_per_worker)))
         device = _device(trial)
         self.meter = Meter(device, world)
@@ -155,7 +155,7 @@ class _Run:
             self._one_step()
             if state.step in self.snapshots or state.step % self.config.log_every == 0:
                 self._report()
-            if state.step in self.snapshots:
+            if state.step in self.saves:
                 self._save()
                 saved = state.step
 
