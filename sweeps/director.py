@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,16 +24,18 @@ from sweeps.stopping.base import Action, StopRule, Verdict
 from sweeps.trial import Saved, TrialSpec
 
 EVAL_TRIES = 3
+PREEMPTIONS = 100  # machines taken away are nobody's fault; a trial that lost this many will not end by itself
 Status = Literal["waiting", "running", "parked", "scoring", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """An attempt to be started now: from scratch, or from a checkpoint of an earlier attempt."""
+    """An attempt to be started now: from scratch, or from a checkpoint of an earlier attempt, on `workers` processes."""
 
     spec: TrialSpec
     attempt: int
     resume: Saved | None = None
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class _Entry:
     status: Status = "waiting"
     attempt: int = 0
     lost: int = 0
+    preempted: int = 0
     saved: dict[int, Saved] = field(default_factory=dict)
     scored: set[int] = field(default_factory=set)
     given_up: set[int] = field(default_factory=set)
@@ -70,6 +74,11 @@ class _Entry:
     @property
     def last(self) -> Saved | None:
         return self.saved[max(self.saved)] if self.saved else None
+
+    @property
+    def trained(self) -> bool:
+        """A checkpoint of its last step is there."""
+        return self.spec.steps in self.saved
 
     @property
     def unscored(self) -> list[int]:
@@ -98,7 +107,10 @@ class Director:
         self._queue: deque[EvalJob] = deque()
         self._in_flight: set[tuple[str, int, str]] = set()  # EvalJob.key of what is queued or being scored
         self._bases: set[str] = set()
+        self._by_status: dict[Status, set[str]] = {}
+        self._touched: set[str] = set()  # trials whose checkpoints may have become needless
         self._costs: dict[tuple[str, int], dict[str, float]] = {}
+        self._spent: dict[str, float] = {}
         self._exhausted = False
         self._closed = False
         self._live = False  # while rows of an earlier driver are read, trials are restored, not asked for
@@ -117,35 +129,52 @@ class Director:
 
     # ---- what to start ------------------------------------------------------------------------------------------
 
-    def next(self, fits: Callable[[TrialSpec], bool]) -> Launch | None:
-        """Returns the next attempt for which `fits` says yes: open ones first, then new ones, then parked ones."""
-        while True:
-            trial = self._head()
-            if trial is None:
-                return None
-            entry = self._trials[trial]
-            if not fits(entry.spec):
-                return None
-            self._waiting.popleft()
-            if entry.last is not None and entry.last.step >= entry.spec.steps:
-                self._training_over(entry)  # trained to its end by an earlier driver; only scores are missing
-                continue
-            return self._launch(entry)
+    def waiting(self, limit: int = 1) -> list[TrialSpec]:
+        """Returns the trials to be started next, at most `limit`: open ones first, then new ones, then a parked one.
 
-    def _head(self) -> str | None:
-        if not self._waiting and not self._exhausted:
+        The search is asked for no more than that: what it proposes early it proposes without knowing later scores.
+        """
+        while True:
+            self._refill(limit)
+            trained = [t for t in self._waiting if self._trials[t].trained]
+            if not trained:
+                return [self._trials[t].spec for t in islice(self._waiting, limit)]
+            for trial in trained:  # trained to its end by an earlier driver; only scores are missing
+                self._waiting.remove(trial)
+                self._training_over(self._trials[trial])
+
+    def launch(self, trial: str, workers: int | None = None) -> Launch:
+        """Starts an attempt of a waiting trial, on `workers` processes (default: as many as its model asks for)."""
+        self._waiting.remove(trial)
+        return self._launch(self._trials[trial], workers or self._trials[trial].spec.model.workers)
+
+    def next(self, fits: Callable[[TrialSpec], bool] = lambda spec: True) -> Launch | None:
+        """Returns the attempt of the trial at the head of the line, if there is one and `fits` says yes."""
+        head = self.waiting()
+        return self.launch(head[0].id) if head and fits(head[0]) else None
+
+    def _refill(self, limit: int) -> None:
+        while len(self._waiting) < limit and not self._exhausted:
             suggestion = self.searcher.ask()
             if suggestion is None:
                 self._exhausted = True
             else:
                 self._add(suggestion)
-        if not self._waiting:
-            parked = [t for t, e in self._trials.items() if e.status == "parked"]
-            woken = self.rule.wake(parked) if parked else None
+        if not self._waiting and (parked := self._in_status("parked")):
+            woken = self.rule.wake(parked)
             if woken is not None:
-                self._trials[woken].status = "waiting"
+                self._set(self._trials[woken], "waiting")
                 self._waiting.append(woken)
-        return self._waiting[0] if self._waiting else None
+
+    def _set(self, entry: _Entry, status: Status) -> None:
+        """Changes a trial's status and its place in the index: nobody walks over all trials of a large sweep."""
+        self._by_status.setdefault(entry.status, set()).discard(entry.spec.id)
+        self._by_status.setdefault(status, set()).add(entry.spec.id)
+        entry.status = status
+
+    def _in_status(self, status: Status) -> list[str]:
+        """Returns the trials of a status, in order of their numbers."""
+        return sorted(self._by_status.get(status, ()), key=lambda t: self._trials[t].number)
 
     def _add(self, suggestion: Suggestion) -> None:
         spec = self.plan.trial(suggestion.config)
@@ -154,12 +183,12 @@ class Director:
         self._write(Row("trial", self.plan.sweep_id, spec.id, budget=spec.steps, config=spec.config,
                         extra={"number": suggestion.number, "search": dict(suggestion.state)}))  # fmt: skip
 
-    def _launch(self, entry: _Entry) -> Launch:
+    def _launch(self, entry: _Entry, workers: int) -> Launch:
         resume = entry.last
         self._write(Row("attempt", self.plan.sweep_id, entry.spec.id, entry.attempt + 1, resume.step if resume else 0,
-                        budget=entry.spec.steps))  # fmt: skip
+                        budget=entry.spec.steps, extra={"workers": workers}))  # fmt: skip
         self._want_base(entry.spec)
-        return Launch(entry.spec, entry.attempt, resume)
+        return Launch(entry.spec, entry.attempt, resume, workers)
 
     # ---- what happened ------------------------------------------------------------------------------------------
 
@@ -204,18 +233,25 @@ class Director:
             return
         self._training_over(entry)
 
-    def failed(self, trial: str, attempt: int, reason: str, detail: str = "", *, lost: bool = False) -> None:
-        """The attempt broke. A lost machine is tried again within `limits.retries`; an error of the trial is its end."""
+    def failed(
+        self, trial: str, attempt: int, reason: str, detail: str = "", *, lost: bool = False, preempted: bool = False
+    ) -> None:
+        """The attempt broke. An error of the trial is its end; a lost machine is tried again within `limits.retries`.
+
+        A machine that was taken away (`preempted`: a spot node gone, a node drained) does not count against them.
+        """
         if not self.wants(trial, attempt):
             return
         entry = self._trials[trial]
-        if lost and entry.lost < self.plan.sweep.limits.retries:
-            self._write(Row("control", self.plan.sweep_id, trial, attempt,
-                            extra={"who": "driver", "action": "retry", "reason": reason, "detail": detail}))  # fmt: skip
-            entry.status = "waiting"
-            self._waiting.appendleft(trial)
+        again = entry.preempted < PREEMPTIONS if preempted else lost and entry.lost < self.plan.sweep.limits.retries
+        if not again:
+            self._end(entry, "failed", reason, detail)
             return
-        self._end(entry, "failed", reason, detail)
+        extra = {"who": "driver", "action": "retry", "reason": reason, "detail": detail}
+        self._write(Row("control", self.plan.sweep_id, trial, attempt,
+                        extra={**extra, "preempted": True} if preempted else extra))  # fmt: skip
+        self._set(entry, "waiting")
+        self._waiting.appendleft(trial)
 
     def interrupt(self, who: str, reason: str) -> None:
         """Notes that the sweep was interrupted; open attempts go on in the next driver."""
@@ -276,33 +312,34 @@ class Director:
 
     def done(self) -> bool:
         """True when nothing is left to run or to score. Trials still parked then end as pruned."""
-        if self._in_flight or self._head() is not None:
+        if self._by_status.get("running") or self._in_flight or self.waiting():
             return False
-        if any(e.status in ("running", "waiting") for e in self._trials.values()):
+        if self._in_flight:  # a waiting trial turned out to be trained already: its scores are missing
             return False
-        for entry in [e for e in self._trials.values() if e.status == "scoring"]:
-            self._maybe_complete(entry)
-        for entry in [e for e in self._trials.values() if e.status == "parked"]:
-            self._end(entry, "pruned", "parked, and nothing changed in its favour before the sweep ended")
+        for trial in self._in_status("scoring"):
+            self._maybe_complete(self._trials[trial])
+        for trial in self._in_status("parked"):
+            self._end(self._trials[trial], "pruned", "parked, and nothing changed in its favour before the sweep ended")
         if not self._closed:
             self._write(Row("end", self.plan.sweep_id, extra={"of": "sweep", "status": "done"}))
         return True
 
     def spent(self) -> dict[str, float]:
         """Returns what the sweep has cost so far: `gpu_s` and `cpu_s` over all attempts."""
-        total: dict[str, float] = {}
-        for cost in self._costs.values():
-            for unit, amount in cost.items():
-                total[unit] = total.get(unit, 0.0) + amount
-        return total
+        return dict(self._spent)
+
+    def _count(self, payer: tuple[str, int], cost: Mapping[str, float]) -> None:
+        """Takes a cumulative cost of one payer (an attempt, an evaluation) into the sum over all."""
+        known = self._costs.setdefault(payer, {})
+        for unit, amount in cost.items():
+            self._spent[unit] = self._spent.get(unit, 0.0) + amount - known.get(unit, 0.0)
+            known[unit] = amount
 
     def over_limit(self, wall_s: float) -> str | None:
         """Returns a sentence when the sweep has used up one of its limits, else None."""
         limits = self.plan.sweep.limits
         if limits.wall_hours is not None and wall_s > limits.wall_hours * 3600:
             return f"limits.wall_hours: {wall_s / 3600:.2f} h have passed, {limits.wall_hours} are allowed"
-        if limits.gpu_hours is None and limits.usd is None:
-            return None  # asked ten times a second: no sum over all attempts for nothing
         gpu_hours = self.spent().get("gpu_s", 0.0) / 3600
         if limits.gpu_hours is not None and gpu_hours > limits.gpu_hours:
             return f"limits.gpu_hours: {gpu_hours:.2f} GPU hours are spent, {limits.gpu_hours} are allowed"
@@ -311,14 +348,19 @@ class Director:
         return None
 
     def disposable(self, keep: int = 2) -> list[tuple[str, Saved]]:
-        """Returns checkpoints that nobody needs: scored, neither among a trial's last `keep` nor its best."""
+        """Returns checkpoints that nobody needs: scored, neither among a trial's last `keep` nor its best.
+
+        Looks only at trials with news since the last call.
+        """
         out = []
-        for trial, entry in self._trials.items():
+        for trial in sorted(self._touched):
+            entry = self._trials[trial]
             kept = set(sorted(entry.saved)[-keep:]) | self._best_step(trial)
             for step, checkpoint in entry.saved.items():
                 needless = step in entry.scored or step in entry.given_up or entry.status == "ended"
                 if step not in kept and step not in entry.dropped and needless:
                     out.append((trial, checkpoint))
+        self._touched = {trial for trial, _ in out}  # until `dropped` is heard of all of them
         return out
 
     def dropped(self, trial: str, checkpoint: Saved) -> None:
@@ -410,7 +452,7 @@ class Director:
         """After a restart: attempts that were open go on first, checkpoints without scores are queued again."""
         for trial, entry in self._trials.items():
             if entry.status in ("running", "waiting"):
-                entry.status = "waiting"
+                self._set(entry, "waiting")
                 self._waiting.append(trial)
             if entry.status != "ended":
                 self._queue_scores(entry)
@@ -441,35 +483,42 @@ class Director:
         entry = self._trials.get(row.trial)
         if entry is None:
             return new
+        if row.kind != "report" or row.suite:
+            self._touched.add(row.trial)
         if row.kind == "attempt":
-            entry.attempt, entry.status = row.attempt, "running"
+            entry.attempt = row.attempt
+            self._set(entry, "running")
             for step in [s for s in entry.saved if s > (row.step or 0)]:
                 del entry.saved[step]
         elif row.kind == "commit":
             self._take_commit(entry, row)
         elif row.kind == "report":
-            self._costs[row.trial, row.attempt] = {**self._costs.get((row.trial, row.attempt), {}), **row.cost}
+            self._count((row.trial, row.attempt), row.cost)
             if row.suite and row.step is not None:
                 entry.scored.add(row.step)
         elif row.kind == "eval" and row.step is not None:
-            self._costs[f"eval {row.trial}", row.seq] = dict(row.cost)
+            self._count((f"eval {row.trial}", row.seq), row.cost)
             if row.extra.get("given_up"):
                 entry.given_up.add(row.step)
             elif row.extra.get("status") == "done":
                 entry.scored.add(row.step)
         elif row.kind == "control" and row.extra.get("action") == "retry":
-            entry.lost += 1
+            if row.extra.get("preempted"):
+                entry.preempted += 1
+            else:
+                entry.lost += 1
         elif row.kind == "verdict":
             entry.phase = str(row.extra.get("phase", ""))
             if row.extra.get("action") == "PARK":
-                entry.status = "parked"
+                self._set(entry, "parked")
         elif row.kind == "end":
             self._take_end(entry, row)
         return new
 
     def _take_trial(self, row: Row) -> None:
         number = int(row.extra["number"])
-        self._trials[row.trial] = _Entry(self.plan.trial(row.config), number)
+        self._trials[row.trial] = entry = _Entry(self.plan.trial(row.config), number)
+        self._set(entry, "waiting")
         if self._live:
             self._waiting.append(row.trial)
         else:
@@ -485,9 +534,9 @@ class Director:
 
     def _take_end(self, entry: _Entry, row: Row) -> None:
         if row.extra.get("of") == "training":
-            entry.status = "scoring"
+            self._set(entry, "scoring")
             return
-        entry.status = "ended"
+        self._set(entry, "ended")
         curve = self.history.curves[row.trial]
         metric = self.plan.sweep.goal.metric
         by_step = dict(zip(curve.steps(metric), curve.values(metric), strict=True))
