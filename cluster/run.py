@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sweeps.director import Director, EvalJob
+from sweeps.director import Director
 from sweeps.inprocess import Evaluate, InProcess, Progress, Scored, Train
 from sweeps.journal import FileJournal
 from sweeps.narrate import Narrator
 from sweeps.plan import Plan
 from sweeps.records import Row
+from sweeps.scoring import EvalJob
 from sweeps.spec import Sweep
 from sweeps.stopping.base import StopRule
 from sweeps.trial import ModelSource

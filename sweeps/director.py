@@ -19,11 +19,11 @@ from sweeps.history import History
 from sweeps.journal import Journal
 from sweeps.plan import Plan
 from sweeps.records import VERSION, Row, base_trial, split_finite
+from sweeps.scoring import EVAL_TRIES, EvalJob, ScoreQueue, Standing, is_suspect
 from sweeps.search import Result, Searcher, Suggestion, make_searcher
 from sweeps.stopping.base import Action, StopRule, Verdict
 from sweeps.trial import Saved, TrialSpec
 
-EVAL_TRIES = 3
 PREEMPTIONS = 100  # machines taken away are nobody's fault; a trial that lost this many will not end by itself
 Status = Literal["waiting", "running", "parked", "scoring", "ended"]
 
@@ -38,25 +38,6 @@ class Launch:
     workers: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class EvalJob:
-    """A checkpoint to be scored. At step 0 of `base-<model>` `path` is the model's own source."""
-
-    trial: str
-    attempt: int
-    step: int
-    path: str
-    model: str
-    suite: str
-    items: int
-    tries: int = 1
-
-    @property
-    def key(self) -> tuple[str, int, str]:
-        """What makes it this job: two attempts may save the same step in two places."""
-        return (self.trial, self.step, self.path)
-
-
 @dataclass(slots=True)
 class _Entry:
     spec: TrialSpec
@@ -69,7 +50,9 @@ class _Entry:
     scored: set[int] = field(default_factory=set)
     given_up: set[int] = field(default_factory=set)
     dropped: set[int] = field(default_factory=set)
+    committed: dict[int, int] = field(default_factory=dict)  # step -> the journal's number of its checkpoint
     phase: str = ""
+    suspect: bool = False
 
     @property
     def last(self) -> Saved | None:
@@ -104,8 +87,7 @@ class Director:
         self.searcher = searcher or make_searcher(plan)
         self._trials: dict[str, _Entry] = {}
         self._waiting: deque[str] = deque()
-        self._queue: deque[EvalJob] = deque()
-        self._in_flight: set[tuple[str, int, str]] = set()  # EvalJob.key of what is queued or being scored
+        self._scores = ScoreQueue(self._standing)
         self._bases: set[str] = set()
         self._by_status: dict[Status, set[str]] = {}
         self._touched: set[str] = set()  # trials whose checkpoints may have become needless
@@ -261,27 +243,22 @@ class Director:
 
     def next_eval(self) -> EvalJob | None:
         """Returns the next checkpoint to score, or None."""
-        while self._queue:
-            job = self._queue.popleft()
-            entry = self._trials.get(job.trial)
-            if entry is not None and entry.status == "ended":
-                self._in_flight.discard(job.key)
-                continue
-            return job
-        return None
+        return self._scores.next()
 
     def wants_score(self, job: EvalJob) -> bool:
         """False once nobody needs the scores of a job any more."""
-        entry = self._trials.get(job.trial)
-        return entry is None or entry.status != "ended"
+        return self._scores.wants(job)
 
     def scored(
         self, job: EvalJob, metrics: Mapping[str, float], *, se: Mapping[str, float], n: Mapping[str, int],
         suite: str, cost: Mapping[str, float], extra: Mapping[str, Any] | None = None,
     ) -> Verdict | None:  # fmt: skip
         """Takes the scores of a checkpoint; returns the verdict when its trial is not to go on."""
-        self._in_flight.discard(job.key)
+        self._scores.forget(job)
         if not self.wants_score(job):
+            return None
+        if other := self._other_suite(job, suite):
+            self._give_up(job, "failed", f"{other}; go on with the version that began the sweep, or rename the sweep")
             return None
         good, bad = split_finite(metrics)
         verdict = self._report(Row("report", self.plan.sweep_id, job.trial, job.attempt, job.step, metrics=good, se=se, n=n,
@@ -289,32 +266,54 @@ class Director:
         # After the scores: cut off between the two rows, a resumed sweep has them and does not score again.
         self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step, suite=suite, cost=cost,
                         extra={"status": "done"}))  # fmt: skip
+        self._drop_needless()
         if job.trial in self._trials:
             self._maybe_complete(self._trials[job.trial])
         return verdict
 
     def eval_failed(self, job: EvalJob, reason: str) -> None:
         """An evaluation broke: tried again, then given up; never the end of the trial."""
-        last = job.tries >= EVAL_TRIES
-        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step,
-                        extra={"status": "failed", "reason": reason, "try": job.tries, "given_up": last}))  # fmt: skip
-        if not last:
-            self._queue.append(
-                EvalJob(job.trial, job.attempt, job.step, job.path, job.model, job.suite, job.items, job.tries + 1)
-            )
+        if job.tries >= EVAL_TRIES:
+            self._give_up(job, "failed", reason)
             return
-        self._in_flight.discard(job.key)
+        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step,
+                        extra={"status": "failed", "reason": reason, "try": job.tries, "given_up": False}))  # fmt: skip
+        self._scores.again(job)
+
+    def _give_up(self, job: EvalJob, status: str, reason: str) -> None:
+        """Writes down that a checkpoint will have no scores: its evaluation `failed`, or it was `skipped`."""
+        self._scores.forget(job)
+        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step,
+                        extra={"status": status, "reason": reason, "try": job.tries, "given_up": True}))  # fmt: skip
         entry = self._trials.get(job.trial)
         if entry is not None:
             self._maybe_complete(entry)
+
+    def _drop_needless(self) -> None:
+        """Gives up spare checkpoints that were overtaken, when more wait than the evaluators will get to."""
+        evaluation = self.plan.sweep.evaluation
+        for job in self._scores.needless(evaluation.backlog * evaluation.workers):
+            scored = max(self._trials[job.trial].scored)
+            self._give_up(job, "skipped", f"{len(self._scores.waiting)} checkpoints wait, and step {scored} has scores")
+
+    def _standing(self, job: EvalJob) -> Standing | None:
+        entry = self._trials.get(job.trial)
+        if entry is None:
+            return None
+        return Standing(entry.spec.snapshots, max(entry.scored, default=0), entry.suspect, entry.status == "ended")
+
+    def _other_suite(self, job: EvalJob, suite: str) -> str | None:
+        """Returns what is wrong when scores are of another suite than those that a curve and its base have already."""
+        known = self.history.suite(job.trial)
+        return f"these scores are of suite {suite}, the sweep's are of {known}" if known not in ("", suite) else None
 
     # ---- the sweep ----------------------------------------------------------------------------------------------
 
     def done(self) -> bool:
         """True when nothing is left to run or to score. Trials still parked then end as pruned."""
-        if self._by_status.get("running") or self._in_flight or self.waiting():
+        if self._by_status.get("running") or self._scores or self.waiting():
             return False
-        if self._in_flight:  # a waiting trial turned out to be trained already: its scores are missing
+        if self._scores:  # a waiting trial turned out to be trained already: its scores are missing
             return False
         for trial in self._in_status("scoring"):
             self._maybe_complete(self._trials[trial])
@@ -390,7 +389,8 @@ class Director:
         if entry.status != "running":
             return None
         verdict = self.rule.decide(row.trial)
-        if verdict.action is Action.CONTINUE and verdict.phase == entry.phase:
+        suspect = is_suspect(verdict.phase, verdict.evidence)
+        if verdict.action is Action.CONTINUE and (verdict.phase, suspect) == (entry.phase, entry.suspect):
             return None
         self._write(Row("verdict", self.plan.sweep_id, row.trial, entry.attempt, row.step,
                         extra={"action": str(verdict.action), "phase": str(verdict.phase), "reason": verdict.reason,
@@ -406,7 +406,7 @@ class Director:
         self._maybe_complete(entry)
 
     def _maybe_complete(self, entry: _Entry) -> None:
-        if entry.status != "scoring" or entry.unscored or any(key[0] == entry.spec.id for key in self._in_flight):
+        if entry.status != "scoring" or entry.unscored or self._scores.open(entry.spec.id):
             return
         metric = self.plan.sweep.goal.metric
         curve = self.history.curves[entry.spec.id]
@@ -429,24 +429,14 @@ class Director:
             scored = self.history.base.get(trial)
             if scored is None or not scored.points:
                 job = EvalJob(trial, 0, 0, spec.model.path, model, spec.suite, spec.eval_items)
-                self._in_flight.add(job.key)
-                self._queue.appendleft(job)
+                self._scores.add(job)
 
     def _queue_scores(self, entry: _Entry) -> None:
-        spec = entry.spec
+        spec, model = entry.spec, str(entry.spec.config["model"])
         for step in entry.unscored:
-            job = EvalJob(
-                spec.id,
-                entry.attempt,
-                step,
-                entry.saved[step].path,
-                str(spec.config["model"]),
-                spec.suite,
-                spec.eval_items,
-            )
-            if job.key not in self._in_flight:
-                self._in_flight.add(job.key)
-                self._queue.append(job)
+            self._scores.add(EvalJob(spec.id, entry.attempt, step, entry.saved[step].path, model, spec.suite,
+                                     spec.eval_items, order=entry.committed[step]))  # fmt: skip
+        self._drop_needless()
 
     def _reopen(self) -> None:
         """After a restart: attempts that were open go on first, checkpoints without scores are queued again."""
@@ -509,6 +499,7 @@ class Director:
                 entry.lost += 1
         elif row.kind == "verdict":
             entry.phase = str(row.extra.get("phase", ""))
+            entry.suspect = is_suspect(entry.phase, row.extra.get("evidence", {}))
             if row.extra.get("action") == "PARK":
                 self._set(entry, "parked")
         elif row.kind == "end":
@@ -530,6 +521,7 @@ class Director:
             entry.dropped.add(row.step)
         else:
             entry.saved[row.step] = Saved(row.step, checkpoint_path(row, self.home), row.checkpoint)
+            entry.committed[row.step] = row.seq
             entry.dropped.discard(row.step)
 
     def _take_end(self, entry: _Entry, row: Row) -> None:

@@ -164,6 +164,15 @@ class History:
             home[trial] = Curve(trial)
         return home[trial]
 
+    def suite(self, trial: str) -> str:
+        """Version of the suite by which a trial, or its base model, was scored first; "" before that."""
+        curve = (self.base if trial.startswith(BASE_PREFIX) else self.curves).get(trial)
+        if curve is None:
+            return ""
+        shared = self.base.get(base_trial(curve.model))
+        known = [c for c in (shared, curve) if c is not None]
+        return next((p.suite for c in known for p in c.points.values() if p.suite), "")
+
     def base_point(self, trial: str) -> Point | None:
         """Step 0 of a trial: the shared score of its base model, or its own row at step 0 where it has one."""
         curve = self.curves.get(trial)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from sweeps.director import Director, EvalJob, Launch
+from sweeps.director import Director, Launch
 from sweeps.errors import Interrupted, JournalError, LimitError, TrialFailed
 from sweeps.interrupt import Interrupt, ctrl_c
+from sweeps.scoring import EvalJob
 from sweeps.trial import Hooks, Saved, TrialSpec, attempt_folder
 
 Progress = Callable[[str], None]

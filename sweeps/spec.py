@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from sweeps.errors import SpecError
+from sweeps.known_models import known_model
 from sweeps.space import Axis, Grid, axis_from
 from sweeps.stopping.base import Constraint, Goal
 from sweeps.trial import ModelSource, TierSource
@@ -59,20 +60,23 @@ class ModelBlock(_Block):
     """Where a model comes from and what a trial of it needs."""
 
     path: _Path = "builtin"
-    """`builtin`, or a folder with config.json, tokenizer and safetensors."""
-    workers: _Count = 1
-    """Training processes of one trial."""
+    """`builtin`, or a folder with config.json, tokenizer and safetensors, here or on `s3://`."""
+    workers: _Count | None = None
+    """Training processes of one trial; by default what `sweeps.known_models` says for a name it knows, else 1."""
     cpus_per_worker: _Positive = 1.0
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    """By default 1 for a name of `sweeps.known_models` with a path, else 0."""
 
 
 class TierBlock(_Block):
     """Where a data tier comes from."""
 
     path: _Path = "builtin"
-    """`builtin`, or a JSONL or Parquet file of conversations."""
+    """`builtin`, or a JSONL, Parquet or Arrow file of conversations, here or on `s3://`."""
     columns: dict[str, str] = {}
     """Renames columns: `{messages: conversation}` or `{prompt: question, response: answer}`."""
+    max_bad_rows: _Share = 0.0
+    """Share of unreadable rows that may be left out (into a quarantine file, counted); above it nothing starts."""
 
 
 class SearchBlock(_Block):
@@ -146,8 +150,14 @@ class TrainerBlock(_Block):
     """Final learning rate as a share of the peak."""
     batch_tokens: _Count = 8192
     """Tokens of one optimizer step over all workers, prompts included."""
+    batch_rows: Annotated[int, Field(ge=0)] = 0
+    """Rows of one optimizer step, however many tokens they have; 0 counts tokens. Holds tiers at equal rows."""
+    pack_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens of one forward pass, at most `batch_tokens`; 0 takes `batch_tokens`. Decides memory, not the update."""
     max_length: Annotated[int, Field(ge=2)] = 4096
-    """Longest conversation in tokens; longer ones are dropped and counted, never cut inside the answer."""
+    """Longest conversation in tokens; `long_rows` says what happens to longer ones, which are always counted."""
+    long_rows: Literal["drop", "cut-prompt", "cut-answer"] = "drop"
+    """drop them, cut-prompt (keep the prompt's end and the whole answer), or cut-answer."""
     replay: _Share = 0.0
     """Share of examples drawn from general data instead of the tier."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -157,6 +167,16 @@ class TrainerBlock(_Block):
     """Largest global gradient norm."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Compute precision; master weights are always fp32."""
+    recompute: bool = False
+    """Activation checkpointing: less memory, about a third more compute."""
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """Rank of low-rank adapters on frozen weights (LoRA, arXiv 2106.09685); 0 trains all weights."""
+    lora_alpha: _Positive = 32.0
+    """Adapters count `lora_alpha / lora_rank` times."""
+    lora_targets: Literal["all-linear", "attention", "mlp"] = "all-linear"
+    """Which of a layer's matrices get an adapter."""
+    log_every: _Count = 10
+    """Train metrics at least this often, in steps."""
 
 
 class EvaluationBlock(_Block):
@@ -170,6 +190,10 @@ class EvaluationBlock(_Block):
     workers: _Count = 1
     """Evaluator processes shared by all trials."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    timeout_s: _Positive | None = None
+    """Longest time of one evaluation; default: ten times the longest so far, an hour for the first ones."""
+    backlog: _Count = 8
+    """Checkpoints that may wait per evaluator; of more, spare ones that a later score has overtaken are skipped."""
 
 
 class LimitsBlock(_Block):
@@ -281,12 +305,15 @@ class Sweep(_Block):
     def model_source(self, name: str) -> ModelSource:
         """Returns where the model `name` comes from; built-in names need no entry in `models`."""
         block = self.models.get(name, ModelBlock())
-        return ModelSource(block.path, block.workers, block.cpus_per_worker, block.gpus_per_worker)
+        known = None if block.path == "builtin" else known_model(name)
+        gpus = (1.0 if known else 0.0) if block.gpus_per_worker is None else block.gpus_per_worker
+        workers = block.workers or (known.gpus if known and gpus else 1)
+        return ModelSource(block.path, workers, block.cpus_per_worker, gpus)
 
     def tier_source(self, name: str) -> TierSource:
         """Returns where the tier `name` comes from; built-in names need no entry in `tiers`."""
         block = self.tiers.get(name, TierBlock())
-        return TierSource(block.path, dict(block.columns))
+        return TierSource(block.path, dict(block.columns), block.max_bad_rows)
 
     def axis_values(self, name: str, default: Any) -> tuple[Any, ...]:
         """Returns the values that `name` can take: those of its axis, else the default alone."""

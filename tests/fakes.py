@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeps.director import EvalJob
 from sweeps.errors import TrialFailed
+from sweeps.scoring import EvalJob
 from sweeps.trial import Hooks, Saved, TrialSpec
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import ray
 
-from sweeps.director import EvalJob
 from sweeps.inprocess import Evaluate, Scored
+from sweeps.scoring import EvalJob
 
 
 class Evaluator:

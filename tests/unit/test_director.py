@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from sweeps import Sweep, grid
-from sweeps.director import EVAL_TRIES, Director
+from sweeps.director import Director
 from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.inprocess import InProcess
 from sweeps.journal import FileJournal, MemoryJournal
 from sweeps.plan import Plan
 from sweeps.records import Row
+from sweeps.scoring import EVAL_TRIES
 from sweeps.stopping import Action, NeverStop, Phase, StopRule, Verdict
 from sweeps.trial import Saved
 from tests.fakes import FakeScores, FakeTrainer, by_trial, fake_evaluate
