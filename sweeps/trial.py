@@ -14,21 +14,32 @@ from typing import Any, Protocol
 class ModelSource:
     """Where a model comes from (`builtin` or a folder) and what a trial of it needs.
 
-    `workers` is the number of training processes, `cpus_per_worker` and `gpus_per_worker` are what each reserves.
+    `workers` is the number of training processes, `cpus_per_worker` and `gpus_per_worker` are what each reserves. An
+    elastic trial also runs on fewer, down to `min_workers` (0: exactly `workers`); its batch stays the same.
     """
 
     path: str = "builtin"
     workers: int = 1
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
+    min_workers: int = 0
+
+    @property
+    def fewest(self) -> int:
+        """The smallest number of workers that a trial starts on."""
+        return self.min_workers or self.workers
 
 
 @dataclass(frozen=True, slots=True)
 class TierSource:
-    """Where a data tier comes from: `builtin` or a JSONL file of messages; `columns` renames its columns."""
+    """Where a data tier comes from: `builtin` or a file of conversations; `columns` renames its columns.
+
+    `max_bad_rows` is the share of rows that may be left out because nothing can read them.
+    """
 
     path: str = "builtin"
     columns: Mapping[str, str] = field(default_factory=dict)
+    max_bad_rows: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,7 @@ class TrialSpec:
         id: `t-` and 8 hex of the hash of `config`.
         sweep: the sweep's id.
         config: all resolved hyperparameters: `model, data, steps, seed, replay` and every trainer setting
-            (`lr, schedule, warmup, decay, batch_tokens, max_length, weight_decay, beta1, beta2, clip, precision`).
+            (`sweeps.spec.TrainerBlock`).
         model, tier: where the two names of `config` lead.
         snapshots: optimizer steps after which weights are saved and scored, ascending, the last one is `steps`.
         suite: name of the evaluation suite. eval_items: items per task.

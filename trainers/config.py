@@ -12,6 +12,7 @@ from sweeps.errors import InputError, nearest
 Schedule = Literal["cosine", "constant", "wsd"]
 Precision = Literal["bf16", "fp32"]
 LongRows = Literal["drop", "cut-prompt", "cut-answer"]
+LoraTargets = Literal["all-linear", "attention", "mlp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,10 @@ class TrainerConfig:
     """Where the rate ends, as a share of `lr`."""
     batch_tokens: int = 8192
     """Tokens of one optimizer step over all workers, prompts included; a step comes as close as whole rows allow."""
+    batch_rows: int = 0
+    """Rows of one optimizer step, however many tokens they have; 0 counts tokens."""
     pack_tokens: int = 0
-    """Tokens of one forward pass, at most `batch_tokens`; 0 takes the whole step. Decides memory, never the update."""
+    """Tokens of one forward pass, at most `batch_tokens`; 0 takes `batch_tokens`. Decides memory, never the update."""
     max_length: int = 4096
     """Longest row in tokens; `long_rows` says what happens to longer ones."""
     long_rows: LongRows = "drop"
@@ -58,6 +61,12 @@ class TrainerConfig:
     """Compute type; master weights and optimizer state are fp32 either way."""
     recompute: bool = False
     """Activation checkpointing: less memory, about a third more compute."""
+    lora_rank: int = 0
+    """Rank of the adapters that are trained on frozen weights (`trainers.lora`); 0 trains all weights."""
+    lora_alpha: float = 32.0
+    """Adapters count `lora_alpha / lora_rank` times."""
+    lora_targets: LoraTargets = "all-linear"
+    """Which of a layer's matrices get an adapter: all, those of attention, or those of the feed-forward part."""
     log_every: int = 10
     """Report train metrics at least this often, in steps; snapshots always report."""
 
@@ -78,6 +87,7 @@ class TrainerConfig:
             ("decay", 0 < self.decay <= 1, "above 0 and at most 1"),
             ("min_lr", 0 <= self.min_lr <= 1, "between 0 and 1 (a share of lr)"),
             ("batch_tokens", self.batch_tokens >= 2, "2 or more"),
+            ("batch_rows", self.batch_rows >= 0, "0 or more"),
             ("pack_tokens", 0 <= self.pack_tokens <= self.batch_tokens, f"between 0 and {self.batch_tokens=}"),
             ("max_length", self.max_length >= 2, "2 or more"),
             ("long_rows", self.long_rows in get_args(LongRows), f"one of {', '.join(get_args(LongRows))}"),
@@ -86,13 +96,21 @@ class TrainerConfig:
             ("beta2", 0 <= self.beta2 < 1, "at least 0 and below 1"),
             ("clip", 0 <= self.clip < math.inf, "0 or more"),
             ("precision", self.precision in get_args(Precision), f"one of {', '.join(get_args(Precision))}"),
+            ("lora_rank", self.lora_rank >= 0, "0 (all weights are trained) or more"),
+            ("lora_alpha", 0 < self.lora_alpha < math.inf, "above 0 and finite"),
+            ("lora_targets", self.lora_targets in get_args(LoraTargets), f"one of {', '.join(get_args(LoraTargets))}"),
             ("log_every", self.log_every >= 1, "1 or more"),
         ]
 
     @property
+    def pass_tokens(self) -> int:
+        """Tokens of one forward pass, at most."""
+        return self.pack_tokens or self.batch_tokens
+
+    @property
     def row_limit(self) -> int:
         """Longest row that can be trained on, in tokens: it has to fit one forward pass."""
-        return min(self.max_length, self.pack_tokens or self.batch_tokens)
+        return min(self.max_length, self.pass_tokens)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrainerConfig:

@@ -10,7 +10,7 @@ from sweeps.errors import InputError
 from trainers.chat import Tokenised
 from trainers.config import TrainerConfig
 from trainers.data import TierData
-from trainers.order import fill_steps, mixed
+from trainers.order import fill_steps, mixed, same_rows
 from trainers.packing import Pack, collate, split_step
 from trainers.row_cache import tokenised
 from trainers.rows import Rows
@@ -86,7 +86,10 @@ class Feed:
         self.num_primary = len(primary.rows)
         self._lengths, self._labels = self.rows.lengths(), self.rows.labels()
         stream = mixed(self.num_primary, len(replay.rows), config.replay, config.seed)
-        self._steps = fill_steps(stream, self._lengths, config.batch_tokens)
+        by_rows = config.batch_rows > 0
+        self._steps = (
+            same_rows(stream, config.batch_rows) if by_rows else fill_steps(stream, self._lengths, config.batch_tokens)
+        )
 
     def _pool(self, tokenizer: PreTrainedTokenizerBase, conversations: Any, name: str) -> Tokenised:
         try:
@@ -108,7 +111,7 @@ class Feed:
 
     def packs(self, step: Step, rank: int, world: int) -> list[Pack]:
         """Returns one worker's share of a step as tensors on the CPU."""
-        share = split_step(step.lengths, self._config.pack_tokens or self._config.batch_tokens, world)[rank]
+        share = split_step(step.lengths, self._config.pass_tokens, world)[rank]
         return [collate(self.rows, [step.rows[i] for i in pack]) for pack in share]
 
 

@@ -43,6 +43,12 @@ def mixed(num_primary: int, num_replay: int, share: float, seed: int) -> Iterato
             yield next(primary)
 
 
+def same_rows(stream: Iterator[int], num: int) -> Iterator[list[int]]:
+    """Groups a stream into steps of `num` rows each, whatever their lengths: tiers held at equal rows."""
+    while True:
+        yield list(islice(stream, num))
+
+
 def fill_steps(stream: Iterator[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Groups a stream of rows into steps of at most `budget` tokens.
 
