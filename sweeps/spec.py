@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     ValidationError,
     model_validator,
 )
@@ -56,13 +57,28 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1)]
 
 
+def _workers(value: Any) -> int | tuple[int, int]:
+    """`2`, or `[1, 4]` for a trial that may run on fewer when not all fit."""
+    ends = list(value) if isinstance(value, list | tuple) else [value, value]
+    if len(ends) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in ends) or ends[0] > ends[1]:
+        raise ValueError(f"came {value!r}; a whole number >= 1 would do, or [fewest, most] such as [1, 4]")
+    return ends[1] if ends[0] == ends[1] else (ends[0], ends[1])
+
+
+_Workers = Annotated[
+    int | tuple[int, int],
+    PlainValidator(_workers),
+    PlainSerializer(lambda n: list(n) if isinstance(n, tuple) else n, return_type=Any),
+]
+
+
 class ModelBlock(_Block):
     """Where a model comes from and what a trial of it needs."""
 
     path: _Path = "builtin"
     """`builtin`, or a folder with config.json, tokenizer and safetensors, here or on `s3://`."""
-    workers: _Count | None = None
-    """Training processes of one trial; by default what `sweeps.known_models` says for a name it knows, else 1."""
+    workers: _Workers | None = None
+    """Training processes of one trial, or `[fewest, most]`: as many as there is room for, with the same batch. By default what `sweeps.known_models` says for a name it knows, else 1."""
     cpus_per_worker: _Positive = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """By default 1 for a name of `sweeps.known_models` with a path, else 0."""
@@ -308,7 +324,8 @@ class Sweep(_Block):
         known = None if block.path == "builtin" else known_model(name)
         gpus = (1.0 if known else 0.0) if block.gpus_per_worker is None else block.gpus_per_worker
         workers = block.workers or (known.gpus if known and gpus else 1)
-        return ModelSource(block.path, workers, block.cpus_per_worker, gpus)
+        fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
+        return ModelSource(block.path, most, block.cpus_per_worker, gpus, fewest)
 
     def tier_source(self, name: str) -> TierSource:
         """Returns where the tier `name` comes from; built-in names need no entry in `tiers`."""

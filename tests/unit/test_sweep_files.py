@@ -67,6 +67,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "name: x\nspace: {data: {grid: [long-cot]}}\n",
         ["space.data: 'long-cot' is unknown", "goes under tiers"],
     ),
+    "more at least than at most": (
+        "name: x\nmodels: {tiny-s: {workers: [4, 2]}}\n",
+        ["models.tiny-s.workers: came [4, 2]", "[fewest, most]"],
+    ),
     "built-in of no such name": ("name: x\nmodels: {qwen: {path: builtin}}\n", ["models.qwen.path: no built-in"]),
     "bad schedule value": (
         "name: x\nspace: {schedule: {grid: [cosin]}}\n",
