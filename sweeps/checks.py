@@ -13,6 +13,7 @@ from sweeps.errors import Fault, nearest
 from sweeps.faults import dotted, explain, show, suggest
 from sweeps.space import Axis, Choice, Grid, RandInt, cells, sampled
 from sweeps.spec import BUILTIN_MODELS, BUILTIN_TIERS, Sweep, TrainerBlock, known_axes
+from sweeps.storage import is_url, url_fault
 
 MAX_TRIALS = 100_000
 
@@ -172,10 +173,8 @@ def _evaluation(sweep: Sweep) -> Iterator[Fault]:
 
 
 def _storage(sweep: Sweep) -> Iterator[Fault]:
-    scheme = sweep.storage.split("://")[0] if "://" in sweep.storage else ""
-    if scheme == "file":
-        yield Fault("storage", "came a file:// address; a plain path would do")
-    elif scheme:
-        yield Fault("storage", f"came '{scheme}://'; this version keeps sweeps in a folder that all nodes share")
-    if "\x00" in sweep.storage or ".." in sweep.storage.split("/"):
+    if is_url(sweep.storage):
+        if fault := url_fault(sweep.storage):
+            yield Fault("storage", fault)
+    elif "\x00" in sweep.storage or ".." in sweep.storage.split("/"):
         yield Fault("storage", f"came {sweep.storage!r}; a path without '..' would do")

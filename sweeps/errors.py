@@ -54,8 +54,40 @@ class StorageError(DipsweepError):
     """The sweep's storage cannot be read or written."""
 
 
+class NotFound(StorageError):
+    """There is nothing under that key."""
+
+
+class StorageDenied(StorageError):
+    """The storage knows us, or says it does not, and refuses: wrong credentials, or not enough rights."""
+
+
+class NoCredentials(StorageError):
+    """No credentials were found in the environment, the profile files or the instance."""
+
+
+class NoBucket(StorageError):
+    """The bucket does not exist."""
+
+
+class StorageFull(StorageError):
+    """No room is left on the disk."""
+
+
+class Unreachable(StorageError):
+    """The storage does not answer, or answers that it cannot just now: the one storage error that waiting may cure."""
+
+
+class DamagedCheckpoint(StorageError):
+    """A checkpoint is missing, was never finished, or has changed since it was written; an earlier one may do."""
+
+
 class JournalError(StorageError):
     """A journal row cannot be read or written; nothing may follow it."""
+
+
+class Fenced(JournalError):
+    """Another driver has taken over this sweep's log; this one must not write or start anything more."""
 
 
 class SweepBusy(InputError):

@@ -1,0 +1,136 @@
+"""Patience with a storage that does not answer: one budget, exponential back-off with jitter, and a sentence a minute.
+
+Only `Unreachable` is worth waiting for. Everything else (403, no bucket, wrong credentials) fails at once.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sweeps.errors import NotFound, Unreachable
+from sweeps.storage import FOREVER, Entry, Store
+
+FIRST_S: Final = 0.2
+LONGEST_S: Final = 20.0
+QUIET_S: Final = 5.0  # shorter troubles are not worth a sentence
+SAY_EVERY_S: Final = 60.0
+PAUSED_S: Final = 600.0  # up to here it is a disturbance; from here on the sweep is called paused
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class RetryingStore(Store):
+    """A store whose calls are repeated while it is unreachable.
+
+    Args:
+        inner: the store. patience_s: for how long one call may go on trying; FOREVER for drivers and workers.
+        say: takes one sentence, after a few seconds of trouble and then once a minute; logged by default.
+        clock, sleep: monotonic seconds of this process alone, and how to wait.
+    """
+
+    def __init__(
+        self, inner: Store, patience_s: float, say: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        self.inner, self.patience_s, self.root = inner, patience_s, inner.root
+        self.say = say or log.warning
+        self.clock, self.sleep = clock, sleep
+        self._lock = threading.Lock()
+        self._said = -FOREVER
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RetryingStore, (self.inner, self.patience_s))
+
+    def read(self, key: str) -> bytes:
+        return self._patiently(lambda: self.inner.read(key))
+
+    def write(self, key: str, data: bytes) -> None:
+        self._patiently(lambda: self.inner.write(key, data))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """As the inner store's. When an answer was lost, whether it was our data that got there decides."""
+        lost = False
+
+        def once() -> bool:
+            nonlocal lost
+            try:
+                made = self.inner.create(key, data)
+            except Unreachable:
+                lost = True
+                raise
+            return made or (lost and self._ours(key, data))
+
+        return self._patiently(once)
+
+    def _ours(self, key: str, data: bytes) -> bool:
+        try:
+            return self.inner.read(key) == data
+        except NotFound:
+            return False
+
+    def list(self, prefix: str = "") -> builtins.list[Entry]:
+        return self._patiently(lambda: self.inner.list(prefix))
+
+    def folders(self, prefix: str = "") -> builtins.list[str]:
+        return self._patiently(lambda: self.inner.folders(prefix))
+
+    def delete(self, key: str) -> None:
+        self._patiently(lambda: self.inner.delete(key))
+
+    def delete_tree(self, prefix: str) -> None:
+        self._patiently(lambda: self.inner.delete_tree(prefix))
+
+    def upload(self, source: Path, key: str) -> None:
+        self._patiently(lambda: self.inner.upload(source, key))
+
+    def download(self, key: str, target: Path) -> None:
+        self._patiently(lambda: self.inner.download(key, target))
+
+    def exists(self, key: str) -> bool:
+        return self._patiently(lambda: self.inner.exists(key))
+
+    def leftovers(self) -> builtins.list[Entry]:
+        return self._patiently(self.inner.leftovers)
+
+    def drop_leftover(self, key: str) -> None:
+        self._patiently(lambda: self.inner.drop_leftover(key))
+
+    def local(self, key: str = "") -> Path | None:
+        return self.inner.local(key)
+
+    def __truediv__(self, part: str) -> RetryingStore:
+        return RetryingStore(self.inner / part, self.patience_s, self.say, self.clock, self.sleep)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        started, wait, tries = self.clock(), FIRST_S, 0
+        while True:
+            try:
+                return call()
+            except Unreachable as e:
+                tries, passed = tries + 1, self.clock() - started
+                if passed + wait > self.patience_s:
+                    raise Unreachable(f"{e}; tried {tries} times in {passed:.0f} s") from e
+                self._tell(passed, str(e))
+            self.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(2 * wait, LONGEST_S)
+
+    def _tell(self, passed: float, why: str) -> None:
+        with self._lock:
+            if passed < QUIET_S or self.clock() - self._said < SAY_EVERY_S:
+                return
+            self._said = self.clock()
+        if passed < PAUSED_S:
+            self.say(f"{why}; trying again, for {_span(passed)} so far")
+        else:
+            self.say(f"paused: {why}, for {_span(passed)} now; everything goes on by itself when it is back")
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
