@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,11 @@ from sweeps.scoring import EVAL_TRIES, EvalJob, ScoreQueue, Standing, is_suspect
 from sweeps.search import Result, Searcher, Suggestion, make_searcher
 from sweeps.stopping.base import Action, StopRule, Verdict
 from sweeps.trial import Saved, TrialSpec
+from sweeps.trunk import shared_steps
 
+ASKED_FOR = -1  # the number of a trial that a person added: the search did not suggest it
+DAMAGED = "bad-checkpoint"  # reason of an attempt that could not start from its checkpoint
+LESS_MEMORY = "lower batch_tokens or max_length, set pack_tokens or recompute, or give the model more workers"
 PREEMPTIONS = 100  # machines taken away are nobody's fault; a trial that lost this many will not end by itself
 Status = Literal["waiting", "running", "parked", "scoring", "ended"]
 
@@ -54,9 +58,19 @@ class _Entry:
     phase: str = ""
     suspect: bool = False
 
+    parent: str = ""  # whose checkpoint it begins from: its trunk, or what it extends or was cloned from
+    fork: int = 0  # at the parent's last checkpoint up to this step; once it has begun, at this step
+    begun: Saved | None = None  # what its latest attempt started from
+    short_of_memory: int = 0
+
     @property
     def last(self) -> Saved | None:
-        return self.saved[max(self.saved)] if self.saved else None
+        return self.newest()
+
+    def newest(self, limit: int | None = None) -> Saved | None:
+        """Its latest checkpoint, not beyond a step."""
+        steps = [s for s in self.saved if s not in self.dropped and (limit is None or s <= limit)]
+        return self.saved[max(steps)] if steps else None
 
     @property
     def trained(self) -> bool:
@@ -93,6 +107,10 @@ class Director:
         self._touched: set[str] = set()  # trials whose checkpoints may have become needless
         self._costs: dict[tuple[str, int], dict[str, float]] = {}
         self._spent: dict[str, float] = {}
+        self._children: dict[str, list[str]] = {}
+        self._requests: set[str] = set()
+        self.paused = False
+        self.stopping = ""  # who asked the whole sweep to stop; the executor then winds down as after Ctrl-C
         self._exhausted = False
         self._closed = False
         self._live = False  # while rows of an earlier driver are read, trials are restored, not asked for
@@ -116,12 +134,15 @@ class Director:
 
         The search is asked for no more than that: what it proposes early it proposes without knowing later scores.
         """
+        if self.paused:
+            return []
         while True:
             self._refill(limit)
-            trained = [t for t in self._waiting if self._trials[t].trained]
+            head = list(islice(self._ready(), limit))
+            trained = [t for t in head if self._is_trained(self._trials[t])]
             if not trained:
-                return [self._trials[t].spec for t in islice(self._waiting, limit)]
-            for trial in trained:  # trained to its end by an earlier driver; only scores are missing
+                return [self._trials[t].spec for t in head]
+            for trial in trained:
                 self._waiting.remove(trial)
                 self._training_over(self._trials[trial])
 
@@ -136,7 +157,7 @@ class Director:
         return self.launch(head[0].id) if head and fits(head[0]) else None
 
     def _refill(self, limit: int) -> None:
-        while len(self._waiting) < limit and not self._exhausted:
+        while not self._exhausted and len(list(islice(self._ready(), limit))) < limit:
             suggestion = self.searcher.ask()
             if suggestion is None:
                 self._exhausted = True
@@ -147,6 +168,28 @@ class Director:
             if woken is not None:
                 self._set(self._trials[woken], "waiting")
                 self._waiting.append(woken)
+
+    def _ready(self) -> Iterator[str]:
+        return (t for t in self._waiting if not self._waits_for_parent(self._trials[t]))
+
+    def _waits_for_parent(self, entry: _Entry) -> bool:
+        """True while the trunk that a trial turns off from may still leave a later checkpoint for it."""
+        if not entry.parent or entry.attempt:
+            return False
+        trunk = self._trials.get(entry.parent)
+        if trunk is None:
+            return not self._exhausted  # the search has yet to name it
+        on_its_way = trunk.status in ("waiting", "running")
+        return on_its_way and (trunk.last is None or trunk.last.step < entry.fork)
+
+    def _is_trained(self, entry: _Entry) -> bool:
+        """True when only scores are missing: by an earlier driver, or because its trunk has run all of its steps."""
+        trunk = self._trials.get(entry.parent)
+        whole = trunk.saved.get(entry.spec.steps) if trunk is not None and entry.fork == entry.spec.steps else None
+        if not entry.trained and whole is not None and not entry.attempt:
+            self._launch(entry, 0)
+            self.saved(entry.spec.id, entry.attempt, whole)
+        return entry.trained
 
     def _set(self, entry: _Entry, status: Status) -> None:
         """Changes a trial's status and its place in the index: nobody walks over all trials of a large sweep."""
@@ -159,18 +202,46 @@ class Director:
         return sorted(self._by_status.get(status, ()), key=lambda t: self._trials[t].number)
 
     def _add(self, suggestion: Suggestion) -> None:
-        spec = self.plan.trial(suggestion.config)
-        if spec.id in self._trials:  # two draws of a repeat may meet; the first one stands for both
-            return
-        self._write(Row("trial", self.plan.sweep_id, spec.id, budget=spec.steps, config=spec.config,
-                        extra={"number": suggestion.number, "search": dict(suggestion.state)}))  # fmt: skip
+        branch = self.plan.trunk(suggestion.config)
+        self.add(suggestion.config, parent=branch.parent if branch else "", fork=branch.step if branch else 0,
+                 number=suggestion.number, search=dict(suggestion.state))  # fmt: skip
+
+    def add(self, config: Mapping[str, Any], *, parent: str = "", fork: int = 0, **extra: Any) -> str:
+        """Adds a trial and returns its id; a trial that exists already stands for both.
+
+        Args:
+            config: all resolved hyperparameters. extra: further keys of its row.
+            parent: the trial that it begins from, at its last checkpoint not beyond step `fork`.
+        """
+        spec = self.plan.trial(config)
+        if spec.id not in self._trials:
+            branch = {"parent": parent, "fork_step": fork} if parent else {}
+            self._write(Row("trial", self.plan.sweep_id, spec.id, budget=spec.steps, config=spec.config,
+                            extra={**branch, **extra}))  # fmt: skip
+        return spec.id
 
     def _launch(self, entry: _Entry, workers: int) -> Launch:
-        resume = entry.last
+        resume, branch = entry.last, {}
+        if resume is None and (trunk := self._trials.get(entry.parent)) is not None:
+            resume = trunk.newest(entry.fork)
+            branch = {"parent": entry.parent, "fork_step": resume.step if resume else 0}
         self._write(Row("attempt", self.plan.sweep_id, entry.spec.id, entry.attempt + 1, resume.step if resume else 0,
-                        budget=entry.spec.steps, extra={"workers": workers}))  # fmt: skip
+                        budget=entry.spec.steps, extra={"workers": workers, **branch}))  # fmt: skip
+        entry.begun = resume
+        if branch:
+            for step in sorted(self.history.curves[entry.parent].points):
+                self._inherit(entry, step)
         self._want_base(entry.spec)
         return Launch(entry.spec, entry.attempt, resume, workers)
+
+    def _inherit(self, entry: _Entry, step: int) -> None:
+        """Writes what its parent measured at a step that they share as the trial's own, at no cost: one curve a trial."""
+        point = self.history.curves[entry.parent].points.get(step)
+        if point is None or not point.suite or not 0 < step <= entry.fork or entry.status == "ended":
+            return
+        metrics = {k: v for k, v in point.metrics.items() if not k.startswith("perf/")}
+        self._write(Row("report", self.plan.sweep_id, entry.spec.id, entry.attempt, step, entry.spec.steps, metrics,
+                        point.se, point.n, point.invalid, point.suite, extra={"inherited": entry.parent}))  # fmt: skip
 
     # ---- what happened ------------------------------------------------------------------------------------------
 
@@ -205,6 +276,9 @@ class Director:
             return
         entry = self._trials[trial]
         if entry.last is None or entry.last.step < entry.spec.steps:
+            if self.paused:
+                self.yielded(trial, attempt, "the sweep is paused")
+                return
             at = entry.last.step if entry.last else 0
             self.failed(
                 trial,
@@ -225,6 +299,10 @@ class Director:
         if not self.wants(trial, attempt):
             return
         entry = self._trials[trial]
+        if reason == DAMAGED and self._strike(entry, detail):
+            return
+        if reason == "oom" and entry.short_of_memory:
+            lost, detail = False, f"out of memory twice: {detail}; {LESS_MEMORY}"
         again = entry.preempted < PREEMPTIONS if preempted else lost and entry.lost < self.plan.sweep.limits.retries
         if not again:
             self._end(entry, "failed", reason, detail)
@@ -234,6 +312,53 @@ class Director:
                         extra={**extra, "preempted": True} if preempted else extra))  # fmt: skip
         self._set(entry, "waiting")
         self._waiting.appendleft(trial)
+
+    def _strike(self, entry: _Entry, detail: str) -> bool:
+        """Strikes the checkpoint that an attempt could not start from; False when it started from none."""
+        owners = [t for t, e in self._trials.items() if entry.begun and e.saved.get(entry.begun.step) == entry.begun]
+        if entry.begun is None or not owners:
+            return False
+        for owner in owners:
+            self._write(Row("commit", self.plan.sweep_id, owner, self._trials[owner].attempt, entry.begun.step,
+                            extra={"path": self._inside(entry.begun.path), "damaged": True, "reason": detail}))  # fmt: skip
+        self.yielded(entry.spec.id, entry.attempt, detail)
+        return True
+
+    def yielded(self, trial: str, attempt: int, reason: str) -> None:
+        """An attempt gave its machines back before its end; the trial goes on later, and nothing counts against it."""
+        if not self.wants(trial, attempt):
+            return
+        self._write(Row("control", self.plan.sweep_id, trial, attempt,
+                        extra={"who": "driver", "action": "yield", "reason": reason}))  # fmt: skip
+        self._set(self._trials[trial], "waiting")
+        self._waiting.appendleft(trial)
+
+    # ---- what people ask for (sweeps.steering) --------------------------------------------------------------------
+
+    def stop(self, trial: str, who: str) -> None:
+        """Ends a trial at a person's wish, whatever it does."""
+        entry = self._trials[trial]
+        if entry.status != "ended":
+            if trial in self._waiting:
+                self._waiting.remove(trial)
+            self._end(entry, "pruned", f"stopped by {who}")
+
+    def control(self, action: str, who: str, trial: str = "", **extra: Any) -> None:
+        """Writes down what a person asked for; `pause` and `resume` take effect by this row."""
+        self._write(Row("control", self.plan.sweep_id, trial, extra={"who": who, "action": action, **extra}))
+
+    def knows(self, request: str) -> bool:
+        """True when a request of that id stands in the journal already."""
+        return request in self._requests
+
+    def checkpoint(self, trial: str, limit: int | None = None) -> Saved | None:
+        """Returns a trial's latest checkpoint, not beyond step `limit`."""
+        return self._trials[trial].newest(limit)
+
+    def spec(self, trial: str) -> TrialSpec | None:
+        """Returns a trial as its worker sees it; None where there is no such trial."""
+        entry = self._trials.get(trial)
+        return entry.spec if entry is not None else None
 
     def interrupt(self, who: str, reason: str) -> None:
         """Notes that the sweep was interrupted; open attempts go on in the next driver."""
@@ -311,7 +436,7 @@ class Director:
 
     def done(self) -> bool:
         """True when nothing is left to run or to score. Trials still parked then end as pruned."""
-        if self._by_status.get("running") or self._scores or self.waiting():
+        if self._by_status.get("running") or self._scores or self.paused or self.waiting():
             return False
         if self._scores:  # a waiting trial turned out to be trained already: its scores are missing
             return False
@@ -354,13 +479,22 @@ class Director:
         out = []
         for trial in sorted(self._touched):
             entry = self._trials[trial]
-            kept = set(sorted(entry.saved)[-keep:]) | self._best_step(trial)
+            kept = set(sorted(entry.saved)[-keep:]) | self._best_step(trial) | self._forks_to_come(trial)
+            lent = {c.path for child in self._children.get(trial, ()) for c in self._trials[child].saved.values()}
             for step, checkpoint in entry.saved.items():
-                needless = step in entry.scored or step in entry.given_up or entry.status == "ended"
+                seen = step in entry.scored or step in entry.given_up or step not in entry.spec.snapshots
+                needless = (seen or entry.status == "ended") and checkpoint.path not in lent and step > entry.fork
                 if step not in kept and step not in entry.dropped and needless:
                     out.append((trial, checkpoint))
         self._touched = {trial for trial, _ in out}  # until `dropped` is heard of all of them
         return out
+
+    def _forks_to_come(self, trial: str) -> set[int]:
+        """Checkpoints that a branch will begin from: those of the plan, and the one that an extension would take."""
+        entry = self._trials[trial]
+        children = (self._trials[t] for t in self._children.get(trial, ()))
+        limits = [*(c.fork for c in children if not c.attempt), shared_steps(entry.spec.config)]
+        return {saved.step for limit in limits if (saved := entry.newest(limit)) is not None}
 
     def dropped(self, trial: str, checkpoint: Saved) -> None:
         """Notes that a checkpoint's files are gone."""
@@ -383,6 +517,9 @@ class Director:
     def _report(self, row: Row) -> Verdict | None:
         if not self._write(row):
             return None
+        for child in self._children.get(row.trial, ()) if row.suite else ():
+            if self._trials[child].attempt and row.step is not None:
+                self._inherit(self._trials[child], row.step)
         entry = self._trials.get(row.trial)
         if entry is None:
             return None
@@ -470,6 +607,8 @@ class Director:
             self._take_trial(row)
         elif row.kind == "end" and not row.trial:
             self._closed = True
+        elif row.kind == "control":
+            self._take_control(row)
         entry = self._trials.get(row.trial)
         if entry is None:
             return new
@@ -477,6 +616,7 @@ class Director:
             self._touched.add(row.trial)
         if row.kind == "attempt":
             entry.attempt = row.attempt
+            entry.fork = int(row.extra.get("fork_step", entry.fork))
             self._set(entry, "running")
             for step in [s for s in entry.saved if s > (row.step or 0)]:
                 del entry.saved[step]
@@ -497,6 +637,7 @@ class Director:
                 entry.preempted += 1
             else:
                 entry.lost += 1
+                entry.short_of_memory += row.extra.get("reason") == "oom"
         elif row.kind == "verdict":
             entry.phase = str(row.extra.get("phase", ""))
             entry.suspect = is_suspect(entry.phase, row.extra.get("evidence", {}))
@@ -507,17 +648,32 @@ class Director:
         return new
 
     def _take_trial(self, row: Row) -> None:
-        number = int(row.extra["number"])
-        self._trials[row.trial] = entry = _Entry(self.plan.trial(row.config), number)
+        number = int(row.extra.get("number", ASKED_FOR))
+        parent, fork = str(row.extra.get("parent", "")), int(row.extra.get("fork_step", 0))
+        self._trials[row.trial] = entry = _Entry(self.plan.trial(row.config), number, parent=parent, fork=fork)
         self._set(entry, "waiting")
+        if parent:
+            self._children.setdefault(parent, []).append(row.trial)
+        if number == ASKED_FOR:
+            self._closed = False  # a finished sweep goes on with a trial that was added
         if self._live:
             self._waiting.append(row.trial)
-        else:
+        elif number != ASKED_FOR:
             self.searcher.restore(Suggestion(number, row.config, row.extra.get("search", {})))
+
+    def _take_control(self, row: Row) -> None:
+        if not row.trial and row.extra.get("action") in ("pause", "resume"):
+            self.paused = row.extra["action"] == "pause"
+        if row.extra.get("action") == "add" and (more := row.extra.get("args", {}).get("trials")):
+            self.plan = self.searcher.plan = replace(self.plan, more=self.plan.more + int(more))
+            self._exhausted = self._closed = False
+        self._requests.add(str(row.extra.get("request", "")))
 
     def _take_commit(self, entry: _Entry, row: Row) -> None:
         assert row.step is not None
-        if row.extra.get("dropped"):
+        if row.extra.get("damaged"):
+            entry.saved.pop(row.step, None)
+        elif row.extra.get("dropped"):
             entry.dropped.add(row.step)
         else:
             entry.saved[row.step] = Saved(row.step, checkpoint_path(row, self.home), row.checkpoint)

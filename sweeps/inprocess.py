@@ -18,6 +18,7 @@ from sweeps.scoring import EvalJob
 from sweeps.trial import Hooks, Saved, TrialSpec, attempt_folder
 
 Progress = Callable[[str], None]
+PAUSE_S = 0.2  # a paused sweep looks this often whether it may go on
 
 
 class Train(Protocol):
@@ -68,7 +69,9 @@ class _Hooks:
         self.loop.score_all()
 
     def stop_asked(self) -> bool:
-        return bool(self.loop.interrupt) or not self.loop.director.wants(self.trial, self.attempt)
+        self.loop.steer()
+        director = self.loop.director
+        return self.loop.ending or director.paused or not director.wants(self.trial, self.attempt)
 
 
 class InProcess:
@@ -77,14 +80,16 @@ class InProcess:
     Args:
         director: decides. train: runs one attempt. evaluate: scores one checkpoint. storage: root of all sweeps.
         keep: called now and then, to delete what nobody needs. say: takes one line for a person.
+        steer: called between steps; carries out what people ask for (`sweeps.steering`).
     """
 
     def __init__(
         self, director: Director, train: Train, evaluate: Evaluate, storage: Path,
         keep: Callable[[], None] = lambda: None, say: Progress = lambda line: None,
+        steer: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.director, self.train, self.evaluate, self.storage = director, train, evaluate, storage
-        self.keep, self.say = keep, say
+        self.keep, self.say, self.steer = keep, say, steer
         self.interrupt = Interrupt()
         self.started = time.monotonic()
 
@@ -96,16 +101,28 @@ class InProcess:
         """
         with ctrl_c(self.say) as self.interrupt:
             try:
-                while not self.interrupt and not self.director.done():
+                self.steer()
+                while not self.ending and not self.director.done():
                     self.score_all()
-                    launch = None if self.interrupt else self.director.next(lambda spec: True)
+                    launch = None if self.ending else self.director.next()
                     if launch is not None:
                         self._attempt(launch)
+                    elif self.director.paused:
+                        time.sleep(PAUSE_S)
+                    self.steer()
             except KeyboardInterrupt:  # the second press, maybe in the middle of a row: nothing more is written
                 raise Interrupted("interrupted at once; resume continues from the last checkpoints") from None
         if self.interrupt:
             self.director.interrupt("user", "Ctrl-C")
             raise Interrupted("interrupted; resume continues from the last checkpoints")
+        if self.director.stopping:
+            self.director.interrupt(self.director.stopping, "asked to stop")
+            raise Interrupted(f"stopped by {self.director.stopping}; resume continues from the last checkpoints")
+
+    @property
+    def ending(self) -> bool:
+        """True once the sweep is to save and end before its time."""
+        return bool(self.interrupt or self.director.stopping)
 
     def _attempt(self, launch: Launch) -> None:
         spec, attempt = launch.spec, launch.attempt
@@ -119,13 +136,13 @@ class InProcess:
         except Exception as e:
             self.director.failed(spec.id, attempt, "error", f"{type(e).__name__}: {e}")
         else:
-            if self.interrupt:
+            if self.ending:
                 return  # it was asked to save and stop: neither trained nor failed, it goes on after a resume
             self.director.trained(spec.id, attempt)
 
     def score_all(self) -> None:
         """Scores every checkpoint that waits for it."""
-        while not self.interrupt and (job := self.director.next_eval()) is not None:
+        while not self.ending and (job := self.director.next_eval()) is not None:
             try:
                 scores = self.evaluate(job)
             except Exception as e:

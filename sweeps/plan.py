@@ -26,6 +26,8 @@ class Plan:
     """A sweep unfolded. Trials of a pure grid are known in advance; others are asked from the search one at a time."""
 
     sweep: Sweep
+    more: int = 0
+    """Samples per cell that were asked for while the sweep ran, beyond its definition."""
 
     @cached_property
     def sweep_id(self) -> str:
@@ -39,7 +41,7 @@ class Plan:
     @property
     def draws(self) -> int:
         """Samples per cell: 1 where nothing is sampled."""
-        return self.sweep.search.trials if sampled(self.sweep.space) else 1
+        return self.sweep.search.trials + self.more if sampled(self.sweep.space) else 1
 
     @property
     def total(self) -> int:

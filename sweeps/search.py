@@ -45,7 +45,9 @@ class Result:
 
 
 class Searcher(Protocol):
-    """Asked for trials, told how they ended."""
+    """Asked for trials, told how they ended. `plan` may be replaced by one that allows more of them."""
+
+    plan: Plan
 
     def ask(self) -> Suggestion | None:
         """Returns the next suggestion, or None when all are given out."""
