@@ -20,6 +20,7 @@ class Hub:
     def __init__(self) -> None:
         self.mail: list[Message] = []
         self.stops: set[str] = set()
+        self.yields: set[str] = set()
         self.all_stop = False
 
     async def put(self, message: Message) -> None:
@@ -35,6 +36,10 @@ class Hub:
         """Asks the attempt `trial/attempt` to end now, whatever it does."""
         self.stops.add(key)
 
+    async def wind_down(self, key: str) -> None:
+        """Asks the attempt `trial/attempt` to save and return."""
+        self.yields.add(key)
+
     async def stop_all(self) -> None:
         """Asks every worker to save and return (Ctrl-C)."""
         self.all_stop = True
@@ -45,7 +50,7 @@ class Hub:
 
     async def winding_down(self, key: str) -> bool:
         """True when the attempt is to save and return, or to end now."""
-        return self.all_stop or key in self.stops
+        return self.all_stop or key in self.stops or key in self.yields
 
 
 def start_hub() -> Any:

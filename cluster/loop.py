@@ -62,24 +62,20 @@ class RayLoop:
     Args:
         director: decides. train, evaluate: carried to the workers. storage: a folder that all nodes see.
         evaluators: size of the evaluator pool. eval_gpus: GPUs of each evaluator. say: takes one line of progress.
+        keep: deletes what nobody needs. steer: carries out what people ask for (`sweeps.steering`).
     """
 
     def __init__(
         self, director: Director, train: Train, evaluate: Evaluate, storage: Path, *,
         evaluators: int = 1, eval_gpus: float = 0.0, say: Progress = lambda line: None,
-        keep: Callable[[], None] = lambda: None,
+        keep: Callable[[], None] = lambda: None, steer: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.director, self.train, self.evaluate, self.storage, self.say, self.keep = (
-            director,
-            train,
-            evaluate,
-            str(storage),
-            say,
-            keep,
-        )
+        self.director, self.train, self.evaluate, self.storage = director, train, evaluate, str(storage)
+        self.say, self.keep, self.steer = say, keep, steer
         self.total = director.plan.total
         self.evaluators, self.eval_gpus = evaluators, eval_gpus
         self.live: dict[str, bool] = {}  # attempt key -> has its stop flag been raised?
+        self.yielding: set[str] = set()  # attempts that were asked to save and return, because the sweep is paused
         self.ended: set[str] = set()
         self.interrupt = Interrupt()
         self.limit: str | None = None
@@ -95,7 +91,8 @@ class RayLoop:
         """
         check_fits(self.director.plan.sweep, ray.cluster_resources())
         self.hub = start_hub()
-        self.pool = Pool(self.evaluate, self.evaluators, self.eval_gpus)
+        block = self.director.plan.sweep.evaluation
+        self.pool = Pool(self.evaluate, self.evaluators, self.eval_gpus, block.cpus_per_worker, block.timeout_s)
         name = f"{self.director.plan.sweep_id}-{time.time_ns()}"
         forget = register(name, self)
         try:
@@ -109,6 +106,8 @@ class RayLoop:
             )
         if self.interrupt:
             raise Interrupted("interrupted; resume continues from the last checkpoints")
+        if self.director.stopping:
+            raise Interrupted(f"stopped by {self.director.stopping}; resume continues from the last checkpoints")
         if not self.director.done():
             raise DipsweepError("Ray Tune ended before the sweep did; resume continues from the last checkpoints")
 
@@ -140,6 +139,7 @@ class RayLoop:
                 take_scores(self.director, job, result)
         while self.pool.free and (waiting := self.director.next_eval()) is not None:
             self.pool.submit(waiting)
+        self.steer()
         self._raise_flags()
         self._look_at_ends()
         if messages or results:
@@ -196,16 +196,22 @@ class RayLoop:
                 self.live[key] = True
                 self.hub.stop.remote(key)
 
+        for key in self.live.keys() - self.yielding if self.director.paused else ():
+            self.yielding.add(key)
+            self.hub.wind_down.remote(key)
+
     def _look_at_ends(self) -> None:
         if self.interrupt and self.deadline == float("inf"):
             self._wind_down("user", "Ctrl-C")
+        if self.director.stopping and self.deadline == float("inf"):
+            self._wind_down(self.director.stopping, "asked to stop")
         if self.limit is None and (over := self.director.over_limit(time.monotonic() - self.started)):
             self.limit = over
             self._wind_down("limits", over)
 
     @property
     def _ending(self) -> bool:
-        return bool(self.interrupt) or self.limit is not None
+        return bool(self.interrupt or self.director.stopping) or self.limit is not None
 
     def _wind_down(self, who: str, reason: str) -> None:
         self.director.interrupt(who, reason)
