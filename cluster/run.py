@@ -16,7 +16,9 @@ from sweeps.plan import Plan
 from sweeps.records import Row
 from sweeps.scoring import EvalJob
 from sweeps.spec import Sweep
+from sweeps.steering import Steering
 from sweeps.stopping.base import StopRule
+from sweeps.storage import open_store
 from sweeps.trial import ModelSource
 
 Backend = Literal["ray", "in-process"]
@@ -60,6 +62,8 @@ def run(
             narrator.line(row)
         director = Director(plan, journal, stop_rule(sweep), watch=lambda row: _tell(narrator, row, say), home=folder)
         write_spec(sweep, folder / "spec.yaml")  # anew: limits may have changed, they are not part of the id
+        steer = Steering(director, open_store(root), lambda: write_spec(director.plan.sweep, folder / "spec.yaml"))
+        steer()  # what was asked while nobody drove, such as a longer run of a trial of a finished sweep
         if director.done():
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
@@ -73,6 +77,7 @@ def run(
                 say,
                 train or _train(),
                 evaluate or partial(score_job, scores=root / ".scores"),
+                steer,
             )
         write_report(folder)
     shutil.rmtree(folder / ".ray", ignore_errors=True)
@@ -81,11 +86,11 @@ def run(
 
 def _execute(
     director: Director, root: Path, backend: Backend, cpus: int | None, dashboard: bool, address: str | None,
-    say: Progress, train: Train, evaluate: Evaluate,
+    say: Progress, train: Train, evaluate: Evaluate, steer: Callable[[], None],
 ) -> None:  # fmt: skip
     keep = _keeper(director, (root / director.plan.sweep_id).resolve())
     if backend == "in-process":
-        InProcess(director, train, evaluate, root, keep, say).run()
+        InProcess(director, train, evaluate, root, keep, say, steer).run()
         return
     from cluster.environment import prepare
 
@@ -95,7 +100,7 @@ def _execute(
     evaluation = director.plan.sweep.evaluation
     with local_ray(cpus, dashboard=dashboard, address=address):
         RayLoop(director, train, evaluate, root, evaluators=evaluation.workers, eval_gpus=evaluation.gpus_per_worker,
-                say=say, keep=keep).run()  # fmt: skip
+                say=say, keep=keep, steer=steer).run()  # fmt: skip
 
 
 def _tell(narrator: Narrator, row: Row, say: Progress) -> None:
