@@ -62,7 +62,7 @@ def run(
     """Run a sweep to its end; the same command again goes on where it stopped."""
     from sweeps.yaml_file import load
 
-    _run(load(sweep), storage, in_process, cpus, dashboard, address)
+    run_and_tell(load(sweep), storage, in_process, cpus, dashboard, address)
 
 
 @app.command()
@@ -80,12 +80,18 @@ def resume(
             f"{folder} holds the definition of {sweep.id}: it was renamed, or written by another version of dipsweep; "
             "give it back its name, or run the sweep file anew"
         )
-    _run(sweep, folder.parent, in_process, cpus, dashboard, address)
+    run_and_tell(sweep, folder.parent, in_process, cpus, dashboard, address)
 
 
-def _run(
-    sweep: Any, storage: Path | None, in_process: bool, cpus: int | None, dashboard: bool, address: str | None
-) -> None:
+def run_and_tell(
+    sweep: Any, storage: Any = None, in_process: bool = False, cpus: int | None = None, dashboard: bool = False,
+    address: str | None = None,
+) -> None:  # fmt: skip
+    """Runs a sweep from its checks to its report, telling what happens; what `run`, `resume` and submitted jobs do.
+
+    Raises:
+        DipsweepError: every trial failed.
+    """
     from cluster.preflight import preflight
     from cluster.run import run as run_sweep
 
@@ -258,9 +264,14 @@ def _progress(started: float) -> Callable[[str], None]:
 
 
 def main() -> None:
-    """Entry point: every error that we know becomes one clear message and its exit code."""
+    """Entry point of the command."""
+    main_of(lambda: app(standalone_mode=False))  # typer returns the code of an Exit, and 130 for Ctrl-C
+
+
+def main_of(act: Callable[[], Any]) -> None:
+    """Does something and leaves the process: every error that we know becomes one clear message and its exit code."""
     try:
-        code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 for Ctrl-C
+        code = act()
         sys.exit(code if isinstance(code, int) else 0)
     except DipsweepError as e:
         print(f"{'' if isinstance(e, InputError | Interrupted) else 'error: '}{e}", file=sys.stderr)

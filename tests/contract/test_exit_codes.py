@@ -26,7 +26,7 @@ def test_every_way_to_end_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, cap
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(cli, "_run", fail)
+    monkeypatch.setattr(cli, "run_and_tell", fail)
     (tmp_path / "s.yaml").write_text("name: s\n")
     assert code_of(monkeypatch, "run", str(tmp_path / "s.yaml")) == code
     if str(error):
@@ -60,9 +60,9 @@ def test_one_damaged_sweep_does_not_hide_the_others(monkeypatch: pytest.MonkeyPa
 def test_a_renamed_sweep_is_not_silently_started_anew(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
     from cluster.run import write_spec
     from sweeps import Sweep
-    from sweeps.journal import FileJournal
+    from sweeps.journal import SweepJournal
 
-    FileJournal(tmp_path / "other-12345678").close()
+    SweepJournal(tmp_path / "other-12345678").close()
     write_spec(Sweep(name="s"), tmp_path / "other-12345678" / "spec.yaml")
     assert code_of(monkeypatch, "resume", "other", "--storage", str(tmp_path)) == 2
     assert "was renamed" in capsys.readouterr().err
