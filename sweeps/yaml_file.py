@@ -141,6 +141,19 @@ def loads(text: str, name: str = "sweep.yaml", folder: Path | None = None) -> Sw
     return sweep
 
 
+def value_of(text: str) -> Any:
+    """Returns one value, read as a sweep file would read it: `1e-4` is a number, `answer-only` a word.
+
+    Raises:
+        InputError: it is not a plain value.
+    """
+    reader = _Reader(repr(text))
+    value = _parse(text, reader)
+    if reader.faults or isinstance(value, dict | list):
+        raise InputError(f"{text!r} is not a number, a word, or true or false")
+    return value
+
+
 def _anchor(data: Mapping[str, Any], folder: Path) -> None:
     """Paths in a file are relative to the file, so that it can be run from anywhere."""
     for block in ("models", "tiers"):
