@@ -118,7 +118,7 @@ class Director:
         for row in rows:
             self._take(row)
         self._live = True
-        if not rows:
+        if not any(row.kind == "sweep" for row in rows):
             self._write(self._sweep_row())
         self._reopen()
 
@@ -379,8 +379,7 @@ class Director:
         suite: str, cost: Mapping[str, float], extra: Mapping[str, Any] | None = None,
     ) -> Verdict | None:  # fmt: skip
         """Takes the scores of a checkpoint; returns the verdict when its trial is not to go on."""
-        self._scores.forget(job)
-        if not self.wants_score(job):
+        if not self._scores.forget(job) or not self.wants_score(job):
             return None
         if other := self._other_suite(job, suite):
             self._give_up(job, "failed", f"{other}; go on with the version that began the sweep, or rename the sweep")

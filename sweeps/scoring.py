@@ -144,10 +144,10 @@ class ScoreQueue:
         self.forget(job)
         self.add(replace(job, tries=job.tries + 1))
 
-    def forget(self, job: EvalJob) -> None:
-        """Strikes a job off: it is done, or given up."""
-        self.waiting.pop(job.key, None)
-        self.running.pop(job.key, None)
+    def forget(self, job: EvalJob) -> bool:
+        """Strikes a job off: it is done, or given up. False when it was struck off before: its scores came twice."""
+        found = [jobs.pop(job.key, None) for jobs in (self.waiting, self.running)]
+        return any(found)
 
     def wants(self, job: EvalJob) -> bool:
         """False once nobody needs the scores of a job any more."""

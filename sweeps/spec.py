@@ -205,6 +205,8 @@ class EvaluationBlock(_Block):
     """Items per task."""
     workers: _Count = 1
     """Evaluator processes shared by all trials."""
+    cpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    """What each reserves; 0 shares the cores with the trainers."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     timeout_s: _Positive | None = None
     """Longest time of one evaluation; default: ten times the longest so far, an hour for the first ones."""

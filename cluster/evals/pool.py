@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import ray
 
+from sweeps.errors import DipsweepError
 from sweeps.inprocess import Evaluate, Scored
 from sweeps.scoring import EvalJob
 
+FIRST_LIMIT_S: Final = 3600.0
+SHORTEST_LIMIT_S: Final = 600.0
+SLOWER: Final = 10.0
+"""Without a limit of the user's own an evaluation may take so many times as long as the longest one so far: replies
+grow several times longer in a dip (arXiv 2604.06628), a hung process never returns."""
+START_TRIES: Final = 3
+
+
+class EvaluatorMissing(DipsweepError):
+    """No evaluator process comes up: nothing could ever be scored."""
+
 
 class Evaluator:
-    """Scores one checkpoint at a time. It reserves no CPU: on a small machine it shares cores with the trainers."""
+    """Scores one checkpoint at a time. By default it reserves no CPU: a small machine shares its cores with the trainers."""
 
     def __init__(self, evaluate: Evaluate) -> None:
         from cluster.guard import check_names
@@ -21,44 +35,117 @@ class Evaluator:
         check_names()
         self.evaluate = evaluate
 
+    def ready(self) -> bool:
+        """Returns once the process is up."""
+        return True
+
     def score(self, job: EvalJob) -> Scored:
         return self.evaluate(job)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    actor: Any
+    job: EvalJob
+    since: float
 
 
 class Pool:
     """Hands jobs to idle evaluators, and collects what they say; never waits.
 
+    An evaluator that died, or that was killed for being over its time, is replaced by a new one; what becomes of the job
+    is the director's business, who hears of it as of any other failure.
+
     Args:
-        evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus: what each reserves.
+        evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus, cpus: what each reserves.
+        timeout_s: longest time of one job; None derives it from those before (`limit_s`).
     """
 
-    def __init__(self, evaluate: Evaluate, size: int, gpus: float = 0.0) -> None:
-        remote = ray.remote(num_cpus=0, num_gpus=gpus, max_restarts=0)(Evaluator)
-        self.start = partial(remote.remote, evaluate)
-        self.idle: list[Any] = [self.start() for _ in range(size)]
-        self.busy: dict[Any, tuple[Any, EvalJob]] = {}
-
-    def submit(self, job: EvalJob) -> None:
-        """Starts a job on an idle evaluator; ask `free` first."""
-        actor = self.idle.pop()
-        self.busy[actor.score.remote(job)] = (actor, job)
+    def __init__(
+        self, evaluate: Evaluate, size: int, gpus: float = 0.0, cpus: float = 0.0, timeout_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Evaluator)
+        self._new = partial(remote.remote, evaluate)
+        self.timeout_s, self.clock = timeout_s, clock
+        self.longest = 0.0
+        self.failed_starts = 0
+        self.idle: list[Any] = []
+        self.busy: dict[Any, _Running] = {}
+        self.starting: dict[Any, Any] = {}
+        for _ in range(size):
+            self._start()
 
     @property
     def free(self) -> bool:
         """True when a job could start now."""
         return bool(self.idle)
 
+    @property
+    def limit_s(self) -> float:
+        """How long a job may take now."""
+        if self.timeout_s is not None:
+            return self.timeout_s
+        return max(SHORTEST_LIMIT_S, SLOWER * self.longest) if self.longest else FIRST_LIMIT_S
+
+    def submit(self, job: EvalJob) -> None:
+        """Starts a job on an idle evaluator; ask `free` first."""
+        actor = self.idle.pop()
+        self.busy[actor.score.remote(job)] = _Running(actor, job, self.clock())
+
     def finished(self) -> Iterator[tuple[EvalJob, Scored | Exception]]:
-        """Yields the jobs that are over since the last call, each with its scores or with what went wrong."""
-        if not self.busy:
-            return
-        ready, _ = ray.wait(list(self.busy), num_returns=len(self.busy), timeout=0)
-        for ref in ready:
-            actor, job = self.busy.pop(ref)
+        """Yields the jobs that are over since the last call, each with its scores or with what went wrong.
+
+        Raises:
+            EvaluatorMissing: several evaluators in a row did not come up.
+        """
+        self._take_started()
+        for ref in _ready(self.busy):
+            running = self.busy.pop(ref)
             try:
                 result: Scored | Exception = ray.get(ref)
             except Exception as e:
                 result = e
-            # A dead evaluator is replaced by a new one: Ray would fail every job that comes while it restarts the old.
-            self.idle.append(self.start() if isinstance(result, ray.exceptions.RayActorError) else actor)
-            yield job, result
+            if isinstance(result, ray.exceptions.RayActorError):
+                self._start()  # a new one: Ray would fail every job that comes while it restarts the old
+            else:
+                self.idle.append(running.actor)
+            if not isinstance(result, Exception):
+                self.longest = max(self.longest, self.clock() - running.since)
+            yield running.job, result
+        yield from self._overdue()
+
+    def _overdue(self) -> Iterator[tuple[EvalJob, Exception]]:
+        limit, now = self.limit_s, self.clock()
+        for ref in [ref for ref, running in self.busy.items() if now - running.since > limit]:
+            running = self.busy.pop(ref)
+            ray.kill(running.actor)
+            self._start()
+            yield running.job, TimeoutError(f"over the limit of {limit:g} s (evaluation.timeout_s)")
+
+    def _start(self) -> None:
+        actor = self._new()
+        self.starting[actor.ready.remote()] = actor
+
+    def _take_started(self) -> None:
+        for ref in _ready(self.starting):
+            actor = self.starting.pop(ref)
+            try:
+                ray.get(ref)
+            except Exception as e:
+                self.failed_starts += 1
+                if self.failed_starts >= START_TRIES:
+                    why = str(e).strip().splitlines()[-1]
+                    raise EvaluatorMissing(f"{START_TRIES} evaluators in a row did not start: {why}") from e
+                self._start()
+            else:
+                self.failed_starts = 0
+                self.idle.append(actor)
+
+
+def _ready(refs: dict[Any, Any]) -> list[Any]:
+    """Returns those of the pending results that are there."""
+    if not refs:
+        return []
+    ready: list[Any] = ray.wait(list(refs), num_returns=len(refs), timeout=0)[0]
+    return ready
