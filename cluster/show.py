@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.director import checkpoint_path
+from cluster.find import definition
 from sweeps.errors import DipsweepError, InputError, nearest
 from sweeps.history import History
-from sweeps.journal import read_rows as read_journal
+from sweeps.journal import LogReader, read_rows
 from sweeps.narrate import Narrator
 from sweeps.plan import Plan
 from sweeps.records import Row
 from sweeps.space import sampled
 from sweeps.spec import Sweep
-from sweeps.yaml_file import load
+from sweeps.storage import Store, join
+from sweeps.trunk import why_not
 
 
 def print_json(data: Any) -> None:
@@ -34,8 +35,15 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "cells": plan.cells,
         "sampled": {n: a.to_json() for n, a in sampled(plan.sweep.space).items()},
         "steps": sum(t.steps for t in plan.known_trials()) or None,
+        "steps_to_run": plan.steps_to_run() or None,
         "known": [
-            {"trial": t.id, "config": dict(t.config), "steps": t.steps, "scored_at": list(t.snapshots)}
+            {
+                "trial": t.id,
+                "config": dict(t.config),
+                "steps": t.steps,
+                "scored_at": list(t.snapshots),
+                "branch": branch._asdict() if (branch := plan.trunk(t.config)) else None,
+            }
             for t in plan.known_trials()
         ],
     }
@@ -47,26 +55,43 @@ def plan_text(plan: Plan) -> str:
     lines = [f"{plan.sweep_id}: {plan.total} trials in {len(plan.cells)} grid cells"]
     for trial in known[:200]:
         narrator.configs[trial.id] = trial.config
-        lines.append(f"  {narrator.label(trial.id)}  {trial.steps} steps, scored at {_steps(trial.snapshots)}")
+        branch = plan.trunk(trial.config)
+        trunk = f", from {branch.parent} at step {branch.step}" if branch else ""
+        lines.append(f"  {narrator.label(trial.id)}  {trial.steps} steps{trunk}, scored at {_steps(trial.snapshots)}")
     if len(known) > 200:
         lines.append(f"  … and {len(known) - 200} more (--json lists all)")
     if not known:
         for name, axis in sampled(plan.sweep.space).items():
             lines.append(f"  {plan.sweep.search.algorithm} samples {name} from {axis.to_json()}")
     if known:
-        lines.append(f"in all {sum(t.steps for t in known):,} optimizer steps; every model is scored once at step 0")
+        lines.append(
+            f"in all {plan.steps_to_run():,} optimizer steps{_saved(plan)}; every model is scored once at step 0"
+        )
     return "\n".join(lines)
+
+
+def _saved(plan: Plan) -> str:
+    """Says what sharing trunks saves, or why budgets share none."""
+    known = plan.known_trials()
+    alone, run = sum(t.steps for t in known), plan.steps_to_run()
+    if run < alone:
+        return f" ({alone:,} without shared trunks)"
+    reason = next((why for t in known if (why := why_not(t.config))), "")
+    return f" (budgets share no trunk: {reason})" if len(plan.budgets) > 1 and reason else ""
 
 
 def _steps(steps: tuple[int, ...]) -> str:
     return " ".join(map(str, steps)) if len(steps) <= 16 else f"{' '.join(map(str, steps[:14]))} … {steps[-1]}"
 
 
-def sweep_state(folder: Path) -> dict[str, Any]:
+def sweep_state(home: Store) -> dict[str, Any]:
     """Returns how a sweep stands: counts by state, and each trial."""
-    rows = read_journal(folder)
+    return {**state_of(definition(home), read_rows(home)), "sweep": home.name, "folder": str(home)}
+
+
+def state_of(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns how a sweep stands by its rows."""
     history = History(rows)
-    sweep = load(folder / "spec.yaml")
     narrator = Narrator(Plan(sweep))
     for row in rows:
         narrator.line(row)
@@ -81,8 +106,7 @@ def sweep_state(folder: Path) -> dict[str, Any]:
     ]  # fmt: skip
     counts = Counter(str(t["state"]) for t in trials)
     return {
-        "sweep": folder.name,
-        "folder": str(folder),
+        "sweep": sweep.id,
         "trials": Plan(sweep).total,
         "states": dict(counts),
         "objective": metric,
@@ -90,12 +114,12 @@ def sweep_state(folder: Path) -> dict[str, Any]:
     }
 
 
-def state_or_fault(folder: Path) -> dict[str, Any]:
-    """Returns how a sweep stands, or why it cannot be read: one damaged folder hides no other."""
+def state_or_fault(home: Store) -> dict[str, Any]:
+    """Returns how a sweep stands, or why it cannot be read: one damaged sweep hides no other."""
     try:
-        return sweep_state(folder)
+        return sweep_state(home)
     except DipsweepError as e:
-        return {"sweep": folder.name, "folder": str(folder), "unreadable": str(e)}
+        return {"sweep": home.name, "folder": str(home), "unreadable": str(e)}
 
 
 def sweep_line(state: dict[str, Any]) -> str:
@@ -119,12 +143,11 @@ def status_text(state: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def narrated(folder: Path, *, follow: bool = False) -> Iterator[str]:
-    """Yields one line per event of a sweep; with `follow`, goes on until the sweep has."""
-    sweep: Sweep = load(folder / "spec.yaml")
-    narrator, seen = Narrator(Plan(sweep)), 0
+def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
+    """Yields one line per event of a sweep; with `follow`, goes on until the sweep has ended."""
+    narrator, reader, seen = Narrator(Plan(definition(home))), LogReader(home), 0
     while True:
-        rows = read_journal(folder)
+        rows = reader.rows()
         for row in rows[seen:]:
             line = narrator.line(row)
             if line:
@@ -135,25 +158,26 @@ def narrated(folder: Path, *, follow: bool = False) -> Iterator[str]:
         time.sleep(0.5)
 
 
-def kept_checkpoint(folder: Path, trial: str, step: str) -> Path:
-    """Returns the folder of a trial's checkpoint: `best` by the objective, `last`, or the step given.
+def kept_checkpoint(home: Store, trial: str, step: str) -> str:
+    """Returns the address of a trial's checkpoint: `best` by the objective, `last`, or the step given.
 
     Raises:
         InputError: there is no such trial, or that checkpoint is not kept.
     """
-    rows = read_journal(folder)
-    history, sweep = History(rows), load(folder / "spec.yaml")
+    rows = read_rows(home)
+    history, sweep = History(rows), definition(home)
     if trial not in history.curves:
         raise InputError(
-            f"no trial '{trial}' in {folder.name}; there are {', '.join(history.curves)}{nearest(trial, history.curves)}"
+            f"no trial '{trial}' in {home.name}; there are {', '.join(history.curves)}{nearest(trial, history.curves)}"
         )
-    saved: dict[int, Path] = {}
+    saved: dict[int, str] = {}
     for row in rows:
         if row.kind == "commit" and row.trial == trial and row.step is not None:
             if row.extra.get("dropped"):
                 saved.pop(row.step, None)
             else:
-                saved[row.step] = Path(checkpoint_path(row, folder))
+                path = str(row.extra["path"])
+                saved[row.step] = path if path.startswith("/") or "://" in path else join(home.root, path)
     if not saved:
         raise InputError(f"{trial} has no checkpoint yet")
     curve, goal = history.curves[trial], sweep.goal
@@ -171,10 +195,10 @@ def replay_curves(
     curves: Path, rules: list[str], *, metric: str | None, goal: str, workers: int, top: int, json_out: Path | None
 ) -> str:
     """Replays recorded curves under one rule or several; returns what to print, writes JSON (and for several, a page)."""
-    from sweeps.journal import LOG
-    from sweeps.replay import compare, pareto_page, read_rows, replay, table
+    from sweeps.replay import compare, pareto_page, replay, table
+    from sweeps.replay import read_rows as recorded
 
-    rows = read_rows(curves / LOG if curves.is_dir() else curves)
+    rows = recorded(curves)
     settings: dict[str, Any] = {"metric": metric or _objective(rows), "goal": goal, "workers": workers, "top": top}
     if len(rules) == 1:
         result: Any = replay(rows, rules[0], **settings)
