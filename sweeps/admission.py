@@ -1,0 +1,209 @@
+"""Which waiting trial starts now: whole groups of workers on a cluster of unequal gaps, without anybody waiting for ever.
+
+Pure, and without a clock of its own: the caller says what is free on each node, who waits, what runs and what time it
+is. The line is served in order. Who stands at its head and does not fit is promised a time: when, by what is known of
+the running trials, enough of them will have ended. Until then smaller ones may overtake it, if by then they are over or
+leave it room (EASY backfilling: Lifka 1995); from then on nothing starts before it. So it waits no longer than the
+promise, at most the longest run, and then for what runs at that time: two of the longest runs, however wrong the
+expectations were. Where nothing is known of the running trials, a fixed number may overtake it instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+Resources = Mapping[str, float]
+Nodes = Mapping[str, Resources]  # what each node has free, by name
+
+OVERTAKES = 8  # without expectations: so many may pass the head of the line
+ELASTIC_WAIT_S = 60.0  # so long an elastic trial waits for all its workers before it takes fewer
+_EPS = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What an attempt reserves, all or nothing: `workers` equal bundles, or as few as `fewest` when it is elastic."""
+
+    bundle: Resources = field(hash=False)
+    workers: int
+    fewest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A trial in the line; `expected` is how long it will run, in seconds, None when nothing is known."""
+
+    trial: str
+    group: Group
+    expected: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An attempt that runs: what it gives back on which nodes, and in how many seconds by what is known."""
+
+    bundle: Resources
+    placed: Mapping[str, int]
+    left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Start this trial now, on so many workers; `placed` is where they fit (the placement itself is Ray's)."""
+
+    trial: str
+    workers: int
+    placed: Mapping[str, int]
+
+
+class Admission:
+    """Serves the line. Remembers only who stands at its head, since when, and what that trial was promised."""
+
+    def __init__(self, overtakes: int = OVERTAKES, elastic_wait_s: float = ELASTIC_WAIT_S) -> None:
+        self.overtakes, self.elastic_wait_s = overtakes, elastic_wait_s
+        self.head, self.since, self.promised, self.overtaken = "", 0.0, math.inf, 0
+
+    def choose(self, free: Nodes, line: Sequence[Waiting], running: Sequence[Running], now: float) -> Choice | None:
+        """Returns what to start now, or None: then ask again when something has ended.
+
+        Args:
+            free: what each node has free. line: who waits, in order. running: what will be given back.
+            now: seconds on any clock that never goes back.
+        """
+        if not line:
+            return None
+        head = line[0]
+        if (choice := _whole(free, head)) is not None:
+            return choice
+        self._meet(free, head, running, now)
+        waited = now - self.since
+        if waited >= self.elastic_wait_s and (choice := _fewer(free, head)) is not None:
+            return choice
+        known = math.isfinite(self.promised)
+        if now >= self.promised or (not known and self.overtaken >= self.overtakes):
+            return None
+        then = _after(free, running, self.promised - now) if known else {}
+        answers: dict[Group, Choice | None] = {}  # one look at each size: a line holds many of the same
+        for other in sorted(line[1:], key=lambda w: -w.group.workers):  # large ones have fewer chances
+            if other.group not in answers:
+                answers[other.group] = _whole(free, other)
+            choice = answers[other.group]
+            if choice is None:
+                continue
+            over_by_then = other.expected is not None and now + other.expected <= self.promised
+            if not known or over_by_then or _leaves_room(then, other.group, choice, head.group):
+                self.overtaken += 1
+                return replace(choice, trial=other.trial)
+        return None
+
+    def _meet(self, free: Nodes, head: Waiting, running: Sequence[Running], now: float) -> None:
+        if head.trial != self.head:
+            self.head, self.since, self.overtaken = head.trial, now, 0
+            self.promised = now + _room_in(free, head.group, running)
+
+
+def fit(free: Nodes, bundle: Resources, workers: int) -> dict[str, int] | None:
+    """Returns how many bundles go on which node, or None when there is no room for all: packed on as few as possible.
+
+    One node that holds all is best, and of several the fullest one, so that large gaps stay for large groups.
+    """
+    room = {node: capacity(has, bundle) for node, has in free.items()}
+    alone = [node for node, n in room.items() if n >= workers]
+    if alone:
+        return {min(alone, key=lambda node: (room[node], node)): workers}
+    placed: dict[str, int] = {}
+    for node in sorted(room, key=lambda n: (-room[n], n)):
+        if room[node] <= 0:
+            break
+        placed[node] = min(room[node], workers - sum(placed.values()))
+        if sum(placed.values()) == workers:
+            return placed
+    return None
+
+
+def capacity(has: Resources, bundle: Resources) -> int:
+    """Returns how many such bundles fit on a node. A share of a GPU lies on one GPU: 1.5 free hold two of 0.5, not of 0.6."""
+    limits = []
+    for name, amount in bundle.items():
+        free = has.get(name, 0.0) + _EPS
+        if amount <= 0:
+            continue
+        if name == "GPU" and amount < 1:
+            whole, rest = divmod(free, 1.0)
+            limits.append(int(whole) * int(1 / amount + _EPS) + int(rest / amount + _EPS))
+        else:
+            limits.append(int(free / amount))
+    return min(limits, default=2**31)
+
+
+def fits_ever(total: Nodes, group: Group) -> bool:
+    """True when an empty cluster of these nodes holds the group at its smallest."""
+    return fit(total, group.bundle, group.fewest) is not None
+
+
+@dataclass(slots=True)
+class Pace:
+    """Seconds per step by kind of trial (its model, say), learned from what ran; the mean over all that was seen."""
+
+    steps: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def learn(self, kind: str, steps: int, seconds: float) -> None:
+        """Takes in that an attempt made `steps` in `seconds`, its start-up included."""
+        self.steps[kind] = self.steps.get(kind, 0) + steps
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
+
+    def expect(self, kind: str, steps: int) -> float | None:
+        """Returns how long `steps` of that kind take, or None when none was seen."""
+        return steps * self.seconds[kind] / self.steps[kind] if self.steps.get(kind) else None
+
+
+def _whole(free: Nodes, waiting: Waiting) -> Choice | None:
+    placed = fit(free, waiting.group.bundle, waiting.group.workers)
+    return Choice(waiting.trial, waiting.group.workers, placed) if placed is not None else None
+
+
+def _fewer(free: Nodes, waiting: Waiting) -> Choice | None:
+    group = waiting.group
+    for workers in range(group.workers - 1, group.fewest - 1, -1):
+        placed = fit(free, group.bundle, workers)
+        if placed is not None:
+            return Choice(waiting.trial, workers, placed)
+    return None
+
+
+def _leaves_room(then: Nodes, other: Group, choice: Choice, head: Group) -> bool:
+    """True when the head of the line finds its room at the promised time beside the other trial."""
+    return fit(_less(then, other.bundle, choice.placed), head.bundle, head.workers) is not None
+
+
+def _room_in(free: Nodes, group: Group, running: Sequence[Running]) -> float:
+    """Returns in how many seconds the whole group fits by what is known, or infinity."""
+    for left in sorted(r.left for r in running if r.left is not None):
+        if fit(_after(free, running, left), group.bundle, group.workers) is not None:
+            return max(left, 0.0)
+    return math.inf
+
+
+def _after(free: Nodes, running: Iterable[Running], seconds: float) -> Nodes:
+    """Returns what is free once everything that is over by then has given back its machines."""
+    out = {node: dict(has) for node, has in free.items()}
+    for r in running:
+        if r.left is not None and r.left <= seconds + _EPS:
+            _add(out, r.bundle, r.placed, 1)
+    return out
+
+
+def _less(free: Nodes, bundle: Resources, placed: Mapping[str, int]) -> Nodes:
+    out = {node: dict(has) for node, has in free.items()}
+    _add(out, bundle, placed, -1)
+    return out
+
+
+def _add(nodes: dict[str, dict[str, float]], bundle: Resources, placed: Mapping[str, int], sign: int) -> None:
+    for node, count in placed.items():
+        if node in nodes:  # a node may have gone meanwhile
+            for name, amount in bundle.items():
+                nodes[node][name] = nodes[node].get(name, 0.0) + sign * count * amount
