@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,45 +18,27 @@ def preflight(sweep: Sweep) -> None:
 
 
 def _models(sweep: Sweep) -> Iterator[Fault]:
+    from trainers.model_files import check_model
+
     for name in sweep.axis_values("model", sweep.default_model):
         source = sweep.model_source(str(name))
-        if source.path == "builtin":
-            continue
-        folder = Path(source.path).expanduser()
-        where = f"models.{name}.path"
-        if not folder.is_dir():
-            yield Fault(where, f"no folder {folder}; give a folder with config.json, a tokenizer and safetensors")
-            continue
-        missing = [f for f in ("config.json", "tokenizer_config.json") if not (folder / f).is_file()]
-        if missing:
-            yield Fault(where, f"{folder} has no {' and no '.join(missing)}; give a Hugging Face model folder")
-        elif not any(folder.glob("*.safetensors")):
-            other = next((p.name for p in folder.glob("*.bin")), None)
-            only = f", only {other}; convert it first (pickled weights are refused)" if other else ""
-            yield Fault(where, f"{folder} has no *.safetensors{only}")
-        else:
-            yield from _config(where, folder / "config.json")
-
-
-def _config(where: str, path: Path) -> Iterator[Fault]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        yield Fault(where, f"{path} cannot be read as JSON ({e})")
-        return
-    if not isinstance(config, dict):
-        yield Fault(where, f"{path} is not a JSON object")
-        return
-    bad = [k for k in config if k in ("auto_map", "trust_remote_code") or k.startswith("_attn_implementation")]
-    if bad:
-        yield Fault(where, f"{path} sets {', '.join(bad)}, which can run code of the model's author; remove it")
+        if source.path != "builtin":
+            try:
+                check_model(source.path)
+            except InputError as e:
+                yield Fault(f"models.{name}.path", str(e))
 
 
 def _tiers(sweep: Sweep) -> Iterator[Fault]:
+    from trainers.own_data import check_data
+
     for name in sweep.axis_values("data", sweep.default_tier):
-        path = sweep.tier_source(str(name)).path
-        if path != "builtin" and not Path(path).expanduser().is_file():
-            yield Fault(f"tiers.{name}.path", f"no file {path}; give a JSONL or Parquet file of conversations")
+        source = sweep.tier_source(str(name))
+        if source.path != "builtin":
+            try:
+                check_data(source)
+            except InputError as e:
+                yield Fault(f"tiers.{name}.path", str(e))
 
 
 def _suite(sweep: Sweep) -> Iterator[Fault]:

@@ -16,7 +16,9 @@ class TierData:
     Attributes:
         primary: what the tier teaches.
         replay: general conversations; the share `replay` of the examples is drawn from here.
+        bad: rows that could not be used and were left out.
     """
 
     primary: Sequence[Conversation]
     replay: Sequence[Conversation] = field(default_factory=tuple)
+    bad: int = 0

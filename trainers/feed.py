@@ -74,6 +74,7 @@ class Feed:
         self._config = config
         primary = self._pool(tokenizer, data.primary if config.replay < 1 else (), "primary")
         replay = self._pool(tokenizer, data.replay if config.replay > 0 else (), "replay")
+        self.bad = data.bad
         self.cut, self.dropped = primary.cut + replay.cut, primary.dropped + replay.dropped
         if config.replay < 1 and not len(primary.rows):
             raise InputError(f"data tier {config.data!r} has no row to train on: {_counts(primary, config)}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def step_flops(config: Any, num_parameters: int, lengths: Sequence[int], labels: int) -> float:
+def step_flops(config: Any, num_parameters: int, lengths: Sequence[int], labels: int, *, frozen: bool = False) -> float:
     """Returns the operations of forward and backward, recomputation not counted.
 
     Six per weight and token for the layers; six per weight of the head and label (only labels go through it); causal
@@ -17,9 +17,11 @@ def step_flops(config: Any, num_parameters: int, lengths: Sequence[int], labels:
         config: the model's transformers config.
         num_parameters: parameters, a tied embedding counted once.
         lengths: tokens of every row. labels: label tokens.
+        frozen: adapters are trained beside the weights, which then need no gradient: four instead of six.
     """
     head = config.vocab_size * config.hidden_size
     layers = num_parameters - head * (1 if config.tie_word_embeddings else 2)
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 6 * config.num_hidden_layers * config.num_attention_heads * head_size * sum(n * n for n in lengths)
-    return float(6 * layers * sum(lengths) + 6 * head * labels + attention)
+    each = 4 if frozen else 6
+    return float(each * layers * sum(lengths) + each * head * labels + attention)

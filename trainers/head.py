@@ -33,7 +33,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = CHUNK_ROWS.get(hidden.device.type, 512)
             loss = torch.zeros((), device=hidden.device)
             hidden_grad = torch.zeros_like(hidden)
-            weight_grad = torch.zeros_like(weight, dtype=torch.float32)
+            frozen = not ctx.needs_input_grad[1]
+            weight_grad = torch.zeros((0,) if frozen else weight.shape, device=weight.device)
             weight_c = weight.to(compute)
             for start in range(0, len(targets), rows):
                 chunk = slice(start, start + rows)
@@ -41,6 +42,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 share, logits_grad = _cross_entropy(hidden_c @ weight_c.T, targets[chunk])
                 loss += share
                 hidden_grad[chunk] = logits_grad @ weight_c
+                if frozen:
+                    continue
                 if compute == torch.float32:
                     weight_grad.addmm_(logits_grad.T, hidden_c)
                 else:
@@ -49,10 +52,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
         (upstream,) = outputs
-        return hidden_grad * upstream.to(hidden_grad.dtype), weight_grad * upstream.to(weight_grad.dtype), None, None
+        to_weight = weight_grad * upstream.to(weight_grad.dtype) if ctx.needs_input_grad[1] else None
+        return hidden_grad * upstream.to(hidden_grad.dtype), to_weight, None, None
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

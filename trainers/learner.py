@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sweeps.errors import StorageError
 from sweeps.trial import Saved
-from trainers import attention, checkpoint, parallel
+from trainers import attention, checkpoint, lora, parallel
 from trainers.config import TrainerConfig
 from trainers.loss import Objective
 from trainers.meter import Meter
@@ -29,7 +29,8 @@ class Learner:
 
     Args:
         config: the run's settings.
-        network: a causal LM of transformers with fp32 weights and the packed attention (`models.load_model`).
+        network: a causal LM of transformers with the packed attention (`models.load_model`): fp32 weights, or in the
+            compute type where adapters are trained beside them.
         device: where to compute; fp32 master weights live there too.
         world: number of workers; `torch.distributed` is initialised when it is above 1.
         sharded: use FSDP2; by default with several workers only. One CUDA device may want it too: it then computes
@@ -42,6 +43,8 @@ class Learner:
         self.config, self.device, self.world = config, device, world
         bf16 = config.precision == "bf16"
         self.choice = attention.choose_kernel(device, torch.bfloat16 if bf16 else torch.float32)
+        if config.lora_rank:
+            lora.attach(network, config)
         self.network = network.to(device).train()
         if config.recompute:
             recompute_activations(self.network)
@@ -49,8 +52,9 @@ class Learner:
         sharded = world > 1 if sharded is None else sharded
         if sharded:
             parallel.shard(self.objective, self.network.base_model.layers, world, device, bf16)
+        self.trainable = dict(lora.trainable(self.network))
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
+            self.trainable.values(),
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
@@ -82,7 +86,7 @@ class Learner:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.lr * lr_factor(step, self.config)
             bound = self.config.clip or float("inf")
-            norm = parallel.whole(torch.nn.utils.clip_grad_norm_(self.network.parameters(), bound))
+            norm = parallel.whole(torch.nn.utils.clip_grad_norm_(self.trainable.values(), bound))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         return torch.stack([loss, norm.to(loss)])
@@ -96,25 +100,34 @@ class Learner:
         """Writes a whole checkpoint; every worker must call, rank 0 writes and returns it."""
         weights = {n: parallel.whole(t.detach()).cpu() for n, t in self._persistent()}
         moments = {n: parallel.whole(t).cpu() for n, t in self._moments()}
+        adapters = {f"lora/{n}": weights[n] for n in self.trainable} if self.config.lora_rank else {}
         if rank != 0:
             return None
         target = checkpoint.fresh(checkpoint.step_folder(folder, step))
-        self.network.save_pretrained(target, state_dict=weights)
+        self.network.save_pretrained(target, state_dict=lora.merged(weights, self.config))
         tokenizer.save_pretrained(target)
-        checkpoint.write_state(target, {**moments, **checkpoint.random_states()}, {"step": step, **facts})
+        checkpoint.write_state(target, {**moments, **adapters, **checkpoint.random_states()}, {"step": step, **facts})
         return checkpoint.seal(target, step)
 
     def load(self, path: str | Path) -> Mapping[str, Any]:
-        """Takes up optimizer and random states of a checkpoint (its weights came with the constructor); returns facts.
+        """Takes up optimizer and random states of a checkpoint, and its adapters; returns facts.
+
+        All other weights came with the constructor.
 
         Raises:
             StorageError: the checkpoint's optimizer does not fit this model.
         """
         tensors, facts = checkpoint.read_state(path)
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self.trainable.items():
             state = {key: tensors.get(f"adam/{name}/{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            if any(t is None for t in state.values()):
-                raise StorageError(f"checkpoint {path} has no optimizer state for {name}: it is of another model")
+            if any(t is None for t in state.values()) or tensors[f"adam/{name}/exp_avg"].shape != parameter.shape:
+                raise StorageError(
+                    f"checkpoint {path} has no optimizer state for {name} of shape {tuple(parameter.shape)}: "
+                    "it is of another model, or of other lora settings"
+                )
+            if self.config.lora_rank:
+                with torch.no_grad():
+                    parameter.copy_(parallel.like(tensors[f"lora/{name}"], parameter))
             self.optimizer.state[parameter] = {
                 key: tensor.to(self.device) if key == "step" else parallel.like(tensor, parameter)
                 for key, tensor in state.items()
@@ -131,7 +144,7 @@ class Learner:
         yield from ((n, t) for n, t in self.network.state_dict().items() if n not in tied)
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self.trainable.items():
             for key, tensor in self.optimizer.state[parameter].items():
                 yield f"adam/{name}/{key}", tensor
 

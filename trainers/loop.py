@@ -26,7 +26,8 @@ from trainers.feed import Feed, Progress, Step
 from trainers.flops import step_flops
 from trainers.learner import Learner
 from trainers.meter import Meter
-from trainers.models import checked_folder, load_model, load_tokenizer, model_folder
+from trainers.model_files import checked_folder
+from trainers.models import load_model, load_tokenizer, model_folder
 from trainers.schedule import lr_factor
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,9 @@ class _Run:
         if device.type == "cuda":
             model = json.loads((base / "config.json").read_text(encoding="utf-8"))
             memory.check(config, model, world, torch.cuda.get_device_properties(device).total_memory)
-        network = load_model(resume.path if resume else base, attn=PACKED)
+        frozen = torch.bfloat16 if config.lora_rank and config.precision == "bf16" else torch.float32
+        whole = resume is not None and not config.lora_rank  # adapters are taken up beside the base's own weights
+        network = load_model(resume.path if resume and whole else base, attn=PACKED, dtype=frozen)
         self.learner = Learner(config, network, device, world)
         self.state = self._resumed(resume) if resume else State()
         self.num_parameters = sum(p.numel() for p in self.learner.network.parameters())
@@ -176,7 +179,8 @@ class _Run:
         state.window.add(loss, norm)
 
     def _count(self, step: Step) -> None:
-        flops = step_flops(self.learner.network.config, self.num_parameters, step.lengths, step.labels)
+        flops = step_flops(self.learner.network.config, self.num_parameters, step.lengths, step.labels,
+                           frozen=self.config.lora_rank > 0)  # fmt: skip
         self.meter.count(step.tokens, step.labels, flops)
 
     def _diverged(self, loss: float, norm: float) -> None:
@@ -201,6 +205,7 @@ class _Run:
             "train/lr": self.config.lr * lr_factor(state.step, self.config),
             "train/rows_dropped": float(self.feed.dropped),
             "train/rows_cut": float(self.feed.cut),
+            "train/rows_bad": float(self.feed.bad),
             **self.meter.read(),
         }
         state.window = Window()

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sweeps.errors import InputError
 from trainers.config import TrainerConfig
 from trainers.head import CHUNK_ROWS
+from trainers.lora import num_adapter_parameters
 
 log = logging.getLogger(__name__)
 HEADROOM: Final = 0.9
@@ -49,6 +50,7 @@ def num_parameters(model: Mapping[str, Any]) -> int:
 
     Biases and norms are left out: less than 0.1 % in every model of the paper.
     """
+    model = model.get("text_config", model)
     hidden, heads = int(model["hidden_size"]), int(model["num_attention_heads"])
     head_size = int(model.get("head_dim") or hidden // heads)
     kv_heads = int(model.get("num_key_value_heads") or heads)
@@ -66,26 +68,37 @@ def estimate(config: TrainerConfig, model: Mapping[str, Any], world: int) -> Mem
         model: the model's config.json.
 
     fp32 master weights, gradients and both Adam moments take 16 bytes a parameter, sharded over the workers; bf16
-    compute adds a 2-byte copy, of one layer at a time where sharded. A layer keeps about 34 bytes per token and hidden
-    unit (its input in fp32, three normed or rotated copies, the gated feed-forward's three) plus what scales with the
+    compute adds a 2-byte copy, of one layer at a time where sharded. With adapters the frozen weights stand in the
+    compute type alone, and only adapters take 16 bytes. A layer keeps about 34 bytes per token and hidden unit (its
+    input in fp32, three normed or rotated copies, the gated feed-forward's three) plus what scales with the
     feed-forward's width; with recomputation it keeps its input.
     """
-    parameters = num_parameters(model)
+    model = model.get("text_config", model)
     size = 2 if config.precision == "bf16" else 4
     layers, hidden, width = (int(model[k]) for k in ("num_hidden_layers", "hidden_size", "intermediate_size"))
-    tokens = config.pack_tokens or config.batch_tokens
+    tokens = config.pass_tokens
     tokens = max(tokens // world, min(tokens, config.row_limit))
     per_layer = tokens * (hidden * (8 + 6 * size) + width * 3 * size)
-    kept = tokens * hidden * 4 * layers + per_layer if config.recompute else per_layer * layers
-    copy = parameters * 2 // (layers if world > 1 else 1) if config.precision == "bf16" else 0
-    rows = min(tokens, CHUNK_ROWS["cuda"])
+    rows, vocab = min(tokens, CHUNK_ROWS["cuda"]), int(model["vocab_size"])
+    weights, trained = _weights(config, model, world)
     return Memory(
-        weights=4 * parameters // world + copy,
-        gradients=4 * parameters // world,
-        adam=8 * parameters // world,
-        activations=kept,
-        head=rows * int(model["vocab_size"]) * (4 + size) + 4 * hidden * int(model["vocab_size"]),
+        weights=weights,
+        gradients=4 * trained // world,
+        adam=8 * trained // world,
+        activations=tokens * hidden * 4 * layers + per_layer if config.recompute else per_layer * layers,
+        head=rows * vocab * (4 + size) + (0 if config.lora_rank else 4 * hidden * vocab),
     )
+
+
+def _weights(config: TrainerConfig, model: Mapping[str, Any], world: int) -> tuple[int, int]:
+    """Returns the bytes of all weights on one device, and how many of them are trained (over all devices)."""
+    parameters, bf16 = num_parameters(model), config.precision == "bf16"
+    layer_by_layer = int(model["num_hidden_layers"]) if world > 1 else 1
+    if config.lora_rank:
+        adapters = num_adapter_parameters(config, model)
+        return ((2 if bf16 else 4) * parameters + 4 * adapters) // world, adapters
+    copy = parameters * 2 // layer_by_layer if bf16 else 0
+    return 4 * parameters // world + copy, parameters
 
 
 def check(config: TrainerConfig, model: Mapping[str, Any], world: int, available: int) -> Memory:
@@ -113,10 +126,12 @@ def check(config: TrainerConfig, model: Mapping[str, Any], world: int, available
 def _knobs(config: TrainerConfig, need: Memory, world: int) -> list[str]:
     knobs = [f"more workers (now {world}; weights, gradients and Adam are shared among them)"]
     if need.activations > need.total / 10:
-        knobs.append(f"smaller pack_tokens (now {config.pack_tokens or config.batch_tokens}; no effect on the update)")
+        knobs.append(f"smaller pack_tokens (now {config.pass_tokens}; no effect on the update)")
         knobs += [] if config.recompute else ["recompute: true"]
     if config.precision == "fp32":
         knobs.append("precision: bf16")
+    if not config.lora_rank:
+        knobs.append("lora_rank: 16 (trains adapters; another experiment)")
     return knobs
 
 

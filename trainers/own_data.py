@@ -1,18 +1,47 @@
-"""A user's own conversations: JSONL or Parquet, checked line by line before anything trains on them."""
+"""A user's own conversations: JSONL, Parquet or Arrow, checked row by row before anything trains on them.
+
+A row that cannot be used is bad, whatever the reason. Bad rows are counted and written to a quarantine file with number,
+byte offset and reason; if they are more than the tier's `max_bad_rows`, nothing trains.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from sweeps.errors import InputError, nearest
 from sweeps.trial import TierSource
 from trainers.data import Conversation, TierData
+from trainers.node_cache import cache_folder, fetched, is_remote, listing
+from trainers.row_files import rows
 
+log = logging.getLogger(__name__)
 COLUMNS: Final = ("messages", "prompt", "response", "replay")
 _ROLES: Final = ("system", "user", "assistant")
 _SHOWN_FAULTS: Final = 20
+CHECKED_BYTES: Final = 256 * 2**20
+"""What `dipsweep validate` reads of a file in a few seconds."""
+_MANY_FAULTS: Final = 10_000
+"""After so many the file is not what it should be; nobody reads on."""
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used: its number from 1, its byte offset (None in Parquet and Arrow), why, how it begins."""
+
+    number: int
+    offset: int | None
+    reason: str
+    start: str
+
+    def at(self, path: str) -> str:
+        """Returns `ours.jsonl:12: reason (byte 4711)`."""
+        return f"{path}:{self.number}: {self.reason}" + ("" if self.offset is None else f" (byte {self.offset})")
 
 
 def read(source: TierSource) -> TierData:
@@ -22,7 +51,8 @@ def read(source: TierSource) -> TierData:
     `prompt` and `response`, two texts; `replay`, optional, true for rows that belong to the replay pool instead.
 
     Raises:
-        InputError: the file cannot be opened, holds nothing to train on, or rows are faulty; names each faulty row.
+        InputError: the file cannot be opened, holds nothing to train on, or more rows are bad than the tier allows; names
+            the first of them and the file where all are.
     """
     unknown = sorted(set(source.columns) - set(COLUMNS))
     if unknown:
@@ -30,19 +60,70 @@ def read(source: TierSource) -> TierData:
         raise InputError(f"columns: {unknown[0]!r} is unknown{nearest(unknown[0], COLUMNS)}; known: {known}")
     primary: list[Conversation] = []
     replay: list[Conversation] = []
-    faults: list[str] = []
-    for line, row in _rows(source.path):
+    bad: list[BadRow] = []
+    for row in rows(fetched(source.path)):
         try:
-            pool = replay if row.get(source.columns.get("replay", "replay")) else primary
-            pool.append(conversation(row, source.columns))
+            if row.value is None:
+                raise ValueError(row.fault)
+            pool = replay if row.value.get(source.columns.get("replay", "replay")) else primary
+            pool.append(conversation(row.value, source.columns))
         except ValueError as fault:
-            faults.append(f"{source.path}:{line}: {fault}")
-    if faults:
-        more = len(faults) - _SHOWN_FAULTS
-        raise InputError("\n".join(faults[:_SHOWN_FAULTS]) + (f"\nand {more} more faulty rows" if more > 0 else ""))
+            bad.append(BadRow(row.number, row.offset, str(fault), row.start or _short(row.value, 200)))
+            if len(bad) == _MANY_FAULTS:
+                break
+    _judge(source, bad, len(primary) + len(replay))
     if not primary:
         raise InputError(f"{source.path}: no conversation to train on; expected one JSON object a line")
-    return TierData(primary, replay)
+    return TierData(primary, replay, len(bad))
+
+
+def check_data(source: TierSource) -> None:
+    """Says before anything starts whether a tier's file can be used.
+
+    A file on this machine of up to CHECKED_BYTES is read as a whole; of others only the existence is known now.
+
+    Raises:
+        InputError: as `read`.
+    """
+    if is_remote(source.path):
+        listing(source.path)
+        return
+    path = Path(source.path).expanduser()
+    if not path.is_file():
+        raise InputError(f"no file {path}; give a JSONL, Parquet or Arrow file of conversations")
+    if path.stat().st_size <= CHECKED_BYTES:
+        read(source)
+
+
+def _judge(source: TierSource, bad: list[BadRow], good: int) -> None:
+    """Writes bad rows to the quarantine; raises when they are more than the tier allows."""
+    if not bad:
+        return
+    place, total = _quarantine(source.path, bad), len(bad) + good
+    share = len(bad) / total
+    summary = f"{source.path}: {len(bad)} of {total} rows are bad ({share:.2%}); all of them: {place}"
+    if share <= source.max_bad_rows:
+        log.warning("%s", summary)
+        return
+    lines = [row.at(source.path) for row in bad[:_SHOWN_FAULTS]]
+    if len(bad) > _SHOWN_FAULTS:
+        kinds = Counter(row.reason.split(":")[0].split(";")[0] for row in bad).most_common(3)
+        lines.append(
+            f"and {len(bad) - _SHOWN_FAULTS} more faulty rows; most often: {'; '.join(f'{k} ({n})' for k, n in kinds)}"
+        )
+    raise InputError("\n".join([*lines, f"{summary}; allowed by max_bad_rows: {source.max_bad_rows:.2%}"]))
+
+
+def _quarantine(path: str, bad: Iterable[BadRow]) -> Path:
+    """Writes one JSON object a bad row; the file of the same data is always the same file."""
+    name = f"{Path(path).stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.jsonl"
+    file = cache_folder() / "bad_rows" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{name}.{os.getpid()}")
+    keys = ("row", "offset", "reason", "start")
+    aside.write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in bad), encoding="utf-8")
+    aside.replace(file)
+    return file
 
 
 def conversation(row: Mapping[str, Any], columns: Mapping[str, str]) -> Conversation:
@@ -71,43 +152,24 @@ def _checked(messages: Any) -> Conversation:
             raise ValueError(f"message {place} must be an object with role and content, not {_short(message)}")
         if message.get("role") not in _ROLES:
             raise ValueError(f"message {place}: role {message.get('role')!r} is unknown; known: {', '.join(_ROLES)}")
-        if not isinstance(message.get("content"), str):
-            raise ValueError(f"message {place}: content must be text, not {_short(message.get('content'))}")
+        content = message.get("content")
+        if not isinstance(content, str):
+            raise ValueError(f"message {place}: content must be text, not {_short(content)}")
+        if "\0" in content or not _is_unicode(content):
+            raise ValueError(f"message {place}: content holds a NUL character or half a surrogate pair")
     if not any(message["role"] == "assistant" and message["content"] for message in messages):
         raise ValueError("no assistant message with content: nothing to learn from this row")
     return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yields (line or row number from 1, row)."""
-    import fsspec
-
+def _is_unicode(text: str) -> bool:
     try:
-        with fsspec.open(path, "rb", compression="infer") as file:
-            yield from _parquet(file) if path.endswith(".parquet") else _jsonl(path, file)
-    except OSError as error:
-        raise InputError(f"data tier file {path!r} cannot be read: {error}") from error
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _jsonl(path: str, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line, text in enumerate(file, start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{path}:{line}: not JSON: {error}; expected one object a line") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{line}: expected a JSON object, not {_short(row)}")
-        yield line, row
-
-
-def _parquet(file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    from pyarrow import parquet
-
-    yield from enumerate(parquet.read_table(file).to_pylist(), start=1)
+def _short(value: Any, length: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 from trainers.chat import Tokenised, tokenise
 from trainers.config import LongRows
 from trainers.data import Conversation
+from trainers.node_cache import cache_folder
 from trainers.rows import Rows
 
 if TYPE_CHECKING:
@@ -31,13 +32,6 @@ log = logging.getLogger(__name__)
 KEPT_FILES: Final = 64
 FORMAT: Final = "rows-1"
 """Part of every fingerprint; to be raised when rendering or tokenising changes."""
-
-
-def cache_folder() -> Path:
-    """Returns `$DIPSWEEP_CACHE`, or dipsweep's place in the user's cache folder."""
-    if chosen := os.environ.get("DIPSWEEP_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipsweep"
 
 
 def tokenised(

@@ -116,7 +116,8 @@ def test_all_faulty_rows_are_named_at_once(tmp_path):
     )
     with pytest.raises(InputError) as caught:
         load("ours", source, seed=0)
-    lines = str(caught.value).splitlines()
+    *lines, summary = str(caught.value).splitlines()
+    assert "4 of 5 rows are bad (80.00%)" in summary
     assert [line.split(":")[1] for line in lines] == ["2", "3", "4", "5"]
     assert "'human' is unknown; known: system, user, assistant" in lines[1]
 
