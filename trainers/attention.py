@@ -10,8 +10,9 @@ would do for long rows; with rows of 25 tokens the calls themselves would cost m
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from sweeps.errors import InputError
 from trainers.layout import Bucket, Layout
 
+log = logging.getLogger(__name__)
 PACKED = "dipsweep_packed"
 """The name under which `attend` is registered with transformers."""
 
@@ -119,8 +121,16 @@ def _no_mask(*_: Any, **__: Any) -> None:
     return None
 
 
+PACKAGES = {"flash_attn_interface": "flash-attn-3", "flash_attn.cute": "flash-attn-4", "flash_attn": "flash-attn-2"}
+"""The modules that flash-attn's three packages install; each has a `flash_attn_varlen_func`."""
+
+
 def choose_kernel(device: torch.device, compute: torch.dtype) -> Choice:
-    """Picks the fastest exact kernel that is installed for a device and compute type."""
+    """Picks the fastest exact kernel that is installed for a device and compute type; nothing is fetched from a hub.
+
+    Raises:
+        InputError: a CUDA device without any variable-length attention.
+    """
     if device.type != "cuda":
         return Choice(
             "sdpa-buckets", f"{device.type}: causal SDPA over rows of like length, no mask", attend_in_buckets
@@ -128,11 +138,11 @@ def choose_kernel(device: torch.device, compute: torch.dtype) -> Choice:
     if compute not in (torch.bfloat16, torch.float16):
         reason = f"cuda, {compute}: flash kernels take 16-bit only; causal SDPA over rows of like length, no mask"
         return Choice("sdpa-buckets", reason, attend_in_buckets)
-    for module, name in (("flash_attn_interface", "flash-attn-3"), ("flash_attn", "flash-attn-2")):
-        if importlib.util.find_spec(module) is not None:
-            function = getattr(importlib.import_module(module), "flash_attn_varlen_func", None)
-            if function is not None:
-                return Choice(name, f"cuda, {compute}: package {module} is installed", _flash(function))
+    generation = torch.cuda.get_device_capability(device)[0] if torch.cuda.is_available() else 9
+    for module in _preferred(generation):
+        if (function := _varlen_of(module)) is not None:
+            reason = f"cuda, {compute}, compute capability {generation}.x: package {module} is installed"
+            return Choice(PACKAGES[module], reason, _flash(function))
     function = _torch_varlen()
     if function is not None:
         return Choice("torch-varlen", f"cuda, {compute}: torch {torch.__version__}'s own flash kernel", function)
@@ -142,10 +152,29 @@ def choose_kernel(device: torch.device, compute: torch.dtype) -> Choice:
     )
 
 
+def _preferred(generation: int) -> tuple[str, ...]:
+    """Modules in order of speed: 3 is for Hopper alone and ahead of 4 there on rows of unlike length, 4 leads on Blackwell."""
+    if generation == 9:
+        return ("flash_attn_interface", "flash_attn.cute", "flash_attn")
+    return ("flash_attn.cute", "flash_attn") if generation > 9 else ("flash_attn",)
+
+
+def _varlen_of(module: str) -> Callable[..., Any] | None:
+    """Returns a module's `flash_attn_varlen_func`; None where it is not installed, or built for another torch."""
+    try:
+        found: Callable[..., Any] | None = getattr(importlib.import_module(module), "flash_attn_varlen_func", None)
+    except ModuleNotFoundError:
+        return None
+    except (ImportError, OSError) as e:  # an extension that does not fit the installed torch
+        log.warning("attention: package %s is installed but cannot be loaded: %s", module, e)
+        return None
+    return found
+
+
 def _flash(function: Callable[..., Any]) -> Kernel:
     def kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
         q, k = q.to(v.dtype), k.to(v.dtype)  # norms leave autocast's 16 bits; the value is the bare projection
-        left = -1 if window is None else window - 1
+        windowed = {} if window is None else {"window_size": (window - 1, 0)}  # 4 spells "none" otherwise than 2 and 3
         result = function(
             q,
             k,
@@ -156,9 +185,9 @@ def _flash(function: Callable[..., Any]) -> Kernel:
             max_seqlen_k=layout.longest,
             softmax_scale=scale,
             causal=True,
-            window_size=(left, -1 if window is None else 0),
+            **windowed,
         )
-        out: Tensor = result[0] if isinstance(result, tuple) else result  # flash-attn 3 adds the log-sum-exp
+        out: Tensor = result[0] if isinstance(result, tuple) else result  # 3 and 4 add the log-sum-exp
         return out
 
     return kernel

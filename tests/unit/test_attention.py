@@ -1,5 +1,9 @@
 """Packed attention is the attention of each row alone."""
 
+import importlib
+import sys
+import types
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -123,6 +127,94 @@ def test_the_installed_varlen_attn_has_a_spelling_we_know():
     from torch.nn.attention.varlen import varlen_attn
 
     assert {"window_size", "is_causal"} & set(signature(varlen_attn).parameters)
+
+
+def flash_2(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1)):  # fmt: skip # noqa: E501
+    assert causal
+    assert window_size in ((-1, -1), (99, 0))
+    assert torch.equal(cu_seqlens_q, cu_seqlens_k)
+    assert cu_seqlens_q.dtype == torch.int32
+    assert max_seqlen_q == max_seqlen_k == int(cu_seqlens_q.diff().max())
+    return row_by_row(q, k, v, cu_seqlens_q.diff().tolist(), softmax_scale)
+
+
+def flash_3(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None, seqused_k=None, softmax_scale=None, causal=False, qv=None, window_size=(-1, -1)):  # fmt: skip # noqa: E501
+    return flash_2(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, 0.0, softmax_scale, causal, window_size), None  # fmt: skip # noqa: E501
+
+
+def flash_4(q, k, v, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None, max_seqlen_k=None, softmax_scale=None, causal=False, window_size=(None, None)):  # fmt: skip # noqa: E501
+    assert window_size in ((None, None), (99, 0))
+    return flash_2(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, 0.0, softmax_scale, causal), None
+
+
+FAKES = {"flash_attn": flash_2, "flash_attn_interface": flash_3, "flash_attn.cute": flash_4}
+"""Stand-ins with the arguments of flash-attn 2, 3 and 4; each computes the definition."""
+
+
+def install(monkeypatch, *modules, generation=9):
+    """Makes modules importable, and those left out not, on a device of a compute capability."""
+    for name, function in FAKES.items():
+        module = types.ModuleType(name)
+        if name in modules:
+            module.flash_attn_varlen_func = function
+        present = name in modules or any(other.startswith(f"{name}.") for other in modules)
+        monkeypatch.setitem(sys.modules, name, module if present else None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (generation, 0))
+
+
+def chosen():
+    return choose_kernel(torch.device("cuda"), torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("modules", "generation", "name"),
+    [
+        (["flash_attn"], 8, "flash-attn-2"),
+        (["flash_attn_interface", "flash_attn", "flash_attn.cute"], 8, "flash-attn-2"),
+        (["flash_attn_interface", "flash_attn", "flash_attn.cute"], 9, "flash-attn-3"),
+        (["flash_attn", "flash_attn.cute"], 9, "flash-attn-4"),
+        (["flash_attn_interface", "flash_attn", "flash_attn.cute"], 10, "flash-attn-4"),
+        (["flash_attn.cute"], 10, "flash-attn-4"),
+        (["flash_attn_interface"], 10, "torch-varlen"),
+        (["flash_attn.cute"], 8, "torch-varlen"),
+        ([], 9, "torch-varlen"),
+    ],
+)
+def test_the_fastest_installed_package_that_knows_the_device_is_chosen(monkeypatch, modules, generation, name):
+    install(monkeypatch, *modules, generation=generation)
+    assert chosen().name == name
+    assert "torch" in chosen().reason or modules[0].partition(".")[0] in chosen().reason
+
+
+@pytest.mark.parametrize("module", FAKES)
+@pytest.mark.parametrize("window", [None, 100])
+def test_every_package_is_called_rightly(monkeypatch, module, window):
+    install(monkeypatch, module)
+    q, k, v = vectors(9)
+    got = chosen().kernel(q, k, v, Layout.of([5, 4]), 0.3, window)
+    torch.testing.assert_close(got, row_by_row(q, k, v, [5, 4], 0.3), rtol=1e-5, atol=1e-5)
+
+
+def test_a_package_built_for_another_torch_is_passed_over_aloud(monkeypatch, caplog):
+    install(monkeypatch, "flash_attn")
+    real = importlib.import_module
+
+    def broken(name, *rest):
+        if name == "flash_attn":
+            raise ImportError("undefined symbol")
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    assert chosen().name == "torch-varlen"
+    assert "flash_attn is installed but cannot be loaded: undefined symbol" in caplog.text
+
+
+def test_cuda_without_any_kernel_is_an_error_and_not_a_slow_path(monkeypatch):
+    install(monkeypatch)
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
+    with pytest.raises(InputError, match="use torch 2.11 or newer, or pip install"):
+        chosen()
 
 
 def test_the_choice_comes_with_its_reason():
