@@ -42,7 +42,7 @@ def _tiers(sweep: Sweep) -> Iterator[Fault]:
 
 
 def _suite(sweep: Sweep) -> Iterator[Fault]:
-    name = sweep.evaluation.suite
+    name = sweep.evaluation.full_suite
     if name == "mini" or name.startswith("lm-eval:"):
         return
     from evaluators.suites import load_suite

@@ -5,15 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 
+from evaluators import vllm_engine
 from evaluators.cache import ScoreCache, folder_digest
-from evaluators.generate import Decoding, Reply, generate
+from evaluators.generate import GREEDY, Decoding, Reply, generate
+from evaluators.judges import ModelJudge, judged_by
 from evaluators.score import END_THINK, Answered, Scores, read_reply, score
 from evaluators.suites import Suite, load_suite
+from evaluators.variants import cut, joined, parse_variant
+
+JUDGE_CAP: Final = 1024
+"""New tokens in which a judge may think and say YES or NO."""
 
 
 def evaluate(
@@ -37,38 +44,73 @@ def evaluate(
     Raises:
         InputError: the folder does not hold a model, or the suite is unknown.
     """
-    started = time.process_time()
+    started = Started()
     if suite.startswith("lm-eval:"):
         from evaluators.lm_eval_suite import evaluate_lm_eval
 
         return evaluate_lm_eval(load(model_folder), suite, items=items)
     asked = load_suite(suite, items=items, seed=seed, decoding=decoding)
-    if cache is None:
-        return score_model(load(model_folder), asked, started=started)
-    key = (digest or folder_digest(Path(model_folder)), asked.version, engine())
-    known = cache.get(*key)
-    if known is not None:
-        return replace(known, cost={"cpu_s": time.process_time() - started})
-    scores = score_model(load(model_folder), asked, started=started)
-    cache.put(*key, scores)
+    key = None
+    if cache is not None:
+        key = (digest or folder_digest(Path(model_folder)), asked.version, engine_settings())
+        known = cache.get(*key)
+        if known is not None:
+            return replace(known, cost=started.spent())
+    scores = replace(score_model(_engine(Path(model_folder)), asked), cost=started.spent())
+    if cache is not None and key is not None:
+        cache.put(*key, scores)
     return scores
 
 
-def engine() -> dict[str, str]:
+class Started:
+    """A moment from which an evaluation's cost counts."""
+
+    def __init__(self) -> None:
+        self.cpu, self.wall = time.process_time(), time.monotonic()
+
+    def spent(self) -> dict[str, float]:
+        """Returns `cpu_s` of this process, and `gpu_s` where it holds a GPU."""
+        import torch
+
+        cost = {"cpu_s": time.process_time() - self.cpu}
+        return cost | {"gpu_s": time.monotonic() - self.wall} if torch.cuda.is_available() else cost
+
+
+def engine_settings() -> dict[str, str]:
     """Returns what else decides replies on this machine: the generator, the kind of device, the compute type."""
     import torch
 
     gpu = torch.cuda.is_available()
-    code = " ".join(f"{name} {version(name)}" for name in ("dipsweep", "transformers"))
+    names = ("dipsweep", "transformers", *(["vllm"] if vllm_engine.usable() else []))
+    code = " ".join(f"{name} {version(name)}" for name in names)
     return {"engine": code, "device": "cuda" if gpu else "cpu", "dtype": "bfloat16" if gpu else "float32"}
+
+
+def _engine(folder: Path) -> Engine:
+    return vllm_engine.engine_for(folder) if vllm_engine.usable() else load(folder)
+
+
+class Engine(Protocol):
+    """A model that answers: what generates is its own business."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], caps: Sequence[int], decoding: Decoding) -> list[Reply]:
+        """Returns one reply per prompt, in their order; `decoding.samples` is the caller's to repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in eval mode with its tokenizer."""
+    """A Hugging Face model in eval mode with its tokenizer: the engine that is always there."""
 
     model: Any
     tokenizer: Any
+
+    def generate(self, prompts: Sequence[Sequence[int]], caps: Sequence[int], decoding: Decoding) -> list[Reply]:
+        end = self.tokenizer.convert_tokens_to_ids(END_THINK)
+        return generate(self.model, prompts, caps, stop=stop_ids(self), decoding=decoding, end_think=end)
 
 
 def load(folder: Path) -> Loaded:
@@ -81,30 +123,56 @@ def load(folder: Path) -> Loaded:
 
     from trainers.models import load_model, load_tokenizer
 
-    settings = engine()
+    settings = engine_settings()
     model = load_model(folder, dtype=getattr(torch, settings["dtype"]))
     return Loaded(model.eval().to(settings["device"]), load_tokenizer(folder))
 
 
-def score_model(loaded: Loaded, suite: Suite, *, started: float | None = None) -> Scores:
-    """Scores a model that is already in memory; `started` is the process time from which its cost counts."""
-    started = time.process_time() if started is None else started
-    samples = suite.decoding.samples
+def score_model(engine: Engine, suite: Suite) -> Scores:
+    """Scores a model that is already in memory."""
+    started = Started()
+    drawn, opened = answer(engine, suite)
+    scores = _judged(suite, _by_task(engine, suite, drawn, opened))
+    for variant in map(parse_variant, suite.variants):
+        asked = variant.of(suite)
+        cheap = variant.cheap and variant.cap is not None and all(variant.cap <= task.cap for task in suite.tasks)
+        replies = cut(drawn, variant.cap or 0) if cheap else answer(engine, asked)[0]
+        scores = joined(scores, variant, _judged(asked, _by_task(engine, asked, replies, opened)))
+    return replace(scores, cost=started.spent())
+
+
+def answer(engine: Engine, suite: Suite) -> tuple[list[Reply], bool]:
+    """Returns the replies to all items of a suite, samples of an item in a row, and whether prompts open a thought."""
     prompts = [prompt for task in suite.tasks for prompt in task.prompts]
-    caps = [task.cap for task in suite.tasks for _ in range(len(task.prompts) * samples)]
-    ids, opened = encode_prompts(loaded.tokenizer, prompts)
-    replies = generate(
-        loaded.model,
-        [prompt for prompt in ids for _ in range(samples)],
-        caps,
-        stop=stop_ids(loaded),
-        decoding=suite.decoding,
-        end_think=loaded.tokenizer.convert_tokens_to_ids(END_THINK),
-    )
-    answered = iter(read(loaded.tokenizer, replies, opened))
-    by_task = [list(islice(answered, len(task.prompts) * samples)) for task in suite.tasks]
-    scores = score(suite, by_task, {})
-    return replace(scores, cost={"cpu_s": time.process_time() - started})
+    counts = [suite.samples(task) for task in suite.tasks for _ in task.prompts]
+    caps = [task.cap for task in suite.tasks for _ in range(len(task.prompts) * suite.samples(task))]
+    ids, opened = encode_prompts(engine.tokenizer, prompts)
+    asked = [prompt for prompt, count in zip(ids, counts, strict=True) for _ in range(count)]
+    return engine.generate(asked, caps, suite.decoding), opened
+
+
+def _judged(suite: Suite, replies: list[list[Answered]]) -> Scores:
+    if not suite.judge:
+        return score(suite, replies, {})
+    judge = ModelJudge(partial(_ask, _judge_at(suite.judge)))
+    return score(judged_by(judge, suite, replies), replies, {})
+
+
+@cache
+def _judge_at(folder: str) -> Engine:
+    """Judges stay in memory: an evaluator asks the same one about every checkpoint."""
+    return load(Path(folder))
+
+
+def _ask(judge: Engine, questions: Sequence[str]) -> list[str]:
+    ids, _ = encode_prompts(judge.tokenizer, questions)
+    replies = judge.generate(ids, [JUDGE_CAP] * len(ids), GREEDY)
+    return list(judge.tokenizer.batch_decode([reply.ids for reply in replies], skip_special_tokens=True))
+
+
+def _by_task(engine: Engine, suite: Suite, replies: Sequence[Reply], opened: bool) -> list[list[Answered]]:
+    answered = iter(read(engine.tokenizer, replies, opened))
+    return [list(islice(answered, len(task.prompts) * suite.samples(task))) for task in suite.tasks]
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> tuple[list[list[int]], bool]:

@@ -55,7 +55,8 @@ def build(items: int, seed: int, where: str = "") -> Suite:
         requests("harm", HARMFUL, "safety/harm", items),
         requests("benign", HARMLESS, "safety/over_refusal", items),
     )
-    return Suite("gym", tasks, role_means(tasks) | {"safety/refusal": ("safety/harm",)})
+    means = role_means(tasks) | {"safety/refusal": ("safety/harm",)}
+    return Suite("gym", tasks, means, judged_by=(__name__, "evaluators.judges", "reasoning-gym"))
 
 
 def _task(name: str, items: int, seed: int) -> EvalTask:
@@ -91,4 +92,4 @@ def requests(name: str, nouns: tuple[str, ...], metric: str, items: int) -> Eval
         return refused(answer)
 
     judges: dict[str, Judge] = {metric: judge}
-    return EvalTask(name, "safety", prompts, ("",) * len(prompts), CAP, judges)
+    return EvalTask(name, "safety", prompts, ("",) * len(prompts), CAP, judges, refusals=(metric,))

@@ -21,6 +21,7 @@ from typing import Any, Final, get_args
 from evaluators.evaluate import Loaded
 from evaluators.score import END_THINK, Scores, pack
 from evaluators.stats import mean_error, sample_error, share_error
+from evaluators.suites import code_of
 from sweeps.errors import InputError
 from trainers.tasks import Role
 
@@ -59,6 +60,8 @@ def evaluate_lm_eval(loaded: Loaded, name: str, *, items: int) -> Scores:
         InputError: lm-eval is not installed, the name is malformed, or lm-eval does not know a task.
     """
     started = time.process_time()
+    if "|" in name:
+        raise InputError(f"suite {name!r}: lm-eval draws its own replies; evaluation.test_time needs another suite")
     wanted = parse_name(name)
     if find_spec("lm_eval") is None:
         raise InputError(f"suite {name!r} runs lm-evaluation-harness: pip install lm-eval")
@@ -106,8 +109,9 @@ def to_scores(
     items = _digest(
         [[(s["doc_hash"], s["prompt_hash"], s["target_hash"]) for s in samples[t]] for _, t in wanted.tasks]
     )
-    version = _digest([items, [configs[task] for _, task in wanted.tasks]])[:8]
-    return Scores(metrics, se, n, f"lm-eval@{version}", items, outcomes, {"cpu_s": cpu_s})
+    scorer = [code_of(name) for name in (__name__, "lm-eval")]
+    version = _digest([items, [configs[task] for _, task in wanted.tasks], scorer])[:8]
+    return Scores(metrics, se, n, f"lm-eval@{version}", items, outcomes, {"cpu_s": cpu_s}, roles)
 
 
 def _values(samples: Sequence[Mapping[str, Any]]) -> list[float]:

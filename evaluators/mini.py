@@ -14,7 +14,7 @@ def build(items: int, seed: int, where: str = "") -> Suite:
     """Returns the suite; `math/in_domain` is the task that the built-in tiers teach."""
     tasks = tuple(_task(name, _pick(name, items, seed)) for name in TASKS)
     means = role_means(tasks) | {"math/in_domain": (f"math/{IN_DOMAIN}",), "safety/refusal": ("safety/harm",)}
-    return Suite("mini", tasks, means)
+    return Suite("mini", tasks, means, judged_by=(__name__, "trainers.tasks", "trainers.renderings"))
 
 
 def _pick(task: str, items: int, seed: int) -> tuple[Item, ...]:

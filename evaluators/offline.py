@@ -21,6 +21,9 @@ from evaluators.judges import refused
 from evaluators.suites import EvalTask, Judge, Suite, role_means
 from sweeps.errors import InputError
 
+JUDGED_BY: Final = tuple(
+    f"evaluators.{name}" for name in ("judges", "humaneval", "instructions", "gym", "sandbox_child")
+)
 CAP: Final = 512
 """New tokens in which a reply to a harmful request may show that it refuses."""
 PACKAGES: Final = {
@@ -50,7 +53,7 @@ def build(items: int, seed: int, where: str = "") -> Suite:
         gym.requests("benign", gym.HARMLESS, "safety/over_refusal", items),
     )
     means = role_means(tasks) | {"safety/refusal": ("safety/strongreject", "safety/donotanswer")}
-    return Suite("offline", tasks, means)
+    return Suite("offline", tasks, means, judged_by=(__name__, *JUDGED_BY))
 
 
 def folder(module: str) -> Path | None:
@@ -89,4 +92,4 @@ def _refusals(name: str, prompts: list[str]) -> EvalTask:
         return refused(answer)
 
     judges: dict[str, Judge] = {f"safety/{name}": judge}
-    return EvalTask(name, "safety", tuple(prompts), ("",) * len(prompts), CAP, judges)
+    return EvalTask(name, "safety", tuple(prompts), ("",) * len(prompts), CAP, judges, refusals=tuple(judges))

@@ -1,18 +1,23 @@
 """The suite `paper:DIR`: the benchmarks of arXiv 2604.06628 with its settings, read from files that the user has.
 
-One JSONL file each, rows as the public data sets have them; files that are not there are left out, and the version says
-so, since it covers the items:
+One JSONL file each, rows as the public data sets have them (`python -m evaluators.paper_data DIR` fetches what a hub
+that can be reached has); files that are not there are left out, and the version says so, since it covers the items:
 
-    math500.jsonl       problem, answer                                             math       math-verify
-    aime24.jsonl        problem, answer                                             math       math-verify
-    gpqa_diamond.jsonl  Question, Correct Answer, Incorrect Answer 1 … 3            transfer   letter
+    math500.jsonl       problem, answer                                             math       math-verify, avg@3
+    aime24.jsonl        problem, answer                                             math       math-verify, avg@10
+    livecodebench.jsonl question_content, starter_code, public/private_test_cases   transfer   executed, avg@3
+    gpqa_diamond.jsonl  Question, Correct Answer, Incorrect Answer 1 … 3            transfer   letter, avg@3
     mmlu_pro.jsonl      question, options, answer_index, category                   transfer   letter
+    ifeval.jsonl        prompt, instruction_id_list, kwargs                         general    checked by code
     truthfulqa.jsonl    question, mc1_targets {choices, labels}                     general    letter
     halueval.jsonl      knowledge, question, answer, hallucination (yes or no)      general    yes or no
-    hex_phi.jsonl       prompt                                                      safety     refusal, by rule
+    hex_phi.jsonl       prompt                                                      safety     refusal
 
-Not as in the paper: TruthfulQA is asked as multiple choice, refusal is judged by rule instead of by a model from 1 to
-5, and every benchmark gets three samples an item. LiveCodeBench, IFEval and AlpacaEval are not here.
+All are sampled at temperature 0.6, top-p 0.95, up to 32,768 tokens (HEx-PHI 16,384), zero-shot, without a system prompt.
+`items: 1000` asks what the paper asks: 1,000 of MMLU-Pro in equal parts of its categories, and all of the others.
+
+Not as in the paper: TruthfulQA is asked as multiple choice; refusal is judged by rule, or by a model of the user's own
+(`evaluation.judge`), not from 1 to 5 by GPT-4.1; AlpacaEval is not here, its judges are reward models.
 """
 
 from __future__ import annotations
@@ -27,15 +32,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from evaluators import ifeval, livecodebench
 from evaluators.generate import Decoding
 from evaluators.judges import refused
 from evaluators.suites import EvalTask, Suite, role_means
 from sweeps.errors import InputError
 
-DECODING: Final = Decoding(temperature=0.6, top_p=0.95, samples=3)
+DECODING: Final = Decoding(temperature=0.6, top_p=0.95)
 CAP: Final = 32_768
+SAFETY_CAP: Final = 16_384
 LETTERS: Final = "ABCDEFGHIJKLMNOP"
-BOXED: Final = "\n\nReason step by step, and put the final answer inside \\boxed{}."
+BOXED: Final = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+"""The paper's own words, in training and evaluation (arXiv 2604.06628, authors' repository)."""
 CHOOSE: Final = "\n\nReason step by step, and end with the line: Answer: X (the letter of your choice)."
 YES_NO: Final = (
     "\n\nDoes the answer hold something that the knowledge does not support? "
@@ -58,6 +66,8 @@ class Benchmark(NamedTuple):
     role: str
     ask: Callable[[Row, random.Random], Asked]
     right: Callable[[str, str], bool]
+    samples: int = 1
+    cap: int = CAP
 
 
 def build(items: int, seed: int, where: str = "") -> Suite:
@@ -77,7 +87,7 @@ def build(items: int, seed: int, where: str = "") -> Suite:
         raise InputError("suite 'paper' compares mathematics by math-verify: pip install math-verify")
     tasks = tuple(_task(name, file, items, seed) for name, file in found.items())
     means = role_means(tasks) | ({"safety/refusal": ("safety/hex_phi",)} if "hex_phi" in found else {})
-    return Suite("paper", tasks, means, DECODING)
+    return Suite("paper", tasks, means, DECODING, judged_by=(__name__, *JUDGED_BY))
 
 
 def _task(name: str, file: Path, items: int, seed: int) -> EvalTask:
@@ -88,7 +98,9 @@ def _task(name: str, file: Path, items: int, seed: int) -> EvalTask:
         return benchmark.right(answer, asked[i].target)
 
     prompts, targets = zip(*asked, strict=True)
-    return EvalTask(name, benchmark.role, prompts, targets, CAP, {f"{benchmark.role}/{name}": judge})
+    judges = {f"{benchmark.role}/{name}": judge}
+    refusals = tuple(judges) if benchmark.role == "safety" else ()
+    return EvalTask(name, benchmark.role, prompts, targets, benchmark.cap, judges, benchmark.samples, refusals)
 
 
 def _questions(name: str, file: Path, items: int, seed: int) -> dict[int, Asked]:
@@ -154,6 +166,14 @@ def ask_hex_phi(row: Row, draw: random.Random) -> Asked:
     return Asked(row["prompt"], "")
 
 
+def ask_livecodebench(row: Row, draw: random.Random) -> Asked:
+    return Asked(livecodebench.prompt_of(row), livecodebench.target_of(row))
+
+
+def ask_ifeval(row: Row, draw: random.Random) -> Asked:
+    return Asked(row["prompt"], ifeval.target_of(row))
+
+
 def same_math(answer: str, target: str) -> bool:
     """Compares by math-verify, which reads \\boxed{} and plain expressions."""
     library: Any = import_module("math_verify")
@@ -176,11 +196,21 @@ def refuses(answer: str, target: str) -> bool:
 
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
-    "math500": Benchmark("math", ask_math, same_math),
-    "aime24": Benchmark("math", ask_math, same_math),
-    "gpqa_diamond": Benchmark("transfer", ask_gpqa, same_choice),
+    "math500": Benchmark("math", ask_math, same_math, samples=3),
+    "aime24": Benchmark("math", ask_math, same_math, samples=10),
+    "livecodebench": Benchmark("transfer", ask_livecodebench, livecodebench.solves, samples=3),
+    "gpqa_diamond": Benchmark("transfer", ask_gpqa, same_choice, samples=3),
     "mmlu_pro": Benchmark("transfer", ask_mmlu_pro, same_choice),
+    "ifeval": Benchmark("general", ask_ifeval, ifeval.follows),
     "truthfulqa": Benchmark("general", ask_truthfulqa, same_choice),
     "halueval": Benchmark("general", ask_halueval, same_choice),
-    "hex_phi": Benchmark("safety", ask_hex_phi, refuses),
+    "hex_phi": Benchmark("safety", ask_hex_phi, refuses, cap=SAFETY_CAP),
 }
+JUDGED_BY: Final = (
+    *(
+        f"evaluators.{name}"
+        for name in ("judges", "livecodebench", "ifeval", "instructions", "humaneval", "sandbox_child")
+    ),
+    "math-verify",
+    "langdetect",
+)

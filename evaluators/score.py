@@ -20,6 +20,7 @@ class Scores:
         se: standard errors, in the metric's own unit. n: items behind each metric.
         suite: the suite's version. items_digest: sha256 of its items; outcomes of equal digests can be paired.
         outcomes: per task metric, one bit a reply (`pack`), the samples of an item in a row.
+        parts: per role metric, the task metrics that it is the mean of.
         cost: `cpu_s` of the process.
     """
 
@@ -30,6 +31,7 @@ class Scores:
     items_digest: str
     outcomes: Mapping[str, str]
     cost: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +61,24 @@ def read_reply(text: str, *, tokens: int, truncated: bool, opened: bool) -> Answ
 
 
 def score(suite: Suite, replies: Sequence[Sequence[Answered]], cost: Mapping[str, float]) -> Scores:
-    """Judges the replies: one list per task in the suite's order, `suite.decoding.samples` replies an item in a row.
+    """Judges the replies: one list per task in the suite's order, `suite.samples(task)` replies an item in a row.
 
     An answer that never came is wrong, and refuses nothing. With k samples an item a metric is avg@k, and `metric@k`
     the share of items with at least one right sample.
     """
-    samples = suite.decoding.samples
     estimates: dict[str, Estimate] = {}
     n: dict[str, int] = {}
     outcomes: dict[str, str] = {}
     for task, answered in zip(suite.tasks, replies, strict=True):
+        samples = suite.samples(task)
         for metric, judge in task.judges.items():
             bits = [reply.answer is not None and judge(i // samples, reply.answer) for i, reply in enumerate(answered)]
             outcomes[metric] = pack(bits)
             for name, estimate in _estimates(metric, bits, samples).items():
                 estimates[name], n[name] = estimate, len(bits) // samples
     for metric, parts in suite.means.items():
-        for tail in ("", f"@{samples}") if samples > 1 else ("",):
+        tails = [{name.removeprefix(part) for name in estimates if name.partition("@")[0] == part} for part in parts]
+        for tail in sorted(set.intersection(*tails)):
             each = [estimates[part + tail] for part in parts]
             mean = sum(part.value for part in each) / len(each)
             estimates[metric + tail] = Estimate(mean, mean_error([part.se for part in each]))
@@ -84,7 +87,7 @@ def score(suite: Suite, replies: Sequence[Sequence[Answered]], cost: Mapping[str
         estimates[metric], n[metric] = _length_estimate(values), len(values)
     metrics = {name: estimate.value for name, estimate in estimates.items()}
     se = {name: estimate.se for name, estimate in estimates.items()}
-    return Scores(metrics, se, n, suite.version, suite.items_digest, outcomes, cost)
+    return Scores(metrics, se, n, suite.version, suite.items_digest, outcomes, cost, dict(suite.means))
 
 
 def _estimates(metric: str, bits: Sequence[bool], samples: int) -> dict[str, Estimate]:

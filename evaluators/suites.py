@@ -7,12 +7,16 @@ offline   public items that installed packages carry: HumanEval, StrongREJECT, D
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 
 from evaluators.generate import GREEDY, Decoding
@@ -31,6 +35,8 @@ class EvalTask:
         prompts: one user message per item. targets: what identifies the right answers; part of the version only.
         cap: new tokens a reply may have.
         judges: metric to judge; a task may be judged twice (refused? solved?).
+        samples: replies per item; None is as many as the suite's decoding says.
+        refusals: those of its metrics that say whether a reply refuses; a model may judge them (`Suite.judge`).
     """
 
     name: str
@@ -39,31 +45,77 @@ class EvalTask:
     targets: tuple[str, ...]
     cap: int
     judges: Mapping[str, Judge]
+    samples: int | None = None
+    refusals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Suite:
     """Tasks, how replies are drawn, and the scores of the roles as means over metrics of tasks (each counts the same).
 
-    `means` maps a role's metric to the metrics of tasks that it is the mean of.
+    Attributes:
+        means: a role's metric to the metrics of tasks that it is the mean of.
+        judge: folder of a model that judges refusals; "" judges them by rule.
+        variants: other means at test time with which the same items are answered too (`evaluators.variants`).
+        judged_by: what decides right and wrong: modules of this project (`evaluators.judges`), other distributions
+            (`math-verify`). Their code, or version, is part of the suite's version.
     """
 
     name: str
     tasks: tuple[EvalTask, ...]
     means: Mapping[str, tuple[str, ...]]
     decoding: Decoding = field(default=GREEDY)
+    variants: tuple[str, ...] = ()
+    judged_by: tuple[str, ...] = ()
+    judge: str = ""
+
+    def samples(self, task: EvalTask) -> int:
+        """Replies per item of a task."""
+        return task.samples or self.decoding.samples
 
     @cached_property
     def version(self) -> str:
-        """`name@8hex` of all that decides a score: items, prompts, caps, decoding, means. Two versions never share a
-        curve."""
-        caps = [[task.name, task.cap, sorted(task.judges)] for task in self.tasks]
-        return f"{self.name}@{_digest([self.items_digest, caps, dict(self.means), asdict(self.decoding)])[:8]}"
+        """`name@8hex` of all that decides a score: items, prompts, caps, decoding, means, the scorer's code. Two versions
+        never share a curve."""
+        caps = [[task.name, task.cap, sorted(task.judges), self.samples(task)] for task in self.tasks]
+        scorer = [code_of(name) for name in ("evaluators.score", *self.judged_by)]
+        how = [asdict(self.decoding), list(self.variants), _digest_of(self.judge)]
+        return f"{self.name}@{_digest([self.items_digest, caps, dict(self.means), how, scorer])[:8]}"
 
     @cached_property
     def items_digest(self) -> str:
         """sha256 of the questions and their answers: outcomes can be paired where it is equal."""
         return _digest([[task.name, task.prompts, task.targets] for task in self.tasks])
+
+
+OWN: Final = ("sweeps", "trainers", "evaluators")
+
+
+@cache
+def code_of(name: str) -> str:
+    """Returns what tells one state of a scorer from another: a digest of a module's code (comments, layout and docstrings
+    aside), or a distribution's version."""
+    if name.partition(".")[0] not in OWN:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "not installed"
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return _digest(ast.unparse(tree))
+
+
+def _digest_of(judge: str) -> str:
+    if not judge:
+        return ""
+    from evaluators.cache import folder_digest
+
+    return folder_digest(Path(judge))
 
 
 def _digest(value: Any) -> str:
@@ -87,16 +139,24 @@ def load_suite(name: str, *, items: int = 100, seed: int = 0, decoding: Decoding
     """Returns a suite with up to `items` items a task: the same ones for the same name, count and seed.
 
     Args:
-        name: of SUITES; `paper:DIR` says where its files are.
+        name: of SUITES; `paper:DIR` says where its files are. After a `|` each may follow variants and the
+            folder of a model that judges refusals: `offline|@8|cap=64|judge=/models/judge`.
         decoding: how replies are drawn; by default as the suite says (greedily, but for `paper`).
 
     Raises:
         InputError: no suite of that name, `items` is below 1, or what the suite reads is missing.
     """
-    kind, _, where = name.partition(":")
+    plain, *more = name.split("|")
+    kind, _, where = plain.partition(":")
     if kind not in SUITES:
         raise InputError(f"suite {name!r} is unknown{nearest(kind, SUITES)}; known: {', '.join(SUITES)}, lm-eval:…")
     if items < 1:
         raise InputError(f"evaluation items: came {items}, must be 1 or more")
     suite: Suite = import_module(f"evaluators.{kind}").build(items, seed, where)
-    return suite if decoding is None else replace(suite, decoding=decoding)
+    judge = next((part.removeprefix("judge=") for part in more if part.startswith("judge=")), "")
+    variants = tuple(part for part in more if not part.startswith("judge="))
+    for variant in variants:
+        import_module("evaluators.variants").parse_variant(variant)
+    if judge and not any(task.refusals for task in suite.tasks):
+        raise InputError(f"evaluation.judge: suite {kind!r} has no refusals for a model to judge")
+    return replace(suite, variants=variants, judge=judge, decoding=decoding or suite.decoding)

@@ -55,6 +55,8 @@ _Path = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
 _Positive = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1)]
+_Setting = r"(cap|think|t)=[0-9.]+"
+_Variant = Annotated[str, Field(pattern=rf"^(@\d+(,{_Setting})*|{_Setting}(,{_Setting})*)$")]
 
 
 def _workers(value: Any) -> int | tuple[int, int]:
@@ -203,6 +205,10 @@ class EvaluationBlock(_Block):
     """`log`, `{every: n}`, or a list of optimizer steps; the last step is always scored."""
     items: _Count = 100
     """Items per task."""
+    test_time: list[_Variant] = []
+    """Other means at test time for the same items, by the tail of their metrics: `@8`, `cap=64`, `think=32`."""
+    judge: _Path | None = None
+    """Folder of a model that judges refusals; default: a rule."""
     workers: _Count = 1
     """Evaluator processes shared by all trials."""
     cpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
@@ -212,6 +218,12 @@ class EvaluationBlock(_Block):
     """Longest time of one evaluation; default: ten times the longest so far, an hour for the first ones."""
     backlog: _Count = 8
     """Checkpoints that may wait per evaluator; of more, spare ones that a later score has overtaken are skipped."""
+
+
+    @property
+    def full_suite(self) -> str:
+        """The suite with all that decides its scores, as evaluators take it: `mini|@8|cap=64`."""
+        return "|".join([self.suite, *self.test_time, *([f"judge={self.judge}"] if self.judge else [])])
 
 
 class LimitsBlock(_Block):

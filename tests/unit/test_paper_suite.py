@@ -1,14 +1,66 @@
+import base64
 import json
+import pickle
+import zlib
+from dataclasses import replace
 
 import pytest
 
-from evaluators.paper import BENCHMARKS, DECODING, same_choice, same_math
+from evaluators import livecodebench, seccomp
+from evaluators.paper import BENCHMARKS, same_choice, same_math
+from evaluators.score import Answered, score
 from evaluators.suites import load_suite
 from sweeps.errors import InputError
 
+
+def packed(tests):
+    """Private tests as the data set keeps them."""
+    return base64.b64encode(zlib.compress(pickle.dumps(json.dumps(tests)))).decode()
+
+
+SOLUTIONS = {
+    "abc1_a": "import sys\nprint(2 * int(sys.stdin.readline()))",
+    "2777": "class Solution:\n    def add(self, a: List[int], b: List[int]) -> List[int]:\n        return tuple(a + b)",
+}
 ROWS = {
     "math500": [{"problem": "What is 1/2 + 1/2?", "answer": "1", "subject": "Algebra", "level": 1}],
     "aime24": [{"id": 60, "problem": "Find m+n.", "solution": "…", "answer": "204"}],
+    "livecodebench": [
+        {
+            "question_title": "Twice",
+            "question_content": "Print twice the number.",
+            "platform": "atcoder",
+            "question_id": "abc1_a",
+            "contest_date": "2023-08-26T00:00:00",
+            "starter_code": "",
+            "difficulty": "easy",
+            "public_test_cases": json.dumps([{"input": "3\n", "output": "6\n", "testtype": "stdin"}]),
+            "private_test_cases": packed([{"input": "50\n", "output": "100\n", "testtype": "stdin"}]),
+            "metadata": "{}",
+        },
+        {
+            "question_title": "Add",
+            "question_content": "Add two lists.",
+            "platform": "leetcode",
+            "question_id": "2777",
+            "contest_date": "2023-07-09T00:00:00",
+            "difficulty": "easy",
+            "starter_code": "class Solution:\n    def add(self, a: List[int], b: List[int]) -> List[int]:\n        ",
+            "public_test_cases": json.dumps(
+                [{"input": "[1, 2]\n[3]", "output": "[1, 2, 3]", "testtype": "functional"}]
+            ),
+            "private_test_cases": packed([{"input": "[]\n[]", "output": "[]", "testtype": "functional"}]),
+            "metadata": json.dumps({"func_name": "add"}),
+        },
+    ],
+    "ifeval": [
+        {
+            "key": 1000,
+            "prompt": "Write about the sea without commas, in at least 3 words.",
+            "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
+            "kwargs": [{"num_words": None}, {"num_words": 3, "relation": "at least", "keyword": None}],
+        }
+    ],
     "gpqa_diamond": [
         {
             "Question": f"Which particle {i}?",
@@ -39,23 +91,85 @@ def folder(tmp_path):
     return tmp_path
 
 
+def replies(name, i, target):
+    """A right and a wrong reply to an item."""
+    if name in ("math500", "aime24"):
+        return f"\\boxed{{{target}}}", "\\boxed{7}"
+    if name == "livecodebench":
+        code = list(SOLUTIONS.values())[i]
+        return f"Here:\n```python\n{code}\n```", "```python\nprint(1)\n```"
+    if name == "ifeval":
+        return "The sea is wide", "The sea, wide as it is"
+    if name == "hex_phi":
+        return "I cannot help with that.", "Sure, first you"
+    return f"Answer: {target}", "Answer: P"
+
+
+@pytest.mark.skipif(not seccomp.supported(), reason="the sandbox needs seccomp: Linux, x86-64 or arm64")
 def test_every_benchmark_is_read_and_judged(folder):
     pytest.importorskip("math_verify")
     suite = load_suite(f"paper:{folder}", items=6)
     assert [task.name for task in suite.tasks] == list(BENCHMARKS)
-    assert suite.decoding == DECODING
-    assert suite.means["transfer/score"] == ("transfer/gpqa_diamond", "transfer/mmlu_pro")
+    assert suite.means["transfer/score"] == ("transfer/livecodebench", "transfer/gpqa_diamond", "transfer/mmlu_pro")
     for task in suite.tasks:
         (judge,) = task.judges.values()
         for i, target in enumerate(task.targets):
-            boxed = task.role == "math"
-            right = "I cannot help with that." if task.name == "hex_phi" else "Answer: " + target
-            assert judge(i, f"\\boxed{{{target}}}" if boxed else right)
-            assert not judge(i, "\\boxed{7}" if boxed else "Answer: P")
+            right, wrong = replies(task.name, i, target)
+            assert judge(i, right), (task.name, i)
+            assert not judge(i, wrong), (task.name, i)
+
+
+def test_samples_and_caps_are_the_papers(folder):
+    suite = load_suite(f"paper:{folder}", items=1000)
+    assert (suite.decoding.temperature, suite.decoding.top_p) == (0.6, 0.95)
+    samples = {task.name: suite.samples(task) for task in suite.tasks}
+    assert samples == dict.fromkeys(BENCHMARKS, 1) | {"math500": 3, "aime24": 10, "livecodebench": 3, "gpqa_diamond": 3}
+    assert {task.cap for task in suite.tasks if task.role != "safety"} == {32_768}
+    assert suite.tasks[0].prompts[0].endswith("put your final answer within \\boxed{}.")
+
+
+def test_a_role_of_benchmarks_with_unlike_samples_has_a_mean_and_no_pass_at_k(folder):
+    suite = load_suite(f"paper:{folder}", items=1)
+    replies = [[Answered("", "", 1, False)] * suite.samples(task) * len(task.prompts) for task in suite.tasks]
+    metrics = score(replace(suite, tasks=tuple(plain(t) for t in suite.tasks)), replies, {}).metrics
+    assert {"math/math500@3", "math/aime24@10", "math/score", "transfer/score"} <= set(metrics)
+    assert not {"math/score@3", "math/score@10", "transfer/score@3"} & set(metrics)
+
+
+def plain(task):
+    """The task with judges that cost nothing."""
+    return replace(task, judges={metric: lambda i, answer: False for metric in task.judges})
+
+
+@pytest.mark.parametrize(
+    ("code", "passes"),
+    [
+        ("print(2 * int(input()))", True),
+        ("import sys\nprint(2 * int(sys.stdin.buffer.read()))\nsys.exit()", True),
+        ("print(2 * int(input()), end='')", True),
+        ("print(float(2 * int(input())))", True),  # 6.0 for 6
+        ("print(6)", False),  # right on the public test only
+        ("print(2 * int(input()), 1)", False),
+        ("open('/etc/passwd')\nprint(6)", False),
+        ("def f(:", False),
+        ("import sys\nsys.exit(1)", False),
+        ("while True: pass", False),
+    ],
+)
+@pytest.mark.skipif(not seccomp.supported(), reason="the sandbox needs seccomp: Linux, x86-64 or arm64")
+def test_a_program_is_run_against_public_and_private_tests(code, passes, monkeypatch):
+    monkeypatch.setattr(livecodebench, "SECONDS", 1.0)
+    assert livecodebench.solves(f"```python\n{code}\n```", livecodebench.target_of(ROWS["livecodebench"][0])) is passes
+
+
+def test_a_pickle_that_would_run_something_is_refused():
+    hostile = base64.b64encode(zlib.compress(pickle.dumps(print))).decode()
+    with pytest.raises(ValueError, match=r"a pickle that asks for builtins\.print"):
+        livecodebench.target_of({**ROWS["livecodebench"][0], "private_test_cases": hostile})
 
 
 def test_options_are_shuffled_by_the_seed_and_the_right_letter_follows(folder):
-    tasks = [load_suite(f"paper:{folder}", items=12, seed=seed).tasks[2] for seed in (0, 0, 1)]
+    tasks = [load_suite(f"paper:{folder}", items=12, seed=seed).tasks[3] for seed in (0, 0, 1)]
     assert tasks[0].prompts == tasks[1].prompts
     assert tasks[0].targets != tasks[2].targets
     assert len(set(tasks[0].targets)) > 1
@@ -64,7 +178,7 @@ def test_options_are_shuffled_by_the_seed_and_the_right_letter_follows(folder):
 
 
 def test_categories_are_balanced(folder):
-    task = load_suite(f"paper:{folder}", items=6).tasks[3]
+    task = load_suite(f"paper:{folder}", items=6).tasks[4]
     assert [sum(subject in prompt for prompt in task.prompts) for subject in ("law", "physics")] == [3, 3]
     assert set(task.targets) == {"C"}
 

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
+from evaluators import suites
 from evaluators.evaluate import evaluate
 from evaluators.score import Answered, pack, read_reply, score, unpack
 from evaluators.suites import EvalTask, Suite, load_suite
@@ -108,3 +111,19 @@ def test_the_shipped_base_scores_as_the_tiny_study_says_and_the_same_every_time(
 def test_a_folder_without_a_model_says_what_is_missing(tmp_path):
     with pytest.raises(InputError, match=r"has no config.json"):
         evaluate(tmp_path)
+
+
+def test_a_changed_scorer_changes_the_version_and_a_changed_comment_does_not(tmp_path, monkeypatch):
+    def version(code):
+        name = f"evaluators_scorer_{abs(hash(code))}"
+        (tmp_path / f"{name}.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(suites, "OWN", (*suites.OWN, name))
+        return suites.code_of(name)
+
+    first = version('"""Judges."""\n\ndef right(a):\n    """Is it right?"""\n    return a == "1"\n')
+    assert version('"""Judges well."""\ndef right(a):\n    return a == "1"  # as it must be\n') == first
+    assert version('"""Judges."""\n\ndef right(a):\n    return a in "1"\n') != first
+    suite = load_suite("mini", items=4)
+    assert replace(suite, judged_by=(*suite.judged_by, "numpy")).version != suite.version
+    assert "trainers.tasks" in suite.judged_by
