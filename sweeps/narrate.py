@@ -42,8 +42,10 @@ class Narrator:
             return None
         if row.kind == "attempt":
             again = f" (attempt {row.attempt}, from step {row.step})" if row.attempt > 1 else ""
+            if row.extra.get("fork_step"):
+                again = f" (from {row.extra['parent']} at step {row.step})"
             return f"{self.label(row.trial)} starts{again}"
-        if row.kind == "report" and row.suite:
+        if row.kind == "report" and row.suite and not row.extra.get("inherited"):
             return f"{self.label(row.trial)} step {row.step}{self._of(row.trial)}: {self._scores(row)}"
         if row.kind == "verdict" and row.extra.get("action") != "CONTINUE":
             return f"{self.label(row.trial)} {row.extra['action']}: {row.extra['reason']}"
