@@ -10,7 +10,7 @@ from typing import Literal
 
 from sweeps.director import Director
 from sweeps.inprocess import Evaluate, InProcess, Progress, Scored, Train
-from sweeps.journal import FileJournal
+from sweeps.journal import SweepJournal
 from sweeps.narrate import Narrator
 from sweeps.plan import Plan
 from sweeps.records import Row
@@ -56,7 +56,7 @@ def run(
     plan.check_limits()
     root = Path(storage or sweep.storage).expanduser().resolve()
     folder = root / plan.sweep_id
-    with FileJournal(folder) as journal:
+    with SweepJournal(folder) as journal:
         narrator = Narrator(plan)
         for row in journal.rows():
             narrator.line(row)

@@ -1,24 +1,34 @@
-"""The sweep's log on disk: append-only rows, one writer, read kindly.
+"""The sweep's log while a driver holds it: append-only rows, one writer.
 
-One JSON object a line. A line without its newline was cut by a crash and is dropped; the next writer cuts it off before it
-appends, so that a torn tail can never grow into a wrong row.
+A row is on the disk, or in the bucket, when `append` returns; what follows from it (a launch, a stop flag, an evaluation) happens
+after that. Inside `with journal.batch():` rows are gathered and written together at its end: take in what happened
+there, and act on it afterwards.
+
+The log is its own fence. In a folder a driver appends to one segment of its own and looks after each write whether a newer
+segment exists; in a bucket each write is a new object, created if absent. Either way a driver that was taken for dead and
+overtaken learns it before it can act, and nobody reads what it wrote (`sweeps.segments`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Final, Protocol, Self, overload
 
-from sweeps.errors import JournalError, StorageError, SweepBusy
-from sweeps.records import Row, parse
+from sweeps.errors import Fenced, JournalError, StorageError, SweepBusy
+from sweeps.lease import LEASE_S, Holder, Lease, boot_id
+from sweeps.records import Row
+from sweeps.segments import LOG, LogReader, is_sweep, read_rows, segment_key, segments
+from sweeps.storage import Store, Where, open_store
+from sweeps.storage_local import os_fault
 
-LOG = Path("log") / "driver.jsonl"
+__all__ = ["LOG", "Journal", "LogReader", "MemoryJournal", "SweepJournal", "is_sweep", "read_rows", "sweeps_in"]
+START_TRIES: Final = 20  # a log that others go on with between our read and our write that often is not ours
 
 
 class Journal(Protocol):
@@ -27,6 +37,9 @@ class Journal(Protocol):
     def append(self, row: Row) -> Row: ...
 
     def rows(self) -> list[Row]: ...
+
+    def batch(self) -> contextlib.AbstractContextManager[None]:
+        """Rows appended in this block are durable when it ends, not before."""
 
 
 class MemoryJournal:
@@ -44,52 +57,122 @@ class MemoryJournal:
     def rows(self) -> list[Row]:
         return list(self._rows)
 
+    def batch(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
-class FileJournal:
-    """The driver's log of one sweep folder, held under an exclusive lock while it is open.
+
+class SweepJournal:
+    """The driver's log of one sweep, held by a lease while it is open. Its first row says who holds it.
 
     Args:
-        folder: the sweep's folder, `<storage>/<sweep id>`; made when missing.
+        home: the sweep's folder, address or store, `<storage>/<sweep id>`; made when missing.
+        say: takes a line for a person (while an old lease is watched).
+        lease_s: how long a holder may be silent. beating: keep a heartbeat (tests beat by hand).
 
     Raises:
-        SweepBusy: another driver holds the sweep. StorageError: the folder cannot be written.
+        SweepBusy: another driver holds the sweep. StorageError: the storage cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / LOG
+    def __init__(
+        self,
+        home: Where,
+        *,
+        say: Callable[[str], None] = lambda line: None,
+        lease_s: float = LEASE_S,
+        beating: bool = True,
+    ) -> None:
+        self.store = open_store(home)
         self._rows: list[Row] = []
-        self._torn = False  # True while a row is on its way: no row may follow one that was cut off
+        self._pending: list[str] = []
+        self._depth = 0
+        self._broken = False
+        path = self.store.local()
+        self._lock = _exclusive(path / "driver.lock") if path is not None else None
+        # A lock that the kernel gave us means that no process of this kernel holds the sweep, in whatever container.
+        gone = (lambda holder: holder.boot == boot_id()) if self._lock is not None else Holder.gone
+        self.lease = Lease(self.store, gone=gone, lease_s=lease_s, beating=beating, say=say)
+        self._file: _Segment | None = None
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _exclusive(folder / "driver.lock")
-            self._rows, whole = _read(self.path)
-            self._file: IO[bytes] = open(self.path, "ab")  # noqa: SIM115 - lives as long as the journal
-            self._file.truncate(whole)
-        except OSError as e:
-            raise StorageError(f"{self.path}: cannot be opened for writing ({e.strerror or e})") from e
+            self.lease.take()
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        """Continues the log by one row of our own: from then on it is ours, and what we have read is all of it."""
+        for _ in range(START_TRIES):
+            reader = LogReader(self.store)
+            self._rows = reader.rows()
+            first = len(self._rows)
+            holder = self.lease.holder
+            what = {"host": holder.host, "pid": holder.pid, "since": holder.since, "lease": self.lease.number}
+            row = Row("lease", self.store.name, extra={**what, "token": holder.token}).at(first)
+            if not self.store.create(segment_key(first), row.line().encode()):
+                continue
+            path = self.store.local(segment_key(first))
+            if path is not None and _overtook(self.store, first, reader):
+                path.unlink()
+                continue
+            self._rows.append(row)
+            self._file = _Segment(path) if path is not None else None
+            return
+        raise SweepBusy(f"{self.store}: other drivers are writing this sweep's log; stop them first")
 
     def append(self, row: Row) -> Row:
-        """Writes one row through to the disk and returns it with its place in the log."""
-        if self._torn:
-            raise JournalError(f"{self.path}: a write was interrupted; open the journal again before writing more")
+        """Writes one row through to the storage (inside `batch`: at its end) and returns it with its place in the log."""
+        if self._broken:
+            raise JournalError(f"{self.store}: a write was interrupted; open the journal again before writing more")
         row = row.at(len(self._rows))
-        self._torn = True
-        try:
-            self._file.write(row.line().encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as e:
-            raise JournalError(f"{self.path}: row {row.seq} could not be written ({e.strerror or e})") from e
+        line = row.line()
+        self._broken = True  # until the row is where it belongs: an interrupt may fall anywhere in between
         self._rows.append(row)
-        self._torn = False
+        self._pending.append(line)
+        if not self._depth:
+            self._write()
+        self._broken = False
         return row
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Gathers the rows of a block and writes them at its end, all in one go."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth and self._pending and not self._broken:
+                self._broken = True
+                self._write()
+                self._broken = False
+
+    def _write(self) -> None:
+        if self.lease.fenced_by is not None:
+            raise self._fenced(self.lease.fenced_by)
+        first = len(self._rows) - len(self._pending)
+        data = "".join(self._pending).encode()
+        if self._file is not None:
+            self._file.append(data)
+            if self._file.newer():
+                raise self._fenced(None)
+        elif not self.store.create(segment_key(first), data):
+            raise self._fenced(None)
+        self._pending.clear()
+
+    def _fenced(self, by: Holder | None) -> Fenced:
+        return Fenced(f"{self.store}: {by or 'another driver'} has taken this sweep over; this one writes nothing more. It "
+                      "was out of touch with the storage for longer than its lease; the sweep goes on there")  # fmt: skip
 
     def rows(self) -> list[Row]:
         return list(self._rows)
 
     def close(self) -> None:
-        self._file.close()
-        self._lock.close()
+        """Gives the sweep back."""
+        if self._file is not None:
+            self._file.close()
+        self.lease.release()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -98,52 +181,49 @@ class FileJournal:
         self.close()
 
 
-def read_rows(folder: Path) -> list[Row]:
-    """Reads a sweep's log without taking the sweep: for reports and replays, also while it runs.
+class _Segment:
+    """A segment in a folder, open for appending."""
 
-    Raises:
-        StorageError: there is no log in that folder. JournalError: a line in its middle is damaged.
-    """
-    path = folder / LOG
-    if not path.exists():
-        raise StorageError(
-            f"{folder}: no sweep here (no {LOG}); give the folder of a sweep, such as runs/NAME-1a2b3c4d"
-        )
-    return _read(path)[0]
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._first = int(path.stem)
+        self._file: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
 
+    def append(self, data: bytes) -> None:
+        try:
+            written = self._file.write(data)
+            if written != len(data):  # a disk that fills up takes a part first
+                self._file.write(data[written:])
+            os.fsync(self._file.fileno())
+        except OSError as e:
+            raise os_fault(self.path, e) from e
 
-def _read(path: Path) -> tuple[list[Row], int]:
-    """Returns the whole rows and the length of the file in bytes up to the end of the last whole one."""
-    rows: list[Row] = []
-    whole = 0
-    if not path.exists():
-        return rows, whole
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                break
-            rows.append(_row(path, number, line))
-            whole += len(line)
-    return rows, whole
+    def newer(self) -> bool:
+        """True when somebody has continued the log in a segment after this one."""
+        stems = (Path(name).stem for name in os.listdir(self.path.parent) if name.endswith(".jsonl"))
+        return any(stem.isdigit() and int(stem) > self._first for stem in stems)
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _row(path: Path, number: int, line: bytes) -> Row:
+def _overtook(store: Store, first: int, reader: LogReader) -> bool:
+    """True when the driver before us wrote between our reading and our creating: it may have acted on that row."""
+    before = [f for f in segments(store) if f < first]
+    if not before:
+        return False
+    last = store.local(segment_key(before[-1]))
+    assert last is not None
+    return last.read_bytes().count(b"\n") > first - before[-1]
+
+
+def _exclusive(path: Path) -> IO[str] | None:
+    """Opens and locks a file; the kernel lets go of it when the process dies, however it dies. None without locks."""
     try:
-        row = parse(json.loads(line))
-    except (ValueError, JournalError) as e:
-        raise JournalError(
-            f"{path}:{number}: not a journal row ({e}); restore the file from a copy, or cut it before this line"
-        ) from e
-    if row.seq != number - 1:
-        raise JournalError(
-            f"{path}:{number}: row has seq {row.seq}, expected {number - 1}; rows are missing or doubled"
-        )
-    return row
-
-
-def _exclusive(path: Path) -> IO[str]:
-    """Opens and locks a file; the kernel lets go of it when the process dies, however it dies."""
-    lock = open(path, "a+")  # noqa: SIM115 - its life is the lock
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path, "a+")  # noqa: SIM115 - its life is the lock
+    except OSError as e:
+        raise StorageError(f"{path}: cannot be opened for writing ({e.strerror or e})") from e
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -153,13 +233,23 @@ def _exclusive(path: Path) -> IO[str]:
         raise SweepBusy(
             f"{path.parent}: driver {holder} is running this sweep; stop it first, or wait until it ends"
         ) from None
+    except OSError:  # a file system without locks: the lease alone decides
+        lock.close()
+        return None
     lock.truncate(0)
-    lock.write(f"pid {os.getpid()}")
+    lock.write(f"pid {os.getpid()} on {os.uname().nodename}")
     lock.flush()
     return lock
 
 
-def sweeps_in(storage: Path) -> Iterator[Path]:
-    """Yields the folders of all sweeps under a storage root, by name."""
-    with contextlib.suppress(FileNotFoundError):
-        yield from sorted(p.parent.parent for p in storage.glob(f"*/{LOG}"))
+@overload
+def sweeps_in(storage: Path) -> Iterator[Path]: ...
+@overload
+def sweeps_in(storage: str | Store) -> Iterator[Store]: ...
+def sweeps_in(storage: Where) -> Iterator[Path | Store]:
+    """Yields the homes of all sweeps under a storage root, by name: folders for a path, stores for an address."""
+    store = open_store(storage)
+    for name in store.folders():
+        home = store / name
+        if not name.startswith(".") and is_sweep(home):
+            yield Path(home.root) if isinstance(storage, Path) else home

@@ -15,19 +15,23 @@ from typing import Any
 from sweeps.errors import InputError, JournalError
 from sweeps.history import Curve, History, Point
 from sweeps.records import Row, parse
+from sweeps.segments import read_rows as read_log
 from sweeps.simulate import Outcome, Recording, simulate
 from sweeps.stopping.base import Goal, StopRule
 from sweeps.stopping.rules import parse_rule
+from sweeps.storage import is_url
 
 RuleMaker = Callable[[Goal], StopRule]
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Reads journal rows from a JSONL file.
+    """Reads journal rows from a JSONL file, or from the log of a sweep (its folder or address).
 
     Raises:
-        InputError: the file cannot be read, or a line is not a row.
+        InputError: the file cannot be read, or a line is not a row. StorageError: there is no sweep at that place.
     """
+    if is_url(path) or Path(path).is_dir():
+        return read_log(path)
     rows = []
     try:
         with open(path, encoding="utf-8") as lines:

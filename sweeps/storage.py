@@ -96,6 +96,11 @@ class Store(ABC):
         """Returns the path of a key on this machine, where the store is a folder."""
         return None
 
+    @property
+    def once(self) -> Store:
+        """The same store, without patience: each call is tried once."""
+        return self
+
     @abstractmethod
     def __truediv__(self, part: str) -> Self:
         """Returns the store of a folder in this one."""

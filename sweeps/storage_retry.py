@@ -105,6 +105,10 @@ class RetryingStore(Store):
     def local(self, key: str = "") -> Path | None:
         return self.inner.local(key)
 
+    @property
+    def once(self) -> Store:
+        return self.inner
+
     def __truediv__(self, part: str) -> RetryingStore:
         return RetryingStore(self.inner / part, self.patience_s, self.say, self.clock, self.sleep)
 

@@ -1,4 +1,4 @@
-"""`dipsweep serve`: every sweep of a storage folder as a page that follows its journal. Loopback, read-only.
+"""`dipsweep serve`: every sweep of a storage as a page that follows its journal. Loopback, read-only.
 
 There is no state but the journals: a page is made again when its log has grown. A request has to name this machine in
 its Host header, so that no web page elsewhere can read sweeps through a visitor's browser (DNS rebinding).
@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.errors import DipsweepError, InputError
-from sweeps.journal import LOG, read_rows
+from sweeps.journal import LogReader, sweeps_in
 from sweeps.report.findings import Summary
 from sweeps.report.page import ASSETS, html, render
 from sweeps.report.page_parts import progress
 from sweeps.report.summarize import summarize
+from sweeps.storage import Where, is_url, open_store
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -34,6 +35,7 @@ class Listed:
     id: str
     summary: Summary | None
     trouble: str = ""
+    since: str = ""
 
     @property
     def progress(self) -> str:
@@ -45,39 +47,40 @@ class Listed:
 
 
 class Shelf:
-    """The sweeps of one storage folder, read again when their journals grow."""
+    """The sweeps of one storage, each summed up again when its journal has grown."""
 
-    def __init__(self, storage: Path) -> None:
-        self.storage = storage
-        self._known: dict[str, tuple[tuple[int, int], Listed]] = {}
+    def __init__(self, storage: Where) -> None:
+        self.storage = open_store(storage)
+        self._readers: dict[str, LogReader] = {}
+        self._known: dict[str, tuple[int, Listed]] = {}
 
     def ids(self) -> list[str]:
-        """Sweep ids, the journal that was written to last first."""
-        logs = list(self.storage.glob(f"*/{LOG}"))
-        return [log.parent.parent.name for log in sorted(logs, key=lambda log: -log.stat().st_mtime_ns)]
+        """Sweep ids by name."""
+        return [home.name for home in sweeps_in(self.storage)]
 
     def sweep(self, id: str) -> Listed | None:
-        """Returns a sweep by id; None when there is none. Only names that the folder itself lists are ever opened."""
+        """Returns a sweep by id; None when there is none. Only names that the storage itself lists are ever opened."""
         return self._fresh(id) if id in self.ids() else None
 
     def all(self) -> list[Listed]:
-        return [self._fresh(id) for id in self.ids()]
+        """Returns all sweeps, the one that was driven last first."""
+        listed = [self._fresh(id) for id in self.ids()]
+        return sorted(listed, key=lambda s: s.since, reverse=True)
 
     def _fresh(self, id: str) -> Listed:
-        stat = (self.storage / id / LOG).stat()
-        stamp = (stat.st_size, stat.st_mtime_ns)
-        if id not in self._known or self._known[id][0] != stamp:
-            self._known[id] = (stamp, self._read(id))
+        reader = self._readers.setdefault(id, LogReader(self.storage / id))
+        try:
+            rows = reader.rows()
+            if id not in self._known or self._known[id][0] != len(rows):
+                since = max((str(r.extra.get("since", "")) for r in rows if r.kind == "lease"), default="")
+                self._known[id] = len(rows), Listed(id, summarize(rows), since=since)
+        except DipsweepError as e:
+            self._readers.pop(id)
+            return Listed(id, None, str(e))
         return self._known[id][1]
 
-    def _read(self, id: str) -> Listed:
-        try:
-            return Listed(id, summarize(read_rows(self.storage / id)))
-        except DipsweepError as e:
-            return Listed(id, None, str(e))
 
-
-def live_app(storage: Path | str) -> Starlette:
+def live_app(storage: Where) -> Starlette:
     """Returns the web application: `/`, `/sweeps/ID`, `/sweeps/ID.json`, `/health`.
 
     Raises:
@@ -90,10 +93,9 @@ def live_app(storage: Path | str) -> Starlette:
         from starlette.routing import Route
     except ImportError as e:
         raise InputError("dipsweep serve needs starlette and uvicorn: pip install starlette uvicorn") from e
-    folder = Path(storage)
-    if not folder.is_dir():
+    if not is_url(storage) and not Path(str(storage)).is_dir():
         raise InputError(f"{storage}: no such folder; give the folder that holds the sweeps, such as ./runs")
-    shelf = Shelf(folder)
+    shelf = Shelf(storage)
     return Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in _endpoints(shelf)],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS])],
@@ -140,8 +142,8 @@ def _css() -> str:
     return (ASSETS / "page.css").read_text(encoding="utf-8")
 
 
-def serve(storage: Path | str, *, port: int = 8765) -> None:
-    """Serves the storage folder on 127.0.0.1 until it is interrupted."""
+def serve(storage: Where, *, port: int = 8765) -> None:
+    """Serves the storage on 127.0.0.1 until it is interrupted."""
     app = live_app(storage)
     import uvicorn
 

@@ -52,7 +52,7 @@ def test_a_doctor_that_finds_something_bad_says_so_to_scripts_too(monkeypatch: p
 
 def test_one_damaged_sweep_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
     (tmp_path / "broken-1" / "log").mkdir(parents=True)
-    (tmp_path / "broken-1" / "log" / "driver.jsonl").write_text("nonsense\n")
+    (tmp_path / "broken-1" / "log" / "000000000.jsonl").write_text("nonsense\n")
     assert code_of(monkeypatch, "list", "--storage", str(tmp_path)) == 0
     assert "broken-1  unreadable" in capsys.readouterr().out
 

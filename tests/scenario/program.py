@@ -23,7 +23,7 @@ import ray  # noqa: E402
 from cluster.loop import RayLoop, local_ray  # noqa: E402
 from sweeps import DipsweepError, Sweep, grid  # noqa: E402
 from sweeps.director import Director  # noqa: E402
-from sweeps.journal import FileJournal  # noqa: E402
+from sweeps.journal import SweepJournal  # noqa: E402
 from sweeps.plan import Plan  # noqa: E402
 from sweeps.records import Row  # noqa: E402
 from sweeps.stopping import Action, NeverStop, StopRule, Verdict  # noqa: E402
@@ -110,7 +110,7 @@ def main(mode: str, root: Path) -> None:
 
     rule = StopAtOnce(sweep.goal) if mode == "stops" else NeverStop(sweep.goal)
     cpus = CpuWatch()
-    with FileJournal(root / plan.sweep_id) as journal, local_ray(CPUS):
+    with SweepJournal(root / plan.sweep_id) as journal, local_ray(CPUS):
         director = Director(plan, journal, rule, watch=watch)
         with cpus.watching():
             try:

@@ -12,7 +12,7 @@ from sweeps import Sweep, grid
 from sweeps.director import Director
 from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.inprocess import InProcess
-from sweeps.journal import FileJournal, MemoryJournal
+from sweeps.journal import SweepJournal, MemoryJournal
 from sweeps.plan import Plan
 from sweeps.records import Row
 from sweeps.scoring import EVAL_TRIES
@@ -265,7 +265,7 @@ def test_ctrl_c_in_process_saves_and_stops_and_the_next_run_goes_on_from_there(t
 
 
 def test_a_row_that_was_cut_off_in_the_middle_is_followed_by_no_other(tmp_path: Path, monkeypatch):
-    journal = FileJournal(tmp_path / "s")
+    journal = SweepJournal(tmp_path / "s")
     journal.append(Row("control", "s"))
     monkeypatch.setattr(os, "fsync", lambda fd: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -274,7 +274,7 @@ def test_a_row_that_was_cut_off_in_the_middle_is_followed_by_no_other(tmp_path: 
     with pytest.raises(StorageError, match="a write was interrupted"):
         journal.append(Row("control", "s"))
     journal.close()
-    with FileJournal(tmp_path / "s") as again:
+    with SweepJournal(tmp_path / "s") as again:
         again.append(Row("control", "s"))
         assert [r.seq for r in again.rows()] == list(range(len(again.rows())))
 
@@ -307,13 +307,13 @@ def test_a_sweep_that_was_moved_goes_on_from_its_checkpoints_in_the_new_place(tm
     plan, trainer = Plan(definition), FakeTrainer()
     trainer.die_at = (plan.known_trials()[0].id, 9)
     old, new = tmp_path / "old" / plan.sweep_id, tmp_path / "new" / plan.sweep_id
-    with FileJournal(old) as journal, pytest.raises(Interrupted):
+    with SweepJournal(old) as journal, pytest.raises(Interrupted):
         InProcess(
             Director(plan, journal, NeverStop(definition.goal), home=old), trainer, fake_evaluate, old.parent
         ).run()
     new.parent.mkdir()
     old.rename(new)
-    with FileJournal(new) as journal:
+    with SweepJournal(new) as journal:
         director = Director(plan, journal, NeverStop(definition.goal), home=new)
         launch = director.next(lambda spec: True)
         assert launch is not None

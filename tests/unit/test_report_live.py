@@ -6,15 +6,16 @@ import sys
 import pytest
 
 from sweeps.errors import InputError
-from sweeps.journal import LOG, FileJournal
+from sweeps.journal import SweepJournal
 from sweeps.report.live import live_app
+from sweeps.segments import segment_key
 from tests.report_journals import SWEEP, demo_stories, journal, story
 
 testclient = pytest.importorskip("starlette.testclient", reason="no starlette: pip install starlette httpx")
 
 
 def write(storage, rows, name=SWEEP):
-    with FileJournal(storage / name) as log:
+    with SweepJournal(storage / name) as log:
         for row in rows:
             log.append(row)
 
@@ -54,9 +55,9 @@ def test_the_same_findings_come_as_json(client, tmp_path):
 def test_a_damaged_journal_is_named_and_hides_no_other(client, tmp_path):
     write(tmp_path, journal(demo_stories()))
     write(tmp_path, journal([story()])[:5], "torn-00000000")
-    log = tmp_path / "torn-00000000" / LOG
+    log = tmp_path / "torn-00000000" / segment_key(0)
     log.write_text("not json\n" + log.read_text())
-    assert "driver.jsonl:1: not a journal row" in client.get("/").text
+    assert "000000000.jsonl:1: not a journal row" in client.get("/").text
     assert client.get("/sweeps/torn-00000000").status_code == 500
     assert client.get(f"/sweeps/{SWEEP}").status_code == 200
 

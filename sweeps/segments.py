@@ -1,0 +1,182 @@
+"""A sweep's log as it is stored: segments of JSON lines, each named by the `seq` of its first row.
+
+    log/000000000.jsonl   rows 0 … 41, of the first driver
+    log/000000042.jsonl   rows 42 …, of the one that went on
+
+A segment is created if absent, so nobody can continue a log where somebody else has done so already. Rows of a segment that a
+later one has overtaken (seq >= the later one's first) are no part of the log: a driver that was cut off and still
+writes changes nothing. A last line without its newline was cut by a crash and does not count.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sweeps.errors import JournalError, NotFound, StorageError
+from sweeps.records import Row, parse
+from sweeps.storage import Store, Where, join, open_store
+
+LOG: Final = "log"
+READERS: Final = 16  # segments of an S3 log that are fetched at once
+
+
+def segment_key(first: int) -> str:
+    """Returns the key of the segment that begins with row `first`."""
+    return f"{LOG}/{first:09d}.jsonl"
+
+
+def segments(store: Store) -> list[int]:
+    """Returns the first rows of all segments, ascending."""
+    stems = [Path(e.key).stem for e in store.list(LOG) if e.key.endswith(".jsonl")]
+    return sorted(int(stem) for stem in stems if stem.isdigit())
+
+
+def read_rows(home: Where) -> list[Row]:
+    """Reads a sweep's log without taking the sweep: for reports and replays, also while it runs.
+
+    Args:
+        home: the sweep's folder, its address, or its store.
+
+    Raises:
+        StorageError: there is no log. JournalError: a line in its middle is damaged.
+    """
+    store = open_store(home)
+    if not segments(store):
+        raise StorageError(
+            f"{store}: no sweep here (no {LOG}/); give the folder of a sweep, such as runs/NAME-1a2b3c4d"
+        )
+    return LogReader(store).rows()
+
+
+class LogReader:
+    """A log that is read again and again while it grows; each call reads only what is new."""
+
+    def __init__(self, home: Where) -> None:
+        self.store = open_store(home)
+        self._rows: list[Row] = []
+        self._read: dict[int, int] = {}  # first row of a segment -> bytes of it that were taken
+
+    def rows(self) -> list[Row]:
+        """Returns all rows of the log as it is now."""
+        with _no_collector():
+            firsts = segments(self.store)
+            if not self._read.keys() <= set(firsts):  # a driver withdrew its first row: it had read too little
+                self._rows, self._read = [], {}
+            for first in firsts:
+                if first not in self._read and first < len(self._rows):
+                    del self._rows[first:]  # what an overtaken driver wrote
+            self._take(firsts)
+        return list(self._rows)
+
+    def _take(self, firsts: Sequence[int]) -> None:
+        ends = [*firsts[1:], math.inf][: len(firsts)]
+        wanted = [
+            (f, end) for f, end in zip(firsts, ends, strict=True) if end > len(self._rows) and not self._sealed(f)
+        ]
+        for (first, end), data in zip(wanted, self._data([f for f, _ in wanted]), strict=True):
+            self._segment(first, end, data)
+
+    def _sealed(self, first: int) -> bool:
+        """An object never grows; a file may."""
+        return first in self._read and self.store.local() is None
+
+    def _data(self, firsts: Sequence[int]) -> Iterator[bytes]:
+        if self.store.local() is not None or len(firsts) < 2:
+            yield from map(self._rest, firsts)
+            return
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from pool.map(self._rest, firsts)
+
+    def _rest(self, first: int) -> bytes:
+        """Returns the whole lines of a segment that were not read yet."""
+        path, taken = self.store.local(segment_key(first)), self._read.get(first, 0)
+        if path is None:
+            data = self.store.read(segment_key(first))[taken:]
+        else:
+            try:
+                with open(path, "rb") as file:
+                    file.seek(taken)
+                    data = file.read()
+            except FileNotFoundError:  # withdrawn by the driver that made it
+                data = b""
+        return data[: data.rfind(b"\n") + 1]
+
+    def _segment(self, first: int, end: float, data: bytes) -> None:
+        where = join(self.store.root, segment_key(first))
+        if first not in self._read and first > len(self._rows):
+            raise JournalError(
+                f"{where}: the log has no rows {len(self._rows)} to {first - 1}; restore them from a copy"
+            )
+        lines = data.split(b"\n")[:-1]
+        room = end - len(self._rows)
+        if len(lines) > room:
+            lines = lines[: int(room)]
+        line_before = len(self._rows) - first
+        self._rows += parse_lines(lines, len(self._rows), where, line_before)
+        self._read[first] = self._read.get(first, 0) + len(data)
+
+
+def parse_lines(lines: Sequence[bytes], seq: int, where: str, before: int) -> list[Row]:
+    """Returns the rows of lines that are numbered from `seq`; `before` lines stand above them in the file.
+
+    Raises:
+        JournalError: a line is no row, or has another number; the message names the line.
+    """
+    try:  # all lines as one JSON list: half the time of line by line
+        found: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
+    except ValueError:
+        found = []
+    if len(found) != len(lines):
+        found = [_json(line, where, before + i) for i, line in enumerate(lines, start=1)]
+    rows = []
+    for i, data in enumerate(found):
+        try:
+            row = parse(data)
+        except (ValueError, TypeError, JournalError) as e:
+            raise _damaged(where, before + i + 1, e) from e
+        if row.seq != seq + i:
+            raise JournalError(
+                f"{where}:{before + i + 1}: row has seq {row.seq}, expected {seq + i}; rows are missing or doubled"
+            )
+        rows.append(row)
+    return rows
+
+
+def _json(line: bytes, where: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as e:
+        raise _damaged(where, number, e) from e
+
+
+def _damaged(where: str, number: int, e: Exception) -> JournalError:
+    return JournalError(
+        f"{where}:{number}: not a journal row ({e}); restore the file from a copy, or cut it before this line"
+    )
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """A hundred thousand new objects with nothing to collect among them: the collector would double the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def is_sweep(home: Where) -> bool:
+    """True when there is a sweep's log at an address."""
+    try:
+        return bool(segments(open_store(home)))
+    except NotFound:
+        return False
