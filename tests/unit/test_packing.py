@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.order import fill_steps, mixed, shuffled_forever
+from trainers.order import fill_steps, mixed, same_rows, shuffled_forever
 from trainers.packing import best_fit_decreasing, collate, split_step
 from trainers.rows import Rows
 
@@ -124,3 +124,9 @@ def test_the_fingerprint_changes_with_a_token_or_a_label(changed):
     other = Rows.of([changed, ([8, 9, 10, 11], [True, False, False, True])])
     assert other.fingerprint() != ROWS.fingerprint()
     assert torch.equal(collate(ROWS, [1]).input_ids, collate(other, [1]).input_ids)
+
+
+def test_steps_of_equal_rows_hold_as_many_rows_whatever_their_lengths():
+    steps = list(islice(same_rows(shuffled_forever(10, "x"), 4), 5))
+    assert [len(step) for step in steps] == [4] * 5
+    assert sorted(i for step in steps for i in step) == sorted([*range(10)] * 2)

@@ -45,41 +45,59 @@ def distance(a, b):
     return (apart / sum(float(right[k].norm() ** 2) for k in right)) ** 0.5
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The same trial by one worker, by two, and handed over between them at step 3 in both directions."""
-    home = tmp_path_factory.mktemp("workers")
-    base = write_base(home / "base")
-    one = single(base, home / "one")
-    packed_small = single(base, home / "one-small", pack_tokens=64)
-    handed = one.saved[0]
+def together(world, base, home, runs):
+    """Runs trainings one after another as a group of `world` processes; returns what rank 0 was told."""
     plan = {
-        "world": 2,
+        "world": world,
         "base": str(base),
-        "meeting": str(home / "meeting"),
-        "answer": str(home / "answer.json"),
-        "runs": [
-            {"folder": str(home / "two"), "snapshots": SNAPSHOTS},
-            {"folder": str(home / "two-small"), "snapshots": SNAPSHOTS, "settings": {"pack_tokens": 64}},
-            {"folder": str(home / "one-then-two"), "snapshots": SNAPSHOTS, "resume": {"step": 3, "path": handed.path}},
-            {"folder": str(home / "stopped"), "snapshots": SNAPSHOTS, "stop_after": 5},
-        ],
+        "meeting": str(home / f"meeting-{world}"),
+        "answer": str(home / "answer"),
     }
+    plan["runs"] = [{"folder": str(home / name), "snapshots": SNAPSHOTS, **run} for name, run in runs.items()]
     (home / "plan.json").write_text(json.dumps(plan))
     fork = multiprocessing.get_context("fork")  # spares each worker the import of torch and transformers, 6 CPU-s
-    workers = [fork.Process(target=main, args=(str(home / "plan.json"), rank)) for rank in range(2)]
+    workers = [fork.Process(target=main, args=(str(home / "plan.json"), rank)) for rank in range(world)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(240)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    told = json.loads((home / "answer.json").read_text())
-    two = {
+    assert [worker.exitcode for worker in workers] == [0] * world
+    told = json.loads((home / "answer").read_text())
+    return {
         Path(name).name: Run({int(k): m for k, m in run["reports"].items()}, [Saved(*s) for s in run["saved"]])
         for name, run in told.items()
     }
-    back = single(base, home / "two-then-one", resume=two["two"].saved[0])
-    return {"one": one, "one-small": packed_small, "two-then-one": back, **two}
+
+
+def start(saved):
+    return {"step": saved.step, "path": saved.path}
+
+
+LORA = {"lora_rank": 4, "lr": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same trial by one worker, by two, and handed over between one, two and three of them at step 3."""
+    home = tmp_path_factory.mktemp("workers")
+    base = write_base(home / "base")
+    one, low = single(base, home / "one"), single(base, home / "low", **LORA)
+    two = together(2, base, home, {
+        "two": {},
+        "two-small": {"settings": {"pack_tokens": 64}},
+        "one-then-two": {"resume": start(one.saved[0])},
+        "stopped": {"stop_after": 5},
+        "low-two": {"settings": LORA},
+        "low-one-then-two": {"settings": LORA, "resume": start(low.saved[0])},
+    })  # fmt: skip
+    three = together(3, base, home, {"two-then-three": {"resume": start(two["two"].saved[0])}})
+    alone = {
+        "one": one,
+        "low": low,
+        "one-small": single(base, home / "one-small", pack_tokens=64),
+        "two-then-one": single(base, home / "two-then-one", resume=two["two"].saved[0]),
+    }
+    return {**alone, **two, **three}
 
 
 def test_two_workers_end_with_the_weights_of_one(runs):
@@ -97,9 +115,16 @@ def test_small_packs_with_an_empty_one_among_them_give_the_same_update(runs):
     assert distance(runs["two-small"], runs["one"]) < 1e-6
 
 
-def test_a_checkpoint_of_one_worker_goes_on_with_two_and_the_other_way_round(runs):
-    assert distance(runs["one-then-two"], runs["one"]) < 1e-6
-    assert distance(runs["two-then-one"], runs["one"]) < 1e-6
+@pytest.mark.parametrize("handed", ["one-then-two", "two-then-one", "two-then-three"])
+def test_a_checkpoint_goes_on_with_another_number_of_workers_and_the_batch_stays_the_same(runs, handed):
+    assert distance(runs[handed], runs["one"]) < 1e-6
+    assert runs[handed].reports[8] == pytest.approx(runs["one"].reports[8], rel=1e-5)
+
+
+def test_two_workers_train_adapters_as_one_does_and_take_them_up(runs):
+    assert distance(runs["low-two"], runs["low"]) < 1e-6
+    assert distance(runs["low-one-then-two"], runs["low"]) < 1e-6
+    assert distance(runs["low"], runs["one"]) > 1e-3
 
 
 def test_all_workers_stop_at_the_step_at_which_the_first_is_asked_to(runs):
