@@ -10,19 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from sweeps.errors import DipsweepError, InputError, Interrupted, nearest
+from cluster.find import DEFAULT, definition, find
+from cluster.ops import commands
+from cluster.ops.commands import AsJson, Cluster, Installed, Places, Python, Storage, SweepFile, SweepId, TokenFile
+from sweeps.errors import DipsweepError, InputError, Interrupted
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Sweeps of reasoning SFT on Ray that never prune a run for the dip before its recovery.",
 )  # fmt: skip
 
-SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep file (YAML).")]
-SweepId = Annotated[str, typer.Argument(metavar="ID", help="A sweep's id, its name, or its folder.")]
-Storage = Annotated[
-    Path | None, typer.Option(help="Root folder of all sweeps; default is the file's own storage, else ./runs.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this process, one trial at a time, without Ray.")]
 Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs of the Ray started here; default is all of this machine.")]
 Dashboard = Annotated[bool, typer.Option(help="Start Ray's dashboard on loopback too.")]
@@ -32,6 +29,7 @@ Address = Annotated[str | None, typer.Option(help="A running Ray cluster, such a
 @app.command()
 def validate(sweep: SweepFile) -> None:
     """Check a sweep file and say everything that is wrong with it; starts nothing."""
+    from cluster.contamination import contamination
     from cluster.preflight import preflight
     from sweeps.plan import Plan
     from sweeps.yaml_file import load
@@ -39,6 +37,8 @@ def validate(sweep: SweepFile) -> None:
     plan = Plan(load(sweep))
     plan.check_limits()
     preflight(plan.sweep)
+    for line in contamination(plan.sweep):
+        print(line)
     print(f"{sweep}: fine. {plan.sweep_id}: {plan.total} trial{'s' if plan.total != 1 else ''}")
 
 
@@ -62,25 +62,38 @@ def run(
     """Run a sweep to its end; the same command again goes on where it stopped."""
     from sweeps.yaml_file import load
 
+    if address is not None and address.startswith(("http://", "https://")):
+        raise InputError(
+            f"run: {address} takes jobs: dipsweep submit {sweep} --address {address}; run drives from here"
+        )
     run_and_tell(load(sweep), storage, in_process, cpus, dashboard, address)
 
 
 @app.command()
 def resume(
     sweep_id: SweepId, storage: Storage = None, in_process: InProcess = False, cpus: Cpus = None,
-    dashboard: Dashboard = False, address: Address = None,
+    dashboard: Dashboard = False, address: Address = None, token_file: TokenFile = None, driver_on: Places = None,
+    installed: Installed = False, python: Python = "python",
 ) -> None:  # fmt: skip
-    """Go on with a sweep that was interrupted, killed or ran into a limit."""
-    from sweeps.yaml_file import load
+    """Go on with a sweep that was paused, interrupted, killed or ran into a limit; http://… as address: as a job there."""
+    from cluster.ops.resume import unpaused
+    from cluster.ops.resume import where as where_of
 
-    folder = find(sweep_id, storage)
-    sweep = load(folder / "spec.yaml")
-    if sweep.id != folder.name:
+    if address is not None and address.startswith(("http://", "https://")):
+        sweep, root = where_of(sweep_id, storage, address, token_file)
+        commands.send(sweep, address, root, token_file, driver_on, again=True, installed=installed, python=python)
+        return
+    home = find(sweep_id, storage)
+    if said := unpaused(home):
+        print(f"{home.name}: {said}")
+        return
+    sweep = definition(home)
+    if sweep.id != home.name:
         raise InputError(
-            f"{folder} holds the definition of {sweep.id}: it was renamed, or written by another version of dipsweep; "
+            f"{home} holds the definition of {sweep.id}: it was renamed, or written by another version of dipsweep; "
             "give it back its name, or run the sweep file anew"
         )
-    run_and_tell(sweep, folder.parent, in_process, cpus, dashboard, address)
+    run_and_tell(sweep, home.root.rpartition("/")[0], in_process, cpus, dashboard, address)
 
 
 def run_and_tell(
@@ -92,6 +105,7 @@ def run_and_tell(
     Raises:
         DipsweepError: every trial failed.
     """
+    from cluster.contamination import contamination
     from cluster.preflight import preflight
     from cluster.run import run as run_sweep
 
@@ -99,6 +113,8 @@ def run_and_tell(
     started = time.monotonic()
     say = _progress(started)
     say(f"{sweep.id}: {len_text(sweep)}; report and log go to {Path(storage or sweep.storage) / sweep.id}")
+    for line in contamination(sweep):
+        say(line)
     folder = run_sweep(
         sweep,
         storage=storage,
@@ -139,42 +155,60 @@ def report(
     from sweeps.journal import read_rows
     from sweeps.report import summarize
 
-    folder = find(sweep_dir, storage)
-    page = write_report(folder)
-    print_json(summarize(read_rows(folder)).to_json()) if as_json else print(page)
+    home = find(sweep_dir, storage)
+    page = write_report(home)
+    print_json(summarize(read_rows(home)).to_json()) if as_json else print(page)
 
 
 @app.command("list")
-def list_sweeps(storage: Storage = None, as_json: AsJson = False) -> None:
-    """List the sweeps under a storage root."""
+def list_sweeps(
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> None:
+    """List the sweeps under a storage root, or those of a cluster."""
+    from cluster.ops.remote import job_json, job_line, latest
     from cluster.show import print_json, state_or_fault, sweep_line
     from sweeps.journal import sweeps_in
 
-    states = [state_or_fault(folder) for folder in sweeps_in(storage or Path("runs"))]
-    if as_json:
-        print_json(states)
-    elif not states:
-        print(f"no sweeps under {storage or Path('runs')}")
+    where = address or storage or DEFAULT
+    if address is not None:
+        jobs = latest(commands.jobs_at(address, token_file).all())
+        found, lines = [job_json(j) for j in jobs], [job_line(j) for j in jobs]
     else:
-        print("\n".join(sweep_line(s) for s in states))
+        found = [state_or_fault(home) for home in sweeps_in(where)]
+        lines = [sweep_line(state) for state in found]
+    print_json(found) if as_json else print("\n".join(lines) or f"no sweeps {'on' if address else 'under'} {where}")
 
 
 @app.command()
-def status(sweep_id: SweepId, storage: Storage = None, as_json: AsJson = False) -> None:
-    """Say how every trial of a sweep stands."""
+def status(
+    sweep_id: SweepId, storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Say how every trial of a sweep stands; on a cluster, also how its job does."""
+    from cluster.ops.remote import status_of
     from cluster.show import print_json, status_text, sweep_state
 
-    state = sweep_state(find(sweep_id, storage))
-    print_json(state) if as_json else print(status_text(state))
+    if address is not None:
+        state, text = status_of(commands.jobs_at(address, token_file), sweep_id, storage)
+    else:
+        state = sweep_state(find(sweep_id, storage))
+        text = status_text(state)
+    print_json(state) if as_json else print(text)
 
 
 @app.command()
 def logs(
-    sweep_id: SweepId, storage: Storage = None, follow: Annotated[bool, typer.Option("--follow", "-f")] = False
-) -> None:
-    """Print what happened so far, one line per event; --follow goes on until the sweep ends."""
+    sweep_id: SweepId, storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the sweep ends.")] = False,
+) -> None:  # fmt: skip
+    """Print what happened so far, one line per event: from the journal, or what its job on a cluster has printed."""
+    from cluster.ops.remote import log_lines
     from cluster.show import narrated
 
+    if address is not None:
+        for chunk in log_lines(commands.jobs_at(address, token_file), sweep_id, follow=follow):
+            print(chunk, end="", flush=True)
+        return
     for line in narrated(find(sweep_id, storage), follow=follow):
         print(line, flush=True)
 
@@ -208,7 +242,7 @@ def doctor(storage: Storage = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def serve(
-    storage: Annotated[Path, typer.Argument(metavar="STORAGE")],
+    storage: Annotated[str, typer.Argument(metavar="STORAGE", help="Root of all sweeps.")],
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
 ) -> None:
     """Show all sweeps of a storage root live in a browser: read-only, on loopback."""
@@ -233,34 +267,15 @@ def replay(
     print(replay_curves(curves, rule, metric=metric, goal=goal, workers=workers, top=top, json_out=json_out))
 
 
-def find(name: str, storage: Path | None) -> Path:
-    """Returns the folder of a sweep given by its folder, id or name.
-
-    Raises:
-        InputError: there is none, or more than one of that name.
-    """
-    from sweeps.journal import LOG, sweeps_in
-
-    if (Path(name) / LOG).exists():
-        return Path(name).resolve()
-    root = storage or Path("runs")
-    folders = list(sweeps_in(root))
-    hits = [f for f in folders if f.name == name] or [f for f in folders if f.name.rpartition("-")[0] == name]
-    if len(hits) == 1:
-        return hits[0].resolve()
-    if hits:
-        raise InputError(f"'{name}' could be {' or '.join(f.name for f in hits)}; give the whole id")
-    known = [f.name for f in folders]
-    have = f"; there are {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else ""
-    raise InputError(f"no sweep '{name}' under {root}{have}{nearest(name, known)}")
-
-
 def _progress(started: float) -> Callable[[str], None]:
     def say(line: str) -> None:
         seconds = int(time.monotonic() - started)
         print(f"{seconds // 60:3d}:{seconds % 60:02d}  {line}", flush=True)
 
     return say
+
+
+app.add_typer(commands.app)
 
 
 def main() -> None:

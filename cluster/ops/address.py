@@ -53,7 +53,9 @@ def jobs_url(address: str) -> str:
     if parts.username or parts.password:
         raise InputError("--address: a name or password in an address ends up in logs; give a token file instead")
     if port == RAY_PORT:
-        raise InputError(f"--address: {RAY_PORT} is the port of Ray itself; give the dashboard's: {_guess(parts.hostname)}")
+        raise InputError(
+            f"--address: {RAY_PORT} is the port of Ray itself; give the dashboard's: {_guess(parts.hostname)}"
+        )
     return f"{parts.scheme}://{parts.netloc}"
 
 
@@ -79,23 +81,23 @@ def open_door(address: str, token_file: Path | None = None) -> Door:
     Raises:
         InputError: no cluster answers there, it is open to everybody, or the token is missing or wrong.
     """
-    url = jobs_url(address)
-    token = find_token(token_file)
+    url, token = jobs_url(address), None
+    if not is_loopback(url) and (token := find_token(token_file)) is None:
+        raise InputError(f"{url}: {NEED_TOKEN}")
     locked = _asks_for_token(url)
-    if not is_loopback(url):
-        if token is None:
-            raise InputError(f"{url}: {NEED_TOKEN}")
-        if not locked:
-            raise InputError(
-                f"{url} runs the code of everybody who can reach it: start that cluster with RAY_AUTH_MODE=token and "
-                "RAY_AUTH_TOKEN_PATH (dipsweep token makes the file); nothing was sent to it"
-            )
-    if locked and token is None:
+    if not is_loopback(url) and not locked:
+        raise InputError(
+            f"{url} runs the code of everybody who can reach it: start that cluster with RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN_PATH (dipsweep token makes the file); nothing was sent to it"
+        )
+    if locked and token is None and (token := find_token(token_file)) is None:
         raise InputError(f"{url} wants a token; give --token-file, or set RAY_AUTH_TOKEN_PATH")
     headers = {"Authorization": f"Bearer {token}"} if locked and token else {}
     answer = _get(f"{url}/api/version", headers)
     if answer.status_code in (401, 403):
-        raise InputError(f"{url} refuses this token ({answer.status_code}); it must be the one with which the cluster was started")
+        raise InputError(
+            f"{url} refuses this token ({answer.status_code}); give the one with which the cluster was started"
+        )
     if answer.status_code != 200 or "ray_version" not in (version := _json(answer)):
         raise InputError(f"{url} answers, but is no Ray dashboard (status {answer.status_code}); give http://HOST:8265")
     return Door(url, headers, str(version["ray_version"]), locked)
@@ -121,7 +123,9 @@ def _get(url: str, headers: Mapping[str, str]) -> Any:
     except requests.exceptions.SSLError as e:
         raise InputError(f"{_origin(url)}: its certificate is not trusted ({e}); set REQUESTS_CA_BUNDLE") from e
     except requests.exceptions.Timeout:
-        raise InputError(f"{_origin(url)} does not answer within {PATIENCE_S:.0f} s; is it the right host, and is the way open?") from None
+        raise InputError(
+            f"{_origin(url)} does not answer in {PATIENCE_S:.0f} s; is it the right host, and the way open?"
+        ) from None
     except requests.exceptions.RequestException:
         raise InputError(
             f"nobody answers at {_origin(url)}; is the cluster up, and its dashboard reachable from here "

@@ -13,7 +13,9 @@ from typing import Any, Final
 from sweeps.errors import Fault, SpecError
 from sweeps.spec import TrainerBlock
 
-_NAME: Final = re.compile(r"(?i)secret|token|passw(or)?d|credential|(^|[^a-z])hf_token|api[-_]?key|private[-_]?key|aws_session")
+_NAME: Final = re.compile(
+    r"(?i)secret|token|passw(or)?d|credential|(^|[^a-z])hf_token|api[-_]?key|private[-_]?key|aws_session"
+)
 _OURS: Final = frozenset(name for name in TrainerBlock.model_fields if _NAME.search(name))  # batch_tokens
 _VALUE: Final = {
     "an AWS access key": re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
@@ -22,7 +24,9 @@ _VALUE: Final = {
     "an API key": re.compile(r"\bsk-[A-Za-z0-9_\-]{20,}"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a name and password": re.compile(r"[a-z0-9+]+://[^/\s:@]*:[^/\s@]+@"),
-    "a signed or keyed URL": re.compile(r"(?i)[?&](secret|token|password|access_?key|secret_?key|x-amz-signature|sig)[a-z_-]*="),
+    "a signed or keyed URL": re.compile(
+        r"(?i)[?&](secret|token|password|access_?key|secret_?key|x-amz-signature|sig)[a-z_-]*="
+    ),
 }
 INSTEAD: Final = (
     "put it on the nodes: an instance role, the environment in which Ray is started there, or a file named by a path"
@@ -44,7 +48,9 @@ def _secrets(where: str, data: Any) -> Iterator[Fault]:
         for name, value in data.items():
             place = f"{where}.{name}"
             if isinstance(value, str) and value and _NAME.search(str(name)) and name not in _OURS:
-                yield Fault(place, f"is named like a secret, and Ray shows it in clear to everybody who sees the job; {INSTEAD}")
+                yield Fault(
+                    place, f"is named like a secret, and Ray shows it in clear to everybody who sees the job; {INSTEAD}"
+                )
             else:
                 yield from _secrets(place, value)
             yield from _value(f"{where}: the name of an entry", str(name))

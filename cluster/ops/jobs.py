@@ -135,7 +135,9 @@ class Jobs:
         if sweeps:
             raise InputError(f"'{name}' could be {' or '.join(sweeps)}; give the whole id")
         known = list(dict.fromkeys(j.sweep for j in jobs))
-        have = f"; there are {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else "; there is none at all"
+        have = (
+            f"; there are {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else "; there is none at all"
+        )
         raise InputError(f"no sweep '{name}' on {self.door.url}{have}{nearest(name, known)}")
 
     def get(self, job: str) -> Job:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from cluster.ops.jobs import Job, Jobs
-from cluster.ops.submit import Submission, code_size, spec_of
-from sweeps.errors import DipsweepError, InputError
+from cluster.ops.submit import Submission, code_size
+from sweeps.errors import DipsweepError
 
 ENDS: Final = {
     0: "finished", 1: "failed", 2: "refused: bad input", 3: "over its limits; can be resumed",
@@ -42,8 +41,10 @@ def job_line(job: Job) -> str:
     """Returns one line for `dipsweep list --address`."""
     run = f" (run {job.run})" if job.run > 1 else ""
     m = job.metadata
-    progress = m.get("progress") or f"{m.get('trials', '?')} trials"
-    return f"{job.sweep}{run}  {state(job)}  {progress}  by {m.get('user', '?')}, {_ago(job)}, in {m.get('storage', '?')}"
+    progress = m.get("progress") or f"{m.get('trials', '?')} {'trial' if m.get('trials') == '1' else 'trials'}"
+    return (
+        f"{job.sweep}{run}  {state(job)}  {progress}  by {m.get('user', '?')}, {_ago(job)}, in {m.get('storage', '?')}"
+    )
 
 
 def _ago(job: Job) -> str:
@@ -81,14 +82,21 @@ def stop(jobs: Jobs, name: str) -> str:
     return f"{job.sweep}: its trials save their last step and end, within a minute; dipsweep resume {job.sweep} goes on"
 
 
-def resumed(jobs: Jobs, name: str, storage: str | None) -> tuple[Any, str]:
-    """Returns the sweep and the storage with which a sweep goes on.
+def status_of(jobs: Jobs, name: str, storage: str | None) -> tuple[dict[str, Any], str]:
+    """Returns how a sweep on a cluster stands, as JSON and as text; its trials too, where its storage can be read here."""
+    from cluster.find import find
+    from cluster.show import status_text, sweep_state
 
-    Raises:
-        InputError: the cluster knows no such sweep (a new head node has forgotten all), or its job carries no definition.
-    """
     job = jobs.find(name)
-    return spec_of(job), storage or job.metadata["storage"]
+    out, text = {"job": job_json(job)}, job_line(job)
+    if job.state == "failed":
+        text += "\n" + "\n".join(f"  {line}" for line in job.message.strip().splitlines()[-5:])
+    root = storage or job.metadata["storage"]
+    try:
+        state = sweep_state(find(job.sweep, root))
+    except DipsweepError as e:
+        return out, f"{text}\n  its trials cannot be read from here: {e}"
+    return {**state, **out}, f"{text}\n{status_text(state)}"
 
 
 def told(submission: Submission, trials: str, installed: bool) -> str:
@@ -120,16 +128,3 @@ def wait(jobs: Jobs, job: str, *, poll_s: float = 1.0) -> int:
     if now.state == "finished":
         return 0
     return now.exit_code if now.exit_code in ENDS else 1
-
-
-def visible_here(storage: str) -> bool:
-    """True when a sweep's storage can be read from this machine: a URL, or a folder that is here."""
-    return "://" in storage or Path(storage).is_dir()
-
-
-def explain_missing(jobs: Jobs, name: str) -> DipsweepError:
-    """Returns what to say when a sweep is not known to a cluster: its head node may be a new one."""
-    return InputError(
-        f"{jobs.door.url} knows no sweep '{name}'. If its head node was replaced it has forgotten all jobs, and the storage "
-        f"has not: dipsweep resume {name} --address {jobs.door.url} --storage STORAGE, or submit the sweep file again"
-    )

@@ -21,7 +21,9 @@ from sweeps.spec import Sweep
 
 Became = Literal["submitted", "resumed", "running", "finished"]
 STOP_S: Final = 60  # how long a stopped driver may take to save; Ray's own default of 3 s would kill it in mid-save
-LARGEST_SPEC: Final = 64 * 1024  # bytes; it travels in the environment of the driver, where Linux allows 128 KiB a string
+LARGEST_SPEC: Final = (
+    64 * 1024
+)  # bytes; it travels in the environment of the driver, where Linux allows 128 KiB a string
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,9 @@ def spec_of(job: Job) -> Sweep:
     try:
         return Sweep(**json.loads(job.metadata["spec"]))
     except (KeyError, ValueError, TypeError) as e:
-        raise InputError(f"job {job.id} does not carry a sweep that this dipsweep can read ({e}); submit the sweep file") from e
+        raise InputError(
+            f"job {job.id} does not carry a sweep that this dipsweep can read ({e}); submit the sweep file"
+        ) from e
 
 
 def local_paths(sweep: Sweep) -> Iterator[tuple[str, str]]:

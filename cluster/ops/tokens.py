@@ -34,7 +34,9 @@ def make_token(path: Path) -> Path:
         # Created with its mode: there is no moment at which others could open it.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
-        raise InputError(f"{path} exists already; a cluster's token is not overwritten: remove it, or name another") from None
+        raise InputError(
+            f"{path} exists already; a cluster's token is not overwritten: remove it, or name another"
+        ) from None
     except OSError as e:
         raise InputError(f"{path}: a token cannot be written there ({e.strerror})") from e
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -61,7 +63,9 @@ def read_token(path: Path) -> str:
             f"make a new one, or if you know that nobody looked, chmod 600 {path}"
         )
     if len(token) < SHORTEST or not token.isprintable() or " " in token:
-        raise InputError(f"{path} holds no token: one line of at least {SHORTEST} characters without blanks is expected")
+        raise InputError(
+            f"{path} holds no token: one line of at least {SHORTEST} characters without blanks is expected"
+        )
     return token
 
 
