@@ -12,10 +12,10 @@ from typing import Any
 
 from cluster.environment import SETTINGS, prepare
 from sweeps.director import Director, Launch
-from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
+from sweeps.errors import DipsweepError, Interrupted, LimitError
 from sweeps.inprocess import Evaluate, Progress, Train, take_scores
 from sweeps.interrupt import Interrupt, ctrl_c
-from sweeps.trial import ModelSource, Saved, TrialSpec
+from sweeps.trial import Saved
 
 prepare()
 
@@ -25,11 +25,12 @@ from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
 
 from cluster.evals.pool import Pool  # noqa: E402
 from cluster.hub import attempt_key, start_hub  # noqa: E402
-from cluster.train.group import placement  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
+from cluster.tune.gate import Attempt, Gate, bundle, check_fits  # noqa: E402
 from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
 
 WIND_DOWN_S = 30.0  # after Ctrl-C: how long workers may take to write their checkpoints
+NODE_NEWS_S = 3.0  # a worker's death is heard of before its node's: so long the verdict on a lost attempt waits
 
 
 @contextmanager
@@ -63,20 +64,22 @@ class RayLoop:
         director: decides. train, evaluate: carried to the workers. storage: a folder that all nodes see.
         evaluators: size of the evaluator pool. eval_gpus: GPUs of each evaluator. say: takes one line of progress.
         keep: deletes what nobody needs. steer: carries out what people ask for (`sweeps.steering`).
+        drive: the Tune function of one attempt; tests and benchmarks have lighter ones than `drive_attempt`.
     """
 
     def __init__(
         self, director: Director, train: Train, evaluate: Evaluate, storage: Path, *,
         evaluators: int = 1, eval_gpus: float = 0.0, say: Progress = lambda line: None,
         keep: Callable[[], None] = lambda: None, steer: Callable[[], None] = lambda: None,
+        drive: Callable[..., None] = drive_attempt,
     ) -> None:  # fmt: skip
+        self.drive, self.gate = drive, Gate(director.plan)
         self.director, self.train, self.evaluate, self.storage = director, train, evaluate, str(storage)
         self.say, self.keep, self.steer = say, keep, steer
         self.total = director.plan.total
         self.evaluators, self.eval_gpus = evaluators, eval_gpus
-        self.live: dict[str, bool] = {}  # attempt key -> has its stop flag been raised?
-        self.yielding: set[str] = set()  # attempts that were asked to save and return, because the sweep is paused
-        self.ended: set[str] = set()
+        self.live: dict[str, Attempt] = {}
+        self.lost: list[tuple[float, Attempt, str, str]] = []  # since when, who, reason and detail
         self.interrupt = Interrupt()
         self.limit: str | None = None
         self.started = time.monotonic()
@@ -89,7 +92,7 @@ class RayLoop:
             Interrupted: Ctrl-C; the sweep can be resumed. LimitError: one of its limits is reached.
             InputError: the cluster can never hold one of its trials.
         """
-        check_fits(self.director.plan.sweep, ray.cluster_resources())
+        check_fits(self.director.plan.sweep)
         self.hub = start_hub()
         block = self.director.plan.sweep.evaluation
         self.pool = Pool(self.evaluate, self.evaluators, self.eval_gpus, block.cpus_per_worker, block.timeout_s)
@@ -112,9 +115,9 @@ class RayLoop:
             raise DipsweepError("Ray Tune ended before the sweep did; resume continues from the last checkpoints")
 
     def _tuner(self, name: str) -> Any:
-        function = tune.with_parameters(drive_attempt, hub=self.hub, train=self.train)
+        function = tune.with_parameters(self.drive, hub=self.hub, train=self.train)
         return tune.Tuner(
-            tune.with_resources(function, lambda config: placement(config["launch"].spec.model)),
+            tune.with_resources(function, lambda config: placement(config["launch"])),
             tune_config=tune.TuneConfig(
                 search_alg=AttemptSearch(name), scheduler=Carrier(name), num_samples=-1,
                 reuse_actors=False,  # a reused actor keeps its group, and a stopped attempt's Train thread with it
@@ -140,6 +143,7 @@ class RayLoop:
         while self.pool.free and (waiting := self.director.next_eval()) is not None:
             self.pool.submit(waiting)
         self.steer()
+        self._judge_the_lost()
         self._raise_flags()
         self._look_at_ends()
         if messages or results:
@@ -149,56 +153,97 @@ class RayLoop:
         """Returns the next attempt that fits what is free now."""
         if self._ending:
             return None
-        launch = self.director.next(self._fits)
-        if launch is not None:
-            self.live[attempt_key(launch.spec.id, launch.attempt)] = False
+        choice = self.gate.choose(self.director.waiting, self.live.values())
+        if choice is None:
+            return None
+        launch = self.director.launch(choice.trial, choice.workers)
+        self.gate.placed(choice, launch.spec.model)
+        key = attempt_key(launch.spec.id, launch.attempt)
+        self.live[key] = Attempt(launch, choice.placed, time.monotonic())
         return launch
 
     def over(self) -> bool:
         """True when Tune may end: nothing is left, or the sweep is ending and no attempt is live any more."""
-        if self.live:
+        if self.live or self.lost:
             return False
         return True if self._ending else self.director.done()
 
     def attempt_ended(self, trial: str, attempt: int, error: str | None) -> None:
         """Tune says that an attempt is gone; its own last words may still lie in the hub."""
         key = attempt_key(trial, attempt)
-        if self.live.pop(key, None) is None:
+        if key not in self.live:
             return
         self.pump()
-        if key not in self.ended and not self._ending:
-            self.director.failed(trial, attempt, "lost", error or "the attempt vanished", lost=True)
+        gone = self.live.pop(key)
+        self.gate.left(gone)
+        self.hub.forget.remote(key)
+        if not gone.said and not self._ending:
+            self._lost(gone, "lost", error or "the attempt vanished")
 
     # ---- inside ---------------------------------------------------------------------------------------------------
 
     def _take(self, message: Any) -> None:
         trial, attempt, kind = message["trial"], message["attempt"], message["kind"]
+        known = self.live.get(attempt_key(trial, attempt))
+        if known is not None and kind in ("report", "saved"):
+            known.step = max(known.step, message["step"])
         if kind == "report":
             self.director.report(trial, attempt, message["step"], message["metrics"],
-                                           progress=message["progress"], cost=message["cost"])  # fmt: skip
+                                 progress=message["progress"], cost=message["cost"])  # fmt: skip
         elif kind == "saved":
             self.director.saved(trial, attempt, Saved(message["step"], message["path"], message["digest"]))
-        elif kind == "ended":
-            self.ended.add(attempt_key(trial, attempt))
-            if self._ending:
-                return  # an attempt that was asked to wind down is neither trained nor failed: it goes on after a resume
-            if message.get("ok"):
-                self.director.trained(trial, attempt)
+        elif kind == "runs" and known is not None:
+            known.nodes.add(message["node"])
+        elif kind == "ended" and known is not None:
+            known.said = True
+            self._ended(known, message)
+
+    def _ended(self, attempt: Attempt, message: Any) -> None:
+        spec, number = attempt.launch.spec, attempt.launch.attempt
+        if self._ending:
+            return  # an attempt that was asked to wind down is neither trained nor failed: it goes on after a resume
+        if message.get("ok"):
+            if attempt.drained and attempt.step < spec.steps:
+                self._preempted(attempt, "its node is being taken away; it saved and left")
             else:
-                self.director.failed(trial, attempt, message["reason"], message["detail"], lost=message["lost"])
+                self.director.trained(spec.id, number)
+        elif message["lost"]:
+            self._lost(attempt, message["reason"], message["detail"])
+        else:
+            self.director.failed(spec.id, number, message["reason"], message["detail"])
+
+    def _lost(self, attempt: Attempt, reason: str, detail: str) -> None:
+        if self.director.wants(attempt.launch.spec.id, attempt.launch.attempt):
+            self.lost.append((time.monotonic(), attempt, reason, detail))
+
+    def _judge_the_lost(self) -> None:
+        """A machine that was taken away is nobody's fault; a process that died on a machine that lives may be."""
+        for lost in list(self.lost):
+            since, attempt, reason, detail = lost
+            if reason == "lost" and self.gate.gone(attempt.nodes):
+                self._preempted(attempt, detail)
+            elif reason != "lost" or time.monotonic() - since > NODE_NEWS_S:
+                self.director.failed(attempt.launch.spec.id, attempt.launch.attempt, reason, detail, lost=True)
+            else:
+                continue
+            self.lost.remove(lost)
+
+    def _preempted(self, attempt: Attempt, detail: str) -> None:
+        launch = attempt.launch
+        self.director.failed(launch.spec.id, launch.attempt, "preempted", detail, lost=True, preempted=True)
 
     def _raise_flags(self) -> None:
-        for key, raised in self.live.items():
-            trial, attempt = key.rsplit("/", 1)
-            if (not raised and not self.director.wants(trial, int(attempt)) and key not in self.ended) or (
-                time.monotonic() > self.deadline and not raised
-            ):
-                self.live[key] = True
+        late, going = time.monotonic() > self.deadline, self.gate.going()
+        for key, attempt in self.live.items():
+            launch = attempt.launch
+            unwanted = not self.director.wants(launch.spec.id, launch.attempt) and not attempt.said
+            if (unwanted or late) and attempt.asked != "stop":
+                attempt.asked = "stop"
                 self.hub.stop.remote(key)
-
-        for key in self.live.keys() - self.yielding if self.director.paused else ():
-            self.yielding.add(key)
-            self.hub.wind_down.remote(key)
+            drained = bool(going & attempt.nodes)
+            if (drained or self.director.paused) and not attempt.asked:
+                attempt.asked, attempt.drained = "leave", drained
+                self.hub.wind_down.remote(key)
 
     def _look_at_ends(self) -> None:
         if self.interrupt and self.deadline == float("inf"):
@@ -217,10 +262,6 @@ class RayLoop:
         self.director.interrupt(who, reason)
         self.deadline = time.monotonic() + WIND_DOWN_S
         self.hub.stop_all.remote()
-
-    def _fits(self, spec: TrialSpec) -> bool:
-        free = ray.available_resources()
-        return all(free.get(name, 0.0) + 1e-6 >= amount for name, amount in _need(spec.model).items())
 
 
 class _Pump(tune.Callback):  # type: ignore[misc]
@@ -245,24 +286,9 @@ class _Quiet(TrialProgressCallback):  # type: ignore[misc]
     def on_trial_complete(self, *args: Any, **kwargs: Any) -> None: ...
 
 
-def _need(model: ModelSource) -> dict[str, float]:
-    need = {"CPU": model.cpus_per_worker * model.workers, "GPU": model.gpus_per_worker * model.workers}
-    return {name: amount for name, amount in need.items() if amount > 0}
+def placement(launch: Launch) -> tune.PlacementGroupFactory:
+    """Returns the group of one attempt: an empty bundle for its driver, then one bundle per worker.
 
-
-def check_fits(sweep: Any, has: dict[str, float]) -> None:
-    """Raises InputError for a model whose trials the cluster can never hold; Ray alone would wait for ever."""
-    for name in sweep.axis_values("model", sweep.default_model):
-        need = _need(sweep.model_source(name))
-        evaluators = sweep.evaluation.workers * sweep.evaluation.gpus_per_worker
-        if evaluators:
-            need["GPU"] = need.get("GPU", 0.0) + evaluators
-        short = [
-            f"{amount:g} {what} (there are {has.get(what, 0):g})"
-            for what, amount in need.items()
-            if amount > has.get(what, 0) + 1e-6
-        ]
-        if short:
-            raise InputError(
-                f"models.{name}: a trial and the evaluators need {' and '.join(short)}; lower that, or use a larger cluster"
-            )
+    The driver reserves nothing: even 0.01 CPU would make two 2-worker trials on 4 CPUs run one after the other.
+    """
+    return tune.PlacementGroupFactory([{}] + [bundle(launch.spec.model)] * launch.workers, strategy="PACK")

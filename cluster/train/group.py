@@ -17,10 +17,7 @@ from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2.api import data_parallel_trainer
-from ray.tune import PlacementGroupFactory
 from ray.util.placement_group import get_current_placement_group
-
-from sweeps.trial import ModelSource
 
 
 class _TunesGroup(DefaultPlacementGroupHandle):  # type: ignore[misc]
@@ -62,19 +59,3 @@ class GroupTorchTrainer(TorchTrainer):  # type: ignore[misc]
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
         data_parallel_trainer.TrainController = _Controller  # a module global, read when fit() runs
         return super()._initialize_and_run_controller(**kwargs)
-
-
-def bundle(model: ModelSource) -> dict[str, float]:
-    """Returns what one worker of a model reserves."""
-    resources = {"CPU": model.cpus_per_worker}
-    if model.gpus_per_worker:
-        resources["GPU"] = model.gpus_per_worker
-    return resources
-
-
-def placement(model: ModelSource) -> PlacementGroupFactory:
-    """Returns the group of one trial: an empty bundle for its driver, then one bundle per worker.
-
-    The driver reserves nothing: even 0.01 CPU would make two 2-worker trials on 4 CPUs run one after the other.
-    """
-    return PlacementGroupFactory([{}] + [bundle(model)] * model.workers, strategy="PACK")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,8 +29,7 @@ class RayHooks:
 
     def __init__(self, hub: Any, trial: str, attempt: int, rank: int) -> None:
         self.hub, self.trial, self.attempt, self.rank = hub, trial, attempt, rank
-        self.asked: Any = None
-        self.next_ask = 0.0
+        self.asked = hub.until_asked.remote(attempt_key(trial, attempt))
 
     def report(
         self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
@@ -42,14 +40,13 @@ class RayHooks:
         self._say(kind="saved", step=checkpoint.step, path=checkpoint.path, digest=checkpoint.digest)
 
     def stop_asked(self) -> bool:
-        """Asks the hub at most every POLL_S and never waits for the answer."""
-        if self.asked is None and time.monotonic() >= self.next_ask:
-            self.asked = self.hub.winding_down.remote(attempt_key(self.trial, self.attempt))
-        if self.asked is not None and ray.wait([self.asked], timeout=0)[0]:
-            answer, self.asked = bool(ray.get(self.asked)), None
-            self.next_ask = time.monotonic() + POLL_S
-            return answer
-        return False
+        """Looks whether the hub has raised the flag; never waits."""
+        return bool(ray.wait([self.asked], timeout=0)[0])
+
+    def runs(self) -> None:
+        """Every rank says on which node it runs: a trial whose node is taken away is moved, not failed."""
+        node = ray.get_runtime_context().get_node_id()
+        self.hub.put.remote({"trial": self.trial, "attempt": self.attempt, "kind": "runs", "node": node})
 
     def _say(self, **message: Any) -> None:
         if self.rank == 0:
@@ -68,6 +65,7 @@ def train_worker(config: dict[str, Any]) -> None:
     launch: Launch = config["launch"]
     rank, world = context.get_world_rank(), context.get_world_size()
     hooks = RayHooks(config["hub"], launch.spec.id, launch.attempt, rank)
+    hooks.runs()
     folder = attempt_folder(config["storage"], launch.spec.sweep, launch.spec.id, launch.attempt)
     config["train"](launch.spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
 
@@ -75,14 +73,14 @@ def train_worker(config: dict[str, Any]) -> None:
 def drive_attempt(config: dict[str, Any], hub: Any = None, train: Any = None) -> None:
     """The Tune function of one attempt: runs Train beside itself, and ends its process the moment the hub says stop."""
     launch: Launch = config["launch"]
-    key = attempt_key(launch.spec.id, launch.attempt)
+    stopped = hub.until_stopped.remote(attempt_key(launch.spec.id, launch.attempt))
     outcome: queue.Queue[BaseException | None] = queue.Queue()
     threading.Thread(target=_fit, args=(config, hub, train, outcome), daemon=True, name="train-fit").start()
     while True:
         try:
             error = outcome.get(timeout=POLL_S)
         except queue.Empty:
-            if ray.get(hub.stopped.remote(key)):
+            if ray.wait([stopped], timeout=0)[0]:
                 # Returning would leave Tune waiting for this process while Train's thread is still in it (seen: group
                 # not freed for ten minutes). Its death takes controller and workers along, and Tune frees the group.
                 os._exit(0)
@@ -93,7 +91,8 @@ def drive_attempt(config: dict[str, Any], hub: Any = None, train: Any = None) ->
 
 
 def _fit(config: dict[str, Any], hub: Any, train: Any, outcome: queue.Queue[BaseException | None]) -> None:
-    from cluster.train.group import GroupTorchTrainer, bundle
+    from cluster.train.group import GroupTorchTrainer
+    from cluster.tune.gate import bundle
 
     launch: Launch = config["launch"]
     spec = launch.spec
@@ -102,7 +101,7 @@ def _fit(config: dict[str, Any], hub: Any, train: Any, outcome: queue.Queue[Base
             train_worker,
             train_loop_config={**config, "hub": hub, "train": train},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=spec.model.workers,
+                num_workers=launch.workers,
                 use_gpu=spec.model.gpus_per_worker > 0,
                 resources_per_worker=bundle(spec.model),
             ),
