@@ -1,0 +1,197 @@
+"""The gate: which waiting attempt the Ray cluster has room for now, node by node, and which nodes are going away.
+
+Evaluators come first: their pool is set up before the first trial and keeps what it reserves, so scores never wait for
+trainers; trainers share the rest by `sweeps.admission`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray._private.state import available_resources_per_node, state, total_resources_per_node
+
+from sweeps.admission import Admission, Choice, Group, Pace, Running, Waiting, fit
+from sweeps.director import Launch
+from sweeps.errors import InputError
+from sweeps.plan import Plan
+from sweeps.trial import ModelSource, TrialSpec
+
+LOOK = 64  # how far down the line a search without memory is asked
+AGAIN_S = 0.2  # when nothing fitted and nothing ended, the cluster is looked at again after so long
+SETTLE_S = 0.5  # so long Ray's view of a node may lag behind a group that was just placed
+NODES_S = 1.0  # how often Ray is asked which nodes are going away
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An attempt that is on the cluster.
+
+    Attributes:
+        launch: what was started. placed: where it was expected to lie, bundles by node. since: seconds, own clock.
+        step: last step heard of. nodes: where its workers say they run.
+        asked: what it was asked: "" nothing, "leave" to save and return, "stop" to end at once.
+        drained: it was asked to leave because one of its nodes is being taken away. said: it said its last word.
+    """
+
+    launch: Launch
+    placed: Mapping[str, int]
+    since: float
+    step: int = 0
+    nodes: set[str] = field(default_factory=set)
+    asked: str = ""
+    drained: bool = False
+    said: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What its pace depends on."""
+        return _kind(self.launch.spec, self.launch.workers)
+
+    @property
+    def done(self) -> int:
+        """Steps made since it started."""
+        return max(0, self.step - (self.launch.resume.step if self.launch.resume else 0))
+
+
+class Gate:
+    """Chooses what starts next.
+
+    Args:
+        plan: says whose groups will want room. clock: seconds, never going back.
+    """
+
+    def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock, self.admission, self.pace = clock, Admission(), Pace()
+        self.look = _look(plan)
+        self.next_look = self.next_nodes = 0.0
+        self.draining: frozenset[str] = frozenset()
+        self.recent: list[tuple[float, Choice, dict[str, float]]] = []
+
+    def choose(self, offer: Callable[[int], list[TrialSpec]], running: Iterable[Attempt]) -> Choice | None:
+        """Returns what to start now. `offer(n)` gives the first n trials of the line; more than one is asked for only
+        when the first does not fit and others are of another size."""
+        now = self.clock()
+        if now < self.next_look or not (head := offer(1)):
+            return None
+        free, busy = self._free(now), [self._running(a, now) for a in running]
+        choice = self.admission.choose(free, [self._waiting(head[0])], busy, now)
+        if choice is None and self.look > 1:
+            choice = self.admission.choose(free, [self._waiting(t) for t in offer(self.look)], busy, now)
+        if choice is None:
+            self.next_look = now + AGAIN_S
+        return choice
+
+    def placed(self, choice: Choice, model: ModelSource) -> None:
+        """Notes that a choice was started."""
+        self.recent.append((self.clock(), choice, bundle(model)))
+
+    def left(self, attempt: Attempt) -> None:
+        """Notes that an attempt is over: learns from it, and looks at the cluster at once."""
+        self.pace.learn(attempt.kind, attempt.done, self.clock() - attempt.since) if attempt.done else None
+        self.next_look = 0.0
+
+    def going(self) -> frozenset[str]:
+        """Returns the nodes that Ray was told will be taken away (drained, preempted)."""
+        now = self.clock()
+        if now >= self.next_nodes:
+            self.next_nodes = now + NODES_S
+            self.draining = frozenset(state.get_draining_nodes() or {})
+        return self.draining
+
+    def gone(self, nodes: Iterable[str]) -> bool:
+        """True when one of these nodes is dead, or being taken away."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        return any(node not in alive or node in self.draining for node in nodes)
+
+    def _free(self, now: float) -> dict[str, dict[str, float]]:
+        free = {n: dict(has) for n, has in available_resources_per_node().items() if n not in self.going()}
+        self.recent = [r for r in self.recent if now - r[0] < SETTLE_S]
+        for _, choice, need in self.recent:  # perhaps counted twice, for half a second: rather late than too many
+            for node, count in choice.placed.items():
+                for name, amount in need.items():
+                    if node in free:
+                        free[node][name] = free[node].get(name, 0.0) - amount * count
+        return free
+
+    def _waiting(self, spec: TrialSpec) -> Waiting:
+        model = spec.model
+        group = Group(bundle(model), model.workers, model.fewest)
+        return Waiting(spec.id, group, self.pace.expect(_kind(spec, model.workers), spec.steps))
+
+    def _running(self, attempt: Attempt, now: float) -> Running:
+        spec, seconds = attempt.launch.spec, now - attempt.since
+        first = attempt.launch.resume.step if attempt.launch.resume else 0
+        whole = self.pace.expect(attempt.kind, spec.steps - first)
+        left = seconds / attempt.done * (spec.steps - attempt.step) if attempt.done else None
+        if left is None and whole is not None:
+            left = max(0.0, whole - seconds)
+        return Running(bundle(spec.model), attempt.placed, left)
+
+
+def bundle(model: ModelSource) -> dict[str, float]:
+    """Returns what one worker of a model reserves."""
+    resources = {"CPU": model.cpus_per_worker}
+    if model.gpus_per_worker:
+        resources["GPU"] = model.gpus_per_worker
+    return resources
+
+
+def check_fits(sweep: Any) -> None:
+    """Raises InputError for a model whose trials the cluster can never hold; Ray alone would wait for ever."""
+    total = total_resources_per_node()
+    evaluation = sweep.evaluation
+    evaluators = {"GPU": evaluation.gpus_per_worker, "CPU": evaluation.cpus_per_worker}
+    spot = fit(total, evaluators, evaluation.workers)
+    if spot is None:
+        raise InputError(
+            f"evaluation: {evaluation.workers} evaluators with {_text(evaluators)} each do not fit this cluster "
+            f"({_nodes(total)}); lower evaluation.workers or evaluation.gpus_per_worker"
+        )
+    room = {n: {k: v - spot.get(n, 0) * evaluators.get(k, 0.0) for k, v in has.items()} for n, has in total.items()}
+    for name in sweep.axis_values("model", sweep.default_model):
+        model = sweep.model_source(name)
+        if 1 < model.gpus_per_worker != int(model.gpus_per_worker):
+            raise InputError(
+                f"models.{name}.gpus_per_worker: came {model.gpus_per_worker}; a share below 1 or a whole number would do"
+            )
+        if fit(room, bundle(model), model.fewest) is None:
+            beside = (
+                f" beside {evaluation.workers} evaluators with {_text(evaluators)} each"
+                if any(evaluators.values())
+                else ""
+            )
+            raise InputError(
+                f"models.{name}: {model.fewest} worker(s) with {_text(bundle(model))} each do not fit this cluster"
+                f"{beside} (a worker lies on one node; there are {_nodes(total)}); lower that, or use a larger cluster"
+            )
+
+
+def _look(plan: Plan) -> int:
+    sweep = plan.sweep
+    sizes = {
+        (tuple(bundle(m).items()), m.workers, m.fewest)
+        for m in map(sweep.model_source, sweep.axis_values("model", sweep.default_model))
+    }
+    if len(sizes) == 1:
+        return 1  # where the first does not fit no other does
+    if sweep.search.algorithm in ("grid", "random", "qmc"):
+        return LOOK
+    return min(LOOK, max(len(plan.cells), 2 * len(sizes)))  # cells have studies of their own: a turn ahead costs little
+
+
+def _kind(spec: TrialSpec, workers: int) -> str:
+    return f"{spec.config['model']} x{workers}"
+
+
+def _text(need: Mapping[str, float]) -> str:
+    return " and ".join(f"{amount:g} {name}" for name, amount in need.items() if amount) or "nothing"
+
+
+def _nodes(total: Mapping[str, Mapping[str, float]]) -> str:
+    """Returns the sizes of all nodes: `2 x (4 CPU, 8 GPU)`."""
+    sizes = [", ".join(f"{has[n]:g} {n}" for n in ("CPU", "GPU") if n in has) for has in total.values()]
+    return "; ".join(f"{sizes.count(size)} x ({size})" for size in sorted(set(sizes)))
