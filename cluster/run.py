@@ -96,9 +96,10 @@ def _execute(
 
     prepare(address)
     from cluster.loop import RayLoop, local_ray
+    from cluster.ops.exporter import exported
 
     evaluation = director.plan.sweep.evaluation
-    with local_ray(cpus, dashboard=dashboard, address=address):
+    with local_ray(cpus, dashboard=dashboard, address=address), exported(director):
         RayLoop(director, train, evaluate, root, evaluators=evaluation.workers, eval_gpus=evaluation.gpus_per_worker,
                 say=say, keep=keep, steer=steer).run()  # fmt: skip
 
