@@ -15,9 +15,9 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from evaluators.evaluate import Loaded, score_model
-from evaluators.score import unpack
 from evaluators.suites import EvalTask, Judge, Suite
 from sweeps.errors import InputError
+from sweeps.paired import unpack
 
 Side = Literal["above", "below"]
 _BETS: Final = np.linspace(0.05, 0.95, 10)

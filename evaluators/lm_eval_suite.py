@@ -19,10 +19,11 @@ from importlib.util import find_spec
 from typing import Any, Final, get_args
 
 from evaluators.evaluate import Loaded
-from evaluators.score import END_THINK, Scores, pack
+from evaluators.score import END_THINK, Scores
 from evaluators.stats import mean_error, sample_error, share_error
 from evaluators.suites import code_of
 from sweeps.errors import InputError
+from sweeps.paired import pack
 from trainers.tasks import Role
 
 PREFIX: Final = "lm-eval:"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluators.stats import Estimate, avg_at_k, mean_error, pass_at_k, sample_error, share_error
 from evaluators.suites import Suite
+from sweeps.paired import pack
 
 END_THINK = "</think>"
 
@@ -114,15 +115,3 @@ def _lengths(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, l
     for task, answered in zip(suite.tasks, replies, strict=True):
         values.setdefault(f"length/{task.role}", []).extend(reply.tokens for reply in answered)
     return values
-
-
-def pack(bits: Iterable[bool]) -> str:
-    """Writes outcomes as hexadecimal text, four items a digit, the first item in the highest bit."""
-    text = "".join("1" if bit else "0" for bit in bits)
-    text += "0" * (-len(text) % 4)
-    return "".join(f"{int(text[i : i + 4], 2):x}" for i in range(0, len(text), 4))
-
-
-def unpack(packed: str, n: int) -> list[bool]:
-    """Reads `n` outcomes back."""
-    return [bit == "1" for digit in packed for bit in f"{int(digit, 16):04b}"][:n]

@@ -7,7 +7,7 @@ with this executor whole sweeps are deterministic.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +42,8 @@ class Scored(Protocol):
     def cost(self) -> Mapping[str, float]: ...
     @property
     def outcomes(self) -> Mapping[str, str]: ...
+    @property
+    def parts(self) -> Mapping[str, Sequence[str]]: ...
 
 
 Evaluate = Callable[[EvalJob], Scored]
@@ -49,8 +51,11 @@ Evaluate = Callable[[EvalJob], Scored]
 
 def take_scores(director: Director, job: EvalJob, scores: Scored) -> None:
     """Hands what an evaluation gave to the director; per-item outcomes go along where there are any."""
-    director.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost,
-                    extra={"items": dict(scores.outcomes)} if scores.outcomes else None)  # fmt: skip
+    extra = None
+    if scores.outcomes:
+        parts = {metric: list(tasks) for metric, tasks in scores.parts.items()}
+        extra = {"items": dict(scores.outcomes), "parts": parts}
+    director.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost, extra=extra)
 
 
 class _Hooks:

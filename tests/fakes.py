@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ class FakeScores:
     suite: str = "fake@1"
     cost: Mapping[str, float] = field(default_factory=lambda: {"cpu_s": 0.1})
     outcomes: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def dip_curve(step: int, budget: int, depth: float, end: float) -> float:

@@ -20,6 +20,7 @@ def costs(trials: Sequence[Trial], base_scoring: Spent) -> Costs:
         steps_planned=planned,
         steps_run=sum(t.own_steps for t in ended),
         steps_saved=saved,
+        steps_shared=sum(t.fork_step or 0 for t in ended),
         steps_lost=sum(_missing(t) for t in ended if t.state == "failed"),
         share_saved=saved / planned if planned else None,
         estimated_saved=sum((_estimate(t) for t in ended if t.state in STOPPED), Spent()),

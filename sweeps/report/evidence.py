@@ -10,6 +10,7 @@ from typing import Any
 from sweeps.history import Curve, History
 from sweeps.records import BASE_PREFIX, Row
 from sweeps.report.findings import Spent
+from sweeps.report.pairing import Answers
 
 JUDGED_ROLES = ("math", "transfer", "general", "safety")
 
@@ -24,6 +25,8 @@ class Aside:
     scoring: dict[tuple[int, int | None], dict[str, float]] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)  # snapshots that are whole or queued, and not scored yet
     eval_reasons: dict[int, str] = field(default_factory=dict)
+    skipped: set[int] = field(default_factory=set)  # snapshots that were given up unscored, to keep up
+    answers: dict[int, Answers] = field(default_factory=dict)  # by step: right or wrong, item by item
     training_status: str = ""
     detail: str = ""
 
@@ -78,6 +81,13 @@ class Evidence:
             name = self.aside(name).parent
         return line
 
+    def answers(self, trial: str, step: int) -> Answers | None:
+        """Item by item what a trial, or one of its parents up to the fork, answered at a step."""
+        for curve in reversed(self.line(trial)):
+            if step in self.aside(curve.trial).answers:
+                return self.aside(curve.trial).answers[step]
+        return self.aside(trial).answers.get(step)
+
     def training(self, trial: str) -> Spent:
         return _total(self.aside(trial).training.values())
 
@@ -127,6 +137,8 @@ def _note(aside: Aside, row: Row) -> None:
         _note_eval(aside, row)
     elif row.kind == "report" and row.suite and row.step is not None:
         aside.waiting.discard(row.step)
+        if row.extra.get("items"):
+            aside.answers[row.step] = Answers(row)
     _note_cost(aside, row)
 
 
@@ -140,6 +152,9 @@ def _note_eval(aside: Aside, row: Row) -> None:
     elif status == "failed" and row.extra.get("given_up", True):
         aside.waiting.discard(row.step)
         aside.eval_reasons[row.step] = str(row.extra.get("reason", "no reason given"))
+    elif status == "skipped":
+        aside.waiting.discard(row.step)
+        aside.skipped.add(row.step)
     elif status == "done":
         aside.waiting.discard(row.step)
         aside.eval_reasons.pop(row.step, None)

@@ -41,6 +41,32 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Paired:
+    """One checkpoint against another on the same items, item by item.
+
+    Attributes:
+        against: `base`, or a trial's id. step: of the checkpoint; the other is the base, or that trial's last score.
+        difference, se: in the metric's own unit. gained, lost: items answered better, and worse, than by the other.
+        p: two-sided, of "no difference". looks: comparisons of this kind that were made together.
+        different: p is at most 0.05 / looks. visible: the smallest true difference that is found 4 times in 5.
+    """
+
+    metric: str
+    against: str
+    step: int
+    difference: float
+    se: float
+    gained: int
+    lost: int
+    items: int
+    p: float
+    looks: int
+    different: bool
+    visible: float
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One trial.
 
@@ -50,7 +76,9 @@ class Trial:
         steps_run: optimizer steps, the parent's included. own_steps: without the parent's.
         curves: every metric measured after step 0, also those that nobody judges (`train/loss`).
         readings: shape of each judged metric. invalid: `metric@step = nan` for each number that was not finite.
-        evals_open: checkpoints queued for scoring without a result yet. evals_failed: their reasons.
+        evals_open: checkpoints queued for scoring without a result yet. evals_failed: their reasons. evals_skipped:
+            steps that were left out because the evaluators could not keep up.
+        paired: the last score of each panel against the base on the same items, where outcomes were kept.
         training, scoring: what was spent on it, all attempts together.
         meets: whether all constraints are met; None when one of them was not scored.
         rank: place by the objective among completed trials that meet the constraints, from 1.
@@ -79,6 +107,8 @@ class Trial:
     checks: tuple[Check, ...] = ()
     meets: bool | None = True
     rank: int | None = None
+    evals_skipped: tuple[int, ...] = ()
+    paired: tuple[Paired, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +197,7 @@ class Costs:
     steps_planned: int
     steps_run: int
     steps_saved: int
+    steps_shared: int
     steps_lost: int
     share_saved: float | None
     estimated_saved: Spent
@@ -182,6 +213,7 @@ class Summary:
         panels: the metrics that a reader wants to see first, one figure each.
         bases: step-0 scores by model, then metric.
         best: trial ids by rank. tied: those of them that are within 2 standard errors of the first.
+        rivals: the best trial against the others of the top k, item by item.
         notes: what a reader has to know before believing the numbers.
     """
 
@@ -206,6 +238,7 @@ class Summary:
     costs: Costs
     notes: tuple[str, ...]
     spec: Mapping[str, Any] = field(default_factory=dict)
+    rivals: tuple[Paired, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the summary as plain JSON."""

@@ -87,6 +87,12 @@ def notes(evidence: Evidence, summary: Summary) -> Iterator[str]:
     failed = sum(len(t.evals_failed) for t in summary.trials)
     if failed:
         yield f"{plural(failed, 'evaluation')} failed; those points are missing."
+    skipped = sum(len(t.evals_skipped) for t in summary.trials)
+    if skipped:
+        yield (
+            f"{plural(skipped, 'checkpoint')} between others left unscored, because the evaluators could not keep up: "
+            "more of them (evaluation.workers), or a larger evaluation.backlog, would score all."
+        )
     invalid = sum(len(t.invalid) for t in summary.trials)
     if invalid:
         yield f"{plural(invalid, 'number')} came out not finite and are shown as missing."

@@ -15,7 +15,7 @@ from typing import Any
 from sweeps.report.chart_data import chart_data, other_metrics
 from sweeps.report.findings import Summary
 from sweeps.report.page_parts import PANEL_NAMES, costs, glossary, progress, provenance, tiles
-from sweeps.report.page_tables import axis_tables, reason_rows, trial_heads, trial_rows
+from sweeps.report.page_tables import axis_tables, paired_heads, paired_rows, reason_rows, trial_heads, trial_rows
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -55,6 +55,8 @@ def html(summary: Summary) -> str:
         tiles=tiles(summary),
         heads=trial_heads(summary),
         rows=trial_rows(summary),
+        paired_heads=paired_heads(summary),
+        paired=paired_rows(summary),
         reasons=reason_rows(summary),
         axes=axis_tables(summary),
         costs=costs(summary),

@@ -42,6 +42,13 @@ class TrialRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PairedRow:
+    id: str
+    label: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True, slots=True)
 class Reason:
     id: str
     label: str
@@ -130,6 +137,28 @@ def _check_cell(t: Trial) -> Cell:
     text = {True: "met", False: "not met", None: "not scored"}[t.meets]
     more = "; ".join(f"{c.metric} {number(c.value)}, wanted {c.rule}" for c in failed)
     return Cell(text, text, more, tone="down" if failed else "", wide=True)
+
+
+def paired_rows(summary: Summary) -> list[PairedRow]:
+    """Every trial whose answers were kept against its base, ranked ones first, a cell per panel."""
+    order = sorted(summary.trials, key=lambda t: t.rank or len(summary.trials) + 1)
+    return [PairedRow(t.id, t.label, [_paired_cell(t, m) for m in paired_heads(summary)]) for t in order if t.paired]
+
+
+def paired_heads(summary: Summary) -> list[str]:
+    kept = {p.metric for t in summary.trials for p in t.paired}
+    return [m for m in summary.panels if m in kept]
+
+
+def _paired_cell(t: Trial, metric: str) -> Cell:
+    pair = next((p for p in t.paired if p.metric == metric), None)
+    if pair is None:
+        return Cell("–")
+    found = f"{pair.lost} lost, {pair.gained} gained of {pair.items}"
+    tone = "" if not pair.different else "down" if pair.difference < 0 else "up"
+    word = "different" if pair.different else "not told apart"
+    seen = f"{word}; could see {100 * pair.visible:.1f}"
+    return Cell(f"{100 * pair.difference:+.1f} ± {100 * pair.se:.1f}", more=seen, last=found, tone=tone, num=True)
 
 
 def reason_rows(summary: Summary) -> list[Reason]:

@@ -13,6 +13,7 @@ from sweeps.report.definition import axes_of, goal_of, varying_of
 from sweeps.report.evidence import JUDGED_ROLES, Aside, Evidence
 from sweeps.report.findings import Axis, Check, Spent, Summary, Trial
 from sweeps.report.headline import headline, notes
+from sweeps.report.pairing import with_pairs
 from sweeps.report.shape import Measured, Reading, difference_se, read_shape
 from sweeps.report.wording import IN_DOMAIN, SAFETY, label
 from sweeps.stopping.base import Constraint, Goal
@@ -66,6 +67,7 @@ def summarize(rows: Iterable[Row]) -> Summary:
         notes=(),
         spec=dict(evidence.head.get("spec", {})),
     )
+    summary = with_pairs(summary, evidence.answers)
     summary = replace(summary, notes=tuple(notes(evidence, summary)))
     return replace(summary, headline=headline(summary))
 
@@ -122,6 +124,7 @@ def _trial(
         invalid=_invalid(curve),
         evals_open=0 if state in ENDED else len(aside.waiting),
         evals_failed=_eval_failures(aside),
+        evals_skipped=tuple(sorted(aside.skipped - set(aside.answers))),
         training=evidence.training(curve.trial),
         scoring=evidence.scoring(curve.trial),
         objective=objective,

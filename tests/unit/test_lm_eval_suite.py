@@ -4,8 +4,8 @@ import pytest
 
 from evaluators.evaluate import evaluate
 from evaluators.lm_eval_suite import parse_name, to_scores
-from evaluators.score import unpack
 from sweeps.errors import InputError
+from sweeps.paired import unpack
 from trainers.base import builtin_folder
 from trainers.pools import eval_items
 

@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from evaluators.stats import avg_at_k, compare, detectable, mean_error, pass_at_k, sample_error, share_error
+from evaluators.stats import avg_at_k, mean_error, pass_at_k, sample_error, share_error
+from sweeps.paired import EXACT, compare, detectable, pack, shares
 
 
 def draws(rng, chances):
@@ -12,7 +13,7 @@ def draws(rng, chances):
     return [[bool(hit) for hit in rng.random(len(task)) < task] for task in chances]
 
 
-@pytest.mark.parametrize("sizes", [[100], [40], [100, 100, 90], [100, 44, 59]])
+@pytest.mark.parametrize("sizes", [[100], [40], [100, 100, 90], [100, 44, 59], [511, 198, 307]])
 def test_pure_noise_is_called_different_at_most_at_the_stated_level(sizes):
     """The same model twice, answers drawn anew: 1,000 comparisons, items of all difficulties."""
     rng = np.random.default_rng(7)
@@ -37,6 +38,30 @@ def test_a_real_difference_is_found_as_often_as_the_detectable_one_says():
     found = [compare(draws(rng, base), draws(rng, later)) for _ in range(300)]
     assert detectable(np.mean([f.se for f in found])) < 0.12
     assert np.mean([f.differs() for f in found]) > 0.8
+
+
+def test_with_several_samples_an_item_the_item_is_what_is_compared():
+    """Three greedy-alike samples an item say no more than one: the same model twice is still told from itself too rarely."""
+    rng = np.random.default_rng(11)
+    chances = rng.beta(0.8, 0.8, size=60)
+    sides = [[rng.binomial(3, chances) / 3 for _ in range(2)] for _ in range(500)]
+    alarms = sum(compare([a], [b]).differs(0.05) for a, b in sides)
+    assert alarms / 500 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 500)
+    copies = [[True, False, True, False, False, True] * 10], [[False, True, True, False, True, True] * 10]
+    once, thrice = (
+        compare(*copies),
+        compare(*[[shares(pack(v for v in side[0] for _ in range(3)), 60, 3)] for side in copies]),
+    )
+    assert thrice == pytest.approx(once)
+
+
+def test_where_the_exact_test_would_grow_too_large_the_normal_one_agrees_with_it(monkeypatch):
+    rng = np.random.default_rng(12)
+    base, later = [[list(rng.random(n) < p) for n in (97, 89)] for p in (0.5, 0.6)]
+    exact = compare(base, later).p
+    monkeypatch.setattr("sweeps.paired.EXACT", 10)
+    assert compare(base, later).p == pytest.approx(exact, abs=0.02)
+    assert EXACT > 10
 
 
 def test_one_task_gives_the_exact_test_of_mcnemar():

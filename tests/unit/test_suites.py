@@ -4,9 +4,10 @@ import pytest
 
 from evaluators import suites
 from evaluators.evaluate import evaluate
-from evaluators.score import Answered, pack, read_reply, score, unpack
+from evaluators.score import Answered, read_reply, score
 from evaluators.suites import EvalTask, Suite, load_suite
 from sweeps.errors import InputError
+from sweeps.paired import pack, unpack
 from trainers.base import builtin_folder
 
 

@@ -1,0 +1,127 @@
+"""Two checkpoints on the same items: the difference, how sure it is, and the smallest one that could have been seen.
+
+Only items on which the two differ say anything, and the test needs no assumption on how hard the items are (McNemar
+1947; over several tasks, each counting the same, its exact sign-flip form). Outcomes travel packed, one bit a reply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import NormalDist
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Outcomes = Sequence[float]
+"""Per item the share of its replies that are right: 0 or 1 for one reply an item."""
+EXACT: Final = 200_000
+"""Distinct sums of the sign-flip test beyond which the normal approximation stands in: hundreds of items by then."""
+
+
+class Paired(NamedTuple):
+    """Checkpoint minus base on the same items: the difference of the scores, its standard error, items gained and
+    lost, the two-sided p-value of "no difference", and the items."""
+
+    difference: float
+    se: float
+    gained: int
+    lost: int
+    p: float
+    items: int
+
+    def differs(self, level: float = 0.05, looks: int = 1) -> bool:
+        """Says "different"; wrong at most at `level` over this many comparisons together (Bonferroni)."""
+        return self.p <= level / looks
+
+
+def compare(base: Sequence[Outcomes], later: Sequence[Outcomes]) -> Paired:
+    """Compares two checkpoints on the same items of one or more tasks, each task counting the same.
+
+    Args:
+        base, later: per task, the share of right replies of each item; equal shapes.
+
+    Raises:
+        ValueError: the shapes differ, or there are no items.
+    """
+    shapes = [[len(task) for task in side] for side in (base, later)]
+    if shapes[0] != shapes[1] or not shapes[0] or min(shapes[0]) < 1:
+        raise ValueError(f"paired comparison needs the same items on both sides, came {shapes[0]} and {shapes[1]}")
+    changes = [[float(b) - float(a) for a, b in zip(*pair, strict=True)] for pair in zip(base, later, strict=True)]
+    difference = sum(sum(task) / len(task) for task in changes) / len(changes)
+    errors = [_change_error(task) for task in changes]
+    flips = Counter(round(abs(change) / len(task), 12) for task in changes for change in task if change)
+    return Paired(
+        difference,
+        math.sqrt(sum(error * error for error in errors)) / len(errors),
+        gained=sum(change > 0 for task in changes for change in task),
+        lost=sum(change < 0 for task in changes for change in task),
+        p=_sign_flip_p(difference * len(changes), flips),
+        items=sum(shapes[0]),
+    )
+
+
+def _change_error(changes: Sequence[float]) -> float:
+    """Standard error of a mean change; half an item gained and half a one lost are added, so that no change at all is no
+    proof of none."""
+    n = len(changes)
+    squares, mean = (sum(c * c for c in changes) + 1) / (n + 1), sum(changes) / (n + 1)
+    return math.sqrt((squares - mean * mean) / n)
+
+
+def _sign_flip_p(observed: float, flips: Mapping[float, int]) -> float:
+    """P(|sum of +-weight over the items that differ| >= |observed|) when every sign is a fair coin.
+
+    Args:
+        flips: weight of an item to how many items have it.
+    """
+    values, weights = np.zeros(1), np.ones(1)
+    for worth, count in flips.items():
+        if len(values) * (count + 1) > EXACT:
+            spread = math.sqrt(sum(n * w * w for w, n in flips.items()))
+            return 2 * NormalDist().cdf(-abs(observed) / spread)
+        values, weights = _add_fair_coins(values, weights, count, worth)
+    return float(min(1.0, weights[np.abs(values) >= abs(observed) - 1e-8].sum()))
+
+
+def _add_fair_coins(
+    values: NDArray[np.float64], weights: NDArray[np.float64], count: int, worth: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Adds `count` coins of +-`worth`; sums that agree to 1e-9 are merged."""
+    heads = np.arange(count + 1)
+    logs = [math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in range(count + 1)]
+    chances = np.exp(np.array(logs) - count * math.log(2))
+    sums = np.add.outer(values, (2 * heads - count) * worth).ravel()
+    products = np.multiply.outer(weights, chances).ravel()
+    distinct, place = np.unique(np.round(sums, 9), return_inverse=True)
+    return distinct.astype(np.float64), np.bincount(place, products).astype(np.float64)
+
+
+def detectable(se: float, *, level: float = 0.05, power: float = 0.8) -> float:
+    """Returns the smallest true difference that a two-sided test at `level` finds with this `power`.
+
+    Args:
+        se: standard error of the difference: of `compare`, or sqrt(se1^2 + se2^2) for different items.
+    """
+    normal = NormalDist()
+    return (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power)) * se
+
+
+def pack(bits: Iterable[bool]) -> str:
+    """Writes outcomes as hexadecimal text, four replies a digit, the first one in the highest bit."""
+    text = "".join("1" if bit else "0" for bit in bits)
+    text += "0" * (-len(text) % 4)
+    return "".join(f"{int(text[i : i + 4], 2):x}" for i in range(0, len(text), 4))
+
+
+def unpack(packed: str, n: int) -> list[bool]:
+    """Reads `n` outcomes back."""
+    return [bit == "1" for digit in packed for bit in f"{int(digit, 16):04b}"][:n]
+
+
+def shares(packed: str, items: int, samples: int = 1) -> list[float]:
+    """Returns per item the share of its replies that are right, its samples standing in a row."""
+    bits = unpack(packed, items * samples)
+    return [sum(bits[i : i + samples]) / samples for i in range(0, len(bits), samples)]
