@@ -22,6 +22,7 @@ from sweeps.records import VERSION, Row, base_trial, split_finite
 from sweeps.scoring import EVAL_TRIES, EvalJob, ScoreQueue, Standing, is_suspect
 from sweeps.search import Result, Searcher, Suggestion, make_searcher
 from sweeps.stopping.base import Action, StopRule, Verdict
+from sweeps.storage import inside, is_url, join
 from sweeps.trial import Saved, TrialSpec
 from sweeps.trunk import shared_steps
 
@@ -94,9 +95,9 @@ class Director:
 
     def __init__(
         self, plan: Plan, journal: Journal, rule: StopRule, searcher: Searcher | None = None,
-        watch: Callable[[Row], None] = lambda row: None, home: Path | None = None,
+        watch: Callable[[Row], None] = lambda row: None, home: str | Path = "",
     ) -> None:  # fmt: skip
-        self.watch, self.home = watch, home
+        self.watch, self.home = watch, str(home)
         self.plan, self.journal, self.rule = plan, journal, rule
         self.searcher = searcher or make_searcher(plan)
         self._trials: dict[str, _Entry] = {}
@@ -447,6 +448,14 @@ class Director:
             self._write(Row("end", self.plan.sweep_id, extra={"of": "sweep", "status": "done"}))
         return True
 
+    def queues(self) -> dict[str, int]:
+        """Returns how many trials wait for machines and how many checkpoints for evaluators, or are with them."""
+        return {
+            "trials": len(self._waiting),
+            "evaluations": len(self._scores.waiting),
+            "being scored": len(self._scores.running),
+        }
+
     def spent(self) -> dict[str, float]:
         """Returns what the sweep has cost so far: `gpu_s` and `cpu_s` over all attempts."""
         return dict(self._spent)
@@ -501,9 +510,7 @@ class Director:
                         extra={"path": self._inside(checkpoint.path), "dropped": True}))  # fmt: skip
 
     def _inside(self, path: str) -> str:
-        if self.home is not None and Path(path).is_relative_to(self.home):
-            return str(Path(path).relative_to(self.home))
-        return path
+        return inside(path, self.home) or path if self.home else path
 
     def _best_step(self, trial: str) -> set[int]:
         curve, goal = self.history.curves.get(trial), self.plan.sweep.goal
@@ -695,10 +702,10 @@ class Director:
         return Row("sweep", self.plan.sweep_id, extra={**what, "version": VERSION, "dipsweep": _version()})
 
 
-def checkpoint_path(row: Row, home: Path | None) -> str:
-    """Returns where the checkpoint of a commit row lies, for a sweep whose folder is `home` now."""
+def checkpoint_path(row: Row, home: str | Path) -> str:
+    """Returns where the checkpoint of a commit row lies, for a sweep whose folder or address is `home` now."""
     path = str(row.extra["path"])
-    return path if home is None else str(home / path)
+    return join(str(home), path) if str(home) and not path.startswith("/") and not is_url(path) else path
 
 
 def _finite(evidence: Mapping[str, Any]) -> dict[str, Any]:

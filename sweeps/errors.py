@@ -78,10 +78,6 @@ class Unreachable(StorageError):
     """The storage does not answer, or answers that it cannot just now: the one storage error that waiting may cure."""
 
 
-class DamagedCheckpoint(StorageError):
-    """A checkpoint is missing, was never finished, or has changed since it was written; an earlier one may do."""
-
-
 class JournalError(StorageError):
     """A journal row cannot be read or written; nothing may follow it."""
 
@@ -116,6 +112,19 @@ class TrialFailed(DipsweepError):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+class DamagedCheckpoint(TrialFailed, StorageError):
+    """A checkpoint is missing, was never finished, or has changed since it was written; an earlier one may do.
+
+    As the end of an attempt its reason is `bad-checkpoint`.
+    """
+
+    def __init__(self, *detail: str) -> None:
+        super().__init__("bad-checkpoint", detail[-1])
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,0 +1,77 @@
+"""What the journal costs: CPU per row written, and the time to read 100,000 rows back.
+
+python -m benchmarks.storage.journal [--rows 100000] [--where FOLDER_OR_URL] [--batch 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+
+from sweeps.journal import SweepJournal, read_rows
+from sweeps.records import Row
+from sweeps.segments import segments
+from sweeps.storage import open_store
+
+
+def report(i: int) -> Row:
+    """A scored report as a real sweep writes it: nine metrics with errors and counts, about 800 bytes."""
+    names = [f"{role}/score" for role in ("math", "transfer", "general", "safety")]
+    names += ["math/in_domain", "general/gcd", "general/sorting", "length/mean", "safety/refusal"]
+    return Row(
+        "report", "bench-00000000", f"t-{i % 200:08x}", 1, i // 200, 640, {n: (i % 97) / 97 for n in names},
+        {n: 0.018 for n in names}, {n: 300 for n in names}, suite="mini@3f2e1a",
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--one-by-one", type=int, default=2_000, help="rows that are each made durable on their own")
+    parser.add_argument("--batch", type=int, default=10, help="rows of a batch, as a driver takes in a turn's news")
+    parser.add_argument("--where", default="")
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = open_store(a.where or folder) / f"bench-{os.getpid()}"
+        out: dict[str, object] = {"where": home.root, "rows": a.rows, "bytes": len(report(1).line())}
+        with SweepJournal(home) as journal:
+            out["one by one"] = _write(journal, a.one_by_one, 1)
+            out[f"in batches of {a.batch}"] = _write(journal, a.one_by_one, a.batch)
+            _write(journal, a.rows - len(journal.rows()), 10_000)
+        cpu, wall = time.process_time(), time.perf_counter()
+        rows = read_rows(home)
+        out["read"] = {"rows": len(rows), "segments": len(segments(home)), "cpu_s": _since(cpu), "wall_s": _wall(wall)}
+        cpu, wall = time.process_time(), time.perf_counter()
+        SweepJournal(home).close()
+        out["open for writing"] = {"cpu_s": _since(cpu), "wall_s": _wall(wall)}
+        if a.where:
+            (open_store(a.where)).delete_tree(home.name)
+    print(json.dumps(out, indent=1))
+
+
+def _write(journal: SweepJournal, count: int, batch: int) -> dict[str, float]:
+    rows = [report(i) for i in range(count)]
+    cpu, wall = time.process_time(), time.perf_counter()
+    for start in range(0, count, batch):
+        with journal.batch():
+            for row in rows[start : start + batch]:
+                journal.append(row)
+    return {
+        "cpu_ms_per_row": round(_since(cpu) / count * 1000, 4),
+        "wall_ms_per_row": round(_wall(wall) / count * 1000, 4),
+    }
+
+
+def _since(cpu: float) -> float:
+    return round(time.process_time() - cpu, 3)
+
+
+def _wall(start: float) -> float:
+    return round(time.perf_counter() - start, 3)
+
+
+if __name__ == "__main__":
+    main()
