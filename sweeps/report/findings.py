@@ -189,6 +189,7 @@ class Costs:
         steps_planned: own steps of all ended trials, run to their budgets. steps_run: what they ran.
         steps_saved: steps that pruned and parked trials did not run; `share_saved` of `steps_planned`. Failed trials
             save nothing: their missing steps are `steps_lost`.
+        steps_shared: steps that branches took over from a parent's checkpoint; in no other figure here.
         estimated_saved: `steps_saved` at each trial's own cost per step: an estimate, those steps never ran.
     """
 

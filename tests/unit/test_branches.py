@@ -12,6 +12,7 @@ from sweeps.errors import TrialFailed
 from sweeps.inprocess import InProcess
 from sweeps.journal import MemoryJournal
 from sweeps.plan import Plan
+from sweeps.report import summarize
 from sweeps.stopping import NeverStop
 from tests.fakes import FakeTrainer, by_trial, fake_evaluate
 
@@ -44,6 +45,8 @@ def test_the_trunk_trains_first_and_the_branches_only_what_it_has_not(tmp_path: 
         assert curve.budget == steps
     inherited = [r for r in director.journal.rows() if r.extra.get("inherited")]
     assert {r.trial for r in inherited} == {trial[10], trial[20]}
+    costs = summarize(director.journal.rows()).costs
+    assert (costs.steps_run, costs.steps_planned, costs.steps_shared) == (44, 44, 9 + 17)
 
 
 def test_under_a_constant_rate_the_trunk_trains_all_of_it(tmp_path: Path):
