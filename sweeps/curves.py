@@ -17,11 +17,33 @@ from dataclasses import dataclass
 from sweeps.stopping.base import Phase
 
 CLEAR = 2.5  # standard deviations that make a fall, or a rise, one that is believed
+LIKELY = 1.3  # those that let a rise be hoped for: 10 % of flat curves show as much
 DEEP = 4.0  # standard errors of one report: a dip that others may learn their patience from
 TROUGH_REACH = 4.0  # published troughs come at most 4 times later than the first clear fall
 LATE_ONSET = 0.30  # a fall that only begins after this share of the budget is no opening dip
 DAMPING = 0.85  # of the filter's trend, per report
 LEVEL_NOISE, TREND_NOISE = 0.15, 0.35  # of the filter, per report, in standard errors
+SHOCK = 3.0  # standard deviations of surprise at which the filter stops believing its own level and trend
+
+
+class Trend:
+    """Weighted straight line through a curve's reports since its trough: does it rise, and how surely?"""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.w = self.wx = self.wy = self.wxx = self.wxy = 0.0
+
+    def add(self, x: float, y: float, sd: float) -> None:
+        w = 1.0 / (sd * sd)
+        self.count += 1
+        self.w, self.wx, self.wy = self.w + w, self.wx + w * x, self.wy + w * y
+        self.wxx, self.wxy = self.wxx + w * x * x, self.wxy + w * x * y
+
+    @property
+    def z(self) -> float:
+        """Slope in its standard errors; 0 for fewer than three reports."""
+        spread = self.wxx - self.wx * self.wx / self.w if self.count > 2 else 0.0
+        return (self.wxy - self.wx * self.wy / self.w) / math.sqrt(spread) if spread > 0.0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +91,7 @@ class PhaseTracker:
         self.onset: int | None = None
         self.trough, self.trough_step, self.trough_raw = self.level, 0, self.level
         self.gained, self.gained_step = self.level, 0
+        self.trend = Trend()
         self.step, self.reports = 0, 0
         self.recovered: list[float] = []  # ratios (step of return / trough step) of dips that were made good
         self.phase = Phase.BEFORE
@@ -90,11 +113,13 @@ class PhaseTracker:
         elif self.onset is None:
             self.onset = step
             self._sink(step, score)
-        elif score < self.trough_raw and self.level < self.trough + CLEAR * level_sd:
+        elif score < self.trough_raw and self.level < self.trough:
             self._sink(step, score)
-        elif self.level > self.gained + 0.5 * level_sd:
-            self.gained, self.gained_step = self.level, step
-        self.phase = self._phase(level_sd, score - self.trough_raw > CLEAR * math.sqrt(2.0) * sd)
+        else:
+            self.trend.add(step, score, sd)
+            if self.level > self.gained + 0.5 * level_sd:
+                self.gained, self.gained_step = self.level, step
+        self.phase = self._phase(level_sd)
         return self.phase
 
     def _filter(self, score: float, sd: float) -> None:
@@ -102,16 +127,19 @@ class PhaseTracker:
         var = self.var + 2 * self.cross + self.slope_var + (LEVEL_NOISE * sd) ** 2
         cross = DAMPING * (self.cross + self.slope_var)
         slope_var = DAMPING**2 * self.slope_var + (TREND_NOISE * sd) ** 2
-        total = var + (1.15 * sd) ** 2
+        noise, surprise = (1.15 * sd) ** 2, score - level
+        # A fall of fifty standard errors onto a floor would else be followed by a level far below the floor.
+        doubt = max(1.0, ((surprise / SHOCK) ** 2 - noise) / var)
+        var, cross, slope_var = doubt * var, doubt * cross, doubt * slope_var
+        total = var + noise
         k, k_slope = var / total, cross / total
-        surprise = score - level
         self.level, self.slope = level + k * surprise, slope + k_slope * surprise
         self.var, self.cross, self.slope_var = (1 - k) * var, (1 - k) * cross, slope_var - k_slope * cross
 
     def _sink(self, step: int, score: float) -> None:
         """A new low: found in the raw reports, since the filtered level runs on for a report or two after a turn."""
         self.trough, self.trough_step, self.trough_raw = self.level, step, score
-        self.gained, self.gained_step = self.level, step
+        self.gained, self.gained_step, self.trend = self.level, step, Trend()
 
     def _back(self, step: int, sd: float) -> None:
         """The fall is made good; how long it took is kept where the fall was deep enough to be no accident."""
@@ -132,13 +160,13 @@ class PhaseTracker:
         """The present fall began too late to be the opening dip."""
         return self.onset is not None and self.onset > LATE_ONSET * self.budget
 
-    def _phase(self, level_sd: float, jumped: bool) -> Phase:
+    def _phase(self, level_sd: float) -> Phase:
         if self.onset is None:
             return self._unfallen()
         if self.late:
             return Phase.LATE_DECLINE
-        risen = jumped or self.level - self.trough > CLEAR * level_sd
-        rising = self.slope > 0.8 * math.sqrt(self.slope_var) or risen
+        risen = self.trend.z > CLEAR or self.level - self.trough > CLEAR * math.sqrt(2.0) * level_sd
+        rising = risen or self.trend.z > LIKELY
         span = max(self.trough_step - self.onset, self.onset)
         stalled = self.step - self.gained_step > max(span, 0.15 * self.budget)
         if rising and not stalled:

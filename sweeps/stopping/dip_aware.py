@@ -30,6 +30,7 @@ UNLIKELY = 0.5  # chance below which a constraint in its dip keeps a trial from 
 HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall is given up even without rivals
 YIELD = 3.0  # a trial that was never parked is parked at this multiple of the bar, to come back if its odds hold
 OVERDUE = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
+LEFT = 1.5  # the bar is this much of itself at the start of the longest budget, and falls with the root of what is left
 AGAIN = 1.5  # a parked trial is woken at this multiple of the bar: parking and waking cost a resume
 
 Protect = Literal["strict", "soft"]
@@ -42,8 +43,8 @@ class DipAware(StopRule):
         goal: metric, direction, top k, constraints.
         protect: `strict` never parks or stops a trial in its dip or recovery inside the patience; `soft` only makes it
             `dear` times harder.
-        risk: expected share of the true top k that may be lost, an upper bound: the bar for P is risk * k / (N - k)
-            for N trials, and most parked trials lie far below it.
+        risk: expected share of the true top k that may be lost, an upper bound: half-way the bar for P is about
+            risk * k / (N - k) for N trials. It is higher where much compute is left to save, lower near the end.
         patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take.
         cap: patience ends at this share of the budget at the latest.
         dear: by how much the bar is lowered in a dip or recovery under `protect: soft`.
@@ -81,9 +82,10 @@ class DipAware(StopRule):
         return fresh
 
     def bar(self, track: Track) -> float:
-        """Returns the P below which a trial is not worth its machine; protection lowers it."""
+        """Returns the P below which a trial is not worth its machine; protection lowers it, and so does a near end."""
         top, known = self.goal.top, len(self.history.curves)
-        bar = self.risk * top / (max(known, self.trials, 2 * top + 1) - top)
+        left = (track.budget - track.last) / self.race.field.longest
+        bar = LEFT * math.sqrt(max(left, 1e-3)) * self.risk * top / (max(known, self.trials, 2 * top + 1) - top)
         if track.phase.protected:
             return bar / self.dear
         few = known <= 2 * top
@@ -183,14 +185,16 @@ class DipAware(StopRule):
 
     def wake(self, parked: Sequence[str]) -> str | None:
         """Returns the parked trial with the best odds against its bar, if they are `AGAIN` times above it."""
+        tracks = [t for t in map(self.race.field.tracks.get, parked) if t is not None]
+        bars = {t.trial: self.bar(t) for t in tracks}
+        hopes = sorted(((self.race.at_most(t) / bars[t.trial], t) for t in tracks), key=lambda h: -h[0])
         best, best_odds = None, AGAIN
-        for trial in parked:
-            track = self.race.field.tracks.get(trial)
-            if track is None or self.race.at_most(track) < best_odds * self.bar(track):
-                continue
+        for hope, track in hopes:
+            if hope < best_odds:
+                break
             standing = self.race.standing(track)
-            if standing is not None and standing.p / self.bar(track) >= best_odds:
-                best, best_odds = trial, standing.p / self.bar(track)
+            if standing is not None and standing.p / bars[track.trial] >= best_odds:
+                best, best_odds = track.trial, standing.p / bars[track.trial]
         return best
 
     # --- words -----------------------------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ class Field:
         self.tracks: dict[str, Track] = {}
         self.ratios: dict[str, list[float]] = {}
         self.unit, self.estimated, self.version = 0.0, False, 0
+        self.longest = 1  # budget of any trial that was scored, in steps
         self._looked, self._look_at = 0, 1.0
         self.draws = np.empty((32, DRAWS))
         self.pooled = np.zeros(len(FAMILIES) * BINS)
@@ -163,6 +164,7 @@ class Field:
         config = curve.config
         start = 1.0 - float(config.get("decay", 0.2)) if config.get("schedule") == "wsd" else None
         budget = _budget(curve)
+        self.longest = max(self.longest, budget)
         if row >= len(self.draws):
             self.draws = np.concatenate([self.draws, np.empty_like(self.draws)])
         phase = PhaseTracker(0.0 if known else None, sd if known else 1.0, budget, ratio=self.patience, cap=self.cap)

@@ -1,6 +1,11 @@
-"""Whatever reports come, in whatever order: no verdict against a protected trial, also after a restore."""
+"""Whatever reports come, in whatever order: no verdict against a protected trial, an end to everything parked, finite N.
+
+The same holds after a restore at any moment.
+"""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,7 +17,7 @@ from sweeps.simulate import verdict_row
 from sweeps.stopping.base import Action, Goal
 from sweeps.stopping.dip_aware import DipAware
 
-Y, BUDGET = "transfer/score", 320
+Y, BUDGET, EVERY, MOST = "transfer/score", 320, 20, 6
 moves = st.floats(-6.0, 6.0).map(lambda v: round(v, 2))
 
 
@@ -25,7 +30,9 @@ class Sweep(RuleBasedStateMachine):
         self.rule = DipAware(Goal(Y, top=2))
         self.level: dict[str, float] = {}
         self.step: dict[str, int] = {}
-        self.ended: set[str] = set()
+        self.attempt: dict[str, int] = {}
+        self.parked: set[str] = set()
+        self.stopped: set[str] = set()
         self.tell(Row("report", "s", "base-m", step=0, metrics={Y: 50.0}, se={Y: 0.5}))
 
     def tell(self, row: Row) -> None:
@@ -34,13 +41,39 @@ class Sweep(RuleBasedStateMachine):
         self.rule.observe(row)
 
     def running(self) -> list[str]:
-        return [t for t in self.step if t not in self.ended and self.step[t] < BUDGET]
+        gone = self.parked | self.stopped
+        return [t for t in self.step if t not in gone and self.step[t] < BUDGET]
 
-    @precondition(lambda self: len(self.step) < 6)
+    def run(self, trial: str, move: float) -> None:
+        """One more report of a running trial, and what the rule makes of it."""
+        self.step[trial] += EVERY
+        self.level[trial] += move
+        at, score = self.step[trial], {Y: self.level[trial]}
+        self.tell(Row("report", "s", trial, self.attempt[trial], step=at, metrics=score, se={Y: 1.0}))
+        verdict = self.rule.decide(trial)
+        if verdict.action is Action.CONTINUE:
+            return
+        assert not self.rule.race.field.tracks[trial].phase.protected
+        assert at < BUDGET
+        self.tell(verdict_row("s", trial, verdict, at))
+        (self.parked if verdict.action is Action.PARK else self.stopped).add(trial)
+
+    def wake(self) -> bool:
+        """Does as the rule says about the parked trials; False when it wants none of them."""
+        trial = self.rule.wake(sorted(self.parked))
+        if trial is None:
+            return False
+        assert trial in self.parked
+        self.parked.remove(trial)
+        self.attempt[trial] += 1
+        self.tell(Row("attempt", "s", trial, self.attempt[trial], step=self.step[trial]))
+        return True
+
+    @precondition(lambda self: len(self.step) < MOST)
     @rule()
     def start(self):
         trial = f"t-{len(self.step)}"
-        self.level[trial], self.step[trial] = 50.0, 0
+        self.level[trial], self.step[trial], self.attempt[trial] = 50.0, 0, 1
         self.tell(Row("trial", "s", trial, budget=BUDGET, config={"model": "m"}))
 
     @precondition(lambda self: self.running())
@@ -48,12 +81,8 @@ class Sweep(RuleBasedStateMachine):
     def report(self, data, move, times):
         trial = data.draw(st.sampled_from(self.running()))
         for _ in range(times):
-            if trial in self.ended or self.step[trial] >= BUDGET:
-                return
-            self.step[trial] += 20
-            self.level[trial] += move
-            self.tell(Row("report", "s", trial, step=self.step[trial], metrics={Y: self.level[trial]}, se={Y: 1.0}))
-            self.judge(trial)
+            if trial in self.running():
+                self.run(trial, move)
 
     @precondition(lambda self: any(r.kind == "report" and r.step for r in self.rows))
     @rule(data=st.data())
@@ -62,15 +91,10 @@ class Sweep(RuleBasedStateMachine):
         row = data.draw(st.sampled_from([r for r in self.rows if r.kind == "report" and r.step]))
         assert self.rule.observe(row) is False
 
-    def judge(self, trial):
-        verdict = self.rule.decide(trial)
-        track = self.rule.race.field.tracks.get(trial)
-        if verdict.action is not Action.CONTINUE:
-            assert track is not None
-            assert not track.phase.protected
-            assert self.step[trial] < BUDGET
-            self.tell(verdict_row("s", trial, verdict, self.step[trial]))
-            self.ended.add(trial)
+    @precondition(lambda self: self.parked)
+    @rule()
+    def free_machine(self):
+        self.wake()
 
     @rule()
     def restore(self):
@@ -79,8 +103,7 @@ class Sweep(RuleBasedStateMachine):
             again.observe(row)
         for trial in self.running():
             assert again.decide(trial) == self.rule.decide(trial)
-        parked = sorted(self.ended)
-        assert again.wake(parked) == self.rule.wake(parked)
+        assert again.wake(sorted(self.parked)) == self.rule.wake(sorted(self.parked))
         self.rule = again
 
     @invariant()
@@ -88,6 +111,18 @@ class Sweep(RuleBasedStateMachine):
         for track in self.rule.race.field.tracks.values():
             standing = self.rule.race.standing(track)
             assert standing is None or -1e-9 <= standing.p <= 1 + 1e-9
+            assert math.isfinite(track.phase.level)
+
+    def teardown(self):
+        """Let run on as it stands, the sweep ends: every trial reports at most its budget, and no parked one is woken for ever."""
+        left = len(self.step) * (BUDGET // EVERY) + 1
+        for _ in range(left):
+            for trial in self.running():
+                self.run(trial, 0.0)
+            if not self.running() and not self.wake():
+                break
+        assert not self.running()
+        assert self.rule.wake(sorted(self.parked)) is None
 
 
 Sweep.TestCase.settings = settings(
