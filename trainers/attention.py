@@ -109,16 +109,14 @@ def attend(
 
 @cache
 def register() -> None:
-    """Makes `attn_implementation=PACKED` known to transformers, with no mask ever built for it."""
+    """Makes `attn_implementation=PACKED` known to transformers.
+
+    Nothing is registered for its masks: for an attention without a mask function transformers builds none, and does not
+    look at the positions either, which would wait for the device once every forward pass.
+    """
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(PACKED, attend)
-    AttentionMaskInterface.register(PACKED, _no_mask)
-
-
-def _no_mask(*_: Any, **__: Any) -> None:
-    return None
 
 
 PACKAGES = {"flash_attn_interface": "flash-attn-3", "flash_attn.cute": "flash-attn-4", "flash_attn": "flash-attn-2"}

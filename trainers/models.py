@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -52,6 +52,7 @@ def load_model(path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = tor
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
+            **_text_part(folder),
             dtype=dtype,
             attn_implementation=attn,
             local_files_only=True,
@@ -61,6 +62,17 @@ def load_model(path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = tor
     except (OSError, ValueError, KeyError) as e:
         raise InputError(f"model folder {folder}: transformers cannot load it: {e}") from e
     return model
+
+
+def _text_part(folder: Path) -> dict[str, Any]:
+    """Returns how to load the language model alone from a folder that holds one for pictures too (Gemma 3)."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if config.model_type != "gemma3":
+        return {}
+    inner = r"^(model\.)?language_model\.(model\.)?"
+    return {"config": config.text_config, "key_mapping": {inner: "model."}}
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

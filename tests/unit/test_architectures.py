@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from tests.unit.test_loss import gradient, relative, rows
 from trainers.attention import PACKED, choose_kernel, register
 from trainers.loss import Objective
+from trainers.memory import num_parameters
+from trainers.models import load_model
 from trainers.packing import collate
 
 SHAPE = {
@@ -41,3 +43,19 @@ def test_packed_gradients_of_an_architecture_are_those_of_one_row_at_a_time(kind
     assert float(got.detach()) == pytest.approx(want, rel=1e-5)
     assert relative(gradient(packed), gradient(alone)) < 1e-5
     assert len(packed.base_model.layers) == 2  # what sharding goes by
+
+
+def test_of_a_model_that_sees_pictures_the_language_model_is_trained(tmp_path):
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {**SHAPE, **EXTRA["gemma3_text"]}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 28, "patch_size": 14}  # fmt: skip
+    torch.manual_seed(0)
+    whole = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4))
+    whole.save_pretrained(tmp_path)
+    model = load_model(tmp_path, attn=PACKED)
+    assert model.config.model_type == "gemma3_text"
+    want = whole.model.language_model.state_dict()
+    assert all(torch.equal(tensor, want[name]) for name, tensor in model.model.state_dict().items())
+    assert num_parameters(whole.config.to_dict()) == pytest.approx(model.num_parameters(), rel=0.02)
