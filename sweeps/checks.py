@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from sweeps.errors import Fault, nearest
 from sweeps.faults import dotted, explain, show, suggest
+from sweeps.known_models import known_model
 from sweeps.space import Axis, Choice, Grid, RandInt, cells, sampled
 from sweeps.spec import BUILTIN_MODELS, BUILTIN_TIERS, Sweep, TrainerBlock, known_axes
 from sweeps.storage import is_url, url_fault
@@ -20,7 +21,8 @@ MAX_TRIALS = 100_000
 
 def check(sweep: Sweep) -> list[Fault]:
     """Returns every fault that needs more than one block to be seen, in the order of the file."""
-    return [*_names(sweep), *_space(sweep), *_search(sweep), *_stopping(sweep), *_evaluation(sweep), *_storage(sweep)]
+    return [*_names(sweep), *_space(sweep), *_search(sweep), *_stopping(sweep), *_trainer(sweep),
+            *_evaluation(sweep), *_storage(sweep)]  # fmt: skip
 
 
 def check_rest(data: Mapping[str, Any], error: ValidationError) -> list[Fault]:
@@ -48,7 +50,10 @@ def _drop(data: Any, path: tuple[Any, ...]) -> None:
 def _names(sweep: Sweep) -> Iterator[Fault]:
     for block, builtin in (("models", BUILTIN_MODELS), ("tiers", BUILTIN_TIERS)):
         for name, source in getattr(sweep, block).items():
-            if source.path == "builtin" and name not in builtin:
+            if source.path == "builtin" and block == "models" and (known := known_model(name)) is not None:
+                yield Fault(f"models.{name}.path", f"missing; {known.repository} does not ship with dipsweep: give the "
+                                                   "folder or s3:// address where it lies")  # fmt: skip
+            elif source.path == "builtin" and name not in builtin:
                 yield Fault(f"{block}.{name}.path", f"no built-in of the name '{name}'; built-in: {', '.join(builtin)}"
                                                     f"{nearest(name, builtin)} Else give its path.")  # fmt: skip
 
@@ -145,6 +150,18 @@ def _stopping(sweep: Sweep) -> Iterator[Fault]:
     if grace is not None and grace >= smallest:
         yield Fault(
             "stopping.grace", f"came {grace}, but the smallest step budget is {smallest}: the rule would never speak"
+        )
+
+
+def _trainer(sweep: Sweep) -> Iterator[Fault]:
+    packs, batches = (
+        [v for v in sweep.axis_values(name, getattr(sweep.trainer, name)) if isinstance(v, int)]
+        for name in ("pack_tokens", "batch_tokens")
+    )
+    if packs and batches and max(packs) > min(batches):
+        yield Fault(
+            "trainer.pack_tokens",
+            f"came {max(packs)}, but a step has batch_tokens {min(batches)}; at most that would do, or 0 for all of it",
         )
 
 

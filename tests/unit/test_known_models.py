@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from sweeps import Sweep
-from sweeps.errors import InputError
+from sweeps import Sweep, grid
+from sweeps.errors import InputError, SpecError
 from sweeps.known_models import KNOWN, known_model
+from sweeps.plan import Plan
 from trainers.config import TrainerConfig
 from trainers.memory import HEADROOM, estimate, num_parameters
 from trainers.models import load_model
@@ -84,3 +85,33 @@ def test_a_model_with_code_of_its_own_is_refused_with_what_to_do(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "internlm2", "auto_map": {"AutoModel": "x.Y"}}))
     with pytest.raises(InputError, match="convert its weights to a Llama folder"):
         load_model(tmp_path)
+
+
+def test_a_known_name_without_a_path_is_told_to_give_one():
+    with pytest.raises(SpecError, match=r"models\.qwen3-4b\.path: missing; Qwen/Qwen3-4B-Base does not ship"):
+        Sweep(name="x", models={"qwen3-4b": {}})
+
+
+def test_packs_larger_than_a_step_are_refused_before_anything_starts():
+    with pytest.raises(SpecError, match=r"trainer\.pack_tokens: came 8192, but a step has batch_tokens 4096"):
+        Sweep(name="x", trainer={"pack_tokens": 8192}, space={"batch_tokens": grid(4096, 16_384)})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({"lora_rank": -1}, r"trainer\.lora_rank: came -1 \(a whole number\); must be >= 0"),
+        ({"lora_targets": "attn"}, "one of all-linear, attention, mlp would do"),
+        ({"long_rows": "cut"}, "one of drop, cut-prompt, cut-answer would do"),
+        ({"batch_rows": 1.5}, r"trainer\.batch_rows"),
+    ],
+)
+def test_bad_settings_of_the_worker_are_named(trainer, message):
+    with pytest.raises(SpecError, match=message):
+        Sweep(name="x", trainer=trainer)
+
+
+def test_rank_and_rows_can_be_searched():
+    sweep = Sweep(name="x", space={"lora_rank": grid(0, 8, 16), "batch_rows": grid(0, 32)})
+    configs = [TrainerConfig.from_config(t.config) for t in Plan(sweep).known_trials()]
+    assert {(c.lora_rank, c.batch_rows) for c in configs} == {(r, b) for r in (0, 8, 16) for b in (0, 32)}

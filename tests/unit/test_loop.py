@@ -146,6 +146,21 @@ def test_the_size_of_a_forward_pass_does_not_change_the_update(base, whole, tmp_
         torch.testing.assert_close(weights(small)[name], tensor, rtol=1e-5, atol=1e-6)
 
 
+def test_tiers_held_at_equal_rows_see_as_many_rows_and_unlike_numbers_of_tokens(base, tmp_path):
+    short = TierData(
+        [[q, {**a, "content": a["content"].split("</think>")[1]}] for q, a in tier().primary], tier().replay
+    )
+    runs = [
+        run(base, tmp_path / n, data=d, batch_rows=8, snapshots=(4,)) for n, d in (("long", tier()), ("short", short))
+    ]
+    assert [r.progress[4]["rows"] for r in runs] == [32, 32]
+    assert runs[0].progress[4]["tokens"] > 1.3 * runs[1].progress[4]["tokens"]
+    equal_tokens = [
+        run(base, tmp_path / f"{n}-t", data=d, snapshots=(4,)) for n, d in (("long", tier()), ("short", short))
+    ]
+    assert equal_tokens[0].progress[4]["tokens"] == pytest.approx(equal_tokens[1].progress[4]["tokens"], rel=0.05)
+
+
 def test_the_seed_decides_the_run(base, whole, tmp_path):
     assert run(base, tmp_path / "same").trained() == whole.trained()
     assert run(base, tmp_path / "other", seed=1).trained() != whole.trained()
