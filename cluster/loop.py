@@ -34,7 +34,9 @@ NODE_NEWS_S = 3.0  # a worker's death is heard of before its node's: so long the
 
 
 @contextmanager
-def local_ray(cpus: int | None = None, *, dashboard: bool = False, address: str | None = None) -> Iterator[None]:
+def local_ray(
+    cpus: int | None = None, *, gpus: int | None = None, dashboard: bool = False, address: str | None = None
+) -> Iterator[None]:
     """A Ray to run on: the cluster at `address` (or RAY_ADDRESS), else one of our own on this machine.
 
     A Ray of our own has a token that only its processes know (`cluster.environment`), and is gone when the block ends.
@@ -44,7 +46,7 @@ def local_ray(cpus: int | None = None, *, dashboard: bool = False, address: str 
         return
     where: dict[str, Any] = {"address": address or os.environ.get("RAY_ADDRESS")}
     if not where["address"]:
-        where = {"num_cpus": cpus, "include_dashboard": dashboard, "address": "local"}
+        where = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": dashboard, "address": "local"}
     ray.init(**where, log_to_driver=bool(os.environ.get("DIPSWEEP_RAY_LOGS")), logging_level=logging.ERROR,
              runtime_env={"env_vars": {k: os.environ[k] for k in SETTINGS}})  # fmt: skip
     # A stopped attempt ends its own process, which Tune would report as an error; what ends why stands in the journal.

@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from sweeps.trial import Saved, attempt_folder
 LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
 LOST_IN_TRAIN = {"WorkerHealthCheckTimeoutError", "WorkerGroupStartupTimeoutError", "PreemptionError"}
 POLL_S = 0.2  # how long a stopped attempt may go unnoticed
+
+Outcome = queue.Queue[BaseException | None]
+Fit = Callable[[dict[str, Any], Any, Any, Outcome], None]
 
 
 class RayHooks:
@@ -71,11 +74,16 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def drive_attempt(config: dict[str, Any], hub: Any = None, train: Any = None) -> None:
-    """The Tune function of one attempt: runs Train beside itself, and ends its process the moment the hub says stop."""
+    """The Tune function of one attempt: runs Ray Train beside itself, and ends its process when the hub says stop."""
+    drive(config, hub, train, _fit)
+
+
+def drive(config: dict[str, Any], hub: Any, train: Any, fit: Fit) -> None:
+    """Runs `fit` beside itself until it is over or the hub says stop; tells the driver how it ended."""
     launch: Launch = config["launch"]
     stopped = hub.until_stopped.remote(attempt_key(launch.spec.id, launch.attempt))
-    outcome: queue.Queue[BaseException | None] = queue.Queue()
-    threading.Thread(target=_fit, args=(config, hub, train, outcome), daemon=True, name="train-fit").start()
+    outcome: Outcome = queue.Queue()
+    threading.Thread(target=fit, args=(config, hub, train, outcome), daemon=True, name="train-fit").start()
     while True:
         try:
             error = outcome.get(timeout=POLL_S)
@@ -90,7 +98,7 @@ def drive_attempt(config: dict[str, Any], hub: Any = None, train: Any = None) ->
         return
 
 
-def _fit(config: dict[str, Any], hub: Any, train: Any, outcome: queue.Queue[BaseException | None]) -> None:
+def _fit(config: dict[str, Any], hub: Any, train: Any, outcome: Outcome) -> None:
     from cluster.train.group import GroupTorchTrainer
     from cluster.tune.gate import bundle
 

@@ -1,0 +1,172 @@
+"""A thousand torch-free trials through the real Tune loop, with our search, scheduler, gate, director and journal.
+
+    python -m benchmarks.scale.load [--trials 1000] [--reports 100] [--gpus 64] [--rule dip-aware] [--every 0.1]
+
+Attempts are threads of the driver behind Tune's controller (`light.ThreadActors`); reports, flags and evaluations go
+through real Ray actors. Prints one line per hundred trials: wall time, the driver's memory, and what its main thread
+spent per report. At the end: how long a STOP took from its row in the journal to the attempt that sees it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.environment import prepare
+
+prepare()
+
+import ray.tune.execution.tune_controller as controller  # noqa: E402
+
+from benchmarks.scale.light import ThreadActors  # noqa: E402
+from cluster.loop import RayLoop, local_ray  # noqa: E402
+from cluster.train.worker import RayHooks  # noqa: E402
+from sweeps import Sweep, grid, loguniform  # noqa: E402
+from sweeps.director import Director  # noqa: E402
+from sweeps.plan import Plan  # noqa: E402
+from sweeps.records import Row  # noqa: E402
+from sweeps.trial import Saved  # noqa: E402
+from tests.fakes import FakeScores, dip_curve  # noqa: E402
+
+
+def definition(trials: int, reports: int, rule: str) -> Sweep:
+    """Returns the sweep: random search over two axes, one score at the end beside the trainer's own reports."""
+    return Sweep(
+        name="load",
+        space={"data": grid("verified-long-cot", "answer-only"), "lr": loguniform(1e-5, 1e-2)},
+        search={"algorithm": "random", "trials": trials // 2},
+        stopping={"rule": rule},
+        trainer={"steps": reports},
+        models={"tiny-s": {"gpus_per_worker": 1.0}},
+        evaluation={"at": [reports], "workers": 2},
+    )
+
+
+def score(job: Any) -> FakeScores:
+    """Every checkpoint is worth the same: this benchmark is not about scores."""
+    return FakeScores(
+        {"transfer/score": 0.9 if job.step == 0 else 0.6}, {"transfer/score": 0.02}, {"transfer/score": 300}
+    )
+
+
+class Load:
+    """Plays attempts, and takes the time of what the driver's main thread does."""
+
+    def __init__(self, loop: RayLoop, folder: Path, every: float) -> None:
+        self.loop, self.folder, self.every = loop, folder, every
+        self.verdicts: dict[tuple[str, int], float] = {}
+        self.latency: list[float] = []
+        self.reports = self.ended = 0
+        self.busy = 0.0
+        self.began = self.mark = time.monotonic()
+        self.last_reports, self.last_busy = 0, 0.0
+        self.stop_time = 0.0
+
+    def heard(self, row: Row) -> None:
+        if row.kind == "verdict" and row.extra["action"] != "CONTINUE":
+            self.verdicts[row.trial, row.attempt] = time.monotonic()
+        elif row.kind == "report" and not row.suite:
+            self.reports += 1
+        elif row.kind == "end" and row.extra.get("of") == "scoring":
+            self.ended += 1
+            if self.ended % 100 == 0:
+                self.line()
+
+    def line(self) -> None:
+        now = time.monotonic()
+        gc.collect()
+        reports, busy = self.reports - self.last_reports, self.busy - self.last_busy
+        rss = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        print(f"{self.ended:6d} trials  {self.reports:7d} reports  {(now - self.mark) / 100:6.3f} s a trial  "
+              f"{1e3 * busy / max(1, reports):6.2f} ms a report  {rss:6.0f} MiB", flush=True)  # fmt: skip
+        self.mark, self.last_reports, self.last_busy = time.monotonic(), self.reports, self.busy
+
+    def timed(self, function: Any) -> Any:
+        def call(*args: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return function(*args)
+            finally:
+                self.busy += time.thread_time() - start
+
+        return call
+
+    def attempt(self, config: dict[str, Any]) -> None:
+        launch = config["launch"]
+        spec, rng = launch.spec, random.Random(launch.spec.id)
+        hooks = RayHooks(self.loop.hub, spec.id, launch.attempt, 0)
+        end = rng.uniform(0.4, 1.0)
+        for step in range(launch.resume.step + 1 if launch.resume else 1, spec.steps + 1):
+            if hooks.stop_asked():
+                told = self.verdicts.get((spec.id, launch.attempt))
+                if told is not None:
+                    self.latency.append(time.monotonic() - told)
+                break
+            value = dip_curve(step, spec.steps, 0.4, end) + rng.gauss(0, 0.02)
+            hooks.report(step, {"train/loss": 1 / step, "transfer/score": value}, progress={}, cost={"gpu_s": step})
+            time.sleep(self.every)
+        else:
+            hooks.saved(Saved(spec.steps, str(self.folder), "sha256:0"))
+        hooks._say(kind="ended", ok=True)
+
+    def free(self, now: float) -> dict[str, dict[str, float]]:
+        """Eight GPUs a node, less what is in use: the threads reserve nothing at Ray."""
+        nodes = {f"n{i}": {"CPU": 64.0, "GPU": 8.0} for i in range(self.gpus // 8)}
+        for attempt in self.loop.live.values():
+            for node, count in attempt.placed.items():
+                nodes[node]["GPU"] -= count
+        return nodes
+
+    gpus = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--reports", type=int, default=100)
+    parser.add_argument("--gpus", type=int, default=64)
+    parser.add_argument("--rule", default="dip-aware")
+    parser.add_argument("--every", type=float, default=0.1, help="seconds between two reports of a trial")
+    a = parser.parse_args()
+    from cluster.run import stop_rule
+    from sweeps.journal import SweepJournal
+
+    sweep = definition(a.trials, a.reports, a.rule)
+    with tempfile.TemporaryDirectory() as root, local_ray(64, gpus=a.gpus):
+        folder = Path(root) / Plan(sweep).sweep_id
+        heard: list[Any] = [lambda row: None]
+        with SweepJournal(folder) as journal:
+            director = Director(Plan(sweep), journal, stop_rule(sweep), watch=lambda row: heard[0](row))
+            loop = RayLoop(director, None, score, Path(root), evaluators=2)
+            load = Load(loop, folder, a.every)
+            load.gpus, heard[0] = a.gpus, load.heard
+            ThreadActors.attempt = staticmethod(load.attempt)
+            controller.RayActorManager = ThreadActors
+            loop.gate._free = load.free
+            loop.gate.gone = lambda nodes: False
+            loop.pump, loop.next = load.timed(loop.pump), load.timed(loop.next)
+            begin = time.thread_time()
+            loop.run()
+            whole = time.thread_time() - begin
+    states: dict[str, int] = {}
+    for curve in director.history.trials():
+        states[curve.state] = states.get(curve.state, 0) + 1
+    print(
+        f"{states}; {load.reports} reports in {time.monotonic() - load.began:.0f} s on {a.gpus} fake GPUs, rule {a.rule}"
+    )
+    print(f"main thread per report: {1e3 * load.busy / load.reports:.2f} ms in our loop, "
+          f"{1e3 * whole / load.reports:.2f} ms with Tune's own")  # fmt: skip
+    if load.latency:
+        late = sorted(load.latency)
+        print(f"STOP or PARK, journal to attempt: median {late[len(late) // 2]:.3f} s, worst {late[-1]:.3f} s "
+              f"of {len(late)} (an attempt looks every {a.every} s)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
