@@ -1,0 +1,125 @@
+"""From a stop to all resources free, stop by stop, on a real local Ray with fake GPUs.
+
+    python -m benchmarks.scale.stop_release [--stops 50] [--train] [--dashboard] [--beside]
+
+Every trial takes the whole machine and goes silent after its first report, at which the rule stops it; so the next one
+cannot start before everything is back. `--train` runs Ray Train inside (real workers), else the attempt is without it.
+`--beside` starts a second Ray on the same machine first (two of them once made Ray Train's clean-up leak every group).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from cluster.environment import prepare
+
+prepare()
+
+import ray  # noqa: E402
+
+from benchmarks.scale.light import drive_light  # noqa: E402
+from cluster.loop import RayLoop, local_ray  # noqa: E402
+from cluster.train.worker import drive_attempt  # noqa: E402
+from sweeps import Sweep, uniform  # noqa: E402
+from sweeps.director import Director  # noqa: E402
+from sweeps.journal import MemoryJournal  # noqa: E402
+from sweeps.plan import Plan  # noqa: E402
+from sweeps.records import Row  # noqa: E402
+from sweeps.stopping import Action, StopRule, Verdict  # noqa: E402
+from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
+from tests.fakes import fake_evaluate  # noqa: E402
+
+
+def silent(
+    trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1
+) -> None:
+    """Reports once and is never heard of again: no stop flag is looked at."""
+    if rank == 0:
+        hooks.report(1, {"train/loss": 0.5}, progress={}, cost={})
+    time.sleep(10_000)
+
+
+class StopAtOnce(StopRule):
+    """Stops a trial at its first row."""
+
+    def decide(self, trial: str) -> Verdict:
+        return Verdict(Action.STOP, "stopped for the benchmark")
+
+
+class Watch:
+    """Samples what is free twenty times a second; says how long after each stop everything was."""
+
+    def __init__(self, gpus: int) -> None:
+        self.gpus, self.stops, self.freed = gpus, list[float](), list[float]()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def heard(self, row: Row) -> None:
+        if row.kind == "verdict":
+            self.stops.append(time.monotonic())
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(0.05)
+            if len(self.freed) < len(self.stops) and ray.available_resources().get("GPU", 0.0) >= self.gpus:
+                self.freed.append(time.monotonic() - self.stops[len(self.freed)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stops", type=int, default=50)
+    parser.add_argument("--gpus", type=int, default=2)
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--dashboard", action="store_true")
+    parser.add_argument("--beside", action="store_true")
+    parser.add_argument("--idle", action="store_true", help="only be the second Ray")
+    a = parser.parse_args()
+    if a.idle:
+        with local_ray(1):
+            print("up", flush=True)
+            sys.stdin.read()
+        return
+    if not a.beside:
+        measure(a)
+        return
+    command = [sys.executable, "-m", "benchmarks.scale.stop_release", "--idle"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        measure(a)
+        other.stdin.close()
+
+
+def measure(a: argparse.Namespace) -> None:
+    sweep = Sweep(
+        name="stops",
+        models={"tiny-s": {"workers": a.gpus, "gpus_per_worker": 1.0, "cpus_per_worker": 0.01}},
+        space={"replay": uniform(0.0, 1.0)},
+        search={"algorithm": "random", "trials": a.stops},
+        trainer={"steps": 8},
+    )
+    plan, watch = Plan(sweep), Watch(a.gpus)
+    with tempfile.TemporaryDirectory() as root, local_ray(4, gpus=a.gpus, dashboard=a.dashboard):
+        director = Director(plan, MemoryJournal(), StopAtOnce(sweep.goal), watch=watch.heard)
+        drive = drive_attempt if a.train else drive_light
+        RayLoop(director, silent, fake_evaluate, Path(root), drive=drive).run()
+        deadline = time.monotonic() + 30
+        while len(watch.freed) < len(watch.stops) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    freed = sorted(watch.freed)
+    print(json.dumps({
+        "train": a.train, "dashboard": a.dashboard, "beside_another_ray": a.beside,
+        "stops": len(watch.stops), "freed": len(freed), "within_5_s": sum(s <= 5 for s in freed),
+        "median_s": round(freed[len(freed) // 2], 2), "worst_s": round(freed[-1], 2),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
