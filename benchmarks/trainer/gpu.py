@@ -2,6 +2,7 @@
 
     python -m benchmarks.trainer.gpu                      every size, path and check, a table and gpu.json
     python -m benchmarks.trainer.gpu --sizes 1.7B --pack-tokens 8192 --recompute
+    python -m benchmarks.trainer.gpu --rehearse           every line of it on the CPU with a toy model: figures mean nothing
 
 Weights and tokens are random. `ours` is the worker under autocast, `ours sharded` the same as one FSDP2 unit a layer on
 one device (bf16 throughout), `dense mask` is transformers' SDPA over a packed row, what a pack costs without
@@ -34,6 +35,7 @@ from trainers.packing import Pack, collate
 from trainers.rows import Rows
 
 STEPS, WARM_STEPS = 8, 3
+SHAPES = {**GPU, "toy": Shape(2, 64, 192, 4, 2, 16, vocab=1000)}
 Work = tuple[Pack, list[int], int]
 """A pack, the lengths of its rows, the number of its labels."""
 
@@ -54,20 +56,20 @@ def settings(pack_tokens: int, recompute: bool) -> TrainerConfig:
 
 def ours(shape: Shape, config: TrainerConfig, device: torch.device, sharded: bool) -> Callable[[int, Work], Any]:
     register()
-    learner = Learner(config, shape.network(PACKED, "cuda"), device, world=1, sharded=sharded)
+    learner = Learner(config, shape.network(PACKED, device.type), device, world=1, sharded=sharded)
     meter = Meter(device, world=1)
     return lambda step, item: learner.update(step, [item[0]], item[2], meter)
 
 
 def dense(shape: Shape, config: TrainerConfig, device: torch.device) -> Callable[[int, Work], Any]:
-    network = shape.network("sdpa", "cuda")
+    network = shape.network("sdpa", device.type)
     if config.recompute:
         network.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
 
     def step(number: int, item: Work) -> Any:
         pack = item[0].to(device)
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             inputs = {"input_ids": pack.input_ids, "position_ids": pack.position_ids, "use_cache": False}
             logits = network(**inputs, logits_to_keep=pack.predicting).logits[0]
         loss = F.cross_entropy(logits.float(), pack.targets)
@@ -80,15 +82,21 @@ def dense(shape: Shape, config: TrainerConfig, device: torch.device) -> Callable
     return step
 
 
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def timed(step: Callable[[int, Work], Any], todo: Sequence[Work], shape: Shape, device: torch.device) -> dict[str, Any]:
     for number, item in enumerate(todo[:WARM_STEPS], start=1):
         step(number, item)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
+    wait(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     for number, item in enumerate(todo[WARM_STEPS:], start=WARM_STEPS + 1):
         step(number, item)
-    torch.cuda.synchronize()
+    wait(device)
     seconds = time.perf_counter() - start
     measured = todo[WARM_STEPS:]
     config, parameters = shape.config(), num_parameters(shape)
@@ -98,7 +106,7 @@ def timed(step: Callable[[int, Work], Any], todo: Sequence[Work], shape: Shape, 
         "tokens_per_s": round(sum(sum(lengths) for _, lengths, _ in measured) / seconds),
         "label_tokens_per_s": round(sum(labels for _, _, labels in measured) / seconds),
         "mfu": None if peak is None else round(flops / seconds / peak, 4),
-        "memory_gb": round(torch.cuda.max_memory_allocated() / 1e9, 1),
+        "memory_gb": round(torch.cuda.max_memory_allocated() / 1e9, 1) if device.type == "cuda" else None,
     }
 
 
@@ -128,11 +136,12 @@ def kernels_agree(device: torch.device) -> dict[str, float | str]:
 def one_process_group() -> None:
     """FSDP2 wants a process group even for one device; a file-less store needs no network."""
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        kind = "nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(kind, store=torch.distributed.HashStore(), rank=0, world_size=1)
 
 
 def run(size: str, path: str, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    shape, config = GPU[size], settings(options.pack_tokens, options.recompute)
+    shape, config = SHAPES[size], settings(options.pack_tokens, options.recompute)
     table = rows(options.rows, shape.vocab, median=1000, shortest=500, longest=2000)
     todo = work(table, options.pack_tokens)
     answer = {"size": size, "path": path, "pack_tokens": options.pack_tokens, "recompute": options.recompute}
@@ -148,26 +157,30 @@ def run(size: str, path: str, options: argparse.Namespace, device: torch.device)
         answer["error"] = f"out of memory: {str(e).splitlines()[0]}"
     step = None  # type: ignore[assignment]
     gc.collect()
-    torch.cuda.empty_cache()
+    torch.cuda.empty_cache()  # does nothing where there is no device
     return answer
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", choices=sorted(GPU), default=list(GPU))
+    parser.add_argument("--sizes", nargs="+", choices=sorted(SHAPES), default=list(GPU))
     parser.add_argument("--paths", nargs="+", default=["ours", "ours sharded", "dense mask"])
     parser.add_argument("--pack-tokens", type=int, default=16_384)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
-    options = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit(f"torch {torch.__version__} sees no CUDA device; this benchmark is about one")
+    parser.add_argument("--rehearse", action="store_true")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available() and not options.rehearse:
+        raise SystemExit(f"torch {torch.__version__} sees no CUDA device; this benchmark is about one (or: --rehearse)")
     import transformers
 
-    device = torch.device("cuda", torch.cuda.current_device())
+    device = torch.device("cpu") if options.rehearse else torch.device("cuda", torch.cuda.current_device())
+    if options.rehearse:
+        options.sizes, options.rows = ["toy"], 30
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    answer: dict[str, Any] = {"device": torch.cuda.get_device_name(device), "versions": versions}
+    name = "cpu, a rehearsal" if options.rehearse else torch.cuda.get_device_name(device)
+    answer: dict[str, Any] = {"device": name, "versions": versions}
     answer["kernels"] = kernels_agree(device)
     print(json.dumps(answer, indent=1), flush=True)
     answer["runs"] = []
