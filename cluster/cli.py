@@ -108,11 +108,12 @@ def run_and_tell(
     from cluster.contamination import contamination
     from cluster.preflight import preflight
     from cluster.run import run as run_sweep
+    from sweeps.storage import join
 
     preflight(sweep)
     started = time.monotonic()
     say = _progress(started)
-    say(f"{sweep.id}: {len_text(sweep)}; report and log go to {Path(storage or sweep.storage) / sweep.id}")
+    say(f"{sweep.id}: {len_text(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
     for line in contamination(sweep):
         say(line)
     folder = run_sweep(
@@ -229,12 +230,31 @@ def export(
 
 
 @app.command()
-def doctor(storage: Storage = None, as_json: AsJson = False) -> None:
-    """Say what this machine can do: versions, GPUs, attention, storage, name clashes."""
+def doctor(
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, python: Python = "python",
+    install_dashboard: Annotated[
+        bool, typer.Option("--install-dashboard", help="Put the Grafana dashboard beside Ray's own, on the head node.")
+    ] = False,
+    session: Annotated[Path, typer.Option(help="Ray's session folder there, or Grafana's folder of dashboards.")]
+    = Path("/tmp/ray/session_latest"),
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Say what this machine, or a cluster, can do and what is missing: versions, GPUs, storage, token, disk, clocks."""
     from cluster.doctor import findings, table
     from cluster.show import print_json
 
-    found = findings(storage or Path("runs"))
+    if install_dashboard:
+        from cluster.ops.dashboard import install
+
+        print(f"{install(session)}\nGrafana shows it within a minute; Ray makes the folder anew when its head starts")
+        return
+    if address is not None:
+        from cluster.ops.examine import examine
+        from cluster.ops.submit import storage_for
+
+        found = examine(address, token_file, storage_for(storage or DEFAULT, address), python)
+    else:
+        found = findings(storage or DEFAULT)
     print_json([f._asdict() for f in found]) if as_json else print(table(found))
     if any(f.state == "bad" for f in found):
         raise typer.Exit(1)

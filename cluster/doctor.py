@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,10 +18,11 @@ class Finding(NamedTuple):
     detail: str
 
 
-def findings(storage: Path) -> list[Finding]:
+def findings(storage: str) -> list[Finding]:
     """Returns all findings; a check that raises is itself a finding."""
     out = []
-    for check in (_python, _packages, _names, _gpus, _attention, lambda: _storage(storage), _disk(storage), _cpus):
+    checks = (_python, _packages, _names, _gpus, _nccl, _attention, lambda: _storage(storage), _disk, _token, _cpus)
+    for check in checks:
         try:
             out += check()
         except Exception as e:
@@ -82,6 +82,16 @@ def _gpus() -> list[Finding]:
     return [Finding(f"gpu {i}", "ok", f"{d.name}, {d.total_memory / 2**30:.0f} GiB") for i, d in enumerate(devices)]
 
 
+def _nccl() -> list[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    if not torch.distributed.is_nccl_available():
+        return [Finding("nccl", "bad", "this torch has none; trials with several workers need it on GPUs")]
+    return [Finding("nccl", "ok", ".".join(map(str, torch.cuda.nccl.version())))]  # type: ignore[no-untyped-call]
+
+
 def _attention() -> list[Finding]:
     import torch
 
@@ -92,24 +102,36 @@ def _attention() -> list[Finding]:
     return [Finding("attention", "ok", f"{choice.name}: {choice.reason}")]
 
 
-def _storage(storage: Path) -> list[Finding]:
-    root = next(p for p in (storage.resolve(), *storage.resolve().parents) if p.exists())
-    probe = root / f".dipsweep-probe-{os.getpid()}"
+def _storage(storage: str) -> list[Finding]:
+    from sweeps.storage import is_url
+    from sweeps.storage_check import storage_fault
+
+    if wrong := storage_fault(storage):
+        return [Finding("storage", "bad", wrong)]
+    kind = storage if is_url(storage) else str(Path(storage).absolute())
+    return [Finding("storage", "ok", f"{kind}: writes, reads back, creates an object only once")]
+
+
+def _disk() -> list[Finding]:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    return [Finding("free disk", "ok" if free > 10 else "note", f"{free:.0f} GiB where this was started")]
+
+
+def _token() -> list[Finding]:
+    from cluster.ops.tokens import find_token
+    from sweeps.errors import InputError
+
     try:
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as e:
-        return [Finding("storage", "bad", f"{root} cannot be written: {e.strerror}")]
-    return [Finding("storage", "ok", f"{root} can be written")]
-
-
-def _disk(storage: Path) -> Callable[[], list[Finding]]:
-    def check() -> list[Finding]:
-        root = next(p for p in (storage.resolve(), *storage.resolve().parents) if p.exists())
-        free = shutil.disk_usage(root).free / 2**30
-        return [Finding("free disk", "ok" if free > 10 else "note", f"{free:.0f} GiB")]
-
-    return check
+        found = find_token()
+    except InputError as e:
+        return [Finding("cluster token", "note", str(e))]  # Ray itself leaves one like that, and runs here need none
+    if found is None:
+        return [
+            Finding(
+                "cluster token", "note", "none; only a cluster on this machine can be used (dipsweep token makes one)"
+            )
+        ]
+    return [Finding("cluster token", "ok", "there, and readable by its owner alone")]
 
 
 def _cpus() -> list[Finding]:

@@ -150,6 +150,11 @@ class Jobs:
         with _told():
             self._client.stop_job(job)
 
+    def delete(self, job: str) -> None:
+        """Takes a job that has ended off the list. Never a sweep's: Ray's behaviour is undefined when its id comes again."""
+        with _told():
+            self._client.delete_job(job)
+
     def log(self, job: str) -> str:
         """Returns what a job has printed so far."""
         with _told():

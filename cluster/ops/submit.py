@@ -81,10 +81,10 @@ def submit(
     Plan(sweep).check_limits()
     root = storage_for(storage or sweep.storage, address)
     metadata = describe(sweep, root)
-    runtime_env = _runtime_env(installed)
+    environment = runtime_env(installed)
     entrypoint = shlex.join([python, "-m", "cluster.ops.driver", sweep.id, "--storage", root])
     refuse_secrets("sweep", sweep.to_json())
-    refuse_secrets("job", {"entrypoint": entrypoint, "runtime_env": runtime_env, "metadata": metadata})
+    refuse_secrets("job", {"entrypoint": entrypoint, "runtime_env": environment, "metadata": metadata})
     jobs = Jobs.at(address, token_file)
     where = _where(driver_resources, driver_labels)
     for _ in range(3):  # somebody may submit the same sweep at the same moment: then theirs is ours
@@ -93,7 +93,7 @@ def submit(
             return _already(before[-1], jobs.door.url, root)
         job = job_id(sweep.id, before[-1].run + 1 if before else 1)
         try:
-            jobs.submit(job, entrypoint, runtime_env, metadata, **where)
+            jobs.submit(job, entrypoint, environment, metadata, **where)
         except JobExists:
             continue
         became: Became = "resumed" if before else "submitted"
@@ -171,7 +171,7 @@ def local_paths(sweep: Sweep) -> Iterator[tuple[str, str]]:
         yield "evaluation.suite", folder
 
 
-def _runtime_env(installed: bool) -> dict[str, Any]:
+def runtime_env(installed: bool) -> dict[str, Any]:
     """What the job needs of the nodes beyond what is there: our four packages, and time to save when it is stopped.
 
     The code that ran before is sent by content: the cluster takes it once. That two installations call themselves the same
