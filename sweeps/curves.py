@@ -122,6 +122,12 @@ class PhaseTracker:
         self.phase = self._phase(level_sd)
         return self.phase
 
+    def skip(self, step: int) -> Phase:
+        """Lets time pass without a score: a report that says nothing of it (too many replies cut off)."""
+        self.step, self.reports = step, self.reports + 1
+        self.phase = self._phase(math.sqrt(self.var))
+        return self.phase
+
     def _filter(self, score: float, sd: float) -> None:
         level, slope = self.level + self.slope, DAMPING * self.slope
         var = self.var + 2 * self.cross + self.slope_var + (LEVEL_NOISE * sd) ** 2

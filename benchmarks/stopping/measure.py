@@ -5,7 +5,7 @@
 
 Lost: share of the true top k that was not run to its budget. Material: those of them that truly beat rank k+1 by more
 than one point. Regret: true score of the best trial minus that of the trial one would pick by the last three reports.
-Saved: compute not spent, resumes charged. Errors are over sweeps (trials of one sweep share their fate).
+Saved: compute not spent, resumes charged. Trials a second are per second of CPU. Errors are over sweeps (trials of one sweep share their fate).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Fare(NamedTuple):
     saved: float
     span: float
     expected: float  # sum of P(top k) over what was pruned, as a share of k: what the rule believed it lost
-    seconds: float
+    seconds: float  # of CPU
 
 
 def fare(sweep: Generated, outcome: Outcome, top: int, seconds: float) -> Fare:
@@ -82,16 +82,23 @@ class Oracle(StopRule):
 
 
 def measure(
-    world: str, text: str, seeds: Sequence[int], *, trials: int = 32, top: int = 3, workers: int = 8
+    world: str,
+    text: str,
+    seeds: Sequence[int],
+    *,
+    trials: int = 32,
+    top: int = 3,
+    workers: int = 8,
+    noise: float = 1.0,
 ) -> list[Fare]:
     """Runs a rule, as it stands on a command line, over the sweeps of a world; `oracle` is one more rule here."""
     out = []
     for seed in seeds:
-        sweep = generate(world, seed, trials=trials)
+        sweep = generate(world, seed, trials=trials, noise=noise)
         rule = Oracle(goal(top), sweep.winners(top)) if text == "oracle" else parse_rule(text, goal(top))
-        began = time.perf_counter()
+        began = time.process_time()
         outcome = simulate(sweep.recordings, rule, workers=workers, shared=sweep.shared)
-        out.append(fare(sweep, outcome, top, time.perf_counter() - began))
+        out.append(fare(sweep, outcome, top, time.process_time() - began))
     return out
 
 
@@ -123,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     p.add_argument("--first-seed", type=int, default=HELD_OUT)
     p.add_argument("--trials", type=int, default=32)
     p.add_argument("--top", type=int, default=3)
+    p.add_argument("--noise", type=float, default=1.0, help="multiplies the evaluation's standard error")
     p.add_argument("--json", default="")
     a = p.parse_args(argv)
     seeds = range(a.first_seed, a.first_seed + a.sweeps)
@@ -130,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for world in a.worlds:
         print(f"{world}: {a.sweeps} sweeps of {a.trials} trials from seed {a.first_seed}, top {a.top}, metric {METRIC}")
         for text in a.rules:
-            fares = measure(world, text, seeds, trials=a.trials, top=a.top)
+            fares = measure(world, text, seeds, trials=a.trials, top=a.top, noise=a.noise)
             table.setdefault(world, {})[text] = s = summary(fares, a.trials)
             print(line(text, s), flush=True)
     if a.json:

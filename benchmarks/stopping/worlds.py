@@ -180,8 +180,9 @@ WORLDS = {
 }
 
 
-def generate(world: str, seed: int, *, trials: int = 32, reports: int = 32) -> Generated:
-    """Draws one sweep of a world; equal arguments give equal sweeps."""
+def generate(world: str, seed: int, *, trials: int = 32, reports: int = 32, noise: float = 1.0) -> Generated:
+    """Draws one sweep of a world; equal arguments give equal sweeps, and another `noise` the same curves with another
+    standard error (the checkpoints' own wiggle stays)."""
     w = WORLDS[world]
     rng = np.random.default_rng([len(world), seed])
     names = list(w.families)
@@ -190,6 +191,7 @@ def generate(world: str, seed: int, *, trials: int = 32, reports: int = 32) -> G
     models = [("small", rng.uniform(0.3, 0.5), 1.0)]
     if rng.random() < 0.5:
         models.append(("large", models[0][1] + rng.uniform(0.02, 0.07), 2.0))
+    wiggle, se = 0.5 * se, noise * se
     base_error = {name: 0.5 * se * rng.normal() for name, _, _ in models}  # four times the items
     shared = [_score_row(base_trial(n), 0, None, b + base_error[n], 0.5 * se) for n, b, _ in models]
     made = Generated([], shared, {}, {}, {})
@@ -198,9 +200,9 @@ def generate(world: str, seed: int, *, trials: int = 32, reports: int = 32) -> G
         trial, family = f"t-{i:04d}", names[rng.choice(len(names), p=mix)]
         name, base, cost = models[int(rng.integers(len(models)))]
         length = reports if rng.random() < 0.75 else reports // 2
-        true = np.clip(base + w.draw(family, x, rng, center) + _wiggle(rng, reports + 1, 0.5 * se), 0, 1)
-        noise = rng.standard_t(4, reports + 1) / np.sqrt(2) if w.heavy else rng.normal(size=reports + 1)
-        seen = np.clip(true + se * noise, 0, 1)
+        true = np.clip(base + w.draw(family, x, rng, center) + _wiggle(rng, reports + 1, wiggle), 0, 1)
+        error = rng.standard_t(4, reports + 1) / np.sqrt(2) if w.heavy else rng.normal(size=reports + 1)
+        seen = np.clip(true + se * error, 0, 1)
         config = {"model": name, "data": family, "steps": length * STEPS_PER_REPORT, "seed": i}
         start = Row("trial", "generated", trial, budget=length * STEPS_PER_REPORT, config=config)
         rows = tuple(_score_row(trial, t * STEPS_PER_REPORT, start.budget, seen[t], se) for t in range(1, length + 1))

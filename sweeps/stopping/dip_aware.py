@@ -22,11 +22,12 @@ from sweeps.records import Row
 from sweeps.stopping.base import Action, Goal, Phase, StopRule, Verdict
 from sweeps.stopping.field import Track
 from sweeps.stopping.race import Race, Standing
+from sweeps.stopping.signals import cut_off, signals
 
 MIN_REPORTS = 3  # no verdict on rank from fewer
 LOSS_JUMP = 0.7  # nats above the lowest train loss, twice in a row: diverged
 SURE = 0.01  # chance below which a constraint counts as missed for good, or a collapse as final
-UNLIKELY = 0.5  # chance below which a constraint in its dip keeps a trial from being ranked
+UNSURE = 0.9  # chance below which a constraint in its dip keeps a trial from being ranked
 HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall is given up even without rivals
 YIELD = 3.0  # a trial that was never parked is parked at this multiple of the bar, to come back if its odds hold
 OVERDUE = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
@@ -136,7 +137,7 @@ class DipAware(StopRule):
         """A constraint that the trial will not meet; inside that metric's own dip it is left alone."""
         for limit in self.race.limits:
             odds = limit.odds(track.trial)
-            if odds is None or odds.p >= (UNLIKELY if odds.protected else SURE):
+            if odds is None or odds.p >= (UNSURE if odds.protected else SURE):
                 continue
             said = (
                 f"{limit.metric} {odds.level:.4g} against {limit.wanted(odds.floor)}, "
@@ -205,6 +206,7 @@ class DipAware(StopRule):
 
     def _level(self, track: Track, r: Reading) -> str:
         at = f"{self._shown(track.in_unit(r.level)):.4g} +- {r.sd * track.unit:.2g} at step {r.step}"
+        at += cut_off(self.history, track.trial, r.step)
         if r.onset is None:
             base = f", base {self._shown(track.base):.4g}" if track.base_known else ""
             return f"{r.phase}: {at}{base}"
@@ -230,6 +232,7 @@ class DipAware(StopRule):
             "until": r.until,
             "protected": r.protected,
             "noise": "estimated" if self.race.field.estimated else "reported",
+            "signals": signals(self.history, track.trial, track.last),
         }
 
 

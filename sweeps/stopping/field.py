@@ -20,13 +20,14 @@ from sweeps.history import Curve, History, Point
 from sweeps.records import Row
 from sweeps.stopping.posterior import Belief, Forecast, GainCache, Noise
 from sweeps.stopping.prior import FAMILIES, Array, library
+from sweeps.stopping.signals import SPOILT, TRUNCATED, normal_truncation
 
 POOL = 6.0
 PATIENCE_POOL = 4.0
 BINS = 24  # octaves of the time of the first movement, in steps
 DRAWS = 64
 FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
-CENSORED = 8.0  # a reply cut off counts as no answer: a rise of truncation by 10 % makes a report 1.8 times vaguer
+CENSORED = 30.0  # a reply cut off may have been right: a rise of truncation by 10 % makes a report 4 times vaguer
 _U: Array = (np.arange(DRAWS) + 0.5) / DRAWS
 
 
@@ -119,7 +120,7 @@ class Field:
         if track is None or step <= track.last or point.suite != track.suite or track.unit != self.unit:
             self._rebuild(trial)
         else:
-            self._absorb(track, point, self._truncation(curve))
+            self._absorb(track, point, normal_truncation(self.history, trial))
             self._refresh(track)
 
     def _settle_unit(self, curve: Curve, step: int) -> None:
@@ -148,7 +149,7 @@ class Field:
         if old is not None:
             self.pooled -= old.mass
         self.tracks[trial] = track
-        truncation = self._truncation(curve)
+        truncation = normal_truncation(self.history, trial)
         for step in steps:
             if curve.points[step].suite == suite:
                 self._absorb(track, curve.points[step], truncation)
@@ -183,19 +184,16 @@ class Field:
             return budget
         return max([budget, *map(_budget, self.history.curves.values())])
 
-    def _truncation(self, curve: Curve) -> float:
-        """Share of replies cut off that is normal for this trial: the base model's, or the lowest seen."""
-        base = self.history.base_point(curve.trial)
-        seen = [p.metrics[_CUT] for p in curve.points.values() if _CUT in p.metrics]
-        return (base.metrics[_CUT] if base is not None and _CUT in base.metrics else min(seen)) if seen else 0.0
-
     def _absorb(self, track: Track, point: Point, truncation: float) -> None:
         z = (self.sign * point.metrics[self.metric] - track.base) / track.unit
         sd = max(point.se.get(self.metric, track.unit) / track.unit, 0.3)
-        sd *= 1.0 + CENSORED * max(0.0, point.metrics.get(_CUT, truncation) - truncation)
-        track.belief.update(point.step / track.horizon, z, sd)
+        cut_off = max(0.0, point.metrics.get(TRUNCATED, truncation) - truncation)
+        track.belief.update(point.step / track.horizon, z, sd * (1.0 + CENSORED * cut_off))
         track.phase.ratio = self.ratio()
-        track.phase.update(point.step, z, sd)
+        if cut_off > SPOILT:
+            track.phase.skip(point.step)
+        else:
+            track.phase.update(point.step, z, sd)
         if track.phase.recovered:
             self.ratios[track.trial] = track.phase.recovered
         track.last, track.reports = point.step, track.reports + 1
@@ -234,9 +232,6 @@ class Field:
         """Returns the mean probability that the trial ends above `thresholds` (signed metric unit)."""
         assert track.forecast is not None
         return track.forecast.above(np.atleast_1d((np.asarray(thresholds) - track.base) / track.unit))
-
-
-_CUT = "length/truncated"
 
 
 def _budget(curve: Curve) -> int:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -33,14 +39,14 @@ def curves(count=8, seed=2):
 SE = 0.01
 
 
-def simulated(rule="dip-aware", **settings):
-    """Step at which each trial ended under the simulated clock with one slot."""
+def simulated(rule="dip-aware", *, name=str, **settings):
+    """Step at which each trial ended under the simulated clock with one slot; `name` makes a trial's id."""
     recordings = [
         Recording(
-            str(i),
-            Row("trial", "", str(i), budget=BUDGET, config={"model": ""}),
+            name(i),
+            Row("trial", "", name(i), budget=BUDGET, config={"model": ""}),
             tuple(
-                Row("report", "", str(i), step=20 * (j + 1), metrics={METRIC: v}, se={METRIC: SE})
+                Row("report", "", name(i), step=20 * (j + 1), metrics={METRIC: v}, se={METRIC: SE})
                 for j, v in enumerate(ys)
             ),
             (1.0,) * REPORTS,
@@ -48,7 +54,7 @@ def simulated(rule="dip-aware", **settings):
         for i, ys in curves().items()
     ]
     out = simulate(recordings, make_rule(rule, Goal(METRIC, top=2), **settings), workers=1)
-    return {i: 20 * out.runs[str(i)].done for i in curves()}
+    return {i: 20 * out.runs[name(i)].done for i in curves()}
 
 
 class FakeTrial:
@@ -112,6 +118,20 @@ def test_ray_tunes_scheduler_parks_wakes_and_ends_what_stays_parked():
     control = FakeController(scheduler(park=True))
     assert control.run() == simulated(trials=8)
     assert {t.status for t in control.trials} == {"TERMINATED"}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("mode", ["park", "stop"])
+def test_ray_tune_itself_on_one_slot_ends_trials_where_the_simulator_does(mode):
+    with tempfile.TemporaryDirectory(prefix="ds", dir="/tmp", ignore_cleanup_errors=True) as temp:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+        env |= {"PYTHONPATH": str(Path(__file__).parents[2]), "RAY_TMPDIR": temp, "RAY_AIR_NEW_OUTPUT": "0"}
+        program = [sys.executable, "-m", "tests.contract.tune_program", mode]
+        done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ended = {int(i): step for i, step in json.loads(done.stdout.splitlines()[-1]).items()}
+    assert ended == simulated(name="{:05d}".format, park=mode == "park", trials=len(curves()))
+    assert any(step < BUDGET for step in ended.values())
 
 
 def test_a_scheduler_restarted_from_its_journal_goes_on_with_the_same_decisions(tmp_path):

@@ -219,25 +219,45 @@ def test_the_order_and_number_of_arrivals_does_not_change_the_last_verdict():
     assert a.evidence["level"] == pytest.approx(b.evidence["level"])
 
 
-def test_a_jump_in_truncation_is_not_taken_for_a_collapse():
-    cut = {"length/truncated": np.where(X > 0.3, 0.8, 0.02)}
-    drop = np.where(X > 0.3, -0.2, 0.02)
-    curves = {**FIELD, "long": drop}
-    plain = Sweep(DipAware(Goal(Y, top=3), protect="soft"), curves).end("long")[0]
-    censored = Sweep(DipAware(Goal(Y, top=3), protect="soft"), curves, more={"long": cut}).end("long")[0]
-    assert plain is not None
-    assert censored is None or censored > plain
+FALLEN = {Phase.DIP, Phase.RECOVERY, Phase.COLLAPSE, Phase.LATE_DECLINE}
+
+
+@pytest.mark.parametrize(("cut_off", "drop"), [(0.8, -0.2), (0.3, -0.1)])
+@pytest.mark.parametrize("protect", ["strict", "soft"])
+def test_a_jump_in_truncation_is_no_dip_and_no_collapse(cut_off, drop, protect):
+    cut = {"length/truncated": np.where(X > 0.3, cut_off, 0.02)}
+    curves = {**FIELD, "long": np.where(X > 0.3, drop, 0.02)}
+    plain = Sweep(DipAware(Goal(Y, top=3), protect=protect), curves)
+    censored = Sweep(DipAware(Goal(Y, top=3), protect=protect), curves, more={"long": cut})
+    assert FALLEN & {v.phase for v in plain.said["long"].values()}
+    assert not FALLEN & {v.phase for v in censored.said["long"].values()}
+    assert f"{cut_off:.0%} of replies cut off" in censored.end("long")[1].reason
+
+
+def test_other_signals_stand_in_the_evidence_as_they_were_given():
+    more = {"base": {"math/in_domain": 0.3, "length/mean": 90.0}}
+    more["rise-a"] = {"math/in_domain": 0.3 + X, "length/mean": 200 - 100 * X}
+    said = Sweep(DipAware(Goal(Y, top=2)), FIELD, more=more).said["rise-a"]
+    signals = said[160].evidence["signals"]
+    assert signals["math/in_domain"] == pytest.approx(0.55)
+    assert signals["base length/mean"] == 90.0
 
 
 def test_scores_of_two_suites_are_never_one_curve():
+    """A harder suite from step 220 on: no dip, no collapse, and no verdict from the old one's rivals."""
     rule = DipAware(Goal(Y, top=1))
-    rule.observe(Row("trial", "s", "t", budget=640, config={"model": "m"}))
-    for step in range(20, 220, 20):
-        rule.observe(Row("report", "s", "t", step=step, metrics={Y: 0.6}, se={Y: 0.01}, suite="a"))
-    rule.observe(Row("report", "s", "t", step=220, metrics={Y: 0.3}, se={Y: 0.01}, suite="b"))
-    verdict = rule.decide("t")
-    assert verdict.action is Action.CONTINUE
-    assert "1 of 3 reports" in verdict.reason
+    rule.observe(Row("report", "s", "base-m", step=0, metrics={Y: 0.5}, se={Y: 0.01}, suite="a"))
+    for trial in ("t", "rival"):
+        rule.observe(Row("trial", "s", trial, budget=640, config={"model": "m"}))
+        for step in range(20, 220, 20):
+            rule.observe(Row("report", "s", trial, step=step, metrics={Y: 0.6}, se={Y: 0.01}, suite="a"))
+    for count, step in enumerate(range(220, 640, 20), 1):
+        rule.observe(Row("report", "s", "t", step=step, metrics={Y: 0.3}, se={Y: 0.01}, suite="b"))
+        verdict = rule.decide("t")
+        assert verdict.action is Action.CONTINUE
+        assert verdict.phase not in FALLEN
+        if count < 3:
+            assert f"{count} of 3 reports" in verdict.reason
 
 
 def test_before_a_wsd_decay_a_low_score_is_not_held_against_a_trial():

@@ -1,0 +1,61 @@
+"""Plain Ray Tune with RuleScheduler on one slot, as a program of its own: prints where every scripted trial ended.
+
+python -m tests.contract.tune_program park|stop
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.search.basic_variant import BasicVariantGenerator  # noqa: E402
+
+from cluster.tune.scheduler import RuleScheduler  # noqa: E402
+from tests.contract.test_rules_adapters import BUDGET, METRIC, SE, curves  # noqa: E402
+
+
+def train(config: dict[str, Any]) -> None:
+    """Reports a scripted curve with a checkpoint each time; goes on from a checkpoint where there is one."""
+    done, checkpoint = 0, tune.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            done = int(Path(folder, "step").read_text())
+    for step in range(done + 20, BUDGET + 1, 20):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "step").write_text(str(step))
+            result = {
+                "step": step,
+                METRIC: config["curve"][step // 20 - 1],
+                f"{METRIC}_se": SE,
+                "which": config["which"],
+            }
+            tune.report(result, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def main() -> None:
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    scheduler = RuleScheduler(METRIC, "max", top=2, park=sys.argv[1] == "park", trials=len(curves()), budget=BUDGET)
+    search = BasicVariantGenerator(max_concurrent=1)
+    search._uuid_prefix = ""  # ids 00000, 00001, ...: as in the simulator, since a trial's id shuffles its draws
+    which = tune.grid_search(list(curves()))
+    with tempfile.TemporaryDirectory() as storage:
+        tuner = tune.Tuner(
+            train,
+            param_space={"which": which, "curve": tune.sample_from(lambda spec: curves()[spec.config.which])},
+            tune_config=tune.TuneConfig(scheduler=scheduler, search_alg=search),
+            run_config=tune.RunConfig(storage_path=storage, name="scripted", verbose=0),
+        )
+        print(json.dumps({(r.metrics or {})["which"]: (r.metrics or {})["step"] for r in tuner.fit()}))
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
