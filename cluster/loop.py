@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cluster.environment import SETTINGS, prepare
+from cluster.environment import SETTINGS, cache_folder, prepare
 from sweeps.director import Director, Launch
 from sweeps.errors import DipsweepError, Interrupted, LimitError
 from sweeps.inprocess import Evaluate, Progress, Train, take_scores
@@ -23,10 +23,11 @@ import ray  # noqa: E402 - Ray reads its settings when it is imported
 from ray import tune  # noqa: E402
 from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
 
+from cluster.arbiter import NAMESPACE, Share  # noqa: E402
 from cluster.evals.pool import Pool  # noqa: E402
 from cluster.hub import attempt_key, start_hub  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
-from cluster.tune.gate import Attempt, Gate, bundle, check_fits  # noqa: E402
+from cluster.tune.gate import Attempt, Choice, Gate, bundle, check_fits, held, times  # noqa: E402
 from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
 
 WIND_DOWN_S = 30.0  # after Ctrl-C: how long workers may take to write their checkpoints
@@ -47,7 +48,7 @@ def local_ray(
     where: dict[str, Any] = {"address": address or os.environ.get("RAY_ADDRESS")}
     if not where["address"]:
         where = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": dashboard, "address": "local"}
-    ray.init(**where, log_to_driver=bool(os.environ.get("DIPSWEEP_RAY_LOGS")), logging_level=logging.ERROR,
+    ray.init(**where, namespace=NAMESPACE, log_to_driver=bool(os.environ.get("DIPSWEEP_RAY_LOGS")), logging_level=logging.ERROR,
              runtime_env={"env_vars": {k: os.environ[k] for k in SETTINGS}})  # fmt: skip
     # A stopped attempt ends its own process, which Tune would report as an error; what ends why stands in the journal.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -67,15 +68,17 @@ class RayLoop:
         evaluators: size of the evaluator pool. eval_gpus: GPUs of each evaluator. say: takes one line of progress.
         keep: deletes what nobody needs. steer: carries out what people ask for (`sweeps.steering`).
         drive: the Tune function of one attempt; tests and benchmarks have lighter ones than `drive_attempt`.
+        shared: other sweeps may run on this cluster: ask `cluster.arbiter` before each start.
     """
 
     def __init__(
-        self, director: Director, train: Train, evaluate: Evaluate, storage: Path, *,
+        self, director: Director, train: Train, evaluate: Evaluate, storage: str | Path, *,
         evaluators: int = 1, eval_gpus: float = 0.0, say: Progress = lambda line: None,
         keep: Callable[[], None] = lambda: None, steer: Callable[[], None] = lambda: None,
-        drive: Callable[..., None] = drive_attempt,
+        drive: Callable[..., None] = drive_attempt, shared: bool = False,
     ) -> None:  # fmt: skip
-        self.drive, self.gate = drive, Gate(director.plan)
+        self.drive, self.gate, self.shared = drive, Gate(director.plan), shared
+        self.share: Share | None = None
         self.director, self.train, self.evaluate, self.storage = director, train, evaluate, str(storage)
         self.say, self.keep, self.steer = say, keep, steer
         self.total = director.plan.total
@@ -100,11 +103,15 @@ class RayLoop:
         self.pool = Pool(self.evaluate, self.evaluators, self.eval_gpus, block.cpus_per_worker, block.timeout_s)
         name = f"{self.director.plan.sweep_id}-{time.time_ns()}"
         forget = register(name, self)
+        if self.shared:
+            self.share = Share(self.director.plan.sweep_id, self.director.plan.sweep.limits.weight)
         try:
             with ctrl_c(self.say) as self.interrupt:
                 self._tuner(name).fit()
         finally:
             forget()
+            if self.share is not None:
+                self.share.leave()
         if self.limit:
             raise LimitError(
                 f"{self.limit}; raise it in the sweep file and run that again: it goes on where it stopped"
@@ -125,7 +132,7 @@ class RayLoop:
                 reuse_actors=False,  # a reused actor keeps its group, and a stopped attempt's Train thread with it
             ),
             run_config=tune.RunConfig(
-                name="tune", storage_path=str(Path(self.storage) / self.director.plan.sweep_id / ".ray"), verbose=0,
+                name="tune", storage_path=cache_folder(self.storage, self.director.plan.sweep_id), verbose=0,
                 callbacks=[_Pump(name), _Quiet()], failure_config=tune.FailureConfig(max_failures=0),
             ),
         )  # fmt: skip
@@ -135,17 +142,20 @@ class RayLoop:
     def pump(self) -> None:
         """Takes in all news: what workers said, scores that are ready; then raises stop flags and starts evaluations."""
         messages, results = ray.get(self.hub.drain.remote()), list(self.pool.finished())
-        for message in messages:
-            self._take(message)
-        for job, result in results:
-            if isinstance(result, Exception):
-                self.director.eval_failed(job, f"{type(result).__name__}: {str(result).strip()[-300:]}")
-            else:
-                take_scores(self.director, job, result)
+        with self.director.journal.batch():  # one write for all news; what follows from it comes after
+            for message in messages:
+                self._take(message)
+            for job, result in results:
+                if isinstance(result, Exception):
+                    self.director.eval_failed(job, f"{type(result).__name__}: {str(result).strip()[-300:]}")
+                else:
+                    take_scores(self.director, job, result)
         while self.pool.free and (waiting := self.director.next_eval()) is not None:
             self.pool.submit(waiting)
         self.steer()
         self._judge_the_lost()
+        if self.share is not None:
+            self.share.renew(held(self.live.values()), self._head_wants)
         self._raise_flags()
         self._look_at_ends()
         if messages or results:
@@ -156,7 +166,7 @@ class RayLoop:
         if self._ending:
             return None
         choice = self.gate.choose(self.director.waiting, self.live.values())
-        if choice is None:
+        if choice is None or not self._our_turn(choice):
             return None
         launch = self.director.launch(choice.trial, choice.workers)
         self.gate.placed(choice, launch.spec.model)
@@ -213,6 +223,17 @@ class RayLoop:
             self._lost(attempt, message["reason"], message["detail"])
         else:
             self.director.failed(spec.id, number, message["reason"], message["detail"])
+
+    def _our_turn(self, choice: Choice) -> bool:
+        """Asks the arbiter where other sweeps are on the cluster too."""
+        if self.share is None:
+            return True
+        model = next(t.model for t in self.director.waiting(self.gate.look) if t.id == choice.trial)
+        return self.share.may_start(held(self.live.values()), times(bundle(model), choice.workers))
+
+    def _head_wants(self) -> dict[str, float]:
+        head = [] if self._ending else self.director.waiting()
+        return times(bundle(head[0].model), head[0].model.fewest) if head else {}
 
     def _lost(self, attempt: Attempt, reason: str, detail: str) -> None:
         if self.director.wants(attempt.launch.spec.id, attempt.launch.attempt):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -48,21 +49,22 @@ def _absolute(path: str) -> str:
     """A sweep must mean the same from every folder: workers and a later `resume` have another working directory."""
     if path == "builtin" or not path or "://" in path:
         return path
-    return str(Path(path).expanduser().absolute())
+    return str(Path(os.path.expanduser(path)).absolute())
 
 
 _Path = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
 _Positive = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
-_Count = Annotated[int, Field(ge=1)]
+_Count = Annotated[int, Field(ge=1, lt=2**31)]
+_Whole = Annotated[int, Field(ge=0, lt=2**31)]
 _Setting = r"(cap|think|t)=[0-9.]+"
-_Variant = Annotated[str, Field(pattern=rf"^(@\d+(,{_Setting})*|{_Setting}(,{_Setting})*)$")]
+_Variant = Annotated[str, Field(pattern=rf"^(@[1-9]\d{{0,3}}(,{_Setting})*|{_Setting}(,{_Setting})*)$")]
 
 
 def _workers(value: Any) -> int | tuple[int, int]:
     """`2`, or `[1, 4]` for a trial that may run on fewer when not all fit."""
     ends = list(value) if isinstance(value, list | tuple) else [value, value]
-    if len(ends) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in ends) or ends[0] > ends[1]:
+    if len(ends) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or not 1 <= n < 2**31 for n in ends) or ends[0] > ends[1]:
         raise ValueError(f"came {value!r}; a whole number >= 1 would do, or [fewest, most] such as [1, 4]")
     return ends[1] if ends[0] == ends[1] else (ends[0], ends[1])
 
@@ -146,7 +148,7 @@ class StoppingBlock(_Block):
     """dip-aware: share of the true top that may be lost, an upper bound."""
     patience: Annotated[float, Field(ge=1)] | None = None
     """dip-aware: with a dip, in multiples of its trough step; patient: reports without a new best."""
-    grace: Annotated[int, Field(ge=1)] | None = None
+    grace: _Count | None = None
     """asha, median, hyperband, patient: no verdict before this step."""
     reduction: Annotated[float, Field(ge=1.5)] | None = None
     """asha, hyperband: keep one in this many."""
@@ -168,11 +170,11 @@ class TrainerBlock(_Block):
     """Final learning rate as a share of the peak."""
     batch_tokens: _Count = 8192
     """Tokens of one optimizer step over all workers, prompts included."""
-    batch_rows: Annotated[int, Field(ge=0)] = 0
+    batch_rows: _Whole = 0
     """Rows of one optimizer step, however many tokens they have; 0 counts tokens. Holds tiers at equal rows."""
-    pack_tokens: Annotated[int, Field(ge=0)] = 0
+    pack_tokens: _Whole = 0
     """Tokens of one forward pass, at most `batch_tokens`; 0 takes `batch_tokens`. Decides memory, not the update."""
-    max_length: Annotated[int, Field(ge=2)] = 4096
+    max_length: Annotated[int, Field(ge=2, lt=2**31)] = 4096
     """Longest conversation in tokens; `long_rows` says what happens to longer ones, which are always counted."""
     long_rows: Literal["drop", "cut-prompt", "cut-answer"] = "drop"
     """drop them, cut-prompt (keep the prompt's end and the whole answer), or cut-answer."""
@@ -187,7 +189,7 @@ class TrainerBlock(_Block):
     """Compute precision; master weights are always fp32."""
     recompute: bool = False
     """Activation checkpointing: less memory, about a third more compute."""
-    lora_rank: Annotated[int, Field(ge=0)] = 0
+    lora_rank: _Whole = 0
     """Rank of low-rank adapters on frozen weights (LoRA, arXiv 2106.09685); 0 trains all weights."""
     lora_alpha: _Positive = 32.0
     """Adapters count `lora_alpha / lora_rank` times."""
@@ -234,8 +236,10 @@ class LimitsBlock(_Block):
     wall_hours: _Positive | None = None
     usd: _Positive | None = None
     usd_per_gpu_hour: _Positive | None = None
-    retries: Annotated[int, Field(ge=0)] = 2
-    """How often a trial whose machine was lost is started again."""
+    retries: _Whole = 2
+    """How often a trial whose worker died is started again; machines that were taken away do not count."""
+    weight: _Positive = 1.0
+    """Share of a cluster that other sweeps use too: twice the weight, twice the machines."""
 
     @model_validator(mode="after")
     def _price(self) -> Self:
@@ -265,7 +269,7 @@ class Sweep(_Block):
     """
 
     name: Annotated[str, Field(pattern=NAME)]
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: _Whole = 0
     models: dict[str, ModelBlock] = {}
     tiers: dict[str, TierBlock] = {}
     space: dict[str, AxisField] = {}

@@ -140,6 +140,20 @@ def bundle(model: ModelSource) -> dict[str, float]:
     return resources
 
 
+def times(need: Mapping[str, float], count: int) -> dict[str, float]:
+    """Returns what `count` such bundles are in all."""
+    return {name: amount * count for name, amount in need.items()}
+
+
+def held(attempts: Iterable[Attempt]) -> dict[str, float]:
+    """Returns what attempts hold together."""
+    out: dict[str, float] = {}
+    for attempt in attempts:
+        for name, amount in times(bundle(attempt.launch.spec.model), attempt.launch.workers).items():
+            out[name] = out.get(name, 0.0) + amount
+    return out
+
+
 def check_fits(sweep: Any) -> None:
     """Raises InputError for a model whose trials the cluster can never hold; Ray alone would wait for ever."""
     total = total_resources_per_node()

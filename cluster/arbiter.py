@@ -1,0 +1,168 @@
+"""Two sweeps on one cluster: each driver asks one small named actor before it starts an attempt.
+
+Nobody is ever stopped for another. A sweep within its share of the cluster (by weight, `limits.weight`, among the sweeps
+that run or wait) starts what fits; above it, only when no other that waits is served less. So what ends goes to whoever
+is furthest below its share. A trial too large for the gaps is passed by a bounded number of others, then they wait.
+
+The actor keeps nothing that its drivers do not say again every second: a dead driver's share is free after `EXPIRY_S`, a
+restarted actor listens for `QUIET_S` before it answers yes. Its clock is its own and never goes back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+NAMESPACE = "dipsweep"
+NAME = "dipsweep-arbiter"
+EXPIRY_S = 15.0  # a driver that was not heard of for so long holds nothing
+RENEW_S = 1.0
+QUIET_S = 3 * RENEW_S
+ANSWER_S = 5.0  # an arbiter that takes longer is down or restarting: asked again in the next turn
+OVERTAKES = 8
+
+Resources = Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Party:
+    """A sweep as its driver last described it: what it holds, what it would start next, and whether that fits now."""
+
+    weight: float
+    held: Resources = field(default_factory=dict)
+    wants: Resources = field(default_factory=dict)
+    fits: bool = True
+    heard: float = 0.0
+    since: float = 0.0  # when it began to wait
+    passed: int = 0  # attempts of others started since then
+
+
+class Shares:
+    """Who may start. Pure: the caller says what the cluster has and what time it is."""
+
+    def __init__(self) -> None:
+        self.parties: dict[str, Party] = {}
+
+    def hear(
+        self, sweep: str, weight: float, held: Resources, wants: Resources, fits: bool, now: float
+    ) -> None:  # fmt: skip
+        """Takes in how a sweep stands; forgets those not heard of for EXPIRY_S."""
+        self.parties = {name: p for name, p in self.parties.items() if now - p.heard <= EXPIRY_S}
+        party = self.parties.setdefault(sweep, Party(weight))
+        if wants and not party.wants:
+            party.since, party.passed = now, 0
+        party.weight, party.held, party.wants, party.fits, party.heard = weight, held, wants, fits, now
+
+    def may_start(self, sweep: str, total: Resources) -> bool:
+        """True when the sweep may start what it wants; then that counts as held."""
+        me = self.parties[sweep]
+        others = [p for n, p in self.parties.items() if n != sweep and p.wants and self._could(n, p)]
+        if not self._may(me, others, total):
+            return False
+        for other in others:
+            other.passed += 1
+        me.held = {name: me.held.get(name, 0.0) + me.wants.get(name, 0.0) for name in {*me.held, *me.wants}}
+        me.wants = {}
+        return True
+
+    def leave(self, sweep: str) -> None:
+        """The sweep is over."""
+        self.parties.pop(sweep, None)
+
+    def _may(self, me: Party, others: list[Party], total: Resources) -> bool:
+        if not others:
+            return True
+        mine = (_used(me.held, total) / me.weight, me.since)
+        before_me = [p for p in others if (_used(p.held, total) / p.weight, p.since) < mine]
+        if not before_me:
+            return True
+        if any(p.passed >= OVERTAKES for p in before_me):
+            return False
+        fair = me.weight / sum(p.weight for p in self.parties.values() if p.held or p.wants)
+        after = {name: me.held.get(name, 0.0) + me.wants.get(name, 0.0) for name in {*me.held, *me.wants}}
+        return _used(after, total) <= fair + 1e-9
+
+    def _could(self, name: str, party: Party) -> bool:
+        """False for a sweep whose next trial does not fit although no other holds anything: it waits for no one here."""
+        return party.fits or any(p.held for n, p in self.parties.items() if n != name)
+
+
+def _used(held: Resources, total: Resources) -> float:
+    """Returns the share of the resource of which most is held (dominant-resource fairness)."""
+    return max((amount / total[name] for name, amount in held.items() if total.get(name)), default=0.0)
+
+
+class Arbiter:
+    """The actor around `Shares`."""
+
+    def __init__(self) -> None:
+        self.shares, self.total = Shares(), dict[str, float]()
+        self.looked = float("-inf")
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self.quiet = time.monotonic() + (QUIET_S if restarted else 0.0)
+
+    def renew(self, sweep: str, weight: float, held: Resources, wants: Resources, fits: bool) -> None:
+        """Says how a sweep stands; expected once in RENEW_S."""
+        self.shares.hear(sweep, weight, held, wants, fits, time.monotonic())
+
+    def ask(self, sweep: str, weight: float, held: Resources, wants: Resources) -> bool:
+        """True when the sweep may start what it wants now."""
+        now = time.monotonic()
+        self.shares.hear(sweep, weight, held, wants, True, now)
+        if now - self.looked > EXPIRY_S:
+            self.total, self.looked = ray.cluster_resources(), now
+        return now >= self.quiet and self.shares.may_start(sweep, self.total)
+
+    def leave(self, sweep: str) -> None:
+        """The sweep is over."""
+        self.shares.leave(sweep)
+
+    def standing(self) -> dict[str, dict[str, Any]]:
+        """Returns what every sweep holds and wants, for people who look."""
+        return {
+            n: {"weight": p.weight, "held": dict(p.held), "wants": dict(p.wants)}
+            for n, p in self.shares.parties.items()
+        }
+
+
+def start_arbiter() -> Any:
+    """Returns the cluster's one arbiter, started if there is none."""
+    options = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+    return ray.remote(num_cpus=0, max_restarts=-1)(Arbiter).options(**options).remote()
+
+
+class Share:
+    """A driver's side: tells the arbiter every second how its sweep stands, and asks before each start.
+
+    Args:
+        sweep: its id. weight: its share among others. clock: seconds, never going back.
+    """
+
+    def __init__(self, sweep: str, weight: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.sweep, self.weight, self.clock = sweep, weight, clock
+        self.arbiter = start_arbiter()
+        self.next = 0.0
+
+    def renew(self, held: Resources, wants: Callable[[], Resources]) -> None:
+        """Once in RENEW_S says what is held, and what waits without fitting; never waits for an answer."""
+        if self.clock() >= self.next:
+            self.next = self.clock() + RENEW_S
+            self.arbiter.renew.remote(self.sweep, self.weight, dict(held), dict(wants()), False)
+
+    def may_start(self, held: Resources, wants: Resources) -> bool:
+        """Asks for one more attempt. An arbiter that is gone is started anew, and asked again in the next turn."""
+        try:
+            return bool(
+                ray.get(self.arbiter.ask.remote(self.sweep, self.weight, dict(held), dict(wants)), timeout=ANSWER_S)
+            )
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            self.arbiter = start_arbiter()
+            return False
+
+    def leave(self) -> None:
+        """The sweep is over, or interrupted: others need not wait until its share expires."""
+        self.arbiter.leave.remote(self.sweep)
