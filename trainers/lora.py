@@ -43,8 +43,9 @@ def attach(network: Any, config: TrainerConfig) -> None:
     network.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
+        alpha: Any = config.lora_alpha  # peft says int and takes any number
         settings = LoraConfig(
-            r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets, lora_dropout=0.0, bias="none"
+            r=config.lora_rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, bias="none"
         )
         try:
             inject_adapter_in_model(settings, network, ADAPTER)

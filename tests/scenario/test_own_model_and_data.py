@@ -58,7 +58,7 @@ def test_an_own_model_trains_on_own_conversations_from_any_folder_and_a_second_r
         ),
         (
             lambda home: (home / "model" / "config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}'),
-            "sets auto_map",
+            "key 'auto_map' would run or choose code",
         ),
         (lambda home: (home / "talks.jsonl").unlink(), "tiers.talks.path: no file"),
     ],
@@ -72,9 +72,9 @@ def test_what_is_wrong_with_own_files_is_said_before_anything_starts(home: Path,
     assert not (home / "elsewhere" / "runs").exists()
 
 
-def test_conversations_that_cannot_be_read_fail_the_trial_with_the_place_of_the_first_bad_row(home: Path):
+def test_conversations_that_cannot_be_read_are_said_with_their_place_before_anything_starts(home: Path):
     (home / "talks.jsonl").write_text('{"messages": "no list"}\n' * 30)
     out = dipsweep("run", str(home / "own.yaml"), "--in-process", cwd=home / "elsewhere")
-    assert out.returncode == 1
-    assert "talks.jsonl" in out.stdout + out.stderr
-    assert "every trial failed" in out.stderr
+    assert out.returncode == 2
+    assert "talks.jsonl:1: messages must be a list" in out.stderr
+    assert "30 of 30 rows are bad" in out.stderr

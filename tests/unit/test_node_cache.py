@@ -6,11 +6,14 @@ from hashlib import sha256
 
 import fsspec
 import pytest
+import s3fs
 
 from sweeps.errors import InputError
+from sweeps.storage import open_store
 from sweeps.trial import ModelSource, TierSource
 from tests.unit.tiny_sft import write_base
 from trainers import node_cache
+from trainers.model_files import check_model
 from trainers.models import load_model, model_folder
 from trainers.node_cache import fetched, listing
 from trainers.own_data import read
@@ -23,6 +26,14 @@ def remote(tmp_path, monkeypatch):
     fs = fsspec.filesystem("memory")
     fs.store.clear()
     return fs
+
+
+@pytest.fixture
+def no_clients_left():
+    """s3fs keeps clients with the credentials of when they were made."""
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def put(fs, path, data):
@@ -120,3 +131,30 @@ def test_data_is_read_from_an_address_as_from_a_path(remote):
 def test_what_is_not_there_or_not_known_is_one_sentence(remote, url, message):
     with pytest.raises(InputError, match=message):
         listing(url)
+
+
+def test_model_and_data_come_from_a_real_s3_server_with_credentials_from_the_environment(
+    s3_url, tmp_path, monkeypatch, no_clients_left
+):
+    monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
+    store = open_store(s3_url)
+    base = write_base(tmp_path / "base")
+    for file in base.iterdir():
+        store.upload(file, f"tiny/{file.name}")
+    store.write("ours.jsonl", json.dumps({"prompt": "2+2?", "response": "4"}).encode())
+    check_model(f"{s3_url}/tiny")
+    assert load_model(model_folder("tiny", ModelSource(f"{s3_url}/tiny"))).num_parameters() > 10_000
+    assert len(read(TierSource(f"{s3_url}/ours.jsonl")).primary) == 1
+    with pytest.raises(InputError, match="does not exist"):
+        fetched(f"{s3_url}/nowhere")
+    store.delete("tiny/config.json")
+    with pytest.raises(InputError, match=r"tiny has no config\.json"):
+        check_model(f"{s3_url}/tiny")
+
+
+def test_s3_without_a_right_secret_is_refused_without_showing_it(s3_url, monkeypatch, no_clients_left):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "WrongSecretWrongSecret")
+    with pytest.raises(InputError) as caught:
+        listing(f"{s3_url}/ours.jsonl")
+    assert "WrongSecret" not in str(caught.value)
+    assert "AWS_SECRET_ACCESS_KEY" in str(caught.value) or "access denied" in str(caught.value)
