@@ -58,7 +58,10 @@ class Shares:
         party.weight, party.held, party.wants, party.fits, party.heard = weight, held, wants, fits, now
 
     def may_start(self, sweep: str, total: Resources) -> bool:
-        """True when the sweep may start what it wants; then that counts as held."""
+        """True when the sweep may start what it wants; then that counts as held, and as wanted once more.
+
+        Were it not, others would find nobody waiting until its driver is heard of again, and go past their share.
+        """
         me = self.parties[sweep]
         others = [p for n, p in self.parties.items() if n != sweep and p.wants and self._could(n, p)]
         if not self._may(me, others, total):
@@ -66,7 +69,7 @@ class Shares:
         for other in others:
             other.passed += 1
         me.held = {name: me.held.get(name, 0.0) + me.wants.get(name, 0.0) for name in {*me.held, *me.wants}}
-        me.wants = {}
+        me.since, me.passed = me.heard, 0
         return True
 
     def leave(self, sweep: str) -> None:

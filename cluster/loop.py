@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.environment import SETTINGS, cache_folder, prepare
+from sweeps.admission import Choice
 from sweeps.director import Director, Launch
 from sweeps.errors import DipsweepError, Interrupted, LimitError
 from sweeps.inprocess import Evaluate, Progress, Train, take_scores
@@ -27,7 +28,7 @@ from cluster.arbiter import NAMESPACE, Share  # noqa: E402
 from cluster.evals.pool import Pool  # noqa: E402
 from cluster.hub import attempt_key, start_hub  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
-from cluster.tune.gate import Attempt, Choice, Gate, bundle, check_fits, held, times  # noqa: E402
+from cluster.tune.gate import Attempt, Gate, bundle, check_fits, held, times  # noqa: E402
 from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
 
 WIND_DOWN_S = 30.0  # after Ctrl-C: how long workers may take to write their checkpoints

@@ -64,7 +64,8 @@ _Variant = Annotated[str, Field(pattern=rf"^(@[1-9]\d{{0,3}}(,{_Setting})*|{_Set
 def _workers(value: Any) -> int | tuple[int, int]:
     """`2`, or `[1, 4]` for a trial that may run on fewer when not all fit."""
     ends = list(value) if isinstance(value, list | tuple) else [value, value]
-    if len(ends) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or not 1 <= n < 2**31 for n in ends) or ends[0] > ends[1]:
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 2**31 for n in ends)
+    if len(ends) != 2 or not whole or ends[0] > ends[1]:
         raise ValueError(f"came {value!r}; a whole number >= 1 would do, or [fewest, most] such as [1, 4]")
     return ends[1] if ends[0] == ends[1] else (ends[0], ends[1])
 
@@ -82,7 +83,8 @@ class ModelBlock(_Block):
     path: _Path = "builtin"
     """`builtin`, or a folder with config.json, tokenizer and safetensors, here or on `s3://`."""
     workers: _Workers | None = None
-    """Training processes of one trial, or `[fewest, most]`: as many as there is room for, with the same batch. By default what `sweeps.known_models` says for a name it knows, else 1."""
+    """Training processes of one trial, or `[fewest, most]`: as many as there is room for, with the same batch.
+    By default what `sweeps.known_models` says for a name it knows, else 1."""
     cpus_per_worker: _Positive = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """By default 1 for a name of `sweeps.known_models` with a path, else 0."""
