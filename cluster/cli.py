@@ -220,13 +220,19 @@ def export(
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial's id.")],
     target: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
     step: Annotated[str, typer.Option(help="best, last, or a step that is still kept.")] = "best",
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Weights in bf16: half the size of the fp32 they were trained in.")
+    ] = False,
     storage: Storage = None,
 ) -> None:
     """Write a trial's checkpoint as a plain Hugging Face folder."""
+    import torch
+
     from cluster.show import kept_checkpoint
     from trainers.export import export as write
 
-    print(write(kept_checkpoint(find(sweep_id, storage), trial, step), target))
+    found = kept_checkpoint(find(sweep_id, storage), trial, step)
+    print(write(found, target, dtype=torch.bfloat16 if bf16 else None))
 
 
 @app.command()
