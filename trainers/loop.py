@@ -122,9 +122,8 @@ class _Run:
         self.feed = Feed(config, self.tokenizer, data)
         if resume is not None:
             checkpoint.verify(resume.path)
-        if device.type == "cuda":
-            model = json.loads((base / "config.json").read_text(encoding="utf-8"))
-            memory.check(config, model, world, torch.cuda.get_device_properties(device).total_memory)
+        model = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        memory.check(config, model, world, memory.device_bytes(device))
         frozen = torch.bfloat16 if config.lora_rank and config.precision == "bf16" else torch.float32
         whole = resume is not None and not config.lora_rank  # adapters are taken up beside the base's own weights
         network = load_model(resume.path if resume and whole else base, attn=PACKED, dtype=frozen)

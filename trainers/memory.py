@@ -7,9 +7,13 @@ pass, and no allocator's slack is in it (`HEADROOM` is for that).
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
+
+import torch
 
 from sweeps.errors import InputError
 from trainers.config import TrainerConfig
@@ -101,8 +105,20 @@ def _weights(config: TrainerConfig, model: Mapping[str, Any], world: int) -> tup
     return 4 * parameters // world + copy, parameters
 
 
-def check(config: TrainerConfig, model: Mapping[str, Any], world: int, available: int) -> Memory:
-    """Compares the estimate with a device of `available` bytes and returns it.
+def device_bytes(device: torch.device) -> int:
+    """Returns the memory of a device; of the CPU, what the machine has or the container may use."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        limit = "max"
+    return min(machine, int(limit)) if limit.isdigit() else machine
+
+
+def check(config: TrainerConfig, model: Mapping[str, Any], world: int, available: int) -> Memory | None:
+    """Compares the estimate with a device of `available` bytes and returns it; None for a shape it cannot read.
 
     Only arithmetic refuses: weights, gradients and Adam's moments that cannot fit. Where it is the estimate of the
     activations that does not, the same sentence is a warning.
@@ -110,7 +126,11 @@ def check(config: TrainerConfig, model: Mapping[str, Any], world: int, available
     Raises:
         InputError: the run cannot fit; the message has the numbers and what would help.
     """
-    need = estimate(config, model, world)
+    try:
+        need = estimate(config, model, world)
+    except KeyError as e:
+        log.info("memory was not estimated: config.json of model %r has no %s", config.model, e)
+        return None
     if need.total <= HEADROOM * available:
         return need
     sentence = (

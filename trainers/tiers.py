@@ -3,7 +3,7 @@
     verified-long-cot   every step of every trace is right, and so is the answer
     answer-only         the answer alone
     corrupted-cot       four digits in ten of the trace are drawn anew; the answer is still right
-    own files           JSONL or Parquet of messages (`trainers.own_data`)
+    own files           JSONL, Parquet or Arrow of messages (`trainers.own_data`)
 
 A tier holds plain messages with the thought in <think> tags, so that it trains any model with a chat template.
 """
@@ -35,11 +35,11 @@ def load(name: str, source: TierSource, *, seed: int) -> TierData:
 
     Args:
         name: a built-in tier when `source.path` is `builtin`; any name otherwise.
-        source: `builtin`, or a JSONL or Parquet file (local, or any address that fsspec knows).
+        source: `builtin`, or a JSONL, Parquet or Arrow file (local, or any address that fsspec knows).
         seed: draws the corrupted digits and the replay pool; prompts and right answers do not depend on it.
 
     Raises:
-        InputError: no such built-in tier, or the file cannot be read; all faulty lines are named at once.
+        InputError: no such built-in tier, or the file cannot be read, or too many of its rows.
     """
     if source.path != "builtin":
         from trainers.own_data import read

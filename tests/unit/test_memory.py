@@ -1,12 +1,14 @@
 """What a run needs is said before it starts."""
 
 import pytest
+import torch
 
 from sweeps.errors import InputError
-from tests.unit.tiny_sft import network
+from tests.unit.tiny_sft import Notes, network, tier, trial, write_base
+from trainers import loop, memory
 from trainers.config import TrainerConfig
 from trainers.flops import step_flops
-from trainers.memory import check, estimate, num_parameters
+from trainers.memory import check, device_bytes, estimate, num_parameters
 
 QWEN3_4B = {
     "num_hidden_layers": 36,
@@ -73,3 +75,19 @@ def test_operations_of_a_step_follow_weights_labels_and_row_lengths():
     head = 64 * 32
     attention = 6 * 2 * 2 * 16
     assert step_flops(model, layers + head, [10, 20], 12) == 6 * layers * 30 + 6 * head * 12 + attention * 500
+
+
+def test_a_shape_that_cannot_be_read_is_let_through():
+    assert check(config(), {"n_embd": 768}, 1, H200) is None
+
+
+def test_the_memory_of_this_machine_is_known():
+    assert 2**28 < device_bytes(torch.device("cpu")) < 2**50
+
+
+def test_a_model_that_no_memory_of_this_machine_can_hold_is_refused_before_it_is_loaded(tmp_path, monkeypatch):
+    base = write_base(tmp_path / "base")
+    monkeypatch.setattr(memory, "device_bytes", lambda device: 100_000)
+    monkeypatch.setattr(loop, "load_model", None)
+    with pytest.raises(InputError, match=r"needs about 0\.0 GB .* on each of 1 devices of 0\.0 GB; what would help"):
+        loop.train(trial(base, (2,)), Notes(), folder=tmp_path / "run", data=tier())
