@@ -101,10 +101,16 @@ class _Clock:
         self.by_id = {r.trial: r for r in recordings}
         self.waiting = [r.trial for r in reversed(recordings)]
         self.runs = {r.trial: Run() for r in recordings}
+        self.place = {trial: i for i, trial in enumerate(self.runs)}
         self.rule, self.sweep, self.free = rule, sweep, workers
         self.heap: list[tuple[float, int, str]] = []
         self.now, self.order = 0.0, 0
         self.journal: list[Row] = []
+        self.asleep: set[str] = set()
+
+    def parked(self) -> list[str]:
+        """Parked trials, in the order in which they were first started."""
+        return sorted(self.asleep, key=self.place.__getitem__)
 
     def write(self, row: Row, attempt: int) -> None:
         row = replace(row, sweep=self.sweep, attempt=attempt, seq=len(self.journal))
@@ -131,8 +137,7 @@ class _Clock:
             if self.waiting:
                 self.start(self.waiting.pop(), 0.0)
                 continue
-            parked = [t for t, r in self.runs.items() if r.parked]
-            trial = self.rule.wake(parked) if parked else None
+            trial = self.rule.wake(self.parked()) if self.asleep else None
             if trial is None:
                 return
             recording = self.by_id[trial]
@@ -141,6 +146,7 @@ class _Clock:
     def start(self, trial: str, resume: float) -> None:
         run, recording = self.runs[trial], self.by_id[trial]
         run.attempt, run.parked = run.attempt + 1, False
+        self.asleep.discard(trial)
         if run.attempt == 1:
             self.write(recording.start, 0)
         step = recording.reports[run.done - 1].step if run.done else 0
@@ -177,6 +183,7 @@ class _Clock:
         self.free += 1
         if verdict.action is Action.PARK:
             run.parked = True
+            self.asleep.add(trial)
         else:
             self.end(trial, "pruned")
 

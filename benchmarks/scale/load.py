@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import random
 import tempfile
 import time
@@ -25,6 +24,7 @@ prepare()
 import ray.tune.execution.tune_controller as controller  # noqa: E402
 
 from benchmarks.scale.light import ThreadActors  # noqa: E402
+from benchmarks.scale.memory import rss_mib  # noqa: E402
 from cluster.loop import RayLoop, local_ray  # noqa: E402
 from cluster.train.worker import RayHooks  # noqa: E402
 from sweeps import Sweep, grid, loguniform  # noqa: E402
@@ -82,9 +82,8 @@ class Load:
         now = time.monotonic()
         gc.collect()
         reports, busy = self.reports - self.last_reports, self.busy - self.last_busy
-        rss = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
         print(f"{self.ended:6d} trials  {self.reports:7d} reports  {(now - self.mark) / 100:6.3f} s a trial  "
-              f"{1e3 * busy / max(1, reports):6.2f} ms a report  {rss:6.0f} MiB", flush=True)  # fmt: skip
+              f"{1e3 * busy / max(1, reports):6.2f} ms a report  {rss_mib():6.0f} MiB", flush=True)  # fmt: skip
         self.mark, self.last_reports, self.last_busy = time.monotonic(), self.reports, self.busy
 
     def timed(self, function: Any) -> Any:

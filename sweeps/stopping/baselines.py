@@ -63,6 +63,7 @@ class Asha(_Scores):
         self.grace, self.reduction = grace, reduction
         self.rungs: dict[tuple[int, int], dict[str, tuple[int, float]]] = defaultdict(dict)
         self.levels: dict[str, int] = {}
+        self.earliest = math.inf  # first step that any trial reported
 
     def bracket(self, trial: str) -> int:
         """Which bracket a trial belongs to; bracket b starts b rungs later."""
@@ -73,6 +74,8 @@ class Asha(_Scores):
         fresh = super().observe(row)
         if fresh and row.kind == "report" and row.trial in self.scores:
             step, score = self.latest(row.trial)
+            if row.step in self.scores[row.trial]:
+                self.earliest = min(self.earliest, row.step)
             first = self._first()
             level = int(math.log(step / first) / math.log(self.reduction) + 1e-9) if step >= first else -1
             if row.step == step and level >= self.bracket(row.trial) and level > self.levels.get(row.trial, -1):
@@ -81,7 +84,7 @@ class Asha(_Scores):
         return fresh
 
     def _first(self) -> int:
-        return self.grace or min((min(s) for s in self.scores.values()), default=1)
+        return self.grace or (1 if math.isinf(self.earliest) else int(self.earliest))
 
     def decide(self, trial: str) -> Verdict:
         step, score = self.latest(trial)
