@@ -31,9 +31,14 @@ def prepare(address: str | None = None) -> None:
 
     A Ray of our own gets a fresh token through the environment of its processes: Ray 2.60 would otherwise write one to
     ~/.ray/auth_token, readable by everybody (mode 0644). A cluster at `address` or RAY_ADDRESS has its own token.
+
+    Raises:
+        InputError: the cluster is beyond this machine, and there is no token for it.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if address and "://" not in address and address not in ("auto", "local"):
+        _bring_token(address)
     theirs = (
         address
         or os.environ.get("RAY_ADDRESS")
@@ -42,3 +47,26 @@ def prepare(address: str | None = None) -> None:
     if not theirs and "ray" not in sys.modules:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _bring_token(address: str) -> None:
+    """Ray at host:port beyond this machine: our token goes along, and without one nothing is said to it at all."""
+    from cluster.ops.address import NEED_TOKEN, is_loopback
+    from cluster.ops.tokens import find_token
+    from sweeps.errors import InputError
+
+    if is_loopback(address):
+        return
+    token = find_token()
+    if token is None:
+        raise InputError(f"{address}: {NEED_TOKEN}")
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = token
+
+
+def cache_folder(storage: str, sweep: str) -> str:
+    """Returns where Ray Tune and Train may keep files of their own; nothing there is ever read back."""
+    from sweeps.scratch import scratch
+    from sweeps.storage import is_url, join
+
+    return str(scratch("ray", sweep)) if is_url(storage) else join(storage, sweep, ".ray")

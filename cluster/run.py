@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from sweeps.director import Director
+from sweeps.errors import StorageError
 from sweeps.inprocess import Evaluate, InProcess, Progress, Scored, Train
 from sweeps.journal import SweepJournal
 from sweeps.narrate import Narrator
@@ -18,7 +22,9 @@ from sweeps.scoring import EvalJob
 from sweeps.spec import Sweep
 from sweeps.steering import Steering
 from sweeps.stopping.base import StopRule
-from sweeps.storage import open_store
+from sweeps.storage import FOREVER, Store, Where, inside, is_url, join, open_store
+from sweeps.storage_check import Seen, mark
+from sweeps.transfer import CarriedEvaluate, CarriedTrain, drop_checkpoint
 from sweeps.trial import ModelSource
 
 Backend = Literal["ray", "in-process"]
@@ -27,7 +33,7 @@ Backend = Literal["ray", "in-process"]
 def run(
     sweep: Sweep,
     *,
-    storage: str | Path | None = None,
+    storage: Where | None = None,
     backend: Backend = "ray",
     cpus: int | None = None,
     dashboard: bool = False,
@@ -35,11 +41,11 @@ def run(
     say: Progress = print,
     train: Train | None = None,
     evaluate: Evaluate | None = None,
-) -> Path:
+) -> Path | Store:
     """Runs a sweep to its end, or goes on with it where an earlier run stopped; writes its report.
 
     Args:
-        sweep: what to run. storage: root folder; default is the sweep's own `storage`.
+        sweep: what to run. storage: root folder or s3://bucket/prefix; default is the sweep's own `storage`.
         backend: `ray` (Tune outside, Train inside) or `in-process` (one trial at a time, no Ray).
         cpus: CPUs of a Ray started here; default all. dashboard: start Ray's dashboard too.
         address: a running Ray cluster whose nodes all see `storage`.
@@ -47,51 +53,57 @@ def run(
         train, evaluate: stand-ins for `trainers.loop.train` and `evaluators.evaluate`, for tests and own loops.
 
     Returns:
-        The sweep's folder, with `report/index.html` in it.
+        The sweep's folder, with `report/index.html` in it: a path, or for a bucket a store; `/` and `str` work on both.
 
     Raises:
         SweepBusy: another driver runs this sweep. LimitError, Interrupted: ended early, can be resumed.
     """
     plan = Plan(sweep)
     plan.check_limits()
-    root = Path(storage or sweep.storage).expanduser().resolve()
-    folder = root / plan.sweep_id
-    with SweepJournal(folder) as journal:
+    root = _root(storage or sweep.storage, say)
+    home = root / plan.sweep_id
+    with SweepJournal(home, say=say) as journal:
         narrator = Narrator(plan)
         for row in journal.rows():
             narrator.line(row)
-        director = Director(plan, journal, stop_rule(sweep), watch=lambda row: _tell(narrator, row, say), home=folder)
-        write_spec(sweep, folder / "spec.yaml")  # anew: limits may have changed, they are not part of the id
-        steer = Steering(director, open_store(root), lambda: write_spec(director.plan.sweep, folder / "spec.yaml"))
+        director = Director(
+            plan, journal, stop_rule(sweep), watch=lambda row: _tell(narrator, row, say), home=home.root
+        )
+        write_spec(sweep, home)  # anew: limits may have changed, they are not part of the id
+        steer = Steering(director, root, lambda: write_spec(director.plan.sweep, home))
         steer()  # what was asked while nobody drove, such as a longer run of a trial of a finished sweep
         if director.done():
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
-            _execute(
-                director,
-                root,
-                backend,
-                cpus,
-                dashboard,
-                address,
-                say,
-                train or _train(),
-                evaluate or partial(score_job, scores=root / ".scores"),
-                steer,
-            )
-        write_report(folder)
-    shutil.rmtree(folder / ".ray", ignore_errors=True)
-    return folder
+            scored = evaluate or partial(score_job, scores=f"{root}/.scores")
+            _execute(director, root, home, backend, cpus, dashboard, address, say, train or _train(), scored, steer)
+        write_report(home)
+    folder = home.local()
+    if folder is not None:
+        shutil.rmtree(folder / ".ray", ignore_errors=True)
+    return folder or home
+
+
+def _root(storage: Where, say: Progress) -> Store:
+    """Opens the storage as a driver does: an outage pauses it and is told, whatever it takes."""
+    if is_url(storage) or isinstance(storage, Store):
+        return open_store(storage, patience_s=FOREVER, say=say)
+    return open_store(Path(storage).expanduser().resolve())
 
 
 def _execute(
-    director: Director, root: Path, backend: Backend, cpus: int | None, dashboard: bool, address: str | None,
-    say: Progress, train: Train, evaluate: Evaluate, steer: Callable[[], None],
+    director: Director, root: Store, home: Store, backend: Backend, cpus: int | None, dashboard: bool,
+    address: str | None, say: Progress, train: Train, evaluate: Evaluate, steer: Callable[[], None],
 ) -> None:  # fmt: skip
-    keep = _keeper(director, (root / director.plan.sweep_id).resolve())
+    keep = _keeper(director, home)
+    if is_url(root.root):
+        train, evaluate = CarriedTrain(train, root.root), CarriedEvaluate(evaluate)
     if backend == "in-process":
-        InProcess(director, train, evaluate, root, keep, say, steer).run()
+        InProcess(director, train, evaluate, root.root, keep, say, steer).run()
         return
+    if not is_url(root.root):
+        token = mark(home)
+        train, evaluate = Seen(train, home.root, token), Seen(evaluate, home.root, token)
     from cluster.environment import prepare
 
     prepare(address)
@@ -100,8 +112,9 @@ def _execute(
 
     evaluation = director.plan.sweep.evaluation
     with local_ray(cpus, dashboard=dashboard, address=address), exported(director):
-        RayLoop(director, train, evaluate, root, evaluators=evaluation.workers, eval_gpus=evaluation.gpus_per_worker,
-                say=say, keep=keep, steer=steer).run()  # fmt: skip
+        RayLoop(director, train, evaluate, root.root, evaluators=evaluation.workers, eval_gpus=evaluation.gpus_per_worker,
+                say=say, keep=keep, steer=steer,
+                shared=bool(address or os.environ.get("RAY_ADDRESS"))).run()  # fmt: skip
 
 
 def _tell(narrator: Narrator, row: Row, say: Progress) -> None:
@@ -125,7 +138,7 @@ def stop_rule(sweep: Sweep) -> StopRule:
     return make_rule(block.rule, sweep.goal, **settings)
 
 
-def score_job(job: EvalJob, scores: Path) -> Scored:
+def score_job(job: EvalJob, scores: Where) -> Scored:
     """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up."""
     from evaluators.cache import ScoreCache
     from evaluators.evaluate import evaluate
@@ -141,36 +154,34 @@ def _train() -> Train:
     return train
 
 
-def _keeper(director: Director, home: Path) -> Callable[[], None]:
+def _keeper(director: Director, home: Store) -> Callable[[], None]:
     """Returns what deletes checkpoints that nobody needs any more: all but a trial's last two and its best."""
 
     def keep() -> None:
         for trial, checkpoint in director.disposable():
-            path = Path(checkpoint.path).resolve()
-            if path.is_relative_to(home):  # a journal is data: it cannot name what lies elsewhere for deletion
-                shutil.rmtree(path, ignore_errors=True)
+            key = inside(checkpoint.path, home.root)
+            if key is not None:  # a journal is data: it cannot name what lies elsewhere for deletion
+                with contextlib.suppress(StorageError):
+                    drop_checkpoint(home, key)
             director.dropped(trial, checkpoint)
 
     return keep
 
 
-def write_spec(sweep: Sweep, path: Path) -> None:
+def write_spec(sweep: Sweep, home: Where) -> None:
     """Writes the sweep's definition beside its log, as YAML that `dipsweep resume` and people can read."""
     import yaml
 
-    aside = path.with_suffix(".aside")
-    aside.write_text(yaml.safe_dump(sweep.to_json(), sort_keys=False), encoding="utf-8")
-    aside.replace(path)
+    open_store(home).write("spec.yaml", yaml.safe_dump(sweep.to_json(), sort_keys=False).encode())
 
 
-def write_report(folder: Path) -> Path:
-    """Writes `report/index.html` and `report/report.json` from the journal alone; returns the page."""
+def write_report(home: Where) -> str:
+    """Writes `report/index.html` and `report/report.json` from the journal alone; returns the page's path or address."""
     from sweeps.journal import read_rows
-    from sweeps.report import summarize, write_html, write_json
+    from sweeps.report import html, summarize
 
-    summary = summarize(read_rows(folder))
-    page = folder / "report" / "index.html"
-    page.parent.mkdir(exist_ok=True)
-    write_html(summary, page)
-    write_json(summary, page.with_name("report.json"))
-    return page
+    store = open_store(home)
+    summary = summarize(read_rows(store))
+    store.write("report/report.json", (json.dumps(summary.to_json(), allow_nan=False, indent=1) + "\n").encode())
+    store.write("report/index.html", html(summary).encode())
+    return join(store.root, "report/index.html")

@@ -5,16 +5,17 @@ The base model is scored once, not once a trial; a resumed sweep scores nothing 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from evaluators.score import Scores
+from sweeps.errors import StorageError, Unreachable
+from sweeps.storage import Where, open_store
 
 _DECIDE: Final = ("model*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges*")
 """Files of a model folder that can change its replies; optimizer state beside them does not."""
@@ -32,31 +33,28 @@ def folder_digest(folder: Path) -> str:
 
 
 class ScoreCache:
-    """Scores on disk, one small JSON file each; any number of processes may share the folder.
+    """Scores in a folder or a bucket, one small JSON file each; any number of processes may share it.
 
-    A file is whole or absent (written aside, then renamed); one that cannot be read counts as absent.
+    A file is whole or absent; one that cannot be read counts as absent.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, where: Where) -> None:
+        self.store = open_store(where)
 
     def get(self, digest: str, suite: str, settings: Mapping[str, Any]) -> Scores | None:
         """Returns the scores of a checkpoint on a suite's version under these generation settings, if known."""
         try:
-            return Scores(**json.loads(self._file(digest, suite, settings).read_text()))
-        except (OSError, ValueError, TypeError):
+            return Scores(**json.loads(self.store.read(_key(digest, suite, settings))))
+        except (StorageError, ValueError, TypeError):
             return None
 
     def put(self, digest: str, suite: str, settings: Mapping[str, Any], scores: Scores) -> None:
         """Writes scores down; the last writer wins, and all writers write the same."""
-        file = self._file(digest, suite, settings)
-        file.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(scores), allow_nan=False, default=dict)
-        handle, aside = tempfile.mkstemp(dir=file.parent, suffix=".aside")
-        with os.fdopen(handle, "w") as out:
-            out.write(text)
-        os.replace(aside, file)
+        with contextlib.suppress(Unreachable):  # then it is scored again some day; the scores at hand are not lost
+            self.store.write(_key(digest, suite, settings), text.encode())
 
-    def _file(self, digest: str, suite: str, settings: Mapping[str, Any]) -> Path:
-        key = hashlib.sha256(json.dumps([digest, suite, dict(settings)], sort_keys=True).encode()).hexdigest()
-        return self.folder / key[:2] / f"{key}.json"
+
+def _key(digest: str, suite: str, settings: Mapping[str, Any]) -> str:
+    key = hashlib.sha256(json.dumps([digest, suite, dict(settings)], sort_keys=True).encode()).hexdigest()
+    return f"{key[:2]}/{key}.json"

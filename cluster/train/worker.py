@@ -7,12 +7,12 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 
+from cluster.environment import cache_folder
 from cluster.hub import attempt_key
 from sweeps.director import Launch
 from sweeps.errors import TrialFailed
@@ -115,7 +115,7 @@ def _fit(config: dict[str, Any], hub: Any, train: Any, outcome: Outcome) -> None
             ),
             run_config=ray.train.RunConfig(
                 name=f"{spec.id}-{launch.attempt}",
-                storage_path=str(Path(config["storage"]) / spec.sweep / ".ray"),
+                storage_path=cache_folder(config["storage"], spec.sweep),
                 # A broken attempt ends; the director starts the next one from the journal. One way to fail, not two.
                 failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=3),
             ),

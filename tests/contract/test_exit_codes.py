@@ -63,6 +63,6 @@ def test_a_renamed_sweep_is_not_silently_started_anew(monkeypatch: pytest.Monkey
     from sweeps.journal import SweepJournal
 
     SweepJournal(tmp_path / "other-12345678").close()
-    write_spec(Sweep(name="s"), tmp_path / "other-12345678" / "spec.yaml")
+    write_spec(Sweep(name="s"), tmp_path / "other-12345678")
     assert code_of(monkeypatch, "resume", "other", "--storage", str(tmp_path)) == 2
     assert "was renamed" in capsys.readouterr().err

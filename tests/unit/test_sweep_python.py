@@ -41,7 +41,7 @@ def test_what_was_written_as_yaml_reads_back_as_the_same_sweep(tmp_path):
         search={"algorithm": "optuna-tpe", "trials": 3},
         constraints=[{"metric": "safety/refusal", "relative_to_base": -0.1}],
     )
-    write_spec(sweep, tmp_path / "spec.yaml")
+    write_spec(sweep, tmp_path)
     assert load(tmp_path / "spec.yaml").id == sweep.id
 
 

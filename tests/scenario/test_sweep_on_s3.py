@@ -1,0 +1,168 @@
+"""Whole sweeps in a bucket: run, cut off, resumed, with faults on the way; no byte of a credential left anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.run import run
+from sweeps import Sweep, grid
+from sweeps.errors import Interrupted
+from sweeps.history import History
+from sweeps.journal import SweepJournal, read_rows
+from sweeps.manifest import seal
+from sweeps.scratch import scratch
+from sweeps.storage import open_store
+from sweeps.trial import Hooks, Saved, TrialSpec
+from tests.fakes import FakeTrainer, by_trial, fake_evaluate
+from tests.s3 import FaultProxy, S3Server
+
+SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
+
+
+class SealingTrainer:
+    """FakeTrainer whose checkpoints have a manifest, as real ones do; a resumed one must find its state at hand."""
+
+    def __init__(self) -> None:
+        self.fake = FakeTrainer()
+        self.resumed: list[tuple[int, str]] = []
+
+    def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
+        if resume is not None:
+            self.resumed.append((resume.step, (Path(resume.path) / "state").read_text()))
+        self.fake(trial, _Sealing(hooks), folder=folder, resume=resume)
+
+
+class _Sealing:
+    def __init__(self, hooks: Hooks) -> None:
+        self.hooks, self.report, self.stop_asked = hooks, hooks.report, hooks.stop_asked
+
+    def saved(self, checkpoint: Saved) -> None:
+        self.hooks.saved(seal(Path(checkpoint.path), checkpoint.step))
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(s3_server.port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+    yield proxy
+    proxy.close()
+
+
+def go(url: str, trainer: SealingTrainer, said: list[str] | None = None) -> object:
+    lines = said if said is not None else []
+    return run(SWEEP, storage=url, backend="in-process", say=lines.append, train=trainer, evaluate=fake_evaluate)
+
+
+def test_a_sweep_runs_in_a_bucket_and_leaves_what_a_folder_would_hold(s3_url: str, s3_server: S3Server):
+    home = go(s3_url, SealingTrainer())
+    assert str(home) == f"{s3_url}/{SWEEP.id}"
+    assert str(home / "report" / "index.html").endswith("/report/index.html")
+    rows = read_rows(home)
+    assert [c.state for c in History(rows).trials()] == ["completed"] * 2
+    store = open_store(s3_url)
+    assert b"<html" in store.read(f"{SWEEP.id}/report/index.html")
+    kept = {e.key.split("/")[-2] for e in store.list(f"{SWEEP.id}/trials") if e.key.endswith("manifest.json")}
+    assert {"step-000012", "step-000016"} <= kept or len(kept) >= 2
+    assert not [p for p in scratch().rglob("*") if p.is_file() and not p.name.endswith(".lock")]
+    assert go(s3_url, SealingTrainer()) is not None, "a finished sweep is not run again"
+    assert len(by_trial(read_rows(home), "attempt")) == 2
+    for entry in store.list():
+        data = store.read(entry.key)
+        assert s3_server.secret.encode() not in data
+        assert s3_server.key.encode() not in data
+
+
+def test_cut_off_and_resumed_on_another_machine_no_finished_trial_runs_again(s3_url: str, tmp_path, monkeypatch):
+    trainer = SealingTrainer()
+    first, second = [t.id for t in _trials()]
+    trainer.fake.die_at = (second, 11)
+    with pytest.raises(Interrupted):
+        go(s3_url, trainer)
+    before = read_rows(f"{s3_url}/{SWEEP.id}")
+    monkeypatch.setenv("DIPSWEEP_SCRATCH", str(tmp_path / "another machine"))
+    trainer = SealingTrainer()
+    home = go(s3_url, trainer)
+    rows = read_rows(home)
+    assert rows[: len(before)] == before
+    assert {c.state for c in History(rows).trials()} == {"completed"}
+    assert {trial for trial, _, _ in trainer.fake.log} == {second}
+    last = max(r.step for r in before if r.kind == "commit" and r.trial == second and not r.extra.get("dropped"))
+    assert trainer.resumed == [(last, f"{_trials()[1].config['replay']} 16")]
+    scored = [(r.trial, r.step) for r in rows if r.kind == "report" and r.suite]
+    assert len(scored) == len(set(scored))
+    assert first
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [("status", 503), ("reset",), ("drop_reply",), ("cut", 30), ("truncate", 10), ("stall", 0.5)],
+    ids=lambda f: f[0],
+)
+def test_every_fourth_request_goes_wrong_and_the_sweep_does_not(s3_url: str, proxy: FaultProxy, fault):
+    proxy.rule = lambda number, method, path: fault if number % 4 == 0 else None
+    home = go(s3_url, SealingTrainer())
+    proxy.calm()
+    rows = read_rows(home)
+    assert {c.state for c in History(rows).trials()} == {"completed"}
+    assert [r.seq for r in rows] == list(range(len(rows)))
+    scored = [(r.trial, r.step) for r in rows if r.kind == "report" and r.suite]
+    assert len(scored) == len(set(scored))
+    assert not [r for r in rows if r.kind == "eval" and r.extra.get("status") == "failed"]
+
+
+def test_a_checkpoint_that_changed_in_the_bucket_is_found_and_the_one_before_is_used(s3_url: str):
+    trainer = SealingTrainer()
+    second = _trials()[1].id
+    trainer.fake.die_at = (second, 11)
+    with pytest.raises(Interrupted):
+        go(s3_url, trainer)
+    store = open_store(f"{s3_url}/{SWEEP.id}")
+    steps = sorted(r.step for r in read_rows(store) if r.kind == "commit" and r.trial == second and r.step)
+    store.write(f"trials/{second}/attempt-1/step-{steps[-1]:06d}/state", b"0.9 16")
+    trainer, said = SealingTrainer(), list[str]()
+    home = go(s3_url, trainer, said)
+    assert trainer.resumed[0][0] == steps[-2]
+    struck = [r for r in read_rows(home) if r.kind == "commit" and r.extra.get("damaged")]
+    assert [r.step for r in struck] == [steps[-1]]
+    assert "state has" in struck[0].extra["reason"]
+    assert {c.state for c in History(read_rows(home)).trials()} == {"completed"}
+
+
+def test_the_server_dies_in_mid_sweep_and_nothing_but_time_is_lost(s3_url: str, s3_server: S3Server):
+    """SIGKILL and restart while a trial trains: calls wait, what was confirmed is there."""
+    trainer = SealingTrainer()
+    killed = []
+
+    class Killing(SealingTrainer):
+        def __call__(self, trial, hooks, *, folder, resume):
+            if not killed:
+                killed.append(True)
+                s3_server.kill()
+                s3_server.start()
+            super().__call__(trial, hooks, folder=folder, resume=resume)
+
+    home = go(s3_url, Killing())
+    assert killed
+    assert {c.state for c in History(read_rows(home)).trials()} == {"completed"}
+    assert trainer is not None
+
+
+def test_of_two_drivers_of_one_sweep_the_second_is_refused(s3_url: str):
+    from sweeps.errors import SweepBusy
+
+    with SweepJournal(f"{s3_url}/{SWEEP.id}", lease_s=1.0), pytest.raises(SweepBusy, match="is running this sweep"):
+        SweepJournal(f"{s3_url}/{SWEEP.id}", lease_s=1.0)
+
+
+def _trials() -> list[TrialSpec]:
+    from sweeps.plan import Plan
+
+    return list(Plan(SWEEP).known_trials())
+
+
+def test_the_environment_of_these_tests_leads_nowhere_else(s3_url: str):
+    assert os.environ["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
