@@ -1,0 +1,175 @@
+"""What lies in deploy/, as far as it can be tried without machines, Kubernetes or SLURM (deploy/README.md says how far)."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPO = Path(__file__).parents[2]
+DEPLOY = REPO / "deploy"
+MANIFESTS = sorted((DEPLOY / "kuberay").glob("*.yaml"))
+
+
+def cluster_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    return dict(manifest["spec"].get("rayClusterSpec", manifest["spec"]))
+
+
+AS_RAY_UP = """
+import sys, yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+config = yaml.safe_load(sys.stdin)
+validate_config(prepare_config(config))
+try:
+    validate_config(prepare_config({**config, "max_worker": 2}))
+except Exception as e:
+    print("refused:", type(e).__name__)
+"""
+
+
+def test_the_launchers_file_passes_what_ray_up_checks_first():
+    text = (DEPLOY / "ray-cluster.yaml").read_text()
+    out = subprocess.run([sys.executable, "-c", AS_RAY_UP], input=text, text=True, capture_output=True, check=False)
+    assert out.returncode == 0, out.stderr[-2000:]
+    assert out.stdout.startswith("refused")  # the check does see a typo
+
+
+def test_every_start_of_ray_asks_for_the_token():
+    config = yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text())
+    starts = [c for part in ("head", "worker") for c in config[f"{part}_start_ray_commands"] if "ray start" in c]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in c and "RAY_AUTH_TOKEN_PATH=" in c and "chmod 600" in c for c in starts)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda p: p.name)
+def test_a_manifest_locks_its_cluster_and_holds_no_secret(path: Path):
+    from cluster.ops.clear_text import refuse_secrets
+
+    manifest = yaml.safe_load(path.read_text())
+    cluster = cluster_of(manifest)
+    assert cluster["authOptions"]["mode"] == "token"
+    secret = cluster["authOptions"].pop("secretName")  # the name of a Secret, which is none itself
+    assert secret == "ray-token"
+    refuse_secrets("manifest", manifest)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda p: p.name)
+def test_a_manifests_nodes_run_one_image_one_ray_and_not_as_root(path: Path):
+    cluster = cluster_of(yaml.safe_load(path.read_text()))
+    pods = [cluster["headGroupSpec"]["template"]["spec"], *(g["template"]["spec"] for g in cluster["workerGroupSpecs"])]
+    assert {c["image"] for pod in pods for c in pod["containers"]} == {"REGISTRY/dipsweep:TAG"}
+    assert all(pod["securityContext"]["runAsNonRoot"] for pod in pods)
+    pinned = re.search(r'"ray\[[^]]*\]>=([0-9.]+)', (REPO / "pyproject.toml").read_text())
+    assert pinned is not None
+    assert cluster["rayVersion"].startswith(pinned[1] + ".")
+    for pod in pods:
+        volumes = {v["name"] for v in pod.get("volumes", ())}
+        assert {m["name"] for c in pod["containers"] for m in c.get("volumeMounts", ())} == volumes
+        for container in pod["containers"]:
+            limits, requests = container["resources"]["limits"], container["resources"]["requests"]
+            assert limits["memory"] == requests["memory"]  # Ray counts on what it was promised
+            assert limits.get("nvidia.com/gpu") == requests.get("nvidia.com/gpu")
+
+
+@pytest.mark.optional
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda p: p.name)
+def test_a_manifest_holds_to_kuberays_own_schema(path: Path):
+    """Needs KubeRay's CRDs, which belong to KubeRay: helm-chart/kuberay-operator/crds, named by DIPSWEEP_KUBERAY_CRDS."""
+    import jsonschema
+
+    folder = os.environ.get("DIPSWEEP_KUBERAY_CRDS")
+    if not folder:
+        pytest.skip("DIPSWEEP_KUBERAY_CRDS does not name a folder with KubeRay's CRDs")
+    manifest = yaml.safe_load(path.read_text())
+    crd = yaml.safe_load((Path(folder) / f"ray.io_{manifest['kind'].lower()}s.yaml").read_text())
+    (version,) = [v for v in crd["spec"]["versions"] if v["name"] == manifest["apiVersion"].split("/")[1]]
+    schema = closed(version["schema"]["openAPIV3Schema"])
+    jsonschema.validate(manifest, schema)
+
+
+def closed(schema: Any) -> Any:
+    """Returns a schema that refuses unknown fields, as the API server does."""
+    if isinstance(schema, list):
+        return [closed(s) for s in schema]
+    if not isinstance(schema, dict):
+        return schema
+    out = {name: closed(value) for name, value in schema.items()}
+    if (
+        out.get("type") == "object"
+        and len(out.get("properties", ())) > 1
+        and "x-kubernetes-preserve-unknown-fields" not in out
+    ):
+        out.setdefault("additionalProperties", False)
+    return out
+
+
+def test_the_image_is_made_as_the_machines_are():
+    image, make = (DEPLOY / "Containerfile").read_text(), (REPO / "Makefile").read_text()
+    torch = re.search(r"torch==[0-9.]+", make)
+    assert torch is not None
+    assert torch[0] in image
+    assert torch[0] in (DEPLOY / "ray-cluster.yaml").read_text()
+    copied = [word for line in re.findall(r"^COPY (.*) \S+$", image, flags=re.M) for word in line.split()]
+    assert {"sweeps", "trainers", "evaluators", "cluster", "constraints.txt"} <= set(copied)
+    assert all((REPO / name).exists() for name in copied)
+    assert "USER 1000" in image
+
+
+# ---- SLURM, under stand-ins --------------------------------------------------------------------------------------------
+
+STANDINS = {
+    "srun": 'while [[ "$1" == -* ]]; do [ "$1" = -w ] && shift; shift; done; exec "$@"',
+    "scontrol": "printf 'node1\\nnode2\\n'",
+    "hostname": "echo 127.0.1.1 10.9.8.7",
+    "ray": 'echo "ray $* [$RAY_AUTH_MODE $(stat -c %a "$RAY_AUTH_TOKEN_PATH")]" >> "$OUT"; '
+    '[ "$1" = list ] && { echo "[{}, {}]"; exit; }; exec sleep 600',
+    "dipsweep": 'if [ "$1" = token ]; then (umask 077; echo 0123456789abcdef0123 > "$2"); exit; fi; '
+    'echo "dipsweep $*" >> "$OUT"; eval "$DRIVER"',
+}
+
+
+def slurm(tmp_path: Path, driver: str) -> subprocess.Popen[str]:
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    for name, body in STANDINS.items():
+        (bin / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (bin / name).chmod(0o755)
+    (bin / "python3").symlink_to(sys.executable)
+    env = {"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(tmp_path), "OUT": str(tmp_path / "out"), "DRIVER": driver,
+           "SLURM_JOB_NODELIST": "node[1-2]"}  # fmt: skip
+    return subprocess.Popen(["bash", str(DEPLOY / "slurm.sh"), "my sweep.yaml", "/shared/sweeps"], env=env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+
+
+def test_a_slurm_job_starts_each_node_with_a_token_of_its_own_and_ends_with_the_sweeps_code(tmp_path: Path):
+    process = slurm(tmp_path, "exit 3")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    lines = (tmp_path / "out").read_text().splitlines()
+    starts = [line for line in lines if line.startswith("ray start")]
+    assert sum("--head" in line and "--node-ip-address=10.9.8.7" in line for line in starts) == 1
+    assert sum("--address=10.9.8.7:6379" in line for line in starts) == 1
+    assert all("[token 600]" in line for line in lines if line.startswith("ray"))
+    assert [line for line in lines if line.startswith("dipsweep")] == [
+        "dipsweep run my sweep.yaml --storage /shared/sweeps --address 10.9.8.7:6379"
+    ]
+    assert list(tmp_path.glob(".dipsweep-job-*")) == []  # the token is gone
+
+
+def test_slurms_warning_reaches_the_driver_as_ctrl_c_and_its_130_comes_back(tmp_path: Path):
+    process = slurm(tmp_path, "trap 'echo saved >> \"$OUT\"; exit 130' INT; while :; do sleep 0.1; done")
+    while not (tmp_path / "out").exists() or "dipsweep run" not in (tmp_path / "out").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)  # --signal=B:INT@180: to the batch shell alone
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "saved" in (tmp_path / "out").read_text()
