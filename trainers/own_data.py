@@ -28,7 +28,7 @@ _SHOWN_FAULTS: Final = 20
 CHECKED_BYTES: Final = 256 * 2**20
 """What `dipsweep validate` reads of a file in a few seconds."""
 _MANY_FAULTS: Final = 10_000
-"""After so many the file is not what it should be; nobody reads on."""
+"""After so many, and more than are allowed so far, nobody reads on."""
 
 
 class BadRow(NamedTuple):
@@ -69,7 +69,7 @@ def read(source: TierSource) -> TierData:
             pool.append(conversation(row.value, source.columns))
         except ValueError as fault:
             bad.append(BadRow(row.number, row.offset, str(fault), row.start or _short(row.value, 200)))
-            if len(bad) == _MANY_FAULTS:
+            if len(bad) >= _MANY_FAULTS and len(bad) > source.max_bad_rows * row.number:
                 break
     _judge(source, bad, len(primary) + len(replay))
     if not primary:
@@ -114,16 +114,19 @@ def _judge(source: TierSource, bad: list[BadRow], good: int) -> None:
     raise InputError("\n".join([*lines, f"{summary}; allowed by max_bad_rows: {source.max_bad_rows:.2%}"]))
 
 
-def _quarantine(path: str, bad: Iterable[BadRow]) -> Path:
-    """Writes one JSON object a bad row; the file of the same data is always the same file."""
+def _quarantine(path: str, bad: Iterable[BadRow]) -> str:
+    """Writes one JSON object a bad row and returns where; the file of the same data is always the same file."""
     name = f"{Path(path).stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.jsonl"
     file = cache_folder() / "bad_rows" / name
-    file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{name}.{os.getpid()}")
     keys = ("row", "offset", "reason", "start")
-    aside.write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in bad), encoding="utf-8")
-    aside.replace(file)
-    return file
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in bad), encoding="utf-8")
+        aside.replace(file)
+    except OSError as e:  # what is wrong with the data matters more
+        return f"not written down ({e})"
+    return str(file)
 
 
 def conversation(row: Mapping[str, Any], columns: Mapping[str, str]) -> Conversation:

@@ -14,7 +14,7 @@ from pyarrow import feather, ipc, parquet
 
 from sweeps.errors import InputError
 from sweeps.trial import TierSource
-from trainers import row_files
+from trainers import own_data, row_files
 from trainers.own_data import read
 from trainers.row_files import rows
 
@@ -77,6 +77,21 @@ def test_bad_rows_below_the_share_are_left_out_counted_and_written_down(tmp_path
     assert kept[1]["reason"].startswith("not UTF-8")
     with pytest.raises(InputError, match=r"allowed by max_bad_rows: 1\.00%"):
         read(TierSource(str(path), max_bad_rows=0.01))
+
+
+def test_many_bad_rows_end_the_reading_only_where_they_are_too_many_already(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_data, "_MANY_FAULTS", 3)
+    path = file_of(tmp_path, b"\n".join([b"{"] * 4 + [GOOD] * 96))
+    assert len(read(TierSource(str(path), max_bad_rows=1.0)).primary) == 96
+    with pytest.raises(InputError, match="3 of 3 rows are bad"):
+        read(TierSource(str(path), max_bad_rows=0.05))
+
+
+def test_a_quarantine_that_cannot_be_written_does_not_hide_the_fault(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=r"1: not JSON[\s\S]*not written down"):
+        read(TierSource(str(file_of(tmp_path, b"{"))))
 
 
 def test_a_row_without_end_is_one_bad_row_and_does_not_fill_memory(tmp_path, monkeypatch):
