@@ -27,7 +27,10 @@ Address = Annotated[str | None, typer.Option(help="A running Ray cluster, such a
 
 
 @app.command()
-def validate(sweep: SweepFile) -> None:
+def validate(
+    sweep: SweepFile,
+    storage: Annotated[bool, typer.Option("--storage", help="Ask an S3 storage too: write, read back, delete.")] = False,
+) -> None:
     """Check a sweep file and say everything that is wrong with it; starts nothing."""
     from cluster.contamination import contamination
     from cluster.preflight import preflight
@@ -36,7 +39,7 @@ def validate(sweep: SweepFile) -> None:
 
     plan = Plan(load(sweep))
     plan.check_limits()
-    preflight(plan.sweep)
+    preflight(plan.sweep, reach=storage)
     for line in contamination(plan.sweep):
         print(line)
     print(f"{sweep}: fine. {plan.sweep_id}: {plan.total} trial{'s' if plan.total != 1 else ''}")
@@ -110,7 +113,7 @@ def run_and_tell(
     from cluster.run import run as run_sweep
     from sweeps.storage import join
 
-    preflight(sweep)
+    preflight(sweep, storage)
     started = time.monotonic()
     say = _progress(started)
     say(f"{sweep.id}: {len_text(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")

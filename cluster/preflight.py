@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from sweeps.errors import Fault, InputError, SpecError
 from sweeps.spec import Sweep
+from sweeps.storage import Where, is_url
+from sweeps.storage_check import storage_fault
 
 
-def preflight(sweep: Sweep) -> None:
-    """Raises SpecError with everything that would fail later for reasons that are plain now."""
-    faults = [*_models(sweep), *_tiers(sweep), *_suite(sweep), *_storage(sweep)]
+def preflight(sweep: Sweep, storage: Where | None = None, *, reach: bool = True) -> None:
+    """Raises SpecError with everything that would fail later for reasons that are plain now.
+
+    Args:
+        sweep: what is to run. storage: where, if not in the sweep's own `storage`.
+        reach: also ask a storage that is not a folder of this machine: list, write, read, create twice, delete.
+    """
+    faults = [*_models(sweep), *_tiers(sweep), *_suite(sweep), *_storage(storage or sweep.storage, reach)]
     if faults:
         raise SpecError(*faults)
 
@@ -53,10 +58,6 @@ def _suite(sweep: Sweep) -> Iterator[Fault]:
         yield Fault("evaluation.suite", str(e))
 
 
-def _storage(sweep: Sweep) -> Iterator[Fault]:
-    root = Path(sweep.storage).expanduser()
-    nearest = next((p for p in (root, *root.parents) if p.exists()), Path("/"))
-    if not nearest.is_dir():
-        yield Fault("storage", f"{nearest} is a file; give a folder")
-    elif not os.access(nearest, os.W_OK):
-        yield Fault("storage", f"{nearest} is not writable; give a folder that you can write to")
+def _storage(storage: Where, reach: bool) -> Iterator[Fault]:
+    if (reach or not is_url(storage)) and (fault := storage_fault(storage)):
+        yield Fault("storage", fault)

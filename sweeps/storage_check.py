@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from sweeps.errors import NotFound, StorageError, TrialFailed
@@ -23,8 +24,12 @@ def storage_fault(where: Where) -> str:
     told apart. What the probe wrote is gone afterwards.
     """
     try:
-        store = RetryingStore(S3Store(where, PROBE_S), PROBE_S) if is_url(where) else open_store(where)  # type: ignore[arg-type]
-        return _probe(store)
+        if is_url(where):
+            return _probe(RetryingStore(S3Store(str(where), PROBE_S), PROBE_S))
+        if isinstance(where, Store):
+            return _probe(where)
+        path = Path(where).expanduser().absolute()
+        return _probe(open_store(next(p for p in (path, *path.parents) if p.exists())))  # nothing is made by looking
     except StorageError as e:
         return str(e)
 
