@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.order import fill_steps, mixed, same_rows, shuffled_forever
@@ -26,6 +26,7 @@ def test_best_fit_decreasing_fills_99_percent_of_2048_with_log_normal_rows():
     assert sum(lengths) / (2048 * len(bins)) >= 0.99
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), max_size=80), st.integers(50, 120))
 def test_best_fit_decreasing_places_each_item_once_and_overfills_no_bin(lengths, capacity):
     bins = best_fit_decreasing(lengths, capacity)
@@ -34,6 +35,7 @@ def test_best_fit_decreasing_places_each_item_once_and_overfills_no_bin(lengths,
     assert sum(2 * sum(lengths[i] for i in b) <= capacity for b in bins) <= 1  # two half-empty bins would be one
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(50, 200), st.integers(1, 5))
 def test_every_worker_gets_as_many_packs_and_together_they_hold_the_step(lengths, pack_tokens, world):
     shares = split_step(lengths, pack_tokens, world)
@@ -66,6 +68,7 @@ def test_a_step_mixes_long_rows_and_short_ones_as_they_come():
     assert max(shares) < 0.8
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 3))
 def test_the_share_of_replay_holds_after_any_number_of_rows(num_primary, num_replay, share, seed):
     replayed = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import feather, ipc, parquet
 
@@ -167,6 +167,7 @@ LINES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(LINES, max_size=6).map(b"\n".join),
     st.sampled_from(["a.jsonl", "a.jsonl.gz", "a.parquet", "a.arrow"]),
