@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Message = Mapping[str, Any]
 
@@ -78,8 +79,12 @@ class Hub:
 
 
 def start_hub() -> Any:
-    """Starts a hub actor; it reserves nothing and answers many callers at once (each listener is a call that waits)."""
-    return ray.remote(num_cpus=0, max_concurrency=100_000)(Hub).remote()
+    """Starts a hub actor; it reserves nothing and answers many callers at once (each listener is a call that waits).
+
+    It lies on the driver's own node: the loss of any other one must not take it along.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, max_concurrency=100_000, scheduling_strategy=here)(Hub).remote()
 
 
 def attempt_key(trial: str, attempt: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ray.tune.experiment import Trial
@@ -14,6 +14,7 @@ from ray.tune.search import SearchAlgorithm
 from sweeps.director import Launch
 
 _LOOPS: dict[str, Loop] = {}
+_CONTROLLERS: dict[str, Any] = {}  # Tune's own controller of a loop, as far as it has shown itself
 
 
 class Loop(Protocol):
@@ -22,6 +23,8 @@ class Loop(Protocol):
     storage: str
     total: int
 
+    @property
+    def live(self) -> Mapping[str, Any]: ...
     def pump(self) -> None: ...
     def next(self) -> Launch | None: ...
     def over(self) -> bool: ...
@@ -34,6 +37,7 @@ def register(name: str, loop: Loop) -> Callable[[], None]:
 
     def forget() -> None:
         _LOOPS.pop(name, None)
+        _CONTROLLERS.pop(name, None)
 
     return forget
 
@@ -62,6 +66,11 @@ class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
         loop = _LOOPS[self.loop]
         loop.pump()
         launch = loop.next()
+        if launch is None and not loop.live and self.loop in _CONTROLLERS:
+            # With nothing running Tune calls only this, for up to 600 s, and hears of nothing: the last attempt's process
+            # would not be let go, nor its group, and what waits for that room would never fit.
+            _CONTROLLERS[self.loop]._actor_manager.next(timeout=0.2)
+            launch = loop.next()
         if launch is None:
             if loop.over():
                 self.set_finished()
@@ -92,13 +101,13 @@ class Carrier(TrialScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        self._ended(trial, None)
+        self._ended(trial, None, tune_controller)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._ended(trial, "the process that drives the trial died")
+        self._ended(trial, "the process that drives the trial died", tune_controller)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        self._ended(trial, None)
+        self._ended(trial, None, tune_controller)
 
     def choose_trial_to_run(self, tune_controller: Any, **kwargs: Any) -> Trial | None:
         return None  # the controller starts pending trials itself, in order
@@ -106,6 +115,7 @@ class Carrier(TrialScheduler):  # type: ignore[misc]
     def debug_string(self) -> str:
         return "dipsweep"
 
-    def _ended(self, trial: Trial, error: str | None) -> None:
+    def _ended(self, trial: Trial, error: str | None, tune_controller: Any) -> None:
+        _CONTROLLERS[self.loop] = tune_controller
         launch: Launch = trial.config["launch"]
         _LOOPS[self.loop].attempt_ended(launch.spec.id, launch.attempt, error)
