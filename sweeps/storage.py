@@ -53,7 +53,8 @@ class Store(ABC):
     def create(self, key: str, data: bytes) -> bool:
         """Stores bytes under a key that is free; False, and nothing changed, when it is taken.
 
-        Give data that no other process would write: after a lost answer the only way to know who won is to look.
+        Give data that no other process would write: after a lost answer the only way to know who won is to look, so
+        where exactly this data stands already, the answer may be True.
         """
 
     @abstractmethod

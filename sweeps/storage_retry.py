@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sweeps.errors import NotFound, Unreachable
+from sweeps.errors import Unreachable
 from sweeps.storage import FOREVER, Entry, Store
 
 FIRST_S: Final = 0.2
@@ -55,25 +55,7 @@ class RetryingStore(Store):
         self._patiently(lambda: self.inner.write(key, data))
 
     def create(self, key: str, data: bytes) -> bool:
-        """As the inner store's. When an answer was lost, whether it was our data that got there decides."""
-        lost = False
-
-        def once() -> bool:
-            nonlocal lost
-            try:
-                made = self.inner.create(key, data)
-            except Unreachable:
-                lost = True
-                raise
-            return made or (lost and self._ours(key, data))
-
-        return self._patiently(once)
-
-    def _ours(self, key: str, data: bytes) -> bool:
-        try:
-            return self.inner.read(key) == data
-        except NotFound:
-            return False
+        return self._patiently(lambda: self.inner.create(key, data))
 
     def list(self, prefix: str = "") -> builtins.list[Entry]:
         return self._patiently(lambda: self.inner.list(prefix))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -61,7 +62,9 @@ class S3Store(Store):
         path = self._path(key)
         try:
             self._call(key, lambda fs: fs.pipe_file(path, data, chunksize=PART_BYTES, mode="create"))
-        except _Taken:
+        except _Taken:  # maybe by ourselves: a lost answer is asked for again, by us, and by aiohttp without a word
+            with contextlib.suppress(NotFound):
+                return self.read(key) == data
             return False
         return True
 

@@ -59,7 +59,6 @@ def test_removing_a_folder_leaves_its_namesakes(store: Store):
 def test_a_key_is_created_once_and_then_left_alone(store: Store):
     assert store.create("log/0", b"mine")
     assert not store.create("log/0", b"yours")
-    assert not store.create("log/0", b"mine")
     assert store.read("log/0") == b"mine"
 
 
