@@ -1,0 +1,105 @@
+"""An elastic trial on a Ray of several nodes: one is drained under it, then one dies, then another one comes.
+
+python -m tests.scenario.nodes_program FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.environment import prepare
+
+prepare()
+
+import ray  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+from ray.core.generated import autoscaler_pb2  # noqa: E402
+
+from cluster.loop import RayLoop, local_ray  # noqa: E402
+from sweeps import Sweep  # noqa: E402
+from sweeps.director import Director  # noqa: E402
+from sweeps.journal import SweepJournal  # noqa: E402
+from sweeps.plan import Plan  # noqa: E402
+from sweeps.records import Row  # noqa: E402
+from sweeps.stopping import NeverStop  # noqa: E402
+from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
+from tests.fakes import fake_evaluate  # noqa: E402
+
+SWEEP = Sweep(
+    name="nodes",
+    models={"tiny-s": {"workers": [1, 2]}},
+    trainer={"steps": 64, "lr": 1e-3},
+    limits={"retries": 0},
+)
+
+
+def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1) -> None:
+    """Saves at every snapshot, and once more when it is asked to leave; waits a while at steps 8, 16 and 32."""
+    for step in range(resume.step + 1 if resume else 1, trial.steps + 1):
+        asked = False
+        deadline = time.monotonic() + (600 if step in (9, 17) else 0)
+        while not (asked := hooks.stop_asked()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if asked or step in trial.snapshots:
+            done = step - 1 if asked else step
+            if rank == 0:
+                save(trial, hooks, folder, done, world)
+            if asked:
+                return
+
+
+def save(trial: TrialSpec, hooks: Hooks, folder: Path, step: int, world: int) -> None:
+    hooks.report(step, {"train/loss": 1 / step}, progress={"workers": world}, cost={})
+    where = folder / f"step-{step:06d}"
+    where.mkdir(parents=True, exist_ok=True)
+    (where / "state").write_text(f"{trial.config['replay']} {trial.steps}")
+    hooks.saved(Saved(step, str(where)))
+
+
+class Machines:
+    """A head without CPUs and nodes of one CPU each; takes them away as the journal grows."""
+
+    def __init__(self) -> None:
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+        self.loop: RayLoop | None = None
+        self.seen: set[int] = set()
+
+    def heard(self, row: Row) -> None:
+        if row.kind == "commit" and row.step in (8, 16) and row.step not in self.seen:
+            self.seen.add(row.step)
+            threading.Thread(target=self.drain if row.step == 8 else self.kill, daemon=True).start()
+
+    def drain(self) -> None:
+        """Tells Ray, as a spot notice would, that the node of the second worker is taken away in a minute."""
+        address = self.cluster.address
+        gcs: Any = ray._raylet.GcsClient(address=address)
+        reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+        gcs.drain_node(self.nodes[1].node_id, reason, "spot", (time.time_ns() // 1_000_000) + 60_000)
+
+    def kill(self) -> None:
+        """Lets the other node die without a word; a new one comes a while later."""
+        self.cluster.remove_node(self.nodes[0], allow_graceful=False)
+        time.sleep(5)
+        self.cluster.add_node(num_cpus=1)
+
+
+def main(root: Path) -> None:
+    machines, plan = Machines(), Plan(SWEEP)
+    with SweepJournal(root / plan.sweep_id) as journal, local_ray(address=machines.cluster.address):
+        director = Director(plan, journal, NeverStop(SWEEP.goal), watch=machines.heard)
+        loop = RayLoop(director, train, fake_evaluate, root)
+        loop.gate.admission.elastic_wait_s = 2.0
+        loop.run()
+        time.sleep(1)
+        print(json.dumps({"cpus": [ray.cluster_resources().get("CPU"), ray.available_resources().get("CPU")]}))
+    machines.cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

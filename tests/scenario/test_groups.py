@@ -1,0 +1,74 @@
+"""Groups of workers on a real local Ray with fake GPUs and fake nodes: mixed sizes, elastic trials, machines that go."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeps.journal import read_rows, sweeps_in
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def program() -> Iterator[Callable[..., list[dict[str, object]]]]:
+    """Runs a module in a Ray of its own; returns the JSON lines that it printed."""
+    with tempfile.TemporaryDirectory(prefix="ds", dir="/tmp", ignore_cleanup_errors=True) as temp:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+        env |= {"PYTHONPATH": str(REPO), "RAY_TMPDIR": temp}
+
+        def go(module: str, *arguments: str) -> list[dict[str, object]]:
+            command = [sys.executable, "-m", module, *arguments]
+            done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, start_new_session=True)
+            assert done.returncode == 0, done.stderr[-3000:]
+            return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+        yield go
+
+
+def whole(result: dict[str, object], trials: int, gpus: int) -> None:
+    assert result["states"] == {"completed": trials}, result
+    assert result["peak"] <= gpus
+    assert result["free_at_end"] == gpus
+
+
+def test_a_small_mix_of_sizes_runs_to_its_end_and_gives_every_gpu_back(program):
+    (result,) = program("benchmarks.scale.mixes_ray", "--mixes", "1", "--trials", "5", "--seconds", "1")
+    whole(result, 5, 8)
+
+
+@pytest.mark.slow
+def test_three_mixes_of_twenty_trials_run_to_their_end(program):
+    results = program("benchmarks.scale.mixes_ray", "--mixes", "3", "--trials", "20", "--seconds", "4")
+    assert len(results) == 3
+    for result in results:
+        whole(result, 20, 8)
+
+
+@pytest.mark.slow
+def test_after_each_of_ten_stops_everything_is_free_within_five_seconds_beside_another_ray(program):
+    (result,) = program("benchmarks.scale.stop_release", "--stops", "10", "--beside")
+    assert result["stops"] == result["freed"] == result["within_5_s"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_an_elastic_trial_leaves_a_drained_node_survives_a_dead_one_and_none_of_it_counts_as_a_failure(
+    program, tmp_path: Path
+):
+    (result,) = program("tests.scenario.nodes_program", str(tmp_path))
+    rows = read_rows(next(iter(sweeps_in(tmp_path))))
+    attempts = [(r.attempt, r.step, r.extra["workers"]) for r in rows if r.kind == "attempt"]
+    assert attempts == [(1, 0, 2), (2, 8, 1), (3, 16, 1)]  # retries is 0: nothing of this was a failure
+    retries = [r.extra for r in rows if r.kind == "control"]
+    assert [r["reason"] for r in retries] == ["preempted", "preempted"]
+    assert [r.extra["status"] for r in rows if r.kind == "end" and r.extra["of"] == "scoring"] == ["completed"]
+    assert result["cpus"] == [1.0, 1.0]
