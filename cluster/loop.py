@@ -25,7 +25,7 @@ from ray import tune  # noqa: E402
 from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
 
 from cluster.arbiter import NAMESPACE, Share  # noqa: E402
-from cluster.evals.pool import Pool  # noqa: E402
+from cluster.evals.pool import Broken, Pool  # noqa: E402
 from cluster.hub import attempt_key, start_hub  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from cluster.tune.gate import Attempt, Gate, bundle, check_fits, held, times  # noqa: E402
@@ -147,8 +147,8 @@ class RayLoop:
             for message in messages:
                 self._take(message)
             for job, result in results:
-                if isinstance(result, Exception):
-                    self.director.eval_failed(job, f"{type(result).__name__}: {str(result).strip()[-300:]}")
+                if isinstance(result, Broken):
+                    self.director.eval_failed(job, result.reason, result.cost)
                 else:
                     take_scores(self.director, job, result)
         while self.pool.free and (waiting := self.director.next_eval()) is not None:

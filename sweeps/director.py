@@ -383,7 +383,7 @@ class Director:
         if not self._scores.forget(job) or not self.wants_score(job):
             return None
         if other := self._other_suite(job, suite):
-            self._give_up(job, "failed", f"{other}; go on with the version that began the sweep, or rename the sweep")
+            self._give_up(job, "failed", f"{other}; go on with the version that began the sweep, or rename the sweep", cost)
             return None
         good, bad = split_finite(metrics)
         verdict = self._report(Row("report", self.plan.sweep_id, job.trial, job.attempt, job.step, metrics=good, se=se, n=n,
@@ -396,19 +396,19 @@ class Director:
             self._maybe_complete(self._trials[job.trial])
         return verdict
 
-    def eval_failed(self, job: EvalJob, reason: str) -> None:
+    def eval_failed(self, job: EvalJob, reason: str, cost: Mapping[str, float] | None = None) -> None:
         """An evaluation broke: tried again, then given up; never the end of the trial."""
         if job.tries >= EVAL_TRIES:
-            self._give_up(job, "failed", reason)
+            self._give_up(job, "failed", reason, cost)
             return
-        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step,
+        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step, cost=cost or {},
                         extra={"status": "failed", "reason": reason, "try": job.tries, "given_up": False}))  # fmt: skip
         self._scores.again(job)
 
-    def _give_up(self, job: EvalJob, status: str, reason: str) -> None:
+    def _give_up(self, job: EvalJob, status: str, reason: str, cost: Mapping[str, float] | None = None) -> None:
         """Writes down that a checkpoint will have no scores: its evaluation `failed`, or it was `skipped`."""
         self._scores.forget(job)
-        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step,
+        self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step, cost=cost or {},
                         extra={"status": status, "reason": reason, "try": job.tries, "given_up": True}))  # fmt: skip
         entry = self._trials.get(job.trial)
         if entry is not None:
@@ -615,6 +615,8 @@ class Director:
             self._closed = True
         elif row.kind == "control":
             self._take_control(row)
+        elif row.kind == "eval":
+            self._count((f"eval {row.trial}", row.seq), row.cost)  # base models' too, which belong to no trial
         entry = self._trials.get(row.trial)
         if entry is None:
             return new
@@ -633,7 +635,6 @@ class Director:
             if row.suite and row.step is not None:
                 entry.scored.add(row.step)
         elif row.kind == "eval" and row.step is not None:
-            self._count((f"eval {row.trial}", row.seq), row.cost)
             if row.extra.get("given_up"):
                 entry.given_up.add(row.step)
             elif row.extra.get("status") == "done":

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import ray
 
@@ -43,6 +43,13 @@ class Evaluator:
         return self.evaluate(job)
 
 
+class Broken(NamedTuple):
+    """An evaluation that gave no scores: why, and what it cost all the same."""
+
+    reason: str
+    cost: dict[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class _Running:
     actor: Any
@@ -67,7 +74,7 @@ class Pool:
     ) -> None:  # fmt: skip
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Evaluator)
         self._new = partial(remote.remote, evaluate)
-        self.timeout_s, self.clock = timeout_s, clock
+        self.gpus, self.timeout_s, self.clock = gpus, timeout_s, clock
         self.longest = 0.0
         self.failed_starts = 0
         self.idle: list[Any] = []
@@ -93,7 +100,7 @@ class Pool:
         actor = self.idle.pop()
         self.busy[actor.score.remote(job)] = _Running(actor, job, self.clock())
 
-    def finished(self) -> Iterator[tuple[EvalJob, Scored | Exception]]:
+    def finished(self) -> Iterator[tuple[EvalJob, Scored | Broken]]:
         """Yields the jobs that are over since the last call, each with its scores or with what went wrong.
 
         Raises:
@@ -103,25 +110,32 @@ class Pool:
         for ref in _ready(self.busy):
             running = self.busy.pop(ref)
             try:
-                result: Scored | Exception = ray.get(ref)
-            except Exception as e:
-                result = e
-            if isinstance(result, ray.exceptions.RayActorError):
+                result: Scored | Broken = ray.get(ref)
+            except ray.exceptions.RayActorError as e:
+                result = self._broken(running, e)
                 self._start()  # a new one: Ray would fail every job that comes while it restarts the old
+            except Exception as e:
+                result = self._broken(running, e)
+                self.idle.append(running.actor)
             else:
                 self.idle.append(running.actor)
-            if not isinstance(result, Exception):
                 self.longest = max(self.longest, self.clock() - running.since)
             yield running.job, result
         yield from self._overdue()
 
-    def _overdue(self) -> Iterator[tuple[EvalJob, Exception]]:
+    def _overdue(self) -> Iterator[tuple[EvalJob, Broken]]:
         limit, now = self.limit_s, self.clock()
         for ref in [ref for ref, running in self.busy.items() if now - running.since > limit]:
             running = self.busy.pop(ref)
             ray.kill(running.actor)
             self._start()
-            yield running.job, TimeoutError(f"over the limit of {limit:g} s (evaluation.timeout_s)")
+            late = TimeoutError(f"over the limit of {limit:g} s (evaluation.timeout_s)")
+            yield running.job, self._broken(running, late)
+
+    def _broken(self, running: _Running, error: Exception) -> Broken:
+        """A failure costs what its evaluator reserved for as long as it ran: nobody else had those GPUs meanwhile."""
+        cost = {"gpu_s": self.gpus * (self.clock() - running.since)} if self.gpus else {}
+        return Broken(f"{type(error).__name__}: {str(error).strip()[-300:]}", cost)
 
     def _start(self) -> None:
         actor = self._new()

@@ -92,3 +92,12 @@ def test_scores_that_come_twice_are_written_and_paid_for_once():
     rows = [r for r in director.journal.rows() if r.step == jobs[-1].step and r.trial == jobs[-1].trial]
     assert sum(r.kind == "report" and bool(r.suite) for r in rows) == 1
     assert director.spent()["cpu_s"] == 1
+
+
+def test_what_a_broken_evaluation_cost_is_counted():
+    director, jobs = trained()
+    director.eval_failed(jobs[0], "TimeoutError: over the limit", {"gpu_s": 30.0})
+    again = director.next_eval()
+    assert again is not None
+    deliver(director, again)
+    assert director.spent() == {"gpu_s": 30.0, "cpu_s": 1.0}
