@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from sweeps.stopping.base import Phase
 
 CLEAR = 2.5  # standard deviations that make a fall, or a rise, one that is believed
-LIKELY = 1.3  # those that let a rise be hoped for: 10 % of flat curves show as much
+LIKELY = 1.0  # those that let a rise be hoped for: one flat curve in six shows as much
+CHOSEN = 0.5  # standard errors by which a trough is lower than it should be, having been chosen for it
 DEEP = 4.0  # standard errors of one report: a dip that others may learn their patience from
 TROUGH_REACH = 4.0  # published troughs come at most 4 times later than the first clear fall
 LATE_ONSET = 0.30  # a fall that only begins after this share of the budget is no opening dip
@@ -27,14 +28,14 @@ SHOCK = 3.0  # standard deviations of surprise at which the filter stops believi
 
 
 class Trend:
-    """Weighted straight line through a curve's reports since its trough: does it rise, and how surely?"""
+    """Straight line in log time through a curve's reports from its trough on: does it rise, and how surely?"""
 
     def __init__(self) -> None:
         self.count = 0
         self.w = self.wx = self.wy = self.wxx = self.wxy = 0.0
 
-    def add(self, x: float, y: float, sd: float) -> None:
-        w = 1.0 / (sd * sd)
+    def add(self, step: int, y: float, sd: float) -> None:
+        x, w = math.log(step), 1.0 / (sd * sd)
         self.count += 1
         self.w, self.wx, self.wy = self.w + w, self.wx + w * x, self.wy + w * y
         self.wxx, self.wxy = self.wxx + w * x * x, self.wxy + w * x * y
@@ -90,7 +91,11 @@ class PhaseTracker:
         self.peak, self.peak_step = self.level, 0
         self.onset: int | None = None
         self.trough, self.trough_step, self.trough_raw = self.level, 0, self.level
-        self.gained, self.gained_step = self.level, 0
+        self.gained, self.gained_step, self.idle = (
+            self.level,
+            0,
+            0,
+        )  # last clear gain since the trough; reports without one
         self.trend = Trend()
         self.step, self.reports = 0, 0
         self.recovered: list[float] = []  # ratios (step of return / trough step) of dips that were made good
@@ -112,13 +117,14 @@ class PhaseTracker:
             self._back(step, sd)
         elif self.onset is None:
             self.onset = step
-            self._sink(step, score)
+            self._sink(step, score, sd)
         elif score < self.trough_raw and self.level < self.trough:
-            self._sink(step, score)
+            self._sink(step, score, sd)
         else:
             self.trend.add(step, score, sd)
+            self.idle += 1
             if self.level > self.gained + 0.5 * level_sd:
-                self.gained, self.gained_step = self.level, step
+                self.gained, self.gained_step, self.idle = self.level, step, 0
         self.phase = self._phase(level_sd)
         return self.phase
 
@@ -142,10 +148,12 @@ class PhaseTracker:
         self.level, self.slope = level + k * surprise, slope + k_slope * surprise
         self.var, self.cross, self.slope_var = (1 - k) * var, (1 - k) * cross, slope_var - k_slope * cross
 
-    def _sink(self, step: int, score: float) -> None:
+    def _sink(self, step: int, score: float, sd: float) -> None:
         """A new low: found in the raw reports, since the filtered level runs on for a report or two after a turn."""
-        self.trough, self.trough_step, self.trough_raw = self.level, step, score
-        self.gained, self.gained_step, self.trend = self.level, step, Trend()
+        self.trough, self.trough_step, self.trough_raw = max(self.level, score), step, score
+        self.gained, self.gained_step, self.idle = score, step, 0
+        self.trend = Trend()
+        self.trend.add(step, score + CHOSEN * sd, sd)
 
     def _back(self, step: int, sd: float) -> None:
         """The fall is made good; how long it took is kept where the fall was deep enough to be no accident."""
@@ -174,7 +182,7 @@ class PhaseTracker:
         risen = self.trend.z > CLEAR or self.level - self.trough > CLEAR * math.sqrt(2.0) * level_sd
         rising = risen or self.trend.z > LIKELY
         span = max(self.trough_step - self.onset, self.onset)
-        stalled = self.step - self.gained_step > max(span, 0.15 * self.budget)
+        stalled = self.idle > 2 and self.step - self.gained_step > max(span, 0.15 * self.budget)
         if rising and not stalled:
             return Phase.RECOVERY
         if self.step < self.until:

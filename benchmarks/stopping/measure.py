@@ -5,7 +5,8 @@
 
 Lost: share of the true top k that was not run to its budget. Material: those of them that truly beat rank k+1 by more
 than one point. Regret: true score of the best trial minus that of the trial one would pick by the last three reports.
-Saved: compute not spent, resumes charged. Trials a second are per second of CPU. Errors are over sweeps (trials of one sweep share their fate).
+Saved: compute not spent, resumes charged. Trials a second are per second of CPU. Errors are over sweeps (trials of one
+sweep share their fate).
 """
 
 from __future__ import annotations

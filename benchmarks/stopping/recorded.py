@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from sweeps.history import History
 from sweeps.records import Row
@@ -18,12 +19,16 @@ from sweeps.replay import compare, pareto_page, read_rows, replay, table
 RULES = ("none", "dip-aware", "dip-aware:protect=soft", "asha", "asha:reduction=2", "median", "hyperband", "patient")
 
 
-def never_recovering(rows: Sequence[Row], metric: str, sign: float) -> dict[tuple[str, str], int]:
-    """Returns the trough step of every trial that ends nearer to its trough than to its base, by (sweep, trial)."""
+Key = tuple[str, str]
+
+
+def fallen(rows: Sequence[Row], metric: str, sign: float) -> tuple[dict[Key, int], set[Key]]:
+    """Returns the runs that fell clearly below their base, by (sweep, trial): of those that ended nearer to their trough
+    than to their base the step of the trough, and those that recovered."""
     histories: dict[str, History] = {}
     for row in rows:
         histories.setdefault(row.sweep, History()).fold(row)
-    out = {}
+    never, back = {}, set()
     for sweep, history in histories.items():
         for curve in history.trials():
             base, steps = history.base_point(curve.trial), [s for s in curve.steps(metric) if s]
@@ -31,25 +36,50 @@ def never_recovering(rows: Sequence[Row], metric: str, sign: float) -> dict[tupl
                 continue
             scores = [sign * curve.points[s].metrics[metric] for s in steps]
             start, low = sign * base.metrics[metric], min(scores)
-            fallen = start - low > 4 * max(base.se.get(metric, 0.0), 0.01 * abs(start))
-            if fallen and scores[-1] < 0.5 * (start + low):
-                out[sweep, curve.trial] = steps[scores.index(low)]
-    return out
+            if start - low > 4 * max(base.se.get(metric, 0.0), 0.01 * abs(start)):
+                if scores[-1] < 0.5 * (start + low):
+                    never[sweep, curve.trial] = steps[scores.index(low)]
+                else:
+                    back.add((sweep, curve.trial))
+    return never, back
 
 
-def saved_after_trough(
-    rows: Sequence[Row], rule: str, metric: str, goal: str, workers: int, top: int
-) -> tuple[int, float]:
-    """Returns how many runs never recovered, and the share of their steps after the trough that the rule saved."""
-    troughs = never_recovering(rows, metric, 1.0 if goal.startswith("max") else -1.0)
+class Spared(NamedTuple):
+    """What a rule did to runs that fell: steps after the trough of those that never recovered, how many of these were
+    run, and winners that recovered: all, and those pruned."""
+
+    left: int
+    run: int
+    winners: int
+    pruned: int
+
+    @property
+    def saved(self) -> float:
+        """Share of the steps after the trough that was not run."""
+        return 1 - self.run / self.left if self.left else 0.0
+
+
+def spared(rows: Sequence[Row], rule: str, metric: str, **how: Any) -> Spared:
+    """Replays `rule` and says what it did to runs that fell; `how` as in `sweeps.replay.replay`."""
+    never, back = fallen(rows, metric, 1.0 if str(how.get("goal", "max")).startswith("max") else -1.0)
     ends = {(r.sweep, r.trial): r.step or 0 for r in rows if r.kind == "report" and r.trial}
-    result = replay(rows, rule, metric=metric, goal=goal, workers=workers, top=top)["sweeps"]
-    left = spent = 0
-    for (sweep, trial), trough in troughs.items():
+    result = replay(rows, rule, metric=metric, **how)["sweeps"]
+    left = run = 0
+    for (sweep, trial), trough in never.items():
         stopped = result[sweep]["trials"][trial]["stopped_at"]
         left += ends[sweep, trial] - trough
-        spent += max(0, (ends[sweep, trial] if stopped is None else stopped) - trough)
-    return len(troughs), 1 - spent / left if left else 0.0
+        run += max(0, (ends[sweep, trial] if stopped is None else stopped) - trough)
+    won = {(s, t) for s in result for t in result[s]["winners"]} & back
+    lost = {(s, t) for s in result for t in result[s]["lost_winners"]} & back
+    return Spared(left, run, len(won), len(lost))
+
+
+def leave_one_out(rows: Sequence[Row], rule: str, metric: str, **how: Any) -> Spared:
+    """The same summed over all sweeps that lack one configuration: does it hang on any single run?"""
+    parts = []
+    for sweep, trial in dict.fromkeys((r.sweep, r.trial) for r in rows if r.kind == "trial"):
+        parts.append(spared([r for r in rows if r.sweep == sweep and r.trial != trial], rule, metric, **how))
+    return Spared(*map(sum, zip(*parts, strict=True)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,8 +98,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     summaries = compare(rows, a.rules, metric=a.metric, goal=a.goal, workers=a.workers, top=a.top)
     print(table(summaries))
-    count, saved = saved_after_trough(rows, "dip-aware", a.metric, a.goal, a.workers, a.top)
-    print(f"{count} runs never recover; dip-aware saves {saved:.0%} of their steps after the trough")
+    how = {"goal": a.goal, "workers": a.workers, "top": a.top}
+    for rule in (r for r in a.rules if r.startswith("dip-aware")):
+        for name, told in (("all runs", spared), ("one configuration left out", leave_one_out)):
+            s = told(rows, rule, a.metric, **how)
+            print(
+                f"{rule}, {name}: {s.pruned} of {s.winners} recovering winners pruned;"
+                f" {s.saved:.1%} of the steps after the trough of never-recovering runs saved"
+            )
     if a.page:
         Path(a.page).write_text(pareto_page(summaries), encoding="utf-8")
 

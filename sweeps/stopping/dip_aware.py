@@ -193,6 +193,8 @@ class DipAware(StopRule):
         for hope, track in hopes:
             if hope < best_odds:
                 break
+            if self.race.at_most(track, finely=True) < best_odds * bars[track.trial]:
+                continue
             standing = self.race.standing(track)
             if standing is not None and standing.p / bars[track.trial] >= best_odds:
                 best, best_odds = track.trial, standing.p / bars[track.trial]

@@ -120,7 +120,7 @@ class Field:
         if track is None or step <= track.last or point.suite != track.suite or track.unit != self.unit:
             self._rebuild(trial)
         else:
-            self._absorb(track, point, normal_truncation(self.history, trial))
+            self._absorb(track, point)
             self._refresh(track)
 
     def _settle_unit(self, curve: Curve, step: int) -> None:
@@ -149,10 +149,9 @@ class Field:
         if old is not None:
             self.pooled -= old.mass
         self.tracks[trial] = track
-        truncation = normal_truncation(self.history, trial)
         for step in steps:
             if curve.points[step].suite == suite:
-                self._absorb(track, curve.points[step], truncation)
+                self._absorb(track, curve.points[step])
         self._refresh(track)
 
     def _new_track(self, curve: Curve, suite: str, row: int) -> Track:
@@ -184,10 +183,12 @@ class Field:
             return budget
         return max([budget, *map(_budget, self.history.curves.values())])
 
-    def _absorb(self, track: Track, point: Point, truncation: float) -> None:
+    def _absorb(self, track: Track, point: Point) -> None:
         z = (self.sign * point.metrics[self.metric] - track.base) / track.unit
         sd = max(point.se.get(self.metric, track.unit) / track.unit, 0.3)
-        cut_off = max(0.0, point.metrics.get(TRUNCATED, truncation) - truncation)
+        cut_off = 0.0
+        if TRUNCATED in point.metrics:
+            cut_off = max(0.0, point.metrics[TRUNCATED] - normal_truncation(self.history, track.trial))
         track.belief.update(point.step / track.horizon, z, sd * (1.0 + CENSORED * cut_off))
         track.phase.ratio = self.ratio()
         if cut_off > SPOILT:

@@ -210,13 +210,17 @@ class Belief:
         """Returns the distribution of the score at the end of the budget, without evaluation noise."""
         h, end_sd = self.cache.end(self.gains, self.end, self.decay_start)
         keep = np.flatnonzero(weights > 1e-6)
-        mean, sd = (h * self.mean).sum(0)[keep], end_sd[keep]
-        low, high = float((mean - 3.0 * sd).min()), float((mean + 3.0 * sd).max())
-        width = (high - low) / BINS + 1e-9
-        at = ((mean - low) / width + _NORMAL_AT[:, None] * (sd / width)).ravel()
-        at = np.maximum(at, 0.0).astype(np.int64)
-        mass = np.bincount(at, (_NORMAL_MASS[:, None] * weights[keep]).ravel(), minlength=BINS + 1)
-        return Forecast(low, width, np.concatenate([[0.0], np.cumsum(mass / mass.sum())]))
+        return histogram((h * self.mean).sum(0)[keep], end_sd[keep], weights[keep])
+
+
+def histogram(mean: Array, sd: Array, weights: Array) -> Forecast:
+    """Returns a mixture of normal distributions as a histogram."""
+    low, high = float((mean - 3.0 * sd).min()), float((mean + 3.0 * sd).max())
+    width = (high - low) / BINS + 1e-9
+    at = ((mean - low) / width + _NORMAL_AT[:, None] * (sd / width)).ravel()
+    at = np.maximum(at, 0.0).astype(np.int64)
+    mass = np.bincount(at, (_NORMAL_MASS[:, None] * weights).ravel(), minlength=BINS + 1)
+    return Forecast(low, width, np.concatenate([[0.0], np.cumsum(mass / mass.sum())]))
 
 
 def quarter_octave(sd: float) -> float:

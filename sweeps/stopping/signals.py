@@ -3,7 +3,8 @@
 In-domain score, reply length and train loss are evidence for a reader; they do not move the odds. On 108 recorded runs
 they told nothing of a run's further gain that level and slope had not told (`benchmarks/stopping/README.md`). A rise in
 truncated replies does count: a reply that was cut off is no wrong answer, so such a report is taken as vaguer, and the
-phase of the curve is not read off it (`sweeps.stopping.field`). A train loss that rises for good is divergence (`sweeps.stopping.dip_aware`).
+phase of the curve is not read off it (`sweeps.stopping.field`). A train loss that rises for good is divergence
+(`sweeps.stopping.dip_aware`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ def signals(history: History, trial: str, step: int) -> dict[str, float]:
 def cut_off(history: History, trial: str, step: int) -> str:
     """Returns the half-sentence on replies cut off at `step`; empty where they are no more than normal."""
     share = history.curves[trial].points[step].metrics.get(TRUNCATED)
-    normal = normal_truncation(history, trial)
-    if share is None or share <= normal + SPOILT:
+    if share is None or share <= (normal := normal_truncation(history, trial)) + SPOILT:
         return ""
     return f" ({share:.0%} of replies cut off, normal is {normal:.0%}: taken as vaguer)"

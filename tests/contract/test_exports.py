@@ -10,7 +10,7 @@ def test_the_public_names_are_these_and_each_can_be_imported():
     assert sweeps.__all__ == [
         "DipAware", "DipsweepError", "InputError", "SpecError", "Sweep", "choice", "grid", "loguniform", "randint", "uniform",
     ]  # fmt: skip
-    assert cluster.__all__ == ["run"]
+    assert cluster.__all__ == ["run", "submit"]
     for module in (sweeps, cluster):
         for name in module.__all__:
             assert getattr(module, name) is not None

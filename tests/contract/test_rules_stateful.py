@@ -114,7 +114,7 @@ class Sweep(RuleBasedStateMachine):
             assert math.isfinite(track.phase.level)
 
     def teardown(self):
-        """Let run on as it stands, the sweep ends: every trial reports at most its budget, and no parked one is woken for ever."""
+        """Left to itself the sweep ends: no trial reports beyond its budget, no parked one is woken for ever."""
         left = len(self.step) * (BUDGET // EVERY) + 1
         for _ in range(left):
             for trial in self.running():

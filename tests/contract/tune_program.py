@@ -14,12 +14,12 @@ from typing import Any
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune.search.basic_variant import BasicVariantGenerator  # noqa: E402
+import ray
+from ray import tune
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from cluster.tune.scheduler import RuleScheduler  # noqa: E402
-from tests.contract.test_rules_adapters import BUDGET, METRIC, SE, curves  # noqa: E402
+from cluster.tune.scheduler import RuleScheduler
+from tests.contract.test_rules_adapters import BUDGET, METRIC, SE, curves
 
 
 def train(config: dict[str, Any]) -> None:

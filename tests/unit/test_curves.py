@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sweeps.curves import PhaseTracker
@@ -47,6 +48,32 @@ def test_what_is_no_dip_is_told_from_one(values, last):
     assert follow(0.0, values)[1][-1] is last
 
 
+@pytest.mark.parametrize(("name", "base", "values", "sd", "seen"), PUBLISHED, ids=[p[0] for p in PUBLISHED])
+@pytest.mark.parametrize("noisier", [1.0, 1.4])
+def test_a_slow_recovery_is_never_called_a_collapse(name, base, values, sd, seen, noisier):
+    assert Phase.COLLAPSE not in follow(base, values, steps=LOG_STEPS, sd=noisier * sd)[1]
+
+
+def test_a_fall_onto_a_floor_is_followed_to_the_floor_and_called_a_collapse():
+    """50 standard errors: a filter that trusts its trend runs on far below the floor, and calls the way back recovery."""
+    late = []
+    for seed in range(12):
+        noise = np.random.default_rng(seed).normal(size=32)
+        tracker, phases = follow(60.0, [35.0 + noise[0], *(10.0 + noise[1:])])
+        late += phases[16:]
+        assert abs(tracker.level - 10.0) < 2.0
+    assert late.count(Phase.COLLAPSE) > 0.6 * len(late)
+
+
+def test_a_report_that_says_nothing_of_the_score_lets_patience_run_out_and_moves_nothing():
+    tracker, _ = follow(0.0, [-8.0, -16.0, -16.0], steps=[40, 80, 120])
+    level, until = tracker.level, tracker.until
+    for step in range(160, 641, 40):
+        tracker.skip(step)
+        assert tracker.protected == (step < until)
+    assert tracker.level == level
+
+
 def test_a_curve_that_keeps_sinking_does_not_keep_buying_time():
     tracker, _ = follow(0.0, [-4.0 * i for i in range(1, 33)])
     assert tracker.onset in (20, 40)
@@ -71,8 +98,6 @@ def test_a_dip_is_protected_until_its_patience_ends_and_not_after():
 
 
 def test_noise_alone_is_no_dip():
-    import numpy as np
-
     rng = np.random.default_rng(5)
     protected = 0
     for _ in range(40):
