@@ -12,22 +12,25 @@ needs no state: the rows of step n follow from the seed (`trainers.order`).
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sweeps.errors import StorageError
+from sweeps.errors import StorageError, TrialFailed
 from sweeps.manifest import MANIFEST, STATE, VERSION, Manifest, read_manifest, seal, verify
 
 FACTS: Final = "trainer.json"
 __all__ = ["FACTS", "MANIFEST", "STATE", "Manifest", "fresh", "random_states", "read_manifest", "read_state",
-           "restore_random_states", "seal", "step_folder", "verify", "write_state"]  # fmt: skip
+           "restore_random_states", "room_for", "seal", "step_folder", "verify", "write_state"]  # fmt: skip
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -41,6 +44,25 @@ def fresh(folder: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     return folder
+
+
+@contextmanager
+def room_for(target: Path) -> Iterator[None]:
+    """What is written in this block needs room: without it the trial ends with a clear reason, and nothing half is left.
+
+    Raises:
+        TrialFailed: `disk-full`.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as e:
+        if getattr(e, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and "No space left" not in str(e):
+            raise
+        shutil.rmtree(target, ignore_errors=True)
+        raise TrialFailed(
+            "disk-full",
+            f"no room is left for checkpoint {target}; free some or use another disk, then run the sweep again",
+        ) from e
 
 
 def write_state(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

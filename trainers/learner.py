@@ -103,11 +103,14 @@ class Learner:
         adapters = {f"lora/{n}": weights[n] for n in self.trainable} if self.config.lora_rank else {}
         if rank != 0:
             return None
-        target = checkpoint.fresh(checkpoint.step_folder(folder, step))
-        self.network.save_pretrained(target, state_dict=lora.merged(weights, self.config))
-        tokenizer.save_pretrained(target)
-        checkpoint.write_state(target, {**moments, **adapters, **checkpoint.random_states()}, {"step": step, **facts})
-        return checkpoint.seal(target, step)
+        target = checkpoint.step_folder(folder, step)
+        with checkpoint.room_for(target):
+            checkpoint.fresh(target)
+            self.network.save_pretrained(target, state_dict=lora.merged(weights, self.config))
+            tokenizer.save_pretrained(target)
+            state = {**moments, **adapters, **checkpoint.random_states()}
+            checkpoint.write_state(target, state, {"step": step, **facts})
+            return checkpoint.seal(target, step)
 
     def load(self, path: str | Path) -> Mapping[str, Any]:
         """Takes up optimizer and random states of a checkpoint, and its adapters; returns facts.

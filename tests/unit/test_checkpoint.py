@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from sweeps.errors import InputError, StorageError
+from sweeps.errors import InputError, StorageError, TrialFailed
 from tests.unit.tiny_sft import network, tokenizer, write_base
 from trainers import checkpoint
 from trainers.checkpoint import read_manifest, seal, step_folder, verify
@@ -81,6 +82,24 @@ def test_random_states_come_back(sealed):
 
 def test_a_checkpoint_holds_data_formats_only(sealed):
     assert {file.suffix for file in sealed[0].iterdir()} == {".safetensors", ".json", ".jinja"}
+
+
+def test_a_full_disk_ends_the_trial_with_a_reason_and_leaves_nothing_half(tmp_path):
+    target = tmp_path / "step-000004"
+    for error in (OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device")):
+        target.mkdir()
+        (target / "half").write_text("x")
+        with pytest.raises(TrialFailed, match=r"disk-full: no room is left for checkpoint .*step-000004") as e:
+            _write_and(error, target)
+        assert e.value.reason == "disk-full"
+        assert not target.exists()
+    with pytest.raises(PermissionError):
+        _write_and(PermissionError(13, "Permission denied"), target)
+
+
+def _write_and(error: Exception, target) -> None:
+    with checkpoint.room_for(target):
+        raise error
 
 
 def test_an_export_is_a_plain_folder_that_transformers_reads(sealed, tmp_path):
