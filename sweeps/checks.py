@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from sweeps.errors import Fault, nearest
-from sweeps.faults import dotted, explain, show, suggest
+from sweeps.faults import MAX_FAULTS, dotted, explain, show, suggest
 from sweeps.known_models import known_model
-from sweeps.space import Axis, Choice, Grid, RandInt, cells, sampled
+from sweeps.space import Axis, Choice, Grid, RandInt, cell_count, sampled
 from sweeps.spec import BUILTIN_MODELS, BUILTIN_TIERS, Sweep, TrainerBlock, known_axes
 from sweeps.storage import is_url, url_fault
 
 MAX_TRIALS = 100_000
+MAX_EVALUATIONS = 10_000  # of one trial
 
 
 def check(sweep: Sweep) -> list[Fault]:
     """Returns every fault that needs more than one block to be seen, in the order of the file."""
-    return [*_names(sweep), *_space(sweep), *_search(sweep), *_stopping(sweep), *_trainer(sweep),
-            *_evaluation(sweep), *_storage(sweep)]  # fmt: skip
+    parts = (_names, _space, _search, _stopping, _trainer, _evaluation, _storage)
+    return list(islice(chain.from_iterable(part(sweep) for part in parts), MAX_FAULTS))
 
 
 def check_rest(data: Mapping[str, Any], error: ValidationError) -> list[Fault]:
@@ -50,6 +52,8 @@ def _drop(data: Any, path: tuple[Any, ...]) -> None:
 def _names(sweep: Sweep) -> Iterator[Fault]:
     for block, builtin in (("models", BUILTIN_MODELS), ("tiers", BUILTIN_TIERS)):
         for name, source in getattr(sweep, block).items():
+            if not source.path.isprintable():
+                yield Fault(f"{block}.{name}.path", f"came {show(source.path)}; no path has control characters")
             if source.path == "builtin" and block == "models" and (known := known_model(name)) is not None:
                 yield Fault(f"models.{name}.path", f"missing; {known.repository} does not ship with dipsweep: give the "
                                                    "folder or s3:// address where it lies")  # fmt: skip
@@ -127,7 +131,7 @@ def _search(sweep: Sweep) -> Iterator[Fault]:
             "search.repeats",
             f"came {search.repeats}; '{search.algorithm}' learns from single results, so repeats must be 1",
         )
-    total = len(cells(sweep.space)) * search.trials * search.repeats
+    total = cell_count(sweep.space) * search.trials * search.repeats
     if total > MAX_TRIALS:
         yield Fault(
             "space", f"{total:,} trials are more than {MAX_TRIALS:,}; narrow a grid, search.trials or search.repeats"
@@ -177,6 +181,9 @@ def _evaluation(sweep: Sweep) -> Iterator[Fault]:
             yield Fault(dotted(("evaluation", "at", "every")), f"came {show(every)}; a whole number >= 1 would do")
         elif every > largest:
             yield Fault(where, f"every {every} steps is never reached within the largest budget of {largest} steps")
+        elif largest // every > MAX_EVALUATIONS:
+            yield Fault(where, f"every {every} of {largest:,} steps is {largest // every:,} evaluations a trial; at most "
+                               f"{MAX_EVALUATIONS:,} would do")  # fmt: skip
     elif isinstance(at, list | tuple) and at:
         bad = [s for s in at if isinstance(s, bool) or not isinstance(s, int) or s < 1]
         if bad:
@@ -193,5 +200,5 @@ def _storage(sweep: Sweep) -> Iterator[Fault]:
     if is_url(sweep.storage):
         if fault := url_fault(sweep.storage):
             yield Fault("storage", fault)
-    elif "\x00" in sweep.storage or ".." in sweep.storage.split("/"):
-        yield Fault("storage", f"came {sweep.storage!r}; a path without '..' would do")
+    elif not sweep.storage.isprintable() or ".." in sweep.storage.split("/"):
+        yield Fault("storage", f"came {sweep.storage!r}; a path without '..' and control characters would do")

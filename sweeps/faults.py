@@ -10,6 +10,9 @@ from pydantic_core import ErrorDetails
 
 from sweeps.errors import Fault, nearest
 
+MAX_FAULTS = 100
+"""So many are told at once; whoever has more begins with these."""
+
 _WANTED = {
     "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
     "string_type": "a string", "bool_type": "true or false", "dict_type": "a mapping (key: value)",
@@ -37,7 +40,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 def explain(error: ValidationError) -> list[Fault]:
     """Returns one Fault for each error, with its dotted path as the place."""
-    return [Fault(dotted(e["loc"]), _sentence(e)) for e in error.errors()]
+    errors = error.errors()
+    faults = [Fault(dotted(e["loc"]), _sentence(e)) for e in errors[:MAX_FAULTS]]
+    if len(errors) > MAX_FAULTS:
+        faults.insert(0, Fault("sweep", f"{len(errors):,} faults; the first {MAX_FAULTS} follow"))
+    return faults
 
 
 def dotted(path: tuple[Any, ...]) -> str:
@@ -52,8 +59,12 @@ def show(value: Any) -> str:
     """Returns a value as a short text with its kind: 'abc' (a string)."""
     kinds = {bool: "true/false", int: "a whole number", float: "a number", str: "a string", list: "a list",
              dict: "a mapping", type(None): "nothing"}  # fmt: skip
+    return f"{_cut(value)} ({kinds.get(type(value), type(value).__name__)})"
+
+
+def _cut(value: Any) -> str:
     text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({kinds.get(type(value), type(value).__name__)})"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _sentence(e: ErrorDetails) -> str:
@@ -62,7 +73,7 @@ def _sentence(e: ErrorDetails) -> str:
         from sweeps.spec import block_fields
 
         fields = block_fields(e["loc"][:-1])
-        return f"unknown key '{e['loc'][-1]}'; known: {', '.join(fields)}{suggest(str(e['loc'][-1]), fields)}"
+        return f"unknown key {_cut(str(e['loc'][-1]))}; known: {', '.join(fields)}{suggest(str(e['loc'][-1]), fields)}"
     if kind == "missing":
         return f"missing; every sweep needs a {e['loc'][-1]}"
     if kind in _BOUNDS:
@@ -81,8 +92,10 @@ def _sentence(e: ErrorDetails) -> str:
 
 
 def _pattern(pattern: str) -> str:
-    from sweeps.spec import NAME
+    from sweeps.spec import METRIC, NAME
 
     if pattern == NAME:
         return "lower-case letters, digits and '-' would do, at most 63, starting with a letter or digit"
+    if pattern != METRIC:
+        return "another means at test time is '@8' (votes), 'cap=64', 'think=32' or 't=0.7', several joined by commas"
     return "a metric is role/name with the role one of math, transfer, general, safety, train, length, perf"

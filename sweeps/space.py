@@ -7,6 +7,7 @@ axis that the algorithm itself should choose is a `choice`.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -45,13 +46,15 @@ class _Listed(Axis):
             yield f"an empty {self.kind} gives no trials; list at least one value"
         for value in self.values:
             if not isinstance(value, str | int | float | bool):
-                yield f"{self.kind} value {value!r} must be a string, a number or true/false"
+                yield f"{self.kind} value {_short(value)} must be a string, a number or true/false"
             elif isinstance(value, float) and not math.isfinite(value):
                 yield f"{self.kind} value {value!r} is not finite"
-        typed = [(type(v), v) for v in self.values]
-        seen = [v for i, v in enumerate(self.values) if typed[i] in typed[:i]]
-        if seen:
-            yield f"{self.kind} lists {seen[0]!r} twice; use search.repeats to run a cell more than once"
+        seen = set()
+        for value in self.values:
+            if (key := (type(value), repr(value))) in seen:
+                yield f"{self.kind} lists {value!r} twice; use search.repeats to run a cell more than once"
+                return
+            seen.add(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,11 @@ class Choice(_Listed):
     kind: ClassVar[str] = "choice"
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 @dataclass(frozen=True, slots=True)
 class _Range(Axis):
     low: float
@@ -79,9 +87,9 @@ class _Range(Axis):
     def faults(self) -> Iterator[str]:
         ends = (self.low, self.high)
         if any(isinstance(x, bool) or not isinstance(x, int | float) for x in ends):
-            yield f"{self.kind} takes two numbers [low, high], not {list(ends)!r}"
-        elif not all(math.isfinite(x) for x in ends):
-            yield f"{self.kind} ends must be finite, not {list(ends)!r}"
+            yield f"{self.kind} takes two numbers [low, high], not {_short(list(ends))}"
+        elif not all(abs(x) <= sys.float_info.max for x in ends):
+            yield f"{self.kind} ends must be finite numbers, not {_short(list(ends))}"
         elif self.low >= self.high:
             yield f"{self.kind} [{self.low}, {self.high}] is empty or reversed; low must be below high"
 
@@ -162,11 +170,11 @@ def axis_from(data: Any) -> Axis:
     if isinstance(data, Axis):
         return data
     if not isinstance(data, Mapping):
-        raise ValueError(f"came {data!r}; an axis is one of {{grid: [...]}}, {{choice: [...]}}, {{uniform: [low, high]}}, "
+        raise ValueError(f"came {_short(data)}; an axis is one of {{grid: [...]}}, {{choice: [...]}}, {{uniform: [low, high]}}, "
                          "{loguniform: [low, high]}, {randint: [low, high]}")  # fmt: skip
     if len(data) != 1:
         raise ValueError(
-            f"came the keys {', '.join(map(str, data)) or 'none'}; an axis has exactly one of {', '.join(AXES)}"
+            f"came the keys {', '.join(list(map(str, data))[:8]) or 'none'}; an axis has exactly one of {', '.join(AXES)}"
         )
     (kind, values), *_ = data.items()
     if kind not in AXES:
@@ -174,7 +182,7 @@ def axis_from(data: Any) -> Axis:
 
         raise ValueError(f"axis kind '{kind}' is unknown; known: {', '.join(AXES)}{nearest(str(kind), AXES)}")
     if not isinstance(values, list | tuple):
-        raise ValueError(f"{kind} takes a list, not {values!r}")
+        raise ValueError(f"{kind} takes a list, not {_short(values)}")
     cls = AXES[kind]
     if issubclass(cls, _Range):
         if len(values) != 2:
@@ -182,6 +190,11 @@ def axis_from(data: Any) -> Axis:
         return cls(*values)
     assert issubclass(cls, _Listed)
     return cls(tuple(values))
+
+
+def cell_count(space: Mapping[str, Axis]) -> int:
+    """Returns how many cells `cells` would return."""
+    return math.prod(len(axis.samples()) for axis in space.values() if isinstance(axis, Grid))
 
 
 def cells(space: Mapping[str, Axis]) -> list[dict[str, Scalar]]:

@@ -6,6 +6,7 @@ A YAML subset, on purpose: one document, plain data, YAML 1.2's idea of numbers 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +16,32 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sweeps.errors import Fault, InputError, SpecError
-from sweeps.faults import dotted
+from sweeps.faults import dotted, show
 from sweeps.spec import Sweep
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 20_000
+MAX_NODES = 5_000
+MAX_DEPTH = 20  # a sweep file needs five
+MAX_KEY = 200
 Place = tuple[Any, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalars of YAML 1.2's core schema."""
+    """SafeLoader with the scalars of YAML 1.2's core schema, which stops at the first value too many."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.composed = self.depth = 0
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        self.composed, self.depth = self.composed + 1, self.depth + 1
+        if self.composed > MAX_NODES:
+            raise yaml.YAMLError(f"more than {MAX_NODES:,} values; a sweep file is smaller")
+        if self.depth > MAX_DEPTH:
+            raise RecursionError
+        node: Node | None = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        self.depth -= 1
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -49,10 +66,13 @@ class _Reader:
     def read(self, node: Node, path: Place = ()) -> Any:
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise InputError(f"{self.name}: more than {MAX_NODES:,} values, aliases expanded; a sweep file is smaller")
+            where = f"{self.name}:{node.start_mark.line + 1}"
+            raise InputError(f"{where}: more than {MAX_NODES:,} values, aliases expanded; a sweep file is smaller")
+        if len(path) > MAX_DEPTH:
+            raise InputError(f"{self.name}:{node.start_mark.line + 1}: nested too deeply; {MAX_DEPTH} levels would do")
         self.lines.setdefault(path, node.start_mark.line + 1)
         if node.tag not in _CORE:
-            self.fault(node, path, f"the tag '{node.tag}' is refused; sweep files hold plain values only")
+            self.fault(node, path, f"the tag '{node.tag[:60]}' is refused; sweep files hold plain values only")
             return None
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
@@ -69,6 +89,9 @@ class _Reader:
                 self.fault(key_node, path, "a key must be a plain word")
                 continue
             key, line = key_node.value, key_node.start_mark.line + 1
+            if len(key) > MAX_KEY or not _writable(key):
+                self.fault(key_node, path, f"a key is a plain word of at most {MAX_KEY} characters")
+                continue
             if key in out:
                 self.fault(
                     key_node, (*path, key), f"the key '{key}' stands twice, first on line {first[key]}; keep one"
@@ -81,9 +104,12 @@ class _Reader:
 
     def _scalar(self, node: ScalarNode, path: Place) -> Any:
         kind, text = node.tag.rsplit(":", 1)[1], node.value
-        if kind == "bool":
+        if not _writable(text):
+            self.fault(node, path, f"came {text[:40]!a}, which holds half a character; write the character itself")
+            return None
+        if kind == "bool" and text.lower() in ("true", "false"):
             return text.lower() == "true"
-        if kind == "null":
+        if kind == "null" and text.lower() in ("", "~", "null"):
             return None
         if kind == "int":
             return self._number(int, text.replace("_", ""), node, path)
@@ -91,13 +117,16 @@ class _Reader:
             return self._number(
                 float, text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"), node, path
             )
+        if kind != "str":
+            self.fault(node, path, f"{show(text)} does not fit its tag '!!{kind}'; leave the tag out")
         return text
 
     def _number(self, kind: type[int] | type[float], text: str, node: Node, path: Place) -> int | float | None:
         try:
             return kind(text)
         except ValueError:
-            self.fault(node, path, f"'{text[:40]}' cannot be read as a number")
+            came = text if len(text) <= 40 else f"{text[:37]}..."
+            self.fault(node, path, f"'{came}' cannot be read as a number")
             return None
 
     def fault(self, node: Node, path: Place, message: str) -> None:
@@ -110,6 +139,11 @@ class _Reader:
             parts = parts[:-1]
         line = self.lines.get(parts, 1)
         return f"{self.name}:{line} {path}"
+
+
+def _writable(text: str) -> bool:
+    """False for text with half of a surrogate pair in it, which no file can hold."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def load(path: str | Path) -> Sweep:
@@ -134,7 +168,8 @@ def loads(text: str, name: str = "sweep.yaml", folder: Path | None = None) -> Sw
     try:
         sweep = Sweep(**{str(k): v for k, v in data.items()})
     except SpecError as e:
-        placed = [Fault(reader.place(f.where), f.message) for f in e.faults]
+        told = {f.where for f in reader.faults}  # what could not be read came to the schema as nothing
+        placed = [f for f in (Fault(reader.place(f.where), f.message) for f in e.faults) if f.where not in told]
         raise SpecError(*_in_order([*reader.faults, *placed])) from None
     if reader.faults:
         raise SpecError(*reader.faults)
@@ -161,7 +196,7 @@ def _anchor(data: Mapping[str, Any], folder: Path) -> None:
         for source in sources.values() if isinstance(sources, dict) else ():
             path = source.get("path") if isinstance(source, dict) else None
             if isinstance(path, str) and path and path != "builtin" and "://" not in path:
-                source["path"] = str(folder / Path(path).expanduser())
+                source["path"] = str(folder / os.path.expanduser(path))
 
 
 def _in_order(faults: list[Fault]) -> list[Fault]:
@@ -187,18 +222,26 @@ def _text(path: Path) -> str:
 
 
 def _parse(text: str, reader: _Reader) -> Any:
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as e:
+        line = text.count("\n", 0, e.position) + 1
+        raise InputError(
+            f"{reader.name}:{line}: the character {chr(e.character)!a} is not allowed in YAML; take it out"
+        ) from None
     try:
         node = loader.get_single_node()
         if node is None:
-            raise InputError(f"{reader.name}: the file is empty; a sweep needs at least a name")
+            raise InputError(f"{reader.name}:1: the file is empty; a sweep needs at least a name")
         return reader.read(node)
+    except InputError:
+        raise
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         line = mark.line + 1 if mark else 1
         hint = "; indent with spaces, not tabs" if "\\t" in str(e.problem) else ""
         raise InputError(f"{reader.name}:{line}: not valid YAML: {e.problem or e.context}{hint}") from None
-    except (yaml.YAMLError, RecursionError) as e:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as e:  # the last two: \U beyond Unicode
         what = "nested too deeply" if isinstance(e, RecursionError) else str(e).splitlines()[0]
         raise InputError(f"{reader.name}:1: not valid YAML: {what}") from None
     finally:

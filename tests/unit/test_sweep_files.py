@@ -14,7 +14,7 @@ from sweeps.yaml_file import load, loads
 GOOD = "name: good\nspace:\n  data: {grid: [verified-long-cot, answer-only]}\n"
 
 BAD: dict[str, tuple[str, list[str]]] = {
-    "empty file": ("", ["sweep.yaml: the file is empty"]),
+    "empty file": ("", ["sweep.yaml:1: the file is empty"]),
     "only a list": ("- a\n- b\n", ["sweep.yaml:1: a sweep file is a mapping"]),
     "tab": ("name: x\nspace:\n\tsteps: 3\n", ["sweep.yaml:3: not valid YAML", "spaces, not tabs"]),
     "unclosed bracket": ("name: x\nspace: {data: {grid: [a}\n", ["sweep.yaml:2: not valid YAML"]),
