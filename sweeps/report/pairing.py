@@ -78,19 +78,20 @@ def _pair(trial: Trial, metric: str, look: Look, theirs: Answers | None, against
     if sides[0] is None or sides[1] is None or _shape(sides[0]) != _shape(sides[1]):
         return None
     result = compare(sides[0], sides[1])
-    seen = detectable(result.se)
-    sentence = (
-        f"{metric} {100 * result.difference:+.1f} points against {name} (paired s.e. {100 * result.se:.1f}, "
-        f"{result.items} items; smallest difference that could be seen: {100 * seen:.1f})"
-    )
     return Paired(
         metric, against, step, result.difference, result.se, result.gained, result.lost, result.items, result.p,
-        looks=1, different=False, visible=seen, sentence=sentence,
+        looks=1, different=False, visible=0.0, sentence=name,
     )  # fmt: skip
 
 
 def _judged(pair: Paired, looks: int) -> Paired:
-    return replace(pair, looks=looks, different=pair.p <= LEVEL / looks)
+    """Says of a comparison what can be said when `looks` of them are made together; `sentence` held the other's name."""
+    seen = detectable(pair.se, level=LEVEL / looks)
+    sentence = (
+        f"{pair.metric} {100 * pair.difference:+.1f} points against {pair.sentence} (paired s.e. {100 * pair.se:.1f}, "
+        f"{pair.items} items; smallest difference that could be seen: {100 * seen:.1f})"
+    )
+    return replace(pair, looks=looks, different=pair.p <= LEVEL / looks, visible=seen, sentence=sentence)
 
 
 def _last(trial: Trial, metric: str) -> int | None:

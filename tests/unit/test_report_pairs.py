@@ -42,7 +42,7 @@ def test_a_trial_is_compared_with_its_base_item_by_item():
     assert loser.looks == same.looks == 2
     assert loser.sentence == (
         "transfer/score -12.0 points against its base "
-        "(paired s.e. 2.4, 200 items; smallest difference that could be seen: 6.7)"
+        "(paired s.e. 2.4, 200 items; smallest difference that could be seen: 7.4)"
     )
 
 
@@ -59,7 +59,7 @@ def test_the_page_says_what_was_gained_and_lost_and_what_could_be_seen():
     assert "Item by item against the base" in page
     assert "-12.0 ± 2.4" in page
     assert "24 lost, 0 gained of 200" in page
-    assert "different; could see 6.7" in page
+    assert "different; could see 7.4" in page
     assert "not told apart" in page
 
 
