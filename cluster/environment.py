@@ -17,6 +17,7 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # its state of all trials: a cache beside the journal, and it grows
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "TUNE_RESULT_DELIM": "/",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
