@@ -43,8 +43,8 @@ class TrialRow:
 
 @dataclass(frozen=True, slots=True)
 class PairedRow:
-    id: str
     label: str
+    at: str
     cells: list[Cell]
 
 
@@ -142,7 +142,10 @@ def _check_cell(t: Trial) -> Cell:
 def paired_rows(summary: Summary) -> list[PairedRow]:
     """Every trial whose answers were kept against its base, ranked ones first, a cell per panel."""
     order = sorted(summary.trials, key=lambda t: t.rank or len(summary.trials) + 1)
-    return [PairedRow(t.id, t.label, [_paired_cell(t, m) for m in paired_heads(summary)]) for t in order if t.paired]
+    heads = paired_heads(summary)
+    return [
+        PairedRow(t.label, f"step {t.paired[0].step:,}", [_paired_cell(t, m) for m in heads]) for t in order if t.paired
+    ]
 
 
 def paired_heads(summary: Summary) -> list[str]:
