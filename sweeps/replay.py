@@ -270,7 +270,9 @@ def table(summaries: Sequence[dict[str, Any]]) -> str:
 
 
 def pareto_page(summaries: Sequence[dict[str, Any]]) -> str:
-    """Returns a self-contained HTML page: winners lost against compute saved, one point a rule."""
+    """Returns a self-contained HTML page: winners lost against compute saved, one point a rule, and the table below."""
+    from html import escape
+
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -290,4 +292,6 @@ def pareto_page(summaries: Sequence[dict[str, Any]]) -> str:
         yaxis_title="winners lost, %",
         showlegend=False,
     )
-    return str(figure.to_html(include_plotlyjs=True, full_html=True))
+    page = str(figure.to_html(include_plotlyjs=True, full_html=True))
+    note = "protection cost: compute spent only because a dip was protected that the odds would have ended"
+    return page.replace("</body>", f"<pre>{escape(table(summaries))}\n\n{note}</pre></body>")

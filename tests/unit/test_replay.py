@@ -165,3 +165,18 @@ def test_a_comparison_is_a_table_and_a_page():
     page = pareto_page(summaries)
     assert "<html" in page
     assert "asha" in page
+    assert "protection cost" in page
+
+
+def test_what_protection_cost_is_told_where_a_dip_was_held_that_the_odds_would_have_ended():
+    """Three that rise, one that falls and stays down: strict waits out its patience, soft and none have nothing to pay."""
+    rows = [Row("report", "s", "base-", step=0, metrics={Y: 0.4}, se={Y: 0.005})]
+    for trial, fall in (("a", 0.0), ("b", 0.0), ("c", 0.0), ("down", 0.3)):
+        for j in range(1, 21):
+            value = 0.4 + 0.01 * j - fall * min(j / 4, 1.0) - 0.01 * j * (fall > 0)
+            rows.append(Row("report", "s", trial, step=10 * j, budget=200, metrics={Y: value}, se={Y: 0.01}))
+    cost = {rule: replay(rows, rule, top=1) for rule in ("dip-aware", "dip-aware:protect=soft", "none")}
+    shares = {rule: result["summary"]["protection_cost"] for rule, result in cost.items()}
+    assert shares["dip-aware"] > 0.0
+    assert shares["dip-aware:protect=soft"] == shares["none"] == 0.0
+    assert cost["dip-aware"]["sweeps"]["s"]["protection_cost"] == shares["dip-aware"]
