@@ -101,17 +101,19 @@ def _execute(
     if backend == "in-process":
         InProcess(director, train, evaluate, root.root, keep, say, steer).run()
         return
+    token = mark(home)
     if not is_url(root.root):
-        token = mark(home)
         train, evaluate = Seen(train, home.root, token), Seen(evaluate, home.root, token)
     from cluster.environment import prepare
 
     prepare(address)
     from cluster.loop import RayLoop, local_ray
     from cluster.ops.exporter import exported
+    from cluster.train.nodes import check_nodes
 
     evaluation = director.plan.sweep.evaluation
     with local_ray(cpus, dashboard=dashboard, address=address), exported(director):
+        check_nodes(home.root, token)
         RayLoop(director, train, evaluate, root.root, evaluators=evaluation.workers, eval_gpus=evaluation.gpus_per_worker,
                 say=say, keep=keep, steer=steer,
                 shared=bool(address or os.environ.get("RAY_ADDRESS"))).run()  # fmt: skip
