@@ -18,7 +18,7 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # its state of all trials: a cache beside the journal, and it grows
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "4",  # attempts on their way up at once; each was admitted because it fits
     "TUNE_RESULT_DELIM": "/",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
     "OMP_NUM_THREADS": "1",

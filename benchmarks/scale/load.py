@@ -114,7 +114,7 @@ class Load:
             hooks.saved(Saved(spec.steps, str(self.folder), "sha256:0"))
         hooks._say(kind="ended", ok=True)
 
-    def free(self, now: float) -> dict[str, dict[str, float]]:
+    def free(self) -> dict[str, dict[str, float]]:
         """Eight GPUs a node, less what is in use: the threads reserve nothing at Ray."""
         nodes = {f"n{i}": {"CPU": 64.0, "GPU": 8.0} for i in range(self.gpus // 8)}
         for attempt in self.loop.live.values():

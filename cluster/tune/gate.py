@@ -22,7 +22,7 @@ from sweeps.trial import ModelSource, TrialSpec
 
 LOOK = 64  # how far down the line a search without memory is asked
 AGAIN_S = 0.2  # when nothing fitted and nothing ended, the cluster is looked at again after so long
-SETTLE_S = 0.5  # so long Ray's view of a node may lag behind a group that was just placed
+SETTLE_S = 1.0  # so long Ray's view of a node may lag behind a group that was just placed
 NODES_S = 1.0  # how often Ray is asked which nodes are going away
 
 
@@ -77,8 +77,12 @@ class Gate:
         now = self.clock()
         if now < self.next_look or not (head := offer(1)):
             return None
-        free, busy = self._free(now), [self._running(a, now) for a in running]
-        choice = self.admission.choose(free, [self._waiting(head[0])], busy, now)
+        seen, busy = self._free(), [self._running(a, now) for a in running]
+        free, first = self._settled(seen, now), self._waiting(head[0])
+        surely, perhaps = (fit(nodes, first.group.bundle, first.group.workers) is not None for nodes in (free, seen))
+        if perhaps and not surely:
+            return None  # known in a moment, and until then nobody overtakes
+        choice = self.admission.choose(free, [first], busy, now)
         if choice is None and self.look > 1:
             choice = self.admission.choose(free, [self._waiting(t) for t in offer(self.look)], busy, now)
         if choice is None:
@@ -107,10 +111,15 @@ class Gate:
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         return any(node not in alive or node in self.draining for node in nodes)
 
-    def _free(self, now: float) -> dict[str, dict[str, float]]:
-        free = {n: dict(has) for n, has in available_resources_per_node().items() if n not in self.going()}
+    def _free(self) -> dict[str, dict[str, float]]:
+        """Returns what Ray says is free, on nodes that stay."""
+        return {n: dict(has) for n, has in available_resources_per_node().items() if n not in self.going()}
+
+    def _settled(self, seen: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
+        """Returns what is free if Ray has not seen the latest groups yet: at times too little, never too much."""
+        free = {n: dict(has) for n, has in seen.items()}
         self.recent = [r for r in self.recent if now - r[0] < SETTLE_S]
-        for _, choice, need in self.recent:  # perhaps counted twice, for half a second: rather late than too many
+        for _, choice, need in self.recent:
             for node, count in choice.placed.items():
                 for name, amount in need.items():
                     if node in free:

@@ -72,3 +72,14 @@ def test_an_elastic_trial_leaves_a_drained_node_survives_a_dead_one_and_none_of_
     assert [r["reason"] for r in retries] == ["preempted", "preempted"]
     assert [r.extra["status"] for r in rows if r.kind == "end" and r.extra["of"] == "scoring"] == ["completed"]
     assert result["cpus"] == [1.0, 1.0]
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_two_sweeps_share_one_cluster_by_their_weights_and_both_end_although_the_arbiter_dies(program, tmp_path: Path):
+    *sweeps, shares = program("tests.scenario.two_sweeps_program", str(tmp_path))
+    assert {str(s["sweep"]): set(s["states"]) for s in sweeps} == {"heavy": {"completed"}, "light": {"completed"}}
+    assert shares["killed"]
+    assert shares["codes"] == [0, 0]
+    assert 2.5 <= shares["held"]["heavy"] <= 3.5  # of four, by weights of 3 and 1, while both wanted more
+    assert 0.5 <= shares["held"]["light"] <= 1.5

@@ -1,0 +1,105 @@
+"""The gate on its own: Ray's view of the cluster stood in by numbers, and a clock by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.tune import gate as gates
+from cluster.tune.gate import SETTLE_S, Attempt, Gate, check_fits
+from sweeps import InputError, Sweep, grid
+from sweeps.director import Launch
+from sweeps.plan import Plan
+
+GPU = {"gpus_per_worker": 1.0, "cpus_per_worker": 0.01, "path": "unused"}
+
+
+class Cluster:
+    """What Ray would say."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **nodes: float) -> None:
+        self.nodes = {n: {"CPU": 8.0, "GPU": g} for n, g in nodes.items()}
+        self.going: dict[str, int] = {}
+        self.now = 0.0
+        monkeypatch.setattr(gates, "available_resources_per_node", lambda: self.nodes)
+        monkeypatch.setattr(gates, "total_resources_per_node", lambda: self.nodes)
+        monkeypatch.setattr(gates.state, "get_draining_nodes", lambda: self.going)
+
+
+def sweep(**sizes: int | list[int]) -> Sweep:
+    models = {name: {**GPU, "workers": n} for name, n in sizes.items()}
+    return Sweep(name="g", models=models, space={"model": grid(*sizes)}, trainer={"steps": 8})
+
+
+def line(plan: Plan):
+    specs = plan.known_trials()
+    return lambda limit: specs[:limit]
+
+
+def test_a_large_first_one_lets_a_small_one_pass_and_who_was_just_placed_is_not_placed_again(monkeypatch):
+    cluster, plan = Cluster(monkeypatch, n0=2.0), Plan(sweep(large=4, small=1))
+    gate = Gate(plan, clock=lambda: cluster.now)
+    choice = gate.choose(line(plan), [])
+    assert choice is not None
+    assert choice.trial == plan.known_trials()[1].id
+    gate.placed(choice, plan.known_trials()[1].model)
+    gate.placed(choice, plan.known_trials()[1].model)
+    assert gate.choose(line(plan), []) is None  # two GPUs are free in Ray's view, none in truth
+    cluster.now += SETTLE_S + 1
+    assert gate.choose(line(plan), []) is not None
+
+
+def test_while_ray_may_not_have_seen_the_latest_group_nobody_overtakes_who_might_fit(monkeypatch):
+    cluster, plan = Cluster(monkeypatch, n0=4.0), Plan(sweep(large=4, small=1))
+    gate = Gate(plan, clock=lambda: cluster.now)
+    first = gate.choose(line(plan), [])
+    assert first is not None
+    assert first.workers == 4
+    gate.placed(gates.Choice("other", 1, {"n0": 1}), plan.known_trials()[1].model)
+    assert gate.choose(line(plan), []) is None
+    cluster.now += SETTLE_S
+    again = gate.choose(line(plan), [])
+    assert again is not None
+    assert again.workers == 4
+
+
+def test_a_draining_node_takes_nothing_new_and_an_attempt_on_it_is_known_to_lose_it(monkeypatch):
+    cluster, plan = Cluster(monkeypatch, n0=2.0, n1=2.0), Plan(sweep(two=2))
+    cluster.going = {"n0": 0}
+    gate = Gate(plan, clock=lambda: cluster.now)
+    choice = gate.choose(line(plan), [])
+    assert choice is not None
+    assert choice.placed == {"n1": 2}
+    monkeypatch.setattr(gates.ray, "nodes", lambda: [{"NodeID": n, "Alive": n != "dead"} for n in ("n0", "n1", "dead")])
+    assert [gate.gone({n}) for n in ("n0", "n1", "dead", "never-seen")] == [True, False, True, True]
+
+
+def test_what_runs_is_expected_to_end_by_its_own_pace(monkeypatch):
+    cluster, plan = Cluster(monkeypatch, n0=2.0), Plan(sweep(large=4))
+    gate = Gate(plan, clock=lambda: cluster.now)
+    attempt = Attempt(Launch(plan.known_trials()[0], 1, None, 4), {"n0": 4}, since=0.0, step=2)
+    assert gate._running(attempt, 10.0).left == pytest.approx(30.0)  # 2 of 8 steps in 10 s
+    gate.left(attempt)
+    cluster.now = 0.0
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (sweep(m=9), "models.m: 9 worker"),
+        (Sweep(name="g", models={"m": {**GPU, "gpus_per_worker": 5.0}}), "there are 2 x (8 CPU, 4 GPU)"),
+        (Sweep(name="g", models={"m": {**GPU, "gpus_per_worker": 1.5}}), "a share below 1 or a whole number"),
+        (Sweep(name="g", models={"m": {**GPU, "workers": 8}}, evaluation={"gpus_per_worker": 1.0}), "beside 1 evaluators"),
+    ],
+)  # fmt: skip
+def test_what_no_node_can_ever_hold_is_refused_with_the_sizes_that_there_are(monkeypatch, definition, message):
+    Cluster(monkeypatch, n0=4.0, n1=4.0)
+    with pytest.raises(InputError) as refused:
+        check_fits(definition)
+    assert message in str(refused.value)
+
+
+def test_an_elastic_trial_is_refused_only_when_its_fewest_do_not_fit(monkeypatch):
+    Cluster(monkeypatch, n0=4.0)
+    check_fits(sweep(m=[2, 8]))
+    with pytest.raises(InputError):
+        check_fits(sweep(m=[5, 8]))
