@@ -8,12 +8,14 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sweeps.errors import Fenced, JournalError, StorageError, SweepBusy, Unreachable
 from sweeps.journal import LogReader, SweepJournal, is_sweep, read_rows, sweeps_in
 from sweeps.lease import Record
 from sweeps.records import Row, parse, split_finite
-from sweeps.segments import segment_key, segments
+from sweeps.segments import parse_lines, segment_key, segments
 from sweeps.storage import Store, open_store
 from sweeps.storage_memory import MemoryStore
 from tests.faulty_store import Calls, Died, FaultyStore, out_of_reach
@@ -229,6 +231,21 @@ def test_a_number_that_is_not_finite_never_reaches_the_log(home: Store):
         journal.append(report(1))
     assert steps(read_rows(home)) == [1]
     assert split_finite({"a": math.inf, "b": 1}) == ({"b": 1.0}, {"a": "inf"})
+
+
+@settings(deadline=None)
+@given(
+    numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=8),
+    text=st.text(max_size=20),
+    whole=st.integers(-(2**80), 2**80),
+)
+def test_numbers_and_text_come_back_to_the_last_bit(numbers: list[float], text: str, whole: int):
+    """The fast reader and `json` must agree: a verdict replayed from the log sees what the first one saw."""
+    row = Row("report", "s", "t-1", 1, 1, metrics={f"train/{i}": x for i, x in enumerate(numbers)},
+              extra={"text": text, "whole": whole}).at(0)  # fmt: skip
+    (again,) = parse_lines([row.line().encode().rstrip()], 0, "here", 0)
+    assert again == row == parse(json.loads(row.line()))
+    assert repr(again.metrics) == repr(row.metrics)
 
 
 def test_keys_from_a_later_version_are_kept():
