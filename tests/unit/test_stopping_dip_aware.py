@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,36 @@ class Sweep:
 
 
 FIELD = {"rise-a": RISE, "rise-b": RISE * 1.2, "rise-c": RISE * 0.9, "rise-d": RISE * 1.1, "flat": FLAT}
+
+
+SLOW = -0.12 * smooth(X, 0, 0.1) + 0.06 * smooth(X, 0.1, 1.0)
+RUNS = (None, None)
+
+# settings, curve beside FIELD, steps between which it ends (RUNS: never), action, phases it may then be in
+TABLE = [
+    ({}, DIP, RUNS, "CONTINUE", "plateau before"),
+    ({"protect": "soft"}, DIP, RUNS, "CONTINUE", "plateau before"),
+    ({"park": False}, DIP, RUNS, "CONTINUE", "plateau before"),
+    ({}, FALL, (256, 400), "PARK", "collapse recovery"),
+    ({"protect": "soft"}, FALL, (100, 300), "PARK", "dip"),
+    ({"park": False}, FALL, (256, 400), "STOP", "collapse recovery"),
+    ({}, LATE, (200, 400), "PARK", "late-decline"),
+    ({"risk": 0.01}, LATE, (401, 620), "PARK", "late-decline"),
+    ({}, SLOW, (256, 400), "PARK", "recovery collapse"),
+    ({"protect": "soft"}, SLOW, (100, 300), "PARK", "dip recovery"),
+    ({"patience": 2.0}, SLOW, (100, 200), "PARK", "collapse recovery"),
+    ({}, FLAT - 0.02, (60, 300), "PARK", "before plateau"),
+]
+
+
+@pytest.mark.parametrize("base", [0.4, None], ids=["base reported", "base not reported"])
+@pytest.mark.parametrize(("settings", "curve", "between", "action", "phases"), TABLE)
+def test_the_table_of_settings_curves_and_verdicts(settings, curve, between, action, phases, base):
+    ended, verdict = Sweep(DipAware(Goal(Y, top=3), **settings), {**FIELD, "it": curve}, base=base).end("it")
+    assert (ended is None) == (between is RUNS)
+    assert ended is None or between[0] <= ended <= between[1]
+    assert str(verdict.action) == action
+    assert str(verdict.phase) in phases.split()
 
 
 @pytest.mark.parametrize("protect", ["strict", "soft"])
@@ -293,22 +324,13 @@ def test_a_setting_out_of_range_is_refused_with_its_name(setting):
 # --- the published tables (arXiv 2604.06628) ----------------------------------------------------------------------------
 
 
+def with_se(rows, se):
+    """The rows with a standard error for every score, or as they are."""
+    return [replace(r, se=dict.fromkeys(r.metrics, se)) if se else r for r in rows]
+
+
 def published(sweep, protect, se=None):
-    rows = [r for r in read_rows(PUBLISHED) if r.sweep == sweep]
-    if se:
-        rows = [
-            Row(
-                r.kind,
-                r.sweep,
-                r.trial,
-                step=r.step,
-                budget=r.budget,
-                metrics=r.metrics,
-                config=r.config,
-                se=dict.fromkeys(r.metrics, se),
-            )
-            for r in rows
-        ]
+    rows = with_se([r for r in read_rows(PUBLISHED) if r.sweep == sweep], se)
     return replay(rows, f"dip-aware:protect={protect}", top=1)["sweeps"][sweep]["trials"]
 
 
@@ -327,8 +349,26 @@ def test_1_7b_long_cot_beside_answer_only_is_given_up_before_60_percent(protect,
     assert trials["qwen3-1.7b-answer-only"]["stopped_at"] is None
 
 
-@pytest.mark.parametrize("name", ["math500", "livecodebench_v2", "ifeval", "gpqa-diamond", "mmlu-pro", "aime24"])
-def test_each_4b_long_cot_curve_alone_runs_to_its_end(name):
-    rows = [r for r in read_rows(PUBLISHED) if r.sweep == f"qwen3-4b-{name}" and r.trial.endswith("long-cot")]
-    (trial,) = replay(rows, "dip-aware", top=1)["sweeps"][f"qwen3-4b-{name}"]["trials"].values()
-    assert trial["stopped_at"] is None
+BACK = {"math500": 160, "livecodebench_v2": 320, "ifeval": 480, "gpqa-diamond": 0, "mmlu-pro": 40, "aime24": 20}
+
+
+@pytest.mark.parametrize("se", [None, 1.5, 2.0])
+@pytest.mark.parametrize("protect", ["strict", "soft"])
+@pytest.mark.parametrize("name", list(BACK))
+def test_each_4b_long_cot_curve_alone_is_left_alone_until_it_is_back_and_runs_to_its_end(name, protect, se):
+    """Steps of return as published. No sentence before them calls the run collapsed, where its noise is known."""
+    goal = Goal(_metric(f"qwen3-4b-{name}"), top=1)
+    rule, said = DipAware(goal, protect=protect), {}
+    for row in with_se([r for r in read_rows(PUBLISHED) if r.sweep == f"qwen3-4b-{name}"], se):
+        if row.trial.endswith("long-cot") or row.trial.startswith("base-"):
+            rule.observe(row)
+            if row.kind == "report" and row.step:
+                said[row.step] = rule.decide(row.trial)
+    assert set(BACK.values()) - {0} <= set(said)
+    assert {v.action for v in said.values()} == {Action.CONTINUE}
+    if se:
+        assert all(v.phase is not Phase.COLLAPSE for step, v in said.items() if step <= BACK[name])
+
+
+def _metric(sweep):
+    return next(m for r in read_rows(PUBLISHED) if r.sweep == sweep for m in r.metrics)
