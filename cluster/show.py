@@ -155,7 +155,20 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
         seen = len(rows)
         if not follow or narrator.over:
             return
+        if left(rows):
+            yield f"nobody drives {home.name} now; dipsweep resume {home.name} goes on with it"
+            return
         time.sleep(0.5)
+
+
+def left(rows: Sequence[Row]) -> bool:
+    """True when a sweep's last driver was interrupted or stopped, and no other has taken the sweep since."""
+    for row in reversed(rows):
+        if row.kind == "lease":
+            return False
+        if row.kind == "control" and not row.trial and row.extra.get("action") == "interrupt":
+            return True
+    return False
 
 
 def kept_checkpoint(home: Store, trial: str, step: str) -> str:

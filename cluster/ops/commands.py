@@ -185,6 +185,25 @@ def limits(
 
 
 @app.command()
+def gc(
+    sweep_id: SweepId,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this, only say what would go.")] = False,
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+) -> None:  # fmt: skip
+    """Say, or with --apply remove, what a sweep keeps for nothing: torn uploads, checkpoints that no row names."""
+    from sweeps.gc import collect
+
+    home = home_of(sweep_id, storage, address, token_file)
+    found = collect(home, apply=apply)
+    for one in found:
+        print(f"{one.what}  {one.size / 1e6:.1f} MB  {one.why}")
+    done = "removed" if apply else "would go; --apply removes it"
+    print(
+        f"{home.name}: {len(found)} thing{'s' if len(found) != 1 else ''}, {sum(g.size for g in found) / 1e6:.1f} MB, {done}"
+    )
+
+
+@app.command()
 def watch(sweep_id: SweepId, storage: Storage = None, address: Cluster = None, token_file: TokenFile = None) -> None:
     """Follow a sweep live; a table on a terminal, a line per event elsewhere. Ctrl-C ends the watching, not the sweep."""
     from cluster.ops.watch import watch as watch_sweep

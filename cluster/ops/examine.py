@@ -100,7 +100,7 @@ def findings_of(report: Mapping[str, Any]) -> Iterator[Finding]:
 def skew(node: Mapping[str, Any]) -> float:
     """Returns by how many seconds a node's clock is off at least: it should lie between question and answer."""
     asked, answered = node["asked"]
-    return max(0.0, asked - float(node["clock"]), float(node["clock"]) - answered)
+    return max(0.0, float(asked) - float(node["clock"]), float(node["clock"]) - float(answered))
 
 
 def _node(name: str, node: Mapping[str, Any]) -> Iterator[Finding]:
