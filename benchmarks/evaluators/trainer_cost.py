@@ -1,11 +1,13 @@
 """What a snapshot costs the trainer: CPU-seconds of writing it and handing it over, against those of the steps between.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.evaluators.trainer_cost [--models tiny-s tiny-m small] [--steps 400] [--rounds 3]
+    OMP_NUM_THREADS=1 python -m benchmarks.evaluators.trainer_cost [--models tiny-s tiny-m small]
+        [--steps 400] [--rounds 3] [--no-ray]
     OMP_NUM_THREADS=1 python -m benchmarks.evaluators.trainer_cost --sharing [--seconds 20]
 
-Each model trains on its built-in tier with the grid of `evaluation.at: log` (13 snapshots), batches of 1,536 tokens; a
+Each model trains on its built-in tier, batches of 1,536 tokens, with the grid of `evaluation.at: log`; the share is that of
+its 13 snapshots in a budget of 400 steps (`--steps 400` runs all of them, fewer steps measure the same costs sooner). A
 snapshot is the whole checkpoint: weights, Adam's moments, tokenizer, manifest. It is handed over to the hub of a
-real local Ray. `small` is a Qwen3 of 5.7M parameters with random weights. The median round counts.
+real local Ray. `small` is a Qwen3 of 4.2M parameters with random weights. The median round counts.
 
 `--sharing` trains one model while 0, 1 and 2 evaluators score another without pause, on however many cores there are.
 """
@@ -22,18 +24,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 from benchmarks.trainer.shapes import CPU
 from sweeps import Sweep
-from sweeps.plan import Plan
+from sweeps.plan import Plan, snapshot_steps
 from sweeps.trial import TrialSpec
 from trainers import loop
 from trainers.base import builtin_folder
 
+BUDGET = 400
 SCORE_FOR_EVER = """
 from evaluators.evaluate import evaluate
 from trainers.base import builtin_folder
@@ -114,7 +117,7 @@ def measure(model: str, steps: int, rounds: int, hand_over) -> dict:
         size = sum(file.stat().st_size for file in saved.iterdir())
     per_save = statistics.median(sum(c.saves) / len(c.saves) for c in costs)
     per_step = statistics.median((c.total - sum(c.saves)) / steps for c in costs)
-    shares = [sum(c.saves) / (c.total - sum(c.saves)) for c in costs]
+    shares = [_share(sum(c.saves) / len(c.saves), (c.total - sum(c.saves)) / steps) for c in costs]
     return {
         "model": model,
         "checkpoint_mb": round(size / 1e6, 2),
@@ -125,6 +128,10 @@ def measure(model: str, steps: int, rounds: int, hand_over) -> dict:
         "share_of_steps_percent": round(100 * statistics.median(shares), 2),
         "rounds_percent": [round(100 * share, 2) for share in shares],
     }
+
+
+def _share(per_save: float, per_step: float) -> float:
+    return len(snapshot_steps("log", BUDGET)) * per_save / (BUDGET * per_step)
 
 
 @contextmanager
@@ -177,6 +184,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["tiny-xs", "tiny-s", "tiny-m", "small"])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-ray", action="store_true", help="leave the hand-over out")
     parser.add_argument("--sharing", action="store_true")
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
@@ -184,7 +192,7 @@ def main() -> None:
         for row in sharing(options.seconds):
             print(json.dumps(row), flush=True)
         return
-    with hub() as hand_over:
+    with nullcontext() if options.no_ray else hub() as hand_over:
         for model in options.models:
             print(json.dumps(measure(model, options.steps, options.rounds, hand_over)), flush=True)
 
