@@ -149,7 +149,7 @@ def load_suite(name: str, *, items: int = 100, seed: int = 0, decoding: Decoding
     plain, *more = name.split("|")
     kind, _, where = plain.partition(":")
     if kind not in SUITES:
-        raise InputError(f"suite {name!r} is unknown{nearest(kind, SUITES)}; known: {', '.join(SUITES)}, lm-eval:…")
+        raise InputError(f"suite {plain!r} is unknown{nearest(kind, SUITES)}; known: {', '.join(SUITES)}, lm-eval:…")
     if items < 1:
         raise InputError(f"evaluation items: came {items}, must be 1 or more")
     suite: Suite = import_module(f"evaluators.{kind}").build(items, seed, where)

@@ -97,5 +97,5 @@ def _pattern(pattern: str) -> str:
     if pattern == NAME:
         return "lower-case letters, digits and '-' would do, at most 63, starting with a letter or digit"
     if pattern != METRIC:
-        return "another means at test time is '@8' (votes), 'cap=64', 'think=32' or 't=0.7', several joined by commas"
+        return "another means at test time is '@8' (samples), 'cap=64', 'think=32' or 't=0.7', several joined by commas"
     return "a metric is role/name with the role one of math, transfer, general, safety, train, length, perf"
