@@ -89,7 +89,9 @@ class SweepJournal:
         path = self.store.local()
         self._lock = _exclusive(path / "driver.lock") if path is not None else None
         # A lock that the kernel gave us means that no process of this kernel holds the sweep, in whatever container.
-        gone = (lambda holder: holder.boot == boot_id()) if self._lock is not None else Holder.gone
+        gone: Callable[[Holder], bool] = Holder.gone
+        if self._lock is not None:
+            gone = _same_kernel
         self.lease = Lease(self.store, gone=gone, lease_s=lease_s, beating=beating, say=say)
         self._file: _Segment | None = None
         try:
@@ -179,6 +181,10 @@ class SweepJournal:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _same_kernel(holder: Holder) -> bool:
+    return holder.boot == boot_id()
 
 
 class _Segment:

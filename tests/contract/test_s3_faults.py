@@ -26,6 +26,12 @@ def proxy(s3_server: S3Server, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> 
     proxy.close()
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pause between two tries is short, for tests that need hundreds of them."""
+    monkeypatch.setattr("sweeps.storage_retry.FIRST_S", 0.02)
+
+
 def patient(url: str, seconds: float = 20.0, answer_s: float = 1.0) -> RetryingStore:
     return RetryingStore(S3Store(url, answer_s), seconds, lambda line: None)
 
@@ -37,6 +43,7 @@ PASSING = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
 def test_a_passing_fault_is_not_noticed(s3_url: str, proxy: FaultProxy, tmp_path: Path, fault: tuple):
     store = patient(s3_url)

@@ -20,7 +20,7 @@ from sweeps.storage import open_store
 from tests.fakes import by_trial
 from tests.s3 import S3Server
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
 REPO = Path(__file__).parents[2]
 CANARY = "canary-5e3c1d"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import pytest
 
 from cluster.run import run
 from sweeps import Sweep, grid
-from sweeps.errors import Interrupted
+from sweeps.errors import Interrupted, SweepBusy
 from sweeps.history import History
 from sweeps.journal import SweepJournal, read_rows
 from sweeps.manifest import seal
+from sweeps.plan import Plan
 from sweeps.scratch import scratch
 from sweeps.storage import open_store
 from sweeps.trial import Hooks, Saved, TrialSpec
@@ -48,6 +48,7 @@ class _Sealing:
 def proxy(s3_server: S3Server, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
     proxy = FaultProxy(s3_server.port)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setattr("sweeps.storage_retry.FIRST_S", 0.02)
     yield proxy
     proxy.close()
 
@@ -65,8 +66,12 @@ def test_a_sweep_runs_in_a_bucket_and_leaves_what_a_folder_would_hold(s3_url: st
     assert [c.state for c in History(rows).trials()] == ["completed"] * 2
     store = open_store(s3_url)
     assert b"<html" in store.read(f"{SWEEP.id}/report/index.html")
-    kept = {e.key.split("/")[-2] for e in store.list(f"{SWEEP.id}/trials") if e.key.endswith("manifest.json")}
-    assert {"step-000012", "step-000016"} <= kept or len(kept) >= 2
+    kept = {e.key.rpartition("/")[0] for e in store.list(f"{SWEEP.id}/trials") if e.key.endswith("manifest.json")}
+    dropped = {r.extra["path"] for r in rows if r.kind == "commit" and r.extra.get("dropped")}
+    saved = {r.extra["path"] for r in rows if r.kind == "commit"}
+    assert kept == {f"{SWEEP.id}/{path}" for path in saved - dropped}
+    assert dropped
+    assert 2 * 2 <= len(kept) < len(saved)
     assert not [p for p in scratch().rglob("*") if p.is_file() and not p.name.endswith(".lock")]
     assert go(s3_url, SealingTrainer()) is not None, "a finished sweep is not run again"
     assert len(by_trial(read_rows(home), "attempt")) == 2
@@ -78,7 +83,7 @@ def test_a_sweep_runs_in_a_bucket_and_leaves_what_a_folder_would_hold(s3_url: st
 
 def test_cut_off_and_resumed_on_another_machine_no_finished_trial_runs_again(s3_url: str, tmp_path, monkeypatch):
     trainer = SealingTrainer()
-    first, second = [t.id for t in _trials()]
+    second = _trials()[1].id
     trainer.fake.die_at = (second, 11)
     with pytest.raises(Interrupted):
         go(s3_url, trainer)
@@ -94,7 +99,6 @@ def test_cut_off_and_resumed_on_another_machine_no_finished_trial_runs_again(s3_
     assert trainer.resumed == [(last, f"{_trials()[1].config['replay']} 16")]
     scored = [(r.trial, r.step) for r in rows if r.kind == "report" and r.suite]
     assert len(scored) == len(set(scored))
-    assert first
 
 
 @pytest.mark.parametrize(
@@ -134,7 +138,6 @@ def test_a_checkpoint_that_changed_in_the_bucket_is_found_and_the_one_before_is_
 
 def test_the_server_dies_in_mid_sweep_and_nothing_but_time_is_lost(s3_url: str, s3_server: S3Server):
     """SIGKILL and restart while a trial trains: calls wait, what was confirmed is there."""
-    trainer = SealingTrainer()
     killed = []
 
     class Killing(SealingTrainer):
@@ -148,21 +151,12 @@ def test_the_server_dies_in_mid_sweep_and_nothing_but_time_is_lost(s3_url: str, 
     home = go(s3_url, Killing())
     assert killed
     assert {c.state for c in History(read_rows(home)).trials()} == {"completed"}
-    assert trainer is not None
 
 
 def test_of_two_drivers_of_one_sweep_the_second_is_refused(s3_url: str):
-    from sweeps.errors import SweepBusy
-
     with SweepJournal(f"{s3_url}/{SWEEP.id}", lease_s=1.0), pytest.raises(SweepBusy, match="is running this sweep"):
         SweepJournal(f"{s3_url}/{SWEEP.id}", lease_s=1.0)
 
 
 def _trials() -> list[TrialSpec]:
-    from sweeps.plan import Plan
-
     return list(Plan(SWEEP).known_trials())
-
-
-def test_the_environment_of_these_tests_leads_nowhere_else(s3_url: str):
-    assert os.environ["AWS_ENDPOINT_URL"].startswith("http://127.0.0.1:")
