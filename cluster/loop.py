@@ -27,12 +27,12 @@ from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
 from cluster.arbiter import NAMESPACE, Share  # noqa: E402
 from cluster.evals.pool import Broken, Pool  # noqa: E402
 from cluster.hub import attempt_key, start_hub  # noqa: E402
-from cluster.train.worker import drive_attempt  # noqa: E402
+from cluster.train.worker import CRASHED, drive_attempt  # noqa: E402
 from cluster.tune.gate import Attempt, Gate, bundle, check_fits, held, times  # noqa: E402
 from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
 
 WIND_DOWN_S = 30.0  # after Ctrl-C: how long workers may take to write their checkpoints
-NODE_NEWS_S = 3.0  # a worker's death is heard of before its node's: so long the verdict on a lost attempt waits
+NODE_NEWS_S = 30.0  # a lost process is heard of before its lost node: so long may the verdict on an attempt wait
 
 
 @contextmanager
@@ -85,7 +85,7 @@ class RayLoop:
         self.total = director.plan.total
         self.evaluators, self.eval_gpus = evaluators, eval_gpus
         self.live: dict[str, Attempt] = {}
-        self.lost: list[tuple[float, Attempt, str, str]] = []  # since when, who, reason and detail
+        self.lost: list[tuple[float, Attempt, str, str]] = []  # when it is judged, who, reason, detail
         self.interrupt = Interrupt()
         self.limit: str | None = None
         self.started = time.monotonic()
@@ -191,7 +191,8 @@ class RayLoop:
         self.gate.left(gone)
         self.hub.forget.remote(key)
         if not gone.said and not self._ending:
-            self._lost(gone, "lost", error or "the attempt vanished")
+            crashed = CRASHED in (error or "")
+            self._lost(gone, "lost", (error or "the attempt vanished")[:300], 0.0 if crashed else NODE_NEWS_S)
 
     # ---- inside ---------------------------------------------------------------------------------------------------
 
@@ -221,7 +222,7 @@ class RayLoop:
             else:
                 self.director.trained(spec.id, number)
         elif message["lost"]:
-            self._lost(attempt, message["reason"], message["detail"])
+            self._lost(attempt, message["reason"], message["detail"], 0.0 if message.get("crashed") else NODE_NEWS_S)
         else:
             self.director.failed(spec.id, number, message["reason"], message["detail"])
 
@@ -236,17 +237,17 @@ class RayLoop:
         head = [] if self._ending else self.director.waiting()
         return times(bundle(head[0].model), head[0].model.fewest) if head else {}
 
-    def _lost(self, attempt: Attempt, reason: str, detail: str) -> None:
+    def _lost(self, attempt: Attempt, reason: str, detail: str, wait: float) -> None:
         if self.director.wants(attempt.launch.spec.id, attempt.launch.attempt):
-            self.lost.append((time.monotonic(), attempt, reason, detail))
+            self.lost.append((time.monotonic() + wait, attempt, reason, detail))
 
     def _judge_the_lost(self) -> None:
         """A machine that was taken away is nobody's fault; a process that died on a machine that lives may be."""
         for lost in list(self.lost):
-            since, attempt, reason, detail = lost
+            until, attempt, reason, detail = lost
             if reason == "lost" and self.gate.gone(attempt.nodes):
                 self._preempted(attempt, detail)
-            elif reason != "lost" or time.monotonic() - since > NODE_NEWS_S:
+            elif reason != "lost" or time.monotonic() >= until:
                 self.director.failed(attempt.launch.spec.id, attempt.launch.attempt, reason, detail, lost=True)
             else:
                 continue

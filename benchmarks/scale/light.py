@@ -27,7 +27,6 @@ def train_here(config: dict[str, Any], hub: Any, train: Any, outcome: Outcome) -
     """Runs the training function in this process, as rank 0 of one."""
     launch = config["launch"]
     hooks = RayHooks(hub, launch.spec.id, launch.attempt, 0)
-    hooks.runs()
     folder = attempt_folder(config["storage"], launch.spec.sweep, launch.spec.id, launch.attempt)
     try:
         train(launch.spec, hooks, folder=folder, resume=launch.resume)

@@ -21,6 +21,7 @@ from sweeps.trial import Saved, attempt_folder
 # What says that a machine is gone, not that the trial is wrong. Train's own errors are internal, so by name.
 LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
 LOST_IN_TRAIN = {"WorkerHealthCheckTimeoutError", "WorkerGroupStartupTimeoutError", "PreemptionError"}
+CRASHED = "worker process has died"  # Ray's words when the node lives and one of its processes does not
 POLL_S = 0.2  # how long a stopped attempt may go unnoticed
 
 Outcome = queue.Queue[BaseException | None]
@@ -46,14 +47,15 @@ class RayHooks:
         """Looks whether the hub has raised the flag; never waits."""
         return bool(ray.wait([self.asked], timeout=0)[0])
 
-    def runs(self) -> None:
-        """Every rank says on which node it runs: a trial whose node is taken away is moved, not failed."""
-        node = ray.get_runtime_context().get_node_id()
-        self.hub.put.remote({"trial": self.trial, "attempt": self.attempt, "kind": "runs", "node": node})
-
     def _say(self, **message: Any) -> None:
         if self.rank == 0:
             ray.get(self.hub.put.remote({"trial": self.trial, "attempt": self.attempt, **message}))
+
+
+def say_node(hub: Any, launch: Launch) -> None:
+    """Every process of an attempt says on which node it runs: a trial whose node is taken away is moved, not failed."""
+    node = ray.get_runtime_context().get_node_id()
+    hub.put.remote({"trial": launch.spec.id, "attempt": launch.attempt, "kind": "runs", "node": node})
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -68,7 +70,7 @@ def train_worker(config: dict[str, Any]) -> None:
     launch: Launch = config["launch"]
     rank, world = context.get_world_rank(), context.get_world_size()
     hooks = RayHooks(config["hub"], launch.spec.id, launch.attempt, rank)
-    hooks.runs()
+    say_node(config["hub"], launch)
     folder = attempt_folder(config["storage"], launch.spec.sweep, launch.spec.id, launch.attempt)
     config["train"](launch.spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
 
@@ -82,6 +84,7 @@ def drive(config: dict[str, Any], hub: Any, train: Any, fit: Fit) -> None:
     """Runs `fit` beside itself until it is over or the hub says stop; tells the driver how it ended."""
     launch: Launch = config["launch"]
     stopped = hub.until_stopped.remote(attempt_key(launch.spec.id, launch.attempt))
+    say_node(hub, launch)
     outcome: Outcome = queue.Queue()
     threading.Thread(target=fit, args=(config, hub, train, outcome), daemon=True, name="train-fit").start()
     while True:
@@ -135,7 +138,8 @@ def explain(error: BaseException) -> dict[str, Any]:
         if isinstance(cause, ray.exceptions.OutOfMemoryError):
             return {"ok": False, "reason": "oom", "detail": str(cause).splitlines()[0], "lost": True}
         if isinstance(cause, LOST) or type(cause).__name__ in LOST_IN_TRAIN:
-            return {"ok": False, "reason": "lost", "detail": str(cause).splitlines()[0][:300], "lost": True}
+            detail = str(cause).splitlines()[0][:300]
+            return {"ok": False, "reason": "lost", "detail": detail, "lost": True, "crashed": CRASHED in str(cause)}
     last = causes[-1]
     where = "".join(traceback.format_exception(last)).strip().splitlines()
     detail = f"{type(last).__name__}: {last}".strip()[:600]

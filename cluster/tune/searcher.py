@@ -104,7 +104,8 @@ class Carrier(TrialScheduler):  # type: ignore[misc]
         self._ended(trial, None, tune_controller)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._ended(trial, "the process that drives the trial died", tune_controller)
+        died = "the process that drives the trial died"
+        self._ended(trial, f"{died}: {trial.get_error() or 'Ray does not say why'}", tune_controller)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         self._ended(trial, None, tune_controller)

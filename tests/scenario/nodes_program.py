@@ -1,4 +1,4 @@
-"""An elastic trial on a Ray of several nodes: one is drained under it, then one dies, then another one comes.
+"""An elastic trial of two workers on a Ray of three nodes: one is drained under it, then one dies; one is left.
 
 python -m tests.scenario.nodes_program FOLDER
 """
@@ -36,13 +36,15 @@ SWEEP = Sweep(
     trainer={"steps": 64, "lr": 1e-3},
     limits={"retries": 0},
 )
+WAITS = {"attempt-1": 9, "attempt-2": 17}
 
 
 def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1) -> None:
-    """Saves at every snapshot, and once more when it is asked to leave; waits a while at steps 8, 16 and 32."""
+    """Saves at every snapshot, and once more when it is asked to leave. Attempt 1 waits for that before step 9, and
+    attempt 2 before step 17 for the end of its node."""
     for step in range(resume.step + 1 if resume else 1, trial.steps + 1):
         asked = False
-        deadline = time.monotonic() + (600 if step in (9, 17) else 0)
+        deadline = time.monotonic() + (600 if WAITS.get(folder.name) == step else 0)
         while not (asked := hooks.stop_asked()) and time.monotonic() < deadline:
             time.sleep(0.05)
         if asked or step in trial.snapshots:
@@ -66,34 +68,37 @@ class Machines:
 
     def __init__(self) -> None:
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(3)]
         self.loop: RayLoop | None = None
         self.seen: set[int] = set()
 
     def heard(self, row: Row) -> None:
         if row.kind == "commit" and row.step in (8, 16) and row.step not in self.seen:
             self.seen.add(row.step)
-            threading.Thread(target=self.drain if row.step == 8 else self.kill, daemon=True).start()
+            assert self.loop is not None
+            (attempt,) = self.loop.live.values()
+            node = next(n for n in self.nodes if n.node_id in attempt.nodes)
+            act = self.drain if row.step == 8 else self.kill
+            threading.Thread(target=act, args=(node,), daemon=True).start()
 
-    def drain(self) -> None:
-        """Tells Ray, as a spot notice would, that the node of the second worker is taken away in a minute."""
+    def drain(self, node: Any) -> None:
+        """Tells Ray, as a spot notice would, that a node of the trial is taken away in a minute."""
+        self.nodes.remove(node)
         address = self.cluster.address
         gcs: Any = ray._raylet.GcsClient(address=address)
         reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-        gcs.drain_node(self.nodes[1].node_id, reason, "spot", (time.time_ns() // 1_000_000) + 60_000)
+        gcs.drain_node(node.node_id, reason, "spot", (time.time_ns() // 1_000_000) + 60_000)
 
-    def kill(self) -> None:
-        """Lets the other node die without a word; a new one comes a while later."""
-        self.cluster.remove_node(self.nodes[0], allow_graceful=False)
-        time.sleep(5)
-        self.cluster.add_node(num_cpus=1)
+    def kill(self, node: Any) -> None:
+        """Lets another one die without a word."""
+        self.cluster.remove_node(node, allow_graceful=False)
 
 
 def main(root: Path) -> None:
     machines, plan = Machines(), Plan(SWEEP)
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(address=machines.cluster.address):
         director = Director(plan, journal, NeverStop(SWEEP.goal), watch=machines.heard)
-        loop = RayLoop(director, train, fake_evaluate, root)
+        machines.loop = loop = RayLoop(director, train, fake_evaluate, root)
         loop.gate.admission.elastic_wait_s = 2.0
         loop.run()
         time.sleep(1)
