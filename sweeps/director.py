@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -121,6 +121,7 @@ class Director:
         self._live = True
         if not any(row.kind == "sweep" for row in rows):
             self._write(self._sweep_row())
+        self._finish(rows)
         self._reopen()
 
     @property
@@ -197,6 +198,10 @@ class Director:
         self._by_status.setdefault(entry.status, set()).discard(entry.spec.id)
         self._by_status.setdefault(status, set()).add(entry.spec.id)
         entry.status = status
+
+    def _leave_line(self, trial: str) -> None:
+        if trial in self._waiting:
+            self._waiting.remove(trial)
 
     def _in_status(self, status: Status) -> list[str]:
         """Returns the trials of a status, in order of their numbers."""
@@ -340,8 +345,6 @@ class Director:
         """Ends a trial at a person's wish, whatever it does."""
         entry = self._trials[trial]
         if entry.status != "ended":
-            if trial in self._waiting:
-                self._waiting.remove(trial)
             self._end(entry, "pruned", f"stopped by {who}")
 
     def control(self, action: str, who: str, trial: str = "", **extra: Any) -> None:
@@ -501,7 +504,8 @@ class Director:
         """Checkpoints that a branch will begin from: those of the plan, and the one that an extension would take."""
         entry = self._trials[trial]
         children = (self._trials[t] for t in self._children.get(trial, ()))
-        limits = [*(c.fork for c in children if not c.attempt), shared_steps(entry.spec.config)]
+        begins = (c.fork for c in children if c.status != "ended" and not c.saved)  # until it has one of its own
+        limits = [*begins, shared_steps(entry.spec.config)]
         return {saved.step for limit in limits if (saved := entry.newest(limit)) is not None}
 
     def dropped(self, trial: str, checkpoint: Saved) -> None:
@@ -521,15 +525,18 @@ class Director:
     # ---- inside -------------------------------------------------------------------------------------------------
 
     def _report(self, row: Row) -> Verdict | None:
-        if not self._write(row):
-            return None
+        return self._judge(row) if self._write(row) else None
+
+    def _judge(self, row: Row) -> Verdict | None:
+        """Asks the rule about the trial of a report that was just written, and writes down what is new."""
         for child in self._children.get(row.trial, ()) if row.suite else ():
             if self._trials[child].attempt and row.step is not None:
                 self._inherit(self._trials[child], row.step)
         entry = self._trials.get(row.trial)
         if entry is None:
             return None
-        if entry.status != "running":
+        in_line = entry.status == "waiting" and entry.attempt > 0  # its attempt broke off; scores of it still count
+        if entry.status != "running" and not in_line:
             return None
         verdict = self.rule.decide(row.trial)
         suspect = is_suspect(verdict.phase, verdict.evidence)
@@ -581,6 +588,17 @@ class Director:
                                      spec.eval_items, order=entry.committed[step]))  # fmt: skip
         self._drop_needless()
 
+    def _finish(self, rows: Sequence[Row]) -> None:
+        """After a restart: a driver that died between a report and its verdict, or a verdict and its end, left them to us."""
+        last = next((r for r in reversed(rows) if r.kind != "lease" and not r.extra.get("inherited")), None)
+        entry = self._trials.get(last.trial) if last is not None else None
+        if last is None or entry is None or entry.status != "running":
+            return
+        if last.kind == "report":
+            self._judge(last)
+        elif last.kind == "verdict" and last.extra.get("action") == Action.STOP:
+            self._end(entry, "pruned", str(last.extra.get("reason", "")))
+
     def _reopen(self) -> None:
         """After a restart: attempts that were open go on first, checkpoints without scores are queued again."""
         for trial, entry in self._trials.items():
@@ -628,6 +646,8 @@ class Director:
             self._set(entry, "running")
             for step in [s for s in entry.saved if s > (row.step or 0)]:
                 del entry.saved[step]
+            for steps in (entry.scored, entry.given_up):  # what is trained anew is scored anew
+                steps.intersection_update({s for s in steps if s <= (row.step or 0)})
         elif row.kind == "commit":
             self._take_commit(entry, row)
         elif row.kind == "report":
@@ -635,7 +655,9 @@ class Director:
             if row.suite and row.step is not None:
                 entry.scored.add(row.step)
         elif row.kind == "eval" and row.step is not None:
-            if row.extra.get("given_up"):
+            if not self.history.curves[row.trial].accepts(row):
+                pass  # of an attempt that was superseded: the step is trained and scored again
+            elif row.extra.get("given_up"):
                 entry.given_up.add(row.step)
             elif row.extra.get("status") == "done":
                 entry.scored.add(row.step)
@@ -649,6 +671,7 @@ class Director:
             entry.phase = str(row.extra.get("phase", ""))
             entry.suspect = is_suspect(entry.phase, row.extra.get("evidence", {}))
             if row.extra.get("action") == "PARK":
+                self._leave_line(row.trial)
                 self._set(entry, "parked")
         elif row.kind == "end":
             self._take_end(entry, row)
@@ -691,6 +714,7 @@ class Director:
         if row.extra.get("of") == "training":
             self._set(entry, "scoring")
             return
+        self._leave_line(row.trial)
         self._set(entry, "ended")
         curve = self.history.curves[row.trial]
         metric = self.plan.sweep.goal.metric
