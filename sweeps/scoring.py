@@ -103,13 +103,15 @@ def is_suspect(phase: str, evidence: Mapping[str, Any]) -> bool:
 
 def needless(waiting: Iterable[EvalJob], standing: Callable[[EvalJob], Standing | None], backlog: int) -> list[EvalJob]:
     """Returns the jobs to give up, oldest first: spare ones that were overtaken, down to `backlog` waiting in all."""
-    jobs = sorted(waiting, key=lambda job: job.order)
+    jobs = list(waiting)
+    if len(jobs) <= backlog:
+        return []
 
     def overtaken(job: EvalJob) -> bool:
         trial = standing(job)
         return trial is not None and urgency(job, trial) is Urgency.SPARE and job.step < trial.scored
 
-    return [job for job in jobs if overtaken(job)][: max(0, len(jobs) - backlog)]
+    return sorted(filter(overtaken, jobs), key=lambda job: job.order)[: len(jobs) - backlog]
 
 
 class ScoreQueue:
