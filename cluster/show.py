@@ -161,6 +161,11 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
         time.sleep(0.5)
 
 
+def over(rows: Sequence[Row]) -> bool:
+    """True when a sweep has ended, or nobody drives it now."""
+    return left(rows) or any(r.kind == "end" and not r.trial for r in rows[-3:])
+
+
 def left(rows: Sequence[Row]) -> bool:
     """True when a sweep's last driver was interrupted or stopped, and no other has taken the sweep since."""
     for row in reversed(rows):

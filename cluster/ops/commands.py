@@ -211,6 +211,25 @@ def watch(sweep_id: SweepId, storage: Storage = None, address: Cluster = None, t
     watch_sweep(home_of(sweep_id, storage, address, token_file))
 
 
+@app.command()
+def track(
+    sweep_id: SweepId,
+    to: Annotated[str, typer.Option(metavar="TRACKER", help="tensorboard:FOLDER, mlflow:URI or wandb:PROJECT.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the sweep ends.")] = False,
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+) -> None:  # fmt: skip
+    """Copy a sweep's curves to TensorBoard, MLflow or Weights & Biases, a run per trial; also while it runs."""
+    from cluster.find import definition
+    from cluster.ops.trackers import track as feed_tracker
+    from cluster.ops.trackers import tracker_for
+    from cluster.show import over
+    from sweeps.journal import LogReader
+
+    home = home_of(sweep_id, storage, address, token_file)
+    rows = feed_tracker(LogReader(home).rows, tracker_for(to, definition(home)), follow=follow, over=over)
+    print(f"{home.name}: {rows} rows told to {to}")
+
+
 def _ask(name: str, storage: str | None, address: str | None, token_file: Path | None, action: Any, trial: str = "",
          **args: Any) -> None:  # fmt: skip
     from cluster.ops.steer import ask

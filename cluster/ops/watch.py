@@ -36,7 +36,7 @@ def _live(home: Store) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from cluster.show import left, state_of
+    from cluster.show import over, state_of
 
     console, reader, sweep, seen = Console(), LogReader(home), definition(home), -1
     with Live(console=console, auto_refresh=False) as live:
@@ -45,7 +45,7 @@ def _live(home: Store) -> None:
             if len(rows) != seen:
                 seen = len(rows)
                 live.update(picture(state_of(sweep, rows), max(5, console.height - 5)), refresh=True)
-            if (rows and rows[-1].kind == "end" and not rows[-1].trial) or left(rows):
+            if over(rows):
                 return
             time.sleep(EVERY_S)
 
