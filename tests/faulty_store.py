@@ -32,7 +32,9 @@ class Calls:
         moment: Moment = "before",
         error: Callable[[], BaseException] = Died,
         writes_only: bool = False,
+        tear: bool = False,
     ) -> None:
+        self.tear = tear  # for whoever writes piece by piece: of the call that breaks, a part gets through
         self.at, self.moment, self.error, self.writes_only = at, moment, error, writes_only
         self.log: list[str] = []
         self.dead = False
