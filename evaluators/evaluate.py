@@ -48,7 +48,7 @@ def evaluate(
     if suite.startswith("lm-eval:"):
         from evaluators.lm_eval_suite import evaluate_lm_eval
 
-        return evaluate_lm_eval(load(model_folder), suite, items=items)
+        return replace(evaluate_lm_eval(load(model_folder), suite, items=items), cost=started.spent())
     asked = load_suite(suite, items=items, seed=seed, decoding=decoding)
     key = None
     if cache is not None:
