@@ -104,7 +104,7 @@ def parse(data: Any) -> Row:
     Raises:
         JournalError: `kind` is missing or unknown, or a field has the wrong shape.
     """
-    if not isinstance(data, Mapping):
+    if type(data) is not dict and not isinstance(data, Mapping):
         raise JournalError(f"a row is an object, not {type(data).__name__}")
     kind = data.get("kind")
     if kind is None or kind not in KINDS:
@@ -115,7 +115,7 @@ def parse(data: Any) -> Row:
         if name not in _SHAPES:
             extra[name] = value
         elif value is not None and (shape := _SHAPES[name]) is not _NO_FIELD:
-            if shape is dict and not isinstance(value, Mapping):
+            if shape is dict and type(value) is not dict and not isinstance(value, Mapping):
                 raise JournalError(f"row field {name!r} must be an object, not {type(value).__name__}")
             if shape is int and (isinstance(value, bool) or not isinstance(value, int)):
                 raise JournalError(f"row field {name!r} must be a whole number, not {value!r}")
