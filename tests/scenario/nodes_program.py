@@ -1,6 +1,6 @@
 """An elastic trial of two workers on a Ray of three nodes: one is drained under it, then one dies; one is left.
 
-python -m tests.scenario.nodes_program FOLDER
+python -m tests.scenario.nodes_program FOLDER [light]      (light: without Ray Train, the trial's driver trains)
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 from ray.core.generated import autoscaler_pb2  # noqa: E402
 
+from benchmarks.scale.light import drive_light  # noqa: E402
 from cluster.loop import RayLoop, local_ray  # noqa: E402
+from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep  # noqa: E402
 from sweeps.director import Director  # noqa: E402
 from sweeps.journal import SweepJournal  # noqa: E402
@@ -94,11 +97,11 @@ class Machines:
         self.cluster.remove_node(node, allow_graceful=False)
 
 
-def main(root: Path) -> None:
+def main(root: Path, drive: Callable[..., None]) -> None:
     machines, plan = Machines(), Plan(SWEEP)
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(address=machines.cluster.address):
         director = Director(plan, journal, NeverStop(SWEEP.goal), watch=machines.heard)
-        machines.loop = loop = RayLoop(director, train, fake_evaluate, root)
+        machines.loop = loop = RayLoop(director, train, fake_evaluate, root, drive=drive)
         loop.gate.admission.elastic_wait_s = 2.0
         loop.run()
         time.sleep(1)
@@ -107,4 +110,4 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), drive_light if sys.argv[2:] == ["light"] else drive_attempt)

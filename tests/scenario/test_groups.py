@@ -61,10 +61,11 @@ def test_after_each_of_ten_stops_everything_is_free_within_five_seconds_beside_a
 
 @pytest.mark.slow
 @pytest.mark.chaos
+@pytest.mark.parametrize("inside", [[], ["light"]], ids=["ray-train", "without"])
 def test_an_elastic_trial_leaves_a_drained_node_survives_a_dead_one_and_none_of_it_counts_as_a_failure(
-    program, tmp_path: Path
+    program, tmp_path: Path, inside: list[str]
 ):
-    (result,) = program("tests.scenario.nodes_program", str(tmp_path))
+    (result,) = program("tests.scenario.nodes_program", str(tmp_path), *inside)
     rows = read_rows(next(iter(sweeps_in(tmp_path))))
     attempts = [(r.attempt, r.step, r.extra["workers"]) for r in rows if r.kind == "attempt"]
     assert attempts == [(1, 0, 2), (2, 8, 2), (3, 16, 1)]  # retries is 0: nothing of this was a failure
