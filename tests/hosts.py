@@ -86,11 +86,22 @@ def _below(pid: int) -> list[int]:
         return []
 
 
+CLEAN_UP = """
+while kill -0 "$1" 2>/dev/null; do sleep 1; done
+shift
+for name in "$@"; do for pid in $(ip netns pids "$name" 2>/dev/null); do kill -9 "$pid"; done; done
+for name in "$@"; do ip netns del "$name" 2>/dev/null; done
+"""
+
+
 @contextmanager
 def hosts(number: int) -> Iterator[list[Host]]:
     """Makes hosts that reach each other at 10.213.77.1, .2, … and nothing else; takes them away whatever happens."""
     tag = secrets.token_hex(2)
     switch, made = f"ds{tag}s", [Host(f"ds{tag}{chr(97 + i)}", f"10.213.77.{i + 1}") for i in range(number)]
+    # A test that runs into its time limit, or is killed, ends without `finally`: then this cleans up.
+    watch = ["bash", "-c", CLEAN_UP, "clean-up", str(os.getpid()), *(h.name for h in made), switch]
+    heir = subprocess.Popen(watch, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _ip("netns", "add", switch)
         _ip("-n", switch, "link", "add", "br0", "type", "bridge")
@@ -114,3 +125,5 @@ def hosts(number: int) -> Iterator[list[Host]]:
                 time.sleep(0.1)
         for name in (*(h.name for h in made), switch):
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        heir.kill()
+        heir.wait()
