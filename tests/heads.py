@@ -77,13 +77,13 @@ def head_node(folder: Path, *, cpus: int = 2) -> Iterator[Head]:
 
 
 def _until_it_answers(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:
-    ask = urllib.request.Request(
-        f"{head.url}/api/jobs/", headers={"Authorization": f"Bearer {read_token(head.token_file)}"}
-    )
+    """The Jobs API answers before the node itself has joined; a driver that comes in between is turned away."""
+    token = {"Authorization": f"Bearer {read_token(head.token_file)}"}
+    ask = urllib.request.Request(f"{head.url}/api/v0/nodes", headers=token)
     while True:
         assert process.poll() is None, log.read_text()[-3000:]
         with contextlib.suppress(OSError):
-            if urllib.request.urlopen(ask, timeout=5).status == 200:
+            if b"ALIVE" in urllib.request.urlopen(ask, timeout=10).read():
                 return
         time.sleep(0.3)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.errors import InputError
+from sweeps.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from cluster.ops.jobs import Jobs
@@ -86,8 +86,13 @@ def send(
     print_json(asdict(done)) if as_json else print(told(done, len_text(sweep), installed), flush=True)
     if follow and done.became != "finished":
         jobs = Jobs.at(address, token_file)
-        for chunk in jobs.follow(done.job):
-            print(chunk, end="", flush=True)
+        try:
+            for chunk in jobs.follow(done.job):
+                print(chunk, end="", flush=True)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"no longer followed; {done.sweep} goes on: dipsweep stop {done.sweep} --address {done.address}"
+            ) from None
         raise typer.Exit(wait(jobs, done.job))
 
 
@@ -208,7 +213,11 @@ def watch(sweep_id: SweepId, storage: Storage = None, address: Cluster = None, t
     """Follow a sweep live; a table on a terminal, a line per event elsewhere. Ctrl-C ends the watching, not the sweep."""
     from cluster.ops.watch import watch as watch_sweep
 
-    watch_sweep(home_of(sweep_id, storage, address, token_file))
+    home = home_of(sweep_id, storage, address, token_file)
+    try:
+        watch_sweep(home)
+    except KeyboardInterrupt:
+        print(f"no longer watched; {home.name} goes on")
 
 
 @app.command()
