@@ -57,9 +57,8 @@ def test_a_passing_fault_is_not_noticed(s3_url: str, proxy: FaultProxy, tmp_path
         before = len(proxy.seen)
         proxy.first(1 if fault[0] == "stall" else 2, *fault)
         got = call()
-        harmless = fault[0] in ("rate", "stall") or (
-            fault[0] == "truncate" and number in (0, 2, 3)
-        )  # a busy client may not notice; no body
+        # a slow line is no fault, a busy client may miss the end of a stall, and some answers have no body to cut
+        harmless = fault[0] in ("rate", "stall") or (fault[0] == "truncate" and number in (0, 2, 3))
         assert len(proxy.seen) - before >= (1 if harmless else 2), f"call {number} met the fault"
         if number == 1:
             assert got == data
