@@ -1,0 +1,56 @@
+"""A driver without Ray, as a program of its own, to be stopped, overtaken and woken by tests.
+
+python -m tests.chaos.driver_program STORAGE LEASE_S [GATE]      (a path or s3://…; waits at step 8 until GATE exists)
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from sweeps import DipsweepError, Sweep, grid
+from sweeps.director import Director
+from sweeps.inprocess import InProcess
+from sweeps.journal import SweepJournal
+from sweeps.plan import Plan
+from sweeps.stopping import NeverStop
+from sweeps.storage import open_store
+from sweeps.trial import Hooks, Saved, TrialSpec
+from tests.fakes import FakeTrainer, fake_evaluate
+
+SWEEP = Sweep(name="drivers", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
+
+
+def main(storage: str, lease_s: float, gate: str = "") -> None:
+    plan, root = Plan(SWEEP), open_store(storage)
+    files = root.local() or Path(tempfile.mkdtemp())
+
+    def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
+        class Gated:
+            report = hooks.report
+            step = resume.step if resume else 0
+
+            def saved(self, checkpoint: Saved) -> None:
+                hooks.saved(checkpoint)
+                self.step = checkpoint.step
+
+            def stop_asked(self) -> bool:
+                while gate and self.step >= 8 and not Path(gate).exists():
+                    time.sleep(0.1)
+                return hooks.stop_asked()
+
+        FakeTrainer()(trial, Gated(), folder=folder, resume=resume)
+
+    try:
+        with SweepJournal(root / plan.sweep_id, lease_s=lease_s, say=lambda line: print(line, flush=True)) as journal:
+            director = Director(plan, journal, NeverStop(SWEEP.goal))
+            InProcess(director, train, fake_evaluate, str(files)).run()
+    except DipsweepError as e:
+        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        raise SystemExit(e.exit_code) from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]), *sys.argv[3:])
