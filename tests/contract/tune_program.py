@@ -6,20 +6,21 @@ python -m tests.contract.tune_program park|stop
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+from cluster.environment import prepare
 
-import ray
-from ray import tune
-from ray.tune.search.basic_variant import BasicVariantGenerator
+prepare()
 
-from cluster.tune.scheduler import RuleScheduler
-from tests.contract.test_rules_adapters import BUDGET, METRIC, SE, curves
+from ray import tune  # noqa: E402
+from ray.tune.search.basic_variant import BasicVariantGenerator  # noqa: E402
+
+from cluster.loop import local_ray  # noqa: E402
+from cluster.tune.scheduler import RuleScheduler  # noqa: E402
+from tests.contract.test_rules_adapters import BUDGET, METRIC, SE, curves  # noqa: E402
 
 
 def train(config: dict[str, Any]) -> None:
@@ -41,12 +42,11 @@ def train(config: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     scheduler = RuleScheduler(METRIC, "max", top=2, park=sys.argv[1] == "park", trials=len(curves()), budget=BUDGET)
     search = BasicVariantGenerator(max_concurrent=1)
     search._uuid_prefix = ""  # ids 00000, 00001, ...: as in the simulator, since a trial's id shuffles its draws
     which = tune.grid_search(list(curves()))
-    with tempfile.TemporaryDirectory() as storage:
+    with local_ray(cpus=1), tempfile.TemporaryDirectory() as storage:
         tuner = tune.Tuner(
             train,
             param_space={"which": which, "curve": tune.sample_from(lambda spec: curves()[spec.config.which])},
@@ -54,7 +54,6 @@ def main() -> None:
             run_config=tune.RunConfig(storage_path=storage, name="scripted", verbose=0),
         )
         print(json.dumps({(r.metrics or {})["which"]: (r.metrics or {})["step"] for r in tuner.fit()}))
-    ray.shutdown()
 
 
 if __name__ == "__main__":
