@@ -56,14 +56,13 @@ def free_ports(number: int) -> list[int]:
 def head_node(folder: Path, *, cpus: int = 2) -> Iterator[Head]:
     """Starts a head with a token in a short folder (socket paths) and ends it with all its processes."""
     token = make_token(folder / "token")
-    gcs, board, metrics, agent, agent_grpc, env_agent, client = free_ports(7)
+    gcs, board, metrics, agent, client = free_ports(5)  # the others Ray picks itself, at the moment it needs them
     command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={board}",
-               "--dashboard-host=127.0.0.1", f"--metrics-export-port={metrics}", f"--dashboard-agent-listen-port={agent}",
-               f"--dashboard-agent-grpc-port={agent_grpc}", f"--runtime-env-agent-port={env_agent}", f"--num-cpus={cpus}",
+               "--dashboard-host=127.0.0.1", f"--metrics-export-port={metrics}", f"--num-cpus={cpus}",
+               f"--dashboard-agent-listen-port={agent}",
                f"--ray-client-server-port={client}", "--object-store-memory=100000000", "--disable-usage-stats",
                f"--temp-dir={folder / 'ray'}"]  # fmt: skip
-    env = {**clean_env(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(folder),
-           "RAY_raylet_start_wait_time_s": "300"}  # fmt: skip
+    env = {**clean_env(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(folder)}
     with open(folder / "head.log", "wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     head = Head(f"http://127.0.0.1:{board}", token, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{metrics}/metrics",
