@@ -29,7 +29,9 @@ Address = Annotated[str | None, typer.Option(help="A running Ray cluster, such a
 @app.command()
 def validate(
     sweep: SweepFile,
-    storage: Annotated[bool, typer.Option("--storage", help="Ask an S3 storage too: write, read back, delete.")] = False,
+    storage: Annotated[
+        bool, typer.Option("--storage", help="Ask an S3 storage too: write, read back, delete.")
+    ] = False,
 ) -> None:
     """Check a sweep file and say everything that is wrong with it; starts nothing."""
     from cluster.contamination import contamination

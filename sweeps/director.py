@@ -386,7 +386,9 @@ class Director:
         if not self._scores.forget(job) or not self.wants_score(job):
             return None
         if other := self._other_suite(job, suite):
-            self._give_up(job, "failed", f"{other}; go on with the version that began the sweep, or rename the sweep", cost)
+            self._give_up(
+                job, "failed", f"{other}; go on with the version that began the sweep, or rename the sweep", cost
+            )
             return None
         good, bad = split_finite(metrics)
         verdict = self._report(Row("report", self.plan.sweep_id, job.trial, job.attempt, job.step, metrics=good, se=se, n=n,

@@ -70,4 +70,6 @@ def known_model(name: str) -> KnownModel | None:
 
 
 def _plain(name: str) -> str:
-    return name.lower().rpartition("/")[2].removesuffix("-base").removesuffix("-pt").translate(str.maketrans("._", "--"))
+    return (
+        name.lower().rpartition("/")[2].removesuffix("-base").removesuffix("-pt").translate(str.maketrans("._", "--"))
+    )

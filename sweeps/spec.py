@@ -223,7 +223,6 @@ class EvaluationBlock(_Block):
     backlog: _Count = 8
     """Checkpoints that may wait per evaluator; of more, spare ones that a later score has overtaken are skipped."""
 
-
     @property
     def full_suite(self) -> str:
         """The suite with all that decides its scores, as evaluators take it: `mini|@8|cap=64`."""

@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"more than {MAX_NODES:,} values; a sweep file is smaller")
         if self.depth > MAX_DEPTH:
             raise RecursionError
-        node: Node | None = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node: Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
 

@@ -80,7 +80,9 @@ def costs(summary: Summary) -> list[tuple[str, str]]:
         worth = "" if estimate == "not recorded" else f"; about {estimate} at each trial's own cost per step"
         facts.append(("Saved by stopping", f"{plural(c.steps_saved, 'step')} ({percent(c.share_saved)}){worth}"))
     if c.steps_shared:
-        facts.append(("Shared trunks", f"{plural(c.steps_shared, 'step')} taken from a parent's checkpoint, not run again"))
+        facts.append(
+            ("Shared trunks", f"{plural(c.steps_shared, 'step')} taken from a parent's checkpoint, not run again")
+        )
     if c.steps_lost:
         facts.append(("Not run after failures", f"{plural(c.steps_lost, 'step')} of {plural(failed, 'trial')}"))
     again = sum(max(t.attempts - 1, 0) for t in summary.trials)

@@ -20,7 +20,8 @@ def rows() -> list[Row]:
     perf = {"perf/tokens_per_s": 5000.0, "perf/mfu": 0.41}
     plain = [
         {"kind": "trial", "trial": "t-1", "budget": 100}, {"kind": "trial", "trial": "t-2", "budget": 100},
-        {"kind": "attempt", "trial": "t-1", "attempt": 1, "step": 0}, {"kind": "attempt", "trial": "t-2", "attempt": 1, "step": 0},
+        {"kind": "attempt", "trial": "t-1", "attempt": 1, "step": 0},
+        {"kind": "attempt", "trial": "t-2", "attempt": 1, "step": 0},
         {"kind": "report", "trial": "t-1", "attempt": 1, "step": 40, "metrics": perf, "cost": {"gpu_s": 3600.0, "cpu_s": 7200.0}},
         {"kind": "report", "trial": "t-1", "attempt": 1, "step": 40, "metrics": scores, "suite": "mini"},
         {"kind": "eval", "trial": "t-1", "attempt": 1, "step": 40, "cost": {"gpu_s": 36.0}, "status": "done"},

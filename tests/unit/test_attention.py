@@ -213,7 +213,7 @@ def test_a_package_built_for_another_torch_is_passed_over_aloud(monkeypatch, cap
 def test_cuda_without_any_kernel_is_an_error_and_not_a_slow_path(monkeypatch):
     install(monkeypatch)
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
-    with pytest.raises(InputError, match="use torch 2.11 or newer, or pip install"):
+    with pytest.raises(InputError, match=r"use torch 2\.11 or newer, or pip install"):
         chosen()
 
 

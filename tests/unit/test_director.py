@@ -12,7 +12,7 @@ from sweeps import Sweep, grid
 from sweeps.director import Director
 from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.inprocess import InProcess
-from sweeps.journal import SweepJournal, MemoryJournal
+from sweeps.journal import MemoryJournal, SweepJournal
 from sweeps.plan import Plan
 from sweeps.records import Row
 from sweeps.scoring import EVAL_TRIES
