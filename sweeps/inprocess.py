@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeps.director import Director, Launch
-from sweeps.errors import Interrupted, JournalError, LimitError, TrialFailed
+from sweeps.errors import Interrupted, JournalError, LimitError, StorageFull, TrialFailed, Unreachable
 from sweeps.interrupt import Interrupt, ctrl_c
 from sweeps.scoring import EvalJob
 from sweeps.trial import Hooks, Saved, TrialSpec, attempt_folder
@@ -136,7 +136,7 @@ class InProcess:
             self.train(spec, _Hooks(self, launch), folder=folder, resume=launch.resume)
         except TrialFailed as e:
             self.director.failed(spec.id, attempt, e.reason, e.detail)
-        except (JournalError, LimitError):  # not the trial's fault
+        except (JournalError, StorageFull, Unreachable, LimitError):  # not the trial's fault
             raise
         except Exception as e:
             self.director.failed(spec.id, attempt, "error", f"{type(e).__name__}: {e}")
