@@ -25,8 +25,8 @@ BIN = Path(sys.executable).parent
 SWEEP = """
 name: hosts
 space: {data: {grid: [answer-only, verified-long-cot]}}
-trainer: {steps: 800, lr: 3.0e-3, batch_tokens: 256, max_length: 128}
-evaluation: {items: 2, at: {every: 100}}
+trainer: {steps: 300, lr: 3.0e-3, batch_tokens: 256, max_length: 128}
+evaluation: {items: 2, at: {every: 50}}
 limits: {retries: 5}
 """
 
@@ -142,9 +142,8 @@ def test_every_path_of_the_head_refuses_a_missing_and_a_wrong_token(town: Town, 
 )
 @pytest.mark.parametrize("command", ["submit", "list", "status", "logs", "stop", "resume", "watch", "pause", "doctor"])
 def test_every_command_ends_with_2_and_one_sentence(town: Town, command: str, token: str | None, says: str):
-    subject = {"submit": ["sweep.yaml", "--storage", str(town.storage)], "list": [], "doctor": []}.get(
-        command, ["hosts"]
-    )
+    at = ["--storage", str(town.storage)]
+    subject = {"submit": ["sweep.yaml", *at], "list": [], "doctor": at}.get(command, ["hosts"])
     out = town.ask(command, *subject, "--address", town.url, token=token)
     assert (out.returncode, out.stdout) == (2, "")
     assert says in out.stderr
@@ -207,9 +206,9 @@ def test_submitted_watched_stopped_and_resumed_after_the_head_was_lost(town: Tow
     assert set(town.states(sweep).values()) == {"completed"}
     second = {r.trial: r.step for r in rows if r.kind == "attempt" and r.attempt == 2}
     assert len(second) == 2
-    assert sum(step or 0 for step in second.values()) >= kept - 2 * 100  # nothing saved was run again
+    assert sum(step or 0 for step in second.values()) >= kept - 2 * 50  # nothing saved was run again
     seen = town.ask("watch", sweep, "--storage", str(town.storage))
-    assert seen.stdout.count("completed at step 800") == 2
+    assert seen.stdout.count("completed at step 300") == 2
     assert "2 of 2 trials ended" in town.ask("list", "--address", town.url).stdout
 
 
