@@ -319,8 +319,9 @@ def outcome(rows: list[Row]) -> dict[str, Any]:
 
 
 def verdicts(rows: list[Row]) -> list[tuple[Any, ...]]:
+    """All verdicts in order, each once: a step that is trained again is judged again, and alike."""
     keys = ("action", "phase", "reason")
-    return [(r.trial, r.step, *(r.extra[k] for k in keys)) for r in rows if r.kind == "verdict"]
+    return list(dict.fromkeys((r.trial, r.step, *(r.extra[k] for k in keys)) for r in rows if r.kind == "verdict"))
 
 
 def asked(rows: list[Row]) -> list[tuple[str, str]]:

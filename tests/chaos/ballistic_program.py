@@ -1,0 +1,64 @@
+"""One trial at a time on a real local Ray, in a bucket or a folder, at a pace at which processes can be shot.
+
+python -m tests.chaos.ballistic_program STORAGE      (run again it goes on; the environment leads to the S3 server)
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from cluster.run import run
+from sweeps import DipsweepError, Sweep, grid
+from sweeps.manifest import seal
+from sweeps.trial import Hooks, Saved, TrialSpec
+from tests.fakes import FakeTrainer, fake_evaluate
+
+STEPS = 16
+PACE_S = 0.4  # a step; time enough to score a checkpoint before the next one
+SWEEP = Sweep(
+    name="ballistic",
+    space={"replay": grid(0.1, 0.0, 0.2, 0.02)},
+    trainer={"steps": STEPS, "lr": 1e-3},
+    stopping={"rule": "asha", "grace": 4, "reduction": 2.0, "top": 1},
+    limits={"retries": 100},
+)
+
+
+def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1) -> None:
+    """FakeTrainer at a human pace, with whole checkpoints; a resumed one must find its own state at hand."""
+    if resume is not None:
+        assert (Path(resume.path) / "state").read_text() == f"{trial.config['replay']} {STEPS}"
+    FakeTrainer()(trial, _Sealing(hooks), folder=folder, resume=resume)
+
+
+class _Sealing:
+    def __init__(self, hooks: Hooks) -> None:
+        self.hooks, self.report = hooks, hooks.report
+
+    def saved(self, checkpoint: Saved) -> None:
+        self.hooks.saved(seal(Path(checkpoint.path), checkpoint.step))
+
+    def stop_asked(self) -> bool:
+        time.sleep(PACE_S)
+        return self.hooks.stop_asked()
+
+
+def main(storage: str) -> None:
+    try:
+        run(
+            SWEEP,
+            storage=storage,
+            cpus=1,
+            train=train,
+            evaluate=fake_evaluate,
+            say=lambda line: print(line, flush=True),
+        )
+    except DipsweepError as e:
+        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        raise SystemExit(e.exit_code) from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

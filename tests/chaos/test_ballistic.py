@@ -1,0 +1,213 @@
+"""Processes of a running sweep are shot at random moments, over and over; at its end nothing is lost and nothing stands twice.
+
+Targets: the driver, the actor of a trial, a training process, an evaluator, the S3 server. The sweep lies in a bucket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.run import run, stop_rule
+from sweeps.errors import StorageError
+from sweeps.history import History
+from sweeps.journal import read_rows
+from sweeps.records import Row
+from sweeps.storage import open_store
+from tests.chaos.ballistic_program import SWEEP, train
+from tests.crash import Y, finished_stay_finished, no_row_twice, verdicts_replay
+from tests.fakes import fake_evaluate
+from tests.heads import clean_env
+from tests.s3 import S3Server
+
+pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(2400)]
+REPO = Path(__file__).parents[2]
+PATIENCE_S = 600
+CANARY = "canary-81f0c2d4"
+TARGETS = {
+    "driver": "",
+    "trial actor": "ray::ImplicitFunc",
+    "training process": "ray::RayTrainWorker",
+    "evaluator": "ray::Evaluator",
+    "S3 server": "",
+}
+
+
+class Range:
+    """Where the shooting happens: one sweep, the S3 server it lies on, and what was hit."""
+
+    def __init__(self, url: str, server: S3Server, temp: Path, seed: int) -> None:
+        self.url, self.server, self.temp, self.random = url, server, temp, random.Random(seed)
+        self.home = f"{url}/{SWEEP.id}"
+        self.hits = Counter[str]()
+        self.lives = 0
+        self.log = (temp / "driver.log").open("ab")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        env = {**clean_env(), "PYTHONPATH": str(REPO), "RAY_TMPDIR": str(self.temp), "MY_SERVICE_TOKEN": CANARY}
+        env["RAY_raylet_start_wait_time_s"] = "300"  # patience with a busy machine
+        argv = [sys.executable, "-m", "tests.chaos.ballistic_program", self.url]
+        self.process = subprocess.Popen(
+            argv, cwd=REPO, env=env, stdout=self.log, stderr=self.log, start_new_session=True
+        )
+        self.lives += 1
+
+    def rows(self) -> list[Row]:
+        with contextlib.suppress(StorageError):
+            return read_rows(self.home)
+        return []
+
+    def told(self) -> str:
+        return (self.temp / "driver.log").read_bytes().decode(errors="replace")[-4000:]
+
+    def await_rows(self, count: int) -> bool:
+        """Waits until the journal has so many rows; False when the driver ended first."""
+        assert self.process is not None
+        deadline = time.monotonic() + PATIENCE_S
+        while len(self.rows()) < count:
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < deadline, self.told()
+            time.sleep(0.2)
+        return True
+
+    def processes(self, title: str = "") -> list[psutil.Process]:
+        """The processes of our own Ray with such a title: what names our folder, and its children.
+
+        A Ray worker's title takes the place of its arguments and of its environment, so it is known by its parent.
+        """
+        found: dict[int, psutil.Process] = {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if str(self.temp) in " ".join(process.cmdline()):
+                    found |= {p.pid: p for p in [process, *process.children(recursive=True)]}
+        return [p for p in found.values() if title in _title(p)]
+
+    def shoot(self, target: str) -> bool:
+        """Kills one process of a sort; False when none is there just now."""
+        assert self.process is not None
+        if target == "driver":
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        elif target == "S3 server":
+            self.server.kill()
+            time.sleep(self.random.uniform(0, 2))
+            self.server.start()
+        else:
+            victims = self.processes(TARGETS[target])
+            if not victims:
+                return False
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.random.choice(victims).kill()
+        self.hits[target] += 1
+        return True
+
+    def end(self) -> None:
+        """Ends what is left: the driver, then by their ids the processes of its Ray."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.log.close()
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return "gone"
+
+
+@pytest.fixture
+def field(s3_url: str, s3_server: S3Server) -> Iterator[Range]:
+    with tempfile.TemporaryDirectory(prefix="dsb", dir="/tmp", ignore_cleanup_errors=True) as temp:
+        ground = Range(s3_url, s3_server, Path(temp), seed=int(os.environ.get("DIPSWEEP_CHAOS_SEED", "6")))
+        yield ground
+        ground.end()
+
+
+def run_under_fire(field: Range, shots: int) -> None:
+    """Runs the sweep to its end, and shoots so often on the way; each shot only after news since the one before."""
+    field.start()
+    names = [t for t in TARGETS for _ in range(-(-shots // len(TARGETS)))]
+    field.random.shuffle(names)
+    for target in names:
+        if not field.await_rows(len(field.rows()) + field.random.randint(1, 5)):
+            break
+        time.sleep(field.random.uniform(0, 1.5))
+        if not field.shoot(target) and not field.shoot("driver"):
+            continue
+        if field.process is not None and field.process.poll() is not None:
+            if not any(r.kind == "end" and not r.trial for r in field.rows()):
+                assert field.process.returncode == -signal.SIGKILL, field.told()
+            field.start()
+    assert field.process is not None
+    field.process.wait(PATIENCE_S)
+    assert field.process.returncode == 0, field.told()
+
+
+def hold(field: Range, whole: list[Row]) -> None:
+    """What must be true of the sweep, by its journal, its bucket, and a run of it that nobody shot at."""
+    rows = field.rows()
+    assert [r.seq for r in rows] == list(range(len(rows)))
+    no_row_twice(rows)
+    verdicts_replay(rows, stop_rule(SWEEP))
+    finished_stay_finished(rows)
+    curves, expected = ({c.trial: c for c in History(r).trials()} for r in (rows, whole))
+    assert {t: c.state for t, c in curves.items()} == {t: c.state for t, c in expected.items()}
+    assert stops(rows) == stops(whole)
+    assert best(rows) == best(whole)
+    for trial, curve in curves.items():
+        scores = dict(zip(curve.steps(Y), curve.values(Y), strict=True))
+        should = dict(zip(expected[trial].steps(Y), expected[trial].values(Y), strict=True))
+        if curve.state == "completed":
+            assert scores == should
+        else:  # the rule's word takes a moment to reach a machine: it may have gone a few steps further
+            assert scores.items() >= should.items()
+    store = open_store(field.url)
+    secrets = CANARY.encode(), field.server.secret.encode()
+    for entry in store.list():
+        assert not [s for s in secrets if s in store.read(entry.key)], entry.key
+    for file in field.temp.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            assert not [s for s in secrets if s in file.read_bytes()], file
+
+
+def stops(rows: list[Row]) -> set[tuple[str, str]]:
+    return {(r.trial, r.extra["action"]) for r in rows if r.kind == "verdict" and r.extra["action"] != "CONTINUE"}
+
+
+def best(rows: list[Row]) -> str:
+    curves = [c for c in History(rows).trials() if c.state == "completed"]
+    return max(curves, key=lambda c: c.values(Y)[-1]).trial
+
+
+def undisturbed(folder: Path) -> list[Row]:
+    """The same sweep in this process, one trial after the other."""
+    home = run(SWEEP, storage=folder, backend="in-process", train=train, evaluate=fake_evaluate, say=lambda line: None)
+    return read_rows(home)
+
+
+def test_shot_at_over_and_over_a_sweep_loses_nothing_and_does_nothing_twice(field: Range, tmp_path: Path):
+    shots = int(os.environ.get("DIPSWEEP_CHAOS_SHOTS", "20"))
+    run_under_fire(field, shots)
+    rows = field.rows()
+    told = f"{sum(field.hits.values())} hits in {field.lives} lives: {dict(field.hits)}; {len(rows)} rows"
+    print(told)
+    hold(field, undisturbed(tmp_path))
+    assert sum(field.hits.values()) >= shots, told
