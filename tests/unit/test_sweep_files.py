@@ -133,6 +133,33 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "evaluation beyond": ("name: x\nevaluation: {at: [10, 500]}\n", ["evaluation.at: step 500 lies beyond"]),
     "evaluation at nonsense": ("name: x\nevaluation: {at: often}\n", ["evaluation.at: came 'often'"]),
     "money without price": ("name: x\nlimits: {usd: 10}\n", ["limits: came usd without usd_per_gpu_hour"]),
+    "control character": ("name: x\nseed: \x07\n", ["sweep.yaml:2: the character '\\x07' is not allowed"]),
+    "half a character": ('name: "\\ud800"\n', ["sweep.yaml:1 name: came '\\ud800', which holds half a character"]),
+    "a tag that does not fit": (
+        "name: x\nseed: !!bool 3\n",
+        ["sweep.yaml:2 seed: '3' (a string) does not fit its tag '!!bool'"],
+    ),
+    "a number without end": (f"name: x\ntrainer: {{steps: {'9' * 40}}}\n", ["trainer.steps", "must be < 2147483648"]),
+    "a range without end": (
+        f"name: x\nsearch: {{algorithm: random}}\nspace: {{lr: {{uniform: [1, {'9' * 400}]}}}}\n",
+        ["space.lr: uniform ends must be finite numbers"],
+    ),
+    "an evaluation at every one of a billion steps": (
+        "name: x\ntrainer: {steps: 1000000000}\nevaluation: {at: {every: 1}}\n",
+        ["evaluation.at: every 1 of 1,000,000,000 steps is 1,000,000,000 evaluations a trial; at most 10,000"],
+    ),
+    "unknown means at test time": (
+        "name: x\nevaluation: {test_time: [votes=8]}\n",
+        ["evaluation.test_time[0]: came 'votes=8'", "'@8'"],
+    ),
+    "a path with a control character": (
+        'name: x\nmodels: {qwen: {path: "a\\0b"}}\n',
+        ["models.qwen.path", "no path has control characters"],
+    ),
+    "a grid of grids": (
+        f"name: x\nspace: {{steps: {{grid: {list(range(1, 999))}}}, clip: {{grid: {list(range(1, 999))}}}}}\n",
+        ["space: 996,004 trials are more than 100,000"],
+    ),
     "file address": ("name: x\nstorage: file:///tmp/x\n", ["storage: came a file:// address"]),
     "path upwards": ("name: x\nstorage: ../../etc\n", ["storage: came '../../etc'"]),
 }
