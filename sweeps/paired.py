@@ -10,10 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Outcomes = Sequence[float]
 """Per item the share of its replies that are right: 0 or 1 for one reply an item."""
@@ -77,6 +78,8 @@ def _sign_flip_p(observed: float, flips: Mapping[float, int]) -> float:
     Args:
         flips: weight of an item to how many items have it.
     """
+    import numpy as np
+
     values, weights = np.zeros(1), np.ones(1)
     for worth, count in flips.items():
         if len(values) * (count + 1) > EXACT:
@@ -90,6 +93,8 @@ def _add_fair_coins(
     values: NDArray[np.float64], weights: NDArray[np.float64], count: int, worth: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Adds `count` coins of +-`worth`; sums that agree to 1e-9 are merged."""
+    import numpy as np
+
     heads = np.arange(count + 1)
     logs = [math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in range(count + 1)]
     chances = np.exp(np.array(logs) - count * math.log(2))
