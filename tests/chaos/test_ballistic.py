@@ -24,6 +24,7 @@ from cluster.run import run, stop_rule
 from sweeps.errors import StorageError
 from sweeps.history import History
 from sweeps.journal import read_rows
+from sweeps.plan import Plan
 from sweeps.records import Row
 from sweeps.storage import open_store
 from tests.chaos.ballistic_program import SWEEP, train
@@ -169,16 +170,17 @@ def hold(field: Range, whole: list[Row]) -> None:
     verdicts_replay(rows, stop_rule(SWEEP))
     finished_stay_finished(rows)
     curves, expected = ({c.trial: c for c in History(r).trials()} for r in (rows, whole))
-    assert {t: c.state for t, c in curves.items()} == {t: c.state for t, c in expected.items()}
-    assert stops(rows) == stops(whole)
+    assert curves.keys() == expected.keys()
     assert best(rows) == best(whole)
     for trial, curve in curves.items():
+        # Who was shot waits while the next one starts, so order of arrival, and with it ASHA's word on a loser, may differ;
+        # what a trial measured, and who wins, may not. Verdicts are held equal where order is: test_crash_points.
+        assert curve.state in (expected[trial].state, "completed"), curve.detail
         scores = dict(zip(curve.steps(Y), curve.values(Y), strict=True))
-        should = dict(zip(expected[trial].steps(Y), expected[trial].values(Y), strict=True))
         if curve.state == "completed":
-            assert scores == should
-        else:  # the rule's word takes a moment to reach a machine: it may have gone a few steps further
-            assert scores.items() >= should.items()
+            assert list(scores) == list(Plan(SWEEP).trial(curve.config).snapshots)
+        should = dict(zip(expected[trial].steps(Y), expected[trial].values(Y), strict=True))
+        assert all(scores[s] == should[s] for s in scores.keys() & should.keys())
     store = open_store(field.url)
     secrets = CANARY.encode(), field.server.secret.encode()
     for entry in store.list():
@@ -186,10 +188,6 @@ def hold(field: Range, whole: list[Row]) -> None:
     for file in field.temp.rglob("*"):
         if file.is_file() and not file.is_symlink():
             assert not [s for s in secrets if s in file.read_bytes()], file
-
-
-def stops(rows: list[Row]) -> set[tuple[str, str]]:
-    return {(r.trial, r.extra["action"]) for r in rows if r.kind == "verdict" and r.extra["action"] != "CONTINUE"}
 
 
 def best(rows: list[Row]) -> str:
