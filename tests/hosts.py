@@ -6,6 +6,7 @@ ended by its processes' ids.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -65,7 +66,7 @@ class Host:
         """Takes the power away."""
         for process in self.started:
             for pid in _below(process.pid):
-                os.kill(pid, signal.SIGKILL)
+                _kill(pid)
             process.kill()
             process.wait()
         self.started.clear()
@@ -74,6 +75,11 @@ class Host:
         """Returns the processes that run on this host."""
         out = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False).stdout
         return [int(pid) for pid in out.split()]
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # with the first process of a machine all others go
+        os.kill(pid, signal.SIGKILL)
 
 
 def _below(pid: int) -> list[int]:
@@ -121,7 +127,7 @@ def hosts(number: int) -> Iterator[list[Host]]:
                 if not (left := host.pids()):
                     break
                 for pid in left:
-                    os.kill(pid, signal.SIGKILL) if Path(f"/proc/{pid}").exists() else None
+                    _kill(pid)
                 time.sleep(0.1)
         for name in (*(h.name for h in made), switch):
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)

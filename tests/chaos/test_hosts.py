@@ -25,8 +25,8 @@ BIN = Path(sys.executable).parent
 SWEEP = """
 name: hosts
 space: {data: {grid: [answer-only, verified-long-cot]}}
-trainer: {steps: 300, lr: 3.0e-3, batch_tokens: 256, max_length: 128}
-evaluation: {items: 2, at: {every: 50}}
+trainer: {steps: 1000, lr: 3.0e-3, batch_tokens: 256, max_length: 128}
+evaluation: {items: 2, at: {every: 100}}
 limits: {retries: 5}
 """
 
@@ -206,9 +206,9 @@ def test_submitted_watched_stopped_and_resumed_after_the_head_was_lost(town: Tow
     assert set(town.states(sweep).values()) == {"completed"}
     second = {r.trial: r.step for r in rows if r.kind == "attempt" and r.attempt == 2}
     assert len(second) == 2
-    assert sum(step or 0 for step in second.values()) >= kept - 2 * 50  # nothing saved was run again
+    assert sum(step or 0 for step in second.values()) >= kept - 2 * 100  # nothing saved was run again
     seen = town.ask("watch", sweep, "--storage", str(town.storage))
-    assert seen.stdout.count("completed at step 300") == 2
+    assert seen.stdout.count("completed at step 1000") == 2
     assert "2 of 2 trials ended" in town.ask("list", "--address", town.url).stdout
 
 
