@@ -43,7 +43,7 @@ def train(config: dict[str, Any]) -> None:
 
 def main() -> None:
     scheduler = RuleScheduler(METRIC, "max", top=2, park=sys.argv[1] == "park", trials=len(curves()), budget=BUDGET)
-    search = BasicVariantGenerator(max_concurrent=1)
+    search = BasicVariantGenerator()  # with max_concurrent a parked trial would keep new ones from starting
     search._uuid_prefix = ""  # ids 00000, 00001, ...: as in the simulator, since a trial's id shuffles its draws
     which = tune.grid_search(list(curves()))
     with local_ray(cpus=1), tempfile.TemporaryDirectory() as storage:
