@@ -147,7 +147,7 @@ class StoppingBlock(_Block):
     top: _Count = 3
     """How many best trials the sweep is after."""
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """dip-aware: share of the true top that may be lost, an upper bound."""
+    """dip-aware: share of the true top that may be lost, an upper bound; by default 0.07 under strict, 0.1 under soft."""
     patience: Annotated[float, Field(ge=1)] | None = None
     """dip-aware: with a dip, in multiples of its trough step; patient: reports without a new best."""
     grace: _Count | None = None

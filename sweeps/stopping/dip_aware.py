@@ -31,6 +31,7 @@ UNSURE = 0.9  # chance below which a constraint in its dip keeps a trial from be
 HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall is given up even without rivals
 YIELD = 3.0  # a trial that was never parked is parked at this multiple of the bar, to come back if its odds hold
 OVERDUE = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
+RISK = {"strict": 0.07, "soft": 0.1}
 LEFT = 1.5  # the bar is this much of itself at the start of the longest budget, and falls with the root of what is left
 AGAIN = 1.5  # a parked trial is woken at this multiple of the bar: parking and waking cost a resume
 
@@ -46,6 +47,7 @@ class DipAware(StopRule):
             `dear` times harder.
         risk: expected share of the true top k that may be lost, an upper bound: half-way the bar for P is about
             risk * k / (N - k) for N trials. It is higher where much compute is left to save, lower near the end.
+            By default 0.07 under `strict`, 0.1 under `soft`.
         patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take.
         cap: patience ends at this share of the budget at the latest.
         dear: by how much the bar is lowered in a dip or recovery under `protect: soft`.
@@ -59,7 +61,7 @@ class DipAware(StopRule):
         self,
         goal: Goal,
         protect: Protect = "strict",
-        risk: float = 0.1,
+        risk: float | None = None,
         patience: float = 4.0,
         cap: float = 0.5,
         dear: float = 2.0,
@@ -67,6 +69,7 @@ class DipAware(StopRule):
         trials: int = 0,
     ) -> None:
         super().__init__(goal)
+        risk = RISK.get(protect, 0.1) if risk is None else risk
         _check(
             protect, risk=(risk, 0.0, 1.0), patience=(patience, 1.0, 100.0), cap=(cap, 0.01, 1.0), dear=(dear, 1.0, 1e9)
         )

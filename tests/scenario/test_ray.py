@@ -95,7 +95,7 @@ def test_killed_in_mid_sweep_and_resumed_no_finished_trial_runs_again_and_each_r
 
     def one_done_one_open() -> bool:
         curves = list(History(rows(tmp_path)).trials())
-        open_ = [c for c in curves if c.state == "running" and len(c.points) > 2]
+        open_ = [c for c in curves if c.state == "running" and len(c.points) > 2 and c.last_step < (c.budget or 0) - 2]
         return any(c.state == "completed" for c in curves) and bool(open_)
 
     wait_for(one_done_one_open, first)
