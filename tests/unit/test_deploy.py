@@ -165,7 +165,7 @@ def test_a_slurm_job_starts_each_node_with_a_token_of_its_own_and_ends_with_the_
 
 
 def test_slurms_warning_reaches_the_driver_as_ctrl_c_and_its_130_comes_back(tmp_path: Path):
-    process = slurm(tmp_path, "trap 'echo saved >> \"$OUT\"; exit 130' INT; while :; do sleep 0.1; done")
+    process = slurm(tmp_path, "trap 'echo saved >> \"$OUT\"; exit 130' INT; for _ in $(seq 900); do sleep 0.1; done")
     while not (tmp_path / "out").exists() or "dipsweep run" not in (tmp_path / "out").read_text():
         assert process.poll() is None
         time.sleep(0.05)
