@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_parser
 from ray.tune.experiment.experiment import _convert_to_experiment_list
@@ -13,6 +14,8 @@ from ray.tune.search import SearchAlgorithm
 
 from sweeps.director import Launch
 
+# Tune hands the driver's AWS keys to every trial in its runtime_env, in clear in Ray's logs. Nodes have their own.
+class_cache.ENV_VARS_TO_PROPAGATE = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if not n.startswith("AWS_")}
 _LOOPS: dict[str, Loop] = {}
 _CONTROLLERS: dict[str, Any] = {}  # Tune's own controller of a loop, as far as it has shown itself
 
