@@ -12,17 +12,9 @@ from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True)
-class KnownModel:
-    """A published base model.
+class Shape:
+    """What decides how many parameters a decoder has. `tied`: input and output embeddings are one matrix."""
 
-    Attributes:
-        repository: its name on the Hugging Face hub.
-        layers, hidden, feed_forward, heads, kv_heads, head_size, vocab: its shape. tied: one matrix for input and output.
-        gpus: 80 GB devices that a full fine-tune needs.
-        refused: why it cannot be trained as it is published; empty where it can.
-    """
-
-    repository: str
     layers: int
     hidden: int
     feed_forward: int
@@ -30,9 +22,7 @@ class KnownModel:
     kv_heads: int
     head_size: int
     vocab: int
-    tied: bool
-    gpus: int
-    refused: str = ""
+    tied: bool = True
 
     def config(self) -> dict[str, Any]:
         """Returns the shape in the words of a config.json."""
@@ -43,23 +33,41 @@ class KnownModel:
         }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A published base model.
+
+    Attributes:
+        repository: its name on the Hugging Face hub.
+        gpus: 80 GB devices that a full fine-tune needs.
+        refused: why it cannot be trained as it is published; empty where it can.
+    """
+
+    repository: str
+    shape: Shape
+    gpus: int
+    refused: str = ""
+
+
 INTERNLM: Final = (
     "InternLM2.5 is published with modelling code of its own (auto_map), which dipsweep never runs, and transformers 5 "
     "has no internlm2; it computes what Llama does, so convert its weights to a Llama folder and give that as path"
 )
 KNOWN: Final = {
-    "qwen3-0.6b": KnownModel("Qwen/Qwen3-0.6B-Base", 28, 1024, 3072, 16, 8, 128, 151_936, True, 1),
-    "qwen3-1.7b": KnownModel("Qwen/Qwen3-1.7B-Base", 28, 2048, 6144, 16, 8, 128, 151_936, True, 1),
-    "qwen3-4b": KnownModel("Qwen/Qwen3-4B-Base", 36, 2560, 9728, 32, 8, 128, 151_936, True, 2),
-    "qwen3-8b": KnownModel("Qwen/Qwen3-8B-Base", 36, 4096, 12_288, 32, 8, 128, 151_936, False, 4),
-    "qwen3-14b": KnownModel("Qwen/Qwen3-14B-Base", 40, 5120, 17_408, 40, 8, 128, 151_936, False, 8),
-    "qwen2.5-0.5b": KnownModel("Qwen/Qwen2.5-0.5B", 24, 896, 4864, 14, 2, 64, 151_936, True, 1),
-    "qwen2.5-1.5b": KnownModel("Qwen/Qwen2.5-1.5B", 28, 1536, 8960, 12, 2, 128, 151_936, True, 1),
-    "qwen2.5-3b": KnownModel("Qwen/Qwen2.5-3B", 36, 2048, 11_008, 16, 2, 128, 151_936, True, 1),
-    "qwen2.5-7b": KnownModel("Qwen/Qwen2.5-7B", 28, 3584, 18_944, 28, 4, 128, 152_064, False, 4),
-    "qwen2.5-14b": KnownModel("Qwen/Qwen2.5-14B", 48, 5120, 13_824, 40, 8, 128, 152_064, False, 8),
-    "internlm2.5-20b": KnownModel("internlm/internlm2_5-20b", 48, 6144, 16_384, 48, 8, 128, 92_544, False, 8, INTERNLM),
-    "gemma3-27b": KnownModel("google/gemma-3-27b-pt", 62, 5376, 21_504, 32, 16, 128, 262_208, True, 16),
+    "qwen3-0.6b": KnownModel("Qwen/Qwen3-0.6B-Base", Shape(28, 1024, 3072, 16, 8, 128, 151_936), 1),
+    "qwen3-1.7b": KnownModel("Qwen/Qwen3-1.7B-Base", Shape(28, 2048, 6144, 16, 8, 128, 151_936), 1),
+    "qwen3-4b": KnownModel("Qwen/Qwen3-4B-Base", Shape(36, 2560, 9728, 32, 8, 128, 151_936), 2),
+    "qwen3-8b": KnownModel("Qwen/Qwen3-8B-Base", Shape(36, 4096, 12_288, 32, 8, 128, 151_936, tied=False), 4),
+    "qwen3-14b": KnownModel("Qwen/Qwen3-14B-Base", Shape(40, 5120, 17_408, 40, 8, 128, 151_936, tied=False), 8),
+    "qwen2.5-0.5b": KnownModel("Qwen/Qwen2.5-0.5B", Shape(24, 896, 4864, 14, 2, 64, 151_936), 1),
+    "qwen2.5-1.5b": KnownModel("Qwen/Qwen2.5-1.5B", Shape(28, 1536, 8960, 12, 2, 128, 151_936), 1),
+    "qwen2.5-3b": KnownModel("Qwen/Qwen2.5-3B", Shape(36, 2048, 11_008, 16, 2, 128, 151_936), 1),
+    "qwen2.5-7b": KnownModel("Qwen/Qwen2.5-7B", Shape(28, 3584, 18_944, 28, 4, 128, 152_064, tied=False), 4),
+    "qwen2.5-14b": KnownModel("Qwen/Qwen2.5-14B", Shape(48, 5120, 13_824, 40, 8, 128, 152_064, tied=False), 8),
+    "internlm2.5-20b": KnownModel(
+        "internlm/internlm2_5-20b", Shape(48, 6144, 16_384, 48, 8, 128, 92_544, tied=False), 8, INTERNLM
+    ),
+    "gemma3-27b": KnownModel("google/gemma-3-27b-pt", Shape(62, 5376, 21_504, 32, 16, 128, 262_208), 16),
 }
 
 

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.trainer.shapes import CPU, Shape, rows
+from benchmarks.trainer.shapes import CPU, Qwen3, rows
 from trainers.attention import PACKED, register
 from trainers.config import TrainerConfig
 from trainers.learner import Learner
@@ -51,7 +51,7 @@ def settings(precision: str) -> TrainerConfig:
     return TrainerConfig.from_config({**config, "precision": precision})
 
 
-def ours(shape: Shape, table: Rows, precision: str, num_steps: int) -> Variant:
+def ours(shape: Qwen3, table: Rows, precision: str, num_steps: int) -> Variant:
     """The worker itself: its order, its packing, its update."""
     register()
     device = torch.device("cpu")
@@ -91,7 +91,7 @@ def dense_batch(table: Rows, chosen: Sequence[int]) -> tuple[dict[str, Tensor], 
     return {"input_ids": pack.input_ids, "position_ids": pack.position_ids}, labels
 
 
-def plain(shape: Shape, table: Rows, precision: str, num_steps: int, *, packed: bool) -> Variant:
+def plain(shape: Qwen3, table: Rows, precision: str, num_steps: int, *, packed: bool) -> Variant:
     """A plain loop over transformers: batches of 8 padded rows, or packs under a dense mask; logits for every token."""
     network = shape.network("sdpa")
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
@@ -117,7 +117,7 @@ def plain(shape: Shape, table: Rows, precision: str, num_steps: int, *, packed: 
     return run
 
 
-def trl(shape: Shape, table: Rows, precision: str, num_steps: int) -> Variant:
+def trl(shape: Qwen3, table: Rows, precision: str, num_steps: int) -> Variant:
     """TRL's SFTTrainer, best-fit-decreasing packs of the same size; its warm steps are left out."""
     from datasets import Dataset
     from tokenizers import Tokenizer, models
@@ -174,7 +174,7 @@ def trl(shape: Shape, table: Rows, precision: str, num_steps: int) -> Variant:
     return run
 
 
-def variants(shape: Shape, table: Rows, num_steps: int, with_trl: bool) -> dict[str, Variant]:
+def variants(shape: Qwen3, table: Rows, num_steps: int, with_trl: bool) -> dict[str, Variant]:
     out: dict[str, Variant] = {}
     for precision in ("fp32", "bf16"):
         out[f"ours {precision}"] = ours(shape, table, precision, num_steps)

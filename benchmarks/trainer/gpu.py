@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.trainer.shapes import GPU, Shape, rows
+from benchmarks.trainer.shapes import GPU, Qwen3, rows
 from trainers.attention import PACKED, attend_in_buckets, choose_kernel, register
 from trainers.config import TrainerConfig
 from trainers.flops import step_flops
@@ -35,7 +35,7 @@ from trainers.packing import Pack, collate
 from trainers.rows import Rows
 
 STEPS, WARM_STEPS = 8, 3
-SHAPES = {**GPU, "toy": Shape(2, 64, 192, 4, 2, 16, vocab=1000)}
+SHAPES = {**GPU, "toy": Qwen3(2, 64, 192, 4, 2, 16, vocab=1000)}
 Work = tuple[Pack, list[int], int]
 """A pack, the lengths of its rows, the number of its labels."""
 
@@ -54,14 +54,14 @@ def settings(pack_tokens: int, recompute: bool) -> TrainerConfig:
     return TrainerConfig.from_config(config)
 
 
-def ours(shape: Shape, config: TrainerConfig, device: torch.device, sharded: bool) -> Callable[[int, Work], Any]:
+def ours(shape: Qwen3, config: TrainerConfig, device: torch.device, sharded: bool) -> Callable[[int, Work], Any]:
     register()
     learner = Learner(config, shape.network(PACKED, device.type), device, world=1, sharded=sharded)
     meter = Meter(device, world=1)
     return lambda step, item: learner.update(step, [item[0]], item[2], meter)
 
 
-def dense(shape: Shape, config: TrainerConfig, device: torch.device) -> Callable[[int, Work], Any]:
+def dense(shape: Qwen3, config: TrainerConfig, device: torch.device) -> Callable[[int, Work], Any]:
     network = shape.network("sdpa", device.type)
     if config.recompute:
         network.gradient_checkpointing_enable({"use_reentrant": False})
@@ -87,7 +87,7 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def timed(step: Callable[[int, Work], Any], todo: Sequence[Work], shape: Shape, device: torch.device) -> dict[str, Any]:
+def timed(step: Callable[[int, Work], Any], todo: Sequence[Work], shape: Qwen3, device: torch.device) -> dict[str, Any]:
     for number, item in enumerate(todo[:WARM_STEPS], start=1):
         step(number, item)
     wait(device)
@@ -99,7 +99,7 @@ def timed(step: Callable[[int, Work], Any], todo: Sequence[Work], shape: Shape, 
     wait(device)
     seconds = time.perf_counter() - start
     measured = todo[WARM_STEPS:]
-    config, parameters = shape.config(), num_parameters(shape)
+    config, parameters = shape.architecture(), num_parameters(shape)
     flops = sum(step_flops(config, parameters, lengths, labels) for _, lengths, labels in measured)
     peak = peak_flops(device)
     return {
@@ -110,11 +110,11 @@ def timed(step: Callable[[int, Work], Any], todo: Sequence[Work], shape: Shape, 
     }
 
 
-def num_parameters(shape: Shape) -> int:
+def num_parameters(shape: Qwen3) -> int:
     from transformers import Qwen3ForCausalLM
 
     with torch.device("meta"):
-        return sum(p.numel() for p in Qwen3ForCausalLM(shape.config()).parameters())
+        return sum(p.numel() for p in Qwen3ForCausalLM(shape.architecture()).parameters())
 
 
 def kernels_agree(device: torch.device) -> dict[str, float | str]:

@@ -24,14 +24,14 @@ PUBLISHED = {
 def test_the_shapes_have_the_published_numbers_of_parameters():
     assert KNOWN.keys() == PUBLISHED.keys()
     for name, model in KNOWN.items():
-        assert num_parameters(model.config()) == pytest.approx(PUBLISHED[name], rel=0.02), name
+        assert num_parameters(model.shape.config()) == pytest.approx(PUBLISHED[name], rel=0.02), name
 
 
 def needs(name, devices, **settings):
     """Bytes on each of `devices` for packs of 16,384 tokens with activation checkpointing, as the table's head says."""
     packs = {"batch_tokens": 65_536, "pack_tokens": 16_384, "max_length": 16_384, "recompute": True}
     config = TrainerConfig.from_config({"model": name, "data": "d", "steps": 1, **packs, **settings})
-    return estimate(config, KNOWN[name].config(), devices).total
+    return estimate(config, KNOWN[name].shape.config(), devices).total
 
 
 @pytest.mark.parametrize("name", KNOWN)
