@@ -1,9 +1,11 @@
 """Mixed sizes on a real local Ray with fake GPUs: real groups, real processes, training that only sleeps.
 
-    python -m benchmarks.scale.mixes_ray [--mixes 3] [--trials 20] [--gpus 8] [--seconds 4]
+    python -m benchmarks.scale.mixes_ray [--mixes 3] [--seed 0] [--trials 20] [--gpus 8] [--seconds 12]
 
-One JSON line a mix: how the trials ended, the most GPUs ever reserved, the mean share reserved while trials waited, and
-what was free at the end. Attempts are without Ray Train (`light.drive_light`).
+One JSON line a mix. `in_line` is the share of the GPUs held from the first start until the last trial leaves the line,
+`of_bound` the shortest time that any packing could take over the time from the first start to the last end; each is
+followed by what `mixes.run` makes of the same trials in the same order by arithmetic, where starting costs nothing. `peak` and
+`free_at_end` are Ray's own word. Attempts are without Ray Train (`light.drive_light`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from cluster.environment import prepare
 
@@ -21,17 +24,17 @@ prepare()
 
 import ray  # noqa: E402
 
+from benchmarks.scale import mixes  # noqa: E402
 from benchmarks.scale.light import drive_light  # noqa: E402
+from cluster.hub import attempt_key  # noqa: E402
 from cluster.loop import RayLoop, local_ray  # noqa: E402
 from sweeps import Sweep, choice, uniform  # noqa: E402
-from sweeps.director import Director  # noqa: E402
+from sweeps.director import Director, Launch  # noqa: E402
 from sweeps.journal import MemoryJournal  # noqa: E402
 from sweeps.plan import Plan  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
 from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
 from tests.fakes import fake_evaluate  # noqa: E402
-
-SIZES = (1, 2, 4, 8)
 
 
 def definition(trials: int, seed: int, seconds: float) -> Sweep:
@@ -41,9 +44,14 @@ def definition(trials: int, seed: int, seconds: float) -> Sweep:
         name="mix",
         seed=seed,
         models={
-            f"of-{n}": {"path": "unused", "workers": n, "gpus_per_worker": 1.0, "cpus_per_worker": 0.01} for n in SIZES
+            f"of-{n}": {"path": "unused", "workers": n, "gpus_per_worker": 1.0, "cpus_per_worker": 0.01}
+            for n in mixes.SIZES
         },
-        space={"model": choice(*(f"of-{n}" for n in SIZES)), "steps": choice(*steps), "replay": uniform(0.0, 1.0)},
+        space={
+            "model": choice(*(f"of-{n}" for n in mixes.SIZES)),
+            "steps": choice(*steps),
+            "replay": uniform(0.0, 1.0),
+        },
         search={"algorithm": "random", "trials": trials},
         evaluation={"at": [steps[-1]]},
         limits={"retries": 0},
@@ -64,56 +72,89 @@ def sleep(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None)
     hooks.saved(Saved(trial.steps, str(where)))
 
 
-class GpuWatch:
-    """Samples how many GPUs are reserved while trials wait."""
+class Timed(RayLoop):
+    """The run loop, with a note of when each trial came to the head of the line, was started, and had ended."""
 
-    def __init__(self, gpus: int, director: Director) -> None:
-        self.gpus, self.director = gpus, director
-        self.used: list[float] = []
-        self.peak = 0.0
-        self.done = threading.Event()
+    def __init__(self, *args: Any, **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self.headed: dict[str, float] = {}
+        self.held: dict[str, tuple[float, float, int]] = {}  # start, end, workers
+
+    def next(self) -> Launch | None:
+        if head := self.director.waiting():
+            self.headed.setdefault(head[0].id, time.monotonic())
+        return super().next()
+
+    def attempt_ended(self, trial: str, attempt: int, error: str | None) -> None:
+        if (live := self.live.get(attempt_key(trial, attempt))) is not None:
+            self.held[trial] = (live.since, time.monotonic(), live.launch.workers)
+        super().attempt_ended(trial, attempt, error)
+
+
+class Peak:
+    """The most GPUs that Ray ever said were reserved, looked at ten times a second."""
+
+    def __init__(self, gpus: int) -> None:
+        self.gpus, self.most, self.done = gpus, 0.0, threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         while not self.done.wait(0.1):
-            used = self.gpus - ray.available_resources().get("GPU", 0.0)
-            self.peak = max(self.peak, used)
-            if not self.director._exhausted or self.director._waiting:
-                self.used.append(used / self.gpus)
+            self.most = max(self.most, self.gpus - ray.available_resources().get("GPU", 0.0))
 
 
 def run_mix(seed: int, trials: int, gpus: int, seconds: float) -> dict[str, object]:
     """Runs one mix in the Ray that is up; returns what came of it."""
-    plan = Plan(definition(trials, seed, seconds))
+    plan, peak = Plan(definition(trials, seed, seconds)), Peak(gpus)
     director = Director(plan, MemoryJournal(), NeverStop(plan.sweep.goal))
-    watch, began = GpuWatch(gpus, director), time.monotonic()
     with tempfile.TemporaryDirectory() as root:
-        loop = RayLoop(director, sleep, fake_evaluate, Path(root), drive=drive_light)
+        loop = Timed(director, sleep, fake_evaluate, Path(root), drive=drive_light)
         loop.run()
-    wall = time.monotonic() - began
     time.sleep(1)
-    watch.done.set()
+    peak.done.set()
     states = [curve.state for curve in director.history.trials()]
     return {
         "seed": seed,
-        "sizes": sorted(director.plan.trial(c.config).model.workers for c in director.history.trials()),
+        "sizes": sorted(workers for _, _, workers in loop.held.values()),
         "states": {s: states.count(s) for s in sorted(set(states))},
-        "peak": watch.peak,
-        "reserved": round(sum(watch.used) / max(1, len(watch.used)), 3),
-        "wall_s": round(wall, 1),
+        "peak": peak.most,
         "free_at_end": ray.available_resources().get("GPU", 0.0),
+        **packed(loop, float(gpus)),
+    }
+
+
+def packed(loop: Timed, gpus: float) -> dict[str, object]:
+    """Returns how well the trials of a mix were packed and how long they waited, beside the same by arithmetic."""
+    began = min(start for start, _, _ in loop.held.values())
+    jobs = [mixes.Job(curve.trial, n, end - start, end - start)
+            for curve in loop.director.history.trials() for start, end, n in [loop.held[curve.trial]]]  # fmt: skip
+    real = mixes.Result({t: start - began for t, (start, _, _) in loop.held.items()},
+                        {t: at - began for t, at in loop.headed.items()},
+                        max(end for _, end, _ in loop.held.values()) - began)  # fmt: skip
+    ideal, limits = mixes.run(jobs, {"n0": gpus}), mixes.fair(jobs, {"n0": gpus})
+    longest, bound = max(job.seconds for job in jobs), mixes.bound(jobs, gpus)
+    return {
+        "makespan_s": round(real.makespan, 1),
+        "longest_run_s": round(longest, 1),
+        "in_line": round(mixes.fullness(jobs, real, gpus), 3),
+        "in_line_by_arithmetic": round(mixes.fullness(jobs, ideal, gpus), 3),
+        "of_bound": round(bound / real.makespan, 3),
+        "of_bound_by_arithmetic": round(bound / ideal.makespan, 3),
+        "later_than_fair": sum(real.starts[t] > limits[t] for t in limits),
+        "longest_wait_at_the_head": round(max(real.starts[t] - at for t, at in real.headed.items()) / longest, 2),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mixes", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0, help="of the first mix")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--gpus", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--seconds", type=float, default=12.0, help="a trial in the middle")
     a = parser.parse_args()
     with local_ray(8, gpus=a.gpus):
-        for seed in range(a.mixes):
+        for seed in range(a.seed, a.seed + a.mixes):
             print(json.dumps(run_mix(seed, a.trials, a.gpus, a.seconds)), flush=True)
 
 
