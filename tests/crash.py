@@ -30,7 +30,7 @@ from sweeps.stopping.dip_aware import DipAware
 from sweeps.stopping.rules import make_rule
 from sweeps.storage import Store
 from sweeps.trial import Hooks, Saved, TrialSpec
-from tests.fakes import FakeScores, FakeTrainer, fake_evaluate
+from tests.fakes import FakeScores, FakeTrainer, Paced, fake_evaluate
 from tests.faulty_store import Calls, Died, FaultyStore
 
 Y = "transfer/score"
@@ -185,16 +185,14 @@ class World:
         ended = self.ended()
         world = self
 
-        class Mortal:
-            report, saved = hooks.report, hooks.saved
-
+        class Mortal(Paced):
             def stop_asked(self) -> bool:
                 world.calls.run("step", trial.id, lambda: None, writes=False)
-                return hooks.stop_asked()
+                return super().stop_asked()
 
         before = len(self.trainer.log)
         try:
-            self.trainer(trial, Mortal(), folder=folder, resume=resume)  # type: ignore[arg-type]
+            self.trainer(trial, Mortal(hooks), folder=folder, resume=resume)
         finally:
             for _, _, step in self.trainer.log[before:]:
                 self.ran[trial.id, step] += 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sweeps.errors import TrialFailed
+from sweeps.manifest import seal
 from sweeps.scoring import EvalJob
 from sweeps.trial import Hooks, Saved, TrialSpec
 
@@ -62,6 +64,44 @@ class FakeTrainer:
                 where.mkdir(parents=True, exist_ok=True)
                 (where / "state").write_text(f"{trial.config['replay']} {trial.steps}")
                 hooks.saved(Saved(step, str(where), f"sha256:{trial.id}{step}"))
+
+
+class Paced:
+    """The hooks of a trainer whose steps take so many seconds, so that processes can be shot in mid-trial."""
+
+    def __init__(self, hooks: Hooks, pace_s: float = 0.0) -> None:
+        self.hooks, self.pace_s, self.report = hooks, pace_s, hooks.report
+
+    def saved(self, checkpoint: Saved) -> None:
+        self.hooks.saved(checkpoint)
+
+    def stop_asked(self) -> bool:
+        time.sleep(self.pace_s)
+        return self.hooks.stop_asked()
+
+
+class Sealing(Paced):
+    """Such hooks that give every checkpoint its manifest, as real trainers do."""
+
+    def saved(self, checkpoint: Saved) -> None:
+        self.hooks.saved(seal(Path(checkpoint.path), checkpoint.step))
+
+
+class SealingTrainer:
+    """FakeTrainer whose checkpoints have a manifest; one that goes on must find its own trial's state at hand."""
+
+    def __init__(self, pace_s: float = 0.0) -> None:
+        self.fake, self.pace_s = FakeTrainer(), pace_s
+        self.resumed: list[tuple[int, str]] = []
+
+    def __call__(
+        self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1
+    ) -> None:
+        if resume is not None:
+            state = (Path(resume.path) / "state").read_text()
+            assert state == f"{trial.config['replay']} {trial.steps}"
+            self.resumed.append((resume.step, state))
+        self.fake(trial, Sealing(hooks, self.pace_s), folder=folder, resume=resume)
 
 
 def fake_evaluate(job: EvalJob) -> FakeScores:

@@ -6,14 +6,10 @@ python -m tests.chaos.ballistic_program STORAGE      (run again it goes on; the 
 from __future__ import annotations
 
 import sys
-import time
-from pathlib import Path
 
 from cluster.run import run
 from sweeps import DipsweepError, Sweep, grid
-from sweeps.manifest import seal
-from sweeps.trial import Hooks, Saved, TrialSpec
-from tests.fakes import FakeTrainer, fake_evaluate
+from tests.fakes import SealingTrainer, fake_evaluate
 
 STEPS = 16
 PACE_S = 0.4  # a step; time enough to score a checkpoint before the next one
@@ -24,25 +20,7 @@ SWEEP = Sweep(
     stopping={"rule": "asha", "grace": 4, "reduction": 2.0, "top": 1},
     limits={"retries": 100},
 )
-
-
-def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1) -> None:
-    """FakeTrainer at a human pace, with whole checkpoints; a resumed one must find its own state at hand."""
-    if resume is not None:
-        assert (Path(resume.path) / "state").read_text() == f"{trial.config['replay']} {STEPS}"
-    FakeTrainer()(trial, _Sealing(hooks), folder=folder, resume=resume)
-
-
-class _Sealing:
-    def __init__(self, hooks: Hooks) -> None:
-        self.hooks, self.report = hooks, hooks.report
-
-    def saved(self, checkpoint: Saved) -> None:
-        self.hooks.saved(seal(Path(checkpoint.path), checkpoint.step))
-
-    def stop_asked(self) -> bool:
-        time.sleep(PACE_S)
-        return self.hooks.stop_asked()
+TRAIN = SealingTrainer(PACE_S)
 
 
 def main(storage: str) -> None:
@@ -51,7 +29,7 @@ def main(storage: str) -> None:
             SWEEP,
             storage=storage,
             cpus=1,
-            train=train,
+            train=TRAIN,
             evaluate=fake_evaluate,
             say=lambda line: print(line, flush=True),
         )

@@ -18,7 +18,7 @@ from sweeps.plan import Plan
 from sweeps.stopping import NeverStop
 from sweeps.storage import open_store
 from sweeps.trial import Hooks, Saved, TrialSpec
-from tests.fakes import FakeTrainer, fake_evaluate
+from tests.fakes import FakeTrainer, Paced, fake_evaluate
 
 SWEEP = Sweep(name="drivers", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
 
@@ -28,20 +28,19 @@ def main(storage: str, lease_s: float, gate: str = "") -> None:
     files = root.local() or Path(tempfile.mkdtemp())
 
     def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
-        class Gated:
-            report = hooks.report
+        class Gated(Paced):
             step = resume.step if resume else 0
 
             def saved(self, checkpoint: Saved) -> None:
-                hooks.saved(checkpoint)
+                super().saved(checkpoint)
                 self.step = checkpoint.step
 
             def stop_asked(self) -> bool:
                 while gate and self.step >= 8 and not Path(gate).exists():
                     time.sleep(0.1)
-                return hooks.stop_asked()
+                return super().stop_asked()
 
-        FakeTrainer()(trial, Gated(), folder=folder, resume=resume)
+        FakeTrainer()(trial, Gated(hooks), folder=folder, resume=resume)
 
     try:
         with SweepJournal(root / plan.sweep_id, lease_s=lease_s, say=lambda line: print(line, flush=True)) as journal:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,29 +16,16 @@ from sweeps.journal import read_rows
 from sweeps.records import Row
 from tests.chaos.driver_program import SWEEP
 from tests.crash import finished_stay_finished, no_row_twice
+from tests.programs import Process, Start, programs
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
-REPO = Path(__file__).parents[2]
-Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start() -> Iterator[Start]:
     """Starts a driver; with a gate it stops at step 8 until that file is there."""
-    started: list[subprocess.Popen[str]] = []
-
-    def go(storage: str, gate: Path | str = "", lease_s: float = 60.0) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "tests.chaos.driver_program", storage, str(lease_s), str(gate)]
-        env = {**os.environ, "PYTHONPATH": str(REPO)}
-        process = subprocess.Popen(argv, cwd=REPO, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        started.append(process)
-        return process
-
-    yield go
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    with programs("tests.chaos.driver_program") as go:
+        yield lambda storage, gate="", lease_s=60.0: go(storage, lease_s, gate)
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -55,7 +40,7 @@ def rows(storage: str) -> list[Row]:
         return []
 
 
-def until_commits(storage: str, count: int, process: subprocess.Popen[str]) -> None:
+def until_commits(storage: str, count: int, process: Process) -> None:
     while sum(r.kind == "commit" for r in rows(storage)) < count:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)

@@ -28,7 +28,7 @@ from sweeps.plan import Plan  # noqa: E402
 from sweeps.records import Row  # noqa: E402
 from sweeps.stopping import Action, NeverStop, StopRule, Verdict  # noqa: E402
 from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from tests.fakes import FakeTrainer, fake_evaluate  # noqa: E402
+from tests.fakes import FakeTrainer, Paced, fake_evaluate  # noqa: E402
 
 CPUS = 2
 SWEEPS = {
@@ -51,23 +51,20 @@ def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None,
             hooks.report(2, {"train/loss": 0.5}, progress={}, cost={})
         time.sleep(1000)
     if rank == 0:
-        FakeTrainer()(trial, _Paced(hooks, trial, folder), folder=folder, resume=resume)
+        FakeTrainer()(trial, _Mortal(hooks, trial, folder), folder=folder, resume=resume)
 
 
-class _Paced:
+class _Mortal(Paced):
+    """Its process dies once, right after its first attempt has saved step 4, where the learning rate is 999."""
+
     def __init__(self, hooks: Hooks, trial: TrialSpec, folder: Path) -> None:
-        self.hooks, self.trial, self.folder = hooks, trial, folder
-        self.report = hooks.report
+        super().__init__(hooks, pace_s=0.2 if trial.config["lr"] == 2e-3 else 0.0)
+        self.doomed = trial.config["lr"] == 999 and folder.name == "attempt-1"
 
     def saved(self, checkpoint: Saved) -> None:
-        self.hooks.saved(checkpoint)
-        if self.trial.config["lr"] == 999 and checkpoint.step == 4 and self.folder.name == "attempt-1":
+        super().saved(checkpoint)
+        if self.doomed and checkpoint.step == 4:
             os._exit(9)
-
-    def stop_asked(self) -> bool:
-        if self.trial.config["lr"] == 2e-3:
-            time.sleep(0.2)
-        return self.hooks.stop_asked()
 
 
 class StopAtOnce(StopRule):

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,38 +15,16 @@ from sweeps.history import History
 from sweeps.journal import read_rows, sweeps_in
 from sweeps.records import Row
 from tests.fakes import by_trial
+from tests.programs import Process, Start, ray_programs
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-REPO = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Starts the program in a Ray of its own: its temp dir is short (socket paths) and apart from any other Ray's."""
-    started: list[subprocess.Popen[str]] = []
-    with tempfile.TemporaryDirectory(prefix="ds", dir="/tmp", ignore_cleanup_errors=True) as temp:
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
-        env |= {"PYTHONPATH": str(REPO), "RAY_TMPDIR": temp, "PYTHONUNBUFFERED": "1"}
-
-        def go(mode: str) -> subprocess.Popen[str]:
-            program = [sys.executable, "-m", "tests.scenario.program", mode, str(tmp_path)]
-            process = subprocess.Popen(
-                program,
-                cwd=REPO,
-                env=env,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-            started.append(process)
-            return process
-
-        yield go
-        for process in started:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the program in one of its modes, in a Ray of its own."""
+    with ray_programs("tests.scenario.program") as (go, _):
+        yield lambda mode: go(mode, tmp_path)
 
 
 def rows(root: Path) -> list[Row]:
@@ -57,7 +32,7 @@ def rows(root: Path) -> list[Row]:
     return read_rows(folders[0]) if folders else []
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: Process) -> None:
     while not condition():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)

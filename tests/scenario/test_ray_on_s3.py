@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,34 +15,19 @@ from sweeps.history import History
 from sweeps.journal import read_rows
 from sweeps.storage import open_store
 from tests.fakes import by_trial
+from tests.programs import Start, ray_programs
 from tests.s3 import S3Server
+from tests.scenario.s3_program import SWEEP
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
-REPO = Path(__file__).parents[2]
 CANARY = "canary-5e3c1d"
 
 
 @pytest.fixture
-def start(s3_url: str) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
-    with tempfile.TemporaryDirectory(prefix="ds", dir="/tmp", ignore_cleanup_errors=True) as temp:
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
-        env |= {"PYTHONPATH": str(REPO), "RAY_TMPDIR": temp, "PYTHONUNBUFFERED": "1", "MY_SERVICE_TOKEN": CANARY}
-
-        def go() -> subprocess.Popen[str]:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.scenario.s3_program", s3_url], cwd=REPO, env=env, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            )  # fmt: skip
-            started.append(process)
-            return process
-
-        yield go
-        for process in started:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-        _no_secret_in(Path(temp), os.environ["AWS_SECRET_ACCESS_KEY"], CANARY)
+def start(s3_url: str) -> Iterator[Start]:
+    with ray_programs("tests.scenario.s3_program", MY_SERVICE_TOKEN=CANARY) as (go, temp):
+        yield lambda: go(s3_url)
+        _no_secret_in(temp, os.environ["AWS_SECRET_ACCESS_KEY"], CANARY)
 
 
 def _no_secret_in(folder: Path, *secrets: str) -> None:
@@ -58,7 +40,7 @@ def _no_secret_in(folder: Path, *secrets: str) -> None:
 def test_driver_and_server_are_killed_and_the_sweep_ends_as_if_nothing_had_happened(
     start, s3_url: str, s3_server: S3Server
 ):
-    home = f"{s3_url}/{_sweep_id()}"
+    home = f"{s3_url}/{SWEEP.id}"
 
     def rows() -> list:
         try:
@@ -100,10 +82,3 @@ def test_driver_and_server_are_killed_and_the_sweep_ends_as_if_nothing_had_happe
         data = store.read(entry.key)
         assert s3_server.secret.encode() not in data
         assert CANARY.encode() not in data
-
-
-def _sweep_id() -> str:
-    code = "from tests.scenario.s3_program import SWEEP; print(SWEEP.id)"
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True
-    ).stdout.strip()

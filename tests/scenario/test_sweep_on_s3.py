@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,36 +11,14 @@ from sweeps import Sweep, grid
 from sweeps.errors import Interrupted, SweepBusy
 from sweeps.history import History
 from sweeps.journal import SweepJournal, read_rows
-from sweeps.manifest import seal
 from sweeps.plan import Plan
 from sweeps.scratch import scratch
 from sweeps.storage import open_store
-from sweeps.trial import Hooks, Saved, TrialSpec
-from tests.fakes import FakeTrainer, by_trial, fake_evaluate
+from sweeps.trial import TrialSpec
+from tests.fakes import SealingTrainer, by_trial, fake_evaluate
 from tests.s3 import FaultProxy, S3Server
 
 SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
-
-
-class SealingTrainer:
-    """FakeTrainer whose checkpoints have a manifest, as real ones do; a resumed one must find its state at hand."""
-
-    def __init__(self) -> None:
-        self.fake = FakeTrainer()
-        self.resumed: list[tuple[int, str]] = []
-
-    def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
-        if resume is not None:
-            self.resumed.append((resume.step, (Path(resume.path) / "state").read_text()))
-        self.fake(trial, _Sealing(hooks), folder=folder, resume=resume)
-
-
-class _Sealing:
-    def __init__(self, hooks: Hooks) -> None:
-        self.hooks, self.report, self.stop_asked = hooks, hooks.report, hooks.stop_asked
-
-    def saved(self, checkpoint: Saved) -> None:
-        self.hooks.saved(seal(Path(checkpoint.path), checkpoint.step))
 
 
 @pytest.fixture
