@@ -16,11 +16,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from sweeps.curves import Reading
 from sweeps.errors import InputError, nearest
 from sweeps.records import Row
 from sweeps.stopping.base import Action, Goal, Phase, StopRule, Verdict
 from sweeps.stopping.field import Track
+from sweeps.stopping.prior import Array
 from sweeps.stopping.race import Race, Standing
 from sweeps.stopping.signals import cut_off, signals
 
@@ -85,15 +88,17 @@ class DipAware(StopRule):
                 self.yielded.add(row.trial)
         return fresh
 
-    def bar(self, track: Track) -> float:
-        """Returns the P below which a trial is not worth its machine; protection lowers it, and so does a near end."""
+    def bars(self, tracks: Sequence[Track]) -> Array:
+        """Returns the P below which each trial is not worth its machine; protection lowers it, and so does a near end."""
         top, known = self.goal.top, len(self.history.curves)
-        left = (track.budget - track.last) / self.race.field.longest
-        bar = LEFT * math.sqrt(max(left, 1e-3)) * self.risk * top / (max(known, self.trials, 2 * top + 1) - top)
-        if track.phase.protected:
-            return bar / self.dear
-        few = known <= 2 * top
-        return max(bar, OVERDUE) if few and track.phase.overdue else bar
+        left = np.array([t.budget - t.last for t in tracks]) / self.race.field.longest
+        rivals = max(known, self.trials, 2 * top + 1) - top
+        bars = LEFT * np.sqrt(np.maximum(left, 1e-3)) * self.risk * top / rivals
+        protected = np.array([t.phase.protected for t in tracks])
+        if known <= 2 * top:
+            overdue = np.array([t.phase.overdue for t in tracks])
+            bars = np.where(overdue & ~protected, np.maximum(bars, OVERDUE), bars)
+        return np.asarray(np.where(protected, bars / self.dear, bars))
 
     # --- verdicts --------------------------------------------------------------------------------------------------
 
@@ -158,7 +163,7 @@ class DipAware(StopRule):
         standing = self.race.standing(track)
         if standing is None:
             return self._alone(track, reading)
-        bar = self.bar(track)
+        bar = float(self.bars([track])[0])
         evidence = self._evidence(track, reading, standing, bar)
         odds = f"P(top {self.goal.top}) {standing.p:.2g}"
         first = self.park and not reading.protected and track.trial not in self.yielded
@@ -190,17 +195,20 @@ class DipAware(StopRule):
     def wake(self, parked: Sequence[str]) -> str | None:
         """Returns the parked trial with the best odds against its bar, if they are `AGAIN` times above it."""
         tracks = [t for t in map(self.race.field.tracks.get, parked) if t is not None]
-        bars = {t.trial: self.bar(t) for t in tracks}
-        hopes = sorted(((self.race.at_most(t) / bars[t.trial], t) for t in tracks), key=lambda h: -h[0])
+        if not tracks:
+            return None
+        bars = self.bars(tracks)
+        hopes = self.race.at_most(tracks) / bars
         best, best_odds = None, AGAIN
-        for hope, track in hopes:
-            if hope < best_odds:
+        for i in np.argsort(-hopes, kind="stable").tolist():
+            if hopes[i] < best_odds:
                 break
-            if self.race.at_most(track, finely=True) < best_odds * bars[track.trial]:
+            track, bar = tracks[i], float(bars[i])
+            if self.race.nearly(track) < best_odds * bar:
                 continue
             standing = self.race.standing(track)
-            if standing is not None and standing.p / bars[track.trial] >= best_odds:
-                best, best_odds = track.trial, standing.p / bars[track.trial]
+            if standing is not None and standing.p / bar >= best_odds:
+                best, best_odds = track.trial, standing.p / bar
         return best
 
     # --- words -----------------------------------------------------------------------------------------------------

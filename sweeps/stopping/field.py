@@ -18,7 +18,7 @@ import numpy as np
 from sweeps.curves import PhaseTracker
 from sweeps.history import Curve, History, Point
 from sweeps.records import Row
-from sweeps.stopping.posterior import Belief, Forecast, GainCache, Noise
+from sweeps.stopping.posterior import Belief, Forecast, Forecasts, GainCache, Noise
 from sweeps.stopping.prior import FAMILIES, Array, library
 from sweeps.stopping.signals import SPOILT, TRUNCATED, normal_truncation
 
@@ -84,8 +84,11 @@ class Field:
         self.library = library()
         self.cache = GainCache(self.library, noise or Noise())
         self.tracks: dict[str, Track] = {}
-        self.ratios: dict[str, list[float]] = {}
-        self.unit, self.estimated, self.version = 0.0, False, 0
+        self.ratios: dict[str, tuple[float, ...]] = {}
+        self._ratio = 0.0  # patience as the ratios make it; 0 where they changed
+        self.unit, self.estimated = 0.0, False
+        self.changed: set[str] = set()  # trials with a new forecast; whoever follows the field empties it
+        self.forecasts = Forecasts()
         self.longest = 1  # budget of any trial that was scored, in steps
         self._looked, self._look_at = 0, 1.0
         self.draws = np.empty((32, DRAWS))
@@ -195,20 +198,23 @@ class Field:
             track.phase.skip(point.step)
         else:
             track.phase.update(point.step, z, sd)
-        if track.phase.recovered:
-            self.ratios[track.trial] = track.phase.recovered
+        recovered = tuple(track.phase.recovered)
+        if recovered and recovered != self.ratios.get(track.trial):
+            self.ratios[track.trial], self._ratio = recovered, 0.0
         track.last, track.reports = point.step, track.reports + 1
 
     def ratio(self) -> float:
         """Patience with a dip, in multiples of its trough step: as set, moved towards what this sweep's own dips took."""
-        seen = [math.log(r) for ratios in self.ratios.values() for r in ratios]
-        mean = (PATIENCE_POOL * math.log(self.patience) + sum(seen)) / (PATIENCE_POOL + len(seen))
-        return min(max(math.exp(mean), 0.5 * self.patience), 3.0 * self.patience)
+        if not self._ratio:
+            seen = [math.log(r) for ratios in self.ratios.values() for r in ratios]
+            mean = (PATIENCE_POOL * math.log(self.patience) + sum(seen)) / (PATIENCE_POOL + len(seen))
+            self._ratio = min(max(math.exp(mean), 0.5 * self.patience), 3.0 * self.patience)
+        return self._ratio
 
     # --- beliefs out -----------------------------------------------------------------------------------------------
 
     def _refresh(self, track: Track) -> None:
-        self.version += 1
+        self.changed.add(track.trial)
         cells = self._cells_of(track.horizon)
         if track.mass.size:
             self.pooled -= track.mass
@@ -219,6 +225,7 @@ class Field:
         track.mass = np.bincount(cells.index, weights, minlength=len(self.pooled)).astype(np.float64)
         self.pooled += track.mass
         track.forecast = track.belief.forecast(weights)
+        self.forecasts.put(track.row, track.forecast, track.base, track.unit)
         self.draws[track.row] = track.base + track.unit * track.forecast.quantiles(_U)[track.order]
 
     def _cells_of(self, horizon: int) -> Cells:

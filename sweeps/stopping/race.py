@@ -8,6 +8,7 @@ infeasible in a column does not compete there.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from sweeps.history import History
 from sweeps.records import Row
 from sweeps.stopping.base import Constraint, Goal, Phase
 from sweeps.stopping.field import DRAWS, Field, Track
+from sweeps.stopping.places import Places
 from sweeps.stopping.prior import Array
 
 
@@ -86,10 +88,7 @@ class Race:
         self.field = Field(goal.metric, goal.sign, history, patience=patience, cap=cap)
         self.limits = [Limit(c, history, patience=patience, cap=cap) for c in goal.constraints]
         self.out: set[str] = set()
-        self._version: tuple[int, ...] = ()
-        self._kth: dict[str, tuple[Array, Array, int]] = {}
-        self._marks: dict[str, list[float]] = {}
-        self._outcomes: Array = np.empty((0, DRAWS))
+        self._places: dict[str, Places] = {}
 
     def observe(self, row: Row) -> None:
         """Takes in a row that the history has folded."""
@@ -97,60 +96,67 @@ class Race:
             f.observe(row)
         if row.kind == "end" and row.extra.get("status") in ("pruned", "failed"):
             self.out.add(row.trial)
-        elif row.kind == "attempt":
+            self.field.changed.add(row.trial)
+        elif row.kind == "attempt" and row.trial in self.out:
             self.out.discard(row.trial)
+            self.field.changed.add(row.trial)
 
     def standing(self, track: Track) -> Standing | None:
         """Returns P(top k) of a trial; None while it has fewer than k rivals."""
-        self._settle()
-        kth, beyond, rivals = self._kth.get(track.suite, (np.empty(0), np.empty(0), 0))
-        own_in = track.trial not in self.out
-        if rivals - own_in < self.goal.top:
+        places = self._settled(track.suite)
+        own_in = track.row in places.members
+        rivals = len(places.members) - own_in
+        if rivals < self.goal.top:
             return None
-        own = self._outcomes[track.row]
-        mark = np.where(own >= kth, beyond, kth) if own_in else kth
+        mark = (
+            np.where(places.outcomes[:, track.row] >= places.kth, places.beyond, places.kth) if own_in else places.kth
+        )
         p = self.field.probability_above(track, mark)
         for limit in self.limits:
             odds = limit.odds(track.trial)
             p *= odds.p if odds is not None else 1.0
-        return Standing(p, float(np.sort(mark)[DRAWS // 2]), rivals - own_in)
+        return Standing(p, float(np.sort(mark)[DRAWS // 2]), rivals)
 
-    def at_most(self, track: Track, *, finely: bool = False) -> float:
-        """Returns a cheap upper bound of a trial's P(top k): as if it only had to beat the lowest mark of all.
+    def at_most(self, tracks: Sequence[Track]) -> Array:
+        """Returns cheap upper bounds of trials' P(top k): as if each only had to beat the lowest mark of all."""
+        lowest = {suite: self._settled(suite).lowest[0] for suite in {t.suite for t in tracks}}
+        marks = np.array([lowest[t.suite] for t in tracks])
+        return self.field.forecasts.above(np.array([t.row for t in tracks], dtype=np.int64), marks)
 
-        `finely`: the lowest mark of each eighth of the possible outcomes, for eight times the cost.
-        """
-        self._settle()
-        assert track.forecast is not None
-        marks = self._marks.get(track.suite, [-math.inf])
-        marks = marks if finely else marks[:1]
-        return sum(track.forecast.above_one((m - track.base) / track.unit) for m in marks) / len(marks)
+    def nearly(self, track: Track) -> float:
+        """Returns a closer upper bound of a trial's P(top k), from the lowest mark of each eighth of the outcomes."""
+        marks = self._settled(track.suite).lowest
+        return float(self.field.forecasts.above(np.full(len(marks), track.row), marks).mean())
 
-    def _settle(self) -> None:
-        """Finds the k-th and the next best of every possible outcome, once for each change of the field."""
-        version = (self.field.version, len(self.out), *(limit.field.version for limit in self.limits))
-        if version == self._version:
+    def _settled(self, suite: str) -> Places:
+        """Returns the places of a suite after all that has changed."""
+        for field in (self.field, *(limit.field for limit in self.limits)):
+            for trial in field.changed:
+                self._place(trial)
+            field.changed.clear()
+        places = self._places_of(suite)
+        places.settle()
+        return places
+
+    def _places_of(self, suite: str) -> Places:
+        if suite not in self._places:
+            self._places[suite] = Places(self.goal.top, DRAWS)
+        return self._places[suite]
+
+    def _place(self, trial: str) -> None:
+        track = self.field.tracks.get(trial)
+        if track is None:
             return
-        self._version, self._kth = version, {}
-        tracks = self.field.tracks.values()
-        self._outcomes = self.field.draws[: len(tracks)].copy()
+        for suite, places in self._places.items():
+            if suite != track.suite:
+                places.put(track.row, None)
+        places = self._places_of(track.suite)
+        if trial in self.out:
+            places.put(track.row, None)
+            return
+        outcomes = self.field.draws[track.row].copy()
         for limit in self.limits:
-            for track in tracks:
-                met = limit.met(track.trial)
-                if met is not None:
-                    self._outcomes[track.row, ~met] = -math.inf
-        for suite in {t.suite for t in tracks}:
-            rows = [t.row for t in tracks if t.suite == suite and t.trial not in self.out]
-            kth, beyond = _kth_and_next(self._outcomes[rows], self.goal.top)
-            self._kth[suite] = kth, beyond, len(rows)
-            self._marks[suite] = np.sort(beyond)[:: DRAWS // 8].tolist()
-
-
-def _kth_and_next(outcomes: Array, k: int) -> tuple[Array, Array]:
-    """Returns the k-th and the (k+1)-th largest of each column; -inf where there are fewer rows."""
-    n = len(outcomes)
-    if n <= k:
-        none = np.full(DRAWS, -math.inf)
-        return (outcomes.min(axis=0) if n == k else none), none
-    part = np.partition(outcomes, (n - k - 1, n - k), axis=0)
-    return part[n - k], part[n - k - 1]
+            met = limit.met(trial)
+            if met is not None:
+                outcomes[~met] = -math.inf
+        places.put(track.row, outcomes)
