@@ -155,7 +155,7 @@ class OptunaSearch:
                 system_attrs=dict(suggestion.state.get("system_attrs", {})),
             )
         )
-        self._given(suggestion.number, cell, len(study.trials) - 1, params, suggestion.state)
+        self._given(suggestion.number, cell, len(study.get_trials(deepcopy=False)) - 1, params, suggestion.state)
 
     def tell(self, number: int, result: Result) -> None:
         if number not in self.place:
