@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import heapq
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean
 
-from sweeps.admission import Admission, Group, Pace, Running, Waiting
+from sweeps.admission import Admission, Group, Pace, Running, Waiting, in_turn
 
 SIZES = (1, 2, 4, 8)
 LOOK = 64  # how far down the line the executor looks
@@ -60,10 +60,11 @@ def run(jobs: list[Job], nodes: dict[str, float], look: int = LOOK) -> Result:
     seen, now = Pace(), 0.0
     while line or running:
         while line:
-            result.headed.setdefault(line[0].trial, now)
+            waiting = in_turn([_waiting(j, seen) for j in line[:look]], look)
+            result.headed.setdefault(waiting[0].trial, now)
             choice = admission.choose(
                 {n: {"GPU": f} for n, f in free.items()},
-                [_waiting(j, seen) for j in line[:look]],
+                waiting,
                 [_running(end, j, placed, result.starts[j.trial], now, seen) for end, _, j, placed in running],
                 now,
             )
@@ -102,6 +103,12 @@ def bound(jobs: list[Job], gpus: float) -> float:
     return max(sum(j.size * j.seconds for j in jobs) / gpus, max(j.seconds for j in jobs))
 
 
+def clairvoyant(jobs: list[Job], nodes: dict[str, float]) -> float:
+    """Returns the time of a packer that may reorder everything and knows every run time: longest first, then backfilled."""
+    known = [replace(job, expected=job.seconds) for job in jobs]
+    return run(sorted(known, key=lambda job: -job.seconds), nodes, look=len(jobs)).makespan
+
+
 def fullness(jobs: list[Job], result: Result, gpus: float) -> float:
     """Returns the share of all GPUs in use from the first start until the last trial leaves the line.
 
@@ -126,13 +133,14 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=8)
     a = parser.parse_args()
     nodes, gpus = {f"n{i}": float(a.gpus) for i in range(a.nodes)}, float(a.gpus * a.nodes)
-    rows: dict[str, list[float]] = {name: [] for name in ("full", "strict", "makespan", "late", "head")}
+    rows: dict[str, list[float]] = {name: [] for name in ("full", "strict", "makespan", "knowing", "late", "head")}
     for seed in range(a.mixes):
         jobs = draw(seed, a.trials)
         result, strict, limits = run(jobs, nodes), run(jobs, nodes, look=1), fair(jobs, nodes)
         rows["full"].append(fullness(jobs, result, gpus))
         rows["strict"].append(fullness(jobs, strict, gpus))
         rows["makespan"].append(bound(jobs, gpus) / result.makespan)
+        rows["knowing"].append(clairvoyant(jobs, nodes) / result.makespan)
         rows["late"].append(sum(result.starts[t] > limits[t] for t in limits))
         rows["head"].append(
             max(result.starts[t] - t0 for t, t0 in result.headed.items()) / max(j.seconds for j in jobs)
@@ -141,6 +149,9 @@ def main() -> None:
     print(f"GPUs in use while trials wait:        mean {mean(rows['full']):.3f}, worst {min(rows['full']):.3f}")
     print(f"  the same, strictly in order:        mean {mean(rows['strict']):.3f}, worst {min(rows['strict']):.3f}")
     print(f"work / GPUs, over the whole makespan: mean {mean(rows['makespan']):.3f}, worst {min(rows['makespan']):.3f}")
+    print(
+        f"makespan, longest first and knowing all / ours: mean {mean(rows['knowing']):.3f}, worst {min(rows['knowing']):.3f}"
+    )
     print(f"trials later than their fair bound: {sum(rows['late']):g} of {a.mixes * a.trials}")
     print(f"longest wait at the head of the line, in longest runs: {max(rows['head']):.2f} (2 is the promise)")
 

@@ -26,8 +26,8 @@ import ray  # noqa: E402
 
 from benchmarks.scale import mixes  # noqa: E402
 from benchmarks.scale.light import drive_light  # noqa: E402
-from cluster.hub import attempt_key  # noqa: E402
 from cluster.loop import RayLoop, local_ray  # noqa: E402
+from cluster.tune.gate import Attempt  # noqa: E402
 from sweeps import Sweep, choice, uniform  # noqa: E402
 from sweeps.director import Director, Launch  # noqa: E402
 from sweeps.journal import MemoryJournal  # noqa: E402
@@ -73,7 +73,7 @@ def sleep(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None)
 
 
 class Timed(RayLoop):
-    """The run loop, with a note of when each trial came to the head of the line, was started, and had ended."""
+    """The run loop, with a note of when each trial came to the head of the line, was started, and had said its last word."""
 
     def __init__(self, *args: Any, **rest: Any) -> None:
         super().__init__(*args, **rest)
@@ -85,10 +85,9 @@ class Timed(RayLoop):
             self.headed.setdefault(head[0].id, time.monotonic())
         return super().next()
 
-    def attempt_ended(self, trial: str, attempt: int, error: str | None) -> None:
-        if (live := self.live.get(attempt_key(trial, attempt))) is not None:
-            self.held[trial] = (live.since, time.monotonic(), live.launch.workers)
-        super().attempt_ended(trial, attempt, error)
+    def _ended(self, attempt: Attempt, message: Any) -> None:
+        self.held[attempt.launch.spec.id] = (attempt.since, time.monotonic(), attempt.launch.workers)
+        super()._ended(attempt, message)
 
 
 class Peak:

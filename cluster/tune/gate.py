@@ -14,15 +14,16 @@ from typing import Any
 import ray
 from ray._private.state import available_resources_per_node, state, total_resources_per_node
 
-from sweeps.admission import Admission, Choice, Group, Pace, Running, Waiting, fit
+from sweeps.admission import Admission, Choice, Group, Pace, Running, Waiting, fit, in_turn
 from sweeps.director import Launch
-from sweeps.errors import InputError
+from sweeps.errors import Fault, SpecError
 from sweeps.plan import Plan
 from sweeps.trial import ModelSource, TrialSpec
 
+MEMORYLESS = ("grid", "random", "qmc")  # searches that propose the same whenever they are asked
 LOOK = 64  # how far down the line a search without memory is asked
 AGAIN_S = 0.2  # when nothing fitted and nothing ended, the cluster is looked at again after so long
-SETTLE_S = 1.0  # so long Ray's view of a node may lag behind a group that was just placed
+SETTLE_S = 3.0  # so long Ray's view may lag behind a group that was just placed (usually 0.1)
 NODES_S = 1.0  # how often Ray is asked which nodes are going away
 
 
@@ -57,6 +58,25 @@ class Attempt:
         return max(0, self.step - (self.launch.resume.step if self.launch.resume else 0))
 
 
+@dataclass(slots=True)
+class _Settling:
+    """A group that was just placed, while Ray's view may be without it.
+
+    Attributes:
+        since: seconds, own clock. placed, need: bundles by node, and what one is.
+        then: what the whole cluster has free of each resource once Ray sees the group.
+    """
+
+    since: float
+    placed: Mapping[str, int]
+    need: Mapping[str, float]
+    then: dict[str, float]
+
+    def seen(self, free: Mapping[str, float]) -> bool:
+        """True when no more is free than there can be with the group in it."""
+        return all(free.get(name, 0.0) <= amount + 1e-6 for name, amount in self.then.items())
+
+
 class Gate:
     """Chooses what starts next.
 
@@ -67,23 +87,26 @@ class Gate:
     def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock, self.admission, self.pace = clock, Admission(), Pace()
         self.look = _look(plan)
+        self.ahead = self.look if plan.sweep.search.algorithm in MEMORYLESS else 1
         self.next_look = self.next_nodes = 0.0
         self.draining: frozenset[str] = frozenset()
-        self.recent: list[tuple[float, Choice, dict[str, float]]] = []
+        self.settling: list[_Settling] = []
+        self.view: dict[str, float] = {}  # what is free in all, with what was started since
 
     def choose(self, offer: Callable[[int], list[TrialSpec]], running: Iterable[Attempt]) -> Choice | None:
-        """Returns what to start now. `offer(n)` gives the first n trials of the line; more than one is asked for only
-        when the first does not fit and others are of another size."""
+        """Returns what to start now. `offer(n)` gives the first n trials of the line; a search that learns is asked for
+        more than one only when the first does not fit and others are of another size."""
         now = self.clock()
-        if now < self.next_look or not (head := offer(1)):
+        if now < self.next_look or not (head := offer(self.ahead)):
             return None
         seen, busy = self._free(), [self._running(a, now) for a in running]
-        free, first = self._settled(seen, now), self._waiting(head[0])
-        surely, perhaps = (fit(nodes, first.group.bundle, first.group.workers) is not None for nodes in (free, seen))
+        free, line = self._settled(seen, now), in_turn([self._waiting(t) for t in head], self.ahead)
+        first = line[0].group
+        surely, perhaps = (fit(nodes, first.bundle, first.workers) is not None for nodes in (free, seen))
         if perhaps and not surely:
             return None  # known in a moment, and until then nobody overtakes
-        choice = self.admission.choose(free, [first], busy, now)
-        if choice is None and self.look > 1:
+        choice = self.admission.choose(free, line, busy, now)
+        if choice is None and self.ahead < self.look:
             choice = self.admission.choose(free, [self._waiting(t) for t in offer(self.look)], busy, now)
         if choice is None:
             self.next_look = now + AGAIN_S
@@ -91,12 +114,19 @@ class Gate:
 
     def placed(self, choice: Choice, model: ModelSource) -> None:
         """Notes that a choice was started."""
-        self.recent.append((self.clock(), choice, bundle(model)))
+        need = bundle(model)
+        for name, amount in times(need, choice.workers).items():
+            self.view[name] = self.view.get(name, 0.0) - amount
+        self.settling.append(_Settling(self.clock(), choice.placed, need, {name: self.view[name] for name in need}))
 
     def left(self, attempt: Attempt) -> None:
-        """Notes that an attempt is over: learns from it, and looks at the cluster at once."""
+        """Notes that an attempt is over: learns from it, and looks at the cluster at once. Ray frees its group a little later."""
         self.pace.learn(attempt.kind, attempt.done, self.clock() - attempt.since) if attempt.done else None
         self.next_look = 0.0
+        for one in self.settling:
+            for name, amount in held([attempt]).items():
+                if name in one.then:
+                    one.then[name] += amount
 
     def going(self) -> frozenset[str]:
         """Returns the nodes that Ray was told will be taken away (drained, preempted)."""
@@ -117,13 +147,14 @@ class Gate:
 
     def _settled(self, seen: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
         """Returns what is free if Ray has not seen the latest groups yet: at times too little, never too much."""
-        free = {n: dict(has) for n, has in seen.items()}
-        self.recent = [r for r in self.recent if now - r[0] < SETTLE_S]
-        for _, choice, need in self.recent:
-            for node, count in choice.placed.items():
-                for name, amount in need.items():
+        free, whole = {n: dict(has) for n, has in seen.items()}, _total(seen)
+        self.settling = [s for s in self.settling if now - s.since < SETTLE_S and not s.seen(whole)]
+        for one in self.settling:
+            for node, count in one.placed.items():
+                for name, amount in times(one.need, count).items():
                     if node in free:
-                        free[node][name] = free[node].get(name, 0.0) - amount * count
+                        free[node][name] = free[node].get(name, 0.0) - amount
+        self.view = _total(free)
         return free
 
     def _waiting(self, spec: TrialSpec) -> Waiting:
@@ -154,6 +185,14 @@ def times(need: Mapping[str, float], count: int) -> dict[str, float]:
     return {name: amount * count for name, amount in need.items()}
 
 
+def _total(nodes: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for has in nodes.values():
+        for name, amount in has.items():
+            out[name] = out.get(name, 0.0) + amount
+    return out
+
+
 def held(attempts: Iterable[Attempt]) -> dict[str, float]:
     """Returns what attempts hold together."""
     out: dict[str, float] = {}
@@ -164,22 +203,24 @@ def held(attempts: Iterable[Attempt]) -> dict[str, float]:
 
 
 def check_fits(sweep: Any) -> None:
-    """Raises InputError for a model whose trials the cluster can never hold; Ray alone would wait for ever."""
+    """Raises SpecError for a model whose trials the cluster can never hold; Ray alone would wait for ever."""
     total = total_resources_per_node()
     evaluation = sweep.evaluation
     evaluators = {"GPU": evaluation.gpus_per_worker, "CPU": evaluation.cpus_per_worker}
     spot = fit(total, evaluators, evaluation.workers)
     if spot is None:
-        raise InputError(
-            f"evaluation: {evaluation.workers} evaluators with {_text(evaluators)} each do not fit this cluster "
-            f"({_nodes(total)}); lower evaluation.workers or evaluation.gpus_per_worker"
+        raise _refusal(
+            "evaluation",
+            f"{evaluation.workers} evaluators with {_text(evaluators)} each do not fit this cluster "
+            f"({_nodes(total)}); lower evaluation.workers or evaluation.gpus_per_worker",
         )
     room = {n: {k: v - spot.get(n, 0) * evaluators.get(k, 0.0) for k, v in has.items()} for n, has in total.items()}
     for name in sweep.axis_values("model", sweep.default_model):
         model = sweep.model_source(name)
         if 1 < model.gpus_per_worker != int(model.gpus_per_worker):
-            raise InputError(
-                f"models.{name}.gpus_per_worker: came {model.gpus_per_worker}; a share below 1 or a whole number would do"
+            raise _refusal(
+                f"models.{name}.gpus_per_worker",
+                f"came {model.gpus_per_worker}; a share below 1 or a whole number would do",
             )
         if fit(room, bundle(model), model.fewest) is None:
             beside = (
@@ -187,10 +228,15 @@ def check_fits(sweep: Any) -> None:
                 if any(evaluators.values())
                 else ""
             )
-            raise InputError(
-                f"models.{name}: {model.fewest} worker(s) with {_text(bundle(model))} each do not fit this cluster"
-                f"{beside} (a worker lies on one node; there are {_nodes(total)}); lower that, or use a larger cluster"
+            raise _refusal(
+                f"models.{name}",
+                f"{model.fewest} worker(s) with {_text(bundle(model))} each do not fit this cluster"
+                f"{beside} (a worker lies on one node; there are {_nodes(total)}); lower that, or use a larger cluster",
             )
+
+
+def _refusal(where: str, why: str) -> SpecError:
+    return SpecError(Fault(where, why))
 
 
 def _look(plan: Plan) -> int:
@@ -201,7 +247,7 @@ def _look(plan: Plan) -> int:
     }
     if len(sizes) == 1:
         return 1  # where the first does not fit no other does
-    if sweep.search.algorithm in ("grid", "random", "qmc"):
+    if sweep.search.algorithm in MEMORYLESS:
         return LOOK
     return min(LOOK, max(len(plan.cells), 2 * len(sizes)))  # cells have studies of their own: a turn ahead costs little
 

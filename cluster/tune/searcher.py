@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from sweeps.director import Launch
 
 # Tune hands the driver's AWS keys to every trial in its runtime_env, in clear in Ray's logs. Nodes have their own.
 class_cache.ENV_VARS_TO_PROPAGATE = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if not n.startswith("AWS_")}
+IDLE_S = 10.0  # so long Tune is kept waiting while nothing runs; then it may look after itself
+IDLE_TURN_S = 0.05
 _LOOPS: dict[str, Loop] = {}
 _CONTROLLERS: dict[str, Any] = {}  # Tune's own controller of a loop, as far as it has shown itself
 
@@ -65,14 +68,13 @@ class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
         self._experiment = _convert_to_experiment_list(experiments)[0]
 
     def next_trial(self) -> Trial | None:
-        """Pumps first: with nothing live Tune calls only this, once a second."""
         loop = _LOOPS[self.loop]
         loop.pump()
         launch = loop.next()
-        if launch is None and not loop.live and self.loop in _CONTROLLERS:
-            # With nothing running Tune calls only this, for up to 600 s, and hears of nothing: the last attempt's process
-            # would not be let go, nor its group, and what waits for that room would never fit.
-            _CONTROLLERS[self.loop]._actor_manager.next(timeout=0.2)
+        until = time.monotonic() + IDLE_S
+        while launch is None and not loop.live and not loop.over() and time.monotonic() < until:
+            self._idle()
+            loop.pump()
             launch = loop.next()
         if launch is None:
             if loop.over():
@@ -88,6 +90,13 @@ class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
             experiment_tag=str(self._count),
             trial_id=f"{launch.spec.id}.{launch.attempt}",
         )
+
+    def _idle(self) -> None:
+        """Waits a moment while nothing runs. Left to itself Tune sleeps a second between two calls of this object and hears of
+        nothing for up to 600 s: the last attempt's process would not be let go, nor the group that others wait for."""
+        heard = self.loop in _CONTROLLERS and _CONTROLLERS[self.loop]._actor_manager.next(timeout=IDLE_TURN_S)
+        if not heard:
+            time.sleep(IDLE_TURN_S)
 
 
 class Carrier(TrialScheduler):  # type: ignore[misc]

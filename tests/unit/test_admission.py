@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 
 from benchmarks.scale import mixes
-from sweeps.admission import Admission, Group, Pace, Running, Waiting, capacity, fit, fits_ever
+from sweeps.admission import Admission, Group, Pace, Running, Waiting, capacity, fit, fits_ever, in_turn
 
 GPU = {"GPU": 1.0}
 
@@ -98,6 +98,13 @@ def test_an_elastic_trial_waits_a_bounded_time_for_all_its_workers_and_then_take
     assert choice is not None
     assert choice.workers == 3
     assert admission.choose(gpus(1.0), line, [runs(7, 439.0)], 61.0) is None  # below its fewest
+
+
+def test_the_last_of_a_line_are_served_longest_first_and_only_when_no_more_follow():
+    line = [wants("a", 1, 5.0), wants("unknown", 1), wants("b", 1, 9.0)]
+    assert [w.trial for w in in_turn(line, asked=64)] == ["b", "a", "unknown"]
+    assert in_turn(line, asked=3) == line
+    assert in_turn(line * 5, asked=64) == line * 5
 
 
 def test_pace_is_learned_by_kind():

@@ -62,6 +62,23 @@ def test_while_ray_may_not_have_seen_the_latest_group_nobody_overtakes_who_might
     assert again.workers == 4
 
 
+def test_as_soon_as_ray_shows_the_latest_group_the_next_one_is_chosen_also_when_another_has_ended_meanwhile(monkeypatch):
+    cluster, plan = Cluster(monkeypatch, n0=2.0), Plan(sweep(two=2))
+    gate, model = Gate(plan, clock=lambda: cluster.now), plan.known_trials()[0].model
+    ends = Attempt(Launch(plan.known_trials()[0], 1, None, 2), {"n0": 2}, since=0.0)
+    choice = gate.choose(line(plan), [ends])
+    assert choice is not None
+    gate.placed(choice, model)
+    assert gate.choose(line(plan), [ends]) is None  # Ray still shows two free: they are those just given away
+    gate.left(ends)
+    cluster.nodes["n0"]["GPU"] = 4.0  # the end is seen before the start: two of the four are given away
+    assert gate.choose(line(plan), []) is not None
+    assert gate.settling
+    cluster.nodes["n0"] |= {"GPU": 2.0, "CPU": 7.98}  # and the start
+    assert gate.choose(line(plan), []) is not None
+    assert not gate.settling
+
+
 def test_a_draining_node_takes_nothing_new_and_an_attempt_on_it_is_known_to_lose_it(monkeypatch):
     cluster, plan = Cluster(monkeypatch, n0=2.0, n1=2.0), Plan(sweep(two=2))
     cluster.going = {"n0": 0}
