@@ -1,35 +1,81 @@
 """One trial at a time on a real local Ray, in a bucket or a folder, at a pace at which processes can be shot.
 
 python -m tests.chaos.ballistic_program STORAGE      (run again it goes on; the environment leads to the S3 server)
+
+It has one slot: a trial goes on from a checkpoint only when that has its scores, and one that was shot goes on before the
+next one starts. So rows come in the same order whoever is shot when, and the same verdicts must follow.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+from cluster.environment import prepare
 from cluster.run import run
 from sweeps import DipsweepError, Sweep, grid
-from tests.fakes import SealingTrainer, fake_evaluate
+from sweeps.segments import LogReader
+from sweeps.storage import FOREVER, open_store
+from sweeps.trial import Hooks, Saved, TrialSpec
+from tests.fakes import Paced, SealingTrainer, fake_evaluate
 
-STEPS = 16
-PACE_S = 0.4  # a step; time enough to score a checkpoint before the next one
+PACE_S = 0.4  # a step
 SWEEP = Sweep(
     name="ballistic",
     space={"replay": grid(0.1, 0.0, 0.2, 0.02)},
-    trainer={"steps": STEPS, "lr": 1e-3},
-    stopping={"rule": "asha", "grace": 4, "reduction": 2.0, "top": 1},
+    trainer={"steps": 16, "lr": 1e-3},
+    stopping={"rule": "asha", "grace": 4, "reduction": 2.5, "top": 1},  # rungs at 4 and 10: none at the very end
     limits={"retries": 100},
 )
-TRAIN = SealingTrainer(PACE_S)
+
+
+class InStep(SealingTrainer):
+    """A trainer that waits for the scores of each of its checkpoints, as they come to stand in the sweep's log."""
+
+    def __init__(self, storage: str) -> None:
+        super().__init__(PACE_S)
+        self.storage = storage
+
+    def __call__(
+        self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1
+    ) -> None:
+        log = LogReader(open_store(f"{self.storage}/{SWEEP.id}", patience_s=FOREVER))
+        waiting = _Waiting(hooks, log, trial.id, resume.step if resume else 0)
+        super().__call__(trial, waiting, folder=folder, resume=resume)
+        waiting.stop_asked()
+
+
+class _Waiting(Paced):
+    def __init__(self, hooks: Hooks, log: LogReader, trial: str, step: int) -> None:
+        super().__init__(hooks, PACE_S)
+        self.log, self.trial, self.step = log, trial, step
+
+    def saved(self, checkpoint: Saved) -> None:
+        self.step = checkpoint.step
+        super().saved(checkpoint)
+
+    def stop_asked(self) -> bool:
+        while not super().stop_asked():
+            if self.step == 0 or self._scored():
+                return False
+        return True
+
+    def _scored(self) -> bool:
+        mine = [r for r in self.log.rows() if (r.trial, r.step) == (self.trial, self.step)]
+        return any(r.suite if r.kind == "report" else r.extra.get("given_up") for r in mine)
 
 
 def main(storage: str) -> None:
+    prepare()
+    import cluster.loop
+
+    cluster.loop.NODE_NEWS_S = 0.0  # no node is lost here: who was shot does not wait for that news
     try:
         run(
             SWEEP,
             storage=storage,
             cpus=1,
-            train=TRAIN,
+            train=InStep(storage),
             evaluate=fake_evaluate,
             say=lambda line: print(line, flush=True),
         )
