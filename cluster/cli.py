@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -37,12 +38,13 @@ def validate(
     from cluster.contamination import contamination
     from cluster.preflight import preflight
     from sweeps.plan import Plan
-    from sweeps.yaml_file import load
+    from sweeps.yaml_file import placed
 
-    plan = Plan(load(sweep))
-    plan.check_limits()
-    preflight(plan.sweep, reach=storage)
-    for line in contamination(plan.sweep):
+    with placed(sweep) as read:
+        plan = Plan(read)
+        plan.check_limits()
+        preflight(read, reach=storage)
+    for line in contamination(read):
         print(line)
     print(f"{sweep}: fine. {plan.sweep_id}: {plan.total} trial{'s' if plan.total != 1 else ''}")
 
@@ -65,13 +67,14 @@ def run(
     dashboard: Dashboard = False, address: Address = None,
 ) -> None:  # fmt: skip
     """Run a sweep to its end; the same command again goes on where it stopped."""
-    from sweeps.yaml_file import load
+    from sweeps.yaml_file import placed
 
     if address is not None and address.startswith(("http://", "https://")):
         raise InputError(
             f"run: {address} takes jobs: dipsweep submit {sweep} --address {address}; run drives from here"
         )
-    run_and_tell(load(sweep), storage, in_process, cpus, dashboard, address)
+    with placed(sweep) as read:
+        run_and_tell(read, storage, in_process, cpus, dashboard, address)
 
 
 @app.command()
@@ -115,7 +118,7 @@ def run_and_tell(
     from cluster.run import run as run_sweep
     from sweeps.storage import join
 
-    preflight(sweep, storage)
+    preflight(sweep, storage, here=not (address or os.environ.get("RAY_ADDRESS")))
     started = time.monotonic()
     say = _progress(started)
     say(f"{sweep.id}: {len_text(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from sweeps.errors import Fault, InputError, SpecError
 from sweeps.spec import Sweep
@@ -10,14 +11,19 @@ from sweeps.storage import Where, is_url
 from sweeps.storage_check import storage_fault
 
 
-def preflight(sweep: Sweep, storage: Where | None = None, *, reach: bool = True) -> None:
+def preflight(sweep: Sweep, storage: Where | None = None, *, reach: bool = True, here: bool = False) -> None:
     """Raises SpecError with everything that would fail later for reasons that are plain now.
 
     Args:
         sweep: what is to run. storage: where, if not in the sweep's own `storage`.
         reach: also ask a storage that is not a folder of this machine: list, write, read, create twice, delete.
+        here: it is to run on this machine alone, which must have the GPUs and the memory that are asked for.
     """
-    faults = [*_models(sweep), *_tiers(sweep), *_suite(sweep), *_storage(storage or sweep.storage, reach)]
+    faults = [*_models(sweep), *_tiers(sweep), *_suite(sweep)]
+    if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
+        faults.append(Fault("storage" if storage is None else "--storage", fault))
+    if here and not faults:
+        faults += [*_gpus(sweep), *_memory(sweep)]
     if faults:
         raise SpecError(*faults)
 
@@ -25,8 +31,8 @@ def preflight(sweep: Sweep, storage: Where | None = None, *, reach: bool = True)
 def _models(sweep: Sweep) -> Iterator[Fault]:
     from trainers.model_files import check_model
 
-    for name in sweep.axis_values("model", sweep.default_model):
-        source = sweep.model_source(str(name))
+    for name in _model_names(sweep):
+        source = sweep.model_source(name)
         if source.path != "builtin":
             try:
                 check_model(source.path)
@@ -58,6 +64,49 @@ def _suite(sweep: Sweep) -> Iterator[Fault]:
         yield Fault("evaluation.suite", str(e))
 
 
-def _storage(storage: Where, reach: bool) -> Iterator[Fault]:
-    if (reach or not is_url(storage)) and (fault := storage_fault(storage)):
-        yield Fault("storage", fault)
+def _gpus(sweep: Sweep) -> Iterator[Fault]:
+    wanted = {f"models.{name}": sweep.model_source(name) for name in _model_names(sweep)}
+    asked = {where: (m.fewest, m.gpus_per_worker) for where, m in wanted.items()}
+    asked["evaluation"] = (sweep.evaluation.workers, sweep.evaluation.gpus_per_worker)
+    if not any(gpus for _, gpus in asked.values()):
+        return
+    import torch
+
+    there = torch.cuda.device_count()
+    for where, (workers, gpus) in asked.items():
+        if workers * gpus > there:
+            yield Fault(f"{where}.gpus_per_worker", f"{workers} x {gpus:g} GPU asked for, this machine has {there or 'none'}; "
+                                                    "0 uses the CPU, --address a cluster that has them")  # fmt: skip
+
+
+def _memory(sweep: Sweep) -> Iterator[Fault]:
+    """Weights, gradients and Adam's moments of every own model against this machine, once for each way to train it."""
+    import json
+
+    from sweeps.plan import Plan
+
+    plan, seen = Plan(sweep), set[tuple[object, ...]]()
+    for cell in plan.cells:
+        config = plan.config(cell, {}, 0)
+        way = tuple(config[name] for name in ("model", "precision", "lora_rank", "lora_targets"))
+        source = sweep.model_source(str(config["model"]))
+        file = Path(source.path).expanduser() / "config.json"
+        if source.path == "builtin" or way in seen or not file.is_file():
+            continue
+        seen.add(way)
+        import torch
+
+        from trainers.config import TrainerConfig
+        from trainers.memory import check, device_bytes
+
+        device = torch.device("cuda" if source.gpus_per_worker else "cpu")
+        if source.gpus_per_worker and not torch.cuda.is_available():
+            continue  # told already
+        try:
+            check(TrainerConfig.from_config(config), json.loads(file.read_text()), source.fewest, device_bytes(device))
+        except InputError as e:
+            yield Fault(f"models.{config['model']}", str(e))
+
+
+def _model_names(sweep: Sweep) -> list[str]:
+    return [str(name) for name in sweep.axis_values("model", sweep.default_model)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +135,28 @@ class _Reader:
 
     def place(self, path: str) -> str:
         """Returns `file:line dotted.path` for a dotted path, with the line of the nearest key that the file has."""
-        parts = tuple(int(p) if p.isdigit() else p for p in re.findall(r"[^.\[\]]+", path))
-        while parts and parts not in self.lines:
-            parts = parts[:-1]
-        line = self.lines.get(parts, 1)
-        return f"{self.name}:{line} {path}"
+        lines = {dotted(place): line for place, line in self.lines.items() if place}
+        known = path
+        while known and known not in lines:
+            known = known[: max(known.rfind("."), known.rfind("["), 0)]
+        return f"{self.name}:{lines.get(known, 1)} {path}"
 
 
 def _writable(text: str) -> bool:
     """False for text with half of a surrogate pair in it, which no file can hold."""
     return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+@contextmanager
+def placed(path: str | Path) -> Iterator[Sweep]:
+    """Gives the sweep of a file, as `load` does; what is found wrong with it in the block is told with its line too."""
+    path = Path(path)
+    reader, sweep = _read(_text(path), path.name, path.absolute().parent)
+    try:
+        yield sweep
+    except SpecError as e:  # a fault of an option, such as --storage, has no line
+        told = (f if f.where.startswith("--") else Fault(reader.place(f.where), f.message) for f in e.faults)
+        raise SpecError(*_in_order(list(told))) from None
 
 
 def load(path: str | Path) -> Sweep:
@@ -154,11 +167,15 @@ def load(path: str | Path) -> Sweep:
         SpecError: what it says cannot be run; every fault with `file:line`.
     """
     path = Path(path)
-    return loads(_text(path), name=path.name, folder=path.absolute().parent)
+    return _read(_text(path), path.name, path.absolute().parent)[1]
 
 
 def loads(text: str, name: str = "sweep.yaml", folder: Path | None = None) -> Sweep:
     """Reads a sweep from YAML text; see `load`. Paths of models and tiers are relative to `folder`."""
+    return _read(text, name, folder)[1]
+
+
+def _read(text: str, name: str, folder: Path | None) -> tuple[_Reader, Sweep]:
     reader = _Reader(name)
     data = _parse(text, reader)
     if not isinstance(data, Mapping):
@@ -173,7 +190,7 @@ def loads(text: str, name: str = "sweep.yaml", folder: Path | None = None) -> Sw
         raise SpecError(*_in_order([*reader.faults, *placed])) from None
     if reader.faults:
         raise SpecError(*reader.faults)
-    return sweep
+    return reader, sweep
 
 
 def value_of(text: str) -> Any:

@@ -49,19 +49,11 @@ def submit(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Run a sweep on a Ray cluster, as a job that outlives this terminal; again: the same sweep."""
-    from sweeps.yaml_file import load
+    from sweeps.yaml_file import placed
 
-    send(
-        load(sweep),
-        address,
-        storage,
-        token_file,
-        driver_on,
-        installed=installed,
-        python=python,
-        follow=follow,
-        as_json=as_json,
-    )
+    with placed(sweep) as read:
+        send(read, address, storage, token_file, driver_on, installed=installed, python=python, follow=follow,
+             as_json=as_json)  # fmt: skip
 
 
 def send(

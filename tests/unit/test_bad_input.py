@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 import cluster.cli as cli
+from tests.unit.test_sweep_files import BAD as FILES
 
+HUGE = {"model_type": "qwen3", "hidden_size": 65536, "num_attention_heads": 512, "num_hidden_layers": 400,
+        "intermediate_size": 262144, "vocab_size": 151936}  # fmt: skip
 GOOD_MODEL: dict[str, str] = {
     "config.json": '{"model_type": "qwen3"}',
     "tokenizer_config.json": "{}",
@@ -116,6 +119,23 @@ BAD: dict[str, Case] = {
 }  # fmt: skip
 
 
+ON_THIS_MACHINE: dict[str, Case] = {
+    "more GPUs than there are": (
+        lambda t: sweep_of(t, models={"tiny-s": {"gpus_per_worker": 64}}),
+        ["models.tiny-s.gpus_per_worker: 1 x 64 GPU asked for, this machine has", "0 uses the CPU, --address a cluster"]),
+    "GPUs for evaluators that are not there": (
+        lambda t: sweep_of(t, evaluation={"workers": 32, "gpus_per_worker": 2}),
+        ["evaluation.gpus_per_worker: 32 x 2 GPU asked for"]),
+    "a model that no machine holds": (
+        lambda t: with_model(t, config__json=json.dumps(HUGE)),
+        ["models.mine: model 'mine' needs about", "on each of 1 devices", "what would help: more workers", "lora_rank: 16"]),
+    "a model that it would hold with adapters alone": (
+        lambda t: sweep_of(t, models={"mine": {"path": str(model(t / "m", config__json=json.dumps(HUGE)))}},
+                           space={"model": {"grid": ["tiny-s", "mine"]}, "lora_rank": {"grid": [0, 16]}}),
+        ["models.mine: model 'mine' needs about"]),
+}  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
 def _nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     for name in [n for n in os.environ if n.startswith("AWS_")]:
@@ -145,5 +165,48 @@ def test_what_cannot_be_used_is_refused_before_anything_starts(
     )
     assert code == 2, err
     assert all(part in err for part in expected), err
+    assert err.startswith("sweep.yaml:1 "), err
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("backend", ["--in-process", "--cpus=1"])
+@pytest.mark.parametrize("case", ON_THIS_MACHINE)
+def test_what_this_machine_cannot_hold_is_refused_when_it_is_to_run_here(
+    case: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """`validate` says nothing of it: the sweep may be meant for another machine."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    make, expected = ON_THIS_MACHINE[case]
+    file = str(make(tmp_path))
+    code, err = answer(monkeypatch, capsys, "run", file, backend)
+    assert code == 2, err
+    assert all(part in err for part in expected), err
+    assert err.startswith("sweep.yaml:1 "), err
+    assert not (tmp_path / "runs").exists()
+    assert answer(monkeypatch, capsys, "validate", file) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+@pytest.mark.parametrize("case", FILES)
+def test_a_sweep_file_that_cannot_be_read_ends_every_command_with_2(
+    case: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The table of test_sweep_files.py, by the commands that people use."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.yaml").write_text(FILES[case][0])
+    code, err = answer(monkeypatch, capsys, command, "sweep.yaml")
+    assert code == 2, err
+    assert all(part in err for part in FILES[case][1]), err
+    assert [p.name for p in tmp_path.iterdir()] == ["sweep.yaml"]
+
+
+def test_a_fault_found_late_is_told_with_the_line_of_the_nearest_key(tmp_path: Path, monkeypatch, capsys):
+    file = tmp_path / "late.yaml"
+    file.write_text(
+        "name: x\nmodels:\n  qwen3-1.7b:\n    workers: 1\n    path: /nowhere\nspace: {model: {grid: [qwen3-1.7b]}}\n"
+    )
+    code, err = answer(monkeypatch, capsys, "validate", str(file))
+    assert (code, err.split(" ")[:2]) == (2, ["late.yaml:5", "models.qwen3-1.7b.path:"])
+    code, err = answer(monkeypatch, capsys, "run", str(file), "--storage", str(file))
+    assert (code, [line.split(" ")[0] for line in err.splitlines()]) == (2, ["--storage:", "late.yaml:5"])
