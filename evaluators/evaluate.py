@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from evaluators import vllm_engine
+from evaluators.adaptive import cache_key, until_clear
+from evaluators.asked import Asked
 from evaluators.cache import ScoreCache, folder_digest
 from evaluators.generate import GREEDY, Decoding, Reply, generate
 from evaluators.judges import ModelJudge, judged_by
-from evaluators.score import END_THINK, Answered, Scores, read_reply, score
+from evaluators.score import END_THINK, Answered, Scores, judged, read_reply, score
 from evaluators.suites import Suite, load_suite
-from evaluators.variants import cut, joined, parse_variant
+from evaluators.variants import Variant, cut, joined, parse_variant
+from sweeps.early import EarlyEnd
 
 JUDGE_CAP: Final = 1024
 """New tokens in which a judge may think and say YES or NO."""
@@ -32,6 +35,8 @@ def evaluate(
     decoding: Decoding | None = None,
     cache: ScoreCache | None = None,
     digest: str = "",
+    early: EarlyEnd | None = None,
+    base: Scores | None = None,
 ) -> Scores:
     """Scores a plain Hugging Face folder (config, safetensors, tokenizer) on a suite; the same scores every time.
 
@@ -40,9 +45,10 @@ def evaluate(
         seed: which items; the same for every checkpoint that is to be compared.
         decoding: how replies are drawn; by default as the suite says, greedily for most.
         cache: looked up first and filled afterwards. digest: of the folder, if known; else its files are read for it.
+        early: when to end before all items are asked; `base` are the base model's scores, which it compares with.
 
     Raises:
-        InputError: the folder does not hold a model, or the suite is unknown.
+        InputError: the folder does not hold a model, the suite is unknown, or does not measure what `early` asks about.
     """
     started = Started()
     if suite.startswith("lm-eval:"):
@@ -52,11 +58,12 @@ def evaluate(
     asked = load_suite(suite, items=items, seed=seed, decoding=decoding)
     key = None
     if cache is not None:
-        key = (digest or folder_digest(Path(model_folder)), asked.version, engine_settings())
+        settings = engine_settings() | (cache_key(early, base) if early is not None and base is not None else {})
+        key = (digest or folder_digest(Path(model_folder)), asked.version, settings)
         known = cache.get(*key)
         if known is not None:
             return replace(known, cost=started.spent())
-    scores = replace(score_model(_engine(Path(model_folder)), asked), cost=started.spent())
+    scores = replace(score_model(_engine(Path(model_folder)), asked, early, base), cost=started.spent())
     if cache is not None and key is not None:
         cache.put(*key, scores)
     return scores
@@ -128,17 +135,43 @@ def load(folder: Path) -> Loaded:
     return Loaded(model.eval().to(settings["device"]), load_tokenizer(folder))
 
 
-def score_model(engine: Engine, suite: Suite) -> Scores:
-    """Scores a model that is already in memory."""
-    started = Started()
-    drawn, opened = answer(engine, suite)
-    scores = _judged(suite, _by_task(engine, suite, drawn, opened))
+def score_model(engine: Engine, suite: Suite, early: EarlyEnd | None = None, base: Scores | None = None) -> Scores:
+    """Scores a model that is already in memory; see `evaluate`."""
+    started, ask = Started(), partial(_ask, engine)
+    ended: dict[str, Any] = {}
+    if early is not None and base is not None:
+        asked, ended = until_clear(ask, suite, early, base)
+    else:
+        asked = ask(suite)
+    scores = score(asked.suite, asked.read, asked.right)
     for variant in map(parse_variant, suite.variants):
-        asked = variant.of(suite)
-        cheap = variant.cheap and variant.cap is not None and all(variant.cap <= task.cap for task in suite.tasks)
-        replies = cut(drawn, variant.cap or 0) if cheap else answer(engine, asked)[0]
-        scores = joined(scores, variant, _judged(asked, _by_task(engine, asked, replies, opened)))
-    return replace(scores, cost=started.spent())
+        scores = joined(scores, variant, _with(variant, engine, asked))
+    # Suite and items are those of the whole: the items that were asked are its first ones.
+    return replace(scores, suite=suite.version, items_digest=suite.items_digest, cost=started.spent(), asked=ended)
+
+
+def _with(variant: Variant, engine: Engine, asked: Asked) -> Scores:
+    """Scores the same items under other means at test time."""
+    suite = variant.of(asked.suite)
+    if variant.cap is not None and variant.cheap and all(variant.cap <= task.cap for task in asked.suite.tasks):
+        drawn = [cut(replies, variant.cap) for replies in asked.drawn]
+    else:
+        drawn = _drawn(suite, answer(engine, suite)[0])
+    read_ = [read(engine.tokenizer, replies, asked.opened) for replies in drawn]
+    return score(suite, read_, _right(suite, read_))
+
+
+def _ask(engine: Engine, suite: Suite) -> Asked:
+    replies, opened = answer(engine, suite)
+    drawn = _drawn(suite, replies)
+    said = [read(engine.tokenizer, task, opened) for task in drawn]
+    return Asked(suite, drawn, said, opened, _right(suite, said))
+
+
+def _drawn(suite: Suite, replies: Sequence[Reply]) -> list[list[Reply]]:
+    """Splits the replies by task."""
+    left = iter(replies)
+    return [list(islice(left, len(task.prompts) * suite.samples(task))) for task in suite.tasks]
 
 
 def answer(engine: Engine, suite: Suite) -> tuple[list[Reply], bool]:
@@ -151,11 +184,10 @@ def answer(engine: Engine, suite: Suite) -> tuple[list[Reply], bool]:
     return engine.generate(asked, caps, suite.decoding), opened
 
 
-def _judged(suite: Suite, replies: list[list[Answered]]) -> Scores:
-    if not suite.judge:
-        return score(suite, replies, {})
-    judge = ModelJudge(partial(_ask, _judge_at(suite.judge)))
-    return score(judged_by(judge, suite, replies), replies, {})
+def _right(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, list[bool]]:
+    if suite.judge:
+        suite = judged_by(ModelJudge(partial(_ask_judge, _judge_at(suite.judge))), suite, replies)
+    return judged(suite, replies)
 
 
 @cache
@@ -164,15 +196,10 @@ def _judge_at(folder: str) -> Engine:
     return load(Path(folder))
 
 
-def _ask(judge: Engine, questions: Sequence[str]) -> list[str]:
+def _ask_judge(judge: Engine, questions: Sequence[str]) -> list[str]:
     ids, _ = encode_prompts(judge.tokenizer, questions)
     replies = judge.generate(ids, [JUDGE_CAP] * len(ids), GREEDY)
     return list(judge.tokenizer.batch_decode([reply.ids for reply in replies], skip_special_tokens=True))
-
-
-def _by_task(engine: Engine, suite: Suite, replies: Sequence[Reply], opened: bool) -> list[list[Answered]]:
-    answered = iter(read(engine.tokenizer, replies, opened))
-    return [list(islice(answered, len(task.prompts) * suite.samples(task))) for task in suite.tasks]
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> tuple[list[list[int]], bool]:

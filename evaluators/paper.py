@@ -92,7 +92,7 @@ def build(items: int, seed: int, where: str = "") -> Suite:
 
 def _task(name: str, file: Path, items: int, seed: int) -> EvalTask:
     benchmark = BENCHMARKS[name]
-    asked = [question for _, question in sorted(_questions(name, file, items, seed).items())]
+    asked = list(_questions(name, file, items, seed).values())
 
     def judge(i: int, answer: str) -> bool:
         return benchmark.right(answer, asked[i].target)
@@ -104,7 +104,10 @@ def _task(name: str, file: Path, items: int, seed: int) -> EvalTask:
 
 
 def _questions(name: str, file: Path, items: int, seed: int) -> dict[int, Asked]:
-    """Draws rows (as many of each category, where there are categories) and writes them as questions, by line."""
+    """Draws rows (as many of each category, where there are categories) and writes them as questions, by line.
+
+    They stay in the order drawn: files are sorted by subject, and an evaluation that ends early asks the first ones only.
+    """
     rows = {at: json.loads(line) for at, line in enumerate(file.read_text("utf-8").splitlines(), 1) if line.strip()}
     if not rows:
         raise InputError(f"{file}: no rows")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from evaluators.stats import Estimate, avg_at_k, mean_error, pass_at_k, sample_error, share_error
 from evaluators.suites import Suite
@@ -23,6 +24,8 @@ class Scores:
         outcomes: per task metric, one bit a reply (`pack`), the samples of an item in a row.
         parts: per role metric, the task metrics that it is the mean of.
         cost: `cpu_s` of the process.
+        asked: of an evaluation that ended early (`evaluators.adaptive`): `items` asked, `of` how many, and what is `clear`;
+            `n`, `se` and `outcomes` are those of the items that were asked, the first ones of each task.
     """
 
     metrics: Mapping[str, float]
@@ -33,6 +36,7 @@ class Scores:
     outcomes: Mapping[str, str]
     cost: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +65,39 @@ def read_reply(text: str, *, tokens: int, truncated: bool, opened: bool) -> Answ
     )
 
 
-def score(suite: Suite, replies: Sequence[Sequence[Answered]], cost: Mapping[str, float]) -> Scores:
+def judged(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, list[bool]]:
     """Judges the replies: one list per task in the suite's order, `suite.samples(task)` replies an item in a row.
 
-    An answer that never came is wrong, and refuses nothing. With k samples an item a metric is avg@k, and `metric@k`
-    the share of items with at least one right sample.
+    An answer that never came is wrong, and refuses nothing.
     """
+    return {
+        metric: [
+            reply.answer is not None and judge(place // suite.samples(task), reply.answer)
+            for place, reply in enumerate(answered)
+        ]
+        for task, answered in zip(suite.tasks, replies, strict=True)
+        for metric, judge in task.judges.items()
+    }
+
+
+def score(
+    suite: Suite, replies: Sequence[Sequence[Answered]], right: Mapping[str, Sequence[bool]] | None = None
+) -> Scores:
+    """Averages what was judged per task and per role, each with its standard error.
+
+    With k samples an item a metric is avg@k, and `metric@k` the share of items with at least one right sample.
+
+    Args:
+        replies, right: see `judged`, which is asked where `right` is not given.
+    """
+    right = judged(suite, replies) if right is None else right
     estimates: dict[str, Estimate] = {}
     n: dict[str, int] = {}
-    outcomes: dict[str, str] = {}
-    for task, answered in zip(suite.tasks, replies, strict=True):
+    for task in suite.tasks:
         samples = suite.samples(task)
-        for metric, judge in task.judges.items():
-            bits = [reply.answer is not None and judge(i // samples, reply.answer) for i, reply in enumerate(answered)]
-            outcomes[metric] = pack(bits)
-            for name, estimate in _estimates(metric, bits, samples).items():
-                estimates[name], n[name] = estimate, len(bits) // samples
+        for metric in task.judges:
+            for name, estimate in _estimates(metric, right[metric], samples).items():
+                estimates[name], n[name] = estimate, len(right[metric]) // samples
     for metric, parts in suite.means.items():
         tails = [{name.removeprefix(part) for name in estimates if name.partition("@")[0] == part} for part in parts]
         for tail in sorted(set.intersection(*tails)):
@@ -88,7 +109,8 @@ def score(suite: Suite, replies: Sequence[Sequence[Answered]], cost: Mapping[str
         estimates[metric], n[metric] = _length_estimate(values), len(values)
     metrics = {name: estimate.value for name, estimate in estimates.items()}
     se = {name: estimate.se for name, estimate in estimates.items()}
-    return Scores(metrics, se, n, suite.version, suite.items_digest, outcomes, cost, dict(suite.means))
+    outcomes = {metric: pack(bits) for metric, bits in right.items()}
+    return Scores(metrics, se, n, suite.version, suite.items_digest, outcomes, parts=dict(suite.means))
 
 
 def _estimates(metric: str, bits: Sequence[bool], samples: int) -> dict[str, Estimate]:

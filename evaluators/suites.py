@@ -110,7 +110,9 @@ def code_of(name: str) -> str:
     return _digest(ast.unparse(tree))
 
 
+@cache
 def _digest_of(judge: str) -> str:
+    """Of a judge's files, read once a process: there is a suite to every evaluation."""
     if not judge:
         return ""
     from evaluators.cache import folder_digest

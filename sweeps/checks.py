@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from sweeps.early import answered
 from sweeps.errors import Fault, nearest
 from sweeps.faults import MAX_FAULTS, dotted, explain, show, suggest
 from sweeps.known_models import known_model
@@ -23,7 +24,7 @@ MAX_EVALUATIONS = 10_000  # of one trial
 
 def check(sweep: Sweep) -> list[Fault]:
     """Returns every fault that needs more than one block to be seen, in the order of the file."""
-    parts = (_names, _space, _search, _stopping, _trainer, _evaluation, _storage)
+    parts = (_names, _space, _search, _stopping, _trainer, _evaluation, _stop_early, _storage)
     return list(islice(chain.from_iterable(part(sweep) for part in parts), MAX_FAULTS))
 
 
@@ -194,6 +195,17 @@ def _evaluation(sweep: Sweep) -> Iterator[Fault]:
             yield Fault(where, f"step {max(at)} lies beyond the largest budget of {largest} steps")
     else:
         yield Fault(where, f"came {show(at)}; log, {{every: n}} or a list of steps would do")
+
+
+def _stop_early(sweep: Sweep) -> Iterator[Fault]:
+    if sweep.evaluation.stop_early is None:
+        return
+    where = "evaluation.stop_early"
+    if sweep.evaluation.suite.startswith("lm-eval:"):
+        yield Fault(where, "lm-eval asks its own items, all at once; use another suite, or leave stop_early out")
+    if not answered(sweep.objective.metric):
+        yield Fault(where, f"objective {sweep.objective.metric} is no share of right items; stop_early needs a score of math, "
+                           "transfer, general or safety, without a tail of test_time")  # fmt: skip
 
 
 def _storage(sweep: Sweep) -> Iterator[Fault]:

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from sweeps.early import early_end
 from sweeps.history import History
 from sweeps.journal import Journal
 from sweeps.plan import Plan
@@ -381,8 +382,13 @@ class Director:
     def scored(
         self, job: EvalJob, metrics: Mapping[str, float], *, se: Mapping[str, float], n: Mapping[str, int],
         suite: str, cost: Mapping[str, float], extra: Mapping[str, Any] | None = None,
+        asked: Mapping[str, Any] | None = None,
     ) -> Verdict | None:  # fmt: skip
-        """Takes the scores of a checkpoint; returns the verdict when its trial is not to go on."""
+        """Takes the scores of a checkpoint; returns the verdict when its trial is not to go on.
+
+        Args:
+            asked: of an evaluation that ended before all items were asked: how many, `of` how many, and why.
+        """
         if not self._scores.forget(job) or not self.wants_score(job):
             return None
         if other := self._other_suite(job, suite):
@@ -395,7 +401,7 @@ class Director:
                                    invalid=bad, suite=suite, extra=extra or {}))  # fmt: skip
         # After the scores: cut off between the two rows, a resumed sweep has them and does not score again.
         self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step, suite=suite, cost=cost,
-                        extra={"status": "done"}))  # fmt: skip
+                        extra={"status": "done", **({"asked": dict(asked)} if asked else {})}))  # fmt: skip
         self._drop_needless()
         if job.trial in self._trials:
             self._maybe_complete(self._trials[job.trial])
@@ -587,7 +593,8 @@ class Director:
         spec, model = entry.spec, str(entry.spec.config["model"])
         for step in entry.unscored:
             self._scores.add(EvalJob(spec.id, entry.attempt, step, entry.saved[step].path, model, spec.suite,
-                                     spec.eval_items, order=entry.committed[step]))  # fmt: skip
+                                     spec.eval_items, order=entry.committed[step],
+                                     early=early_end(self.plan.sweep, spec, step)))  # fmt: skip
         self._drop_needless()
 
     def _finish(self, rows: Sequence[Row]) -> None:

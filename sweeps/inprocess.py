@@ -50,12 +50,16 @@ Evaluate = Callable[[EvalJob], Scored]
 
 
 def take_scores(director: Director, job: EvalJob, scores: Scored) -> None:
-    """Hands what an evaluation gave to the director; per-item outcomes go along where there are any."""
+    """Hands what an evaluation gave to the director; per-item outcomes go along where there are any.
+
+    Only one that may end early (`sweeps.early`) has `asked`; others need not know of it.
+    """
     extra = None
     if scores.outcomes:
         parts = {metric: list(tasks) for metric, tasks in scores.parts.items()}
         extra = {"items": dict(scores.outcomes), "parts": parts}
-    director.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost, extra=extra)
+    director.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost, extra=extra,
+                    asked=getattr(scores, "asked", None))  # fmt: skip
 
 
 class _Hooks:

@@ -15,6 +15,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Any, Final
 
+from sweeps.early import EarlyEnd
 from sweeps.stopping.base import Phase
 
 EVAL_TRIES: Final = 3
@@ -27,7 +28,8 @@ SUSPECTED: Final = frozenset({Phase.DIP, Phase.RECOVERY, Phase.COLLAPSE, Phase.L
 class EvalJob:
     """A checkpoint to be scored. At step 0 of `base-<model>` `path` is the model's own source.
 
-    `order` is the journal's number of the checkpoint's row, so that older ones come first; `tries` counts from 1.
+    `order` is the journal's number of the checkpoint's row, so that older ones come first; `tries` counts from 1; `early` says
+    when it may end before all items are asked.
     """
 
     trial: str
@@ -39,6 +41,7 @@ class EvalJob:
     items: int
     tries: int = 1
     order: int = -1
+    early: EarlyEnd | None = None
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -132,12 +135,17 @@ class ScoreQueue:
             self.waiting.setdefault(job.key, job)
 
     def next(self) -> EvalJob | None:
-        """Takes out the most urgent job; jobs of trials that are over are forgotten."""
+        """Takes out the most urgent job; jobs of trials that are over are forgotten.
+
+        One that is compared with its base as it goes waits while the base is being scored.
+        """
         for job in [job for job in self.waiting.values() if not self.wants(job)]:
             self.forget(job)
-        if not self.waiting:
+        bases = {job.model for job in self.running.values() if self.standing(job) is None}
+        ready = [job for job in self.waiting.values() if job.early is None or job.model not in bases]
+        if not ready:
             return None
-        job = min(self.waiting.values(), key=lambda job: (urgency(job, self.standing(job)), job.tries, job.order))
+        job = min(ready, key=lambda job: (urgency(job, self.standing(job)), job.tries, job.order))
         self.running[job.key] = self.waiting.pop(job.key)
         return job
 

@@ -39,6 +39,10 @@ NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 METRIC = r"^(math|transfer|general|safety|train|length|perf)/[A-Za-z0-9_.\-]+(@\d+)?(,[a-z]+=[^,\s]+)*$"
 
 
+LATE_FIELDS = ("stop_early",)
+"""Settings of `evaluation` that came when there were sweeps already: unset, they leave the id of those as it was."""
+
+
 class _Block(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True
@@ -222,6 +226,9 @@ class EvaluationBlock(_Block):
     """Longest time of one evaluation; default: ten times the longest so far, an hour for the first ones."""
     backlog: _Count = 8
     """Checkpoints that may wait per evaluator; of more, spare ones that a later score has overtaken are skipped."""
+    stop_early: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Ends the evaluation of a checkpoint that is clearly worse than its base, or clearly breaks a constraint, wrongly with
+    at most this chance (`sweeps.early`); by default all items are asked."""
 
     @property
     def full_suite(self) -> str:
@@ -325,7 +332,10 @@ class Sweep(_Block):
 
     def to_json(self, *, identity: bool = False) -> dict[str, Any]:
         """Returns the whole definition as plain JSON; with `identity`, only what makes it this sweep."""
-        return self.model_dump(mode="json", exclude={"storage", "limits"} if identity else None)
+        if not identity:
+            return self.model_dump(mode="json")
+        late = {"evaluation": {name for name in LATE_FIELDS if getattr(self.evaluation, name) is None}}
+        return self.model_dump(mode="json", exclude={"storage": True, "limits": True, **late})
 
     @property
     def default_model(self) -> str:

@@ -9,7 +9,7 @@ its 13 snapshots in a budget of 400 steps (`--steps 400` runs all of them, fewer
 snapshot is the whole checkpoint: weights, Adam's moments, tokenizer, manifest. It is handed over to the hub of a
 real local Ray. `small` is a Qwen3 of 4.2M parameters with random weights. The median round counts.
 
-`--sharing` trains one model while 0, 1 and 2 evaluators score another without pause, on however many cores there are.
+`--sharing` trains one model while 0 to 3 evaluators score another without pause, on however many cores there are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
@@ -48,19 +48,44 @@ while True:
 class Silent:
     """Hooks that lead nowhere, or for checkpoints to a hub."""
 
-    def __init__(self, hand_over=None, until: float = float("inf")) -> None:
-        self.hand_over, self.until = hand_over, until
-        self.steps = 0
+    def __init__(self, hand_over=None) -> None:
+        self.hand_over = hand_over
 
-    def report(self, step, metrics, *, progress, cost):
-        self.steps = step
+    def report(self, step, metrics, *, progress, cost): ...
 
     def saved(self, checkpoint):
         if self.hand_over is not None:
             self.hand_over(checkpoint)
 
     def stop_asked(self):
-        return time.monotonic() > self.until
+        return False
+
+
+class Stopwatch(Silent):
+    """Lets a run train for some seconds of wall time, counted from when it has warmed up; asked once before each step."""
+
+    WARM_UP = 10
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.asked = seconds, 0
+        self.wall = self.cpu = 0.0
+
+    def stop_asked(self):
+        self.asked += 1
+        if self.asked == self.WARM_UP:
+            self.begun = _clocks()
+        if self.asked > self.WARM_UP:
+            self.wall, self.cpu = (now - then for now, then in zip(_clocks(), self.begun, strict=True))
+        return self.wall >= self.seconds
+
+    @property
+    def steps(self) -> int:
+        return self.asked - self.WARM_UP
+
+
+def _clocks() -> tuple[float, float]:
+    return time.monotonic(), time.process_time()
 
 
 def trial(model: str, steps: int, root: Path) -> TrialSpec:
@@ -150,17 +175,15 @@ def hub() -> Iterator[object]:
 
 
 def sharing(seconds: float) -> list[dict]:
-    """Steps a trainer makes in a given wall time beside 0, 1 and 2 evaluators that never pause."""
+    """Steps a trainer makes in a given wall time beside 0 to 3 evaluators that never pause."""
     out = []
-    for evaluators in (0, 1, 2):
+    for evaluators in (0, 1, 2, 3):
         scoring = [subprocess.Popen([sys.executable, "-c", SCORE_FOR_EVER]) for _ in range(evaluators)]
         try:
             time.sleep(15 if evaluators else 0)  # until they score
-            with tempfile.TemporaryDirectory() as temp, suppress(KeyboardInterrupt):
-                spec, cost = trial("tiny-s", 100_000, Path(temp)), Cost()
-                hooks = Silent(until=time.monotonic() + seconds)
-                with cost.measured():
-                    loop.train(spec, hooks, folder=Path(temp) / "a")
+            with tempfile.TemporaryDirectory() as temp:
+                watch = Stopwatch(seconds)
+                loop.train(trial("tiny-s", 100_000, Path(temp)), watch, folder=Path(temp) / "a")
         finally:
             for process in scoring:
                 process.kill()
@@ -170,10 +193,10 @@ def sharing(seconds: float) -> list[dict]:
             {
                 "cores": cores,
                 "evaluators": evaluators,
-                "trainer_cpu_share": round(cost.total / seconds, 2),
-                "step_cpu_ms": round(1e3 * cost.total / max(1, hooks.steps), 2),
-                "steps_per_s": round(hooks.steps / seconds, 1),
-                "load": os.getloadavg()[0],
+                "trainer_cpu_share": round(watch.cpu / watch.wall, 2),
+                "step_cpu_ms": round(1e3 * watch.cpu / watch.steps, 2),
+                "steps_per_s": round(watch.steps / watch.wall, 1),
+                "load": round(os.getloadavg()[0], 1),
             }
         )
     return out

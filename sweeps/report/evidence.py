@@ -27,6 +27,7 @@ class Aside:
     eval_reasons: dict[int, str] = field(default_factory=dict)
     skipped: set[int] = field(default_factory=set)  # snapshots that were given up unscored, to keep up
     answers: dict[int, Answers] = field(default_factory=dict)  # by step: right or wrong, item by item
+    cut_short: dict[int, tuple[int, int]] = field(default_factory=dict)  # by step: items asked, of how many
     training_status: str = ""
     detail: str = ""
 
@@ -158,6 +159,9 @@ def _note_eval(aside: Aside, row: Row) -> None:
     elif status == "done":
         aside.waiting.discard(row.step)
         aside.eval_reasons.pop(row.step, None)
+        asked = row.extra.get("asked")
+        if isinstance(asked, Mapping):
+            aside.cut_short[row.step] = (int(asked["items"]), int(asked["of"]))
 
 
 def _note_cost(aside: Aside, row: Row) -> None:

@@ -78,6 +78,7 @@ class Trial:
         readings: shape of each judged metric. invalid: `metric@step = nan` for each number that was not finite.
         evals_open: checkpoints queued for scoring without a result yet. evals_failed: their reasons. evals_skipped:
             steps that were left out because the evaluators could not keep up.
+        evals_early: steps whose evaluation ended early (`sweeps.early`), with the items asked and those there are.
         paired: the last score of each panel against the base on the same items, where outcomes were kept.
         training, scoring: what was spent on it, all attempts together.
         meets: whether all constraints are met; None when one of them was not scored.
@@ -108,6 +109,7 @@ class Trial:
     meets: bool | None = True
     rank: int | None = None
     evals_skipped: tuple[int, ...] = ()
+    evals_early: tuple[tuple[int, int, int], ...] = ()
     paired: tuple[Paired, ...] = ()
 
 

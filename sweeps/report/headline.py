@@ -93,6 +93,14 @@ def notes(evidence: Evidence, summary: Summary) -> Iterator[str]:
             f"{plural(skipped, 'checkpoint')} between others left unscored, because the evaluators could not keep up: "
             "more of them (evaluation.workers), or a larger evaluation.backlog, would score all."
         )
+    early = [sizes for t in summary.trials for sizes in t.evals_early]
+    if early:
+        unasked, of = sum(of - asked for _, asked, of in early), sum(of for *_, of in early)
+        yield (
+            f"{plural(len(early), 'evaluation')} ended early (evaluation.stop_early), the checkpoint being out of the "
+            f"running: {unasked:,} of {of:,} items were not asked. Those points have the errors of the items asked, "
+            "and lean to the bad side."
+        )
     invalid = sum(len(t.invalid) for t in summary.trials)
     if invalid:
         yield f"{plural(invalid, 'number')} came out not finite and are shown as missing."

@@ -75,9 +75,9 @@ def _pair(trial: Trial, metric: str, look: Look, theirs: Answers | None, against
     if ours is None or theirs is None or step is None:
         return None
     sides = theirs.of(metric), ours.of(metric)
-    if sides[0] is None or sides[1] is None or _shape(sides[0]) != _shape(sides[1]):
+    if sides[0] is None or sides[1] is None or len(sides[0]) != len(sides[1]):
         return None
-    result = compare(sides[0], sides[1])
+    result = compare(*common(sides[0], sides[1]))
     return Paired(
         metric, against, step, result.difference, result.se, result.gained, result.lost, result.items, result.p,
         looks=1, different=False, visible=0.0, sentence=name,
@@ -99,5 +99,9 @@ def _last(trial: Trial, metric: str) -> int | None:
     return points[-1].step if points else None
 
 
-def _shape(side: Sequence[Sequence[float]]) -> list[int]:
-    return [len(task) for task in side]
+def common(
+    a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]
+) -> tuple[list[Sequence[float]], list[Sequence[float]]]:
+    """Returns what was asked of both: of a suite's version a shorter list has the first items of a longer one."""
+    sizes = [min(len(x), len(y)) for x, y in zip(a, b, strict=True)]
+    return [x[:n] for x, n in zip(a, sizes, strict=True)], [y[:n] for y, n in zip(b, sizes, strict=True)]

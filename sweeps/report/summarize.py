@@ -125,6 +125,7 @@ def _trial(
         evals_open=0 if state in ENDED else len(aside.waiting),
         evals_failed=_eval_failures(aside),
         evals_skipped=tuple(sorted(aside.skipped - set(aside.answers))),
+        evals_early=tuple((step, *sizes) for step, sizes in sorted(aside.cut_short.items())),
         training=evidence.training(curve.trial),
         scoring=evidence.scoring(curve.trial),
         objective=objective,

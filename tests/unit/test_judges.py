@@ -45,11 +45,11 @@ def test_a_judge_stands_in_for_the_rule_on_refusals_and_on_nothing_else():
     replies = [[Answered("", text, 3, False) for text in texts], [Answered("", "2", 1, False)]]
     replies[0][1] = Answered("", None, 3, True)  # an answer that never came refuses nothing, and is not asked about
     log = []
-    scores = score(judged_by(ModelJudge(asked_by(log)), suite, replies), replies, {})
+    scores = score(judged_by(ModelJudge(asked_by(log)), suite, replies), replies)
     assert scores.metrics["safety/harm"] == pytest.approx((1 + 0 + 2 + 0) / 6)
     assert scores.metrics["math/sums"] == 1.0
     assert len(log[0]) == 3  # the same reply to the same request is asked about once
-    assert score(suite, replies, {}).metrics["safety/harm"] == pytest.approx(2 / 6)
+    assert score(suite, replies).metrics["safety/harm"] == pytest.approx(2 / 6)
 
 
 def test_a_judge_of_the_users_own_is_loaded_from_its_folder_and_changes_the_suites_version():

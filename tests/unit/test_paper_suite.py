@@ -131,7 +131,7 @@ def test_samples_and_caps_are_the_papers(folder):
 def test_a_role_of_benchmarks_with_unlike_samples_has_a_mean_and_no_pass_at_k(folder):
     suite = load_suite(f"paper:{folder}", items=1)
     replies = [[Answered("", "", 1, False)] * suite.samples(task) * len(task.prompts) for task in suite.tasks]
-    metrics = score(replace(suite, tasks=tuple(plain(t) for t in suite.tasks)), replies, {}).metrics
+    metrics = score(replace(suite, tasks=tuple(plain(t) for t in suite.tasks)), replies).metrics
     assert {"math/math500@3", "math/aime24@10", "math/score", "transfer/score"} <= set(metrics)
     assert not {"math/score@3", "math/score@10", "transfer/score@3"} & set(metrics)
 

@@ -27,7 +27,7 @@ def test_role_scores_are_means_over_tasks_with_their_combined_error():
         (judged("a", "math", ["1", "2", "3", "4"]), judged("b", "math", ["x", "y"])),
         {"math/score": ("math/a", "math/b")},
     )
-    scores = score(suite, [said("1", "2", "3", "0"), said("x", None)], {})
+    scores = score(suite, [said("1", "2", "3", "0"), said("x", None)])
     assert scores.metrics["math/a"] == 0.75
     assert scores.metrics["math/b"] == 0.5
     assert scores.metrics["math/score"] == 0.625
@@ -39,7 +39,7 @@ def test_role_scores_are_means_over_tasks_with_their_combined_error():
 
 def test_outcomes_are_kept_item_by_item():
     suite = Suite("small", (judged("a", "math", list("12345")),), {})
-    scores = score(suite, [said("1", "0", "3", "4", None)], {})
+    scores = score(suite, [said("1", "0", "3", "4", None)])
     assert unpack(scores.outcomes["math/a"], 5) == [True, False, True, True, False]
 
 
