@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sweeps.director import Director
 from sweeps.errors import StorageError
@@ -26,6 +26,9 @@ from sweeps.storage import FOREVER, Store, Where, inside, is_url, join, open_sto
 from sweeps.storage_check import Seen, mark
 from sweeps.transfer import CarriedEvaluate, CarriedTrain, drop_checkpoint
 from sweeps.trial import ModelSource
+
+if TYPE_CHECKING:
+    from evaluators.score import Scores
 
 Backend = Literal["ray", "in-process"]
 
@@ -147,7 +150,18 @@ def score_job(job: EvalJob, scores: Where) -> Scored:
     from trainers.models import model_folder
 
     folder = model_folder(job.model, ModelSource(job.path)) if job.step == 0 else Path(job.path)
-    return evaluate(folder, job.suite, items=job.items, cache=ScoreCache(scores))
+    base = _base_scores(job.model, job.early.base, job.suite, job.items, scores) if job.early else None
+    return evaluate(folder, job.suite, items=job.items, cache=ScoreCache(scores), early=job.early, base=base)
+
+
+@cache
+def _base_scores(model: str, path: str, suite: str, items: int, scores: Where) -> Scores:
+    """Looks the base model's scores up, once a process; they are there, since a sweep scores its base models first."""
+    from evaluators.cache import ScoreCache
+    from evaluators.evaluate import evaluate
+    from trainers.models import model_folder
+
+    return evaluate(model_folder(model, ModelSource(path)), suite, items=items, cache=ScoreCache(scores))
 
 
 def _train() -> Train:
