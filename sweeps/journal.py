@@ -22,8 +22,9 @@ from typing import IO, Final, Protocol, Self, overload
 
 from sweeps.errors import Fenced, JournalError, StorageError, SweepBusy
 from sweeps.lease import LEASE_S, Holder, Lease, boot_id
+from sweeps.packs import LOG, Packer, segment_key
 from sweeps.records import Row
-from sweeps.segments import LOG, LogReader, is_sweep, read_rows, segment_key, segments
+from sweeps.segments import LogReader, is_sweep, read_rows, segments
 from sweeps.storage import Store, Where, open_store
 from sweeps.storage_local import os_fault
 
@@ -94,6 +95,7 @@ class SweepJournal:
             gone = _same_kernel
         self.lease = Lease(self.store, gone=gone, lease_s=lease_s, beating=beating, say=say)
         self._file: _Segment | None = None
+        self._packer: Packer | None = None
         try:
             self.lease.take()
             self._begin()
@@ -104,7 +106,7 @@ class SweepJournal:
     def _begin(self) -> None:
         """Continues the log by one row of our own: from then on it is ours, and what we have read is all of it."""
         for _ in range(START_TRIES):
-            reader = LogReader(self.store)
+            reader = LogReader(self.store, keep_loose=True)
             self._rows = reader.rows()
             first = len(self._rows)
             holder = self.lease.holder
@@ -117,7 +119,11 @@ class SweepJournal:
                 path.unlink()
                 continue
             self._rows.append(row)
-            self._file = _Segment(path) if path is not None else None
+            if path is not None:
+                self._file = _Segment(path)
+            else:
+                self._packer = Packer(self.store, reader.packed, reader.loose)
+                self._packer.add(row.line().encode())
             return
         raise SweepBusy(f"{self.store}: other drivers are writing this sweep's log; stop them first")
 
@@ -160,6 +166,8 @@ class SweepJournal:
         elif not self.store.create(segment_key(first), data):
             raise self._fenced(None)
         self._pending.clear()
+        if self._packer is not None:
+            self._packer.add(data)
 
     def _fenced(self, by: Holder | None) -> Fenced:
         return Fenced(f"{self.store}: {by or 'another driver'} has taken this sweep over; this one writes nothing more. It "

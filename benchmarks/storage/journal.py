@@ -1,6 +1,7 @@
 """What the journal costs: CPU per row written, and the time to read 100,000 rows back.
 
-python -m benchmarks.storage.journal [--rows 100000] [--where FOLDER_OR_URL] [--batch 1]
+python -m benchmarks.storage.journal [--rows 100000] [--where FOLDER_OR_URL] [--batch 10] [--rest 10000]
+python -m benchmarks.storage.journal --s3 --rest 5      in a bucket of a server on this machine, as drivers write: 20,000 objects
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import json
 import os
 import tempfile
 import time
+from pathlib import Path
 
 from sweeps.journal import SweepJournal, read_rows
+from sweeps.packs import listed
 from sweeps.records import Row
 from sweeps.segments import segments
 from sweeps.storage import open_store
+from tests.s3 import S3Server
 
 
 def report(i: int) -> Row:
@@ -32,23 +36,45 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--one-by-one", type=int, default=2_000, help="rows that are each made durable on their own")
     parser.add_argument("--batch", type=int, default=10, help="rows of a batch, as a driver takes in a turn's news")
+    parser.add_argument("--rest", type=int, default=10_000, help="rows of a batch when the log is filled up")
     parser.add_argument("--where", default="")
+    parser.add_argument("--s3", action="store_true", help="start an S3 server of its own for it (seaweedfs)")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home = open_store(a.where or folder) / f"bench-{os.getpid()}"
-        out: dict[str, object] = {"where": home.root, "rows": a.rows, "bytes": len(report(1).line())}
-        with SweepJournal(home) as journal:
-            out["one by one"] = _write(journal, a.one_by_one, 1)
-            out[f"in batches of {a.batch}"] = _write(journal, a.one_by_one, a.batch)
-            _write(journal, a.rows - len(journal.rows()), 10_000)
-        cpu, wall = time.process_time(), time.perf_counter()
-        rows = read_rows(home)
-        out["read"] = {"rows": len(rows), "segments": len(segments(home)), "cpu_s": _since(cpu), "wall_s": _wall(wall)}
-        cpu, wall = time.process_time(), time.perf_counter()
-        SweepJournal(home).close()
-        out["open for writing"] = {"cpu_s": _since(cpu), "wall_s": _wall(wall)}
-        if a.where:
-            (open_store(a.where)).delete_tree(home.name)
+        if not a.s3:
+            measure(a, folder)
+            return
+        server = S3Server(Path(folder))
+        server.start()
+        os.environ |= server.environment()
+        try:
+            a.where = "s3://sweeps/bench"
+            measure(a, folder)
+        finally:
+            server.kill()
+
+
+def measure(a: argparse.Namespace, folder: str) -> None:
+    home = open_store(a.where or folder) / f"bench-{os.getpid()}"
+    out: dict[str, object] = {"where": home.root, "rows": a.rows, "bytes": len(report(1).line())}
+    with SweepJournal(home) as journal:
+        out["one by one"] = _write(journal, a.one_by_one, 1)
+        out[f"in batches of {a.batch}"] = _write(journal, a.one_by_one, a.batch)
+        out[f"the rest in batches of {a.rest}"] = _write(journal, a.rows - len(journal.rows()), a.rest)
+    cpu, wall = time.process_time(), time.perf_counter()
+    rows = read_rows(home)
+    out["read"] = {
+        "rows": len(rows),
+        "objects": len(segments(home)),
+        "packs": len(listed(home)[1]),
+        "cpu_s": _since(cpu),
+        "wall_s": _wall(wall),
+    }
+    cpu, wall = time.process_time(), time.perf_counter()
+    SweepJournal(home).close()
+    out["open for writing"] = {"cpu_s": _since(cpu), "wall_s": _wall(wall)}
+    if a.where:
+        (open_store(a.where)).delete_tree(home.name)
     print(json.dumps(out, indent=1))
 
 

@@ -11,6 +11,7 @@ from sweeps import Sweep, grid
 from sweeps.errors import Interrupted, SweepBusy
 from sweeps.history import History
 from sweeps.journal import SweepJournal, read_rows
+from sweeps.packs import listed
 from sweeps.plan import Plan
 from sweeps.scratch import scratch
 from sweeps.storage import open_store
@@ -35,13 +36,16 @@ def go(url: str, trainer: SealingTrainer, said: list[str] | None = None) -> obje
     return run(SWEEP, storage=url, backend="in-process", say=lines.append, train=trainer, evaluate=fake_evaluate)
 
 
-def test_a_sweep_runs_in_a_bucket_and_leaves_what_a_folder_would_hold(s3_url: str, s3_server: S3Server):
+def test_a_sweep_runs_in_a_bucket_and_leaves_what_a_folder_would_hold(s3_url: str, s3_server: S3Server, monkeypatch):
+    monkeypatch.setattr("sweeps.packs.PACK", 8)
     home = go(s3_url, SealingTrainer())
     assert str(home) == f"{s3_url}/{SWEEP.id}"
     assert str(home / "report" / "index.html").endswith("/report/index.html")
     rows = read_rows(home)
     assert [c.state for c in History(rows).trials()] == ["completed"] * 2
     store = open_store(s3_url)
+    assert len(listed(store / SWEEP.id)[1]) > 3
+    assert [r.seq for r in rows] == list(range(len(rows)))
     assert b"<html" in store.read(f"{SWEEP.id}/report/index.html")
     kept = {e.key.rpartition("/")[0] for e in store.list(f"{SWEEP.id}/trials") if e.key.endswith("manifest.json")}
     dropped = {r.extra["path"] for r in rows if r.kind == "commit" and r.extra.get("dropped")}

@@ -19,6 +19,12 @@ OBJECTS = [(moment, False) for moment in ("before", "after")]
 FOLDER = [("before", False), ("before", True), ("after", False)]
 
 
+@pytest.fixture(autouse=True)
+def small_packs(monkeypatch: pytest.MonkeyPatch):
+    """So that a driver can die at one."""
+    monkeypatch.setattr("sweeps.packs.PACK", 8)
+
+
 def walk(name: str, files: Path, stride: int, *, folder: bool) -> int:
     """Kills a sweep at every `stride`-th moment; returns at how many it was killed."""
     case, points = CASES[name], 0

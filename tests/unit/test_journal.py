@@ -15,7 +15,8 @@ from sweeps.errors import Fenced, JournalError, StorageError, SweepBusy, Unreach
 from sweeps.journal import LogReader, SweepJournal, is_sweep, read_rows, sweeps_in
 from sweeps.lease import Record
 from sweeps.records import Row, parse, split_finite
-from sweeps.segments import parse_lines, segment_key, segments
+from sweeps.packs import segment_key
+from sweeps.segments import parse_lines, segments
 from sweeps.storage import Store, open_store
 from sweeps.storage_memory import MemoryStore
 from tests.faulty_store import Calls, Died, FaultyStore, out_of_reach
