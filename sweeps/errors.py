@@ -127,6 +127,14 @@ class DamagedCheckpoint(TrialFailed, StorageError):
         return self.detail
 
 
+def out_of_memory(e: BaseException) -> bool:
+    """True for what torch (on CUDA and on the CPU), NumPy, Python and Ray raise when memory runs out; known by name."""
+    told = "can't allocate memory" in str(e) or "CUDA out of memory" in str(e)
+    return (
+        isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" or (isinstance(e, RuntimeError) and told)
+    )
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the closest known name, or an empty string."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)

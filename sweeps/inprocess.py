@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeps.director import Director, Launch
-from sweeps.errors import Interrupted, JournalError, LimitError, StorageFull, TrialFailed, Unreachable
+from sweeps.errors import Interrupted, JournalError, LimitError, StorageFull, TrialFailed, Unreachable, out_of_memory
 from sweeps.interrupt import Interrupt, ctrl_c
 from sweeps.scoring import EvalJob
 from sweeps.trial import Hooks, Saved, TrialSpec, attempt_folder
@@ -143,7 +143,9 @@ class InProcess:
         except (JournalError, StorageFull, Unreachable, LimitError):  # not the trial's fault
             raise
         except Exception as e:
-            self.director.failed(spec.id, attempt, "error", f"{type(e).__name__}: {e}")
+            memory = out_of_memory(e)
+            reason = "oom" if memory else "error"
+            self.director.failed(spec.id, attempt, reason, f"{type(e).__name__}: {e}", lost=memory)
         else:
             if self.ending:
                 return  # it was asked to save and stop: neither trained nor failed, it goes on after a resume

@@ -15,7 +15,7 @@ import ray.train
 from cluster.environment import cache_folder
 from cluster.hub import attempt_key
 from sweeps.director import Launch
-from sweeps.errors import TrialFailed
+from sweeps.errors import TrialFailed, out_of_memory
 from sweeps.trial import Saved, attempt_folder
 
 # What says that a machine is gone, not that the trial is wrong. Train's own errors are internal, so by name.
@@ -135,8 +135,13 @@ def explain(error: BaseException) -> dict[str, Any]:
         if isinstance(cause, TrialFailed):
             return {"ok": False, "reason": cause.reason, "detail": cause.detail, "lost": False}
     for cause in causes:
-        if isinstance(cause, ray.exceptions.OutOfMemoryError):
-            return {"ok": False, "reason": "oom", "detail": str(cause).splitlines()[0], "lost": True}
+        if out_of_memory(cause):  # another one may have held the memory; the second time it is the trial's own end
+            return {
+                "ok": False,
+                "reason": "oom",
+                "detail": (str(cause) or "no memory left").splitlines()[0],
+                "lost": True,
+            }
         if isinstance(cause, LOST) or type(cause).__name__ in LOST_IN_TRAIN:
             detail = str(cause).splitlines()[0][:300]
             return {"ok": False, "reason": "lost", "detail": detail, "lost": True, "crashed": CRASHED in str(cause)}
