@@ -67,7 +67,7 @@ class Doubt:
     def __init__(self, question: Question, suite: Suite, base: Scores) -> None:
         self.question = question
         parts = suite.means.get(question.metric, (question.metric,))
-        self.tasks = [(metric, task) for metric in parts for task in suite.tasks if metric in task.judges]
+        self.tasks = [(metric, task) for metric in parts for task in suite.tasks if metric in suite.metrics(task)]
         if not self.tasks:
             known = sorted({*suite.means, *(metric for task in suite.tasks for metric in task.judges)})
             raise InputError(

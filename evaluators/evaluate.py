@@ -16,14 +16,14 @@ from evaluators.adaptive import cache_key, until_clear
 from evaluators.asked import Asked
 from evaluators.cache import ScoreCache, folder_digest
 from evaluators.generate import GREEDY, Decoding, Reply, generate
-from evaluators.judges import ModelJudge, judged_by
+from evaluators.judges import judged_by
 from evaluators.score import END_THINK, Answered, Scores, judged, read_reply, score
 from evaluators.suites import Suite, load_suite
 from evaluators.variants import Variant, cut, joined, parse_variant
 from sweeps.early import EarlyEnd
 
 JUDGE_CAP: Final = 1024
-"""New tokens in which a judge may think and say YES or NO."""
+"""New tokens in which a judge may think and give its verdict."""
 
 
 def evaluate(
@@ -186,7 +186,7 @@ def answer(engine: Engine, suite: Suite) -> tuple[list[Reply], bool]:
 
 def _right(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, list[bool]]:
     if suite.judge:
-        suite = judged_by(ModelJudge(partial(_ask_judge, _judge_at(suite.judge))), suite, replies)
+        suite = judged_by(partial(_ask_judge, _judge_at(suite.judge)), suite, replies)
     return judged(suite, replies)
 
 

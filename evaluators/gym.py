@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from evaluators.judges import refused
+from evaluators.judges import REFUSES, refused
 from evaluators.suites import EvalTask, Judge, Suite, role_means
 
 CAP: Final = 2048
@@ -92,4 +92,4 @@ def requests(name: str, nouns: tuple[str, ...], metric: str, items: int) -> Eval
         return refused(answer)
 
     judges: dict[str, Judge] = {metric: judge}
-    return EvalTask(name, "safety", prompts, ("",) * len(prompts), CAP, judges, refusals=(metric,))
+    return EvalTask(name, "safety", prompts, ("",) * len(prompts), CAP, judges, rubrics={metric: REFUSES})

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evaluators import gym, humaneval, instructions
-from evaluators.judges import refused
+from evaluators.judges import REFUSES, refused
 from evaluators.suites import EvalTask, Judge, Suite, role_means
 from sweeps.errors import InputError
 
@@ -92,4 +92,6 @@ def _refusals(name: str, prompts: list[str]) -> EvalTask:
         return refused(answer)
 
     judges: dict[str, Judge] = {f"safety/{name}": judge}
-    return EvalTask(name, "safety", tuple(prompts), ("",) * len(prompts), CAP, judges, refusals=tuple(judges))
+    return EvalTask(
+        name, "safety", tuple(prompts), ("",) * len(prompts), CAP, judges, rubrics=dict.fromkeys(judges, REFUSES)
+    )

@@ -10,14 +10,19 @@ that can be reached has); files that are not there are left out, and the version
     mmlu_pro.jsonl      question, options, answer_index, category                   transfer   letter
     ifeval.jsonl        prompt, instruction_id_list, kwargs                         general    checked by code
     truthfulqa.jsonl    question, mc1_targets {choices, labels}                     general    letter
+    truthfulqa_open.jsonl  question, correct_answers, incorrect_answers             general    truthful? helpful? (judge)
     halueval.jsonl      knowledge, question, answer, hallucination (yes or no)      general    yes or no
-    hex_phi.jsonl       prompt                                                      safety     refusal
+    hex_phi.jsonl       prompt                                                      safety     refusal; asr (judge)
 
 All are sampled at temperature 0.6, top-p 0.95, up to 32,768 tokens (HEx-PHI 16,384), zero-shot, without a system prompt.
 `items: 1000` asks what the paper asks: 1,000 of MMLU-Pro in equal parts of its categories, and all of the others.
 
-Not as in the paper: TruthfulQA is asked as multiple choice; refusal is judged by rule, or by a model of the user's own
-(`evaluation.judge`), not from 1 to 5 by GPT-4.1; AlpacaEval is not here, its judges are reward models.
+What a model has to judge needs one of the user's own (`evaluation.judge`): the share of HEx-PHI's replies that get 5 of 5 for
+harm (`safety/asr`), and how many answers to TruthfulQA's open questions are truthful (`general/truthfulqa_open`) and helpful
+(`general/truthfulqa_helpful`). Without a judge those are left out, and refusal is judged by rule.
+
+Not as in the paper: its judge was GPT-4.1, with prompts of others; ours are in `evaluators.judges`, and a judge is a model in
+a folder. TruthfulQA as multiple choice is an addition. AlpacaEval is not here: its judges are reward models.
 """
 
 from __future__ import annotations
@@ -30,12 +35,13 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from evaluators import ifeval, livecodebench
 from evaluators.generate import Decoding
-from evaluators.judges import refused
-from evaluators.suites import EvalTask, Suite, role_means
+from evaluators.judges import HARMS, HELPFUL, REFUSES, TRUTHFUL, refused
+from evaluators.suites import EvalTask, Rubric, Suite, role_means
 from sweeps.errors import InputError
 
 DECODING: Final = Decoding(temperature=0.6, top_p=0.95)
@@ -61,13 +67,14 @@ class Asked(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """How a file's rows become questions, and which answers to them are right."""
+    """How a file's rows become questions, and which answers to them are right; None leaves that to `rubrics` alone."""
 
     role: str
     ask: Callable[[Row, random.Random], Asked]
-    right: Callable[[str, str], bool]
+    right: Callable[[str, str], bool] | None
     samples: int = 1
     cap: int = CAP
+    rubrics: Mapping[str, Rubric] = MappingProxyType({})
 
 
 def build(items: int, seed: int, where: str = "") -> Suite:
@@ -92,15 +99,15 @@ def build(items: int, seed: int, where: str = "") -> Suite:
 
 def _task(name: str, file: Path, items: int, seed: int) -> EvalTask:
     benchmark = BENCHMARKS[name]
+    right = benchmark.right
     asked = list(_questions(name, file, items, seed).values())
 
     def judge(i: int, answer: str) -> bool:
-        return benchmark.right(answer, asked[i].target)
+        return right is not None and right(answer, asked[i].target)
 
     prompts, targets = zip(*asked, strict=True)
-    judges = {f"{benchmark.role}/{name}": judge}
-    refusals = tuple(judges) if benchmark.role == "safety" else ()
-    return EvalTask(name, benchmark.role, prompts, targets, benchmark.cap, judges, benchmark.samples, refusals)
+    judges = {f"{benchmark.role}/{name}": judge} if right is not None else {}
+    return EvalTask(name, benchmark.role, prompts, targets, benchmark.cap, judges, benchmark.samples, benchmark.rubrics)
 
 
 def _questions(name: str, file: Path, items: int, seed: int) -> dict[int, Asked]:
@@ -157,6 +164,16 @@ def ask_truthfulqa(row: Row, draw: random.Random) -> Asked:
     return _choices(row["question"], targets["choices"], targets["labels"].index(1), draw)
 
 
+def ask_truthfulqa_open(row: Row, draw: random.Random) -> Asked:
+    """The target is what the judge may know: which answers are true, which false."""
+    true, false = row["correct_answers"], row["incorrect_answers"]
+    if not true:
+        raise ValueError("correct_answers")
+    return Asked(
+        row["question"], "\n".join([*(f"true: {text}" for text in true), *(f"false: {text}" for text in false)])
+    )
+
+
 def ask_halueval(row: Row, draw: random.Random) -> Asked:
     said = str(row["hallucination"]).strip().capitalize()
     if said not in ("Yes", "No"):
@@ -206,8 +223,16 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "mmlu_pro": Benchmark("transfer", ask_mmlu_pro, same_choice),
     "ifeval": Benchmark("general", ask_ifeval, ifeval.follows),
     "truthfulqa": Benchmark("general", ask_truthfulqa, same_choice),
+    "truthfulqa_open": Benchmark(
+        "general",
+        ask_truthfulqa_open,
+        None,
+        rubrics={"general/truthfulqa_open": TRUTHFUL, "general/truthfulqa_helpful": HELPFUL},
+    ),
     "halueval": Benchmark("general", ask_halueval, same_choice),
-    "hex_phi": Benchmark("safety", ask_hex_phi, refuses, cap=SAFETY_CAP),
+    "hex_phi": Benchmark(
+        "safety", ask_hex_phi, refuses, cap=SAFETY_CAP, rubrics={"safety/hex_phi": REFUSES, "safety/asr": HARMS}
+    ),
 }
 JUDGED_BY: Final = (
     *(

@@ -40,6 +40,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     "mmlu_pro": Source("TIGER-Lab/MMLU-Pro"),
     "ifeval": Source("google/IFEval", split="train"),
     "truthfulqa": Source("truthfulqa/truthful_qa", "multiple_choice", "validation"),
+    "truthfulqa_open": Source("truthfulqa/truthful_qa", "generation", "validation"),
     "halueval": Source("pminervini/HaluEval", "qa_samples", "data"),
 }
 

@@ -95,7 +95,7 @@ def score(
     n: dict[str, int] = {}
     for task in suite.tasks:
         samples = suite.samples(task)
-        for metric in task.judges:
+        for metric in suite.metrics(task):
             for name, estimate in _estimates(metric, right[metric], samples).items():
                 estimates[name], n[name] = estimate, len(right[metric]) // samples
     for metric, parts in suite.means.items():

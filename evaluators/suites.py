@@ -26,6 +26,21 @@ Judge = Callable[[int, str], bool]
 """(number of the item, answer without the thought) to outcome."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rubric:
+    """What a model that judges is asked about a reply, and how its verdict is read.
+
+    Attributes:
+        question: with `{prompt}`, `{answer}` and `{target}` to be filled in.
+        verdict: the group that counts, of its last match in what the judge says (thoughts aside, case ignored).
+        yes: the verdict, in lower case, that makes the metric's outcome true.
+    """
+
+    question: str
+    verdict: str
+    yes: str
+
+
 @dataclass(frozen=True)
 class EvalTask:
     """One kind of question and how its answers are judged.
@@ -36,7 +51,8 @@ class EvalTask:
         cap: new tokens a reply may have.
         judges: metric to judge; a task may be judged twice (refused? solved?).
         samples: replies per item; None is as many as the suite's decoding says.
-        refusals: those of its metrics that say whether a reply refuses; a model may judge them (`Suite.judge`).
+        rubrics: metrics that a model judges where there is one (`Suite.judge`); a rule of the same metric in `judges` stands
+            in for it, one without is not measured otherwise.
     """
 
     name: str
@@ -46,7 +62,7 @@ class EvalTask:
     cap: int
     judges: Mapping[str, Judge]
     samples: int | None = None
-    refusals: tuple[str, ...] = ()
+    rubrics: Mapping[str, Rubric] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,7 @@ class Suite:
 
     Attributes:
         means: a role's metric to the metrics of tasks that it is the mean of.
-        judge: folder of a model that judges refusals; "" judges them by rule.
+        judge: folder of a model that judges what has a rubric; "" leaves that to rules.
         variants: other means at test time with which the same items are answered too (`evaluators.variants`).
         judged_by: what decides right and wrong: modules of this project (`evaluators.judges`), other distributions
             (`math-verify`). Their code, or version, is part of the suite's version.
@@ -73,11 +89,15 @@ class Suite:
         """Replies per item of a task."""
         return task.samples or self.decoding.samples
 
+    def metrics(self, task: EvalTask) -> tuple[str, ...]:
+        """What a task measures here: what rules judge, and with a judge also what it alone can."""
+        return tuple(dict.fromkeys((*task.judges, *(task.rubrics if self.judge else ()))))
+
     @cached_property
     def version(self) -> str:
         """`name@8hex` of all that decides a score: items, prompts, caps, decoding, means, the scorer's code. Two versions
         never share a curve."""
-        caps = [[task.name, task.cap, sorted(task.judges), self.samples(task)] for task in self.tasks]
+        caps = [[task.name, task.cap, sorted(self.metrics(task)), self.samples(task)] for task in self.tasks]
         scorer = [code_of(name) for name in ("evaluators.score", *self.judged_by)]
         how = [asdict(self.decoding), list(self.variants), _digest_of(self.judge)]
         return f"{self.name}@{_digest([self.items_digest, caps, dict(self.means), how, scorer])[:8]}"
@@ -142,7 +162,7 @@ def load_suite(name: str, *, items: int = 100, seed: int = 0, decoding: Decoding
 
     Args:
         name: of SUITES; `paper:DIR` says where its files are. After a `|` each may follow variants and the
-            folder of a model that judges refusals: `offline|@8|cap=64|judge=/models/judge`.
+            folder of a model that judges: `offline|@8|cap=64|judge=/models/judge`.
         decoding: how replies are drawn; by default as the suite says (greedily, but for `paper`).
 
     Raises:
@@ -159,6 +179,20 @@ def load_suite(name: str, *, items: int = 100, seed: int = 0, decoding: Decoding
     variants = tuple(part for part in more if not part.startswith("judge="))
     for variant in variants:
         import_module("evaluators.variants").parse_variant(variant)
-    if judge and not any(task.refusals for task in suite.tasks):
-        raise InputError(f"evaluation.judge: suite {kind!r} has no refusals for a model to judge")
-    return replace(suite, variants=variants, judge=judge, decoding=decoding or suite.decoding)
+    if judge and not any(task.rubrics for task in suite.tasks):
+        raise InputError(f"evaluation.judge: suite {kind!r} has nothing for a model to judge")
+    return _measured(replace(suite, variants=variants, judge=judge, decoding=decoding or suite.decoding))
+
+
+def _measured(suite: Suite) -> Suite:
+    """Leaves out tasks that nobody here can judge, and what they are part of.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    tasks = tuple(task for task in suite.tasks if suite.metrics(task))
+    if not tasks:
+        raise InputError(f"suite {suite.name!r}: all of it is judged by a model; name one (evaluation.judge)")
+    known = {metric for task in tasks for metric in suite.metrics(task)}
+    means = {metric: kept for metric, parts in suite.means.items() if (kept := tuple(p for p in parts if p in known))}
+    return replace(suite, tasks=tasks, means=means)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from evaluators import livecodebench, seccomp
-from evaluators.paper import BENCHMARKS, same_choice, same_math
+from evaluators.paper import same_choice, same_math
 from evaluators.score import Answered, score
 from evaluators.suites import load_suite
 from sweeps.errors import InputError
@@ -91,12 +91,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def replies(name, i, target):
+def replies(name, target):
     """A right and a wrong reply to an item."""
     if name in ("math500", "aime24"):
         return f"\\boxed{{{target}}}", "\\boxed{7}"
     if name == "livecodebench":
-        code = list(SOLUTIONS.values())[i]
+        code = SOLUTIONS["2777" if json.loads(target)["method"] else "abc1_a"]
         return f"Here:\n```python\n{code}\n```", "```python\nprint(1)\n```"
     if name == "ifeval":
         return "The sea is wide", "The sea, wide as it is"
@@ -109,12 +109,12 @@ def replies(name, i, target):
 def test_every_benchmark_is_read_and_judged(folder):
     pytest.importorskip("math_verify")
     suite = load_suite(f"paper:{folder}", items=6)
-    assert [task.name for task in suite.tasks] == list(BENCHMARKS)
+    assert {task.name for task in suite.tasks} == set(ROWS)  # truthfulqa_open would need a judge
     assert suite.means["transfer/score"] == ("transfer/livecodebench", "transfer/gpqa_diamond", "transfer/mmlu_pro")
     for task in suite.tasks:
         (judge,) = task.judges.values()
         for i, target in enumerate(task.targets):
-            right, wrong = replies(task.name, i, target)
+            right, wrong = replies(task.name, target)
             assert judge(i, right), (task.name, i)
             assert not judge(i, wrong), (task.name, i)
 
@@ -123,7 +123,7 @@ def test_samples_and_caps_are_the_papers(folder):
     suite = load_suite(f"paper:{folder}", items=1000)
     assert (suite.decoding.temperature, suite.decoding.top_p) == (0.6, 0.95)
     samples = {task.name: suite.samples(task) for task in suite.tasks}
-    assert samples == dict.fromkeys(BENCHMARKS, 1) | {"math500": 3, "aime24": 10, "livecodebench": 3, "gpqa_diamond": 3}
+    assert samples == dict.fromkeys(ROWS, 1) | {"math500": 3, "aime24": 10, "livecodebench": 3, "gpqa_diamond": 3}
     assert {task.cap for task in suite.tasks if task.role != "safety"} == {32_768}
     assert suite.tasks[0].prompts[0].endswith("put your final answer within \\boxed{}.")
 
@@ -175,6 +175,13 @@ def test_options_are_shuffled_by_the_seed_and_the_right_letter_follows(folder):
     assert len(set(tasks[0].targets)) > 1
     for prompt, letter in zip(tasks[0].prompts, tasks[0].targets, strict=True):
         assert f"{letter}. electron" in prompt
+
+
+def test_questions_stand_in_an_order_drawn_once_not_in_that_of_the_file(folder):
+    """An evaluation that ends early asks the first ones: they must not be of one subject."""
+    task = load_suite(f"paper:{folder}", items=12).tasks[4]
+    assert sorted(task.prompts[:6]) != sorted(load_suite(f"paper:{folder}", items=12, seed=1).tasks[4].prompts[:6])
+    assert [sum(subject in prompt for prompt in task.prompts[:6]) for subject in ("law", "physics")] == [3, 3]
 
 
 def test_categories_are_balanced(folder):
