@@ -109,6 +109,8 @@ class RayLoop:
         try:
             with ctrl_c(self.say) as self.interrupt:
                 self._tuner(name).fit()
+        except KeyboardInterrupt:  # the second press, maybe in the middle of a row: nothing more is written
+            raise Interrupted("interrupted at once; resume continues from the last checkpoints") from None
         finally:
             forget()
             if self.share is not None:

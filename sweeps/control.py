@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from sweeps.errors import InputError, nearest
+from sweeps.errors import InputError, NotFound, nearest
 
 if TYPE_CHECKING:
     from sweeps.storage import Store
@@ -54,12 +54,12 @@ def post(store: Store, sweep: str, request: Request) -> str:
 
 
 def pending(store: Store, sweep: str) -> list[Request]:
-    """Returns the requests that wait, oldest first. What is not a request is left out: it was not made by `post`."""
+    """Returns the requests that wait, oldest first. What is no request, or is gone already, is left out."""
     found = []
     for entry in store.list(f"{sweep}/{FOLDER}"):
         try:
             found.append(_parse(json.loads(store.read(entry.key))))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, NotFound):
             continue
     return found
 

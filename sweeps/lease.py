@@ -161,10 +161,10 @@ class Lease:
 
     def _latest(self, store: Store | None = None) -> tuple[int, Record | None]:
         store = store or self.store
-        keys = [e.key for e in store.list(FOLDER) if e.key.endswith(".json")]
-        if not keys:
+        stems = [Path(e.key).stem for e in store.list(FOLDER) if e.key.endswith(".json")]
+        number = max((int(stem) for stem in stems if stem.isdigit()), default=0)
+        if not number:
             return 0, None
-        number = max(int(Path(k).stem) for k in keys if Path(k).stem.isdigit())
         try:
             return number, Record.parse(store.read(_key(number)))
         except NotFound:  # cleared away between the two calls

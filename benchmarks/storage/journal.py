@@ -16,7 +16,6 @@ from pathlib import Path
 from sweeps.journal import SweepJournal, read_rows
 from sweeps.packs import listed
 from sweeps.records import Row
-from sweeps.segments import segments
 from sweeps.storage import open_store
 from tests.s3 import S3Server
 
@@ -63,13 +62,9 @@ def measure(a: argparse.Namespace, folder: str) -> None:
         out[f"the rest in batches of {a.rest}"] = _write(journal, a.rows - len(journal.rows()), a.rest)
     cpu, wall = time.process_time(), time.perf_counter()
     rows = read_rows(home)
-    out["read"] = {
-        "rows": len(rows),
-        "objects": len(segments(home)),
-        "packs": len(listed(home)[1]),
-        "cpu_s": _since(cpu),
-        "wall_s": _wall(wall),
-    }
+    spent = {"cpu_s": _since(cpu), "wall_s": _wall(wall)}
+    pieces, packs = listed(home)
+    out["read"] = {"rows": len(rows), "segments": len(pieces), "packs": len(packs), **spent}
     cpu, wall = time.process_time(), time.perf_counter()
     SweepJournal(home).close()
     out["open for writing"] = {"cpu_s": _since(cpu), "wall_s": _wall(wall)}

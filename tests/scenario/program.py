@@ -1,6 +1,6 @@
 """A sweep with stand-ins on a real local Ray, as a program of its own, so that a test can kill it.
 
-python -m tests.scenario.program stops|sweep|failures FOLDER
+python -m tests.scenario.program stops|sweep|failures|deaf FOLDER
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ prepare()
 
 import ray  # noqa: E402
 
+import cluster.loop  # noqa: E402
 from cluster.loop import RayLoop, local_ray  # noqa: E402
 from sweeps import DipsweepError, Sweep, grid  # noqa: E402
 from sweeps.director import Director  # noqa: E402
@@ -40,13 +41,14 @@ SWEEPS = {
         models={"tiny-s": {"workers": 2}},
     ),
     "sweep": Sweep(name="sweep", space={"replay": grid(0.0, 0.1, 0.2)}, trainer={"steps": 16, "lr": 2e-3}),
+    "deaf": Sweep(name="deaf", space={"replay": grid(0.0)}, trainer={"steps": 8, "lr": 1e-3}),
     "failures": Sweep(name="failures", space={"lr": grid(666.0, 667.0, 999.0, 1e-3)}, trainer={"steps": 8}),
 }
 
 
 def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1) -> None:
-    """FakeTrainer at a human pace. lr 999: its process dies in the first attempt; `stops`: silent after step 2."""
-    if trial.sweep.startswith("stops"):
+    """FakeTrainer at a human pace. lr 999: its process dies in the first attempt; `stops`, `deaf`: silent after step 2."""
+    if trial.sweep.startswith(("stops", "deaf")):
         if rank == 0:
             hooks.report(2, {"train/loss": 0.5}, progress={}, cost={})
         time.sleep(1000)
@@ -106,6 +108,8 @@ def main(mode: str, root: Path) -> None:
             stops.append(time.monotonic())
 
     rule = StopAtOnce(sweep.goal) if mode == "stops" else NeverStop(sweep.goal)
+    if mode == "deaf":
+        cluster.loop.WIND_DOWN_S = float("inf")  # whoever does not listen is waited for until the second Ctrl-C
     cpus = CpuWatch()
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(CPUS):
         director = Director(plan, journal, rule, watch=watch)

@@ -97,6 +97,18 @@ def test_killed_in_mid_sweep_and_resumed_no_finished_trial_runs_again_and_each_r
     assert len(scored) == len(set(scored)) == 1 + 3 * 8  # the base, and eight snapshots of each trial
 
 
+def test_ctrl_c_twice_ends_a_sweep_at_once_whose_trials_do_not_listen(start, tmp_path: Path):
+    process = start("deaf")
+    wait_for(lambda: any(r.kind == "report" for r in rows(tmp_path)), process)
+    os.kill(process.pid, signal.SIGINT)
+    wait_for(lambda: any(r.kind == "control" for r in rows(tmp_path)), process)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130, err[-3000:]
+    assert "interrupted at once; resume continues" in err
+    assert [c.state for c in History(rows(tmp_path)).trials()] == ["running"]
+
+
 def test_ctrl_c_saves_and_exits_130_and_the_sweep_can_be_resumed(start, tmp_path: Path):
     process = start("sweep")
     wait_for(lambda: sum(r.kind == "commit" for r in rows(tmp_path)) >= 2, process)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sweeps.errors import Fenced, JournalError, StorageError, SweepBusy, Unreachable
 from sweeps.journal import LogReader, SweepJournal, is_sweep, read_rows, sweeps_in
 from sweeps.lease import Record
-from sweeps.records import Row, parse, split_finite
 from sweeps.packs import segment_key
+from sweeps.records import Row, parse, split_finite
 from sweeps.segments import parse_lines, segments
 from sweeps.storage import Store, open_store
 from sweeps.storage_memory import MemoryStore

@@ -7,8 +7,8 @@ import pytest
 
 from sweeps.errors import InputError
 from sweeps.journal import SweepJournal
-from sweeps.report.live import live_app
 from sweeps.packs import segment_key
+from sweeps.report.live import live_app
 from tests.report_journals import SWEEP, demo_stories, journal, story
 
 testclient = pytest.importorskip("starlette.testclient", reason="no starlette: pip install starlette httpx")
