@@ -3,9 +3,9 @@
 Pure, and without a clock of its own: the caller says what is free on each node, who waits, what runs and what time it
 is. The line is served in order. Who stands at its head and does not fit is promised a time: when, by what is known of
 the running trials, enough of them will have ended. Until then smaller ones may overtake it, if by then they are over or
-leave it room (EASY backfilling: Lifka 1995); from then on nothing starts before it. So it waits no longer than the
-promise, at most the longest run, and then for what runs at that time: two of the longest runs, however wrong the
-expectations were. Where nothing is known of the running trials, a fixed number may overtake it instead.
+leave it room (EASY backfilling: Lifka 1995); from then on nothing starts before it. The promise only moves nearer, when
+others end early. So it waits as long as the running trials were expected to take, and then for what still runs: two of
+the longest runs where expectations hold. Where nothing is known of the running trials, a fixed number may overtake it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 Resources = Mapping[str, float]
 Nodes = Mapping[str, Resources]  # what each node has free, by name
 
-TAIL = 14  # so many trials at the end of the line are served longest first
 OVERTAKES = 8  # without expectations: so many may pass the head of the line
 ELASTIC_WAIT_S = 60.0  # so long an elastic trial waits for all its workers before it takes fewer
 _EPS = 1e-6
@@ -70,7 +69,7 @@ class Admission:
         """Returns what to start now, or None: then ask again when something has ended.
 
         Args:
-            free: what each node has free. line: who waits, in the order of `in_turn`. running: what will be given back.
+            free: what each node has free. line: who waits, in order. running: what will be given back.
             now: seconds on any clock that never goes back.
         """
         if not line:
@@ -87,7 +86,7 @@ class Admission:
             return None
         then = _after(free, running, self.promised - now) if known else {}
         answers: dict[Group, Choice | None] = {}  # one look at each size: a line holds many of the same
-        for other in sorted(line[1:], key=lambda w: (-w.group.workers, *_longest(w))):  # large ones have fewer chances
+        for other in sorted(line[1:], key=_large_and_long):  # they have fewer chances
             if other.group not in answers:
                 answers[other.group] = _whole(free, other)
             choice = answers[other.group]
@@ -101,24 +100,8 @@ class Admission:
 
     def _meet(self, free: Nodes, head: Waiting, running: Sequence[Running], now: float) -> None:
         if head.trial != self.head:
-            self.head, self.since, self.overtaken = head.trial, now, 0
-            self.promised = now + _room_in(free, head.group, running)
-
-
-def in_turn(line: Sequence[Waiting], asked: int) -> list[Waiting]:
-    """Returns a line in the order in which it is served: as it is, but its last TAIL trials longest first.
-
-    Otherwise a long one left over for the end runs alone beside idle machines (50 mixes of 200 trials: 0.942 of the
-    shortest makespan that any packing could have in order, 0.954 so; with a tail of 24 small trials wait too long).
-
-    Args:
-        asked: how many were asked for; a shorter line is all that is left.
-    """
-    return sorted(line, key=_longest) if len(line) < asked and len(line) <= TAIL else list(line)
-
-
-def _longest(waiting: Waiting) -> tuple[float]:
-    return (-(waiting.expected or 0.0),)
+            self.head, self.since, self.overtaken, self.promised = head.trial, now, 0, math.inf
+        self.promised = min(self.promised, now + _room_in(free, head.group, running))  # sooner, never later
 
 
 def fit(free: Nodes, bundle: Resources, workers: int) -> dict[str, int] | None:
@@ -189,6 +172,10 @@ def _fewer(free: Nodes, waiting: Waiting) -> Choice | None:
         if placed is not None:
             return Choice(waiting.trial, workers, placed)
     return None
+
+
+def _large_and_long(waiting: Waiting) -> tuple[int, float]:
+    return -waiting.group.workers, -(waiting.expected or 0.0)
 
 
 def _leaves_room(then: Nodes, other: Group, choice: Choice, head: Group) -> bool:

@@ -14,13 +14,12 @@ from typing import Any
 import ray
 from ray._private.state import available_resources_per_node, state, total_resources_per_node
 
-from sweeps.admission import Admission, Choice, Group, Pace, Running, Waiting, fit, in_turn
+from sweeps.admission import Admission, Choice, Group, Pace, Running, Waiting, fit
 from sweeps.director import Launch
 from sweeps.errors import Fault, SpecError
 from sweeps.plan import Plan
 from sweeps.trial import ModelSource, TrialSpec
 
-MEMORYLESS = ("grid", "random", "qmc")  # searches that propose the same whenever they are asked
 LOOK = 64  # how far down the line a search without memory is asked
 AGAIN_S = 0.2  # when nothing fitted and nothing ended, the cluster is looked at again after so long
 SETTLE_S = 3.0  # so long Ray's view may lag behind a group that was just placed (usually 0.1)
@@ -87,26 +86,24 @@ class Gate:
     def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock, self.admission, self.pace = clock, Admission(), Pace()
         self.look = _look(plan)
-        self.ahead = self.look if plan.sweep.search.algorithm in MEMORYLESS else 1
         self.next_look = self.next_nodes = 0.0
         self.draining: frozenset[str] = frozenset()
         self.settling: list[_Settling] = []
         self.view: dict[str, float] = {}  # what is free in all, with what was started since
 
     def choose(self, offer: Callable[[int], list[TrialSpec]], running: Iterable[Attempt]) -> Choice | None:
-        """Returns what to start now. `offer(n)` gives the first n trials of the line; a search that learns is asked for
-        more than one only when the first does not fit and others are of another size."""
+        """Returns what to start now. `offer(n)` gives the first n trials of the line; more than one is asked for only
+        when the first does not fit and others are of another size."""
         now = self.clock()
-        if now < self.next_look or not (head := offer(self.ahead)):
+        if now < self.next_look or not (head := offer(1)):
             return None
         seen, busy = self._free(), [self._running(a, now) for a in running]
-        free, line = self._settled(seen, now), in_turn([self._waiting(t) for t in head], self.ahead)
-        first = line[0].group
-        surely, perhaps = (fit(nodes, first.bundle, first.workers) is not None for nodes in (free, seen))
+        free, first = self._settled(seen, now), self._waiting(head[0])
+        surely, perhaps = (fit(nodes, first.group.bundle, first.group.workers) is not None for nodes in (free, seen))
         if perhaps and not surely:
             return None  # known in a moment, and until then nobody overtakes
-        choice = self.admission.choose(free, line, busy, now)
-        if choice is None and self.ahead < self.look:
+        choice = self.admission.choose(free, [first], busy, now)
+        if choice is None and self.look > 1:
             choice = self.admission.choose(free, [self._waiting(t) for t in offer(self.look)], busy, now)
         if choice is None:
             self.next_look = now + AGAIN_S
@@ -247,7 +244,7 @@ def _look(plan: Plan) -> int:
     }
     if len(sizes) == 1:
         return 1  # where the first does not fit no other does
-    if sweep.search.algorithm in MEMORYLESS:
+    if sweep.search.algorithm in ("grid", "random", "qmc"):
         return LOOK
     return min(LOOK, max(len(plan.cells), 2 * len(sizes)))  # cells have studies of their own: a turn ahead costs little
 

@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 
 from benchmarks.scale import mixes
-from sweeps.admission import Admission, Group, Pace, Running, Waiting, capacity, fit, fits_ever, in_turn
+from sweeps.admission import Admission, Group, Pace, Running, Waiting, capacity, fit, fits_ever
 
 GPU = {"GPU": 1.0}
 
@@ -83,6 +83,13 @@ def test_from_its_promised_time_on_nothing_starts_before_the_head_of_the_line():
     assert head.trial == "large"
 
 
+def test_a_promise_comes_nearer_when_others_end_early_and_never_moves_away():
+    admission, line = Admission(), [wants("large", 8, 5.0), wants("short", 2, 6.0)]
+    assert admission.choose(gpus(2.0), line, [runs(6, 10.0)], 0.0) is not None
+    assert admission.choose(gpus(2.0), line, [runs(6, 3.0)], 1.0) is None  # over at 4, and the short one at 7
+    assert admission.choose(gpus(2.0), line, [runs(6, 20.0)], 2.0) is None
+
+
 def test_where_nothing_is_known_a_fixed_number_may_overtake():
     admission, passed = Admission(overtakes=3), 0
     while admission.choose(gpus(2.0), [wants("large", 8), wants(f"s{passed}", 1)], [runs(6, None)], 0.0):
@@ -98,13 +105,6 @@ def test_an_elastic_trial_waits_a_bounded_time_for_all_its_workers_and_then_take
     assert choice is not None
     assert choice.workers == 3
     assert admission.choose(gpus(1.0), line, [runs(7, 439.0)], 61.0) is None  # below its fewest
-
-
-def test_the_last_of_a_line_are_served_longest_first_and_only_when_no_more_follow():
-    line = [wants("a", 1, 5.0), wants("unknown", 1), wants("b", 1, 9.0)]
-    assert [w.trial for w in in_turn(line, asked=64)] == ["b", "a", "unknown"]
-    assert in_turn(line, asked=3) == line
-    assert in_turn(line * 5, asked=64) == line * 5
 
 
 def test_pace_is_learned_by_kind():
