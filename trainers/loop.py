@@ -120,6 +120,7 @@ class _Run:
 
             data = load(config.data, trial.tier, seed=config.seed)
         self.feed = Feed(config, self.tokenizer, data)
+        self.rows = self.feed.rows.fingerprint()  # once: it reads every token
         if resume is not None:
             checkpoint.verify(resume.path)
         model = json.loads((base / "config.json").read_text(encoding="utf-8"))
@@ -136,7 +137,7 @@ class _Run:
     def _resumed(self, resume: Saved) -> State:
         facts = self.learner.load(resume.path)
         same_trial = facts["config"] == asdict(self.config)
-        if same_trial and facts["data"] != self.feed.rows.fingerprint():
+        if same_trial and facts["data"] != self.rows:
             raise InputError(
                 f"checkpoint {resume.path} was trained on other rows than tier {self.config.data!r} holds now; "
                 "restore the data, or start the trial anew"
@@ -225,7 +226,7 @@ class _Run:
         state = self.state
         facts = {
             "config": asdict(self.config),
-            "data": self.feed.rows.fingerprint(),
+            "data": self.rows,
             "world": self.world,
             "progress": state.progress.to_json(),
             "window": asdict(state.window),
