@@ -26,27 +26,66 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class RetryingStore(Store):
-    """A store whose calls are repeated while it is unreachable.
+class Patience:
+    """Repeats a call while the storage is unreachable.
 
     Args:
-        inner: the store. patience_s: for how long one call may go on trying; FOREVER for drivers and workers.
+        patience_s: for how long one call may go on trying; FOREVER for drivers and workers.
         say: takes one sentence, after a few seconds of trouble and then once a minute; logged by default.
         clock, sleep: monotonic seconds of this process alone, and how to wait.
     """
 
     def __init__(
-        self, inner: Store, patience_s: float, say: Callable[[str], None] | None = None,
+        self, patience_s: float, say: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
-        self.inner, self.patience_s, self.root = inner, patience_s, inner.root
-        self.say = say or log.warning
-        self.clock, self.sleep = clock, sleep
+        self.patience_s, self.say, self.clock, self.sleep = patience_s, say or log.warning, clock, sleep
         self._lock = threading.Lock()
         self._said = -FOREVER
 
+    def __call__(self, call: Callable[[], T]) -> T:
+        """Returns what the call returns.
+
+        Raises:
+            Unreachable: it stayed so for longer than patience lasts.
+        """
+        started, wait, tries = self.clock(), FIRST_S, 0
+        while True:
+            try:
+                return call()
+            except Unreachable as e:
+                tries, passed = tries + 1, self.clock() - started
+                if passed + wait > self.patience_s:
+                    if tries == 1:
+                        raise
+                    raise Unreachable(f"{e}; tried {tries} times in {passed:.0f} s") from e
+                self._tell(passed, str(e))
+            self.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(2 * wait, LONGEST_S)
+
+    def _tell(self, passed: float, why: str) -> None:
+        with self._lock:
+            if passed < QUIET_S or self.clock() - self._said < SAY_EVERY_S:
+                return
+            self._said = self.clock()
+        if passed < PAUSED_S:
+            self.say(f"{why}; trying again, for {_span(passed)} so far")
+        else:
+            self.say(f"paused: {why}, for {_span(passed)} now; everything goes on by itself when it is back")
+
+
+class RetryingStore(Store):
+    """A store whose calls are repeated while it is unreachable; arguments as of `Patience`."""
+
+    def __init__(
+        self, inner: Store, patience_s: float, say: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        self.inner, self.root = inner, inner.root
+        self._patiently = Patience(patience_s, say, clock, sleep)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (RetryingStore, (self.inner, self.patience_s))
+        return (RetryingStore, (self.inner, self._patiently.patience_s))
 
     def read(self, key: str) -> bytes:
         return self._patiently(lambda: self.inner.read(key))
@@ -92,30 +131,8 @@ class RetryingStore(Store):
         return self.inner
 
     def __truediv__(self, part: str) -> RetryingStore:
-        return RetryingStore(self.inner / part, self.patience_s, self.say, self.clock, self.sleep)
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        started, wait, tries = self.clock(), FIRST_S, 0
-        while True:
-            try:
-                return call()
-            except Unreachable as e:
-                tries, passed = tries + 1, self.clock() - started
-                if passed + wait > self.patience_s:
-                    raise Unreachable(f"{e}; tried {tries} times in {passed:.0f} s") from e
-                self._tell(passed, str(e))
-            self.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(2 * wait, LONGEST_S)
-
-    def _tell(self, passed: float, why: str) -> None:
-        with self._lock:
-            if passed < QUIET_S or self.clock() - self._said < SAY_EVERY_S:
-                return
-            self._said = self.clock()
-        if passed < PAUSED_S:
-            self.say(f"{why}; trying again, for {_span(passed)} so far")
-        else:
-            self.say(f"paused: {why}, for {_span(passed)} now; everything goes on by itself when it is back")
+        p = self._patiently
+        return RetryingStore(self.inner / part, p.patience_s, p.say, p.clock, p.sleep)
 
 
 def _span(seconds: float) -> str:

@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sweeps.errors import InputError
+from sweeps.errors import InputError, StorageError
+from sweeps.storage import FOREVER
+from sweeps.storage_retry import Patience
 
 log = logging.getLogger(__name__)
 MANIFEST: Final = "manifest.json"
@@ -42,14 +44,14 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def listing(url: str) -> dict[str, Remote]:
+def listing(url: str, patience_s: float = 0.0) -> dict[str, Remote]:
     """Returns the files at an address by name: those directly in a folder, or the one file that it names.
 
     Raises:
         InputError: nothing is there, or it cannot be looked at; the message says which.
     """
     fs, path = _file_system(url)
-    found = _asked(url, lambda: _found(fs, path))
+    found = _asked(url, lambda: _found(fs, path), patience_s)
     return {name: Remote(str(i["name"]), int(i["size"] or 0), _version(i)) for name, i in sorted(found.items())}
 
 
@@ -81,6 +83,8 @@ def read_remote(url: str, name: str) -> bytes:
 def fetched(url: str, wanted: Callable[[str], bool] = lambda name: True) -> Path:
     """Returns where the files of an address lie on this machine; a path is returned as it is.
 
+    Trials ask for this, so an S3 storage that does not answer is waited for, as long as it takes.
+
     Args:
         url: of a folder (its own files are fetched, not those of folders in it) or of one file.
         wanted: says by name which files of a folder are needed.
@@ -90,7 +94,7 @@ def fetched(url: str, wanted: Callable[[str], bool] = lambda name: True) -> Path
     """
     if not is_remote(url):
         return Path(url).expanduser()
-    files = {name: remote for name, remote in listing(url).items() if wanted(name)}
+    files = {name: remote for name, remote in listing(url, FOREVER).items() if wanted(name)}
     if not files:
         raise InputError(f"{url} holds no file that could be used")
     facts = json.dumps([url, {name: [f.size, f.version] for name, f in files.items()}], sort_keys=True)
@@ -113,7 +117,7 @@ def _fetch(url: str, files: Mapping[str, Remote], home: Path) -> None:
     aside.mkdir()
     log.info("fetching %s (%.2f GB) to %s", url, sum(f.size for f in files.values()) / 1e9, home)
     for name, remote in files.items():
-        _asked(url, lambda name=name, remote=remote: fs.get_file(remote.address, str(aside / name)))  # type: ignore[misc]
+        _asked(url, lambda name=name, remote=remote: fs.get_file(remote.address, str(aside / name)), FOREVER)  # type: ignore[misc]
     _check(url, files, aside)
     aside.rename(home)
 
@@ -147,13 +151,20 @@ def _file_system(url: str) -> tuple[Any, str]:
     return fs, path
 
 
-def _asked(url: str, call: Callable[[], Any]) -> Any:
+def _asked(url: str, call: Callable[[], Any], patience_s: float = 0.0) -> Any:
     """Calls a file system and turns whatever it raises into one sentence; no message carries a credential."""
-    try:
-        return call()
-    except Exception as e:  # each file system has its own errors
-        if url.startswith("s3://"):
-            from sweeps.storage_s3 import explain
 
-            raise InputError(str(explain(e, url, url.removeprefix("s3://").partition("/")[0]))) from e
-        raise InputError(f"{url} cannot be read: {type(e).__name__}: {str(e)[:200]}") from e
+    def told() -> Any:
+        try:
+            return call()
+        except Exception as e:  # each file system has its own errors
+            if url.startswith("s3://"):
+                from sweeps.storage_s3 import explain
+
+                raise explain(e, url, url.removeprefix("s3://").partition("/")[0]) from e
+            raise InputError(f"{url} cannot be read: {type(e).__name__}: {str(e)[:200]}") from e
+
+    try:
+        return Patience(patience_s)(told)
+    except StorageError as e:
+        raise InputError(str(e)) from e

@@ -152,6 +152,27 @@ def test_model_and_data_come_from_a_real_s3_server_with_credentials_from_the_env
         check_model(f"{s3_url}/tiny")
 
 
+def test_an_outage_makes_a_trial_wait_for_its_model_and_a_command_say_so(
+    s3_url, tmp_path, monkeypatch, no_clients_left
+):
+    monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sweeps.storage_retry.FIRST_S", 0.01)
+    open_store(s3_url).write("ours.jsonl", b"{}")
+    looks, fails, found = [], 3, node_cache._found
+
+    def now_and_then(fs, path):
+        looks.append(path)
+        if len(looks) <= fails:
+            raise ConnectionError("connection reset by peer")
+        return found(fs, path)
+
+    monkeypatch.setattr(node_cache, "_found", now_and_then)
+    with pytest.raises(InputError, match="cannot be reached"):
+        listing(f"{s3_url}/ours.jsonl")
+    assert fetched(f"{s3_url}/ours.jsonl").read_bytes() == b"{}"
+    assert len(looks) == fails + 1
+
+
 def test_s3_without_a_right_secret_is_refused_without_showing_it(s3_url, monkeypatch, no_clients_left):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "WrongSecretWrongSecret")
     with pytest.raises(InputError) as caught:
