@@ -62,7 +62,7 @@ def evaluate(
         key = (digest or folder_digest(Path(model_folder)), asked.version, settings)
         known = cache.get(*key)
         if known is not None:
-            return replace(known, cost=started.spent())
+            return replace(known, cost=started.spent(), cached=True)
     scores = replace(score_model(_engine(Path(model_folder)), asked, early, base), cost=started.spent())
     if cache is not None and key is not None:
         cache.put(*key, scores)

@@ -26,6 +26,7 @@ class Scores:
         cost: `cpu_s` of the process.
         asked: of an evaluation that ended early (`evaluators.adaptive`): `items` asked, `of` how many, and what is `clear`;
             `n`, `se` and `outcomes` are those of the items that were asked, the first ones of each task.
+        cached: looked up, not measured now.
     """
 
     metrics: Mapping[str, float]
@@ -37,6 +38,7 @@ class Scores:
     cost: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     asked: Mapping[str, Any] = field(default_factory=dict)
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

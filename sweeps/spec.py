@@ -216,14 +216,14 @@ class EvaluationBlock(_Block):
     test_time: list[_Variant] = []
     """Other means at test time for the same items, by the tail of their metrics: `@8`, `cap=64`, `think=32`."""
     judge: _Path | None = None
-    """Folder of a model that judges refusals; default: a rule."""
+    """Folder of a model that judges what a rule cannot, and refusals; default: rules alone."""
     workers: _Count = 1
     """Evaluator processes shared by all trials."""
     cpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     """What each reserves; 0 shares the cores with the trainers."""
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     timeout_s: _Positive | None = None
-    """Longest time of one evaluation; default: ten times the longest so far, an hour for the first ones."""
+    """Longest time of one evaluation; default: ten times the longest so far, twelve hours for the first ones."""
     backlog: _Count = 8
     """Checkpoints that may wait per evaluator; of more, spare ones that a later score has overtaken are skipped."""
     stop_early: Annotated[float, Field(gt=0, le=0.5)] | None = None

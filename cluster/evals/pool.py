@@ -13,12 +13,8 @@ import ray
 from sweeps.errors import DipsweepError
 from sweeps.inprocess import Evaluate, Scored
 from sweeps.scoring import EvalJob
+from sweeps.time_limit import Patience
 
-FIRST_LIMIT_S: Final = 3600.0
-SHORTEST_LIMIT_S: Final = 600.0
-SLOWER: Final = 10.0
-"""Without a limit of the user's own an evaluation may take so many times as long as the longest one so far: replies
-grow several times longer in a dip (arXiv 2604.06628), a hung process never returns."""
 START_TRIES: Final = 3
 
 
@@ -34,6 +30,9 @@ class Evaluator:
 
         check_names()
         self.evaluate = evaluate
+
+    def __repr__(self) -> str:
+        return "dipsweep-evaluator"  # what Ray's dashboard shows
 
     def ready(self) -> bool:
         """Returns once the process is up."""
@@ -65,7 +64,7 @@ class Pool:
 
     Args:
         evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus, cpus: what each reserves.
-        timeout_s: longest time of one job; None derives it from those before (`limit_s`).
+        timeout_s: longest time of one job; None derives it from those before (`sweeps.time_limit`).
     """
 
     def __init__(
@@ -74,8 +73,7 @@ class Pool:
     ) -> None:  # fmt: skip
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Evaluator)
         self._new = partial(remote.remote, evaluate)
-        self.gpus, self.timeout_s, self.clock = gpus, timeout_s, clock
-        self.longest = 0.0
+        self.gpus, self.patience, self.clock = gpus, Patience(timeout_s), clock
         self.failed_starts = 0
         self.idle: list[Any] = []
         self.busy: dict[Any, _Running] = {}
@@ -87,13 +85,6 @@ class Pool:
     def free(self) -> bool:
         """True when a job could start now."""
         return bool(self.idle)
-
-    @property
-    def limit_s(self) -> float:
-        """How long a job may take now."""
-        if self.timeout_s is not None:
-            return self.timeout_s
-        return max(SHORTEST_LIMIT_S, SLOWER * self.longest) if self.longest else FIRST_LIMIT_S
 
     def submit(self, job: EvalJob) -> None:
         """Starts a job on an idle evaluator; ask `free` first."""
@@ -119,18 +110,17 @@ class Pool:
                 self.idle.append(running.actor)
             else:
                 self.idle.append(running.actor)
-                self.longest = max(self.longest, self.clock() - running.since)
+                self.patience.took(self.clock() - running.since, result)
             yield running.job, result
         yield from self._overdue()
 
     def _overdue(self) -> Iterator[tuple[EvalJob, Broken]]:
-        limit, now = self.limit_s, self.clock()
+        limit, now = self.patience.limit_s, self.clock()
         for ref in [ref for ref, running in self.busy.items() if now - running.since > limit]:
             running = self.busy.pop(ref)
             ray.kill(running.actor)
             self._start()
-            late = TimeoutError(f"over the limit of {limit:g} s (evaluation.timeout_s)")
-            yield running.job, self._broken(running, late)
+            yield running.job, self._broken(running, self.patience.overdue)
 
     def _broken(self, running: _Running, error: Exception) -> Broken:
         """A failure costs what its evaluator reserved for as long as it ran: nobody else had those GPUs meanwhile."""
