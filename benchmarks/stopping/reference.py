@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.stopping.measure import fare, line, summary
 from benchmarks.stopping.worlds import WORLDS, generate, goal
-from sweeps.history import Curve
+from sweeps.history import Curve, Point
 from sweeps.simulate import simulate
 from sweeps.stopping.base import Goal
 from sweeps.stopping.dip_aware import DipAware
@@ -101,6 +101,9 @@ class ExactField(Field):
     def __init__(self, world: str, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.world, self.library = world, drawn(world)  # type: ignore[assignment]
+
+    def _size(self, point: Point) -> None:
+        """Drawn curves have the world's own sizes."""
 
     def _new_track(self, curve: Curve, suite: str, row: int) -> Track:
         track = super()._new_track(curve, suite, row)

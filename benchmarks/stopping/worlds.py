@@ -10,7 +10,8 @@ own: a mix of families and one dip time that its trials scatter around.
 * `shifted`: other families (double dips, stairs, slow sags, late jumps), no shared dip time, heavy-tailed noise.
 
 Scores are shares in [0, 1]. A report's noise is the sampling error of the evaluation plus the checkpoint's own wiggle
-(half as large, AR(1)); only the sampling error is told to the rule. "True" is without sampling error.
+(half as large, AR(1)); only the sampling error, and the items that would give it, is told to the rule. "True" is without
+sampling error.
 """
 
 from __future__ import annotations
@@ -222,4 +223,6 @@ def _wiggle(rng: Rng, n: int, sd: float) -> Array:
 
 
 def _score_row(trial: str, step: int, budget: int | None, value: float, se: float) -> Row:
-    return Row("report", "generated", trial, step=step, budget=budget, metrics={METRIC: float(value)}, se={METRIC: se})
+    items = {METRIC: round(0.25 / se**2)}
+    scores = {METRIC: float(value)}
+    return Row("report", "generated", trial, step=step, budget=budget, metrics=scores, se={METRIC: se}, n=items)

@@ -28,6 +28,8 @@ BINS = 24  # octaves of the time of the first movement, in steps
 DRAWS = 64
 FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
 CENSORED = 30.0  # a reply cut off may have been right: a rise of truncation by 10 % makes a report 4 times vaguer
+SHARE_ERROR = 0.012  # standard error at which a share's movements are sized as in the library: dips of 2.4 to 58 points
+MOST_SIZED = 8.0  # ... and never by more than this either way
 _U: Array = (np.arange(DRAWS) + 0.5) / DRAWS
 
 
@@ -82,7 +84,7 @@ class Field:
         self.metric, self.sign, self.history = metric, sign, history
         self.patience, self.cap, self.noise = patience, cap, noise or Noise()
         self.library = library()
-        self.cache = GainCache(self.library, noise or Noise())
+        self.cache = GainCache(self.library, self.noise)
         self.tracks: dict[str, Track] = {}
         self.ratios: dict[str, tuple[float, ...]] = {}
         self._ratio = 0.0  # patience as the ratios make it; 0 where they changed
@@ -132,6 +134,7 @@ class Field:
         se = curve.points[step].se.get(self.metric, 0.0)
         if se > 0.0:
             self.unit, self.estimated = se, False
+            self._size(curve.points[step])
             return
         self._looked += 1
         if self._looked >= self._look_at and len(curve.points) >= 3:
@@ -139,6 +142,13 @@ class Field:
             rough = roughness(self.history, self.metric)
             if rough > 0.0 and not (self.unit and 0.75 < rough / self.unit < 1.33):
                 self.unit, self.estimated = rough, True
+
+    def _size(self, point: Point) -> None:
+        """Sizes the library in points where scores are shares of right answers: reported with their items, in [0, 1]."""
+        if self.metric in point.n and 0.0 <= point.metrics[self.metric] <= 1.0:
+            factor = min(max(SHARE_ERROR / self.unit, 1.0 / MOST_SIZED), MOST_SIZED)
+            self.library = library().sized(factor)
+            self.cache = GainCache(self.library, self.noise)
 
     def _rebuild(self, trial: str) -> None:
         """Absorbs a trial's curve anew: after a late or corrected row, a new suite, a new unit."""

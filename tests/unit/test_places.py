@@ -27,6 +27,7 @@ def test_places_follow_every_change_of_a_forecast(k, seed, moves):
             places.settle()
             padded = [*known.values(), *np.full((k + 1, DRAWS), -np.inf)]
             best = np.sort(np.array(padded), axis=0)[::-1]
-            assert (places.kth == best[k - 1]).all() and (places.beyond == best[k]).all()
+            assert (places.kth == best[k - 1]).all()
+            assert (places.beyond == best[k]).all()
             assert (places.lowest == np.sort(best[k])[::2]).all()
             assert places.members == known.keys()

@@ -195,6 +195,25 @@ def test_shift_and_scale_of_the_metric_change_no_verdict():
     assert any("PARK" in v.values() for v in plain.values())
 
 
+def back_at_base(se, items):
+    """P(a run 25 points down after 10 % of its budget ends above its base), as scores with this s.e. tell it."""
+    rule = DipAware(Goal(Y))
+    n = {Y: round(0.25 / se**2)} if items else {}
+    rule.observe(Row("report", "s", "base-m", step=0, metrics={Y: 0.4}, se={Y: se}, n=n))
+    rule.observe(Row("trial", "s", "deep", budget=640, config={"model": "m"}))
+    for step, score in ((20, 0.31), (40, 0.2), (60, 0.15), (80, 0.15)):
+        rule.observe(Row("report", "s", "deep", step=step, metrics={Y: score}, se={Y: se}, n=n))
+    field = rule.race.field
+    return field.probability_above(field.tracks["deep"], 0.4)
+
+
+def test_more_items_make_a_score_surer_and_not_a_dip_more_hopeless():
+    few, many, unsized = back_at_base(0.012, True), back_at_base(0.002, True), back_at_base(0.002, False)
+    assert 0.05 < few == back_at_base(0.012, False)  # where the two ways of sizing meet
+    assert few / 2 < many < 2 * few
+    assert unsized < many / 4
+
+
 def test_minimising_the_negative_is_the_same_as_maximising():
     curves = {**FIELD, "dip": DIP, "fall": FALL}
     rows = journal(curves)
