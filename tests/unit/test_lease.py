@@ -125,6 +125,13 @@ def test_a_lease_that_makes_no_sense_is_watched_like_any_other(store: Store, tex
     assert clock.now - 1000 >= 30
 
 
+def test_what_else_lies_beside_leases_is_nobodys_lease(store: Store):
+    store.write("lease/notes.json", b"who put this here?")
+    held = lease(store, Clock())
+    held.take()
+    assert held.number == 1
+
+
 def test_of_sixteen_that_race_for_a_sweep_one_wins_and_the_others_are_told_who():
     store, won, lost = MemoryStore(), list[Lease](), list[str]()
     start = threading.Barrier(16)

@@ -194,6 +194,17 @@ def test_a_request_in_the_journal_is_not_carried_out_again(tmp_path: Path):
     assert len(gone) > 1
 
 
+def test_a_request_that_is_gone_when_it_is_read_is_left_out():
+    class Quick(MemoryStore):
+        def read(self, key: str) -> bytes:
+            self.delete(key)
+            return super().read(key)
+
+    store = Quick()
+    post(store, "s", Request("pause"))
+    assert pending(store, "s") == []
+
+
 def test_what_is_no_request_is_left_out(tmp_path: Path):
     desk = Desk(tmp_path, sweep(), {})
     for name, text in (("1", b"{"), ("2", b"[]"), ("3", b'{"action": "explode", "id": "3"}')):
