@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweeps.errors import InputError, StorageError, TrialFailed
 from sweeps.trial import Hooks, Saved
-from tests.unit.tiny_sft import Notes, sums, tier, trial, write_base
+from tests.unit import tiny_sft
+from tests.unit.tiny_sft import Notes, same_to_the_bit, sums, tier, trial, weights, write_base
 from trainers.checkpoint import STATE, verify
 from trainers.data import TierData
 from trainers.loop import _Run, train
@@ -27,25 +28,14 @@ def base(tmp_path_factory):
     return write_base(tmp_path_factory.mktemp("model") / "base")
 
 
-def run(base, folder, *, snapshots=SNAPSHOTS, notes=None, resume=None, data=None, **settings):
-    notes = notes or Notes()
-    train(trial(base, snapshots, **settings), notes, folder=Path(folder), resume=resume, data=data or tier())
-    return notes
+def run(base, folder, *, snapshots=SNAPSHOTS, **how):
+    return tiny_sft.run(base, folder, snapshots, **how)
 
 
 @pytest.fixture(scope="module")
 def whole(base, tmp_path_factory):
     """An uninterrupted run, once for all that compare with it."""
     return run(base, tmp_path_factory.mktemp("whole"))
-
-
-def weights(notes):
-    return load_file(Path(notes.checkpoints[-1].path) / "model.safetensors")
-
-
-def same_to_the_bit(a, b):
-    left, right = weights(a), weights(b)
-    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
 def test_hooks_that_remember_are_hooks():

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from sweeps.errors import InputError, StorageError
-from tests.unit.tiny_sft import Notes, network, tier, trial, write_base
+from tests.unit import tiny_sft
+from tests.unit.tiny_sft import network, same_to_the_bit, write_base
 from trainers import lora
 from trainers.attention import PACKED, register
 from trainers.checkpoint import STATE
 from trainers.config import TrainerConfig
 from trainers.export import export
 from trainers.flops import step_flops
-from trainers.loop import train
 from trainers.memory import estimate
 from trainers.models import load_model
 
@@ -30,10 +30,8 @@ def base(tmp_path_factory):
     return write_base(tmp_path_factory.mktemp("model") / "base")
 
 
-def run(base, folder, *, resume=None, **settings):
-    notes = Notes()
-    train(trial(base, SNAPSHOTS, **{**LORA, **settings}), notes, folder=Path(folder), resume=resume, data=tier())
-    return notes
+def run(base, folder, *, snapshots=SNAPSHOTS, **how):
+    return tiny_sft.run(base, folder, snapshots, **{**LORA, **how})
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +39,12 @@ def whole(base, tmp_path_factory):
     return run(base, tmp_path_factory.mktemp("whole"))
 
 
-def weights(notes):
-    return load_file(Path(notes.checkpoints[-1].path) / "model.safetensors")
-
-
 def config(**settings):
     return TrainerConfig.from_config({"model": "m", "data": "d", "steps": 10, "lora_rank": 4, **settings})
 
 
 def test_the_loss_falls(base, tmp_path):
-    notes = Notes()
-    train(trial(base, (40,), **LORA), notes, folder=tmp_path, data=tier())
+    notes = run(base, tmp_path, snapshots=(40,))
     losses = [m["train/loss"] for m in notes.reports.values()]
     assert losses[-1] < 0.95 * losses[0]
 
@@ -77,8 +70,7 @@ def test_resumed_it_repeats_the_run_to_the_bit(base, tmp_path, precision):
     full = run(base, tmp_path / "full", precision=precision)
     resumed = run(base, tmp_path / "resumed", precision=precision, resume=full.checkpoints[0])
     assert resumed.trained() == {step: m for step, m in full.trained().items() if step > SNAPSHOTS[0]}
-    left, right = weights(resumed), weights(full)
-    assert all(torch.equal(left[name], right[name]) for name in right)
+    assert same_to_the_bit(resumed, full)
 
 
 def test_a_checkpoint_computes_what_the_adapted_network_did(base, whole, tmp_path):

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from sweeps.trial import ModelSource, Saved, TierSource, TrialSpec, trial_id
 from trainers.data import Conversation, TierData
+from trainers.loop import train
 
 TEMPLATE = (
     "{% for m in messages %}{{ '[' + m.role[0] + ']' + m.content + '</s>' }}{% endfor %}"
@@ -121,3 +123,29 @@ class Notes:
     def trained(self) -> dict[int, dict[str, float]]:
         """The reports without what a clock had a part in."""
         return {s: {k: v for k, v in m.items() if k.startswith("train/")} for s, m in self.reports.items()}
+
+
+def run(
+    base: Path,
+    folder: Path,
+    snapshots: tuple[int, ...],
+    *,
+    notes: Notes | None = None,
+    resume: Saved | None = None,
+    data: TierData | None = None,
+    **settings: Any,
+) -> Notes:
+    """Trains a trial with these settings and returns what its hooks heard."""
+    notes = notes or Notes()
+    train(trial(base, snapshots, **settings), notes, folder=Path(folder), resume=resume, data=data or tier())
+    return notes
+
+
+def weights(notes: Notes) -> dict[str, torch.Tensor]:
+    """Returns the weights of the last checkpoint."""
+    return load_file(Path(notes.checkpoints[-1].path) / "model.safetensors")
+
+
+def same_to_the_bit(a: Notes, b: Notes) -> bool:
+    left, right = weights(a), weights(b)
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
