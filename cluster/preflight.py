@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweeps.errors import Fault, InputError, SpecError
+from sweeps.errors import Fault, InputError, SpecError, nearest
 from sweeps.spec import Sweep
 from sweeps.storage import Where, is_url
 from sweeps.storage_check import storage_fault
@@ -53,15 +53,39 @@ def _tiers(sweep: Sweep) -> Iterator[Fault]:
 
 
 def _suite(sweep: Sweep) -> Iterator[Fault]:
-    name = sweep.evaluation.full_suite
-    if name == "mini" or name.startswith("lm-eval:"):
-        return
-    from evaluators.suites import load_suite
-
     try:
-        load_suite(name, items=1)
+        known = _measured(sweep.evaluation.full_suite)
     except InputError as e:
         yield Fault("evaluation.suite", str(e))
+    else:
+        goal = [("objective.metric", sweep.objective.metric)]
+        goal += [(f"constraints[{i}].metric", c.metric) for i, c in enumerate(sweep.constraints)]
+        for where, metric in goal:
+            if metric not in known and metric.partition("/")[0] not in ("train", "perf"):
+                listed = ", ".join(sorted(known))
+                yield Fault(where, f"'{metric}' is not measured by suite {sweep.evaluation.suite}{nearest(metric, known)}; "
+                                   f"measured: {listed}")  # fmt: skip
+    if sweep.evaluation.judge is not None:
+        from trainers.model_files import check_model
+
+        try:
+            check_model(sweep.evaluation.judge)
+        except InputError as e:
+            yield Fault("evaluation.judge", str(e))
+
+
+def _measured(suite: str) -> frozenset[str]:
+    """Returns all metrics of a suite that can be loaded here."""
+    if suite.startswith("lm-eval:"):
+        from evaluators.lm_eval_suite import find_tasks, measured_names, parse_name
+
+        wanted = parse_name(suite)
+        find_tasks(suite, wanted)
+        return measured_names(wanted)
+    from evaluators.suites import load_suite
+    from evaluators.variants import all_measured
+
+    return all_measured(load_suite(suite, items=1))
 
 
 def _gpus(sweep: Sweep) -> Iterator[Fault]:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final, get_args
 
 from evaluators.evaluate import Loaded
@@ -64,14 +65,7 @@ def evaluate_lm_eval(loaded: Loaded, name: str, *, items: int) -> Scores:
     if "|" in name:
         raise InputError(f"suite {name!r}: lm-eval draws its own replies; evaluation.test_time needs another suite")
     wanted = parse_name(name)
-    if find_spec("lm_eval") is None:
-        raise InputError(f"suite {name!r} runs lm-evaluation-harness: pip install lm-eval")
-    manager = import_module("lm_eval.tasks").TaskManager(include_path=wanted.folder)
-    unknown = [task for _, task in wanted.tasks if task not in manager.all_tasks]
-    if unknown:
-        raise InputError(
-            f"suite {name!r}: lm-eval knows no task {', '.join(unknown)}; searched {wanted.folder or 'its own'}"
-        )
+    manager = find_tasks(name, wanted)
     model = import_module("lm_eval.models.huggingface").HFLM(
         pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=64, think_end_token=END_THINK
     )
@@ -85,6 +79,36 @@ def evaluate_lm_eval(loaded: Loaded, name: str, *, items: int) -> Scores:
         apply_chat_template=True,
     )
     return to_scores(wanted, result["configs"], result["samples"], time.process_time() - started)
+
+
+def find_tasks(name: str, wanted: Wanted) -> Any:
+    """Returns lm-eval's task manager, which knows what is wanted.
+
+    Raises:
+        InputError: lm-eval is not installed, the folder is not there, or a task is unknown.
+    """
+    if wanted.folder is not None and not Path(wanted.folder).is_dir():
+        raise InputError(f"suite {name!r}: no folder {wanted.folder}")
+    if find_spec("lm_eval") is None:
+        raise InputError(f"suite {name!r} runs lm-evaluation-harness: pip install lm-eval")
+    manager = import_module("lm_eval.tasks").TaskManager(include_path=wanted.folder)
+    unknown = [task for _, task in wanted.tasks if task not in manager.all_tasks]
+    if unknown:
+        raise InputError(
+            f"suite {name!r}: lm-eval knows no task {', '.join(unknown)}; searched {wanted.folder or 'its own'}"
+        )
+    return manager
+
+
+def measured_names(wanted: Wanted) -> frozenset[str]:
+    """Returns the metrics that `to_scores` gives."""
+    roles = {role for role, _ in wanted.tasks}
+    own = {f"{role}/{task}" for role, task in wanted.tasks}
+    return frozenset(own | {_of_role(role) for role in roles})
+
+
+def _of_role(role: str) -> str:
+    return f"{role}/refusal" if role == "safety" else f"{role}/score"
 
 
 def to_scores(
@@ -103,7 +127,7 @@ def to_scores(
         se[name] = share_error(round(sum(values)), len(values)) if right_or_wrong else sample_error(values)
         if right_or_wrong:
             outcomes[name] = pack(value == 1.0 for value in values)
-        roles.setdefault(f"{role}/refusal" if role == "safety" else f"{role}/score", []).append(name)
+        roles.setdefault(_of_role(role), []).append(name)
     for role_metric, parts in roles.items():
         metrics[role_metric] = sum(metrics[part] for part in parts) / len(parts)
         se[role_metric], n[role_metric] = mean_error([se[part] for part in parts]), sum(n[part] for part in parts)

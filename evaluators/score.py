@@ -93,6 +93,17 @@ def score(
         replies, right: see `judged`, which is asked where `right` is not given.
     """
     right = judged(suite, replies) if right is None else right
+    estimates, n = estimated(suite, replies, right)
+    metrics = {name: estimate.value for name, estimate in estimates.items()}
+    se = {name: estimate.se for name, estimate in estimates.items()}
+    outcomes = {metric: pack(bits) for metric, bits in right.items()}
+    return Scores(metrics, se, n, suite.version, suite.items_digest, outcomes, parts=dict(suite.means))
+
+
+def estimated(
+    suite: Suite, replies: Sequence[Sequence[Answered]], right: Mapping[str, Sequence[bool]]
+) -> tuple[dict[str, Estimate], dict[str, int]]:
+    """Returns the estimate of every metric that a suite measures, and the items behind it."""
     estimates: dict[str, Estimate] = {}
     n: dict[str, int] = {}
     for task in suite.tasks:
@@ -109,10 +120,18 @@ def score(
             n[metric + tail] = sum(n[part + tail] for part in parts)
     for metric, values in _lengths(suite, replies).items():
         estimates[metric], n[metric] = _length_estimate(values), len(values)
-    metrics = {name: estimate.value for name, estimate in estimates.items()}
-    se = {name: estimate.se for name, estimate in estimates.items()}
-    outcomes = {metric: pack(bits) for metric, bits in right.items()}
-    return Scores(metrics, se, n, suite.version, suite.items_digest, outcomes, parts=dict(suite.means))
+    return estimates, n
+
+
+def measured(suite: Suite) -> frozenset[str]:
+    """Returns the names of all that a suite measures, but for its variants, as if nobody had answered."""
+    silent = [[Answered("", None, 0, False)] * (len(t.prompts) * suite.samples(t)) for t in suite.tasks]
+    wrong = {
+        metric: [False] * len(replies)
+        for task, replies in zip(suite.tasks, silent, strict=True)
+        for metric in suite.metrics(task)
+    }
+    return frozenset(estimated(suite, silent, wrong)[0])
 
 
 def _estimates(metric: str, bits: Sequence[bool], samples: int) -> dict[str, Estimate]:

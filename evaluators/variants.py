@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from evaluators.generate import Decoding, Reply
-from evaluators.score import Scores
+from evaluators.score import Scores, measured
 from evaluators.suites import Suite
 from sweeps.errors import InputError
 
@@ -115,3 +115,9 @@ def joined(scores: Scores, variant: Variant, more: Scores) -> Scores:
         se={**scores.se, **named(dict(more.se))},
         n={**scores.n, **{variant.name(metric): n for metric, n in more.n.items()}},
     )
+
+
+def all_measured(suite: Suite) -> frozenset[str]:
+    """Returns the names of all that a suite measures, variants included."""
+    variants = map(parse_variant, suite.variants)
+    return measured(suite).union(*({v.name(metric) for metric in measured(v.of(suite))} for v in variants))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -54,6 +54,23 @@ def _absolute(path: str) -> str:
     if path == "builtin" or not path or "://" in path:
         return path
     return str(Path(os.path.expanduser(path)).absolute())
+
+
+def anchored_suite(suite: str, anchor: Callable[[str], str]) -> str:
+    """Returns a suite's name with the folder in it, if any, as `anchor` makes it: `paper:DIR`, `lm-eval:ROLE/TASK@DIR`."""
+    kind, _, rest = suite.partition(":")
+    if kind == "paper" and rest:
+        return f"{kind}:{anchor(rest)}"
+    tasks, at, folder = rest.partition("@")
+    return f"{kind}:{tasks}@{anchor(folder)}" if kind == "lm-eval" and at and folder else suite
+
+
+def _suite(name: str) -> str:
+    if "|" in name:
+        raise ValueError(
+            f"came {name!r}; other means at test time go under evaluation.test_time, a judge under evaluation.judge"
+        )
+    return anchored_suite(name, _absolute)
 
 
 _Path = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
@@ -208,7 +225,7 @@ class TrainerBlock(_Block):
 class EvaluationBlock(_Block):
     """Which suite scores the checkpoints, and at which steps."""
 
-    suite: Annotated[str, Field(min_length=1)] = "mini"
+    suite: Annotated[str, Field(min_length=1), AfterValidator(_suite)] = "mini"
     at: Any = "log"
     """`log`, `{every: n}`, or a list of optimizer steps; the last step is always scored."""
     items: _Count = 100

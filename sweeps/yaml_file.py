@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sweeps.errors import Fault, InputError, SpecError
 from sweeps.faults import dotted, show
-from sweeps.spec import Sweep
+from sweeps.spec import Sweep, anchored_suite
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 5_000
@@ -208,12 +209,21 @@ def value_of(text: str) -> Any:
 
 def _anchor(data: Mapping[str, Any], folder: Path) -> None:
     """Paths in a file are relative to the file, so that it can be run from anywhere."""
+
+    def anchor(path: str) -> str:
+        return path if path == "builtin" or not path or "://" in path else str(folder / os.path.expanduser(path))
+
     for block in ("models", "tiers"):
         sources = data.get(block)
         for source in sources.values() if isinstance(sources, dict) else ():
             path = source.get("path") if isinstance(source, dict) else None
-            if isinstance(path, str) and path and path != "builtin" and "://" not in path:
-                source["path"] = str(folder / os.path.expanduser(path))
+            if isinstance(path, str):
+                source["path"] = anchor(path)
+    evaluation = data.get("evaluation")
+    if isinstance(evaluation, dict):
+        for key, place in (("suite", partial(anchored_suite, anchor=anchor)), ("judge", anchor)):
+            if isinstance(evaluation.get(key), str):
+                evaluation[key] = place(evaluation[key])
 
 
 def _in_order(faults: list[Fault]) -> list[Fault]:
