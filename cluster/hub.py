@@ -29,10 +29,14 @@ class _Flags:
 class Hub:
     """Mailbox towards the driver, and the flags of the attempts that are to end."""
 
-    def __init__(self) -> None:
+    def __init__(self, sweep: str = "") -> None:
+        self.sweep = sweep
         self.mail: list[Message] = []
         self.flags: dict[str, _Flags] = {}
         self.all_stop = False
+
+    def __repr__(self) -> str:
+        return f"dipsweep-hub:{self.sweep}"  # what Ray's dashboard shows
 
     async def put(self, message: Message) -> None:
         """Leaves a message for the driver, in order of arrival."""
@@ -78,13 +82,13 @@ class Hub:
         return flags
 
 
-def start_hub() -> Any:
+def start_hub(sweep: str = "") -> Any:
     """Starts a hub actor; it reserves nothing and answers many callers at once (each listener is a call that waits).
 
     It lies on the driver's own node: the loss of any other one must not take it along.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, max_concurrency=100_000, scheduling_strategy=here)(Hub).remote()
+    return ray.remote(num_cpus=0, max_concurrency=100_000, scheduling_strategy=here)(Hub).remote(sweep)
 
 
 def attempt_key(trial: str, attempt: int) -> str:

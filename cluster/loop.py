@@ -23,6 +23,7 @@ prepare()
 import ray  # noqa: E402 - Ray reads its settings when it is imported
 from ray import tune  # noqa: E402
 from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
+from ray.tune.trainable import wrap_function  # noqa: E402
 
 from cluster.arbiter import NAMESPACE, Share  # noqa: E402
 from cluster.evals.pool import Broken, Pool  # noqa: E402
@@ -99,7 +100,8 @@ class RayLoop:
             InputError: the cluster can never hold one of its trials.
         """
         check_fits(self.director.plan.sweep)
-        self.hub = start_hub()
+        self.hub = start_hub(self.director.plan.sweep_id)
+        self.news = self.hub.drain.remote()
         block = self.director.plan.sweep.evaluation
         self.pool = Pool(self.evaluate, self.evaluators, self.eval_gpus, block.cpus_per_worker, block.timeout_s)
         name = f"{self.director.plan.sweep_id}-{time.time_ns()}"
@@ -127,7 +129,7 @@ class RayLoop:
             raise DipsweepError("Ray Tune ended before the sweep did; resume continues from the last checkpoints")
 
     def _tuner(self, name: str) -> Any:
-        function = tune.with_parameters(self.drive, hub=self.hub, train=self.train)
+        function = _readable(tune.with_parameters(self.drive, hub=self.hub, train=self.train))
         return tune.Tuner(
             tune.with_resources(function, lambda config: placement(config["launch"])),
             tune_config=tune.TuneConfig(
@@ -142,9 +144,13 @@ class RayLoop:
 
     # ---- what Tune's loop calls -----------------------------------------------------------------------------------
 
-    def pump(self) -> None:
-        """Takes in all news: what workers said, scores that are ready; then raises stop flags and starts evaluations."""
-        messages, results = ray.get(self.hub.drain.remote()), list(self.pool.finished())
+    def pump(self, *, wait: bool = False) -> None:
+        """Takes in the news: what workers said, scores that are ready; then raises stop flags and starts evaluations.
+
+        Args:
+            wait: also for what the hub has received up to now; else nobody waits for a hub that is busy or coming up.
+        """
+        messages, results = self._mail(wait), list(self.pool.finished())
         with self.director.journal.batch():  # one write for all news; what follows from it comes after
             for message in messages:
                 self._take(message)
@@ -188,7 +194,7 @@ class RayLoop:
         key = attempt_key(trial, attempt)
         if key not in self.live:
             return
-        self.pump()
+        self.pump(wait=True)
         gone = self.live.pop(key)
         self.gate.left(gone)
         self.hub.forget.remote(key)
@@ -197,6 +203,15 @@ class RayLoop:
             self._lost(gone, "lost", (error or "the attempt vanished")[:300], 0.0 if crashed else NODE_NEWS_S)
 
     # ---- inside ---------------------------------------------------------------------------------------------------
+
+    def _mail(self, wait: bool) -> list[Any]:
+        """Returns what the hub has brought. One call is always on its way, and only one: so messages stay in order."""
+        mail: list[Any] = []
+        for _ in range(2 if wait else 1):  # the call on its way may be older than what is waited for
+            if wait or ray.wait([self.news], timeout=0)[0]:
+                mail += ray.get(self.news)
+                self.news = self.hub.drain.remote()
+        return mail
 
     def _take(self, message: Any) -> None:
         trial, attempt, kind = message["trial"], message["attempt"], message["kind"]
@@ -311,6 +326,16 @@ class _Quiet(TrialProgressCallback):  # type: ignore[misc]
     def on_trial_error(self, *args: Any, **kwargs: Any) -> None: ...
 
     def on_trial_complete(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+def _readable(function: Any) -> Any:
+    """Returns a Tune function as a class whose actors Ray's dashboard shows by their attempts; Tune calls all of them alike."""
+
+    class Attempt(wrap_function(function)):  # type: ignore[misc]
+        def __repr__(self) -> str:
+            return f"dipsweep-attempt:{self.trial_id}"
+
+    return Attempt
 
 
 def placement(launch: Launch) -> tune.PlacementGroupFactory:
