@@ -62,6 +62,11 @@ class Host:
         self.started.append(process)
         return process
 
+    def shut_down(self) -> None:
+        """Asks the first process of each of its machines to end, as a shutdown or a spot notice does."""
+        for process in self.started:
+            os.kill(_below(process.pid)[0], signal.SIGTERM)
+
     def crash(self) -> None:
         """Takes the power away."""
         for process in self.started:

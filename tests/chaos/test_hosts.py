@@ -212,6 +212,33 @@ def test_submitted_watched_stopped_and_resumed_after_the_head_was_lost(town: Tow
     assert "2 of 2 trials ended" in town.ask("list", "--address", town.url).stdout
 
 
+def test_a_machine_that_is_told_to_end_lets_its_trial_save_and_go_on_elsewhere(town: Town):
+    spot = (
+        SWEEP.replace("name: hosts", "name: spot")
+        .replace("steps: 1000", "steps: 600")
+        .replace("retries: 5", "retries: 0")
+    )
+    (town.folder / "spot.yaml").write_text(spot)
+    sent = town.ask("submit", "spot.yaml", "--address", town.url, "--storage", str(town.storage),
+                    "--driver-on", "market=on-demand", "--json")  # fmt: skip
+    assert sent.returncode == 0, sent.stderr
+    sweep = json.loads(sent.stdout)["sweep"]
+    town.until(lambda: is_sweep(town.storage / sweep) and len(reporting(town, sweep)) == 2, 400)  # one on each host
+    town.c.shut_down()
+    town.until(lambda: job(town, sweep)["state"] == "finished", 600)
+    rows = read_rows(town.storage / sweep)
+    assert [r.extra["reason"] for r in rows if r.kind == "control" and r.extra["action"] == "retry"] == ["preempted"]
+    assert [r.step for r in rows if r.kind == "attempt" and r.attempt == 2] > [0]  # from what it saved
+    assert set(town.states(sweep).values()) == {"completed"}
+
+
+def reporting(town: Town, sweep: str) -> set[str]:
+    """Returns the trials that have made steps."""
+    return {
+        r.trial for r in read_rows(town.storage / sweep) if r.kind == "report" and r.step and r.trial.startswith("t-")
+    }
+
+
 def saved(town: Town, sweep: str) -> int:
     """Returns the sum of the last saved steps of all trials."""
     last: dict[str, int] = {}

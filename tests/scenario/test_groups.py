@@ -80,9 +80,8 @@ def test_an_elastic_trial_leaves_a_drained_node_survives_a_dead_one_and_none_of_
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_two_sweeps_share_one_cluster_by_their_weights_and_both_end_although_the_arbiter_dies(program, tmp_path: Path):
-    *sweeps, shares = program("tests.scenario.two_sweeps_program", str(tmp_path))
-    assert {str(s["sweep"]): set(s["states"]) for s in sweeps} == {"heavy": {"completed"}, "light": {"completed"}}
-    assert shares["killed"]
-    assert shares["codes"] == [0, 0]
-    assert 2.5 <= shares["held"]["heavy"] <= 3.5  # of four, by weights of 3 and 1, while both wanted more
-    assert 0.5 <= shares["held"]["light"] <= 1.5
+    (result,) = program("tests.scenario.two_sweeps_program", str(tmp_path))
+    assert result["codes"] == [0, 0]
+    assert {s["sweep"]: set(s["states"]) for s in result["sweeps"]} == {"heavy": {"completed"}, "light": {"completed"}}
+    assert 0.65 <= result["share"]["heavy"] <= 0.85, result  # weights of 3 and 1, while both had trials to start
+    assert result["used"] <= 1.0  # never more than there are

@@ -1,4 +1,4 @@
-"""Two sweeps of unequal weight on one Ray of four fake GPUs, each with a driver of its own.
+"""Two sweeps of unequal weight on one Ray of four fake GPUs, each with a driver of its own; their arbiter is shot.
 
 python -m tests.scenario.two_sweeps_program FOLDER
 """
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from cluster.environment import prepare
 
@@ -20,9 +21,9 @@ import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from benchmarks.scale.light import drive_light  # noqa: E402
-from benchmarks.scale.mixes_ray import sleep  # noqa: E402
+from benchmarks.scale.mixes_ray import Timed, sleep  # noqa: E402
 from cluster.arbiter import start_arbiter  # noqa: E402
-from cluster.loop import RayLoop, local_ray  # noqa: E402
+from cluster.loop import local_ray  # noqa: E402
 from sweeps import Sweep, uniform  # noqa: E402
 from sweeps.director import Director  # noqa: E402
 from sweeps.journal import SweepJournal  # noqa: E402
@@ -31,6 +32,7 @@ from sweeps.stopping import NeverStop  # noqa: E402
 from tests.fakes import fake_evaluate  # noqa: E402
 
 WEIGHTS = {"heavy": 3.0, "light": 1.0}
+TRIALS = {"heavy": 15, "light": 6}
 GPUS = 4
 
 
@@ -39,7 +41,7 @@ def definition(name: str) -> Sweep:
         name=name,
         models={"tiny-s": {"gpus_per_worker": 1.0, "cpus_per_worker": 0.01}},
         space={"replay": uniform(0.0, 1.0)},
-        search={"algorithm": "random", "trials": 9 if name == "heavy" else 5},
+        search={"algorithm": "random", "trials": TRIALS[name]},
         trainer={"steps": 60},
         evaluation={"at": [60]},
         limits={"weight": WEIGHTS[name]},
@@ -50,36 +52,46 @@ def drive(name: str, root: Path) -> None:
     plan = Plan(definition(name))
     with SweepJournal(root / plan.sweep_id) as journal, local_ray():
         director = Director(plan, journal, NeverStop(plan.sweep.goal))
-        RayLoop(director, sleep, fake_evaluate, root, drive=drive_light, shared=True).run()
-        print(json.dumps({"sweep": name, "states": [c.state for c in director.history.trials()]}))
+        loop = Timed(director, sleep, fake_evaluate, root, drive=drive_light, shared=True)
+        loop.run()
+        states = [c.state for c in director.history.trials()]
+        print(json.dumps({"sweep": name, "states": states, "runs": [run[:2] for run in loop.held.values()]}))
 
 
 def watch(root: Path) -> None:
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": GPUS, "include_dashboard": False}
     )
-    held: list[dict[str, float]] = []
     with local_ray(address=cluster.address):
         arbiter, env = start_arbiter(), {**os.environ, "RAY_ADDRESS": cluster.address}
         command = [sys.executable, "-m", "tests.scenario.two_sweeps_program", str(root)]
-        drivers = [subprocess.Popen([*command, name], env=env) for name in WEIGHTS]
-        killed = False
-        while any(d.poll() is None for d in drivers):
-            standing = ray.get(arbiter.standing.remote())
-            if len(standing) == 2 and all(p["wants"] for p in standing.values()):
-                held.append({n.split("-")[0]: p["held"].get("GPU", 0.0) for n, p in standing.items()})
-            if len(held) == 40 and not killed:  # it comes back empty, and hears everything again
-                ray.kill(arbiter, no_restart=False)
-                killed = True
-            time.sleep(0.2)
-        both = [h for h in held if sum(h.values()) >= GPUS]
-        means = {name: sum(h[name] for h in both) / max(1, len(both)) for name in WEIGHTS}
-        print(
-            json.dumps(
-                {"codes": [d.returncode for d in drivers], "samples": len(both), "held": means, "killed": killed}
-            )
-        )
+        drivers = [subprocess.Popen([*command, name], env=env, stdout=subprocess.PIPE, text=True) for name in WEIGHTS]
+        until_both_hold(arbiter)
+        time.sleep(10)
+        ray.kill(arbiter, no_restart=False)  # it comes back empty, and hears everything again
+        said = [driver.communicate()[0] for driver in drivers]
     cluster.shutdown()
+    sweeps = [json.loads(line) for text in said for line in text.splitlines() if line.startswith("{")]
+    print(json.dumps({"codes": [d.returncode for d in drivers], "sweeps": sweeps, **shares(sweeps)}))
+
+
+def until_both_hold(arbiter: Any) -> None:
+    """Waits until each of the two holds something and wants more."""
+    while True:
+        standing = ray.get(arbiter.standing.remote())
+        if len(standing) == 2 and all(p["held"] and p["wants"] for p in standing.values()):
+            return
+        time.sleep(0.2)
+
+
+def shares(sweeps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what each sweep had of the GPU seconds used while both had trials to start, and how many seconds that was."""
+    runs = {s["sweep"]: s["runs"] for s in sweeps}
+    begin = max(min(start for start, _ in each) for each in runs.values())
+    end = min(max(start for start, _ in each) for each in runs.values())
+    used = {n: sum(max(0.0, min(b, end) - max(a, begin)) for a, b in each) for n, each in runs.items()}
+    return {"share": {n: round(u / sum(used.values()), 3) for n, u in used.items()}, "seconds": round(end - begin, 1),
+            "used": round(sum(used.values()) / (GPUS * (end - begin)), 3)}  # fmt: skip
 
 
 if __name__ == "__main__":
