@@ -238,7 +238,8 @@ class EvaluationBlock(_Block):
     """Evaluator processes shared by all trials."""
     cpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     """What each reserves; 0 shares the cores with the trainers."""
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """An evaluator answers on one device at most."""
     timeout_s: _Positive | None = None
     """Longest time of one evaluation; default: ten times the longest so far, twelve hours for the first ones."""
     backlog: _Count = 8

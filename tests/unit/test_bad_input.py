@@ -124,8 +124,8 @@ ON_THIS_MACHINE: dict[str, Case] = {
         lambda t: sweep_of(t, models={"tiny-s": {"gpus_per_worker": 64}}),
         ["models.tiny-s.gpus_per_worker: 1 x 64 GPU asked for, this machine has", "0 uses the CPU, --address a cluster"]),
     "GPUs for evaluators that are not there": (
-        lambda t: sweep_of(t, evaluation={"workers": 32, "gpus_per_worker": 2}),
-        ["evaluation.gpus_per_worker: 32 x 2 GPU asked for"]),
+        lambda t: sweep_of(t, evaluation={"workers": 32, "gpus_per_worker": 1}),
+        ["evaluation.gpus_per_worker: 32 x 1 GPU asked for"]),
     "a model that no machine holds": (
         lambda t: with_model(t, config__json=json.dumps(HUGE)),
         ["models.mine: model 'mine' needs about", "on each of 1 devices", "what would help: more workers", "lora_rank: 16"]),
