@@ -63,6 +63,8 @@ class Shares:
         Were it not, others would find nobody waiting until its driver is heard of again, and go past their share.
         """
         me = self.parties[sweep]
+        if not self._room(me.wants, total):
+            return False
         others = [p for n, p in self.parties.items() if n != sweep and p.wants and self._could(n, p)]
         if not self._may(me, others, total):
             return False
@@ -75,6 +77,11 @@ class Shares:
     def leave(self, sweep: str) -> None:
         """The sweep is over."""
         self.parties.pop(sweep, None)
+
+    def _room(self, wants: Resources, total: Resources) -> bool:
+        """False when another sweep was just given what this one still sees free: two groups would wait for one place."""
+        held = {n: sum(p.held.get(n, 0.0) for p in self.parties.values()) for n in wants}
+        return all(held[n] + amount <= total.get(n, 0.0) + 1e-6 for n, amount in wants.items())
 
     def _may(self, me: Party, others: list[Party], total: Resources) -> bool:
         if not others:
@@ -148,6 +155,10 @@ class Share:
     def __init__(self, sweep: str, weight: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.sweep, self.weight, self.clock = sweep, weight, clock
         self.arbiter = start_arbiter()
+        self.next = 0.0
+
+    def hurry(self) -> None:
+        """Something has changed: the next `renew` says so at once, before others see what is free now."""
         self.next = 0.0
 
     def renew(self, held: Resources, wants: Callable[[], Resources]) -> None:

@@ -26,6 +26,8 @@ SETTINGS = {
     "HF_HUB_OFFLINE": "1",
 }
 
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for a job's driver, which has address and token from its own node
+
 
 def prepare(address: str | None = None) -> None:
     """Sets what Ray should find, without overriding what the user has set.
@@ -38,8 +40,9 @@ def prepare(address: str | None = None) -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if address and "://" not in address and address not in ("auto", "local"):
-        _bring_token(address)
+    where = address or ("" if IN_A_JOB in os.environ else os.environ.get("RAY_ADDRESS", ""))
+    if where not in ("", "auto", "local") and not where.startswith(("http://", "https://")):
+        _bring_token(where)
     theirs = (
         address
         or os.environ.get("RAY_ADDRESS")
@@ -51,7 +54,7 @@ def prepare(address: str | None = None) -> None:
 
 
 def _bring_token(address: str) -> None:
-    """Ray at host:port beyond this machine: our token goes along, and without one nothing is said to it at all."""
+    """Ray beyond this machine (host:port, ray://host:port): our token goes along; without one nothing is said to it."""
     from cluster.ops.address import NEED_TOKEN, is_loopback
     from cluster.ops.tokens import find_token
     from sweeps.errors import InputError

@@ -197,6 +197,8 @@ class RayLoop:
         self.pump(wait=True)
         gone = self.live.pop(key)
         self.gate.left(gone)
+        if self.share is not None:
+            self.share.hurry()
         self.hub.forget.remote(key)
         if not gone.said and not self._ending:
             crashed = CRASHED in (error or "")
@@ -247,8 +249,9 @@ class RayLoop:
         """Asks the arbiter where other sweeps are on the cluster too."""
         if self.share is None:
             return True
-        model = next(t.model for t in self.director.waiting(self.gate.look) if t.id == choice.trial)
-        return self.share.may_start(held(self.live.values()), times(bundle(model), choice.workers))
+        spec = self.director.spec(choice.trial)
+        assert spec is not None
+        return self.share.may_start(held(self.live.values()), times(bundle(spec.model), choice.workers))
 
     def _head_wants(self) -> dict[str, float]:
         head = [] if self._ending else self.director.waiting()

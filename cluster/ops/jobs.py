@@ -146,7 +146,7 @@ class Jobs:
             return _job(self._client.get_job_info(job))
 
     def stop(self, job: str) -> None:
-        """Asks a job to end. The driver gets SIGINT, as by Ctrl-C: trials save, then it ends (`submit.RUNTIME_ENV`)."""
+        """Asks a job to end. The driver gets SIGINT, as by Ctrl-C: trials save, then it ends (`submit.runtime_env`)."""
         with _told():
             self._client.stop_job(job)
 

@@ -118,7 +118,7 @@ class Meters:
             self.verdicts[str(row.extra.get("action", "")), trial.phase] += 1
             if row.extra.get("action") == "PARK":
                 trial.state = "parked"
-        elif row.kind == "control" and row.extra.get("action") == "retry":
+        elif row.kind == "control" and row.extra.get("action") in ("retry", "yield"):
             trial.state = "waiting"
         elif row.kind == "end":
             self._end(row, trial)

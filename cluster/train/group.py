@@ -4,7 +4,7 @@ Ray Train V2 always reserves a group of its own, beside Tune's accounting: two t
 a stop leaks the group for as long as the dashboard's State API is out of reach. Here Tune reserves driver and workers as
 one group (atomically), Train only moves in, and a stop frees everything at once (measured: 0.1-0.3 s).
 
-These are internals of Ray 2.60 (pinned); tests/scenario/test_ray_stop.py fails if they move.
+These are internals of Ray 2.60 (pinned); tests/scenario/test_ray.py fails if they move.
 """
 
 from __future__ import annotations

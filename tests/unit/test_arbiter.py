@@ -66,6 +66,16 @@ def test_above_its_share_a_sweep_waits_for_one_that_is_served_less_and_that_one_
     assert shares.may_start("b", TOTAL)
 
 
+def test_one_free_place_is_given_to_one_sweep_although_both_still_see_it():
+    shares = Shares()
+    shares.hear("a", 1.0, {"GPU": 4.0}, {"GPU": 1.0}, True, 0.0)
+    shares.hear("b", 1.0, {"GPU": 3.0}, {"GPU": 1.0}, True, 0.0)
+    assert shares.may_start("b", TOTAL)
+    assert not shares.may_start("a", TOTAL)
+    shares.hear("b", 1.0, {"GPU": 3.0}, {}, True, 1.0)  # it has ended one
+    assert shares.may_start("a", TOTAL)
+
+
 def test_what_a_dead_driver_held_and_wanted_is_forgotten():
     shares = Shares()
     shares.hear("dead", 1.0, {}, {"GPU": 8.0}, True, 0.0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.environment import IN_A_JOB, prepare
 from cluster.ops.address import is_loopback, jobs_url, open_door
 from cluster.ops.tokens import find_token, make_token, read_token
 from sweeps.errors import InputError
@@ -202,6 +203,24 @@ def test_beyond_this_machine_nothing_is_sent_without_a_token(board, beyond: None
     with pytest.raises(InputError, match="needs a token"):
         open_door(far.url)
     assert far.asked == []
+
+
+@pytest.mark.parametrize(
+    ("given", "environment"), [("10.0.0.1:6379", ""), ("ray://10.0.0.1:10001", ""), (None, "10.0.0.1:6379")]
+)
+def test_ray_itself_beyond_this_machine_is_not_spoken_to_without_a_token(
+    monkeypatch, given: str | None, environment: str
+):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    if environment:
+        os.environ["RAY_ADDRESS"] = environment
+    with pytest.raises(InputError, match="needs a token"):
+        prepare(given)
+    os.environ[IN_A_JOB] = "{}"
+    if given is None:
+        prepare()  # the driver of a job is where Ray has put it
+    make_token(Path.home() / ".dipsweep" / "token")
+    prepare(given)
 
 
 def test_beyond_this_machine_an_open_cluster_is_refused(board, beyond: None, token_file: Path):
