@@ -63,6 +63,7 @@ def head_node(folder: Path, *, cpus: int = 2) -> Iterator[Head]:
                f"--ray-client-server-port={client}", "--object-store-memory=100000000", "--disable-usage-stats",
                f"--temp-dir={folder / 'ray'}"]  # fmt: skip
     env = {**clean_env(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(folder)}
+    env["RAY_worker_niceness"] = "0"  # Ray's own is 15: on a busy machine its workers would hardly ever run
     with open(folder / "head.log", "wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     head = Head(f"http://127.0.0.1:{board}", token, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{metrics}/metrics",
