@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cluster.run import score_job
 from evaluators.adaptive import Bet, until_clear
 from evaluators.asked import Asked, part
 from evaluators.cache import ScoreCache
@@ -19,6 +20,7 @@ from evaluators.suites import EvalTask, Suite, load_suite
 from sweeps.early import EarlyEnd, Question
 from sweeps.errors import InputError
 from sweeps.paired import pack, unpack
+from sweeps.scoring import EvalJob
 from trainers.base import builtin_folder
 
 DRAWS = 1000
@@ -179,6 +181,14 @@ def test_scores_of_fewer_items_are_never_taken_for_those_of_all_or_of_another_qu
     other = replace(EARLY, questions=(Question("safety/over_refusal", 1.0, against_base=False, ceiling=True),))
     assert evaluate(folder, items=24, cache=cache, early=other, base=base).asked == {}
     assert evaluate(folder, items=24, cache=cache).asked == {}
+
+
+def test_a_job_finds_its_bases_scores_in_the_sweeps_cache(tmp_path, broken):
+    job = EvalJob("t-1", 1, 4, str(broken), "tiny-xs", "mini", 24, early=EARLY)
+    scores = score_job(job, scores=str(tmp_path))
+    assert scores.asked["clear"] == "general/score is below its base"
+    base = score_job(EvalJob("base-tiny-xs", 0, 0, "builtin", "tiny-xs", "mini", 24), scores=str(tmp_path))
+    assert base.cached  # it was scored for the comparison
 
 
 def test_a_suite_that_does_not_measure_the_question_says_what_it_measures(suite, base):
