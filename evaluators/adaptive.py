@@ -69,7 +69,7 @@ class Doubt:
         parts = suite.means.get(question.metric, (question.metric,))
         self.tasks = [(metric, task) for metric in parts for task in suite.tasks if metric in suite.metrics(task)]
         if not self.tasks:
-            known = sorted({*suite.means, *(metric for task in suite.tasks for metric in task.judges)})
+            known = sorted({*suite.means, *(metric for task in suite.tasks for metric in suite.metrics(task))})
             raise InputError(
                 f"suite {suite.name!r} does not measure {question.metric!r}; it measures: {', '.join(known)}"
             )

@@ -45,7 +45,7 @@ def evaluate(
         seed: which items; the same for every checkpoint that is to be compared.
         decoding: how replies are drawn; by default as the suite says, greedily for most.
         cache: looked up first and filled afterwards. digest: of the folder, if known; else its files are read for it.
-        early: when to end before all items are asked; `base` are the base model's scores, which it compares with.
+        early: when to end before all items are asked. base: the scores of its base model; without them all are asked.
 
     Raises:
         InputError: the folder does not hold a model, the suite is unknown, or does not measure what `early` asks about.
