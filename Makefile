@@ -29,6 +29,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Kills processes and hosts, on purpose: about 40 minutes on two cores. DIPSWEEP_CHAOS_SHOTS=50 shoots more, DIPSWEEP_CHAOS_SEED=7 elsewhere.
 chaos: $(READY)
 	$(BIN)/python -m pytest -q -m "chaos or slow"
 
