@@ -3,7 +3,8 @@
     python -m benchmarks.scale.stop_release [--stops 50] [--train] [--dashboard] [--beside]
 
 Every trial takes the whole machine and goes silent after its first report, at which the rule stops it; so the next one
-cannot start before everything is back. `--train` runs Ray Train inside (real workers), else the attempt is without it.
+cannot start before everything is back. Without `--train` an attempt is without Ray Train and holds fake GPUs; with it, it
+is Ray Train with two real workers on CPUs (for GPUs, real or not, Train asks for NCCL).
 `--beside` starts a second Ray on the same machine first (two of them once made Ray Train's clean-up leak every group).
 """
 
@@ -56,8 +57,8 @@ class StopAtOnce(StopRule):
 class Watch:
     """Samples what is free twenty times a second; says how long after each stop everything was."""
 
-    def __init__(self, gpus: int) -> None:
-        self.gpus, self.stops, self.freed = gpus, list[float](), list[float]()
+    def __init__(self, resource: str, whole: float) -> None:
+        self.resource, self.whole, self.stops, self.freed = resource, whole, list[float](), list[float]()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def heard(self, row: Row) -> None:
@@ -67,14 +68,13 @@ class Watch:
     def _watch(self) -> None:
         while True:
             time.sleep(0.05)
-            if len(self.freed) < len(self.stops) and ray.available_resources().get("GPU", 0.0) >= self.gpus:
+            if len(self.freed) < len(self.stops) and ray.available_resources().get(self.resource, 0.0) >= self.whole:
                 self.freed.append(time.monotonic() - self.stops[len(self.freed)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stops", type=int, default=50)
-    parser.add_argument("--gpus", type=int, default=2)
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--dashboard", action="store_true")
     parser.add_argument("--beside", action="store_true")
@@ -100,23 +100,23 @@ def main() -> None:
 def measure(a: argparse.Namespace) -> None:
     sweep = Sweep(
         name="stops",
-        models={"tiny-s": {"workers": a.gpus, "gpus_per_worker": 1.0, "cpus_per_worker": 0.01}},
+        models={"tiny-s": {"workers": 2, **({"cpus_per_worker": 2.0} if a.train else {"gpus_per_worker": 1.0})}},
         space={"replay": uniform(0.0, 1.0)},
         search={"algorithm": "random", "trials": a.stops},
         trainer={"steps": 8},
     )
-    plan, watch = Plan(sweep), Watch(a.gpus)
-    with tempfile.TemporaryDirectory() as root, local_ray(4, gpus=a.gpus, dashboard=a.dashboard):
+    plan, watch = Plan(sweep), Watch("CPU", 4.0) if a.train else Watch("GPU", 2.0)
+    with tempfile.TemporaryDirectory() as root, local_ray(4, gpus=2, dashboard=a.dashboard):
         director = Director(plan, MemoryJournal(), StopAtOnce(sweep.goal), watch=watch.heard)
         drive = drive_attempt if a.train else drive_light
         RayLoop(director, silent, fake_evaluate, Path(root), drive=drive).run()
         deadline = time.monotonic() + 30
         while len(watch.freed) < len(watch.stops) and time.monotonic() < deadline:
             time.sleep(0.1)
-    freed = sorted(watch.freed)
+    freed = sorted(watch.freed) or [float("inf")]
     print(json.dumps({
         "train": a.train, "dashboard": a.dashboard, "beside_another_ray": a.beside,
-        "stops": len(watch.stops), "freed": len(freed), "within_5_s": sum(s <= 5 for s in freed),
+        "stops": len(watch.stops), "freed": len(watch.freed), "within_5_s": sum(s <= 5 for s in freed),
         "median_s": round(freed[len(freed) // 2], 2), "worst_s": round(freed[-1], 2),
     }))  # fmt: skip
 
