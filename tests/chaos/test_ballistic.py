@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ SIGHT_S = 60  # how long to wait for a process that is to be shot
 CANARY = "canary-81f0c2d4"
 TARGETS = {
     "driver": "",
-    "trial actor": "ray::ImplicitFunc",
+    "trial actor": r"ray::(\w*Trainable|ImplicitFunc)\b",  # Ray's name for it depends on whether the attempt has one
     "training process": "ray::RayTrainWorker",
     "evaluator": "ray::Evaluator",
     "S3 server": "",
@@ -98,7 +99,7 @@ class Range:
         return True
 
     def processes(self, title: str = "") -> list[psutil.Process]:
-        """The processes of our own Ray with such a title: what names our folder, and its children.
+        """The processes of our own Ray whose title matches: what names our folder, and its children.
 
         A Ray worker's title takes the place of its arguments and of its environment, so it is known by its parent.
         """
@@ -107,7 +108,7 @@ class Range:
             with contextlib.suppress(psutil.Error):
                 if str(self.temp) in " ".join(process.cmdline()):
                     found |= {p.pid: p for p in [process, *process.children(recursive=True)]}
-        return [p for p in found.values() if title in _title(p)]
+        return [p for p in found.values() if re.search(title, _title(p))]
 
     def shoot(self, target: str) -> bool:
         """Kills one process of a sort; False when none comes into sight."""
