@@ -26,7 +26,9 @@ SETTINGS = {
     "HF_HUB_OFFLINE": "1",
 }
 
-IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for a job's driver, which has address and token from its own node
+IN_A_JOB = (
+    "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for a job's driver, which has address and token from its own node
+)
 
 
 def prepare(address: str | None = None) -> None:

@@ -62,7 +62,9 @@ def test_while_ray_may_not_have_seen_the_latest_group_nobody_overtakes_who_might
     assert again.workers == 4
 
 
-def test_as_soon_as_ray_shows_the_latest_group_the_next_one_is_chosen_also_when_another_has_ended_meanwhile(monkeypatch):
+def test_as_soon_as_ray_shows_the_latest_group_the_next_one_is_chosen_also_when_another_has_ended_meanwhile(
+    monkeypatch,
+):
     cluster, plan = Cluster(monkeypatch, n0=2.0), Plan(sweep(two=2))
     gate, model = Gate(plan, clock=lambda: cluster.now), plan.known_trials()[0].model
     ends = Attempt(Launch(plan.known_trials()[0], 1, None, 2), {"n0": 2}, since=0.0)
