@@ -67,6 +67,14 @@ class Host:
         for process in self.started:
             os.kill(_below(process.pid)[0], signal.SIGTERM)
 
+    def cut(self) -> None:
+        """Pulls the network cable; processes and disk go on."""
+        _ip("-n", self.name, "link", "set", "eth0", "down")
+
+    def heal(self) -> None:
+        """Plugs the network cable in again."""
+        _ip("-n", self.name, "link", "set", "eth0", "up")
+
     def crash(self) -> None:
         """Takes the power away."""
         for process in self.started:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ from tests.hosts import Host, hosts, why_not
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.timeout(1800)]
 REPO = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+COMMON = ["--block", "--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
 SWEEP = """
 name: hosts
 space: {data: {grid: [answer-only, verified-long-cot]}}
@@ -57,15 +59,18 @@ class Town:
 
     def boot(self, generation: int) -> None:
         """Starts the head on b and the worker on c; both hold one CPU, so a sweep of two trials needs both."""
-        common = ["--block", "--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
         temp = self.folder / f"r{generation}"
         self.b.machine([str(BIN / "ray"), "start", "--head", "--port=6379", f"--node-ip-address={self.b.address}",
                         "--dashboard-host=0.0.0.0", "--dashboard-port=8265", "--metrics-export-port=8480",
-                        "--labels=market=on-demand", f"--temp-dir={temp}", *common],
+                        "--labels=market=on-demand", f"--temp-dir={temp}", *COMMON],
                        self.env(), self.folder / "b.log")  # fmt: skip
         self.until(lambda: len(self.nodes()) == 1, 300)  # a worker that comes before the head has joined gives up
+        self.join()
+
+    def join(self) -> None:
+        """Starts the worker on c."""
         self.c.machine([str(BIN / "ray"), "start", f"--address={self.b.address}:6379", f"--node-ip-address={self.c.address}",
-                        *common], self.env(), self.folder / "c.log")  # fmt: skip
+                        *COMMON], self.env(), self.folder / "c.log")  # fmt: skip
         self.until(lambda: len(self.nodes()) == 2, 300)
 
     def nodes(self) -> list[str]:
@@ -214,6 +219,39 @@ def test_submitted_watched_stopped_and_resumed_after_the_head_was_lost(town: Tow
     assert "2 of 2 trials ended" in town.ask("list", "--address", town.url).stdout
 
 
+def test_a_host_that_is_cut_off_commits_nothing_more_and_its_trial_goes_on_elsewhere(town: Town):
+    """Its processes live on, and they see the storage all the time, as over a network of its own."""
+    (town.folder / "cut.yaml").write_text(SWEEP.replace("name: hosts", "name: cut"))
+    sent = town.ask("submit", "cut.yaml", "--address", town.url, "--storage", str(town.storage),
+                    "--driver-on", "market=on-demand", "--json")  # fmt: skip
+    assert sent.returncode == 0, sent.stderr
+    sweep = json.loads(sent.stdout)["sweep"]
+    home = town.storage / sweep
+    town.until(lambda: is_sweep(home) and len(committed(town, sweep)) == 2, 400)  # one trial on each host
+    town.c.cut()
+    zombies = trainers(town.c)
+    assert zombies
+    town.until(lambda: any(again(town, sweep)), 300)
+    assert zombies == trainers(town.c)  # given up by everybody, and still there
+
+    town.c.heal()
+    town.until(lambda: set(town.states(sweep).values()) == {"completed"}, 600)
+    town.until(lambda: not trainers(town.c), 300)  # they stop themselves
+    rows = read_rows(home)
+    (moved,) = {r.trial for r in rows if r.kind == "attempt" and r.attempt == 2}
+    second = next(r for r in rows if r.trial == moved and r.attempt == 2)
+    assert second.step  # from what the first attempt had saved
+    rows = [r for r in rows if "dropped" not in r.extra]  # a checkpoint that nobody needs any more
+    late = [r for r in rows if r.trial == moved and r.attempt == 1 and r.seq > second.seq]
+    trained = [r for r in late if r.kind in ("report", "commit", "end") and not r.suite]
+    assert trained == []  # late scores of what it had saved in time are welcome
+    assert all(r.step <= second.step for r in late if r.suite)
+    steps = [r.step for r in rows if r.trial == moved and r.kind == "commit"]
+    assert steps == sorted(set(steps))  # no checkpoint of a later step by the wrong one, none twice
+    town.c.crash()
+    town.join()
+
+
 def test_a_machine_that_is_told_to_end_lets_its_trial_save_and_go_on_elsewhere(town: Town):
     spot = SWEEP.replace("name: hosts", "name: spot").replace("retries: 5", "retries: 0")
     (town.folder / "spot.yaml").write_text(spot)
@@ -227,6 +265,27 @@ def test_a_machine_that_is_told_to_end_lets_its_trial_save_and_go_on_elsewhere(t
     rows = read_rows(town.storage / sweep)
     assert [r.extra["reason"] for r in rows if r.kind == "control" and r.extra["action"] == "retry"] == ["preempted"]
     assert [r.step for r in rows if r.kind == "attempt" and r.attempt == 2] > [0]  # from what it saved
+
+
+def trainers(host: Host) -> set[int]:
+    """Returns the processes of a host that train."""
+    out = set()
+    for pid in host.pids():
+        with contextlib.suppress(OSError):
+            if b"TrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                out.add(pid)
+    return out
+
+
+def again(town: Town, sweep: str) -> list[str]:
+    """Returns the trials that were given up on their machine and are to run again."""
+    rows = read_rows(town.storage / sweep)
+    return [r.trial for r in rows if r.kind == "control" and r.extra["action"] == "retry"]
+
+
+def committed(town: Town, sweep: str) -> set[str]:
+    """Returns the trials that have saved a checkpoint."""
+    return {r.trial for r in read_rows(town.storage / sweep) if r.kind == "commit" and r.step}
 
 
 def reporting(town: Town, sweep: str) -> set[str]:
