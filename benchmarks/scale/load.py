@@ -87,10 +87,10 @@ class Load:
         self.mark, self.last_reports, self.last_busy = time.monotonic(), self.reports, self.busy
 
     def timed(self, function: Any) -> Any:
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
             start = time.thread_time()
             try:
-                return function(*args)
+                return function(*args, **named)
             finally:
                 self.busy += time.thread_time() - start
 
