@@ -77,7 +77,7 @@ def test_a_lasting_fault_ends_when_patience_does_and_says_how_long_it_tried(s3_u
     proxy.always(*fault)
     with pytest.raises(Unreachable, match=r"(answers|cannot be reached).*tried \d+ times in \d+ s"):
         patient(s3_url, 2.0).write("a", b"x")
-    assert len(proxy.seen) <= 20, "bounded tries, ours alone"  # on a busy machine two seconds may hold one try
+    assert 2 <= len(proxy.seen) <= 20, "bounded tries, ours alone"
 
 
 def test_a_truncated_download_never_passes_for_a_whole_one(s3_url: str, proxy: FaultProxy, tmp_path: Path):
