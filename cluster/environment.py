@@ -26,7 +26,7 @@ SETTINGS = {
     "HF_HUB_OFFLINE": "1",
 }
 
-IN_A_JOB = (
+JOB_CONFIG = (
     "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for a job's driver, which has address and token from its own node
 )
 
@@ -42,7 +42,7 @@ def prepare(address: str | None = None) -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    where = address or ("" if IN_A_JOB in os.environ else os.environ.get("RAY_ADDRESS", ""))
+    where = address or ("" if JOB_CONFIG in os.environ else os.environ.get("RAY_ADDRESS", ""))
     if where not in ("", "auto", "local") and not where.startswith(("http://", "https://")):
         _bring_token(where)
     theirs = (

@@ -12,12 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sweeps.records import JUDGED_ROLES
 from sweeps.spec import Sweep
 from sweeps.stopping.base import Constraint, Goal
 from sweeps.trial import TrialSpec
-
-ANSWERED = ("math", "transfer", "general", "safety")
-"""Roles whose scores are shares of right items; train loss and lengths are not."""
 
 
 class Question(NamedTuple):
@@ -67,7 +65,7 @@ def questions(goal: Goal) -> tuple[Question, ...]:
 
 def answered(metric: str) -> bool:
     """True for a score of the suite's own replies: those of `evaluation.test_time` have a tail."""
-    return metric.partition("/")[0] in ANSWERED and "@" not in metric and "," not in metric
+    return metric.partition("/")[0] in JUDGED_ROLES and "@" not in metric and "," not in metric
 
 
 def _broken(constraint: Constraint) -> Question:

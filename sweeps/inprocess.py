@@ -15,7 +15,7 @@ from sweeps.director import Director, Launch
 from sweeps.errors import Interrupted, JournalError, LimitError, StorageFull, TrialFailed, Unreachable, out_of_memory
 from sweeps.interrupt import Interrupt, ctrl_c
 from sweeps.scoring import EvalJob
-from sweeps.time_limit import Patience, time_limit
+from sweeps.time_limit import Allowance, time_limit
 from sweeps.trial import Hooks, Saved, TrialSpec, attempt_folder
 
 Progress = Callable[[str], None]
@@ -101,7 +101,7 @@ class InProcess:
         self.director, self.train, self.evaluate, self.storage = director, train, evaluate, storage
         self.keep, self.say, self.steer = keep, say, steer
         self.interrupt = Interrupt()
-        self.patience = Patience(director.plan.sweep.evaluation.timeout_s)
+        self.allowance = Allowance(director.plan.sweep.evaluation.timeout_s)
         self.started = time.monotonic()
 
     def run(self) -> None:
@@ -158,12 +158,12 @@ class InProcess:
         while not self.ending and (job := self.director.next_eval()) is not None:
             began = time.monotonic()
             try:
-                with time_limit(self.patience.overdue, self.patience.limit_s):
+                with time_limit(self.allowance.overdue, self.allowance.limit_s):
                     scores = self.evaluate(job)
             except Exception as e:
                 self.director.eval_failed(job, f"{type(e).__name__}: {e}")
                 continue
-            self.patience.took(time.monotonic() - began, scores)
+            self.allowance.took(time.monotonic() - began, scores)
             take_scores(self.director, job, scores)
         self.keep()
         over = self.director.over_limit(time.monotonic() - self.started)

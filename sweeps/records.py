@@ -18,7 +18,9 @@ from sweeps.errors import JournalError
 VERSION: Final = 1
 Kind = Literal["sweep", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease"]
 KINDS: Final = frozenset(get_args(Kind))
-ROLES: Final = ("math", "transfer", "general", "safety", "train", "length", "perf")
+JUDGED_ROLES: Final = ("math", "transfer", "general", "safety")
+"""Roles whose scores are shares of right items."""
+ROLES: Final = (*JUDGED_ROLES, "train", "length", "perf")
 BASE_PREFIX: Final = "base-"
 
 _EMPTY: Mapping[str, Any] = {}

@@ -19,7 +19,7 @@ AGAIN_S: Final = 1.0
 """Code that swallows the first TimeoutError gets another one so much later."""
 
 
-class Patience:
+class Allowance:
     """The longest time of one evaluation: `timeout_s` where the user set it, else derived from those before."""
 
     def __init__(self, timeout_s: float | None = None) -> None:

@@ -13,7 +13,7 @@ import ray
 from sweeps.errors import DipsweepError
 from sweeps.inprocess import Evaluate, Scored
 from sweeps.scoring import EvalJob
-from sweeps.time_limit import Patience
+from sweeps.time_limit import Allowance
 
 START_TRIES: Final = 3
 
@@ -73,7 +73,7 @@ class Pool:
     ) -> None:  # fmt: skip
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Evaluator)
         self._new = partial(remote.remote, evaluate)
-        self.gpus, self.patience, self.clock = gpus, Patience(timeout_s), clock
+        self.gpus, self.allowance, self.clock = gpus, Allowance(timeout_s), clock
         self.failed_starts = 0
         self.idle: list[Any] = []
         self.busy: dict[Any, _Running] = {}
@@ -110,17 +110,17 @@ class Pool:
                 self.idle.append(running.actor)
             else:
                 self.idle.append(running.actor)
-                self.patience.took(self.clock() - running.since, result)
+                self.allowance.took(self.clock() - running.since, result)
             yield running.job, result
         yield from self._overdue()
 
     def _overdue(self) -> Iterator[tuple[EvalJob, Broken]]:
-        limit, now = self.patience.limit_s, self.clock()
+        limit, now = self.allowance.limit_s, self.clock()
         for ref in [ref for ref, running in self.busy.items() if now - running.since > limit]:
             running = self.busy.pop(ref)
             ray.kill(running.actor)
             self._start()
-            yield running.job, self._broken(running, self.patience.overdue)
+            yield running.job, self._broken(running, self.allowance.overdue)
 
     def _broken(self, running: _Running, error: Exception) -> Broken:
         """A failure costs what its evaluator reserved for as long as it ran: nobody else had those GPUs meanwhile."""

@@ -12,12 +12,11 @@ import os
 import sys
 from typing import Final
 
-from cluster.environment import IN_A_JOB
+from cluster.environment import JOB_CONFIG
 from sweeps.errors import DipsweepError, InputError
 from sweeps.spec import Sweep
 
 NEEDED: Final = ("ray", "torch", "transformers", "optuna", "scipy", "fsspec", "safetensors", "jinja2", "reasoning_gym")
-JOB_CONFIG: Final = IN_A_JOB  # Ray 2.60 hands a job's metadata to its driver there
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -113,7 +113,7 @@ def job_teller() -> Callable[[str], None]:
     Ray has no public call for it: the record is the one of its `JobInfoStorageClient` (2.60). Ray itself writes it only
     before a driver starts and after it has ended.
     """
-    from cluster.ops.driver import JOB_CONFIG
+    from cluster.environment import JOB_CONFIG
 
     try:
         job = str(json.loads(os.environ[JOB_CONFIG])["metadata"][SUBMISSION_KEY])

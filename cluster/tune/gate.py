@@ -144,14 +144,14 @@ class Gate:
 
     def _settled(self, seen: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
         """Returns what is free if Ray has not seen the latest groups yet: at times too little, never too much."""
-        free, whole = {n: dict(has) for n, has in seen.items()}, _total(seen)
+        free, whole = {n: dict(has) for n, has in seen.items()}, _total(seen.values())
         self.settling = [s for s in self.settling if now - s.since < SETTLE_S and not s.seen(whole)]
         for one in self.settling:
             for node, count in one.placed.items():
                 for name, amount in times(one.need, count).items():
                     if node in free:
                         free[node][name] = free[node].get(name, 0.0) - amount
-        self.view = _total(free)
+        self.view = _total(free.values())
         return free
 
     def _waiting(self, spec: TrialSpec) -> Waiting:
@@ -182,19 +182,15 @@ def times(need: Mapping[str, float], count: int) -> dict[str, float]:
     return {name: amount * count for name, amount in need.items()}
 
 
-def _total(nodes: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    out: dict[str, float] = {}
-    for has in nodes.values():
-        for name, amount in has.items():
-            out[name] = out.get(name, 0.0) + amount
-    return out
-
-
 def held(attempts: Iterable[Attempt]) -> dict[str, float]:
     """Returns what attempts hold together."""
+    return _total(times(bundle(a.launch.spec.model), a.launch.workers) for a in attempts)
+
+
+def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     out: dict[str, float] = {}
-    for attempt in attempts:
-        for name, amount in times(bundle(attempt.launch.spec.model), attempt.launch.workers).items():
+    for part in parts:
+        for name, amount in part.items():
             out[name] = out.get(name, 0.0) + amount
     return out
 

@@ -12,8 +12,6 @@ from sweeps.records import BASE_PREFIX, Row
 from sweeps.report.findings import Spent
 from sweeps.report.pairing import Answers
 
-JUDGED_ROLES = ("math", "transfer", "general", "safety")
-
 
 @dataclass(slots=True)
 class Aside:

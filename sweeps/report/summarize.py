@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sweeps.history import ENDED, Curve
-from sweeps.records import BASE_PREFIX, Row
+from sweeps.records import BASE_PREFIX, JUDGED_ROLES, Row
 from sweeps.report.conditions import contrasts, groups
 from sweeps.report.costs import costs
 from sweeps.report.definition import axes_of, goal_of, varying_of
-from sweeps.report.evidence import JUDGED_ROLES, Aside, Evidence
+from sweeps.report.evidence import Aside, Evidence
 from sweeps.report.findings import Axis, Check, Spent, Summary, Trial
 from sweeps.report.headline import headline, notes
 from sweeps.report.pairing import with_pairs

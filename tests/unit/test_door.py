@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.environment import IN_A_JOB, prepare
+from cluster.environment import JOB_CONFIG, prepare
 from cluster.ops.address import is_loopback, jobs_url, open_door
 from cluster.ops.tokens import find_token, make_token, read_token
 from sweeps.errors import InputError
@@ -216,7 +216,7 @@ def test_ray_itself_beyond_this_machine_is_not_spoken_to_without_a_token(
         os.environ["RAY_ADDRESS"] = environment
     with pytest.raises(InputError, match="needs a token"):
         prepare(given)
-    os.environ[IN_A_JOB] = "{}"
+    os.environ[JOB_CONFIG] = "{}"
     if given is None:
         prepare()  # the driver of a job is where Ray has put it
     make_token(Path.home() / ".dipsweep" / "token")

@@ -16,7 +16,7 @@ from sweeps.inprocess import InProcess
 from sweeps.journal import MemoryJournal
 from sweeps.plan import Plan
 from sweeps.stopping import NeverStop
-from sweeps.time_limit import FIRST_S, SHORTEST_S, Patience, time_limit
+from sweeps.time_limit import FIRST_S, SHORTEST_S, Allowance, time_limit
 from tests.fakes import FakeTrainer, fake_evaluate
 
 LATE = TimeoutError("over the limit")
@@ -70,17 +70,17 @@ def test_outside_the_main_thread_there_is_no_limit_and_no_signal():
 
 
 def test_the_limit_follows_from_evaluations_that_were_measured_in_full():
-    patience = Patience()
-    assert patience.limit_s == FIRST_S
-    patience.took(0.1, SimpleNamespace(cached=True))
-    assert patience.limit_s == FIRST_S  # a look-up says nothing of the next one
-    patience.took(1.0, object())
-    assert patience.limit_s == SHORTEST_S
-    patience.took(100.0, SimpleNamespace(asked={"items": 1, "of": 8}))
-    assert patience.limit_s == 8000.0
-    patience.took(100.0, object())
-    assert patience.limit_s == 8000.0
-    assert Patience(5.0).limit_s == 5.0
+    allowance = Allowance()
+    assert allowance.limit_s == FIRST_S
+    allowance.took(0.1, SimpleNamespace(cached=True))
+    assert allowance.limit_s == FIRST_S  # a look-up says nothing of the next one
+    allowance.took(1.0, object())
+    assert allowance.limit_s == SHORTEST_S
+    allowance.took(100.0, SimpleNamespace(asked={"items": 1, "of": 8}))
+    assert allowance.limit_s == 8000.0
+    allowance.took(100.0, object())
+    assert allowance.limit_s == 8000.0
+    assert Allowance(5.0).limit_s == 5.0
 
 
 def test_scores_that_were_looked_up_say_so(tmp_path):
