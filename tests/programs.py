@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from sweeps.errors import DipsweepError
 from tests.heads import clean_env
 
 REPO = Path(__file__).parents[1]
@@ -41,6 +42,21 @@ def programs(module: str, env: Mapping[str, str] | None = None) -> Iterator[Star
             if process.poll() is None:
                 process.kill()
             process.communicate()
+
+
+def say(line: str) -> None:
+    """Prints a line at once, for whoever reads along."""
+    print(line, flush=True)
+
+
+@contextmanager
+def ends_like_a_command() -> Iterator[None]:
+    """Around what such a program does: ends it as `dipsweep` ends, with one line that says why and that error's exit code."""
+    try:
+        yield
+    except DipsweepError as e:
+        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        raise SystemExit(e.exit_code) from None
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
+from benchmarks.evaluators.trainer_cost import Silent
 from evaluators.evaluate import load, score_model
 from evaluators.suites import load_suite
 from sweeps import Sweep
@@ -23,21 +24,6 @@ from sweeps.early import early_end
 from sweeps.plan import Plan
 from trainers import loop
 from trainers.base import builtin_folder
-
-
-class Kept:
-    """Hooks that remember the checkpoints."""
-
-    def __init__(self) -> None:
-        self.checkpoints = []
-
-    def report(self, step, metrics, *, progress, cost): ...
-
-    def saved(self, checkpoint):
-        self.checkpoints.append(checkpoint)
-
-    def stop_asked(self):
-        return False
 
 
 def sweep(replay: float, steps: int) -> Sweep:
@@ -55,10 +41,10 @@ def measure(replay: float, steps: int, items: int) -> list[dict]:
     suite = load_suite("mini", items=items)
     base = score_model(load(builtin_folder("tiny-s")), suite)
     plan = Plan(sweep(replay, steps))
-    spec, kept, rows = plan.known_trials()[0], Kept(), []
+    spec, checkpoints, rows = plan.known_trials()[0], [], []
     with tempfile.TemporaryDirectory() as temp:
-        loop.train(spec, kept, folder=Path(temp))
-        for saved in kept.checkpoints:
+        loop.train(spec, Silent(checkpoints.append), folder=Path(temp))
+        for saved in checkpoints:
             model = load(Path(saved.path))
             whole = score_model(model, suite)
             cut = score_model(model, suite, early_end(plan.sweep, spec, saved.step), base)

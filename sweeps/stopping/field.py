@@ -248,8 +248,7 @@ class Field:
 
     def probability_above(self, track: Track, thresholds: Array | float) -> float:
         """Returns the mean probability that the trial ends above `thresholds` (signed metric unit)."""
-        assert track.forecast is not None
-        return track.forecast.above(np.atleast_1d((np.asarray(thresholds) - track.base) / track.unit))
+        return float(self.forecasts.above(track.row, np.atleast_1d(thresholds)).mean())
 
 
 def _budget(curve: Curve) -> int:

@@ -54,13 +54,6 @@ class Forecast(NamedTuple):
     width: float
     below: Array
 
-    def above(self, thresholds: Array) -> float:
-        """Returns the mean probability that the final score exceeds the thresholds."""
-        place = np.minimum(np.maximum((thresholds - self.low) / self.width, 0.0), len(self.below) - 1.001)
-        i = place.astype(np.int64)
-        lower = self.below[i]
-        return float(1.0 - (lower + (place - i) * (self.below[i + 1] - lower)).sum() / len(i))
-
     def span(self) -> Array:
         """Returns the 10 %, 50 % and 90 % quantiles."""
         return self.quantiles(np.array([0.1, 0.5, 0.9]))
@@ -86,8 +79,8 @@ class Forecasts:
         self.low[row], self.width[row] = base + unit * forecast.low, unit * forecast.width
         self.below[row] = forecast.below
 
-    def above(self, rows: np.ndarray, thresholds: Array) -> Array:
-        """Returns the probability that the final score of each row exceeds its threshold, [len(rows)]."""
+    def above(self, rows: np.ndarray | int, thresholds: Array) -> Array:
+        """Returns the probability that the final score of each row, or of the one, exceeds its threshold, [len(thresholds)]."""
         place = np.clip((thresholds - self.low[rows]) / self.width[rows], 0.0, BINS + 0.999)
         i = place.astype(np.int64)
         lower = self.below[rows, i]

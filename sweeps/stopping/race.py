@@ -125,8 +125,7 @@ class Race:
 
     def nearly(self, track: Track) -> float:
         """Returns a closer upper bound of a trial's P(top k), from the lowest mark of each eighth of the outcomes."""
-        marks = self._settled(track.suite).lowest
-        return float(self.field.forecasts.above(np.full(len(marks), track.row), marks).mean())
+        return self.field.probability_above(track, self._settled(track.suite).lowest)
 
     def _settled(self, suite: str) -> Places:
         """Returns the places of a suite after all that has changed."""

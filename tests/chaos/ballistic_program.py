@@ -13,11 +13,12 @@ from pathlib import Path
 
 from cluster.environment import prepare
 from cluster.run import run
-from sweeps import DipsweepError, Sweep, grid
+from sweeps import Sweep, grid
 from sweeps.segments import LogReader
 from sweeps.storage import FOREVER, open_store
 from sweeps.trial import Hooks, Saved, TrialSpec
 from tests.fakes import Paced, SealingTrainer, fake_evaluate
+from tests.programs import ends_like_a_command, say
 
 PACE_S = 0.4  # a step
 SWEEP = Sweep(
@@ -70,18 +71,8 @@ def main(storage: str) -> None:
     import cluster.loop
 
     cluster.loop.NODE_NEWS_S = 0.0  # no node is lost here: who was shot does not wait for that news
-    try:
-        run(
-            SWEEP,
-            storage=storage,
-            cpus=1,
-            train=InStep(storage),
-            evaluate=fake_evaluate,
-            say=lambda line: print(line, flush=True),
-        )
-    except DipsweepError as e:
-        print(f"{type(e).__name__}: {e}", file=sys.stderr)
-        raise SystemExit(e.exit_code) from None
+    with ends_like_a_command():
+        run(SWEEP, storage=storage, cpus=1, train=InStep(storage), evaluate=fake_evaluate, say=say)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sweeps import DipsweepError, Sweep, grid
+from sweeps import Sweep, grid
 from sweeps.director import Director
 from sweeps.inprocess import InProcess
 from sweeps.journal import SweepJournal
@@ -19,6 +19,7 @@ from sweeps.stopping import NeverStop
 from sweeps.storage import open_store
 from sweeps.trial import Hooks, Saved, TrialSpec
 from tests.fakes import FakeTrainer, Paced, fake_evaluate
+from tests.programs import ends_like_a_command, say
 
 SWEEP = Sweep(name="drivers", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
 
@@ -42,13 +43,9 @@ def main(storage: str, lease_s: float, gate: str = "") -> None:
 
         FakeTrainer()(trial, Gated(hooks), folder=folder, resume=resume)
 
-    try:
-        with SweepJournal(root / plan.sweep_id, lease_s=lease_s, say=lambda line: print(line, flush=True)) as journal:
-            director = Director(plan, journal, NeverStop(SWEEP.goal))
-            InProcess(director, train, fake_evaluate, str(files)).run()
-    except DipsweepError as e:
-        print(f"{type(e).__name__}: {e}", file=sys.stderr)
-        raise SystemExit(e.exit_code) from None
+    with ends_like_a_command(), SweepJournal(root / plan.sweep_id, lease_s=lease_s, say=say) as journal:
+        director = Director(plan, journal, NeverStop(SWEEP.goal))
+        InProcess(director, train, fake_evaluate, str(files)).run()
 
 
 if __name__ == "__main__":

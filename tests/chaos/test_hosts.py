@@ -89,6 +89,13 @@ class Town:
         """Runs dipsweep on the laptop."""
         return self.a.run([str(BIN / "dipsweep"), *words], self.env(token), cwd=self.folder)
 
+    def submit(self, file: str) -> dict[str, str]:
+        """Submits a sweep from the laptop; its driver goes where machines are not taken away."""
+        out = self.ask("submit", file, "--address", self.url, "--storage", str(self.storage),
+                       "--driver-on", "market=on-demand", "--json")  # fmt: skip
+        assert out.returncode == 0, out.stderr
+        return json.loads(out.stdout)
+
     def states(self, sweep: str) -> dict[str, str]:
         home = self.storage / sweep
         return {c.trial: c.state for c in History(read_rows(home)).trials()} if is_sweep(home) else {}
@@ -182,14 +189,11 @@ def test_the_doctor_sees_both_hosts(town: Town):
 
 
 def test_submitted_watched_stopped_and_resumed_after_the_head_was_lost(town: Town):
-    sent = town.ask("submit", "sweep.yaml", "--address", town.url, "--storage", str(town.storage),
-                    "--driver-on", "market=on-demand", "--json")  # fmt: skip
-    assert sent.returncode == 0, sent.stderr
-    sweep = json.loads(sent.stdout)["sweep"]
-    assert json.loads(sent.stdout)["became"] == "submitted"
+    sent = town.submit("sweep.yaml")
+    sweep = sent["sweep"]
+    assert sent["became"] == "submitted"
     town.until(lambda: list(town.states(sweep).values()).count("running") == 2, 400)  # one trial on each host
-    again = town.ask("submit", "sweep.yaml", "--address", town.url, "--storage", str(town.storage), "--json")
-    assert json.loads(again.stdout)["became"] == "running"
+    assert town.submit("sweep.yaml")["became"] == "running"
 
     town.until(lambda: saved(town, sweep) >= 2, 400)
     stopped = town.ask("stop", sweep, "--address", town.url)
@@ -222,10 +226,7 @@ def test_submitted_watched_stopped_and_resumed_after_the_head_was_lost(town: Tow
 def test_a_host_that_is_cut_off_commits_nothing_more_and_its_trial_goes_on_elsewhere(town: Town):
     """Its processes live on, and they see the storage all the time, as over a network of its own."""
     (town.folder / "cut.yaml").write_text(SWEEP.replace("name: hosts", "name: cut"))
-    sent = town.ask("submit", "cut.yaml", "--address", town.url, "--storage", str(town.storage),
-                    "--driver-on", "market=on-demand", "--json")  # fmt: skip
-    assert sent.returncode == 0, sent.stderr
-    sweep = json.loads(sent.stdout)["sweep"]
+    sweep = town.submit("cut.yaml")["sweep"]
     home = town.storage / sweep
     town.until(lambda: is_sweep(home) and len(committed(town, sweep)) == 2, 400)  # one trial on each host
     town.c.cut()
@@ -255,10 +256,7 @@ def test_a_host_that_is_cut_off_commits_nothing_more_and_its_trial_goes_on_elsew
 def test_a_machine_that_is_told_to_end_lets_its_trial_save_and_go_on_elsewhere(town: Town):
     spot = SWEEP.replace("name: hosts", "name: spot").replace("retries: 5", "retries: 0")
     (town.folder / "spot.yaml").write_text(spot)
-    sent = town.ask("submit", "spot.yaml", "--address", town.url, "--storage", str(town.storage),
-                    "--driver-on", "market=on-demand", "--json")  # fmt: skip
-    assert sent.returncode == 0, sent.stderr
-    sweep = json.loads(sent.stdout)["sweep"]
+    sweep = town.submit("spot.yaml")["sweep"]
     town.until(lambda: is_sweep(town.storage / sweep) and len(reporting(town, sweep)) == 2, 400)  # one on each host
     town.c.shut_down()
     town.until(lambda: set(town.states(sweep).values()) == {"completed"}, 600)

@@ -22,7 +22,7 @@ import ray  # noqa: E402
 
 import cluster.loop  # noqa: E402
 from cluster.loop import RayLoop, local_ray  # noqa: E402
-from sweeps import DipsweepError, Sweep, grid  # noqa: E402
+from sweeps import Sweep, grid  # noqa: E402
 from sweeps.director import Director  # noqa: E402
 from sweeps.journal import SweepJournal  # noqa: E402
 from sweeps.plan import Plan  # noqa: E402
@@ -30,6 +30,7 @@ from sweeps.records import Row  # noqa: E402
 from sweeps.stopping import Action, NeverStop, StopRule, Verdict  # noqa: E402
 from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
 from tests.fakes import FakeTrainer, Paced, fake_evaluate  # noqa: E402
+from tests.programs import ends_like_a_command  # noqa: E402
 
 CPUS = 2
 SWEEPS = {
@@ -114,11 +115,8 @@ def main(mode: str, root: Path) -> None:
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(CPUS):
         director = Director(plan, journal, rule, watch=watch)
         with cpus.watching():
-            try:
+            with ends_like_a_command():
                 RayLoop(director, train, fake_evaluate, root).run()
-            except DipsweepError as e:
-                print(e, file=sys.stderr)
-                raise SystemExit(e.exit_code) from None
             time.sleep(1)
         print(
             json.dumps(

@@ -8,26 +8,17 @@ from __future__ import annotations
 import sys
 
 from cluster.run import run
-from sweeps import DipsweepError, Sweep, grid
+from sweeps import Sweep, grid
 from tests.fakes import SealingTrainer, fake_evaluate
+from tests.programs import ends_like_a_command, say
 
 PACE_S = 0.3  # a step
 SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
 
 
 def main(url: str) -> None:
-    try:
-        run(
-            SWEEP,
-            storage=url,
-            cpus=2,
-            train=SealingTrainer(PACE_S),
-            evaluate=fake_evaluate,
-            say=lambda line: print(line, flush=True),
-        )
-    except DipsweepError as e:
-        print(e, file=sys.stderr)
-        raise SystemExit(e.exit_code) from None
+    with ends_like_a_command():
+        run(SWEEP, storage=url, cpus=2, train=SealingTrainer(PACE_S), evaluate=fake_evaluate, say=say)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sweeps.stopping.posterior import Belief, GainCache, Noise, quarter_octave, warped
+from sweeps.stopping.posterior import Belief, Forecasts, GainCache, Noise, quarter_octave, warped
 from sweeps.stopping.prior import FAMILIES, library
 
 XS = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.75])
@@ -59,13 +59,13 @@ def test_a_full_cache_starts_over_and_changes_no_result():
 def test_a_forecast_is_a_distribution():
     belief = believed(Noise())
     forecast = belief.forecast(belief.weights(library().log_weight))
-    assert forecast.above(np.array([-1e6])) == pytest.approx(1.0)
-    assert forecast.above(np.array([1e6])) == pytest.approx(0.0, abs=1e-6)
+    table = Forecasts()
+    table.put(40, forecast, base=0.0, unit=1.0)  # the table grows
+    assert table.above(40, np.array([-1e6, 1e6])) == pytest.approx([1.0, 0.0], abs=1e-6)
     low, mid, high = forecast.span()
     assert low < mid < high
-    for u in (0.1, 0.5, 0.9):
-        q = forecast.quantiles(np.array([u]))
-        assert forecast.above(q) == pytest.approx(1 - u, abs=1e-6)
+    u = np.array([0.1, 0.5, 0.9])
+    assert table.above(40, forecast.quantiles(u)) == pytest.approx(1 - u, abs=1e-6)
 
 
 def test_more_reports_make_a_forecast_narrower():
