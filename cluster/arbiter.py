@@ -6,16 +6,21 @@ is furthest below its share. A trial too large for the gaps is passed by a bound
 
 The actor keeps nothing that its drivers do not say again every second: a dead driver's share is free after `EXPIRY_S`, a
 restarted actor listens for `QUIET_S` before it answers yes. Its clock is its own and never goes back.
+
+Where the cluster has an autoscaler it also asks that one for machines, once for all sweeps (`cluster.scaling`). It sits on
+the head node: an actor on a node that was added would keep that node for ever, even one that reserves nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+
+from cluster.scaling import Growth, Lot, ask_autoscaler, find_growth, share_out
 
 NAMESPACE = "dipsweep"
 NAME = "dipsweep-arbiter"
@@ -24,18 +29,25 @@ RENEW_S = 1.0
 QUIET_S = 3 * RENEW_S
 ANSWER_S = 5.0  # an arbiter that takes longer is down or restarting: asked again in the next turn
 OVERTAKES = 8
+GROWTH_S = 60.0  # how often it is looked up what the autoscaler may add: an administrator may change it
+HEAD = {"node:__internal_head__": 0.001}  # every head node has one of it
+Asks = tuple[Sequence[Lot], Sequence[Lot]]  # what a sweep holds, evaluators included, and what waits, in order
 
 Resources = Mapping[str, float]
 
 
 @dataclass(slots=True)
 class Party:
-    """A sweep as its driver last described it: what it holds, what it would start next, and whether that fits now."""
+    """A sweep as its driver last described it: what it holds, what it would start next, and whether that fits now.
+
+    `asks` is what should exist for it in all, where an autoscaler can make it so.
+    """
 
     weight: float
     held: Resources = field(default_factory=dict)
     wants: Resources = field(default_factory=dict)
     fits: bool = True
+    asks: Asks = ((), ())
     heard: float = 0.0
     since: float = 0.0  # when it began to wait
     passed: int = 0  # attempts of others started since then
@@ -74,6 +86,10 @@ class Shares:
         me.since, me.passed = me.heard, 0
         return True
 
+    def asked(self, growth: Growth) -> list[Resources]:
+        """Returns the bundles that should exist for all sweeps together, as far as the cluster may grow."""
+        return growth.hold(share_out([p.asks for p in self.parties.values()]))
+
     def leave(self, sweep: str) -> None:
         """The sweep is over."""
         self.parties.pop(sweep, None)
@@ -111,25 +127,47 @@ class Arbiter:
 
     def __init__(self) -> None:
         self.shares, self.total = Shares(), dict[str, float]()
-        self.looked = float("-inf")
+        self.looked = self.grown = float("-inf")
+        self.growth_now: Growth | None = None
+        self.said: Any = None
+        self.told = float("-inf")
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self.quiet = time.monotonic() + (QUIET_S if restarted else 0.0)
 
-    def renew(self, sweep: str, weight: float, held: Resources, wants: Resources, fits: bool) -> None:
+    def renew(
+        self, sweep: str, weight: float, held: Resources, wants: Resources, fits: bool, asks: Asks = ((), ())
+    ) -> None:
         """Says how a sweep stands; expected once in RENEW_S."""
         self.shares.hear(sweep, weight, held, wants, fits, time.monotonic())
+        self.shares.parties[sweep].asks = asks
+        self._tell_the_autoscaler()
 
     def ask(self, sweep: str, weight: float, held: Resources, wants: Resources) -> bool:
         """True when the sweep may start what it wants now."""
         now = time.monotonic()
         self.shares.hear(sweep, weight, held, wants, True, now)
-        if now - self.looked > EXPIRY_S:
+        if now - self.looked > RENEW_S:  # nodes come and go
             self.total, self.looked = ray.cluster_resources(), now
         return now >= self.quiet and self.shares.may_start(sweep, self.total)
 
     def leave(self, sweep: str) -> None:
         """The sweep is over."""
         self.shares.leave(sweep)
+        self._tell_the_autoscaler()
+
+    def growth(self) -> Growth | None:
+        """Returns what this cluster's autoscaler may add, None where there is none."""
+        if (now := time.monotonic()) - self.grown > GROWTH_S:
+            self.growth_now, self.grown = find_growth(), now
+        return self.growth_now
+
+    def _tell_the_autoscaler(self) -> None:
+        """Says what should exist, when that has changed and now and then. What is not said again is forgotten."""
+        growth, now = self.growth(), time.monotonic()
+        said = (growth, [p.asks for p in self.shares.parties.values()])
+        if growth is not None and now >= self.quiet and (said != self.said or now - self.told >= EXPIRY_S / 3):
+            self.said, self.told = said, now
+            ask_autoscaler(self.shares.asked(growth), EXPIRY_S)
 
     def standing(self) -> dict[str, dict[str, Any]]:
         """Returns what every sweep holds and wants, for people who look."""
@@ -142,7 +180,7 @@ class Arbiter:
 def start_arbiter() -> Any:
     """Returns the cluster's one arbiter, started if there is none."""
     options = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-    return ray.remote(num_cpus=0, max_restarts=-1)(Arbiter).options(**options).remote()
+    return ray.remote(num_cpus=0, resources=HEAD, max_restarts=-1)(Arbiter).options(**options).remote()
 
 
 class Share:
@@ -154,18 +192,30 @@ class Share:
 
     def __init__(self, sweep: str, weight: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.sweep, self.weight, self.clock = sweep, weight, clock
-        self.arbiter = start_arbiter()
         self.next = 0.0
+        self.may_grow: Growth | None = None
+        self.told: Any = None
+        self._meet()
+
+    def growth(self, wait_s: float = 0.0) -> Growth | None:
+        """Returns what the cluster's autoscaler may add; None where there is none, or while that is not known."""
+        if self.told is not None and ray.wait([self.told], timeout=wait_s)[0]:
+            try:
+                self.may_grow, self.told = ray.get(self.told), None
+            except ray.exceptions.RayActorError:
+                self._meet()
+        return self.may_grow
 
     def hurry(self) -> None:
         """Something has changed: the next `renew` says so at once, before others see what is free now."""
         self.next = 0.0
 
-    def renew(self, held: Resources, wants: Callable[[], Resources]) -> None:
-        """Once in RENEW_S says what is held, and what waits without fitting; never waits for an answer."""
+    def renew(self, held: Resources, wants: Callable[[], Resources], asks: Callable[[Growth], Asks]) -> None:
+        """Once in RENEW_S says what is held, what waits without fitting, and what should exist; never waits for an answer."""
         if self.clock() >= self.next:
-            self.next = self.clock() + RENEW_S
-            self.arbiter.renew.remote(self.sweep, self.weight, dict(held), dict(wants()), False)
+            self.next, growth = self.clock() + RENEW_S, self.growth()
+            should_exist = asks(growth) if growth is not None else ((), ())
+            self.arbiter.renew.remote(self.sweep, self.weight, dict(held), dict(wants()), False, should_exist)
 
     def may_start(self, held: Resources, wants: Resources) -> bool:
         """Asks for one more attempt. An arbiter that is gone is started anew, and asked again in the next turn."""
@@ -174,9 +224,13 @@ class Share:
                 ray.get(self.arbiter.ask.remote(self.sweep, self.weight, dict(held), dict(wants)), timeout=ANSWER_S)
             )
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-            self.arbiter = start_arbiter()
+            self._meet()
             return False
 
     def leave(self) -> None:
         """The sweep is over, or interrupted: others need not wait until its share expires."""
         self.arbiter.leave.remote(self.sweep)
+
+    def _meet(self) -> None:
+        self.arbiter = start_arbiter()
+        self.told = self.arbiter.growth.remote()

@@ -25,14 +25,17 @@ from ray import tune  # noqa: E402
 from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
 from ray.tune.trainable import wrap_function  # noqa: E402
 
-from cluster.arbiter import NAMESPACE, Share  # noqa: E402
+from cluster.arbiter import NAMESPACE, Asks, Share  # noqa: E402
 from cluster.evals.pool import Broken, Pool  # noqa: E402
 from cluster.hub import attempt_key, start_hub  # noqa: E402
+from cluster.scaling import Growth, place  # noqa: E402
+from cluster.train.unasked import leave_scaling_to_the_driver  # noqa: E402
 from cluster.train.worker import CRASHED, drive_attempt  # noqa: E402
-from cluster.tune.gate import Attempt, Gate, bundle, check_fits, held, times  # noqa: E402
+from cluster.tune.gate import Attempt, Gate, bundle, check_fits, evaluator_bundle, held, times  # noqa: E402
 from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
 
 WIND_DOWN_S = 30.0  # after Ctrl-C: how long workers may take to write their checkpoints
+GROWTH_S = 30.0  # so long a sweep that does not fit waits to hear what the autoscaler may add
 NODE_NEWS_S = 30.0  # a lost process is heard of before its lost node: so long may the verdict on an attempt wait
 
 
@@ -81,6 +84,7 @@ class RayLoop:
     ) -> None:  # fmt: skip
         self.drive, self.gate, self.shared = drive, Gate(director.plan), shared
         self.share: Share | None = None
+        self.told_of_machines = False
         self.director, self.train, self.evaluate, self.storage = director, train, evaluate, str(storage)
         self.say, self.keep, self.steer = say, keep, steer
         self.total = director.plan.total
@@ -99,15 +103,16 @@ class RayLoop:
             Interrupted: Ctrl-C; the sweep can be resumed. LimitError: one of its limits is reached.
             InputError: the cluster can never hold one of its trials.
         """
-        check_fits(self.director.plan.sweep)
+        sweep = self.director.plan.sweep
+        if self.shared:
+            self.share = Share(self.director.plan.sweep_id, sweep.limits.weight)
+        check_fits(sweep, lambda: self.share.growth(GROWTH_S) if self.share is not None else None)
         self.hub = start_hub(self.director.plan.sweep_id)
         self.news = self.hub.drain.remote()
-        block = self.director.plan.sweep.evaluation
+        block = sweep.evaluation
         self.pool = Pool(self.evaluate, self.evaluators, self.eval_gpus, block.cpus_per_worker, block.timeout_s)
         name = f"{self.director.plan.sweep_id}-{time.time_ns()}"
         forget = register(name, self)
-        if self.shared:
-            self.share = Share(self.director.plan.sweep_id, self.director.plan.sweep.limits.weight)
         try:
             with ctrl_c(self.say) as self.interrupt:
                 self._tuner(name).fit()
@@ -164,7 +169,7 @@ class RayLoop:
         self.steer()
         self._judge_the_lost()
         if self.share is not None:
-            self.share.renew(held(self.live.values()), self._head_wants)
+            self.share.renew(held(self.live.values()), self._head_wants, self._asks)
         self._raise_flags()
         self._look_at_ends()
         if messages or results:
@@ -254,8 +259,22 @@ class RayLoop:
         return self.share.may_start(held(self.live.values()), times(bundle(spec.model), choice.workers))
 
     def _head_wants(self) -> dict[str, float]:
-        head = [] if self._ending else self.director.waiting()
-        return times(bundle(head[0].model), head[0].model.fewest) if head else {}
+        head = None if self._ending else self.gate.first(self.director.waiting)
+        return times(bundle(head.model), head.model.fewest) if head else {}
+
+    def _asks(self, growth: Growth) -> Asks:
+        """What should exist for this sweep where an autoscaler can make it so; tells once that machines are waited for."""
+        pool = (evaluator_bundle(self.director.plan.sweep.evaluation), self.evaluators)
+        holds = [pool, *((bundle(a.launch.spec.model), a.launch.workers) for a in self.live.values())]
+        line = [] if self._ending else self.director.waiting(self.gate.ahead)
+        waits = [(bundle(spec.model), spec.model.workers) for spec in line]
+        if waits and not self.told_of_machines:
+            asked, there = len(growth.hold(holds + waits)), len(place(self.gate.nodes, holds + waits))
+            if asked > there:
+                self.told_of_machines = True
+                self.say(f"waits for machines: the autoscaler was asked for room for {asked} workers and evaluators, "
+                         f"{there} of them have it")  # fmt: skip
+        return holds, waits
 
     def _lost(self, attempt: Attempt, reason: str, detail: str, wait: float) -> None:
         if self.director.wants(attempt.launch.spec.id, attempt.launch.attempt):
@@ -335,6 +354,10 @@ def _readable(function: Any) -> Any:
     """Returns a Tune function as a class whose actors Ray's dashboard shows by their attempts; Tune calls all of them alike."""
 
     class Attempt(wrap_function(function)):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any]) -> None:
+            leave_scaling_to_the_driver()
+            super().setup(config)
+
         def __repr__(self) -> str:
             return f"dipsweep-attempt:{self.trial_id}"
 

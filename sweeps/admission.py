@@ -180,7 +180,7 @@ def _large_and_long(waiting: Waiting) -> tuple[int, float]:
 
 def _leaves_room(then: Nodes, other: Group, choice: Choice, head: Group) -> bool:
     """True when the head of the line finds its room at the promised time beside the other trial."""
-    return fit(_less(then, other.bundle, choice.placed), head.bundle, head.workers) is not None
+    return fit(less(then, other.bundle, choice.placed), head.bundle, head.workers) is not None
 
 
 def _room_in(free: Nodes, group: Group, running: Sequence[Running]) -> float:
@@ -200,7 +200,8 @@ def _after(free: Nodes, running: Iterable[Running], seconds: float) -> Nodes:
     return out
 
 
-def _less(free: Nodes, bundle: Resources, placed: Mapping[str, int]) -> Nodes:
+def less(free: Nodes, bundle: Resources, placed: Mapping[str, int]) -> Nodes:
+    """Returns what is free once such bundles lie there."""
     out = {node: dict(has) for node, has in free.items()}
     _add(out, bundle, placed, -1)
     return out

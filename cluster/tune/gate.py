@@ -14,7 +14,8 @@ from typing import Any
 import ray
 from ray._private.state import available_resources_per_node, state, total_resources_per_node
 
-from sweeps.admission import Admission, Choice, Group, Pace, Running, Waiting, fit
+from cluster.scaling import Growth
+from sweeps.admission import Admission, Choice, Group, Nodes, Pace, Running, Waiting, fit, fits_ever, less
 from sweeps.director import Launch
 from sweeps.errors import Fault, SpecError
 from sweeps.plan import Plan
@@ -86,14 +87,22 @@ class Gate:
     def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock, self.admission, self.pace = clock, Admission(), Pace()
         self.look = _look(plan)
+        self.ahead = LOOK if _without_memory(plan) else self.look  # for so many trials machines are asked for
+        self.evaluation = plan.sweep.evaluation
         self.next_look = self.next_nodes = 0.0
         self.draining: frozenset[str] = frozenset()
+        self.nodes: Nodes = {}  # what the nodes that stay have, busy or not
+        self.room: Nodes = {}  # and what of it is not the evaluators'
         self.settling: list[_Settling] = []
         self.view: dict[str, float] = {}  # what is free in all, with what was started since
 
     def choose(self, offer: Callable[[int], list[TrialSpec]], running: Iterable[Attempt]) -> Choice | None:
         """Returns what to start now. `offer(n)` gives the first n trials of the line; more than one is asked for only
-        when the first does not fit and others are of another size."""
+        when the first does not fit and others are of another size.
+
+        Who fits no node that is there waits for one to be added, and is the first to get it; until then the line begins
+        behind it, since nothing that starts elsewhere keeps it waiting.
+        """
         now = self.clock()
         if now < self.next_look or not (head := offer(1)):
             return None
@@ -102,9 +111,10 @@ class Gate:
         surely, perhaps = (fit(nodes, first.group.bundle, first.group.workers) is not None for nodes in (free, seen))
         if perhaps and not surely:
             return None  # known in a moment, and until then nobody overtakes
-        choice = self.admission.choose(free, [first], busy, now)
+        choice = self.admission.choose(free, [first] if surely or self.servable(first.group) else [], busy, now)
         if choice is None and self.look > 1:
-            choice = self.admission.choose(free, [self._waiting(t) for t in offer(self.look)], busy, now)
+            line = [w for w in map(self._waiting, offer(self.look)) if self.servable(w.group)]
+            choice = self.admission.choose(free, line, busy, now)
         if choice is None:
             self.next_look = now + AGAIN_S
         return choice
@@ -131,7 +141,18 @@ class Gate:
         if now >= self.next_nodes:
             self.next_nodes = now + NODES_S
             self.draining = frozenset(state.get_draining_nodes() or {})
+            self.nodes = {n: has for n, has in total_resources_per_node().items() if n not in self.draining}
+            self.room = beside_evaluators(self.nodes, self.evaluation)
         return self.draining
+
+    def servable(self, group: Group) -> bool:
+        """True when the nodes that are there can hold the group once they are free."""
+        return fits_ever(self.room, group)
+
+    def first(self, offer: Callable[[int], list[TrialSpec]]) -> TrialSpec | None:
+        """Returns who would start next on the nodes that are there."""
+        self.going()
+        return next((t for t in offer(self.look) if self.servable(self._waiting(t).group)), None)
 
     def gone(self, nodes: Iterable[str]) -> bool:
         """True when one of these nodes is dead, or being taken away."""
@@ -195,19 +216,43 @@ def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return out
 
 
-def check_fits(sweep: Any) -> None:
-    """Raises SpecError for a model whose trials the cluster can never hold; Ray alone would wait for ever."""
+def evaluator_bundle(evaluation: Any) -> dict[str, float]:
+    """Returns what one evaluator reserves."""
+    return {"GPU": evaluation.gpus_per_worker, "CPU": evaluation.cpus_per_worker}
+
+
+def beside_evaluators(total: Nodes, evaluation: Any) -> Nodes:
+    """Returns what is left of these nodes for trials, as well as that can be told; all where they hold no evaluators."""
+    evaluators = evaluator_bundle(evaluation)
+    return less(total, evaluators, fit(total, evaluators, evaluation.workers) or {})
+
+
+def check_fits(sweep: Any, growth: Callable[[], Growth | None] = lambda: None) -> None:
+    """Raises SpecError for a model whose trials the cluster can never hold; Ray alone would wait for ever.
+
+    Args:
+        sweep: whose models, and whose evaluators. growth: what an autoscaler may add; asked only if today's nodes do not do.
+    """
     total = total_resources_per_node()
+    try:
+        _check_fits(sweep, total, _nodes(total))
+    except SpecError:
+        if (more := growth()) is None:
+            raise
+        groups = "; ".join(f"{count} x ({_size(has)})" for has, count in more.groups.values())
+        _check_fits(sweep, more.nodes(), f"{_nodes(total)}, and the autoscaler may add {groups}")
+
+
+def _check_fits(sweep: Any, total: Nodes, there_are: str) -> None:
     evaluation = sweep.evaluation
-    evaluators = {"GPU": evaluation.gpus_per_worker, "CPU": evaluation.cpus_per_worker}
-    spot = fit(total, evaluators, evaluation.workers)
-    if spot is None:
+    evaluators = evaluator_bundle(evaluation)
+    if fit(total, evaluators, evaluation.workers) is None:
         raise _refusal(
             "evaluation",
             f"{evaluation.workers} evaluators with {_text(evaluators)} each do not fit this cluster "
-            f"({_nodes(total)}); lower evaluation.workers or evaluation.gpus_per_worker",
+            f"({there_are}); lower evaluation.workers or evaluation.gpus_per_worker",
         )
-    room = {n: {k: v - spot.get(n, 0) * evaluators.get(k, 0.0) for k, v in has.items()} for n, has in total.items()}
+    room = beside_evaluators(total, evaluation)
     for name in sweep.axis_values("model", sweep.default_model):
         model = sweep.model_source(name)
         if 1 < model.gpus_per_worker != int(model.gpus_per_worker):
@@ -224,7 +269,7 @@ def check_fits(sweep: Any) -> None:
             raise _refusal(
                 f"models.{name}",
                 f"{model.fewest} worker(s) with {_text(bundle(model))} each do not fit this cluster"
-                f"{beside} (a worker lies on one node; there are {_nodes(total)}); lower that, or use a larger cluster",
+                f"{beside} (a worker lies on one node; there are {there_are}); lower that, or use a larger cluster",
             )
 
 
@@ -240,9 +285,14 @@ def _look(plan: Plan) -> int:
     }
     if len(sizes) == 1:
         return 1  # where the first does not fit no other does
-    if sweep.search.algorithm in ("grid", "random", "qmc"):
+    if _without_memory(plan):
         return LOOK
     return min(LOOK, max(len(plan.cells), 2 * len(sizes)))  # cells have studies of their own: a turn ahead costs little
+
+
+def _without_memory(plan: Plan) -> bool:
+    """True when it does not matter how early the search is asked: it proposes the same, whatever the scores."""
+    return plan.sweep.search.algorithm in ("grid", "random", "qmc")
 
 
 def _kind(spec: TrialSpec, workers: int) -> str:
@@ -255,5 +305,9 @@ def _text(need: Mapping[str, float]) -> str:
 
 def _nodes(total: Mapping[str, Mapping[str, float]]) -> str:
     """Returns the sizes of all nodes: `2 x (4 CPU, 8 GPU)`."""
-    sizes = [", ".join(f"{has[n]:g} {n}" for n in ("CPU", "GPU") if n in has) for has in total.values()]
+    sizes = [_size(has) for has in total.values()]
     return "; ".join(f"{sizes.count(size)} x ({size})" for size in sorted(set(sizes)))
+
+
+def _size(has: Mapping[str, float]) -> str:
+    return ", ".join(f"{has[n]:g} {n}" for n in ("CPU", "GPU") if n in has) or "neither CPU nor GPU"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
+import yaml
 
-from cluster.arbiter import EXPIRY_S, Shares
+from cluster.arbiter import EXPIRY_S, Asks, Shares
+from cluster.scaling import Growth, from_ray_cluster, growth_of
+from sweeps.admission import Resources
 
 TOTAL = {"GPU": 8.0, "CPU": 64.0}
 
@@ -101,3 +105,79 @@ def test_a_trial_that_fits_nowhere_although_nobody_else_holds_anything_does_not_
     shares.hear("stuck", 1.0, {}, {"GPU": 64.0}, False, 0.0)
     shares.hear("a", 1.0, {}, {"GPU": 1.0}, True, 1.0)
     assert shares.may_start("a", TOTAL)
+
+
+# ---- machines that an autoscaler may add -------------------------------------------------------------------------------
+
+GPU = {"CPU": 1.0, "GPU": 1.0}
+NODE = {"CPU": 8.0, "GPU": 4.0}
+
+
+def asked(growth: Growth, **sweeps: Asks) -> list[Resources]:
+    shares = Shares()
+    for name, asks in sweeps.items():
+        shares.hear(name, 1.0, {}, {}, True, 0.0)
+        shares.parties[name].asks = asks
+    return list(shares.asked(growth))
+
+
+def test_what_should_exist_is_all_that_is_held_and_then_what_waits_by_turns_as_far_as_the_cluster_may_grow():
+    growth = Growth({"CPU": 0.0}, {"gpus": (NODE, 2)}, 2)
+    a = ([(GPU, 3)], [({"GPU": 2.0}, 1), ({"GPU": 2.0}, 1)])
+    b = ([(GPU, 1)], [({"GPU": 1.0}, 1), ({"GPU": 1.0}, 1)])
+    assert asked(growth, a=a, b=b) == [GPU] * 4 + [{"GPU": 2.0}, {"GPU": 1.0}, {"GPU": 1.0}]  # eight GPUs, not one more
+    assert asked(growth) == []
+
+
+def test_a_group_of_workers_is_asked_for_whole_or_not_at_all_and_smaller_ones_behind_it_still_are():
+    growth = Growth({}, {"gpus": (NODE, 2)}, 2)
+    assert asked(growth, a=([], [(GPU, 9), (GPU, 5), (GPU, 4), (GPU, 3)])) == [GPU] * 8
+    assert asked(growth, a=([], [({"GPU": 5.0}, 1)])) == []  # no node holds it
+
+
+def test_evaluators_that_reserve_nothing_need_no_machine_and_what_the_head_holds_needs_none_either():
+    growth = Growth({"CPU": 2.0}, {"cpus": ({"CPU": 2.0}, 3)}, 1)  # three of that group, but one node in all
+    assert asked(growth, a=([({"GPU": 0.0, "CPU": 0.0}, 2)], [({"CPU": 2.0}, 1)] * 4)) == [{"CPU": 2.0}] * 2
+
+
+def test_a_dead_driver_asks_for_nothing_and_one_that_left_neither():
+    shares, growth = Shares(), Growth({}, {"gpus": (NODE, 2)}, 2)
+    for name in ("dead", "gone"):
+        shares.hear(name, 1.0, {}, {}, True, 0.0)
+        shares.parties[name].asks = ([(GPU, 1)], [])
+    assert len(shares.asked(growth)) == 2
+    shares.leave("gone")
+    shares.hear("a", 1.0, {}, {}, True, EXPIRY_S + 0.1)
+    assert shares.asked(growth) == []
+
+
+def test_what_an_autoscaler_may_add_is_read_from_its_own_configuration():
+    config = {
+        "max_workers": 3,
+        "head_node_type": "head",
+        "available_node_types": {
+            "head": {"resources": {"CPU": 0}, "max_workers": 0},
+            "gpus": {"resources": {"CPU": 8, "GPU": 4}, "max_workers": 5},
+            "off": {"resources": {"CPU": 8}, "max_workers": 0},
+        },
+    }
+    growth = growth_of(config, {"CPU": 1.0})
+    assert growth == Growth({"CPU": 1.0}, {"gpus": (NODE, 5)}, 3)
+    assert list(growth.nodes()) == ["head", "gpus 0", "gpus 1", "gpus 2"]
+    config["max_workers"] = 0
+    assert growth_of(config, {}) is None
+    assert growth_of({}, {}) is None
+
+
+def test_kuberays_own_object_says_what_its_autoscaler_may_add_and_whether_there_is_one():
+    manifest = yaml.safe_load((Path(__file__).parents[2] / "deploy/kuberay/cluster.yaml").read_text())
+    manifest["metadata"]["namespace"] = "default"
+    config = from_ray_cluster(manifest)
+    assert config is not None
+    growth = growth_of(config, {})
+    assert growth is not None
+    ((has, count),) = growth.groups.values()
+    (group,) = manifest["spec"]["workerGroupSpecs"]
+    assert (has["CPU"], has["GPU"], count) == (12.0, 1.0, group["maxReplicas"])
+    manifest["spec"]["enableInTreeAutoscaling"] = False
+    assert from_ray_cluster(manifest) is None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.scaling import Growth
 from cluster.tune import gate as gates
-from cluster.tune.gate import SETTLE_S, Attempt, Gate, check_fits
-from sweeps import InputError, Sweep, grid
+from cluster.tune.gate import LOOK, NODES_S, SETTLE_S, Attempt, Gate, check_fits
+from sweeps import InputError, Sweep, grid, uniform
+from sweeps.admission import OVERTAKES
 from sweeps.director import Launch
 from sweeps.plan import Plan
+from sweeps.spec import EvaluationBlock
 
 GPU = {"gpus_per_worker": 1.0, "cpus_per_worker": 0.01, "path": "unused"}
 
@@ -122,3 +125,72 @@ def test_an_elastic_trial_is_refused_only_when_its_fewest_do_not_fit(monkeypatch
     check_fits(sweep(m=[2, 8]))
     with pytest.raises(InputError):
         check_fits(sweep(m=[5, 8]))
+
+
+# ---- nodes that come -------------------------------------------------------------------------------------------------------
+
+ADDED = Growth({"CPU": 8.0}, {"gpus": ({"CPU": 12.0, "GPU": 4.0}, 2)}, 2)
+
+
+def test_who_fits_no_node_that_is_there_holds_nobody_up_and_is_first_on_the_node_that_comes(monkeypatch):
+    cluster, plan = Cluster(monkeypatch, n0=1.0), Plan(sweep(large=4, small=1))
+    gate = Gate(plan, clock=lambda: cluster.now)
+    large, small = plan.known_trials()
+    for _ in range(3 * OVERTAKES):  # more than may pass one that waits for others to end
+        choice = gate.choose(line(plan), [])
+        assert choice is not None
+        assert choice.trial == small.id
+        gate.placed(choice, small.model)
+        cluster.now += SETTLE_S
+    assert gate.first(line(plan)) == small
+    cluster.nodes["n1"] = {"CPU": 8.0, "GPU": 4.0}
+    choice = gate.choose(line(plan), [])
+    assert choice is not None
+    assert (choice.trial, choice.placed) == (large.id, {"n1": 4})
+    cluster.now += NODES_S
+    assert gate.first(line(plan)) == large
+
+
+def test_a_large_one_that_the_nodes_could_hold_is_still_passed_by_few_only(monkeypatch):
+    cluster, plan = Cluster(monkeypatch, n0=1.0), Plan(sweep(large=4, small=1))
+    gate, whole = Gate(plan, clock=lambda: cluster.now), {"n0": {"CPU": 8.0, "GPU": 4.0}}
+    monkeypatch.setattr(gates, "total_resources_per_node", lambda: whole)  # three of the four are another sweep's
+    passed = 0
+    while (choice := gate.choose(line(plan), [])) is not None and passed <= OVERTAKES:
+        gate.placed(choice, plan.known_trials()[1].model)
+        cluster.now += SETTLE_S
+        passed += 1
+    assert passed == OVERTAKES
+
+
+def test_nobody_waits_at_the_head_of_the_line_for_what_only_evaluators_hold(monkeypatch):
+    definition = sweep(large=4, small=1).model_copy(update={"evaluation": EvaluationBlock(gpus_per_worker=1.0)})
+    cluster, plan = Cluster(monkeypatch, n0=4.0), Plan(definition)
+    gate = Gate(plan, clock=lambda: cluster.now)
+    cluster.nodes = {"n0": {"CPU": 8.0, "GPU": 3.0}}  # free: the evaluator has its own
+    monkeypatch.setattr(gates, "total_resources_per_node", lambda: {"n0": {"CPU": 8.0, "GPU": 4.0}})
+    assert gate.first(line(plan)) == plan.known_trials()[1]
+
+
+def test_what_the_autoscaler_may_add_is_not_refused_and_what_it_may_not_is_told_with_both_sizes(monkeypatch):
+    Cluster(monkeypatch, n0=0.0)
+    check_fits(sweep(m=8), lambda: ADDED)
+    with pytest.raises(InputError) as refused:
+        check_fits(sweep(m=9), lambda: ADDED)
+    assert "there are 1 x (8 CPU, 0 GPU), and the autoscaler may add 2 x (12 CPU, 4 GPU)" in str(refused.value)
+    with pytest.raises(InputError, match=r"9 evaluators with 1 GPU each do not fit.* may add"):
+        check_fits(
+            sweep(m=1).model_copy(update={"evaluation": EvaluationBlock(workers=9, gpus_per_worker=1.0)}), lambda: ADDED
+        )
+
+
+def test_nobody_asks_what_may_be_added_where_todays_nodes_do(monkeypatch):
+    Cluster(monkeypatch, n0=4.0)
+    check_fits(sweep(m=4), lambda: pytest.fail("asked"))
+
+
+def test_machines_are_asked_for_far_down_the_line_only_where_the_search_proposes_the_same_whatever_the_scores():
+    space = {"replay": uniform(0.0, 0.4)}
+    searches = [{"algorithm": name, "trials": 100} for name in ("random", "optuna-tpe")]
+    sizes = [Gate(Plan(Sweep(name="g", space=space, search=search))).ahead for search in searches]
+    assert sizes == [LOOK, 1]
