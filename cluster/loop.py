@@ -31,7 +31,17 @@ from cluster.hub import attempt_key, start_hub  # noqa: E402
 from cluster.scaling import Growth, place  # noqa: E402
 from cluster.train.unasked import leave_scaling_to_the_driver  # noqa: E402
 from cluster.train.worker import CRASHED, drive_attempt  # noqa: E402
-from cluster.tune.gate import Attempt, Gate, bundle, check_fits, evaluator_bundle, held, times  # noqa: E402
+from cluster.tune.gate import (  # noqa: E402
+    Attempt,
+    Gate,
+    beside_evaluators,
+    bundle,
+    check_fits,
+    evaluator_bundle,
+    held,
+    most_workers,
+    times,
+)
 from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
 
 WIND_DOWN_S = 30.0  # after Ctrl-C: how long workers may take to write their checkpoints
@@ -267,7 +277,9 @@ class RayLoop:
         pool = (evaluator_bundle(self.director.plan.sweep.evaluation), self.evaluators)
         holds = [pool, *((bundle(a.launch.spec.model), a.launch.workers) for a in self.live.values())]
         line = [] if self._ending else self.director.waiting(self.gate.ahead)
-        waits = [(bundle(spec.model), spec.model.workers) for spec in line]
+        room = beside_evaluators(growth.nodes(), self.director.plan.sweep.evaluation)
+        most = {name: most_workers(room, model) for name, model in {s.config["model"]: s.model for s in line}.items()}
+        waits = [(bundle(spec.model), most[spec.config["model"]]) for spec in line]
         if waits and not self.told_of_machines:
             asked, there = len(growth.hold(holds + waits)), len(place(self.gate.nodes, holds + waits))
             if asked > there:

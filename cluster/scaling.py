@@ -12,7 +12,6 @@ exist in all, those that are in use included. Two traps of Ray 2.60 shape how:
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import yaml
 
 from sweeps.admission import Nodes, Resources, fit, less
 
@@ -80,9 +80,13 @@ def find_growth() -> Growth | None:
     """Returns what this cluster's autoscaler may add, None where there is none; call it on the head node.
 
     Ray does not publish it, so it is read where the autoscaler itself reads it: the file that `ray start` was given
-    (`ray up`), or the RayCluster object, which the head's pod may read with KubeRay's own service account.
+    (`ray up`), or the RayCluster object, which the head's pod may read with KubeRay's own service account. What cannot be
+    read is not there: then a sweep uses the nodes that are.
     """
-    config = _from_kubernetes() if "RAY_CLUSTER_NAME" in os.environ and NAMESPACE_FILE.exists() else _from_file()
+    try:
+        config = _from_kubernetes() if "RAY_CLUSTER_NAME" in os.environ and NAMESPACE_FILE.exists() else _from_file()
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
     here = ray.get_runtime_context().get_node_id()
     head: Resources = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here), {})
     return growth_of(config, head) if config else None
@@ -101,14 +105,12 @@ def growth_of(config: Mapping[str, Any], head: Resources) -> Growth | None:
 
 def _from_file() -> dict[str, Any] | None:
     import psutil  # type: ignore[import-untyped]  # comes with Ray
-    import yaml
 
     port = f":{ray.get_runtime_context().gcs_address.rpartition(':')[2]}"
     for process in psutil.process_iter(["cmdline"]):
         given = dict(word.partition("=")[::2] for word in process.info["cmdline"] or () if word.startswith("--"))
         if given.get("--gcs-address", "").endswith(port) and (path := given.get("--autoscaling-config")):
-            text = Path(path).expanduser().read_text()
-            return dict(json.loads(text) if path.endswith(".json") else yaml.safe_load(text))
+            return dict(yaml.safe_load(Path(path).expanduser().read_text()))
     return None
 
 
@@ -117,10 +119,7 @@ def _from_kubernetes() -> dict[str, Any] | None:
     from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
 
     client = KubernetesHttpApiClient(NAMESPACE_FILE.read_text().strip())
-    try:
-        return from_ray_cluster(client.get(f"rayclusters/{os.environ['RAY_CLUSTER_NAME']}"))
-    except (OSError, ValueError):  # not ours to read, or not to be reached: then as without an autoscaler
-        return None
+    return from_ray_cluster(client.get(f"rayclusters/{os.environ['RAY_CLUSTER_NAME']}"))
 
 
 def from_ray_cluster(manifest: Mapping[str, Any]) -> dict[str, Any] | None:

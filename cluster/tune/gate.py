@@ -198,6 +198,12 @@ def bundle(model: ModelSource) -> dict[str, float]:
     return resources
 
 
+def most_workers(room: Nodes, model: ModelSource) -> int:
+    """Returns on how many workers a trial runs at most on these nodes when they are empty; never fewer than it needs."""
+    sizes = range(model.workers, model.fewest, -1)
+    return next((n for n in sizes if fit(room, bundle(model), n) is not None), model.fewest)
+
+
 def times(need: Mapping[str, float], count: int) -> dict[str, float]:
     """Returns what `count` such bundles are in all."""
     return {name: amount * count for name, amount in need.items()}

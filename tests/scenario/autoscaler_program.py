@@ -1,7 +1,7 @@
-"""A sweep on a cluster that has no machines yet and an autoscaler that may add two; then another whose driver is killed.
+"""A sweep on a cluster that has no machines yet and an autoscaler that may add two; then a small one whose driver is killed.
 
 RAY_ADDRESS=… python -m tests.scenario.autoscaler_program FOLDER train|light          watches both, prints what it saw
-RAY_ADDRESS=… python -m tests.scenario.autoscaler_program FOLDER train|light SECONDS  is the driver of one
+RAY_ADDRESS=… python -m tests.scenario.autoscaler_program FOLDER train|light TRIALS  is the driver of one
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2  # noqa: E402
 from ray.experimental.internal_kv import _internal_kv_get, internal_kv_get_gcs_client  # noqa: E402
 
 from benchmarks.scale.light import drive_light  # noqa: E402
+from cluster.arbiter import start_arbiter  # noqa: E402
 from cluster.loop import RayLoop, local_ray  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
@@ -41,12 +42,16 @@ from tests.programs import say  # noqa: E402
 LONGEST_S = 240.0  # whatever is waited for here comes sooner, or not at all
 
 
-def definition(seconds: int) -> Sweep:
-    """Four trials of a CPU each beside an evaluator of one, for a cluster of at most four: the last one is never asked for."""
+SECONDS = {4: 2, 1: 600}  # a trial takes, by how many there are
+
+
+def definition(trials: int) -> Sweep:
+    """Trials of a CPU each beside an evaluator of one. The cluster has at most four CPUs: of four the last is never asked for."""
+    seconds = SECONDS[trials]
     return Sweep(
-        name=f"grows-{seconds}",
+        name=f"grows-{trials}",
         models={"tiny-s": {"cpus_per_worker": 1.0}},
-        space={"replay": grid(0.0, 0.1, 0.2, 0.3)},
+        space={"replay": grid(*(0.1 * i for i in range(trials)))},
         trainer={"steps": 10 * seconds},
         evaluation={"at": [10 * seconds], "cpus_per_worker": 1.0},
     )
@@ -64,8 +69,8 @@ def sleep(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None,
     hooks.saved(Saved(trial.steps, str(where)))
 
 
-def drive(root: Path, how: Callable[..., None], seconds: int) -> None:
-    plan = Plan(definition(seconds))
+def drive(root: Path, how: Callable[..., None], trials: int) -> None:
+    plan = Plan(definition(trials))
     with SweepJournal(root / plan.sweep_id) as journal, local_ray():
         director = Director(plan, journal, NeverStop(plan.sweep.goal))
         RayLoop(director, sleep, fake_evaluate, root, drive=how, shared=True, say=say).run()
@@ -99,24 +104,26 @@ class Watch:
 
 
 def watch(command: list[str]) -> dict[str, Any]:
-    def started(seconds: int) -> subprocess.Popen[str]:
-        return subprocess.Popen([*command, str(seconds)], stdout=subprocess.PIPE, text=True)
+    def started(trials: int) -> subprocess.Popen[str]:
+        return subprocess.Popen([*command, str(trials)], stdout=subprocess.PIPE, text=True)
 
-    seen = Watch()
-    first = started(2)
+    seen, first = Watch(), started(4)
     seen.until(lambda nodes, bundles: first.poll() is not None)
     out, _ = first.communicate()
-    said = {"code": first.returncode, "said": out.splitlines(), "most_nodes": seen.most_nodes,
-            "most_bundles": seen.most_bundles, "v2": is_autoscaler_v2()}  # fmt: skip
-    said["withdrawn_s"] = seen.until(lambda nodes, bundles: bundles == 0)
-    said["gone_s"] = seen.until(lambda nodes, bundles: nodes == 1)
-    second = started(600)
-    said["came_s"] = seen.until(lambda nodes, bundles: nodes == 3)
+    saw = {"v2": is_autoscaler_v2(), "code": first.returncode, "said": out.splitlines(), **vars(seen)}
+    saw["withdrawn_s"] = seen.until(lambda nodes, bundles: bundles == 0)
+    saw["gone_s"] = seen.until(lambda nodes, bundles: nodes == 1)
+    seen, second = Watch(), started(1)
+    saw["came_s"] = seen.until(lambda nodes, bundles: nodes == 2)
+    until = time.monotonic() + 15  # evaluator and trial fit that one: will there be another all the same?
+    seen.until(lambda nodes, bundles: time.monotonic() > until)
     os.kill(second.pid, signal.SIGKILL)
     second.communicate()
-    said["expired_s"] = seen.until(lambda nodes, bundles: bundles == 0)
-    said["gone_too_s"] = seen.until(lambda nodes, bundles: nodes == 1)
-    return said | {"nodes": sum(node["Alive"] for node in ray.nodes()), "bundles": len(requested())}
+    ray.kill(start_arbiter(), no_restart=False)  # and nobody is left who remembers
+    saw["small"] = dict(vars(seen))
+    saw["expired_s"] = seen.until(lambda nodes, bundles: bundles == 0)
+    saw["gone_too_s"] = seen.until(lambda nodes, bundles: nodes == 1)
+    return saw | {"nodes": sum(node["Alive"] for node in ray.nodes()), "bundles": len(requested())}
 
 
 if __name__ == "__main__":

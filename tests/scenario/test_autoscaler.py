@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster.arbiter import EXPIRY_S
 from cluster.ops.tokens import make_token
 from tests.heads import RAY, clean_env, end_all, free_ports
 from tests.programs import REPO
@@ -21,7 +20,6 @@ from tests.programs import REPO
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 HEAD_ID = "f" * 51 + "00000"  # what Ray's provider of fake nodes calls the head
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
-TICK_S = 20.0  # how often Ray's own actor forgets who was not heard of
 
 
 def config(gcs: int, v2: bool) -> dict[str, object]:
@@ -91,7 +89,6 @@ def test_machines_come_for_a_sweep_and_go_when_it_ends_or_its_driver_is_killed(t
     ]
     assert saw["said"][-1] == f"states {['completed'] * 4}"
     assert (saw["most_nodes"], saw["most_bundles"]) == (3, 4)  # one more than it can hold, and v2 adds none
-    assert saw["withdrawn_s"] < EXPIRY_S  # said, not forgotten
     assert (saw["nodes"], saw["bundles"]) == (
         1,
         0,

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.scaling import Growth
 from cluster.tune import gate as gates
-from cluster.tune.gate import LOOK, NODES_S, SETTLE_S, Attempt, Gate, check_fits
+from cluster.tune.gate import LOOK, NODES_S, SETTLE_S, Attempt, Gate, beside_evaluators, check_fits, most_workers
 from sweeps import InputError, Sweep, grid, uniform
 from sweeps.admission import OVERTAKES
 from sweeps.director import Launch
@@ -187,6 +187,12 @@ def test_what_the_autoscaler_may_add_is_not_refused_and_what_it_may_not_is_told_
 def test_nobody_asks_what_may_be_added_where_todays_nodes_do(monkeypatch):
     Cluster(monkeypatch, n0=4.0)
     check_fits(sweep(m=4), lambda: pytest.fail("asked"))
+
+
+def test_an_elastic_trial_asks_for_as_many_workers_as_there_may_ever_be_room_for():
+    room = beside_evaluators(ADDED.nodes(), EvaluationBlock(gpus_per_worker=1.0))
+    sizes = [[2, 4], [2, 16], [9, 16]]  # the last one was refused at the start
+    assert [most_workers(room, Plan(sweep(m=n)).known_trials()[0].model) for n in sizes] == [4, 7, 9]
 
 
 def test_machines_are_asked_for_far_down_the_line_only_where_the_search_proposes_the_same_whatever_the_scores():
