@@ -13,6 +13,7 @@ the head node: an actor on a node that was added would keep that node for ever, 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -156,9 +157,11 @@ class Arbiter:
         self._tell_the_autoscaler()
 
     def growth(self) -> Growth | None:
-        """Returns what this cluster's autoscaler may add, None where there is none."""
+        """Returns what this cluster's autoscaler may add, None where there is none; as last known if it cannot be read now."""
         if (now := time.monotonic()) - self.grown > GROWTH_S:
-            self.growth_now, self.grown = find_growth(), now
+            self.grown = now
+            with contextlib.suppress(OSError, ValueError):
+                self.growth_now = find_growth()
         return self.growth_now
 
     def _tell_the_autoscaler(self) -> None:
@@ -192,14 +195,17 @@ class Share:
 
     def __init__(self, sweep: str, weight: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.sweep, self.weight, self.clock = sweep, weight, clock
-        self.next = 0.0
+        self.next = self.next_growth = 0.0
         self.may_grow: Growth | None = None
         self.told: Any = None
         self._meet()
 
     def growth(self, wait_s: float = 0.0) -> Growth | None:
         """Returns what the cluster's autoscaler may add; None where there is none, or while that is not known."""
+        if self.told is None and self.clock() >= self.next_growth:
+            self.told = self.arbiter.growth.remote()
         if self.told is not None and ray.wait([self.told], timeout=wait_s)[0]:
+            self.next_growth = self.clock() + GROWTH_S
             try:
                 self.may_grow, self.told = ray.get(self.told), None
             except ray.exceptions.RayActorError:

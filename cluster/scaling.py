@@ -50,16 +50,16 @@ class Growth:
 
     def hold(self, lots: Iterable[Lot]) -> list[Resources]:
         """Returns the bundles of those lots, in order, that the cluster at its largest holds together."""
-        lots = [lot for lot in lots if any(lot[0].values())]
+        lots = list(lots)
         return place(self.nodes(sum(count for _, count in lots)), lots, self.most)
 
 
 def place(nodes: Nodes, lots: Iterable[Lot], most: float = math.inf) -> list[Resources]:
     """Returns the bundles of the lots that lie on these nodes together, on at most `most` besides the head: each lot whole
-    or not at all."""
+    or not at all. What reserves nothing needs no room."""
     out, used = list[Resources](), set[str]()
     for bundle, count in lots:
-        placed = fit(nodes, bundle, count)
+        placed = fit(nodes, bundle, count) if any(bundle.values()) else None
         if placed is not None and len((used | set(placed)) - {HEAD}) <= most:
             nodes, used = less(nodes, bundle, placed), used | set(placed)
             out += [bundle] * count
@@ -80,13 +80,12 @@ def find_growth() -> Growth | None:
     """Returns what this cluster's autoscaler may add, None where there is none; call it on the head node.
 
     Ray does not publish it, so it is read where the autoscaler itself reads it: the file that `ray start` was given
-    (`ray up`), or the RayCluster object, which the head's pod may read with KubeRay's own service account. What cannot be
-    read is not there: then a sweep uses the nodes that are.
+    (`ray up`), or the RayCluster object, which the head's pod may read with KubeRay's own service account.
+
+    Raises:
+        OSError, ValueError: it is not ours to read, or not to be reached now.
     """
-    try:
-        config = _from_kubernetes() if "RAY_CLUSTER_NAME" in os.environ and NAMESPACE_FILE.exists() else _from_file()
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
+    config = _from_kubernetes() if "RAY_CLUSTER_NAME" in os.environ and NAMESPACE_FILE.exists() else _from_file()
     here = ray.get_runtime_context().get_node_id()
     head: Resources = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == here), {})
     return growth_of(config, head) if config else None

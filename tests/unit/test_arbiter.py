@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cluster.arbiter import EXPIRY_S, Asks, Shares
-from cluster.scaling import Growth, from_ray_cluster, growth_of
+from cluster.scaling import Growth, from_ray_cluster, growth_of, place
 from sweeps.admission import Resources
 
 TOTAL = {"GPU": 8.0, "CPU": 64.0}
@@ -137,7 +137,9 @@ def test_a_group_of_workers_is_asked_for_whole_or_not_at_all_and_smaller_ones_be
 
 def test_evaluators_that_reserve_nothing_need_no_machine_and_what_the_head_holds_needs_none_either():
     growth = Growth({"CPU": 2.0}, {"cpus": ({"CPU": 2.0}, 3)}, 1)  # three of that group, but one node in all
-    assert asked(growth, a=([({"GPU": 0.0, "CPU": 0.0}, 2)], [({"CPU": 2.0}, 1)] * 4)) == [{"CPU": 2.0}] * 2
+    pool, waits = ({"GPU": 0.0, "CPU": 0.0}, 2), [({"CPU": 2.0}, 1)] * 4
+    assert asked(growth, a=([pool], waits)) == [{"CPU": 2.0}] * 2
+    assert place({"n0": {"CPU": 2.0}}, [pool, *waits]) == [{"CPU": 2.0}]
 
 
 def test_a_dead_driver_asks_for_nothing_and_one_that_left_neither():
