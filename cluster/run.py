@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.director import Director
 from sweeps.errors import StorageError
@@ -25,7 +25,7 @@ from sweeps.stopping.base import StopRule
 from sweeps.storage import FOREVER, Store, Where, inside, is_url, join, open_store
 from sweeps.storage_check import Seen, mark
 from sweeps.transfer import CarriedEvaluate, CarriedTrain, drop_checkpoint
-from sweeps.trial import ModelSource
+from sweeps.trial import Hooks, ModelSource, Saved, TrialSpec
 
 if TYPE_CHECKING:
     from evaluators.score import Scores
@@ -79,7 +79,7 @@ def run(
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
             scored = evaluate or partial(score_job, scores=f"{root}/.scores")
-            _execute(director, root, home, backend, cpus, dashboard, address, say, train or _train(), scored, steer)
+            _execute(director, root, home, backend, cpus, dashboard, address, say, train or train_model, scored, steer)
         write_report(home)
     folder = home.local()
     if folder is not None:
@@ -143,6 +143,13 @@ def stop_rule(sweep: Sweep) -> StopRule:
     return make_rule(block.rule, sweep.goal, **settings)
 
 
+def train_model(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
+    """`trainers.loop.train`, imported where it trains: torch takes seconds, and neither a driver nor Tune's actor needs it."""
+    from trainers.loop import train
+
+    train(trial, hooks, folder=folder, resume=resume, **rank)
+
+
 def score_job(job: EvalJob, scores: Where) -> Scored:
     """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up."""
     from evaluators.cache import ScoreCache
@@ -162,12 +169,6 @@ def _base_scores(model: str, path: str, suite: str, items: int, scores: Where) -
     from trainers.models import model_folder
 
     return evaluate(model_folder(model, ModelSource(path)), suite, items=items, cache=ScoreCache(scores))
-
-
-def _train() -> Train:
-    from trainers.loop import train
-
-    return train
 
 
 def _keeper(director: Director, home: Store) -> Callable[[], None]:

@@ -60,7 +60,7 @@ class Pool:
     """Hands jobs to idle evaluators, and collects what they say; never waits.
 
     An evaluator that died, or that was killed for being over its time, is replaced by a new one; what becomes of the job
-    is the director's business, who hears of it as of any other failure.
+    is the director's business, who hears of it as of any other failure. Nothing comes up before `open`.
 
     Args:
         evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus, cpus: what each reserves.
@@ -78,8 +78,13 @@ class Pool:
         self.idle: list[Any] = []
         self.busy: dict[Any, _Running] = {}
         self.starting: dict[Any, Any] = {}
-        for _ in range(size):
+        self.to_open = size
+
+    def open(self) -> None:
+        """Brings the evaluators up, the first time it is called."""
+        for _ in range(self.to_open):
             self._start()
+        self.to_open = 0
 
     @property
     def free(self) -> bool:
