@@ -11,6 +11,7 @@ from typing import Any
 from sweeps.errors import TrialFailed
 from sweeps.manifest import seal
 from sweeps.scoring import EvalJob
+from sweeps.stopping import Action, StopRule, Verdict
 from sweeps.trial import Hooks, Saved, TrialSpec
 
 
@@ -121,3 +122,10 @@ def by_trial(rows: list[Any], kind: str) -> dict[str, list[Any]]:
         if row.kind == kind:
             out.setdefault(row.trial, []).append(row)
     return out
+
+
+class StopAtOnce(StopRule):
+    """Stops a trial at its first row."""
+
+    def decide(self, trial: str) -> Verdict:
+        return Verdict(Action.STOP, "stopped for the test")

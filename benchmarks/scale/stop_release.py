@@ -15,15 +15,12 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 from cluster.environment import prepare
 
 prepare()
-
-import ray  # noqa: E402
 
 from benchmarks.scale.light import drive_light  # noqa: E402
 from cluster.loop import RayLoop, local_ray  # noqa: E402
@@ -32,10 +29,9 @@ from sweeps import Sweep, uniform  # noqa: E402
 from sweeps.director import Director  # noqa: E402
 from sweeps.journal import MemoryJournal  # noqa: E402
 from sweeps.plan import Plan  # noqa: E402
-from sweeps.records import Row  # noqa: E402
-from sweeps.stopping import Action, StopRule, Verdict  # noqa: E402
 from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from tests.fakes import fake_evaluate  # noqa: E402
+from tests.fakes import StopAtOnce, fake_evaluate  # noqa: E402
+from tests.release import Release  # noqa: E402
 
 
 def silent(
@@ -45,31 +41,6 @@ def silent(
     if rank == 0:
         hooks.report(1, {"train/loss": 0.5}, progress={}, cost={})
     time.sleep(10_000)
-
-
-class StopAtOnce(StopRule):
-    """Stops a trial at its first row."""
-
-    def decide(self, trial: str) -> Verdict:
-        return Verdict(Action.STOP, "stopped for the benchmark")
-
-
-class Watch:
-    """Samples what is free twenty times a second; says how long after each stop everything was."""
-
-    def __init__(self, resource: str, whole: float) -> None:
-        self.resource, self.whole, self.stops, self.freed = resource, whole, list[float](), list[float]()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def heard(self, row: Row) -> None:
-        if row.kind == "verdict":
-            self.stops.append(time.monotonic())
-
-    def _watch(self) -> None:
-        while True:
-            time.sleep(0.05)
-            if len(self.freed) < len(self.stops) and ray.available_resources().get(self.resource, 0.0) >= self.whole:
-                self.freed.append(time.monotonic() - self.stops[len(self.freed)])
 
 
 def main() -> None:
@@ -105,15 +76,13 @@ def measure(a: argparse.Namespace) -> None:
         search={"algorithm": "random", "trials": a.stops},
         trainer={"steps": 8},
     )
-    plan, watch = Plan(sweep), Watch("CPU", 4.0) if a.train else Watch("GPU", 2.0)
+    plan = Plan(sweep)
     with tempfile.TemporaryDirectory() as root, local_ray(4, gpus=2, dashboard=a.dashboard):
+        watch = Release("CPU", 4.0) if a.train else Release("GPU", 2.0)
         director = Director(plan, MemoryJournal(), StopAtOnce(sweep.goal), watch=watch.heard)
         drive = drive_attempt if a.train else drive_light
         RayLoop(director, silent, fake_evaluate, Path(root), drive=drive).run()
-        deadline = time.monotonic() + 30
-        while len(watch.freed) < len(watch.stops) and time.monotonic() < deadline:
-            time.sleep(0.1)
-    freed = sorted(watch.freed) or [float("inf")]
+        freed = sorted(watch.settled())
     print(json.dumps({
         "train": a.train, "dashboard": a.dashboard, "beside_another_ray": a.beside,
         "stops": len(watch.stops), "freed": len(watch.freed), "within_5_s": sum(s <= 5 for s in freed),

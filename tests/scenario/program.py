@@ -8,10 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.environment import prepare
@@ -26,11 +23,11 @@ from sweeps import Sweep, grid  # noqa: E402
 from sweeps.director import Director  # noqa: E402
 from sweeps.journal import SweepJournal  # noqa: E402
 from sweeps.plan import Plan  # noqa: E402
-from sweeps.records import Row  # noqa: E402
-from sweeps.stopping import Action, NeverStop, StopRule, Verdict  # noqa: E402
+from sweeps.stopping import NeverStop  # noqa: E402
 from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from tests.fakes import FakeTrainer, Paced, fake_evaluate  # noqa: E402
+from tests.fakes import FakeTrainer, Paced, StopAtOnce, fake_evaluate  # noqa: E402
 from tests.programs import ends_like_a_command  # noqa: E402
+from tests.release import Release  # noqa: E402
 
 CPUS = 2
 SWEEPS = {
@@ -70,59 +67,19 @@ class _Mortal(Paced):
             os._exit(9)
 
 
-class StopAtOnce(StopRule):
-    """Stops a trial at its first row."""
-
-    def decide(self, trial: str) -> Verdict:
-        return Verdict(Action.STOP, "stopped for the test")
-
-
-class CpuWatch:
-    """Samples free CPUs, and says how long after a moment all of them were free."""
-
-    def __init__(self) -> None:
-        self.samples: list[tuple[float, float]] = []
-        self.done = threading.Event()
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._watch, daemon=True)
-        thread.start()
-        yield
-        self.done.set()
-        thread.join()
-
-    def _watch(self) -> None:
-        while not self.done.wait(0.05):
-            self.samples.append((time.monotonic(), ray.available_resources().get("CPU", 0.0)))
-
-    def free_after(self, moment: float) -> float | None:
-        return next((t - moment for t, cpus in self.samples if t >= moment and cpus >= CPUS - 1e-6), None)
-
-
 def main(mode: str, root: Path) -> None:
     sweep = SWEEPS[mode]
-    plan, stops = Plan(sweep), list[float]()
-
-    def watch(row: Row) -> None:
-        if row.kind == "verdict":
-            stops.append(time.monotonic())
-
+    plan = Plan(sweep)
     rule = StopAtOnce(sweep.goal) if mode == "stops" else NeverStop(sweep.goal)
     if mode == "deaf":
         cluster.loop.WIND_DOWN_S = float("inf")  # whoever does not listen is waited for until the second Ctrl-C
-    cpus = CpuWatch()
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(CPUS):
-        director = Director(plan, journal, rule, watch=watch)
-        with cpus.watching():
-            with ends_like_a_command():
-                RayLoop(director, train, fake_evaluate, root).run()
-            time.sleep(1)
-        print(
-            json.dumps(
-                {"freed_s": [cpus.free_after(s) for s in stops], "free_at_end": ray.available_resources().get("CPU")}
-            )
-        )
+        cpus = Release("CPU", CPUS)
+        director = Director(plan, journal, rule, watch=cpus.heard)
+        with ends_like_a_command():
+            RayLoop(director, train, fake_evaluate, root).run()
+        time.sleep(1)
+        print(json.dumps({"freed_s": cpus.settled(), "free_at_end": ray.available_resources().get("CPU")}))
 
 
 if __name__ == "__main__":

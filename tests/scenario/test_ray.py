@@ -44,7 +44,7 @@ def test_after_each_of_three_stops_every_cpu_is_back_within_five_seconds(start, 
     assert process.returncode == 0, err[-3000:]
     result = json.loads(out.splitlines()[-1])
     assert len(result["freed_s"]) == 3
-    assert all(s is not None and s <= 5 for s in result["freed_s"]), result
+    assert all(s <= 5 for s in result["freed_s"]), result
     assert result["free_at_end"] == 2.0
     assert {c.state for c in History(rows(tmp_path)).trials()} == {"pruned"}
 
