@@ -282,7 +282,7 @@ class RayLoop:
 
     def _head_wants(self) -> dict[str, float]:
         head = None if self._ending else self.gate.first(self.director.waiting)
-        return times(bundle(head.model), head.model.fewest) if head else {}
+        return times(head.bundle, head.fewest) if head else {}
 
     def _asks(self, growth: Growth) -> Asks:
         """What should exist for this sweep where an autoscaler can make it so; tells once that machines are waited for."""

@@ -6,6 +6,7 @@ the running trials, enough of them will have ended. Until then smaller ones may 
 leave it room (EASY backfilling: Lifka 1995); from then on nothing starts before it. The promise only moves nearer, when
 others end early. So it waits as long as the running trials were expected to take, and then for what still runs: two of
 the longest runs where expectations hold. Where nothing is known of the running trials, a fixed number may overtake it.
+The end of a line that nobody joins any more is served longest first, so that no long trial runs on alone.
 """
 
 from __future__ import annotations
@@ -59,11 +60,27 @@ class Choice:
 
 
 class Admission:
-    """Serves the line. Remembers only who stands at its head, since when, and what that trial was promised."""
+    """Serves the line. Remembers only who stands at its head, since when, what that trial was promised, and the line's end."""
 
     def __init__(self, overtakes: int = OVERTAKES, elastic_wait_s: float = ELASTIC_WAIT_S) -> None:
         self.overtakes, self.elastic_wait_s = overtakes, elastic_wait_s
         self.head, self.since, self.promised, self.overtaken = "", 0.0, math.inf, 0
+        self.end: dict[str, int] = {}  # places in the end of the line, once that has begun
+
+    def order(self, line: Sequence[Waiting], total: Nodes) -> list[Waiting]:
+        """Returns a whole line, behind which nobody comes any more, in the order in which it is to be served: as it is, until
+        what waits is no more than the cluster does in the time of the longest of them; from then on longest first.
+
+        The end is put in order once, since a head that changes again and again is promised nothing. With more than one
+        longest run in it some would wait beyond their fair bound (`benchmarks.scale.mixes`). Who comes all the same, such
+        as a trial whose node was lost, stands behind.
+        """
+        if not any(w.trial in self.end for w in line):
+            self.end = {}  # all of that end have started; these came later
+        if not self.end and _one_longest_run(line, total):
+            longest = sorted(line, key=lambda w: -(w.expected or 0.0))
+            self.end = {w.trial: place for place, w in enumerate(longest)}
+        return sorted(line, key=lambda w: self.end.get(w.trial, len(self.end)))
 
     def choose(self, free: Nodes, line: Sequence[Waiting], running: Sequence[Running], now: float) -> Choice | None:
         """Returns what to start now, or None: then ask again when something has ended.
@@ -172,6 +189,18 @@ def _fewer(free: Nodes, waiting: Waiting) -> Choice | None:
         if placed is not None:
             return Choice(waiting.trial, workers, placed)
     return None
+
+
+def _one_longest_run(line: Sequence[Waiting], total: Nodes) -> bool:
+    """True when the whole cluster could do all that waits in the time of its longest trial; False when one is not known."""
+    runs = [w.expected for w in line if w.expected is not None]
+    if not runs or len(runs) < len(line):
+        return False
+    work: dict[str, float] = {}
+    for waiting in line:
+        for name, amount in waiting.group.bundle.items():
+            work[name] = work.get(name, 0.0) + amount * waiting.group.workers * (waiting.expected or 0.0)
+    return all(done <= max(runs) * sum(has.get(name, 0.0) for has in total.values()) for name, done in work.items())
 
 
 def _large_and_long(waiting: Waiting) -> tuple[int, float]:

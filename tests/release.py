@@ -33,8 +33,9 @@ class Release:
     def heard(self, row: Row) -> None:
         """Takes a row of the journal: at each verdict the clock starts."""
         if row.kind == "verdict":
+            now = time.monotonic()
             self._held = _groups()
-            self.stops.append(time.monotonic())
+            self.stops.append(now)
 
     def settled(self, patience_s: float = 30.0) -> list[float]:
         """Returns the seconds of each stop; of one that gave nothing back in that time, infinity."""

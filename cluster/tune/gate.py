@@ -86,8 +86,8 @@ class Gate:
 
     def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock, self.admission, self.pace = clock, Admission(), Pace()
-        self.look = _look(plan)
-        self.ahead = LOOK if _without_memory(plan) else self.look  # for so many trials machines are asked for
+        self.look, self.without_memory = _look(plan), _without_memory(plan)
+        self.ahead = LOOK if self.without_memory else self.look  # for so many trials machines are asked for
         self.evaluation = plan.sweep.evaluation
         self.next_look = self.next_nodes = 0.0
         self.draining: frozenset[str] = frozenset()
@@ -97,27 +97,35 @@ class Gate:
         self.view: dict[str, float] = {}  # what is free in all, with what was started since
 
     def choose(self, offer: Callable[[int], list[TrialSpec]], running: Iterable[Attempt]) -> Choice | None:
-        """Returns what to start now. `offer(n)` gives the first n trials of the line; more than one is asked for only
-        when the first does not fit and others are of another size.
+        """Returns what to start now. `offer(n)` gives the first n trials of the line; of a search that learns more than one is
+        asked for only when the first does not fit and others are of another size.
 
         Who fits no node that is there waits for one to be added, and is the first to get it; until then the line begins
         behind it, since nothing that starts elsewhere keeps it waiting.
         """
         now = self.clock()
-        if now < self.next_look or not (head := offer(1)):
+        if now < self.next_look or not (line := self._line(offer, self.ahead if self.without_memory else 1)):
             return None
-        seen, busy = self._free(), [self._running(a, now) for a in running]
-        free, first = self._settled(seen, now), self._waiting(head[0])
+        seen, busy, first = self._free(), [self._running(a, now) for a in running], line[0]
+        free = self._settled(seen, now)
         surely, perhaps = (fit(nodes, first.group.bundle, first.group.workers) is not None for nodes in (free, seen))
         if perhaps and not surely:
             return None  # known in a moment, and until then nobody overtakes
         choice = self.admission.choose(free, [first] if surely or self.servable(first.group) else [], busy, now)
         if choice is None and self.look > 1:
-            line = [w for w in map(self._waiting, offer(self.look)) if self.servable(w.group)]
-            choice = self.admission.choose(free, line, busy, now)
+            line = line if self.without_memory else self._line(offer, self.look)
+            choice = self.admission.choose(free, [w for w in line if self.servable(w.group)], busy, now)
         if choice is None:
             self.next_look = now + AGAIN_S
         return choice
+
+    def _line(self, offer: Callable[[int], list[TrialSpec]], limit: int) -> list[Waiting]:
+        """Returns who waits, at most `limit`, in the order in which they are served."""
+        line = [self._waiting(spec) for spec in offer(limit)]
+        if len(line) < limit and self.without_memory:  # all that will ever come
+            self.going()  # looks at the nodes
+            line = self.admission.order(line, self.room)
+        return line
 
     def placed(self, choice: Choice, model: ModelSource) -> None:
         """Notes that a choice was started."""
@@ -149,10 +157,10 @@ class Gate:
         """True when the nodes that are there can hold the group once they are free."""
         return fits_ever(self.room, group)
 
-    def first(self, offer: Callable[[int], list[TrialSpec]]) -> TrialSpec | None:
-        """Returns who would start next on the nodes that are there."""
+    def first(self, offer: Callable[[int], list[TrialSpec]]) -> Group | None:
+        """Returns whose group would start next on the nodes that are there."""
         self.going()
-        return next((t for t in offer(self.look) if self.servable(self._waiting(t).group)), None)
+        return next((w.group for w in self._line(offer, self.ahead) if self.servable(w.group)), None)
 
     def gone(self, nodes: Iterable[str]) -> bool:
         """True when one of these nodes is dead, or being taken away."""

@@ -142,13 +142,13 @@ def test_who_fits_no_node_that_is_there_holds_nobody_up_and_is_first_on_the_node
         assert choice.trial == small.id
         gate.placed(choice, small.model)
         cluster.now += SETTLE_S
-    assert gate.first(line(plan)) == small
+    assert gate.first(line(plan)) == gate._waiting(small).group
     cluster.nodes["n1"] = {"CPU": 8.0, "GPU": 4.0}
     choice = gate.choose(line(plan), [])
     assert choice is not None
     assert (choice.trial, choice.placed) == (large.id, {"n1": 4})
     cluster.now += NODES_S
-    assert gate.first(line(plan)) == large
+    assert gate.first(line(plan)) == gate._waiting(large).group
 
 
 def test_a_large_one_that_the_nodes_could_hold_is_still_passed_by_few_only(monkeypatch):
@@ -169,7 +169,7 @@ def test_nobody_waits_at_the_head_of_the_line_for_what_only_evaluators_hold(monk
     gate = Gate(plan, clock=lambda: cluster.now)
     cluster.nodes = {"n0": {"CPU": 8.0, "GPU": 3.0}}  # free: the evaluator has its own
     monkeypatch.setattr(gates, "total_resources_per_node", lambda: {"n0": {"CPU": 8.0, "GPU": 4.0}})
-    assert gate.first(line(plan)) == plan.known_trials()[1]
+    assert gate.first(line(plan)) == gate._waiting(plan.known_trials()[1]).group
 
 
 def test_what_the_autoscaler_may_add_is_not_refused_and_what_it_may_not_is_told_with_both_sizes(monkeypatch):
