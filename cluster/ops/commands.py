@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeps.errors import InputError, Interrupted
+from sweeps.errors import DipsweepError, InputError, Interrupted
 
 if TYPE_CHECKING:
     from cluster.ops.jobs import Jobs
@@ -79,13 +80,22 @@ def send(
     if follow and done.became != "finished":
         jobs = Jobs.at(address, token_file)
         try:
-            for chunk in jobs.follow(done.job):
-                print(chunk, end="", flush=True)
+            _print_log(jobs, done.job)
+            code = wait(jobs, done.job)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"no longer followed; {done.sweep} goes on: dipsweep stop {done.sweep} --address {done.address}"
             ) from None
-        raise typer.Exit(wait(jobs, done.job))
+        raise typer.Exit(code)
+
+
+def _print_log(jobs: Jobs, job: str) -> None:
+    """Prints a job's log until it ends. That it cannot be followed is said and no more: what counts is how the job ends."""
+    try:
+        for chunk in jobs.follow(job):
+            print(chunk, end="", flush=True)
+    except DipsweepError as e:
+        print(f"{e}\nwaiting for its end without its log", file=sys.stderr, flush=True)
 
 
 def labels(pairs: list[str] | None) -> dict[str, str]:

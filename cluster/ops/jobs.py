@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ _TALKATIVE: Final = (  # of every package they send
     "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging",
 )  # fmt: skip
 OURS: Final = "dipsweep"  # the metadata key by which a job is known as a sweep's
+PAUSES_S: Final = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)  # 5 minutes: a head that restarts, a tunnel that is opened again
+HELD_S: Final = 10.0  # a tail that held so long did work: what ended it was a proxy's idle time, or a cable
 
 
 class JobExists(DipsweepError):
@@ -76,6 +79,9 @@ class Jobs:
     Args:
         door: a Jobs API that has been found safe to talk to.
     """
+
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
+    clock: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(self, door: Door) -> None:
         self.door = door
@@ -160,8 +166,56 @@ class Jobs:
         with _told():
             return str(self._client.get_job_logs(job))
 
+    def reached(self, job: str) -> Job:
+        """Returns a job as it stands now, asking for five minutes: a lost request does not say that a sweep failed.
+
+        Raises:
+            DipsweepError: no answer came in that time.
+        """
+        for pause in PAUSES_S:
+            try:
+                return self.get(job)
+            except DipsweepError:
+                self.sleep(pause)
+        try:
+            return self.get(job)
+        except DipsweepError as e:
+            raise DipsweepError(
+                f"{self.door.url} has not answered for {sum(PAUSES_S) // 60} min ({e}); {job} may run on: "
+                f"dipsweep status {job} --address {self.door.url}"
+            ) from e
+
     def follow(self, job: str) -> Iterator[str]:
-        """Yields what a job prints, in chunks, from its start until it ends."""
+        """Yields what a job prints, in chunks, from its start until it ends.
+
+        A connection that drops, or is closed in order while the job lives, is made again: Ray tails from the start each
+        time, so what was yielded already is skipped. Tries are counted anew after each that did work.
+
+        Raises:
+            DipsweepError: the log cannot be followed, or the cluster does not answer; the job may well run on.
+        """
+        printed, pauses = 0, iter(PAUSES_S)
+        while True:
+            began, before, fault = self.clock(), printed, "the connection was closed"
+            try:
+                for text in _beyond(printed, self._tail(job)):
+                    printed += len(text)
+                    yield text
+            except DipsweepError as e:
+                fault = str(e)
+            worked = printed > before or self.clock() - began >= HELD_S
+            if not self.reached(job).live:
+                yield self._rest(job, printed)
+                return
+            pauses = iter(PAUSES_S) if worked else pauses
+            pause = next(pauses, None)
+            if pause is None:
+                raise DipsweepError(
+                    f"{job} goes on, but its log cannot be followed ({fault}): dipsweep logs {job} --address {self.door.url}"
+                )
+            self.sleep(pause)
+
+    def _tail(self, job: str) -> Iterator[str]:
         import asyncio
 
         chunks = self._client.tail_job_logs(job)
@@ -171,6 +225,21 @@ class Jobs:
                     yield loop.run(_next(chunks))
                 except StopAsyncIteration:
                     return
+
+    def _rest(self, job: str, printed: int) -> str:
+        """What a job that has ended printed while nobody listened; its log may be gone with its node."""
+        try:
+            return self.log(job)[printed:]
+        except DipsweepError as e:
+            return f"(whether it printed more cannot be read: {e})\n"
+
+
+def _beyond(skip: int, chunks: Iterator[str]) -> Iterator[str]:
+    """Yields what follows the first `skip` characters."""
+    for chunk in chunks:
+        if new := chunk[skip:]:
+            yield new
+        skip = max(0, skip - len(chunk))
 
 
 async def _next(chunks: Any) -> str:

@@ -120,9 +120,13 @@ def told(submission: Submission, trials: str, installed: bool) -> str:
 
 
 def wait(jobs: Jobs, job: str, *, poll_s: float = 1.0) -> int:
-    """Waits until a job has ended; returns the exit code that `dipsweep run` would have had."""
-    while (now := jobs.get(job)).live:
-        time.sleep(poll_s)
+    """Waits until a job has ended; returns the exit code that `dipsweep run` would have had.
+
+    Raises:
+        DipsweepError: the cluster has not answered for minutes; the job may run on.
+    """
+    while (now := jobs.reached(job)).live:
+        jobs.sleep(poll_s)
     if now.state == "stopped":
         return 130
     if now.state == "finished":
