@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +25,15 @@ import ray
 from cluster.scaling import Growth, Lot, ask_autoscaler, find_growth, share_out
 
 NAMESPACE = "dipsweep"
-NAME = "dipsweep-arbiter"
+NAME = (
+    "dipsweep-arbiter-2"  # another number when a method changes: it outlives its drivers, and may be of another version
+)
 EXPIRY_S = 15.0  # a driver that was not heard of for so long holds nothing
 RENEW_S = 1.0
 QUIET_S = 3 * RENEW_S
 ANSWER_S = 5.0  # an arbiter that takes longer is down or restarting: asked again in the next turn
 OVERTAKES = 8
+LOOKS = 5  # so many looks at the cluster must agree on what strangers hold: what just ended is nobody's for a moment
 GROWTH_S = 60.0  # how often it is looked up what the autoscaler may add: an administrator may change it
 HEAD = {"node:__internal_head__": 0.001}  # every head node has one of it
 Asks = tuple[Sequence[Lot], Sequence[Lot]]  # what a sweep holds, evaluators included, and what waits, in order
@@ -39,15 +43,16 @@ Resources = Mapping[str, float]
 
 @dataclass(slots=True)
 class Party:
-    """A sweep as its driver last described it: what it holds, what it would start next, and whether that fits now.
+    """A sweep as its driver last described it: what its trials hold, what it would start next, and whether that fits now.
 
-    `asks` is what should exist for it in all, where an autoscaler can make it so.
+    `reserved` is what its evaluators hold; `asks` is what should exist for it in all, where an autoscaler can make it so.
     """
 
     weight: float
     held: Resources = field(default_factory=dict)
     wants: Resources = field(default_factory=dict)
     fits: bool = True
+    reserved: Resources = field(default_factory=dict)
     asks: Asks = ((), ())
     heard: float = 0.0
     since: float = 0.0  # when it began to wait
@@ -59,6 +64,7 @@ class Shares:
 
     def __init__(self) -> None:
         self.parties: dict[str, Party] = {}
+        self.not_ours: deque[Resources] = deque(maxlen=LOOKS)  # what no sweep held, look by look
 
     def hear(
         self, sweep: str, weight: float, held: Resources, wants: Resources, fits: bool, now: float
@@ -78,7 +84,7 @@ class Shares:
         me = self.parties[sweep]
         if not self._room(me.wants, total):
             return False
-        others = [p for n, p in self.parties.items() if n != sweep and p.wants and self._could(n, p)]
+        others = [p for n, p in self.parties.items() if n != sweep and p.wants and self._could(n, p, total)]
         if not self._may(me, others, total):
             return False
         for other in others:
@@ -86,6 +92,17 @@ class Shares:
         me.held = {name: me.held.get(name, 0.0) + me.wants.get(name, 0.0) for name in {*me.held, *me.wants}}
         me.since, me.passed = me.heard, 0
         return True
+
+    def look(self, total: Resources, free: Resources) -> None:
+        """Takes in what the cluster has and what of it is free: what no sweep holds is strangers' (a notebook, a service)."""
+        parts = [part for p in self.parties.values() for part in (p.held, p.reserved)]
+        ours = {n: sum(part.get(n, 0.0) for part in parts) for n in total}
+        self.not_ours.append({n: max(0.0, has - free.get(n, 0.0) - ours[n]) for n, has in total.items()})
+
+    def kept_by_strangers(self, sweep: str, total: Resources) -> bool:
+        """True when no end of another sweep's trials would make room for what a sweep wants."""
+        others = any(p.held for n, p in self.parties.items() if n != sweep)
+        return not (others and self._possible(self.parties[sweep].wants, total))
 
     def asked(self, growth: Growth) -> list[Resources]:
         """Returns the bundles that should exist for all sweeps together, as far as the cluster may grow."""
@@ -97,8 +114,19 @@ class Shares:
 
     def _room(self, wants: Resources, total: Resources) -> bool:
         """False when another sweep was just given what this one still sees free: two groups would wait for one place."""
-        held = {n: sum(p.held.get(n, 0.0) for p in self.parties.values()) for n in wants}
-        return all(held[n] + amount <= total.get(n, 0.0) + 1e-6 for n, amount in wants.items())
+        parts = [part for p in self.parties.values() for part in (p.held, p.reserved)]
+        return all(
+            sum(p.get(n, 0.0) for p in parts) + amount <= total.get(n, 0.0) + 1e-6 for n, amount in wants.items()
+        )
+
+    def _possible(self, wants: Resources, total: Resources) -> bool:
+        """False when not all sweeps' trials together could make room for it: evaluators and strangers stay."""
+        for name, amount in wants.items():
+            stays = sum(p.reserved.get(name, 0.0) for p in self.parties.values())
+            stays += min((seen.get(name, 0.0) for seen in self.not_ours), default=0.0)
+            if amount > total.get(name, 0.0) - stays + 1e-6:
+                return False
+        return True
 
     def _may(self, me: Party, others: list[Party], total: Resources) -> bool:
         if not others:
@@ -113,9 +141,9 @@ class Shares:
         after = {name: me.held.get(name, 0.0) + me.wants.get(name, 0.0) for name in {*me.held, *me.wants}}
         return _used(after, total) <= fair + 1e-9
 
-    def _could(self, name: str, party: Party) -> bool:
-        """False for a sweep whose next trial does not fit although no other holds anything: it waits for no one here."""
-        return party.fits or any(p.held for n, p in self.parties.items() if n != name)
+    def _could(self, name: str, party: Party, total: Resources) -> bool:
+        """False for a sweep whose next trial does not fit, and no end of another's trials would change that."""
+        return party.fits or not self.kept_by_strangers(name, total)
 
 
 def _used(held: Resources, total: Resources) -> float:
@@ -136,19 +164,21 @@ class Arbiter:
         self.quiet = time.monotonic() + (QUIET_S if restarted else 0.0)
 
     def renew(
-        self, sweep: str, weight: float, held: Resources, wants: Resources, fits: bool, asks: Asks = ((), ())
-    ) -> None:
-        """Says how a sweep stands; expected once in RENEW_S."""
-        self.shares.hear(sweep, weight, held, wants, fits, time.monotonic())
-        self.shares.parties[sweep].asks = asks
+        self, sweep: str, weight: float, held: Resources, wants: Resources, reserved: Resources, asks: Asks = ((), ())
+    ) -> bool:
+        """Says how a sweep stands; expected once in RENEW_S. Returns whether only strangers keep it from what it wants."""
+        now = time.monotonic()
+        self.shares.hear(sweep, weight, held, wants, False, now)
+        self.shares.parties[sweep].reserved, self.shares.parties[sweep].asks = reserved, asks
         self._tell_the_autoscaler()
+        self._look(now)
+        return now >= self.quiet and self.shares.kept_by_strangers(sweep, self.total)
 
     def ask(self, sweep: str, weight: float, held: Resources, wants: Resources) -> bool:
         """True when the sweep may start what it wants now."""
         now = time.monotonic()
         self.shares.hear(sweep, weight, held, wants, True, now)
-        if now - self.looked > RENEW_S:  # nodes come and go
-            self.total, self.looked = ray.cluster_resources(), now
+        self._look(now)
         return now >= self.quiet and self.shares.may_start(sweep, self.total)
 
     def leave(self, sweep: str) -> None:
@@ -163,6 +193,12 @@ class Arbiter:
             with contextlib.suppress(OSError, ValueError):
                 self.growth_now = find_growth()
         return self.growth_now
+
+    def _look(self, now: float) -> None:
+        """Once in RENEW_S: nodes come and go, and so do strangers."""
+        if now - self.looked > RENEW_S:
+            self.total, self.looked = ray.cluster_resources(), now
+            self.shares.look(self.total, ray.available_resources())
 
     def _tell_the_autoscaler(self) -> None:
         """Says what should exist, when that has changed and now and then. What is not said again is forgotten."""
@@ -191,6 +227,9 @@ class Share:
 
     Args:
         sweep: its id. weight: its share among others. clock: seconds, never going back.
+
+    Attributes:
+        strangers: whether, as last heard, only strangers keep the sweep from what it would start next.
     """
 
     def __init__(self, sweep: str, weight: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -198,6 +237,8 @@ class Share:
         self.next = self.next_growth = 0.0
         self.may_grow: Growth | None = None
         self.told: Any = None
+        self.strangers = False
+        self.answer: Any = None
         self._meet()
 
     def growth(self, wait_s: float = 0.0) -> Growth | None:
@@ -216,12 +257,23 @@ class Share:
         """Something has changed: the next `renew` says so at once, before others see what is free now."""
         self.next = 0.0
 
-    def renew(self, held: Resources, wants: Callable[[], Resources], asks: Callable[[Growth], Asks]) -> None:
+    def renew(
+        self, held: Resources, wants: Callable[[], Resources], reserved: Resources, asks: Callable[[Growth], Asks]
+    ) -> None:
         """Once in RENEW_S says what is held, what waits without fitting, and what should exist; never waits for an answer."""
         if self.clock() >= self.next:
             self.next, growth = self.clock() + RENEW_S, self.growth()
             should_exist = asks(growth) if growth is not None else ((), ())
-            self.arbiter.renew.remote(self.sweep, self.weight, dict(held), dict(wants()), False, should_exist)
+            self._hear()
+            self.answer = self.arbiter.renew.remote(
+                self.sweep, self.weight, dict(held), dict(wants()), dict(reserved), should_exist
+            )
+
+    def _hear(self) -> None:
+        """Takes in the answer to the last `renew`, if it has come."""
+        if self.answer is not None and ray.wait([self.answer], timeout=0)[0]:
+            with contextlib.suppress(ray.exceptions.RayActorError):  # it is met anew when a start is asked for
+                self.strangers = ray.get(self.answer)
 
     def may_start(self, held: Resources, wants: Resources) -> bool:
         """Asks for one more attempt. An arbiter that is gone is started anew, and asked again in the next turn."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.environment import SETTINGS, cache_folder, prepare
-from sweeps.admission import Choice
+from sweeps.admission import Choice, Group
 from sweeps.director import Director, Launch
 from sweeps.errors import DipsweepError, Interrupted, LimitError
 from sweeps.inprocess import Evaluate, Progress, Train, take_scores
@@ -39,6 +39,7 @@ from cluster.tune.gate import (  # noqa: E402
     evaluator_bundle,
     held,
     most_workers,
+    size,
     times,
 )
 from cluster.tune.searcher import AttemptSearch, Carrier, register  # noqa: E402
@@ -94,7 +95,7 @@ class RayLoop:
     ) -> None:  # fmt: skip
         self.drive, self.gate, self.shared = drive, Gate(director.plan), shared
         self.share: Share | None = None
-        self.told_of_machines = False
+        self.told_of_machines, self.told_held_up = False, set[Group]()
         self.director, self.train, self.evaluate, self.storage = director, train, evaluate, str(storage)
         self.say, self.keep, self.steer = say, keep, steer
         self.total = director.plan.total
@@ -171,7 +172,7 @@ class RayLoop:
                 self._take(message)
             for job, result in results:
                 if isinstance(result, Broken):
-                    self.director.eval_failed(job, result.reason, result.cost)
+                    self.director.eval_failed(job, result.reason, result.cost, preempted=result.preempted)
                 else:
                     take_scores(self.director, job, result)
         self._open_pool()
@@ -180,7 +181,8 @@ class RayLoop:
         self.steer()
         self._judge_the_lost()
         if self.share is not None:
-            self.share.renew(held(self.live.values()), self._head_wants, self._asks)
+            self.share.weight, self.gate.strangers = self.director.plan.sweep.limits.weight, self.share.strangers
+            self.share.renew(held(self.live.values()), self._head_wants, self._reserved(), self._asks)
         self._raise_flags()
         self._look_at_ends()
         if messages or results:
@@ -191,6 +193,7 @@ class RayLoop:
         if self._ending:
             return None
         choice = self.gate.choose(self.director.waiting, self.live.values())
+        self._tell_who_is_held_up()
         if choice is None or not self._our_turn(choice):
             return None
         launch = self.director.launch(choice.trial, choice.workers)
@@ -255,7 +258,7 @@ class RayLoop:
             if attempt.drained and attempt.step < spec.steps:
                 self._preempted(attempt, "its node is being taken away; it saved and left")
             else:
-                self.director.trained(spec.id, number)
+                self.director.trained(spec.id, number, asked=bool(attempt.asked))
         elif message["lost"]:
             self._lost(attempt, message["reason"], message["detail"], 0.0 if message.get("crashed") else NODE_NEWS_S)
         else:
@@ -280,9 +283,22 @@ class RayLoop:
         assert spec is not None
         return self.share.may_start(held(self.live.values()), times(bundle(spec.model), choice.workers))
 
+    def _tell_who_is_held_up(self) -> None:
+        """Says once of each size that others on the cluster leave it no room: it would look like a sweep that hangs."""
+        for group in [g for g in self.gate.admission.shut_out if g not in self.told_held_up and self.gate.held_up(g)]:
+            self.told_held_up.add(group)
+            self.say(f"trials of {group.fewest} x ({size(group.bundle)}) wait until others on this cluster give machines back; "
+                     "what fits goes first")  # fmt: skip
+
     def _head_wants(self) -> dict[str, float]:
         head = None if self._ending else self.gate.first(self.director.waiting)
         return times(head.bundle, head.fewest) if head else {}
+
+    def _reserved(self) -> dict[str, float]:
+        """Returns what the evaluators that are up hold."""
+        return (
+            {} if self.pool.to_open else times(evaluator_bundle(self.director.plan.sweep.evaluation), self.evaluators)
+        )
 
     def _asks(self, growth: Growth) -> Asks:
         """What should exist for this sweep where an autoscaler can make it so; tells once that machines are waited for."""
@@ -308,7 +324,9 @@ class RayLoop:
         """A machine that was taken away is nobody's fault; a process that died on a machine that lives may be."""
         for lost in list(self.lost):
             until, attempt, reason, detail = lost
-            if reason == "lost" and self.gate.gone(attempt.nodes):
+            if reason == "lost" and self.gate.gone(
+                attempt.nodes | set(attempt.placed)
+            ):  # it may not have said where it runs
                 self._preempted(attempt, detail)
             elif reason != "lost" or time.monotonic() >= until:
                 self.director.failed(attempt.launch.spec.id, attempt.launch.attempt, reason, detail, lost=True)

@@ -19,6 +19,7 @@ Resources = Mapping[str, float]
 Nodes = Mapping[str, Resources]  # what each node has free, by name
 
 OVERTAKES = 8  # without expectations: so many may pass the head of the line
+HELD_S = 10.0  # so long it must look as if others held the room of a trial; what just ended is free in less
 ELASTIC_WAIT_S = 60.0  # so long an elastic trial waits for all its workers before it takes fewer
 _EPS = 1e-6
 
@@ -66,6 +67,7 @@ class Admission:
         self.overtakes, self.elastic_wait_s = overtakes, elastic_wait_s
         self.head, self.since, self.promised, self.overtaken = "", 0.0, math.inf, 0
         self.end: dict[str, int] = {}  # places in the end of the line, once that has begun
+        self.shut_out: dict[Group, float] = {}  # who would not fit though all that runs here were over, and since when
 
     def order(self, line: Sequence[Waiting], total: Nodes) -> list[Waiting]:
         """Returns a whole line, behind which nobody comes any more, in the order in which it is to be served: as it is, until
@@ -82,13 +84,19 @@ class Admission:
             self.end = {w.trial: place for place, w in enumerate(longest)}
         return sorted(line, key=lambda w: self.end.get(w.trial, len(self.end)))
 
-    def choose(self, free: Nodes, line: Sequence[Waiting], running: Sequence[Running], now: float) -> Choice | None:
+    def choose(
+        self, free: Nodes, line: Sequence[Waiting], running: Sequence[Running], now: float, *, strangers: bool = True
+    ) -> Choice | None:
         """Returns what to start now, or None: then ask again when something has ended.
 
         Args:
             free: what each node has free. line: who waits, in order. running: what will be given back.
             now: seconds on any clock that never goes back.
+            strangers: what is neither free nor given back is held by those who will not give it back for this line.
         """
+        self._note_the_shut_out(free, line, running, now)
+        if strangers:
+            line = [w for w in line if not self.held_up_by_others(w.group, now)]
         if not line:
             return None
         head = line[0]
@@ -114,6 +122,21 @@ class Admission:
                 self.overtaken += 1
                 return replace(choice, trial=other.trial)
         return None
+
+    def held_up_by_others(self, group: Group, now: float) -> bool:
+        """True when machines that the group needs are held by others for some time now: another sweep, a notebook."""
+        return now - self.shut_out.get(group, now) >= HELD_S
+
+    def _note_the_shut_out(self, free: Nodes, line: Sequence[Waiting], running: Sequence[Running], now: float) -> None:
+        """Notes whom only others keep waiting: nothing that starts here does, and what ends here would not help."""
+        all_ours = {n: dict(has) for n, has in free.items()}
+        for r in running:
+            _add(all_ours, r.bundle, r.placed, 1)
+        for group in {w.group for w in line}:
+            if fits_ever(all_ours, group):
+                self.shut_out.pop(group, None)
+            else:
+                self.shut_out.setdefault(group, now)
 
     def _meet(self, free: Nodes, head: Waiting, running: Sequence[Running], now: float) -> None:
         if head.trial != self.head:

@@ -277,14 +277,18 @@ class Director:
                         checkpoint=checkpoint.digest, extra={"path": self._inside(checkpoint.path)}))  # fmt: skip
         self._queue_scores(entry)
 
-    def trained(self, trial: str, attempt: int) -> None:
-        """The training function returned. Without a checkpoint at the budget that was not the end it was meant to be."""
+    def trained(self, trial: str, attempt: int, *, asked: bool = False) -> None:
+        """The training function returned. Without a checkpoint at the budget that was not the end it was meant to be.
+
+        Args:
+            asked: it was asked to save and leave, for a pause that may be over by now.
+        """
         if not self.wants(trial, attempt):
             return
         entry = self._trials[trial]
         if entry.last is None or entry.last.step < entry.spec.steps:
-            if self.paused:
-                self.yielded(trial, attempt, "the sweep is paused")
+            if asked or self.paused:
+                self.yielded(trial, attempt, "the sweep was paused")
                 return
             at = entry.last.step if entry.last else 0
             self.failed(
@@ -407,14 +411,19 @@ class Director:
             self._maybe_complete(self._trials[job.trial])
         return verdict
 
-    def eval_failed(self, job: EvalJob, reason: str, cost: Mapping[str, float] | None = None) -> None:
-        """An evaluation broke: tried again, then given up; never the end of the trial."""
-        if job.tries >= EVAL_TRIES:
+    def eval_failed(
+        self, job: EvalJob, reason: str, cost: Mapping[str, float] | None = None, *, preempted: bool = False
+    ) -> None:
+        """An evaluation broke: tried again, then given up; never the end of the trial.
+
+        A machine that was taken away (`preempted`) does not count as a try.
+        """
+        if job.tries >= EVAL_TRIES and not preempted:
             self._give_up(job, "failed", reason, cost)
             return
         self._write(Row("eval", self.plan.sweep_id, job.trial, job.attempt, job.step, cost=cost or {},
                         extra={"status": "failed", "reason": reason, "try": job.tries, "given_up": False}))  # fmt: skip
-        self._scores.again(job)
+        self._scores.again(job, counted=not preempted)
 
     def _give_up(self, job: EvalJob, status: str, reason: str, cost: Mapping[str, float] | None = None) -> None:
         """Writes down that a checkpoint will have no scores: its evaluation `failed`, or it was `skipped`."""

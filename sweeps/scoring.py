@@ -149,10 +149,10 @@ class ScoreQueue:
         self.running[job.key] = self.waiting.pop(job.key)
         return job
 
-    def again(self, job: EvalJob) -> None:
-        """Puts a job back whose evaluation broke."""
+    def again(self, job: EvalJob, *, counted: bool = True) -> None:
+        """Puts a job back whose evaluation broke; `counted` says whether that was a try."""
         self.forget(job)
-        self.add(replace(job, tries=job.tries + 1))
+        self.add(replace(job, tries=job.tries + counted))
 
     def forget(self, job: EvalJob) -> bool:
         """Strikes a job off: it is done, or given up. False when it was struck off before: its scores came twice."""

@@ -16,6 +16,7 @@ from sweeps.scoring import EvalJob
 from sweeps.time_limit import Allowance
 
 START_TRIES: Final = 3
+NODE_GONE: Final = ("its node has died", "node was terminated")  # Ray's words for an actor that went with its machine
 
 
 class EvaluatorMissing(DipsweepError):
@@ -43,10 +44,11 @@ class Evaluator:
 
 
 class Broken(NamedTuple):
-    """An evaluation that gave no scores: why, and what it cost all the same."""
+    """An evaluation that gave no scores: why, what it cost all the same, and whether its machine was taken away."""
 
     reason: str
     cost: dict[str, float]
+    preempted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ class Pool:
     def _broken(self, running: _Running, error: Exception) -> Broken:
         """A failure costs what its evaluator reserved for as long as it ran: nobody else had those GPUs meanwhile."""
         cost = {"gpu_s": self.gpus * (self.clock() - running.since)} if self.gpus else {}
-        return Broken(f"{type(error).__name__}: {str(error).strip()[-300:]}", cost)
+        went = isinstance(error, ray.exceptions.RayActorError) and any(words in str(error) for words in NODE_GONE)
+        return Broken(f"{type(error).__name__}: {str(error).strip()[-300:]}", cost, went)
 
     def _start(self) -> None:
         actor = self._new()

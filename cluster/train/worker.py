@@ -44,8 +44,11 @@ class RayHooks:
         self._say(kind="saved", step=checkpoint.step, path=checkpoint.path, digest=checkpoint.digest)
 
     def stop_asked(self) -> bool:
-        """Looks whether the hub has raised the flag; never waits."""
-        return bool(ray.wait([self.asked], timeout=0)[0])
+        """Looks whether the hub has raised the flag; never waits. A hub that is gone has not: that is an error."""
+        if not ray.wait([self.asked], timeout=0)[0]:
+            return False
+        ray.get(self.asked)
+        return True
 
     def _say(self, **message: Any) -> None:
         if self.rank == 0:

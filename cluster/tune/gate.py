@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import ray
@@ -90,6 +91,7 @@ class Gate:
         self.ahead = LOOK if self.without_memory else self.look  # for so many trials machines are asked for
         self.evaluation = plan.sweep.evaluation
         self.next_look = self.next_nodes = 0.0
+        self.strangers = True  # who else is on the cluster will not make room; another sweep does
         self.draining: frozenset[str] = frozenset()
         self.nodes: Nodes = {}  # what the nodes that stay have, busy or not
         self.room: Nodes = {}  # and what of it is not the evaluators'
@@ -111,10 +113,11 @@ class Gate:
         surely, perhaps = (fit(nodes, first.group.bundle, first.group.workers) is not None for nodes in (free, seen))
         if perhaps and not surely:
             return None  # known in a moment, and until then nobody overtakes
-        choice = self.admission.choose(free, [first] if surely or self.servable(first.group) else [], busy, now)
+        choose = partial(self.admission.choose, free, running=busy, now=now, strangers=self.strangers)
+        choice = choose([first] if surely or self.servable(first.group) else [])
         if choice is None and self.look > 1:
             line = line if self.without_memory else self._line(offer, self.look)
-            choice = self.admission.choose(free, [w for w in line if self.servable(w.group)], busy, now)
+            choice = choose([w for w in line if self.servable(w.group)])
         if choice is None:
             self.next_look = now + AGAIN_S
         return choice
@@ -161,6 +164,10 @@ class Gate:
         """Returns whose group would start next on the nodes that are there."""
         self.going()
         return next((w.group for w in self._line(offer, self.ahead) if self.servable(w.group)), None)
+
+    def held_up(self, group: Group) -> bool:
+        """True when strangers hold what a group needs, for some time now."""
+        return self.strangers and self.admission.held_up_by_others(group, self.clock())
 
     def gone(self, nodes: Iterable[str]) -> bool:
         """True when one of these nodes is dead, or being taken away."""
@@ -253,7 +260,7 @@ def check_fits(sweep: Any, growth: Callable[[], Growth | None] = lambda: None) -
     except SpecError:
         if (more := growth()) is None:
             raise
-        groups = "; ".join(f"{count} x ({_size(has)})" for has, count in more.groups.values())
+        groups = "; ".join(f"{count} x ({size(has)})" for has, count in more.groups.values())
         _check_fits(sweep, more.nodes(), f"{_nodes(total)}, and the autoscaler may add {groups}")
 
 
@@ -319,9 +326,9 @@ def _text(need: Mapping[str, float]) -> str:
 
 def _nodes(total: Mapping[str, Mapping[str, float]]) -> str:
     """Returns the sizes of all nodes: `2 x (4 CPU, 8 GPU)`."""
-    sizes = [_size(has) for has in total.values()]
+    sizes = [size(has) for has in total.values()]
     return "; ".join(f"{sizes.count(size)} x ({size})" for size in sorted(set(sizes)))
 
 
-def _size(has: Mapping[str, float]) -> str:
+def size(has: Mapping[str, float]) -> str:
     return ", ".join(f"{has[n]:g} {n}" for n in ("CPU", "GPU") if n in has) or "neither CPU nor GPU"

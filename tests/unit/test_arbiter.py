@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.arbiter import EXPIRY_S, Asks, Shares
+from cluster.arbiter import EXPIRY_S, OVERTAKES, Asks, Shares
 from cluster.scaling import Growth, from_ray_cluster, growth_of, place
 from sweeps.admission import Resources
 
@@ -78,6 +78,39 @@ def test_one_free_place_is_given_to_one_sweep_although_both_still_see_it():
     assert not shares.may_start("a", TOTAL)
     shares.hear("b", 1.0, {"GPU": 3.0}, {}, True, 1.0)  # it has ended one
     assert shares.may_start("a", TOTAL)
+
+
+def test_what_evaluators_hold_is_no_place_for_a_trial():
+    shares = Shares()
+    for name in ("a", "b"):
+        shares.hear(name, 1.0, {"GPU": 3.0}, {"GPU": 1.0}, True, 0.0)
+    shares.parties["a"].reserved = {"GPU": 1.0}
+    assert shares.may_start("a", TOTAL)  # the last of eight
+    assert not shares.may_start("b", TOTAL)
+
+
+def test_a_trial_that_strangers_leave_no_room_for_holds_no_other_sweep_up():
+    shares = Shares()
+    for turn in range(3 * OVERTAKES):
+        shares.hear("large", 1.0, {}, {"GPU": 8.0}, False, turn)
+        shares.hear("small", 1.0, {"GPU": 4.0}, {"GPU": 1.0}, True, turn)
+        shares.look(TOTAL, {"GPU": 3.0, "CPU": 60.0})  # four are the small ones', one a notebook's
+        assert shares.kept_by_strangers("large", TOTAL)
+        assert shares.may_start("small", TOTAL)
+    shares.hear("large", 1.0, {}, {"GPU": 8.0}, False, 99.0)
+    shares.hear("small", 1.0, {"GPU": 4.0}, {"GPU": 1.0}, True, 99.0)
+    shares.look(TOTAL, {"GPU": 4.0, "CPU": 60.0})  # the notebook is gone
+    assert not shares.kept_by_strangers("large", TOTAL)
+
+
+def test_what_ended_a_moment_ago_is_not_strangers():
+    shares = Shares()
+    shares.hear("large", 1.0, {}, {"GPU": 8.0}, False, 0.0)
+    shares.hear("small", 1.0, {"GPU": 8.0}, {"GPU": 1.0}, True, 0.0)
+    shares.look(TOTAL, {"GPU": 0.0})
+    shares.hear("small", 1.0, {"GPU": 7.0}, {"GPU": 1.0}, True, 1.0)
+    shares.look(TOTAL, {"GPU": 0.0})  # Ray has not freed it yet
+    assert not shares.kept_by_strangers("large", TOTAL)
 
 
 def test_what_a_dead_driver_held_and_wanted_is_forgotten():

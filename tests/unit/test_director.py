@@ -170,6 +170,22 @@ def test_a_lost_machine_is_tried_again_within_the_limit_and_then_fails(tmp_path:
     assert next(director.history.trials()).state == "failed"
 
 
+def test_who_was_asked_to_leave_for_a_pause_that_is_over_goes_on_instead_of_failing():
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    launch = director.next()
+    assert launch is not None
+    trial = launch.spec.id
+    director.control("pause", "ana")
+    director.control("resume", "ana")  # before the attempt has saved and left
+    director.trained(trial, 1, asked=True)
+    again = director.next()
+    assert again is not None
+    assert (again.spec.id, again.attempt) == (trial, 2)
+    director.trained(trial, 2)  # nobody asked: this is no end that was meant
+    assert director.history.curves[trial].reason == "no-metrics"
+
+
 def test_an_attempt_that_was_superseded_can_say_nothing_any_more(tmp_path: Path):
     definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
     director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))

@@ -155,12 +155,33 @@ def test_a_large_one_that_the_nodes_could_hold_is_still_passed_by_few_only(monke
     cluster, plan = Cluster(monkeypatch, n0=1.0), Plan(sweep(large=4, small=1))
     gate, whole = Gate(plan, clock=lambda: cluster.now), {"n0": {"CPU": 8.0, "GPU": 4.0}}
     monkeypatch.setattr(gates, "total_resources_per_node", lambda: whole)  # three of the four are another sweep's
+    gate.strangers = False
     passed = 0
     while (choice := gate.choose(line(plan), [])) is not None and passed <= OVERTAKES:
         gate.placed(choice, plan.known_trials()[1].model)
         cluster.now += SETTLE_S
         passed += 1
     assert passed == OVERTAKES
+
+
+def test_who_is_kept_out_by_strangers_holds_nobody_up_is_told_of_and_is_first_when_they_are_gone(monkeypatch):
+    cluster, plan = Cluster(monkeypatch, n0=1.0), Plan(sweep(large=4, small=1))
+    gate, whole = Gate(plan, clock=lambda: cluster.now), {"n0": {"CPU": 8.0, "GPU": 4.0}}
+    large, small = plan.known_trials()
+    monkeypatch.setattr(gates, "total_resources_per_node", lambda: whole)  # three of the four are a notebook's
+    assert not gate.held_up(gate._waiting(large).group)  # what has just ended looks the same
+    for _ in range(3 * OVERTAKES):
+        choice = gate.choose(line(plan), [])
+        assert choice is not None
+        assert choice.trial == small.id
+        gate.placed(choice, small.model)
+        cluster.now += SETTLE_S + 1
+    assert gate.held_up(gate._waiting(large).group)
+    cluster.nodes = whole
+    choice = gate.choose(line(plan), [])
+    assert choice is not None
+    assert choice.trial == large.id
+    assert not gate.held_up(gate._waiting(large).group)
 
 
 def test_nobody_waits_at_the_head_of_the_line_for_what_only_evaluators_hold(monkeypatch):

@@ -11,7 +11,7 @@ from sweeps.director import Director
 from sweeps.history import Curve
 from sweeps.journal import MemoryJournal
 from sweeps.plan import Plan
-from sweeps.scoring import EvalJob
+from sweeps.scoring import EVAL_TRIES, EvalJob
 from sweeps.stopping import NeverStop
 from sweeps.trial import Saved
 from tests.fakes import dip_curve
@@ -92,6 +92,19 @@ def test_scores_that_come_twice_are_written_and_paid_for_once():
     rows = [r for r in director.journal.rows() if r.step == jobs[-1].step and r.trial == jobs[-1].trial]
     assert sum(r.kind == "report" and bool(r.suite) for r in rows) == 1
     assert director.spent()["cpu_s"] == 1
+
+
+def test_an_evaluation_that_went_with_its_machine_is_no_try():
+    director, jobs = trained()
+    job = jobs[-1]
+    for _ in range(2 * EVAL_TRIES):
+        director.eval_failed(job, "ActorDiedError: its node has died", preempted=True)
+        again = director.next_eval()
+        assert again is not None
+        assert (again.key, again.tries) == (job.key, 1)
+        job = again
+    deliver(director, job)
+    assert director.history.curves[job.trial].points[job.step].suite
 
 
 def test_what_a_broken_evaluation_cost_is_counted():
