@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
+from cluster.find import is_id
 from cluster.ops.address import Door, open_door
 from sweeps.errors import DipsweepError, InputError, nearest
+from sweeps.storage import is_url
 
 State = Literal["pending", "running", "finished", "failed", "stopped"]
 _STATES: Final[Mapping[str, State]] = {
@@ -118,9 +120,9 @@ class Jobs:
             raise
 
     def all(self) -> list[Job]:
-        """Returns every sweep's every run, the newest first."""
+        """Returns every sweep's every run, the newest first; of other jobs none."""
         with _told():
-            found = [_job(d) for d in self._client.list_jobs() if OURS in (d.metadata or {})]
+            found = [_job(d) for d in self._client.list_jobs() if _is_sweeps(d.metadata or {})]
         return sorted(found, key=lambda job: -job.start_ms)
 
     def of(self, sweep: str) -> list[Job]:
@@ -244,6 +246,15 @@ def _beyond(skip: int, chunks: Iterator[str]) -> Iterator[str]:
 
 async def _next(chunks: Any) -> str:
     return str(await anext(chunks))
+
+
+def _is_sweeps(metadata: Mapping[str, str]) -> bool:
+    """True for a job that names a sweep by its id and its storage by a whole path or address.
+
+    Everybody who has the token can write anything there, and we go by it to folders of whoever asks: `gc` removes things.
+    """
+    storage = metadata.get("storage", "")
+    return OURS in metadata and is_id(metadata.get("sweep", "")) and (is_url(storage) or os.path.isabs(storage))
 
 
 def _job(details: Any) -> Job:
