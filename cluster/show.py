@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.find import definition
+from sweeps.control import TrialCount
 from sweeps.errors import DipsweepError, InputError, nearest
 from sweeps.history import History
 from sweeps.journal import LogReader, read_rows
@@ -91,10 +92,11 @@ def sweep_state(home: Store) -> dict[str, Any]:
 
 def state_of(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
     """Returns how a sweep stands by its rows."""
-    history = History(rows)
-    narrator = Narrator(Plan(sweep))
+    history, plan = History(rows), Plan(sweep)
+    narrator, count = Narrator(plan), TrialCount(plan)
     for row in rows:
         narrator.line(row)
+        count.take(row)
     metric = sweep.objective.metric
     trials = [
         {
@@ -107,7 +109,7 @@ def state_of(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
     counts = Counter(str(t["state"]) for t in trials)
     return {
         "sweep": sweep.id,
-        "trials": Plan(sweep).total,
+        "trials": count.total,
         "states": dict(counts),
         "objective": metric,
         "each": trials,

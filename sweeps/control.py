@@ -10,12 +10,15 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sweeps.errors import InputError, NotFound, nearest
+from sweeps.records import BASE_PREFIX, Row
 
 if TYPE_CHECKING:
+    from sweeps.plan import Plan
     from sweeps.storage import Store
 
 Steer = Literal["stop", "pause", "resume", "extend", "clone", "add", "limits"]
@@ -67,6 +70,40 @@ def pending(store: Store, sweep: str) -> list[Request]:
 def done(store: Store, sweep: str, request: Request) -> None:
     """Takes a request away; call it after its row is in the journal."""
     store.delete(f"{sweep}/{FOLDER}/{request.id}.json")
+
+
+class TrialCount:
+    """How many trials a sweep is meant to have, by its journal: those of its plan, and those that people asked for.
+
+    Args:
+        plan: the sweep's, as it was defined or as its driver has it now: what was asked for is counted from the rows.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = replace(plan, more=0)
+        self.seen: set[str] = set()
+        self.added: set[str] = set()
+
+    def take(self, row: Row) -> None:
+        """Takes one row in."""
+        if row.kind == "control" and row.extra.get("action") == "add":  # not one that was refused
+            more = int(row.extra.get("args", {}).get("trials") or 0)
+            self.plan = replace(self.plan, more=self.plan.more + more)
+        if not row.trial or row.trial.startswith(BASE_PREFIX):
+            return
+        self.seen.add(row.trial)
+        if row.kind == "trial" and "number" not in row.extra and row.trial not in self._known:
+            self.added.add(row.trial)
+
+    @property
+    def total(self) -> int:
+        """Trials that the sweep is meant to have; never fewer than there are."""
+        return max(self.plan.total + len(self.added), len(self.seen))
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        """A grid's trials: one that somebody asks for before its turn stands for both."""
+        return frozenset(t.id for t in self.plan.known_trials())
 
 
 def _parse(data: Any) -> Request:

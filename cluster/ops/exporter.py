@@ -27,8 +27,7 @@ _log = logging.getLogger("dipsweep")
 @contextmanager
 def exported(director: Director, *, every_s: float = EVERY_S) -> Iterator[None]:
     """Exports the sweep of a director while the block runs; needs a Ray that is initialised. It never harms the sweep."""
-    plan = director.plan
-    exporter = Exporter(Meters(plan.sweep, plan.total), director.queues)
+    exporter = Exporter(Meters(director.plan.sweep), director.queues)
     for row in director.journal.rows():
         exporter.take(row)
     heard = director.watch

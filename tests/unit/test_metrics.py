@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 
@@ -9,12 +10,13 @@ from cluster.ops.exporter import Exporter
 from cluster.ops.metrics import FAMILIES, MOST_METRICS, MOST_TRIALS, Meters, Sample
 from sweeps import Sweep
 from sweeps.records import Row
+from sweeps.report import summarize
 
-SWEEP = Sweep(name="s")
+SWEEP = Sweep(name="s", space={"replay": {"grid": [0.0, 0.1]}})
 
 
-def meters(*rows: Row, total: int = 2) -> Meters:
-    made = Meters(SWEEP, total)
+def meters(*rows: Row, sweep: Sweep = SWEEP) -> Meters:
+    made = Meters(sweep)
     for row in rows:
         made.take(row)
     return made
@@ -27,7 +29,11 @@ def value(made: Meters, name: str, **labels: str) -> float | None:
 
 
 def trial(name: str, budget: int = 100, **extra: object) -> tuple[Row, Row]:
-    return Row("trial", SWEEP.id, name, budget=budget, extra=extra), Row("attempt", SWEEP.id, name, 1, 0)
+    extra = {"number": 0, **extra}
+    return (
+        Row("trial", SWEEP.id, name, budget=budget, config={"model": "m"}, extra=extra),
+        Row("attempt", SWEEP.id, name, 1, 0),
+    )
 
 
 def report(name: str, step: int, metrics: dict[str, float], attempt: int = 1, **cost: float) -> Row:
@@ -67,20 +73,98 @@ def test_what_a_pruned_trial_did_not_run_is_saved_at_its_own_pace_and_a_branch_c
     assert value(done, "dipsweep_saved_steps") == 0
 
 
-def test_the_best_follows_the_goal_and_the_line_of_progress_says_it():
-    made = meters(*trial("t-1"), report("t-1", 1, {"transfer/score": 0.4}), report("t-1", 2, {"transfer/score": 0.2}))
-    assert value(made, "dipsweep_best") == 0.4
+def complete(name: str, **scores: float) -> tuple[Row, ...]:
+    """A trial from its first row to its last, scored once."""
+    return (*trial(name), report(name, 100, {f"{role}/score": v for role, v in scores.items()}), end(name, "completed"))
+
+
+def test_the_best_is_a_completed_trials_last_score_and_the_line_of_progress_says_it():
+    scores = report("t-1", 50, {"transfer/score": 0.9}), report("t-1", 100, {"transfer/score": 0.4})
+    made = meters(*trial("t-1"), *scores, report("t-1", 25, {"transfer/score": 0.8}))  # the last one came late
+    assert value(made, "dipsweep_best") is None
+    assert made.progress() == "0 of 2 trials ended"
     made.take(end("t-1", "completed"))
-    assert made.progress() == "1 of 2 trials ended, best transfer/score 0.400"
-    least = Meters(Sweep(name="s", objective={"metric": "train/loss", "goal": "minimize"}), 1)
-    for row in (*trial("t-1"), report("t-1", 1, {"train/loss": 2.0}), report("t-1", 2, {"train/loss": 1.0})):
-        least.take(row)
-    assert value(least, "dipsweep_best") == 1.0
+    assert value(made, "dipsweep_best") == 0.4
+    for row in (*trial("t-2"), report("t-2", 1, {"transfer/score": 0.7}), end("t-2", "pruned")):
+        made.take(row)
+    assert made.progress() == "2 of 2 trials ended, best transfer/score 0.400"
+
+
+def test_the_best_follows_the_goal():
+    least = Sweep(name="s", objective={"metric": "general/score", "goal": "minimize"})
+    made = meters(
+        *complete("t-1", general=2.0), *complete("t-2", general=1.0), *complete("t-3", general=3.0), sweep=least
+    )
+    assert value(made, "dipsweep_best") == 1.0
+
+
+def test_a_trial_that_breaks_a_constraint_is_not_the_best_and_without_another_there_is_none():
+    sweep = Sweep(name="s", constraints=[{"metric": "general/score", "at_least": 0.5}])
+    made = meters(*complete("t-1", transfer=0.9, general=0.4), *complete("t-2", transfer=0.8), sweep=sweep)
+    assert value(made, "dipsweep_best") is None
+    assert value(made, "dipsweep_objective", metric="transfer/score") == 1  # what panels find its scores by
+    assert "best" not in made.progress()
+    for row in complete("t-3", transfer=0.3, general=0.6):
+        made.take(row)
+    assert value(made, "dipsweep_best") == 0.3
+
+
+def test_a_constraint_against_the_base_is_judged_when_the_bases_score_is_in():
+    sweep = Sweep(name="s", constraints=[{"metric": "general/score", "relative_to_base": -0.1}])
+    made = meters(*complete("t-1", transfer=0.9, general=0.4), *complete("t-2", transfer=0.8, general=0.5), sweep=sweep)
+    assert value(made, "dipsweep_best") is None
+    made.take(Row("report", SWEEP.id, "base-m", 0, 0, metrics={"general/score": 0.55}))
+    assert value(made, "dipsweep_best") == 0.8
+
+
+def test_the_best_is_the_reports_best():
+    sweep = Sweep(name="s", constraints=[{"metric": "general/score", "relative_to_base": -0.1}])
+    draw = random.Random(1)
+    rows = [Row("sweep", sweep.id, extra={"spec": sweep.to_json()})]
+    rows += [Row("report", SWEEP.id, "base-m", 0, 0, metrics={"general/score": 0.55})]
+    for i in range(40):
+        rows += complete(f"t-{i}", transfer=draw.random(), general=draw.random())
+        summary = summarize(rows)
+        best = summary.trial(summary.best[0]).objective if summary.best else None
+        assert value(meters(*rows, sweep=sweep), "dipsweep_best") == (best.value if best else None)
+
+
+def test_what_people_add_counts_as_planned():
+    made = meters(*complete("t-1"), *complete("t-2"), *trial("t-3"), Row("trial", SWEEP.id, "t-4", extra={"by": "ana"}))
+    assert value(made, "dipsweep_planned_trials") == 4  # never fewer than there are
+    made = meters(*complete("t-1"), Row("trial", SWEEP.id, "t-4", budget=100, extra={"by": "ana"}))
+    assert value(made, "dipsweep_planned_trials") == 3
+    assert made.progress() == "1 of 3 trials ended"
+
+
+def test_a_pace_is_shown_only_while_the_trial_trains():
+    perf = {"perf/mfu": 0.3, "perf/tokens_per_s": 9.0}
+    waits = Row("control", SWEEP.id, "t-1", 1, extra={"action": "yield"})
+    lost = Row("control", SWEEP.id, "t-1", 1, extra={"action": "retry"})
+    parked = Row("verdict", SWEEP.id, "t-1", 1, 5, extra={"action": "PARK", "phase": "dip"})
+    scoring = Row("end", SWEEP.id, "t-1", 1, 100, extra={"of": "training", "status": "completed"})
+    taken_over = Row("lease", SWEEP.id)
+    for over in (waits, lost, parked, scoring, taken_over):
+        made = meters(*trial("t-1"), report("t-1", 5, perf))
+        assert (value(made, "dipsweep_mfu"), value(made, "dipsweep_tokens_per_s")) == (0.3, 9.0)
+        made.take(over)
+        assert value(made, "dipsweep_trials", state="running") == 0
+        assert (value(made, "dipsweep_mfu"), value(made, "dipsweep_tokens_per_s")) == (None, None)
+    made = meters(*trial("t-1"), report("t-1", 5, perf), Row("attempt", SWEEP.id, "t-1", 2, 5))
+    made.take(report("t-1", 5, perf, attempt=1))  # an overtaken attempt's
+    assert value(made, "dipsweep_mfu") is None
+
+
+def test_what_a_new_attempt_trains_again_has_no_score_until_it_is_scored_again():
+    made = meters(*trial("t-1"), report("t-1", 50, {"transfer/score": 0.9}), Row("attempt", SWEEP.id, "t-1", 2, 25))
+    assert value(made, "dipsweep_score") is None
+    made.take(report("t-1", 50, {"transfer/score": 0.4}, attempt=2))
+    assert value(made, "dipsweep_score") == 0.4
 
 
 def test_the_number_of_series_is_bounded_however_many_trials_and_metrics_there_are():
     many = {f"math/task_{i:03d}": 0.5 for i in range(100)} | {"transfer/score": 0.5}
-    made = Meters(SWEEP, 5000)
+    made = Meters(SWEEP)
     for i in range(2000):
         for row in (*trial(f"t-{i}"), report(f"t-{i}", 1, many)):
             made.take(row)
@@ -101,9 +185,8 @@ def test_an_ended_trial_has_no_series_of_its_own():
 
 def test_every_sample_belongs_to_a_family_and_carries_exactly_its_labels():
     verdict = Row("verdict", SWEEP.id, "t-1", 1, 5, extra={"action": "CONTINUE", "phase": "dip"})
-    made = meters(
-        *trial("t-1"), report("t-1", 5, {"transfer/score": 0.4, "perf/mfu": 0.3, "perf/tokens_per_s": 9.0}), verdict
-    )
+    running = report("t-1", 5, {"transfer/score": 0.4, "perf/mfu": 0.3, "perf/tokens_per_s": 9.0})
+    made = meters(*complete("t-0", transfer=0.3), *trial("t-1"), running, verdict)
     samples: list[Sample] = list(made.samples({"trials": 1}))
     assert {s.name for s in samples} == set(FAMILIES)
     for s in samples:
@@ -125,7 +208,7 @@ class Recorded:
 
 def test_a_counter_is_handed_only_what_is_new(monkeypatch):
     made: dict[str, Recorded] = {}
-    exporter = Exporter(Meters(SWEEP, 1))
+    exporter = Exporter(Meters(SWEEP))
     monkeypatch.setattr(exporter, "_make", lambda name: made.setdefault(name, Recorded()))
     verdict = Row("verdict", SWEEP.id, "t-1", 1, 5, extra={"action": "CONTINUE", "phase": "dip"})
     for row in (*trial("t-1"), verdict, verdict):
@@ -135,4 +218,4 @@ def test_a_counter_is_handed_only_what_is_new(monkeypatch):
     exporter.take(verdict)
     exporter.push()
     assert made["dipsweep_verdicts"].told == [2, 1]
-    assert made["dipsweep_planned_trials"].told == [1, 1, 1]
+    assert made["dipsweep_planned_trials"].told == [2, 2, 2]
