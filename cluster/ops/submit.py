@@ -21,6 +21,7 @@ from sweeps.spec import Sweep
 
 Became = Literal["submitted", "resumed", "running", "finished"]
 STOP_S: Final = 60  # how long a stopped driver may take to save; Ray's own default of 3 s would kill it in mid-save
+NEVER_STARTED: Final = (2, 127)  # a driver's exit code for bad input, and the shell's for no such interpreter
 LARGEST_SPEC: Final = (
     64 * 1024
 )  # bytes; it travels in the environment of the driver, where Linux allows 128 KiB a string
@@ -70,7 +71,8 @@ def submit(
         driver_resources, driver_labels: where the driver may sit (a node that is not pre-empted).
 
     Raises:
-        InputError: the address, the token or the storage will not do; nothing was started.
+        InputError: the address, the token or the storage will not do, or the sweep was run with another storage; nothing
+            was started.
         SpecError: the sweep holds a secret. LimitError: it is over its own limits.
 
     Example:
@@ -89,25 +91,40 @@ def submit(
     where = _where(driver_resources, driver_labels)
     for _ in range(3):  # somebody may submit the same sweep at the same moment: then theirs is ours
         before = jobs.of(sweep.id)
-        if before and (before[-1].live or (before[-1].state == "finished" and not again)):
+        if before and before[-1].state == "finished" and not again:
+            return _already(before[-1], jobs.door.url, root)
+        ran = [job for job in before if job.exit_code not in NEVER_STARTED]
+        if ran:
+            _hold_to_storage(ran[-1], jobs.door.url, root)
+        if before and before[-1].live:
             return _already(before[-1], jobs.door.url, root)
         job = job_id(sweep.id, before[-1].run + 1 if before else 1)
         try:
             jobs.submit(job, entrypoint, environment, metadata, **where)
         except JobExists:
             continue
-        became: Became = "resumed" if before else "submitted"
+        became: Became = "resumed" if ran else "submitted"
         return Submission(sweep.id, job, jobs.door.url, became, root, tuple(local_paths(sweep)))
     raise DipsweepError(f"{jobs.door.url}: {sweep.id} was submitted and ended three times meanwhile; look at its log")
 
 
 def _already(job: Job, url: str, root: str) -> Submission:
+    became: Became = "running" if job.live else "finished"
+    return Submission(job.sweep, job.id, url, became, job.metadata.get("storage", root))
+
+
+def _hold_to_storage(job: Job, url: str, root: str) -> None:
+    """A sweep goes on from what lies in its storage; in another one it would be trained anew without a word.
+
+    Raises:
+        InputError: it was run with another one.
+    """
     theirs = job.metadata.get("storage", root)
-    if job.live and theirs != root:
+    if theirs.rstrip("/") != root.rstrip("/"):
         raise InputError(
-            f"{job.sweep} runs on {url} with storage {theirs}, not {root}; stop it first, or leave --storage as it was"
+            f"{job.sweep} {'runs' if job.live else 'ran'} on {url} with storage {theirs}, not {root}: its checkpoints are in "
+            f"{theirs}; give --storage {theirs}, or give the sweep another name to train everything anew in {root}"
         )
-    return Submission(job.sweep, job.id, url, "running" if job.live else "finished", theirs)
 
 
 def storage_for(storage: str, address: str) -> str:
