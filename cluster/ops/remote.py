@@ -79,7 +79,8 @@ def stop(jobs: Jobs, name: str) -> str:
     if not job.live:
         return f"{job.sweep} does not run: {state(job)}; nothing to stop"
     jobs.stop(job.id)
-    return f"{job.sweep}: its trials save their last step and end, within a minute; dipsweep resume {job.sweep} goes on"
+    on = f"dipsweep resume {job.sweep} --address {jobs.door.url}"
+    return f"{job.sweep}: its trials save their last step and end, within a minute; {on} goes on"
 
 
 def status_of(jobs: Jobs, name: str, storage: str | None) -> tuple[dict[str, Any], str]:

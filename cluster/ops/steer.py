@@ -19,7 +19,10 @@ from sweeps.spec import LimitsBlock, Sweep, known_axes
 from sweeps.storage import Store, open_store
 
 ANSWER_S: Final = 8.0  # a driver looks every 2 s, and one that scores or saves may be busy for a moment
-NOBODY: Final = "no driver has taken it yet; it waits in the storage until one runs: dipsweep resume {sweep}"
+NOBODY: Final = (  # the same --storage or --address, because without one `resume` looks in ./runs
+    "no driver has taken it yet; it waits in the storage until one runs: dipsweep resume {sweep}, with the --storage or "
+    "--address given here"
+)
 
 
 def ask(home: Store, action: control.Steer, trial: str = "", *, wait_s: float = ANSWER_S, **args: Any) -> str:

@@ -75,7 +75,9 @@ def test_what_the_driver_refuses_is_bad_input_here(driver: Driver):
 
 
 def test_without_a_driver_a_request_waits_in_the_storage_and_the_user_is_told(driver: Driver):
-    assert ask(driver.home, "pause", wait_s=0) == NOBODY.format(sweep=SWEEP.id)
+    said = ask(driver.home, "pause", wait_s=0)
+    assert said == NOBODY.format(sweep=SWEEP.id)
+    assert f"dipsweep resume {SWEEP.id}, with the --storage or --address" in said  # without one it looks in ./runs
     assert [r.action for r in control.pending(open_store(driver.root), SWEEP.id)] == ["pause"]
 
 

@@ -182,3 +182,47 @@ def test_an_exit_code_is_said_in_words():
     assert "limits" in remote.state(job)
     assert "lost with its node" in remote.state(replace(job, exit_code=None))
     assert "--python" in remote.state(replace(job, exit_code=127))
+
+
+@pytest.mark.parametrize(("state", "code"), [("stopped", None), ("failed", None), ("failed", 1), ("failed", 3)])
+def test_a_sweep_that_ended_goes_on_where_it_was_kept_or_not_at_all(shelf: Shelf, state: str, code: int | None):
+    send()
+    shelf.becomes(SWEEP.id, state=state, exit_code=code)
+    with pytest.raises(
+        InputError, match=r"s3://bucket/sweeps, not s3://other/place.*--storage s3://bucket/sweeps.*name"
+    ):
+        send(storage="s3://other/place")
+    assert len(shelf.jobs) == 1
+    assert send(storage="s3://bucket/sweeps/").became == "resumed"  # the same place
+
+
+def test_a_finished_sweep_that_is_to_go_on_is_not_moved_either(shelf: Shelf):
+    send()
+    shelf.becomes(SWEEP.id, state="finished", exit_code=0)
+    assert (
+        send(storage="s3://other/place").storage == "s3://bucket/sweeps"
+    )  # nothing is started, and it is said where it lies
+    with pytest.raises(InputError, match="its checkpoints are in s3://bucket/sweeps"):
+        send(storage="s3://other/place", again=True)
+
+
+@pytest.mark.parametrize("code", [2, 127])
+def test_a_run_that_never_started_holds_no_sweep_to_its_storage(shelf: Shelf, code: int):
+    send(storage="s3://typo/sweeps")
+    shelf.becomes(SWEEP.id, state="failed", exit_code=code)
+    assert (send().became, send().job) == ("submitted", f"{SWEEP.id}-r2")
+    shelf.becomes(f"{SWEEP.id}-r2", state="stopped")
+    shelf.jobs[f"{SWEEP.id}-r3"] = Job(
+        f"{SWEEP.id}-r3", SWEEP.id, "failed", exit_code=code, metadata={"storage": "s3://typo/x"}
+    )
+    with pytest.raises(InputError, match="its checkpoints are in s3://bucket/sweeps"):
+        send(storage="s3://typo/x")
+    assert send().became == "resumed"
+
+
+def test_what_goes_on_after_a_stop_is_said_as_a_command_that_finds_the_sweep(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+):
+    send()
+    monkeypatch.setattr(shelf, "stop", lambda job: None, raising=False)
+    assert remote.stop(shelf, SWEEP.id).endswith(f"dipsweep resume {SWEEP.id} --address {URL} goes on")
