@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cluster.doctor import Finding
 from cluster.ops.address import is_loopback
+from cluster.ops.clear_text import refuse_secrets
 from cluster.ops.jobs import Jobs
 from cluster.ops.probe import MARK, PACKAGES
 from cluster.ops.submit import runtime_env
@@ -28,8 +29,9 @@ def examine(address: str, token_file: Path | None, storage: str, python: str = "
     """Returns what was found on a cluster: of its door at once, of its nodes through a small job.
 
     Raises:
-        InputError: the cluster cannot be talked to at all.
+        InputError: the cluster cannot be talked to at all. SpecError: the storage's address holds a secret.
     """
+    refuse_secrets("doctor", {"--storage": storage, "--python": python})  # Ray shows a job's entrypoint in clear
     jobs = Jobs.at(address, token_file)
     found = [*_door(jobs)]
     started = time.monotonic()

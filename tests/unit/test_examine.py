@@ -1,0 +1,31 @@
+"""Looking at a cluster sends it a job, and Ray shows a job's command line to everybody who may look at its jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.ops import examine as module
+from cluster.ops.examine import examine
+from sweeps.errors import SpecError
+
+
+@pytest.mark.parametrize(
+    ("storage", "says"),
+    [
+        ("s3://KEY:SECRET@bucket/sweeps", "a name and password"),
+        ("s3://AKIAABCDEFGHIJKLMNOP@bucket/sweeps", "an AWS access key"),
+        ("s3://bucket/sweeps?secret_key=SECRET", "keyed URL"),
+    ],
+)
+def test_doctor_refuses_a_storage_with_credentials_before_it_talks_to_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, storage: str, says: str
+):
+    def reached(address: str, token: Path | None) -> None:
+        pytest.fail("the cluster was talked to")
+
+    monkeypatch.setattr(module.Jobs, "at", reached)
+    with pytest.raises(SpecError, match=rf"doctor\.--storage: holds .*{says}.*put it on the nodes") as refused:
+        examine("http://10.1.1.1:8265", None, storage)
+    assert "SECRET" not in str(refused.value)  # and does not repeat it
