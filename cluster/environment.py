@@ -43,7 +43,7 @@ def prepare(address: str | None = None) -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     where = address or ("" if JOB_CONFIG in os.environ else os.environ.get("RAY_ADDRESS", ""))
-    if where not in ("", "auto", "local") and not where.startswith(("http://", "https://")):
+    if where not in ("", "local") and not where.startswith(("http://", "https://")):
         _bring_token(where)
     theirs = (
         address
@@ -56,14 +56,18 @@ def prepare(address: str | None = None) -> None:
 
 
 def _bring_token(address: str) -> None:
-    """Ray beyond this machine (host:port, ray://host:port): our token goes along; without one nothing is said to it."""
+    """Ray beyond this machine (host:port): our token goes along; without one nothing is said to it. On this machine
+    (auto, 127.0.0.1:6379) the token that `dipsweep token` made is used unless the environment names another."""
     from cluster.ops.address import NEED_TOKEN, is_loopback
-    from cluster.ops.tokens import find_token
+    from cluster.ops.tokens import default_path, find_token, read_token
     from sweeps.errors import InputError
 
-    if is_loopback(address):
-        return
-    token = find_token()
+    if address == "auto" or is_loopback(address):
+        if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"} & set(os.environ) or not default_path().exists():
+            return
+        token: str | None = read_token(default_path())
+    else:
+        token = find_token()
     if token is None:
         raise InputError(f"{address}: {NEED_TOKEN}")
     os.environ["RAY_AUTH_MODE"] = "token"

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cluster.environment import SETTINGS, cache_folder, prepare
+from cluster.environment import JOB_CONFIG, SETTINGS, cache_folder, prepare
+from cluster.ops.address import check_ray
 from sweeps.admission import Choice, Group
 from sweeps.director import Director, Launch
-from sweeps.errors import DipsweepError, Interrupted, LimitError
+from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
 from sweeps.inprocess import Evaluate, Progress, Train, take_scores
 from sweeps.interrupt import Interrupt, ctrl_c
 from sweeps.trial import Saved
@@ -57,6 +58,9 @@ def local_ray(
     """A Ray to run on: the cluster at `address` (or RAY_ADDRESS), else one of our own on this machine.
 
     A Ray of our own has a token that only its processes know (`cluster.environment`), and is gone when the block ends.
+
+    Raises:
+        InputError: there is no Ray at the address, it asks for no token or does not take ours.
     """
     if ray.is_initialized():
         yield
@@ -64,8 +68,14 @@ def local_ray(
     where: dict[str, Any] = {"address": address or os.environ.get("RAY_ADDRESS")}
     if not where["address"]:
         where = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": dashboard, "address": "local"}
-    ray.init(**where, namespace=NAMESPACE, log_to_driver=bool(os.environ.get("DIPSWEEP_RAY_LOGS")), logging_level=logging.ERROR,
-             runtime_env={"env_vars": {k: os.environ[k] for k in SETTINGS}})  # fmt: skip
+    with _door(where["address"]):
+        ray.init(
+            **where,
+            namespace=NAMESPACE,
+            log_to_driver=bool(os.environ.get("DIPSWEEP_RAY_LOGS")),
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {k: os.environ[k] for k in SETTINGS}},
+        )
     # A stopped attempt ends its own process, which Tune would report as an error; what ends why stands in the journal.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     for name in ("ray.tune", "ray.tune.tune", "ray.tune.execution.tune_controller"):
@@ -74,6 +84,22 @@ def local_ray(
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _door(address: str) -> Iterator[None]:
+    """Around joining a Ray: looks at a running one first, and says in one sentence why it does not let this driver in."""
+    if address not in ("auto", "local") and JOB_CONFIG not in os.environ:
+        check_ray(address)
+    try:
+        yield
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as e:
+        if address == "local":
+            raise
+        why = str(e).strip().splitlines()[0]
+        raise InputError(
+            f"--address: Ray at '{address}' does not let this driver in: {why}; RAY_AUTH_TOKEN_PATH names the file with its token"
+        ) from e
 
 
 class RayLoop:
@@ -98,7 +124,6 @@ class RayLoop:
         self.told_of_machines, self.told_held_up = False, set[Group]()
         self.director, self.train, self.evaluate, self.storage = director, train, evaluate, str(storage)
         self.say, self.keep, self.steer = say, keep, steer
-        self.total = director.plan.total
         self.evaluators, self.eval_gpus = evaluators, eval_gpus
         self.live: dict[str, Attempt] = {}
         self.lost: list[tuple[float, Attempt, str, str]] = []  # when it is judged, who, reason, detail
@@ -157,6 +182,11 @@ class RayLoop:
                 callbacks=[_Pump(name), _Quiet()], failure_config=tune.FailureConfig(max_failures=0),
             ),
         )  # fmt: skip
+
+    @property
+    def total(self) -> int:
+        """Trials of the sweep, as far as is known."""
+        return self.director.plan.total
 
     # ---- what Tune's loop calls -----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sweeps.control import TrialCount
 from sweeps.plan import Plan
 from sweeps.records import BASE_PREFIX, Row
 from sweeps.space import Axis
@@ -28,7 +29,7 @@ class Narrator:
     def __init__(self, plan: Plan) -> None:
         self.axes: Mapping[str, Axis] = plan.sweep.space
         self.metric = plan.sweep.objective.metric
-        self.total = plan.total
+        self.count = TrialCount(plan)
         self.configs: dict[str, Mapping[str, Any]] = {}
         self.budgets: dict[str, int] = {}
         self.ended = 0
@@ -36,6 +37,7 @@ class Narrator:
 
     def line(self, row: Row) -> str | None:
         """Returns the line for a row."""
+        self.count.take(row)
         if row.kind == "trial":
             self.configs[row.trial] = row.config
             self.budgets[row.trial] = row.budget or 0
@@ -82,7 +84,7 @@ class Narrator:
         self.ended += 1
         status, detail = row.extra.get("status"), row.extra.get("detail") or row.extra.get("reason")
         why = f": {detail}" if detail and status != "completed" else ""
-        return f"{self.label(row.trial)} {status} at step {row.step} [{self.ended}/{self.total}]{why}"
+        return f"{self.label(row.trial)} {status} at step {row.step} [{self.ended}/{self.count.total}]{why}"
 
 
 def _short(value: Any) -> str:

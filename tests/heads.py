@@ -53,8 +53,12 @@ def free_ports(number: int) -> list[int]:
 
 
 @contextmanager
-def head_node(folder: Path, *, cpus: int = 2) -> Iterator[Head]:
-    """Starts a head with a token in a short folder (socket paths) and ends it with all its processes."""
+def head_node(folder: Path, *, cpus: int = 2, mode: str = "token") -> Iterator[Head]:
+    """Starts a head with a token in a short folder (socket paths) and ends it with all its processes.
+
+    Args:
+        mode: RAY_AUTH_MODE of the head; `disabled` lets everybody in.
+    """
     token = make_token(folder / "token")
     gcs, board, metrics, agent, client = free_ports(5)  # the others Ray picks itself, at the moment it needs them
     command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={board}",
@@ -62,7 +66,7 @@ def head_node(folder: Path, *, cpus: int = 2) -> Iterator[Head]:
                f"--dashboard-agent-listen-port={agent}",
                f"--ray-client-server-port={client}", "--object-store-memory=100000000", "--disable-usage-stats",
                f"--temp-dir={folder / 'ray'}"]  # fmt: skip
-    env = {**clean_env(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(folder)}
+    env = {**clean_env(), "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(folder)}
     env["RAY_worker_niceness"] = "0"  # Ray's own is 15: on a busy machine its workers would hardly ever run
     with open(folder / "head.log", "wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)

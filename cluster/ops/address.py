@@ -8,6 +8,10 @@ a server that says that it wants one.
 from __future__ import annotations
 
 import ipaddress
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +77,48 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+RAY_ASKS = """
+import sys
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+try:
+    GcsClient(address=sys.argv[1]).internal_kv_keys(b"dipsweep", None)
+except AuthenticationError:
+    print("asks")
+else:
+    print("open")
+"""
+
+
+def check_ray(address: str) -> None:
+    """Looks at Ray's own port, host:port, before a driver joins there: it must answer, and beyond this machine ask for a token.
+
+    Raises:
+        InputError: it does not.
+    """
+    if address.startswith("ray://"):
+        raise InputError(
+            f"--address: came '{address}'; Ray Client cannot hold a sweep's driver: dipsweep submit SWEEP --address "
+            f"{_guess(urlsplit(address).hostname or '')}"
+        )
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
+    except (OSError, ValueError) as e:
+        raise InputError(f"--address: came '{address}'; no Ray answers there ({e}); give HOST:{RAY_PORT}") from None
+    if is_loopback(address):
+        return
+    # Ray reads once in a process whether it has a token; so one without asks.
+    bare = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_AUTH_MODE": "disabled"}
+    asked = subprocess.run(
+        [sys.executable, "-c", RAY_ASKS, address], env=bare, capture_output=True, text=True, check=False
+    )
+    if asked.stdout.strip() != "asks":
+        why = "it lets everybody in who reaches it" if asked.stdout.strip() == "open" else "it does not say so"
+        raise InputError(f"{address}: a cluster beyond this machine must ask for a token, and {why}; start it with "
+                         "RAY_AUTH_MODE=token (`dipsweep token` makes one)")  # fmt: skip
 
 
 def open_door(address: str, token_file: Path | None = None) -> Door:

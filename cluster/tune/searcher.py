@@ -27,8 +27,9 @@ class Loop(Protocol):
     """The driver's run loop. Tune pickles its search and scheduler, so they hold its name and look it up here."""
 
     storage: str
-    total: int
 
+    @property
+    def total(self) -> int: ...
     @property
     def live(self) -> Mapping[str, Any]: ...
     def pump(self) -> None: ...
