@@ -84,11 +84,14 @@ def resume(
     installed: Installed = False, python: Python = "python",
 ) -> None:  # fmt: skip
     """Go on with a sweep that was paused, interrupted, killed or ran into a limit; http://… as address: as a job there."""
-    from cluster.ops.resume import unpaused
+    from cluster.ops.resume import unpaused, unpaused_at
     from cluster.ops.resume import where as where_of
 
     if address is not None and address.startswith(("http://", "https://")):
         sweep, root = where_of(sweep_id, storage, address, token_file)
+        if said := unpaused_at(sweep.id, root):
+            print(f"{sweep.id}: {said}")
+            return
         commands.send(sweep, address, root, token_file, driver_on, again=True, installed=installed, python=python)
         return
     home = find(sweep_id, storage)

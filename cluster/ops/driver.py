@@ -1,4 +1,4 @@
-"""What runs on the cluster: `python -m cluster.ops.driver SWEEP_ID --storage ROOT`, started by Ray as a job's entrypoint.
+"""What runs on the cluster: `python -m cluster.ops.driver SWEEP_ID --storage ROOT [--resume]`, a job's entrypoint.
 
 The definition comes with the job's metadata, so that the command line of a job stays readable, and nothing a user wrote
 goes through its shell.
@@ -16,6 +16,7 @@ from cluster.environment import JOB_CONFIG
 from sweeps.errors import DipsweepError, InputError
 from sweeps.spec import Sweep
 
+RESUME: Final = "--resume"  # goes on with what the storage has: its limits, and a pause is over
 NEEDED: Final = ("ray", "torch", "transformers", "optuna", "scipy", "fsspec", "safetensors", "jinja2", "reasoning_gym")
 
 
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _arguments(argv: list[str]) -> tuple[Sweep, str]:
-    if len(argv) != 3 or argv[1] != "--storage":
+    if len(argv) < 3 or argv[1] != "--storage" or argv[3:] not in ([], [RESUME]):
         raise InputError("this is what a submitted job runs; use dipsweep submit")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -35,7 +36,12 @@ def _arguments(argv: list[str]) -> tuple[Sweep, str]:
             f"{sys.executable} on this cluster lacks {', '.join(missing)}: install dipsweep's dependencies on the nodes "
             "(pip install dipsweep; deploy/Containerfile), or give --python another interpreter"
         )
-    return sent_sweep(argv[0]), argv[2]
+    sweep, root = sent_sweep(argv[0]), argv[2]
+    if not argv[3:]:
+        return sweep, root
+    from cluster.ops.resume import gone_on
+
+    return gone_on(sweep, root), root
 
 
 def sent_sweep(sweep_id: str) -> Sweep:

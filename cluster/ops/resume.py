@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from pathlib import Path
 
 from cluster.find import definition, find
 from cluster.ops.jobs import Jobs
 from cluster.ops.submit import spec_of
-from sweeps.errors import InputError
+from sweeps.control import Request, post
+from sweeps.errors import InputError, StorageError
 from sweeps.journal import read_rows
 from sweeps.spec import Sweep
-from sweeps.storage import Store
+from sweeps.storage import Store, open_store
 
 
 def where(name: str, storage: str | None, address: str, token_file: Path | None) -> tuple[Sweep, str]:
@@ -35,12 +38,42 @@ def where(name: str, storage: str | None, address: str, token_file: Path | None)
 
 
 def unpaused(home: Store) -> str:
-    """Asks a driver that a person paused to go on; returns its answer, or nothing when no driver waits there."""
-    asked = [r.extra.get("action") for r in read_rows(home) if r.kind == "control" and not r.trial]
-    last = next((a for a in reversed(asked) if a in ("pause", "resume", "interrupt")), None)
-    if last != "pause":
+    """Asks a driver that a person paused to go on; returns its answer, or nothing when no driver waits there (then the next
+    one finds the request)."""
+    if not paused(home):
         return ""
     from cluster.ops.steer import NOBODY, ask
 
     said = ask(home, "resume")
     return "" if said == NOBODY.format(sweep=home.name) else said
+
+
+def unpaused_at(sweep: str, root: str) -> str:
+    """The same for a sweep of a cluster, as far as its storage can be reached from this machine."""
+    try:
+        return unpaused(find(sweep, root))
+    except (InputError, StorageError):
+        return ""
+
+
+def paused(home: Store) -> bool:
+    """True when somebody paused the sweep and nobody let it go on; a stop or Ctrl-C since then does not end a pause."""
+    asked = [r.extra.get("action") for r in read_rows(home) if r.kind == "control" and not r.trial]
+    return next((a for a in reversed(asked) if a in ("pause", "resume")), "") == "pause"
+
+
+def gone_on(sweep: Sweep, root: str) -> Sweep:
+    """Returns a sweep with the limits that its storage has by now, and leaves word that a pause is over.
+
+    What the driver of a resumed job does first: the job carries the definition of its first submit, and whoever resumed it may
+    not reach the storage.
+    """
+    try:
+        home = find(sweep.id, root)
+        stored = definition(home)
+    except InputError:  # nothing is there yet
+        return sweep
+    if paused(home):
+        request = Request("resume", who=f"{getpass.getuser()}@{socket.gethostname()}")
+        post(open_store(root), sweep.id, request)
+    return sweep.model_copy(update={"limits": stored.limits})

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from cluster.guard import OURS as PACKAGES
 from cluster.ops.address import is_loopback
 from cluster.ops.clear_text import refuse_secrets
+from cluster.ops.driver import RESUME
 from cluster.ops.jobs import OURS, Job, JobExists, Jobs, job_id
 from sweeps.errors import DipsweepError, InputError
 from sweeps.plan import Plan
@@ -65,7 +66,7 @@ def submit(
         address: the cluster's dashboard, `http://HOST:8265`.
         storage: root of all sweeps, a URL or a folder that every node sees; default is the sweep's own.
         token_file: the cluster's token; default is as in `cluster.ops.tokens.find_token`.
-        again: start a run also when the last one finished.
+        again: start a run also when the last one finished; a pause is over then, and limits are those of the storage.
         installed: use the dipsweep that is installed on the nodes instead of this one.
         python: the nodes' interpreter.
         driver_resources, driver_labels: where the driver may sit (a node that is not pre-empted).
@@ -84,7 +85,8 @@ def submit(
     root = storage_for(storage or sweep.storage, address)
     metadata = describe(sweep, root)
     environment = runtime_env(installed)
-    entrypoint = shlex.join([python, "-m", "cluster.ops.driver", sweep.id, "--storage", root])
+    goes_on = [RESUME] if again else []
+    entrypoint = shlex.join([python, "-m", "cluster.ops.driver", sweep.id, "--storage", root, *goes_on])
     refuse_secrets("sweep", sweep.to_json())
     refuse_secrets("job", {"entrypoint": entrypoint, "runtime_env": environment, "metadata": metadata})
     jobs = Jobs.at(address, token_file)
