@@ -14,16 +14,24 @@ import typer
 from cluster.find import DEFAULT, definition, find
 from cluster.ops import commands
 from cluster.ops.commands import AsJson, Cluster, Installed, Places, Python, Storage, SweepFile, SweepId, TokenFile
-from sweeps.errors import DipsweepError, InputError, Interrupted
+from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Sweeps of reasoning SFT on Ray that never prune a run for the dip before its recovery.",
 )  # fmt: skip
 
+NOT_TO_BE_TRIED_AGAIN = (InputError.exit_code, LimitError.exit_code, Interrupted.exit_code)
 InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this process, one trial at a time, without Ray.")]
 Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs of the Ray started here; default is all of this machine.")]
 Dashboard = Annotated[bool, typer.Option(help="Start Ray's dashboard on loopback too.")]
+AsJob = Annotated[
+    bool,
+    typer.Option(
+        "--as-job",
+        help="For a scheduler that starts anew whatever fails: end with 0 where that would not help (codes 2, 3 and 130).",
+    ),
+]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster, such as auto or 10.0.0.1:6379.")]
 
 
@@ -64,7 +72,7 @@ def plan(sweep: SweepFile, as_json: AsJson = False) -> None:
 @app.command()
 def run(
     sweep: SweepFile, storage: Storage = None, in_process: InProcess = False, cpus: Cpus = None,
-    dashboard: Dashboard = False, address: Address = None,
+    dashboard: Dashboard = False, address: Address = None, as_job: AsJob = False,
 ) -> None:  # fmt: skip
     """Run a sweep to its end; the same command again goes on where it stopped."""
     from sweeps.yaml_file import placed
@@ -73,8 +81,13 @@ def run(
         raise InputError(
             f"run: {address} takes jobs: dipsweep submit {sweep} --address {address}; run drives from here"
         )
-    with placed(sweep) as read:
-        run_and_tell(read, storage, in_process, cpus, dashboard, address)
+    try:
+        with placed(sweep) as read:
+            run_and_tell(read, storage, in_process, cpus, dashboard, address)
+    except DipsweepError as e:
+        if not as_job or e.exit_code not in NOT_TO_BE_TRIED_AGAIN:
+            raise
+        print(f"{e}\n(ends with 0 and not with {e.exit_code}, as --as-job asks)", file=sys.stderr)
 
 
 @app.command()

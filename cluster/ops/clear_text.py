@@ -23,7 +23,7 @@ _VALUE: Final = {
     "a GitHub token": re.compile(r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_[A-Za-z0-9_]{30,}"),
     "an API key": re.compile(r"\bsk-[A-Za-z0-9_\-]{20,}"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "a name and password": re.compile(r"[a-z0-9+]+://[^/\s:@]*:[^/\s@]+@"),
+    "a name and password": re.compile(r"[a-z0-9+]+://[^/\s:@]*:(?!\d+/)[^\s@]+@"),  # a key may hold a slash
     "a signed or keyed URL": re.compile(
         r"(?i)[?&](secret|token|password|access_?key|secret_?key|x-amz-signature|sig)[a-z_-]*="
     ),

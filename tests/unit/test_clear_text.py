@@ -19,6 +19,7 @@ AWS = "AKIA" + "IOSFODNN7EXAMPLE"  # in two parts, so that no scanner takes this
         ({"metadata": {"api-key": "x"}}, "job.metadata.api-key"),
         ({"metadata": {"note": f"use {AWS}"}}, "job.metadata.note"),
         ({"storage": "s3://key:word@bucket/x"}, "job.storage"),
+        ({"storage": "s3://key:wo/rd+1@bucket/x"}, "job.storage"),
         ({"storage": "s3://bucket/x?secret_key=abc"}, "job.storage"),
         ({"entrypoint": ["run", "hf_" + "a" * 30]}, "job.entrypoint[1]"),
         ({"tiers": {"sk-" + "b" * 24: {"path": "builtin"}}}, "job.tiers: the name of an entry"),

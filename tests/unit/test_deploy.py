@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from typing import Any
 import jsonschema  # comes with Ray
 import pytest
 import yaml
+
+from cluster import cli
+from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError, StorageError
 
 REPO = Path(__file__).parents[2]
 DEPLOY = REPO / "deploy"
@@ -43,6 +47,35 @@ def test_the_launchers_file_passes_what_ray_up_checks_first():
     out = subprocess.run([sys.executable, "-c", AS_RAY_UP], input=text, text=True, capture_output=True, check=False)
     assert out.returncode == 0, out.stderr[-2000:]
     assert out.stdout.startswith("refused")  # the check does see a typo
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (LimitError("over"), 0),
+        (InputError("bad"), 0),
+        (Interrupted("stopped"), 0),
+        (StorageError("gone"), 1),
+        (None, 0),
+    ],
+)
+def test_a_rayjob_is_tried_again_only_when_a_new_cluster_could_help(
+    error: DipsweepError | None, ends: int, tmp_path, monkeypatch
+):
+    """KubeRay hands the entrypoint to `ray job submit`, which quotes for another shell: so it is plain words."""
+    words = shlex.split(yaml.safe_load((DEPLOY / "kuberay" / "job.yaml").read_text())["spec"]["entrypoint"])
+    assert not re.search(r"[$;|&'\"<>]", " ".join(words))
+    (tmp_path / "sweep.yaml").write_text("name: job\n")
+
+    def run_and_tell(*args: Any) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(cli, "run_and_tell", run_and_tell)
+    monkeypatch.setattr(sys, "argv", [w.replace("/sweep/", f"{tmp_path}/") for w in words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == ends
 
 
 def test_every_start_of_ray_asks_for_the_token():
