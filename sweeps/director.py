@@ -64,6 +64,7 @@ class _Entry:
     fork: int = 0  # at the parent's last checkpoint up to this step; once it has begun, at this step
     begun: Saved | None = None  # what its latest attempt started from
     short_of_memory: int = 0
+    parked_at: int = -1  # the step at which it was last parked
 
     @property
     def last(self) -> Saved | None:
@@ -555,6 +556,8 @@ class Director:
         in_line = entry.status == "waiting" and entry.attempt > 0  # its attempt broke off; scores of it still count
         if entry.status != "running" and not in_line:
             return None
+        if row.step is not None and row.step <= entry.parked_at:
+            return None  # judged before: a trial woken without a later checkpoint would be parked there again and again
         verdict = self.rule.decide(row.trial)
         suspect = is_suspect(verdict.phase, verdict.evidence)
         if verdict.action is Action.CONTINUE and (verdict.phase, suspect) == (entry.phase, entry.suspect):
@@ -689,6 +692,7 @@ class Director:
             entry.phase = str(row.extra.get("phase", ""))
             entry.suspect = is_suspect(entry.phase, row.extra.get("evidence", {}))
             if row.extra.get("action") == "PARK":
+                entry.parked_at = row.step or 0
                 self._leave_line(row.trial)
                 self._set(entry, "parked")
         elif row.kind == "end":

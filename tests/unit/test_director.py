@@ -186,6 +186,37 @@ def test_who_was_asked_to_leave_for_a_pause_that_is_over_goes_on_instead_of_fail
     assert director.history.curves[trial].reason == "no-metrics"
 
 
+def test_a_woken_trial_is_not_parked_again_for_steps_that_it_was_parked_for():
+    class ParkInTheDip(StopRule):
+        """Parks a trial that is low at its last step, as a rule does that does not know that it has seen this."""
+
+        def decide(self, trial: str) -> Verdict:
+            curve = self.history.curves[trial]
+            low = curve.values("train/loss")[-1] > 1.0
+            return Verdict(Action.PARK if low else Action.CONTINUE, "low" if low else "fine", Phase.DIP)
+
+        def wake(self, parked):
+            return parked[0]
+
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    director = Director(Plan(definition), MemoryJournal(), ParkInTheDip(definition.goal))
+    losses, ended = {2: 0.5, 4: 1.5, 6: 1.4, 8: 0.4}, []
+    while not ended:
+        launch = director.next()
+        assert launch is not None
+        assert launch.attempt <= 3
+        trial, attempt = launch.spec.id, launch.attempt
+        for step, loss in losses.items():  # it has no checkpoint, so it begins anew each time
+            director.report(trial, attempt, step, {"train/loss": loss})
+            if not director.wants(trial, attempt):
+                break
+        else:
+            ended.append((attempt, step))
+    assert ended == [(3, 8)]  # parked at 4, and then at 6
+    verdicts = by_trial(director.journal.rows(), "verdict")[trial]
+    assert [v.step for v in verdicts if v.extra["action"] == "PARK"] == [4, 6]
+
+
 def test_an_attempt_that_was_superseded_can_say_nothing_any_more(tmp_path: Path):
     definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
     director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
