@@ -29,6 +29,7 @@ from ray.tune.trainable import wrap_function  # noqa: E402
 from cluster.arbiter import NAMESPACE, Asks, Share  # noqa: E402
 from cluster.evals.pool import Broken, Pool  # noqa: E402
 from cluster.hub import attempt_key, start_hub  # noqa: E402
+from cluster.quiet import hush, wants_ray_logs  # noqa: E402
 from cluster.scaling import Growth, place  # noqa: E402
 from cluster.train.worker import CRASHED, drive_attempt  # noqa: E402
 from cluster.tune.gate import (  # noqa: E402
@@ -68,18 +69,16 @@ def local_ray(
     where: dict[str, Any] = {"address": address or os.environ.get("RAY_ADDRESS")}
     if not where["address"]:
         where = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": dashboard, "address": "local"}
+    hush()
     with _door(where["address"]):
         ray.init(
             **where,
             namespace=NAMESPACE,
-            log_to_driver=bool(os.environ.get("DIPSWEEP_RAY_LOGS")),
+            log_to_driver=wants_ray_logs(),
             logging_level=logging.ERROR,
             runtime_env={"env_vars": {k: os.environ[k] for k in SETTINGS}},
         )
-    # A stopped attempt ends its own process, which Tune would report as an error; what ends why stands in the journal.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    for name in ("ray.tune", "ray.tune.tune", "ray.tune.execution.tune_controller"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    hush()  # once more: init sets the level of Ray's logger
     try:
         yield
     finally:
@@ -276,6 +275,7 @@ class RayLoop:
             self.director.saved(trial, attempt, Saved(message["step"], message["path"], message["digest"]))
         elif kind == "runs" and known is not None:
             known.nodes.add(message["node"])
+            known.trains |= message["trains"]
         elif kind == "ended" and known is not None:
             known.said = True
             self._ended(known, message)
@@ -295,12 +295,12 @@ class RayLoop:
             self.director.failed(spec.id, number, message["reason"], message["detail"])
 
     def _open_pool(self) -> None:
-        """Evaluators that reserve something come first. Those that share the trainers' cores come up once a trial has made its
-        first step, or when none could: to load their model beside it made it begin a quarter later (two cores, measured)."""
+        """Evaluators that reserve something come first. Those that share the trainers' cores come up once processes of a trial
+        train, or when none could: to come up beside them made its first step a quarter later (two cores, measured)."""
         if not self.pool.to_open:
             return
         reserve = any(evaluator_bundle(self.director.plan.sweep.evaluation).values())
-        begun = any(attempt.step for attempt in self.live.values())
+        begun = any(attempt.trains or attempt.step for attempt in self.live.values())
         waited = time.monotonic() - self.started > TRIAL_FIRST_S
         if reserve or begun or waited or not (self.live or self.director.waiting()):
             self.pool.open()

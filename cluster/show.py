@@ -97,10 +97,10 @@ def state_of(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
     for row in rows:
         narrator.line(row)
         count.take(row)
-    metric = sweep.objective.metric
+    metric, nobody = sweep.objective.metric, left(rows)
     trials = [
         {
-            "trial": c.trial, "label": narrator.label(c.trial), "state": c.state, "phase": c.phase,
+            "trial": c.trial, "label": narrator.label(c.trial), "state": _state(c.state, nobody), "phase": c.phase,
             "step": c.last_step, "budget": c.budget, "attempt": c.attempt, "reason": c.reason, "detail": c.detail,
             metric: c.values(metric)[-1] if c.steps(metric) else None,
         }
@@ -114,6 +114,11 @@ def state_of(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
         "objective": metric,
         "each": trials,
     }
+
+
+def _state(state: str, nobody: bool) -> str:
+    """A trial whose driver has left does not run: it waits for the next one."""
+    return "waiting" if nobody and state == "running" else state
 
 
 def state_or_fault(home: Store) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class Director:
         self._children: dict[str, list[str]] = {}
         self._requests: set[str] = set()
         self.paused = False
+        self.ending = False  # this driver saves and ends
         self.stopping = ""  # who asked the whole sweep to stop; the executor then winds down as after Ctrl-C
         self._exhausted = False
         self._closed = False
@@ -372,6 +373,7 @@ class Director:
 
     def interrupt(self, who: str, reason: str) -> None:
         """Notes that the sweep was interrupted; open attempts go on in the next driver."""
+        self.ending = True
         self._write(Row("control", self.plan.sweep_id, extra={"who": who, "action": "interrupt", "reason": reason}))
 
     # ---- scores -------------------------------------------------------------------------------------------------

@@ -90,6 +90,8 @@ def _pause(director: Director, request: Request) -> str:
 
 
 def _resume(director: Director, request: Request) -> str:
+    if director.ending or director.stopping:
+        raise InputError("it is saving its trials and ending, as it was asked to; resume it when it has ended")
     return "the sweep goes on" if director.paused else "the sweep was not paused"
 
 

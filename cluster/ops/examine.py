@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shlex
 import time
@@ -76,11 +77,18 @@ def _look(jobs: Jobs, storage: str, python: str) -> Mapping[str, Any]:
     jobs.delete(job)
     line = next((text for text in log.splitlines() if text.startswith(MARK)), None)
     if line is None:
-        missing = now.exit_code == 127
-        raise DipsweepError(
-            f"'{python}' was not found on the cluster; give --python" if missing else f"it failed: {log.strip()[-600:]}"
-        )
+        raise DipsweepError(_why_not(python, now.exit_code, log))
     return dict(json.loads(line.removeprefix(MARK)))
+
+
+def _why_not(python: str, exit_code: int | None, log: str) -> str:
+    """Returns why the probe brought nothing back."""
+    if exit_code == 127:
+        return f"'{python}' was not found on the cluster; give --python"
+    if lacks := re.search(r"No module named '([^']+)'", log):
+        return (f"'{python}' on the cluster lacks {lacks[1]}: install dipsweep's dependencies on the nodes "
+                "(deploy/Containerfile), or give --python another interpreter")  # fmt: skip
+    return f"it failed: {log.strip()[-600:]}"
 
 
 def findings_of(report: Mapping[str, Any]) -> Iterator[Finding]:

@@ -116,6 +116,8 @@ def told(submission: Submission, trials: str, installed: bool) -> str:
     if s.visible and s.became in ("submitted", "resumed"):
         lines.append("  not sent         " + ", ".join(f"{path} ({where})" for where, path in s.visible))
         lines.append("                   every node must see these at the same path")
+    if s.became == "running":
+        lines.append("  just stopped?    it saves and ends within a minute; give the same command again then")
     commands = "logs -f | status | stop" if s.became != "finished" else "logs | status"
     return "\n".join([*lines, f"  next             dipsweep {commands}  {s.sweep} --address {s.address}"])
 

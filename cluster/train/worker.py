@@ -55,10 +55,11 @@ class RayHooks:
             ray.get(self.hub.put.remote({"trial": self.trial, "attempt": self.attempt, **message}))
 
 
-def say_node(hub: Any, launch: Launch) -> None:
-    """Every process of an attempt says on which node it runs: a trial whose node is taken away is moved, not failed."""
+def say_node(hub: Any, launch: Launch, *, trains: bool = False) -> None:
+    """Every process of an attempt says on which node it runs, and whether it is one that trains: a trial whose node is taken
+    away is moved, not failed."""
     node = ray.get_runtime_context().get_node_id()
-    hub.put.remote({"trial": launch.spec.id, "attempt": launch.attempt, "kind": "runs", "node": node})
+    hub.put.remote({"trial": launch.spec.id, "attempt": launch.attempt, "kind": "runs", "node": node, "trains": trains})
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -73,7 +74,7 @@ def train_worker(config: dict[str, Any]) -> None:
     launch: Launch = config["launch"]
     rank, world = context.get_world_rank(), context.get_world_size()
     hooks = RayHooks(config["hub"], launch.spec.id, launch.attempt, rank)
-    say_node(config["hub"], launch)
+    say_node(config["hub"], launch, trains=True)
     folder = attempt_folder(config["storage"], launch.spec.sweep, launch.spec.id, launch.attempt)
     config["train"](launch.spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
 

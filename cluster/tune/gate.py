@@ -34,7 +34,7 @@ class Attempt:
 
     Attributes:
         launch: what was started. placed: where it was expected to lie, bundles by node. since: seconds, own clock.
-        step: last step heard of. nodes: where its workers say they run.
+        step: last step heard of. nodes: where its processes say they run. trains: its training processes are up.
         asked: what it was asked: "" nothing, "leave" to save and return, "stop" to end at once.
         drained: it was asked to leave because one of its nodes is being taken away. said: it said its last word.
     """
@@ -44,6 +44,7 @@ class Attempt:
     since: float
     step: int = 0
     nodes: set[str] = field(default_factory=set)
+    trains: bool = False
     asked: str = ""
     drained: bool = False
     said: bool = False

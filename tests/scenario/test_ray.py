@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.quiet import DIED
 from sweeps.history import History
 from sweeps.journal import read_rows, sweeps_in
 from sweeps.records import Row
@@ -43,6 +44,7 @@ def test_after_each_of_three_stops_every_cpu_is_back_within_five_seconds(start, 
     out, err = process.communicate()
     assert process.returncode == 0, err[-3000:]
     result = json.loads(out.splitlines()[-1])
+    assert DIED not in out + err  # what Ray says of each process that ends of itself
     assert len(result["freed_s"]) == 3
     assert all(s <= 5 for s in result["freed_s"]), result
     assert result["free_at_end"] == 2.0

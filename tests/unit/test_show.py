@@ -114,3 +114,11 @@ def test_the_exporter_of_a_resumed_driver_counts_what_was_asked_for_once(monkeyp
     with exported(again, every_s=0.01):
         pass
     assert lines[-1] == "0 of 5 trials ended"
+
+
+def test_after_its_driver_has_left_no_trial_is_said_to_run():
+    steered = Steered(GRID)
+    steered.director.launch(steered.trials[0])
+    assert steered.state["states"] == {"running": 1, "waiting": 1}
+    steered.director.interrupt("ana", "asked to stop")
+    assert steered.state["states"] == {"waiting": 2}

@@ -92,6 +92,15 @@ def test_a_paused_sweep_trains_nothing_until_it_may_go_on_and_loses_nothing(tmp_
     assert [c.state for c in desk.curves.values()] == ["completed"] * 2
 
 
+def test_a_driver_that_is_ending_does_not_promise_to_go_on(tmp_path: Path):
+    asked = [Request("pause", who="ana"), Request("stop", who="ana"), Request("resume", who="bo")]
+    desk = Desk(tmp_path, sweep(), {3: asked})
+    with pytest.raises(Interrupted):
+        desk.run()
+    assert [r.extra["action"] for r in desk.controls if r.extra["who"] == "bo"] == ["resume refused"]
+    assert desk.director.paused
+
+
 def test_a_pause_outlives_the_driver(tmp_path: Path):
     journal = MemoryJournal()
     desk = Desk(tmp_path, sweep(), {3: [Request("pause", who="ana"), Request("stop", who="ana")]}, journal)
