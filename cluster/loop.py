@@ -326,9 +326,8 @@ class RayLoop:
 
     def _reserved(self) -> dict[str, float]:
         """Returns what the evaluators that are up hold."""
-        return (
-            {} if self.pool.to_open else times(evaluator_bundle(self.director.plan.sweep.evaluation), self.evaluators)
-        )
+        up = 0 if self.pool.to_open else self.evaluators
+        return times(evaluator_bundle(self.director.plan.sweep.evaluation), up)
 
     def _asks(self, growth: Growth) -> Asks:
         """What should exist for this sweep where an autoscaler can make it so; tells once that machines are waited for."""
@@ -354,9 +353,8 @@ class RayLoop:
         """A machine that was taken away is nobody's fault; a process that died on a machine that lives may be."""
         for lost in list(self.lost):
             until, attempt, reason, detail = lost
-            if reason == "lost" and self.gate.gone(
-                attempt.nodes | set(attempt.placed)
-            ):  # it may not have said where it runs
+            nodes = attempt.nodes | set(attempt.placed)  # not each of its processes may have said where it runs
+            if reason == "lost" and self.gate.gone(nodes):
                 self._preempted(attempt, detail)
             elif reason != "lost" or time.monotonic() >= until:
                 self.director.failed(attempt.launch.spec.id, attempt.launch.attempt, reason, detail, lost=True)
