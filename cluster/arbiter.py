@@ -26,7 +26,7 @@ from cluster.scaling import Growth, Lot, ask_autoscaler, find_growth, share_out
 
 NAMESPACE = "dipsweep"
 NAME = (
-    "dipsweep-arbiter-2"  # another number when a method changes: it outlives its drivers, and may be of another version
+    "dipsweep-arbiter-2"  # another number when a method changes: it outlives its drivers, also those of other versions
 )
 EXPIRY_S = 15.0  # a driver that was not heard of for so long holds nothing
 RENEW_S = 1.0
@@ -95,9 +95,7 @@ class Shares:
 
     def look(self, total: Resources, free: Resources) -> None:
         """Takes in what the cluster has and what of it is free: what no sweep holds is strangers' (a notebook, a service)."""
-        parts = [part for p in self.parties.values() for part in (p.held, p.reserved)]
-        ours = {n: sum(part.get(n, 0.0) for part in parts) for n in total}
-        self.not_ours.append({n: max(0.0, has - free.get(n, 0.0) - ours[n]) for n, has in total.items()})
+        self.not_ours.append({n: max(0.0, has - free.get(n, 0.0) - self._ours(n)) for n, has in total.items()})
 
     def kept_by_strangers(self, sweep: str, total: Resources) -> bool:
         """True when no end of another sweep's trials would make room for what a sweep wants."""
@@ -114,10 +112,11 @@ class Shares:
 
     def _room(self, wants: Resources, total: Resources) -> bool:
         """False when another sweep was just given what this one still sees free: two groups would wait for one place."""
-        parts = [part for p in self.parties.values() for part in (p.held, p.reserved)]
-        return all(
-            sum(p.get(n, 0.0) for p in parts) + amount <= total.get(n, 0.0) + 1e-6 for n, amount in wants.items()
-        )
+        return all(self._ours(n) + amount <= total.get(n, 0.0) + 1e-6 for n, amount in wants.items())
+
+    def _ours(self, name: str) -> float:
+        """Returns what all sweeps hold of a resource, for trials and evaluators."""
+        return sum(p.held.get(name, 0.0) + p.reserved.get(name, 0.0) for p in self.parties.values())
 
     def _possible(self, wants: Resources, total: Resources) -> bool:
         """False when not all sweeps' trials together could make room for it: evaluators and strangers stay."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from pathlib import Path
 
 from cluster.find import definition, find
 from cluster.ops.jobs import Jobs
+from cluster.ops.steer import NOBODY, ask, leave
 from cluster.ops.submit import spec_of
-from sweeps.control import Request, post
 from sweeps.errors import InputError, StorageError
 from sweeps.journal import read_rows
 from sweeps.spec import Sweep
-from sweeps.storage import Store, open_store
+from sweeps.storage import Store
 
 
 def where(name: str, storage: str | None, address: str, token_file: Path | None) -> tuple[Sweep, str]:
@@ -42,8 +40,6 @@ def unpaused(home: Store) -> str:
     one finds the request)."""
     if not paused(home):
         return ""
-    from cluster.ops.steer import NOBODY, ask
-
     said = ask(home, "resume")
     return "" if said == NOBODY.format(sweep=home.name) else said
 
@@ -74,6 +70,5 @@ def gone_on(sweep: Sweep, root: str) -> Sweep:
     except InputError:  # nothing is there yet
         return sweep
     if paused(home):
-        request = Request("resume", who=f"{getpass.getuser()}@{socket.gethostname()}")
-        post(open_store(root), sweep.id, request)
+        leave(home, "resume")
     return sweep.model_copy(update={"limits": stored.limits})

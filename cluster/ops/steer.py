@@ -35,16 +35,20 @@ def ask(home: Store, action: control.Steer, trial: str = "", *, wait_s: float = 
     history = History(reader.rows())
     _known_trial(home, history, trial)
     _sensible(definition(home), action, args)
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    request = control.Request(action, trial, args, who=who, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-    root, _, sweep = home.root.rpartition("/")
-    name = control.post(open_store(root), sweep, request)
-    answer = _answer(reader, name, wait_s)
+    sweep, answer = home.name, _answer(reader, leave(home, action, trial, **args), wait_s)
     if answer is None:
         return NOBODY.format(sweep=sweep)
     if str(answer.extra.get("action", "")).endswith("refused"):
         raise InputError(f"{sweep}: {answer.extra.get('reason')}")
     return str(answer.extra.get("reason", "done"))
+
+
+def leave(home: Store, action: control.Steer, trial: str = "", **args: Any) -> str:
+    """Leaves a request in a sweep's storage, with who asks and when; returns its id."""
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    request = control.Request(action, trial, args, who=who, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    root, _, sweep = home.root.rpartition("/")
+    return control.post(open_store(root), sweep, request)
 
 
 def _answer(reader: LogReader, request: str, wait_s: float) -> Row | None:
