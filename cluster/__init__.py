@@ -4,7 +4,7 @@ from cluster.guard import check_names
 
 check_names()
 
-from cluster.ops.submit import submit  # noqa: E402 - the guard comes first, before any module that could be
+from cluster.jobs.submit import submit  # noqa: E402 - the guard comes first, before any module that could be
 from cluster.run import run  # noqa: E402 - somebody else's
 
 __all__ = ["run", "submit"]

@@ -11,21 +11,21 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.director import Director
+from sweeps.checkpoints.transfer import CarriedEvaluate, CarriedTrain, drop_checkpoint
+from sweeps.config.plan import Plan
+from sweeps.config.schema import Sweep
+from sweeps.config.trial import Hooks, ModelSource, Saved, TrialSpec
+from sweeps.controller.controller import Director
+from sweeps.controller.eval_queue import EvalJob
+from sweeps.controller.request_handler import Steering
 from sweeps.errors import StorageError
-from sweeps.inprocess import Evaluate, InProcess, Progress, Scored, Train
-from sweeps.journal import SweepJournal
-from sweeps.narrate import Narrator
-from sweeps.plan import Plan
-from sweeps.records import Row
-from sweeps.scoring import EvalJob
-from sweeps.spec import Sweep
-from sweeps.steering import Steering
+from sweeps.executors.local import Evaluate, InProcess, Progress, Scored, Train
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import SweepJournal
+from sweeps.report.console import Narrator
 from sweeps.stopping.base import StopRule
-from sweeps.storage import FOREVER, Store, Where, inside, is_url, join, open_store
-from sweeps.storage_check import Seen, mark
-from sweeps.transfer import CarriedEvaluate, CarriedTrain, drop_checkpoint
-from sweeps.trial import Hooks, ModelSource, Saved, TrialSpec
+from sweeps.storage.base import FOREVER, Store, Where, inside, is_url, join, open_store
+from sweeps.storage.probe import Seen, mark
 
 if TYPE_CHECKING:
     from evaluators.score import Scores
@@ -107,12 +107,12 @@ def _execute(
     token = mark(home)
     if not is_url(root.root):
         train, evaluate = Seen(train, home.root, token), Seen(evaluate, home.root, token)
-    from cluster.environment import prepare
+    from cluster.connect.environment import prepare
 
     prepare(address)
-    from cluster.loop import RayLoop, local_ray
-    from cluster.ops.exporter import exported
-    from cluster.train.nodes import check_nodes
+    from cluster.driver.loop import RayLoop, local_ray
+    from cluster.observe.exporter import exported
+    from cluster.train.storage_visibility import check_nodes
 
     evaluation = director.plan.sweep.evaluation
     with local_ray(cpus, dashboard=dashboard, address=address), exported(director):
@@ -130,7 +130,7 @@ def _tell(narrator: Narrator, row: Row, say: Progress) -> None:
 
 def stop_rule(sweep: Sweep) -> StopRule:
     """Returns the stop rule that the sweep asks for."""
-    from sweeps.stopping.rules import make_rule
+    from sweeps.stopping.registry import make_rule
 
     block = sweep.stopping
     settings = {
@@ -154,7 +154,7 @@ def score_job(job: EvalJob, scores: Where) -> Scored:
     """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up."""
     from evaluators.cache import ScoreCache
     from evaluators.evaluate import evaluate
-    from trainers.models import model_folder
+    from trainers.model.load import model_folder
 
     folder = model_folder(job.model, ModelSource(job.path)) if job.step == 0 else Path(job.path)
     base = _base_scores(job.model, job.early.base, job.suite, job.items, scores) if job.early else None
@@ -166,7 +166,7 @@ def _base_scores(model: str, path: str, suite: str, items: int, scores: Where) -
     """Looks the base model's scores up, once a process; they are there, since a sweep scores its base models first."""
     from evaluators.cache import ScoreCache
     from evaluators.evaluate import evaluate
-    from trainers.models import model_folder
+    from trainers.model.load import model_folder
 
     return evaluate(model_folder(model, ModelSource(path)), suite, items=items, cache=ScoreCache(scores))
 
@@ -194,11 +194,11 @@ def write_spec(sweep: Sweep, home: Where) -> None:
 
 def write_report(home: Where) -> str:
     """Writes `report/index.html` and `report/report.json` from the journal alone; returns the page's path or address."""
-    from sweeps.journal import read_rows
-    from sweeps.report import html, summarize
+    from sweeps.journal.writer import read_rows
+    from sweeps.report import render_html, summarize
 
     store = open_store(home)
     summary = summarize(read_rows(store))
     store.write("report/report.json", (json.dumps(summary.to_json(), allow_nan=False, indent=1) + "\n").encode())
-    store.write("report/index.html", html(summary).encode())
+    store.write("report/index.html", render_html(summary).encode())
     return join(store.root, "report/index.html")

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from evaluators.score import Scores
 from sweeps.errors import StorageError, Unreachable
-from sweeps.storage import Where, open_store
+from sweeps.storage.base import Where, open_store
 
 _DECIDE: Final = ("model*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges*")
 """Files of a model folder that can change its replies; optimizer state beside them does not."""

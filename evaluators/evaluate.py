@@ -11,16 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from evaluators import vllm_engine
-from evaluators.adaptive import cache_key, until_clear
-from evaluators.asked import Asked
+from evaluators.benchmarks.judges import judged_by
 from evaluators.cache import ScoreCache, folder_digest
-from evaluators.generate import GREEDY, Decoding, Reply, generate
-from evaluators.judges import judged_by
+from evaluators.early_stopping import cache_key, until_clear
+from evaluators.engines import vllm as vllm_engine
+from evaluators.engines.generate import GREEDY, Decoding, Reply, generate
+from evaluators.partial import Asked
 from evaluators.score import END_THINK, Answered, Scores, judged, read_reply, score
-from evaluators.suites import Suite, load_suite
-from evaluators.variants import Variant, cut, joined, parse_variant
-from sweeps.early import EarlyEnd
+from evaluators.tasks import Suite, load_suite
+from evaluators.test_time import Variant, cut, joined, parse_variant
+from sweeps.controller.eval_early_stopping import EarlyEnd
 
 JUDGE_CAP: Final = 1024
 """New tokens in which a judge may think and give its verdict."""
@@ -52,7 +52,7 @@ def evaluate(
     """
     started = Started()
     if suite.startswith("lm-eval:"):
-        from evaluators.lm_eval_suite import evaluate_lm_eval
+        from evaluators.suites.lm_eval import evaluate_lm_eval
 
         return replace(evaluate_lm_eval(load(model_folder), suite, items=items), cost=started.spent())
     asked = load_suite(suite, items=items, seed=seed, decoding=decoding)
@@ -128,7 +128,7 @@ def load(folder: Path) -> Loaded:
     """
     import torch
 
-    from trainers.models import load_model, load_tokenizer
+    from trainers.model.load import load_model, load_tokenizer
 
     settings = engine_settings()
     model = load_model(folder, dtype=getattr(torch, settings["dtype"]))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evaluators.stats import Estimate, avg_at_k, mean_error, pass_at_k, sample_error, share_error
-from evaluators.suites import Suite
-from sweeps.paired import pack
+from evaluators.tasks import Suite
+from sweeps.statistics import pack
 
 END_THINK = "</think>"
 
@@ -24,7 +24,7 @@ class Scores:
         outcomes: per task metric, one bit a reply (`pack`), the samples of an item in a row.
         parts: per role metric, the task metrics that it is the mean of.
         cost: `cpu_s` of the process.
-        asked: of an evaluation that ended early (`evaluators.adaptive`): `items` asked, `of` how many, and what is `clear`;
+        asked: of an evaluation that ended early (`evaluators.early_stopping`): `items` asked, `of` how many, and what is `clear`;
             `n`, `se` and `outcomes` are those of the items that were asked, the first ones of each task.
         cached: looked up, not measured now.
     """

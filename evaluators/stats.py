@@ -1,4 +1,4 @@
-"""What a score is worth: standard errors of shares and means, avg@k and pass@k. Comparisons are in `sweeps.paired`."""
+"""What a score is worth: standard errors of shares and means, avg@k and pass@k. Comparisons are in `sweeps.statistics`."""
 
 from __future__ import annotations
 

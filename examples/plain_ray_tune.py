@@ -52,7 +52,7 @@ def main() -> None:
     import ray
     from ray import tune
 
-    from cluster.tune.scheduler import RuleScheduler
+    from cluster.tune.rule_scheduler import RuleScheduler
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     scheduler = RuleScheduler("transfer", "max", top=2, park=True, base={"": {"transfer": BASE, "transfer_se": 0.006}})

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from sweeps.config.schema import Sweep
+from sweeps.config.space import choice, grid, loguniform, randint, uniform
 from sweeps.errors import DipsweepError, InputError, SpecError
-from sweeps.space import choice, grid, loguniform, randint, uniform
-from sweeps.spec import Sweep
 
 if TYPE_CHECKING:
     from sweeps.stopping.dip_aware import DipAware

@@ -7,7 +7,7 @@
       manifest.json                                names, sizes, sha256; its presence means that all of it is there
 
 Nothing is pickled. State is stored whole, by parameter name, so any number of workers can take it up. The data position
-needs no state: the rows of step n follow from the seed (`trainers.order`).
+needs no state: the rows of step n follow from the seed (`trainers.data.sampler`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sweeps.checkpoints.manifest import MANIFEST, STATE, VERSION, Manifest, read_manifest, seal, verify
 from sweeps.errors import StorageError, TrialFailed
-from sweeps.manifest import MANIFEST, STATE, VERSION, Manifest, read_manifest, seal, verify
 
 FACTS: Final = "trainer.json"
 __all__ = ["FACTS", "MANIFEST", "STATE", "Manifest", "fresh", "random_states", "read_manifest", "read_state",

@@ -62,7 +62,7 @@ class TrainerConfig:
     recompute: bool = False
     """Activation checkpointing: less memory, about a third more compute."""
     lora_rank: int = 0
-    """Rank of the adapters that are trained on frozen weights (`trainers.lora`); 0 trains all weights."""
+    """Rank of the adapters that are trained on frozen weights (`trainers.model.lora`); 0 trains all weights."""
     lora_alpha: float = 32.0
     """Adapters count `lora_alpha / lora_rank` times."""
     lora_targets: LoraTargets = "all-linear"

@@ -9,7 +9,7 @@ import torch
 
 from sweeps.errors import InputError
 from trainers import checkpoint
-from trainers.models import load_model
+from trainers.model.load import load_model
 
 OURS = frozenset({checkpoint.STATE, checkpoint.FACTS, checkpoint.MANIFEST})
 

@@ -16,19 +16,20 @@ from typing import Any
 
 import torch
 
+from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.errors import InputError, TrialFailed
-from sweeps.trial import Hooks, Saved, TrialSpec
-from trainers import checkpoint, memory, parallel
-from trainers.attention import PACKED
+from trainers import checkpoint
 from trainers.config import TrainerConfig
-from trainers.data import TierData
-from trainers.feed import Feed, Progress, Step
-from trainers.flops import step_flops
-from trainers.learner import Learner
-from trainers.meter import Meter
-from trainers.model_files import checked_folder
-from trainers.models import load_model, load_tokenizer, model_folder
+from trainers.data.batches import Feed, Progress, Step
+from trainers.data.types import TierData
+from trainers.model import memory, parallel
+from trainers.model.attention import PACKED
+from trainers.model.flops import step_flops
+from trainers.model.load import load_model, load_tokenizer, model_folder
+from trainers.model.model_files import checked_folder
 from trainers.schedule import lr_factor
+from trainers.step import Learner
+from trainers.throughput import Meter
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def train(
         folder: where checkpoints go, one `step-NNNNNN` each.
         resume: the checkpoint to go on from, written by any number of workers.
         rank, world: this worker among all; the caller has initialised `torch.distributed` when `world` > 1.
-        data: the tier's conversations; by default `trainers.tiers.load` finds them by name.
+        data: the tier's conversations; by default `trainers.data.datasets.load` finds them by name.
 
     Raises:
         InputError: configuration, model or data cannot be used.
@@ -116,7 +117,7 @@ class _Run:
         base = checked_folder(model_folder(config.model, trial.model))
         self.tokenizer = load_tokenizer(base)
         if data is None:
-            from trainers.tiers import load
+            from trainers.data.datasets import load
 
             data = load(config.data, trial.tier, seed=config.seed)
         self.feed = Feed(config, self.tokenizer, data)

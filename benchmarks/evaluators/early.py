@@ -18,12 +18,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 from benchmarks.evaluators.trainer_cost import Silent
 from evaluators.evaluate import load, score_model
-from evaluators.suites import load_suite
+from evaluators.tasks import load_suite
 from sweeps import Sweep
-from sweeps.early import early_end
-from sweeps.plan import Plan
+from sweeps.config.plan import Plan
+from sweeps.controller.eval_early_stopping import early_end
 from trainers import loop
-from trainers.base import builtin_folder
+from trainers.model.builtin import builtin_folder
 
 
 def sweep(replay: float, steps: int) -> Sweep:

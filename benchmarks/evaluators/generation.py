@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
+from evaluators.engines.generate import generate, left_padded
 from evaluators.evaluate import encode_prompts, load, stop_ids
-from evaluators.generate import generate, left_padded
-from evaluators.suites import load_suite
-from trainers.base import builtin_folder
+from evaluators.tasks import load_suite
+from trainers.model.builtin import builtin_folder
 
 PLAIN_BATCH = 64
 

@@ -31,15 +31,15 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 from benchmarks.trainer.shapes import CPU
 from sweeps import Sweep
-from sweeps.plan import Plan, snapshot_steps
-from sweeps.trial import TrialSpec
+from sweeps.config.plan import Plan, snapshot_steps
+from sweeps.config.trial import TrialSpec
 from trainers import loop
-from trainers.base import builtin_folder
+from trainers.model.builtin import builtin_folder
 
 BUDGET = 400
 SCORE_FOR_EVER = """
 from evaluators.evaluate import evaluate
-from trainers.base import builtin_folder
+from trainers.model.builtin import builtin_folder
 while True:
     evaluate(builtin_folder("tiny-s"))
 """
@@ -162,11 +162,11 @@ def _share(per_save: float, per_step: float) -> float:
 @contextmanager
 def hub() -> Iterator[object]:
     """The way that a checkpoint's news takes on Ray; yields what a worker calls."""
-    from cluster.environment import prepare
+    from cluster.connect.environment import prepare
 
     prepare()
-    from cluster.hub import start_hub
-    from cluster.loop import local_ray
+    from cluster.driver.loop import local_ray
+    from cluster.mailbox import start_hub
     from cluster.train.worker import RayHooks
 
     with local_ray(1):

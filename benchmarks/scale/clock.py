@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale.clock [--trials 10000] [--reports 100] [--workers 64] [--rule dip-aware]
 
-Curves fall and come back (`tests.fakes.dip_curve`) with noise of their own; one line per thousand trials that ended.
+Curves fall and come back (`tests.support.fakes.dip_curve`) with noise of their own; one line per thousand trials that ended.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import random
 import time
 
 from benchmarks.scale.memory import rss_mib
-from sweeps.records import Row
-from sweeps.simulate import Recording, simulate
+from sweeps.executors.simulated import Recording, simulate
+from sweeps.journal.rows import Row
 from sweeps.stopping.base import Goal
-from sweeps.stopping.rules import make_rule
-from tests.fakes import dip_curve
+from sweeps.stopping.registry import make_rule
+from tests.support.fakes import dip_curve
 
 
 def recording(i: int, reports: int) -> Recording:

@@ -19,8 +19,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sweeps.plan import Plan
-from sweeps.trial import Saved, TrialSpec, attempt_folder
+from sweeps.config.plan import Plan
+from sweeps.config.trial import Saved, TrialSpec, attempt_folder
 
 REPO = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -84,7 +84,7 @@ def bare(sweep_file: Path, root: str) -> None:
 
 def trial_of(sweep_file: Path, root: str) -> tuple[TrialSpec, Path]:
     """Returns the only trial of a sweep, and where its first attempt saves."""
-    from sweeps.yaml_file import load
+    from sweeps.config.yaml import load
 
     plan = Plan(load(sweep_file))
     (trial,) = plan.known_trials()
@@ -117,7 +117,7 @@ def timed(name: str, folder: Path, turn: int, head: Any) -> float:
 
 def until_idle(head: Any) -> None:
     """Waits until no job runs any more."""
-    from cluster.ops.jobs import Jobs
+    from cluster.jobs.client import Jobs
 
     jobs: Callable[[], list[Any]] = Jobs.at(head.url, head.token_file)._client.list_jobs
     while any(not job.status.is_terminal() for job in jobs() if job.submission_id):
@@ -132,7 +132,7 @@ def main() -> None:
     if a.bare:
         bare(Path(a.bare[0]), a.bare[1])
         return
-    from tests.heads import head_node
+    from tests.support.heads import head_node
 
     times: dict[str, list[float]] = {"ours": [], "bare": []}
     with (

@@ -20,7 +20,7 @@ from typing import Any
 from ray.air.execution._internal.tracked_actor import TrackedActor
 
 from cluster.train.worker import Outcome, RayHooks, drive
-from sweeps.trial import attempt_folder
+from sweeps.config.trial import attempt_folder
 
 
 def train_here(config: dict[str, Any], hub: Any, train: Any, outcome: Outcome) -> None:

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.environment import prepare
+from cluster.connect.environment import prepare
 
 prepare()
 
@@ -25,14 +25,14 @@ import ray.tune.execution.tune_controller as controller  # noqa: E402
 
 from benchmarks.scale.light import ThreadActors  # noqa: E402
 from benchmarks.scale.memory import rss_mib  # noqa: E402
-from cluster.loop import RayLoop, local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
 from cluster.train.worker import RayHooks  # noqa: E402
 from sweeps import Sweep, grid, loguniform  # noqa: E402
-from sweeps.director import Director  # noqa: E402
-from sweeps.plan import Plan  # noqa: E402
-from sweeps.records import Row  # noqa: E402
-from sweeps.trial import Saved  # noqa: E402
-from tests.fakes import FakeScores, dip_curve  # noqa: E402
+from sweeps.config.plan import Plan  # noqa: E402
+from sweeps.config.trial import Saved  # noqa: E402
+from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.journal.rows import Row  # noqa: E402
+from tests.support.fakes import FakeScores, dip_curve  # noqa: E402
 
 
 def definition(trials: int, reports: int, rule: str) -> Sweep:
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=0.1, help="seconds between two reports of a trial")
     a = parser.parse_args()
     from cluster.run import stop_rule
-    from sweeps.journal import SweepJournal
+    from sweeps.journal.writer import SweepJournal
 
     sweep = definition(a.trials, a.reports, a.rule)
     with tempfile.TemporaryDirectory() as root, local_ray(64, gpus=a.gpus):

@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass, field, replace
 from statistics import mean
 
-from sweeps.admission import Admission, Group, Pace, Running, Waiting
+from sweeps.controller.gang_scheduler import Admission, Group, Pace, Running, Waiting
 
 SIZES = (1, 2, 4, 8)
 LOOK = 64  # how far down the line the executor looks

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.environment import prepare
+from cluster.connect.environment import prepare
 
 prepare()
 
@@ -26,15 +26,15 @@ import ray  # noqa: E402
 
 from benchmarks.scale import mixes  # noqa: E402
 from benchmarks.scale.light import drive_light  # noqa: E402
-from cluster.loop import RayLoop, local_ray  # noqa: E402
-from cluster.tune.gate import Attempt  # noqa: E402
+from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
+from cluster.resources.placement import Attempt  # noqa: E402
 from sweeps import Sweep, choice, uniform  # noqa: E402
-from sweeps.director import Director, Launch  # noqa: E402
-from sweeps.journal import MemoryJournal  # noqa: E402
-from sweeps.plan import Plan  # noqa: E402
+from sweeps.config.plan import Plan  # noqa: E402
+from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
+from sweeps.controller.controller import Director, Launch  # noqa: E402
+from sweeps.journal.writer import MemoryJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
-from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from tests.fakes import fake_evaluate  # noqa: E402
+from tests.support.fakes import fake_evaluate  # noqa: E402
 
 
 def definition(trials: int, seed: int, seconds: float) -> Sweep:

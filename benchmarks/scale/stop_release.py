@@ -18,20 +18,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from cluster.environment import prepare
+from cluster.connect.environment import prepare
 
 prepare()
 
 from benchmarks.scale.light import drive_light  # noqa: E402
-from cluster.loop import RayLoop, local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep, uniform  # noqa: E402
-from sweeps.director import Director  # noqa: E402
-from sweeps.journal import MemoryJournal  # noqa: E402
-from sweeps.plan import Plan  # noqa: E402
-from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from tests.fakes import StopAtOnce, fake_evaluate  # noqa: E402
-from tests.release import Release  # noqa: E402
+from sweeps.config.plan import Plan  # noqa: E402
+from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
+from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.journal.writer import MemoryJournal  # noqa: E402
+from tests.support.fakes import StopAtOnce, fake_evaluate  # noqa: E402
+from tests.support.release import Release  # noqa: E402
 
 
 def silent(

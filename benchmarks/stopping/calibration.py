@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.stopping.measure import HELD_OUT
 from benchmarks.stopping.worlds import WORLDS, generate, goal
-from sweeps.simulate import simulate
+from sweeps.executors.simulated import simulate
 from sweeps.stopping.base import Action, Verdict
 from sweeps.stopping.dip_aware import MIN_REPORTS, DipAware
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from cluster.run import run
 from sweeps import Sweep, grid
-from sweeps.journal import read_rows
-from sweeps.records import Row
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import read_rows
 
 KEPT = ("math/in_domain", "math/score", "transfer/score", "general/score", "safety/refusal", "safety/over_refusal",
         "length/mean", "length/truncated", "train/loss", "train/grad_norm")  # fmt: skip

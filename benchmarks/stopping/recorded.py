@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sweeps.history import History
-from sweeps.records import Row
-from sweeps.replay import compare, pareto_page, read_rows, replay, table
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.report.replay import compare, pareto_page, read_rows, replay, table
 
 RULES = ("none", "dip-aware", "dip-aware:protect=soft", "asha", "asha:reduction=2", "median", "hyperband", "patient")
 
@@ -60,7 +60,7 @@ class Spared(NamedTuple):
 
 
 def spared(rows: Sequence[Row], rule: str, metric: str, **how: Any) -> Spared:
-    """Replays `rule` and says what it did to runs that fell; `how` as in `sweeps.replay.replay`."""
+    """Replays `rule` and says what it did to runs that fell; `how` as in `sweeps.report.replay.replay`."""
     never, back = fallen(rows, metric, 1.0 if str(how.get("goal", "max")).startswith("max") else -1.0)
     ends = {(r.sweep, r.trial): r.step or 0 for r in rows if r.kind == "report" and r.trial}
     result = replay(rows, rule, metric=metric, **how)["sweeps"]

@@ -20,13 +20,13 @@ import numpy as np
 
 from benchmarks.stopping.measure import fare, line, summary
 from benchmarks.stopping.worlds import WORLDS, generate, goal
-from sweeps.history import Curve, Point
-from sweeps.simulate import simulate
+from sweeps.executors.simulated import simulate
+from sweeps.journal.history import Curve, Point
 from sweeps.stopping.base import Goal
+from sweeps.stopping.curve_library import Array
 from sweeps.stopping.dip_aware import DipAware
-from sweeps.stopping.field import Field, Track
-from sweeps.stopping.posterior import Forecast, histogram
-from sweeps.stopping.prior import Array
+from sweeps.stopping.forecast import Forecast, histogram
+from sweeps.stopping.forecasts import Field, Track
 
 CURVES, REPORTS = 6000, 32
 WIGGLE, MEMORY, BASE = 0.5, 0.6, 0.5  # of the generator, in standard errors of one report

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sweeps.history import History, Point
-from sweeps.records import Row
-from sweeps.replay import read_rows
+from sweeps.journal.history import History, Point
+from sweeps.journal.rows import Row
+from sweeps.report.replay import read_rows
 
 MOMENTS = ((80, 40), (120, 60), (160, 80))  # step, and the earlier one from which slopes are taken
 RIDGE = 2.0

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.stopping.worlds import generate, goal
-from sweeps.records import Row
-from sweeps.simulate import simulate
+from sweeps.executors.simulated import simulate
+from sweeps.journal.rows import Row
 from sweeps.stopping.base import Verdict
 from sweeps.stopping.dip_aware import DipAware
 

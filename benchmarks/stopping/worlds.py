@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.records import Row, base_trial
-from sweeps.simulate import Recording
+from sweeps.executors.simulated import Recording
+from sweeps.journal.rows import Row, base_trial
 from sweeps.stopping.base import Goal
 
 METRIC = "transfer/score"

@@ -13,11 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from sweeps.journal import SweepJournal, read_rows
-from sweeps.packs import listed
-from sweeps.records import Row
-from sweeps.storage import open_store
-from tests.s3 import S3Server
+from sweeps.journal.compaction import listed
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import SweepJournal, read_rows
+from sweeps.storage.base import open_store
+from tests.support.s3 import S3Server
 
 
 def report(i: int) -> Row:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import Sweep, uniform
-from sweeps.director import Director
-from sweeps.history import History
-from sweeps.journal import MemoryJournal, SweepJournal
-from sweeps.plan import Plan
-from sweeps.records import Row
-from sweeps.search import make_searcher
-from sweeps.stopping.rules import make_rule
+from sweeps.config.plan import Plan
+from sweeps.controller.controller import Director
+from sweeps.controller.searcher import make_searcher
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import MemoryJournal, SweepJournal
+from sweeps.stopping.registry import make_rule
 
 NAMES = [f"{role}/score" for role in ("math", "transfer", "general", "safety")]
 NAMES += ["math/in_domain", "general/gcd", "general/sorting", "length/mean", "safety/refusal"]

@@ -32,13 +32,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.trainer.shapes import CPU, Qwen3, rows
-from trainers.attention import PACKED, register
 from trainers.config import TrainerConfig
-from trainers.learner import Learner
-from trainers.meter import Meter
-from trainers.order import fill_steps, shuffled_forever
-from trainers.packing import collate
-from trainers.rows import Rows
+from trainers.data.packing import collate
+from trainers.data.rows import Rows
+from trainers.data.sampler import fill_steps, shuffled_forever
+from trainers.model.attention import PACKED, register
+from trainers.step import Learner
+from trainers.throughput import Meter
 
 PACK_TOKENS = 2048
 WARM_STEPS = 1

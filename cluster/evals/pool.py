@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 
 import ray
 
+from sweeps.controller.eval_queue import EvalJob
+from sweeps.controller.eval_timeout import Allowance
 from sweeps.errors import DipsweepError
-from sweeps.inprocess import Evaluate, Scored
-from sweeps.scoring import EvalJob
-from sweeps.time_limit import Allowance
+from sweeps.executors.local import Evaluate, Scored
 
 START_TRIES: Final = 3
 NODE_GONE: Final = ("its node has died", "node was terminated")  # Ray's words for an actor that went with its machine
@@ -66,7 +66,7 @@ class Pool:
 
     Args:
         evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus, cpus: what each reserves.
-        timeout_s: longest time of one job; None derives it from those before (`sweeps.time_limit`).
+        timeout_s: longest time of one job; None derives it from those before (`sweeps.controller.eval_timeout`).
     """
 
     def __init__(

@@ -12,11 +12,11 @@ from typing import Any
 import ray
 import ray.train
 
-from cluster.environment import cache_folder
-from cluster.hub import attempt_key
-from sweeps.director import Launch
+from cluster.connect.environment import cache_folder
+from cluster.mailbox import attempt_key
+from sweeps.config.trial import Saved, attempt_folder
+from sweeps.controller.controller import Launch
 from sweeps.errors import TrialFailed, out_of_memory
-from sweeps.trial import Saved, attempt_folder
 
 # What says that a machine is gone, not that the trial is wrong. Train's own errors are internal, so by name.
 LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
@@ -106,8 +106,8 @@ def drive(config: dict[str, Any], hub: Any, train: Any, fit: Fit) -> None:
 
 
 def _fit(config: dict[str, Any], hub: Any, train: Any, outcome: Outcome) -> None:
+    from cluster.resources.placement import bundle
     from cluster.train.group import GroupTorchTrainer
-    from cluster.tune.gate import bundle
 
     launch: Launch = config["launch"]
     spec = launch.spec

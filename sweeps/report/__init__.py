@@ -4,9 +4,9 @@
 >>> write_html(summary, folder / "report" / "index.html")
 """
 
-from sweeps.report.curve_svg import curve_svg
-from sweeps.report.findings import Summary
-from sweeps.report.page import html, write_html, write_json
-from sweeps.report.summarize import summarize
+from sweeps.report.analysis.findings import Summary
+from sweeps.report.analysis.summarize import summarize
+from sweeps.report.html.curve_svg import curve_svg
+from sweeps.report.html.page import render_html, write_html, write_json
 
-__all__ = ["Summary", "curve_svg", "html", "summarize", "write_html", "write_json"]
+__all__ = ["Summary", "curve_svg", "render_html", "summarize", "write_html", "write_json"]

@@ -12,7 +12,7 @@ from sweeps.stopping.base import Action, Constraint, Goal, NeverStop, Phase, Sto
 
 if TYPE_CHECKING:
     from sweeps.stopping.dip_aware import DipAware
-    from sweeps.stopping.rules import make_rule, parse_rule
+    from sweeps.stopping.registry import make_rule, parse_rule
 
 __all__ = [
     "Action",
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
 
         return DipAware
     if name in ("make_rule", "parse_rule"):
-        from sweeps.stopping import rules
+        from sweeps.stopping import registry as rules
 
         return getattr(rules, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sweeps.history import History
-from sweeps.records import Row
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
 
 
 class Action(StrEnum):

@@ -11,7 +11,7 @@ import statistics
 from collections import defaultdict
 
 from sweeps.errors import InputError
-from sweeps.records import Row
+from sweeps.journal.rows import Row
 from sweeps.stopping.base import Action, Goal, StopRule, Verdict
 
 

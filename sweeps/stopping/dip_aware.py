@@ -4,7 +4,7 @@ For every trial the field (`field.py`) holds a forecast of its final score, lear
 of fine-tunes look like, and from how the other trials of this sweep went. The rule asks one question, P: how likely is
 this trial to end among the top k, against the forecasts of all others? Where P is too small the trial is parked. Two
 things stand above that question. What has diverged is stopped. What is in its dip or on its way back, inside a bounded
-patience (`sweeps.curves`), is left alone (`protect: strict`), or P must be several times smaller (`protect: soft`).
+patience (`sweeps.stopping.phases`), is left alone (`protect: strict`), or P must be several times smaller (`protect: soft`).
 
 Parking is provisional. Before every trial had its turn the bar for parking is higher (`YIELD`): a trial of middling odds
 gives way, and comes back when the field is known and its odds have held. So compute goes first to where it decides most.
@@ -18,14 +18,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sweeps.curves import Reading
 from sweeps.errors import InputError, nearest
-from sweeps.records import Row
+from sweeps.journal.rows import Row
 from sweeps.stopping.base import Action, Goal, Phase, StopRule, Verdict
-from sweeps.stopping.field import Track
-from sweeps.stopping.prior import Array
-from sweeps.stopping.race import Race, Standing
-from sweeps.stopping.signals import cut_off, signals
+from sweeps.stopping.curve_library import Array
+from sweeps.stopping.diagnostics import cut_off, signals
+from sweeps.stopping.forecasts import Track
+from sweeps.stopping.phases import Reading
+from sweeps.stopping.ranking import Race, Standing
 
 MIN_REPORTS = 3  # no verdict on rank from fewer
 LOSS_JUMP = 0.7  # nats above the lowest train loss, twice in a row: diverged

@@ -14,9 +14,9 @@ from typing import Any
 
 import optuna
 
-from sweeps.records import Row, split_finite
+from sweeps.journal.rows import Row, split_finite
 from sweeps.stopping.base import Action, Goal, StopRule, Verdict
-from sweeps.stopping.rules import make_rule
+from sweeps.stopping.registry import make_rule
 
 METRIC = "objective"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.report import summarize, write_html
-from sweeps.report.wording import number
-from tests.report_journals import crossed, demo_stories, journal
+from sweeps.report.analysis.wording import number
+from tests.support.report_journals import crossed, demo_stories, journal
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [

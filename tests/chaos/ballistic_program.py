@@ -11,14 +11,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cluster.environment import prepare
+from cluster.connect.environment import prepare
 from cluster.run import run
 from sweeps import Sweep, grid
-from sweeps.segments import LogReader
-from sweeps.storage import FOREVER, open_store
-from sweeps.trial import Hooks, Saved, TrialSpec
-from tests.fakes import Paced, SealingTrainer, fake_evaluate
-from tests.programs import ends_like_a_command, say
+from sweeps.config.trial import Hooks, Saved, TrialSpec
+from sweeps.journal.reader import LogReader
+from sweeps.storage.base import FOREVER, open_store
+from tests.support.fakes import Paced, SealingTrainer, fake_evaluate
+from tests.support.programs import ends_like_a_command, say
 
 PACE_S = 0.4  # a step
 SWEEP = Sweep(
@@ -68,9 +68,9 @@ class _Waiting(Paced):
 
 def main(storage: str) -> None:
     prepare()
-    import cluster.loop
+    import cluster.driver.loop
 
-    cluster.loop.NODE_NEWS_S = 0.0  # no node is lost here: who was shot does not wait for that news
+    cluster.driver.loop.NODE_NEWS_S = 0.0  # no node is lost here: who was shot does not wait for that news
     with ends_like_a_command():
         run(SWEEP, storage=storage, cpus=1, train=InStep(storage), evaluate=fake_evaluate, say=say)
 

@@ -11,15 +11,15 @@ import time
 from pathlib import Path
 
 from sweeps import Sweep, grid
-from sweeps.director import Director
-from sweeps.inprocess import InProcess
-from sweeps.journal import SweepJournal
-from sweeps.plan import Plan
+from sweeps.config.plan import Plan
+from sweeps.config.trial import Hooks, Saved, TrialSpec
+from sweeps.controller.controller import Director
+from sweeps.executors.local import InProcess
+from sweeps.journal.writer import SweepJournal
 from sweeps.stopping import NeverStop
-from sweeps.storage import open_store
-from sweeps.trial import Hooks, Saved, TrialSpec
-from tests.fakes import FakeTrainer, Paced, fake_evaluate
-from tests.programs import ends_like_a_command, say
+from sweeps.storage.base import open_store
+from tests.support.fakes import FakeTrainer, Paced, fake_evaluate
+from tests.support.programs import ends_like_a_command, say
 
 SWEEP = Sweep(name="drivers", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
 

@@ -24,16 +24,16 @@ import pytest
 
 from cluster.run import run, stop_rule
 from sweeps.errors import StorageError
-from sweeps.history import History
-from sweeps.journal import read_rows
-from sweeps.records import Row
-from sweeps.storage import open_store
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import read_rows
+from sweeps.storage.base import open_store
 from tests.chaos.ballistic_program import SWEEP
-from tests.crash import Y, finished_stay_finished, no_row_twice, outcome, verdicts, verdicts_replay
-from tests.fakes import SealingTrainer, fake_evaluate
-from tests.heads import clean_env
-from tests.programs import REPO
-from tests.s3 import S3Server
+from tests.support.crash import Y, finished_stay_finished, no_row_twice, outcome, verdicts, verdicts_replay
+from tests.support.fakes import SealingTrainer, fake_evaluate
+from tests.support.heads import clean_env
+from tests.support.programs import REPO
+from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(2400)]
 PATIENCE_S = 600

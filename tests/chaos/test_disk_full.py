@@ -11,12 +11,12 @@ import pytest
 
 from cluster.run import run
 from sweeps import Sweep, grid
+from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.errors import StorageFull, TrialFailed
-from sweeps.history import History
-from sweeps.journal import read_rows
-from sweeps.trial import Hooks, Saved, TrialSpec
-from tests.crash import finished_stay_finished, no_row_twice
-from tests.fakes import FakeTrainer, fake_evaluate
+from sweeps.journal.history import History
+from sweeps.journal.writer import read_rows
+from tests.support.crash import finished_stay_finished, no_row_twice
+from tests.support.fakes import FakeTrainer, fake_evaluate
 
 pytestmark = pytest.mark.chaos
 SWEEP = Sweep(name="full", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from sweeps.errors import StorageError
-from sweeps.history import History
-from sweeps.journal import read_rows
-from sweeps.records import Row
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import read_rows
 from tests.chaos.driver_program import SWEEP
-from tests.crash import finished_stay_finished, no_row_twice
-from tests.programs import Process, Start, programs
+from tests.support.crash import finished_stay_finished, no_row_twice
+from tests.support.programs import Process, Start, programs
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 

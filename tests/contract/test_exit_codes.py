@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cli
+from cluster.cli import main as cli
 from sweeps.errors import Interrupted, LimitError, StorageError
 
 
@@ -43,7 +43,7 @@ def test_bad_input_is_2_and_help_is_0(monkeypatch: pytest.MonkeyPatch, capsys, t
 
 
 def test_a_doctor_that_finds_something_bad_says_so_to_scripts_too(monkeypatch: pytest.MonkeyPatch, capsys):
-    from cluster import doctor
+    from cluster.doctor import machine as doctor
 
     monkeypatch.setattr(doctor, "findings", lambda storage: [doctor.Finding("disk", "bad", "full")])
     assert code_of(monkeypatch, "doctor") == 1
@@ -60,7 +60,7 @@ def test_one_damaged_sweep_does_not_hide_the_others(monkeypatch: pytest.MonkeyPa
 def test_a_renamed_sweep_is_not_silently_started_anew(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
     from cluster.run import write_spec
     from sweeps import Sweep
-    from sweeps.journal import SweepJournal
+    from sweeps.journal.writer import SweepJournal
 
     SweepJournal(tmp_path / "other-12345678").close()
     write_spec(Sweep(name="s"), tmp_path / "other-12345678")

@@ -46,7 +46,7 @@ def test_sweeps_never_imports_torch_not_even_inside_a_function():
 
 
 @pytest.mark.parametrize(
-    "module", ["sweeps", "cluster", "cluster.cli", "sweeps.report", "sweeps.yaml_file", "sweeps.replay"]
+    "module", ["sweeps", "cluster", "cluster.cli.main", "sweeps.report", "sweeps.config.yaml", "sweeps.report.replay"]
 )
 def test_importing_is_cheap(module: str):
     heavy = ["ray", "torch", "transformers", "optuna", "pandas", "reasoning_gym"]
@@ -63,7 +63,7 @@ class Refuse:
             raise ImportError("ray is not importable here")
 sys.meta_path.insert(0, Refuse())
 sys.argv = ["dipsweep", *{argv!r}]
-from cluster.cli import main
+from cluster.cli.main import main
 main()
 """
 
@@ -111,9 +111,9 @@ def test_an_intruder_under_one_of_our_names_is_named_with_the_way_out():
 
 
 def test_the_built_in_names_of_the_schema_are_those_that_the_trainers_ship():
-    from sweeps.spec import BUILTIN_MODELS, BUILTIN_TIERS
-    from trainers.base import BUILTIN, builtin_folder
-    from trainers.tiers import BUILTIN as TIERS
+    from sweeps.config.schema import BUILTIN_MODELS, BUILTIN_TIERS
+    from trainers.data.datasets import BUILTIN as TIERS
+    from trainers.model.builtin import BUILTIN, builtin_folder
 
     assert set(BUILTIN_TIERS) == set(TIERS)
     assert set(BUILTIN_MODELS) == set(BUILTIN)

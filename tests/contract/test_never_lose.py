@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sweeps import Sweep, grid
-from sweeps.director import Director, Launch
+from sweeps.config.plan import Plan
+from sweeps.config.trial import Saved
+from sweeps.controller.controller import Director, Launch
+from sweeps.controller.eval_queue import EvalJob
 from sweeps.errors import Fenced, JournalError, StorageError, Unreachable
-from sweeps.journal import SweepJournal, read_rows
-from sweeps.plan import Plan
-from sweeps.records import Row
-from sweeps.scoring import EvalJob
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.stopping.base import Action, Phase
 from sweeps.stopping.dip_aware import DipAware
-from sweeps.storage_memory import MemoryStore
-from sweeps.trial import Saved
-from tests.crash import finished_stay_finished, no_row_twice, verdicts_replay
-from tests.faulty_store import Calls, FaultyStore, out_of_reach
+from sweeps.storage.memory import MemoryStore
+from tests.support.crash import finished_stay_finished, no_row_twice, verdicts_replay
+from tests.support.faulty_store import Calls, FaultyStore, out_of_reach
 
 SWEEP = Sweep(name="model", space={"replay": grid(0.0, 0.1, 0.2, 0.3)}, trainer={"steps": 24, "lr": 1e-3},
               stopping={"rule": "dip-aware", "top": 1}, limits={"retries": 3})  # fmt: skip

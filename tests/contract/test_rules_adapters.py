@@ -15,11 +15,11 @@ import optuna
 import pytest
 
 from sweeps.errors import InputError
-from sweeps.records import Row
-from sweeps.simulate import Recording, simulate
+from sweeps.executors.simulated import Recording, simulate
+from sweeps.journal.rows import Row
 from sweeps.stopping.base import Goal
 from sweeps.stopping.optuna_pruner import RulePruner
-from sweeps.stopping.rules import make_rule
+from sweeps.stopping.registry import make_rule
 
 METRIC, BUDGET, REPORTS = "objective", 320, 16
 
@@ -104,7 +104,7 @@ class FakeController:
 
 
 def scheduler(**settings):
-    from cluster.tune.scheduler import RuleScheduler
+    from cluster.tune.rule_scheduler import RuleScheduler
 
     return RuleScheduler(METRIC, "max", top=2, **settings)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sweeps.errors import InputError
-from sweeps.records import Row, split_finite
-from sweeps.simulate import Recording, simulate
+from sweeps.executors.simulated import Recording, simulate
+from sweeps.journal.rows import Row, split_finite
 from sweeps.stopping.base import Action, Goal
-from sweeps.stopping.rules import make_rule, parse_rule
+from sweeps.stopping.registry import make_rule, parse_rule
 
 Y = "transfer/score"
 RULES = ["none", "dip-aware", "dip-aware:protect=soft", "asha", "median", "hyperband", "patient:patience=4"]

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sweeps.records import Row
-from sweeps.simulate import verdict_row
+from sweeps.executors.simulated import verdict_row
+from sweeps.journal.rows import Row
 from sweeps.stopping.base import Action, Goal
 from sweeps.stopping.dip_aware import DipAware
 

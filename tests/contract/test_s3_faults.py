@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from sweeps.errors import NoBucket, NoCredentials, StorageDenied, TrialFailed, Unreachable
-from sweeps.storage import FOREVER, Store, open_store
-from sweeps.storage_check import mark, see, storage_fault
-from sweeps.storage_memory import MemoryStore
-from sweeps.storage_retry import RetryingStore
-from sweeps.storage_s3 import S3Store
-from tests.s3 import FaultProxy, S3Server
+from sweeps.storage.base import FOREVER, Store, open_store
+from sweeps.storage.memory import MemoryStore
+from sweeps.storage.probe import mark, see, storage_fault
+from sweeps.storage.retry import RetryingStore
+from sweeps.storage.s3 import S3Store
+from tests.support.s3 import FaultProxy, S3Server
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def proxy(s3_server: S3Server, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first pause between two tries is short, for tests that need hundreds of them."""
-    monkeypatch.setattr("sweeps.storage_retry.FIRST_S", 0.02)
+    monkeypatch.setattr("sweeps.storage.retry.FIRST_S", 0.02)
 
 
 def patient(url: str, seconds: float = 200.0, answer_s: float = 30.0) -> RetryingStore:
@@ -91,7 +91,7 @@ def test_a_truncated_download_never_passes_for_a_whole_one(s3_url: str, proxy: F
 def test_a_file_in_parts_survives_faults_and_leaves_nothing_behind(
     s3_url: str, proxy: FaultProxy, tmp_path: Path, monkeypatch
 ):
-    monkeypatch.setattr("sweeps.storage_s3.PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr("sweeps.storage.s3.PART_BYTES", 5 * 2**20)
     data = bytes(range(256)) * (12 * 2**20 // 256)
     (tmp_path / "up").write_bytes(data)
     proxy.first(3, "reset", only="PUT")
@@ -155,7 +155,7 @@ def test_what_waiting_cannot_cure_fails_at_once_and_says_what_would_do(s3_url: s
 
 def test_no_server_is_told_apart_too(s3_url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("sweeps.storage_check.PROBE_S", 0.5)
+    monkeypatch.setattr("sweeps.storage.probe.PROBE_S", 0.5)
     assert "the storage cannot be reached" in storage_fault(s3_url)
 
 

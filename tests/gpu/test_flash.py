@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from sweeps.trial import ModelSource, TrialSpec
-from tests.unit.tiny_sft import Notes, network, tier, trial, write_base
-from trainers.attention import PACKED, attend_in_buckets, choose_kernel, register
+from sweeps.config.trial import ModelSource, TrialSpec
+from tests.support.tiny_sft import Notes, network, tier, trial, write_base
 from trainers.config import TrainerConfig
-from trainers.layout import Layout
-from trainers.learner import Learner
+from trainers.data.layout import Layout
+from trainers.data.packing import collate
+from trainers.data.rows import Rows
 from trainers.loop import train
-from trainers.meter import Meter
-from trainers.packing import collate
-from trainers.rows import Rows
+from trainers.model.attention import PACKED, attend_in_buckets, choose_kernel, register
+from trainers.step import Learner
+from trainers.throughput import Meter
 
 pytestmark = [
     pytest.mark.gpu,
@@ -62,7 +62,7 @@ def test_a_run_trains_saves_and_resumes_on_the_device(tmp_path, settings):
 
 
 def test_an_update_never_waits_for_the_device():
-    """CUDA itself says so; on the CPU `tests/unit/test_loop.py` counts what would."""
+    """CUDA itself says so; on the CPU `tests/unit/trainers/test_loop.py` counts what would."""
     register()
     device = torch.device("cuda")
     config = TrainerConfig.from_config({"model": "m", "data": "d", "steps": 9, "batch_tokens": 4096})

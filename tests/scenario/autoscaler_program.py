@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.environment import prepare
+from cluster.connect.environment import prepare
 
 prepare()
 
@@ -27,17 +27,17 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2  # noqa: E402
 from ray.experimental.internal_kv import _internal_kv_get, internal_kv_get_gcs_client  # noqa: E402
 
 from benchmarks.scale.light import drive_light  # noqa: E402
-from cluster.arbiter import start_arbiter  # noqa: E402
-from cluster.loop import RayLoop, local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
+from cluster.resources.fair_share import start_arbiter  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
-from sweeps.director import Director  # noqa: E402
-from sweeps.journal import SweepJournal  # noqa: E402
-from sweeps.plan import Plan  # noqa: E402
+from sweeps.config.plan import Plan  # noqa: E402
+from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
+from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
-from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from tests.fakes import fake_evaluate  # noqa: E402
-from tests.programs import say  # noqa: E402
+from tests.support.fakes import fake_evaluate  # noqa: E402
+from tests.support.programs import say  # noqa: E402
 
 LONGEST_S = 240.0  # whatever is waited for here comes sooner, or not at all
 

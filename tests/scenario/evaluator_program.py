@@ -11,19 +11,19 @@ import time
 from functools import partial
 from pathlib import Path
 
-from cluster.environment import prepare
+from cluster.connect.environment import prepare
 
 prepare()
 
-from cluster.loop import RayLoop, local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
-from sweeps.director import Director  # noqa: E402
-from sweeps.journal import SweepJournal  # noqa: E402
-from sweeps.plan import Plan  # noqa: E402
-from sweeps.scoring import EvalJob  # noqa: E402
+from sweeps.config.plan import Plan  # noqa: E402
+from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.controller.eval_queue import EvalJob  # noqa: E402
+from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
-from tests.fakes import FakeScores, fake_evaluate  # noqa: E402
 from tests.scenario.program import train  # noqa: E402
+from tests.support.fakes import FakeScores, fake_evaluate  # noqa: E402
 
 SWEEP = Sweep(
     name="faults", space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3},

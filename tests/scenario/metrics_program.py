@@ -6,10 +6,10 @@ import sys
 
 import ray
 
-from cluster.ops.exporter import Exporter
-from cluster.ops.metrics import Meters
+from cluster.observe.exporter import Exporter
+from cluster.observe.metrics import Meters
 from sweeps import Sweep
-from sweeps.records import Row, parse
+from sweeps.journal.rows import Row, parse
 
 SWEEP = Sweep(name="shown", space={"data": {"grid": ["answer-only", "verified-long-cot"]}})
 

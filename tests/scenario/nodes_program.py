@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.environment import prepare
+from cluster.connect.environment import prepare
 
 prepare()
 
@@ -22,16 +22,16 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from ray.core.generated import autoscaler_pb2  # noqa: E402
 
 from benchmarks.scale.light import drive_light  # noqa: E402
-from cluster.loop import RayLoop, local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep  # noqa: E402
-from sweeps.director import Director  # noqa: E402
-from sweeps.journal import SweepJournal  # noqa: E402
-from sweeps.plan import Plan  # noqa: E402
-from sweeps.records import Row  # noqa: E402
+from sweeps.config.plan import Plan  # noqa: E402
+from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
+from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.journal.rows import Row  # noqa: E402
+from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
-from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from tests.fakes import fake_evaluate  # noqa: E402
+from tests.support.fakes import fake_evaluate  # noqa: E402
 
 SWEEP = Sweep(
     name="nodes",

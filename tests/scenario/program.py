@@ -11,23 +11,23 @@ import sys
 import time
 from pathlib import Path
 
-from cluster.environment import prepare
+from cluster.connect.environment import prepare
 
 prepare()
 
 import ray  # noqa: E402
 
-import cluster.loop  # noqa: E402
-from cluster.loop import RayLoop, local_ray  # noqa: E402
+import cluster.driver.loop  # noqa: E402
+from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
-from sweeps.director import Director  # noqa: E402
-from sweeps.journal import SweepJournal  # noqa: E402
-from sweeps.plan import Plan  # noqa: E402
+from sweeps.config.plan import Plan  # noqa: E402
+from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
+from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
-from sweeps.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from tests.fakes import FakeTrainer, Paced, StopAtOnce, fake_evaluate  # noqa: E402
-from tests.programs import ends_like_a_command  # noqa: E402
-from tests.release import Release  # noqa: E402
+from tests.support.fakes import FakeTrainer, Paced, StopAtOnce, fake_evaluate  # noqa: E402
+from tests.support.programs import ends_like_a_command  # noqa: E402
+from tests.support.release import Release  # noqa: E402
 
 CPUS = 2
 SWEEPS = {
@@ -78,7 +78,7 @@ def main(mode: str, root: Path) -> None:
     plan = Plan(sweep)
     rule = StopAtOnce(sweep.goal) if mode == "stops" else NeverStop(sweep.goal)
     if mode == "deaf":
-        cluster.loop.WIND_DOWN_S = float("inf")  # whoever does not listen is waited for until the second Ctrl-C
+        cluster.driver.loop.WIND_DOWN_S = float("inf")  # whoever does not listen is waited for until the second Ctrl-C
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(CPUS):
         cpus = Release("CPU", CPUS)
         director = Director(plan, journal, rule, watch=cpus.heard)

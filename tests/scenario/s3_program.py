@@ -9,8 +9,8 @@ import sys
 
 from cluster.run import run
 from sweeps import Sweep, grid
-from tests.fakes import SealingTrainer, fake_evaluate
-from tests.programs import ends_like_a_command, say
+from tests.support.fakes import SealingTrainer, fake_evaluate
+from tests.support.programs import ends_like_a_command, say
 
 PACE_S = 0.3  # a step
 SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})

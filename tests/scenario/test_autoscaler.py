@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.ops.tokens import make_token
-from tests.heads import RAY, clean_env, end_all, free_ports
-from tests.programs import REPO
+from cluster.connect.tokens import make_token
+from tests.support.heads import RAY, clean_env, end_all, free_ports
+from tests.support.programs import REPO
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 HEAD_ID = "f" * 51 + "00000"  # what Ray's provider of fake nodes calls the head

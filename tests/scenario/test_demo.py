@@ -23,7 +23,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def _dipsweep(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cluster.cli", *argv]
+    command = [sys.executable, "-m", "cluster.cli.main", *argv]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.history import History
-from sweeps.journal import read_rows, sweeps_in
-from tests.fakes import dip_curve
+from sweeps.journal.history import History
+from sweeps.journal.writer import read_rows, sweeps_in
 from tests.scenario.evaluator_program import HANGS, RAISES, WAITS
+from tests.support.fakes import dip_curve
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 REPO = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.journal import read_rows, sweeps_in
+from sweeps.journal.writer import read_rows, sweeps_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 REPO = Path(__file__).parents[2]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.ops.address import check_ray
-from cluster.ops.tokens import make_token
+from cluster.connect.address import check_ray
+from cluster.connect.tokens import make_token
 from sweeps import InputError
-from tests.heads import Head, clean_env, free_ports, head_node
+from tests.support.heads import Head, clean_env, free_ports, head_node
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -32,10 +32,10 @@ def started(mode: str) -> Iterator[Head]:
 def join(address: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """What a driver does first, as a process of its own."""
     program = (
-        "from cluster.environment import prepare; from cluster.cli import main_of\n"
+        "from cluster.connect.environment import prepare; from cluster.cli.main import main_of\n"
         f"def join():\n"
         f"    prepare({address!r})\n"
-        "    from cluster.loop import local_ray\n"
+        "    from cluster.driver.loop import local_ray\n"
         f"    with local_ray(address={address!r}): print('in')\n"
         "main_of(join)"
     )
@@ -46,7 +46,7 @@ def join(address: str, home: Path, **env: str) -> subprocess.CompletedProcess[st
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes loopback count as another machine."""
-    monkeypatch.setattr("cluster.ops.address.is_loopback", lambda address: False)
+    monkeypatch.setattr("cluster.connect.address.is_loopback", lambda address: False)
 
 
 def test_a_driver_is_let_in_with_the_token_of_the_cluster_and_with_no_other(elsewhere: None, tmp_path: Path):

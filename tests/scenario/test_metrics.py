@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from cluster.ops.dashboard import DASHBOARD, queries
-from cluster.ops.metrics import FAMILIES
-from tests.heads import Head, clean_env, end_all, free_ports, head_node
+from cluster.observe.dashboard import DASHBOARD, queries
+from cluster.observe.metrics import FAMILIES
+from tests.support.heads import Head, clean_env, end_all, free_ports, head_node
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 REPO = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def test_the_numbers_that_prometheus_has_are_those_of_the_journal(prometheus: st
 
 
 def test_the_dashboard_is_put_beside_rays_own(head: Head):
-    from cluster.ops.dashboard import install
+    from cluster.observe.dashboard import install
 
     placed = install(head.session)
     assert placed.parent == head.session.resolve() / "metrics" / "grafana" / "dashboards"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from trainers.base import builtin_folder
+from trainers.model.builtin import builtin_folder
 
 
 def dipsweep(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "cluster.cli", *argv], capture_output=True, text=True, check=False, cwd=cwd
+        [sys.executable, "-m", "cluster.cli.main", *argv], capture_output=True, text=True, check=False, cwd=cwd
     )
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.quiet import DIED
-from sweeps.history import History
-from sweeps.journal import read_rows, sweeps_in
-from sweeps.records import Row
-from tests.fakes import by_trial
-from tests.programs import Process, Start, ray_programs
+from cluster.connect.ray_logging import DIED
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import read_rows, sweeps_in
+from tests.support.fakes import by_trial
+from tests.support.programs import Process, Start, ray_programs
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

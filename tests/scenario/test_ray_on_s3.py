@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from sweeps.errors import StorageError
-from sweeps.history import History
-from sweeps.journal import read_rows
-from sweeps.storage import open_store
-from tests.fakes import by_trial
-from tests.programs import Start, ray_programs
-from tests.s3 import S3Server
+from sweeps.journal.history import History
+from sweeps.journal.writer import read_rows
+from sweeps.storage.base import open_store
 from tests.scenario.s3_program import SWEEP
+from tests.support.fakes import by_trial
+from tests.support.programs import Start, ray_programs
+from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
 CANARY = "canary-5e3c1d"

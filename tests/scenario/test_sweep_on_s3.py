@@ -8,16 +8,16 @@ import pytest
 
 from cluster.run import run
 from sweeps import Sweep, grid
+from sweeps.checkpoints.scratch import scratch
+from sweeps.config.plan import Plan
+from sweeps.config.trial import TrialSpec
 from sweeps.errors import Interrupted, SweepBusy
-from sweeps.history import History
-from sweeps.journal import SweepJournal, read_rows
-from sweeps.packs import listed
-from sweeps.plan import Plan
-from sweeps.scratch import scratch
-from sweeps.storage import open_store
-from sweeps.trial import TrialSpec
-from tests.fakes import SealingTrainer, by_trial, fake_evaluate
-from tests.s3 import FaultProxy, S3Server
+from sweeps.journal.compaction import listed
+from sweeps.journal.history import History
+from sweeps.journal.writer import SweepJournal, read_rows
+from sweeps.storage.base import open_store
+from tests.support.fakes import SealingTrainer, by_trial, fake_evaluate
+from tests.support.s3 import FaultProxy, S3Server
 
 SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
 
@@ -26,7 +26,7 @@ SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16
 def proxy(s3_server: S3Server, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
     proxy = FaultProxy(s3_server.port)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-    monkeypatch.setattr("sweeps.storage_retry.FIRST_S", 0.02)
+    monkeypatch.setattr("sweeps.storage.retry.FIRST_S", 0.02)
     yield proxy
     proxy.close()
 
@@ -37,7 +37,7 @@ def go(url: str, trainer: SealingTrainer, said: list[str] | None = None) -> obje
 
 
 def test_a_sweep_runs_in_a_bucket_and_leaves_what_a_folder_would_hold(s3_url: str, s3_server: S3Server, monkeypatch):
-    monkeypatch.setattr("sweeps.packs.PACK", 8)
+    monkeypatch.setattr("sweeps.journal.compaction.PACK", 8)
     home = go(s3_url, SealingTrainer())
     assert str(home) == f"{s3_url}/{SWEEP.id}"
     assert str(home / "report" / "index.html").endswith("/report/index.html")

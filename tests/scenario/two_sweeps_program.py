@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.environment import prepare
+from cluster.connect.environment import prepare
 
 prepare()
 
@@ -22,14 +22,14 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from benchmarks.scale.light import drive_light  # noqa: E402
 from benchmarks.scale.mixes_ray import Timed, sleep  # noqa: E402
-from cluster.arbiter import start_arbiter  # noqa: E402
-from cluster.loop import local_ray  # noqa: E402
+from cluster.driver.loop import local_ray  # noqa: E402
+from cluster.resources.fair_share import start_arbiter  # noqa: E402
 from sweeps import Sweep, uniform  # noqa: E402
-from sweeps.director import Director  # noqa: E402
-from sweeps.journal import SweepJournal  # noqa: E402
-from sweeps.plan import Plan  # noqa: E402
+from sweeps.config.plan import Plan  # noqa: E402
+from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
-from tests.fakes import fake_evaluate  # noqa: E402
+from tests.support.fakes import fake_evaluate  # noqa: E402
 
 WEIGHTS = {"heavy": 3.0, "light": 1.0}
 TRIALS = {"heavy": 15, "light": 6}

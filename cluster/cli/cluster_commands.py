@@ -1,0 +1,284 @@
+"""The commands that meet a cluster or a running sweep: submit, steer, watch. `cluster.cli.main` puts them beside the others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeps.errors import DipsweepError, InputError, Interrupted
+
+if TYPE_CHECKING:
+    from cluster.jobs.client import Jobs
+    from sweeps.storage.base import Store
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep file (YAML).")]
+SweepId = Annotated[str, typer.Argument(metavar="ID", help="A sweep's id, its name, or its folder or address.")]
+Storage = Annotated[
+    str | None, typer.Option(help="Root of all sweeps, a folder or s3://bucket/prefix; default is ./runs.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Cluster = Annotated[str | None, typer.Option("--address", help="A Ray cluster's dashboard, http://HOST:8265.")]
+TokenFile = Annotated[
+    Path | None, typer.Option(help="The cluster's token; default is RAY_AUTH_TOKEN_PATH, then ~/.dipsweep/token.")
+]
+Trial = Annotated[str, typer.Option(metavar="T", help="A trial's id.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be given again.")]
+Python = Annotated[str, typer.Option(help="The Python of the cluster's nodes.")]
+Installed = Annotated[
+    bool, typer.Option("--installed", help="Use the dipsweep installed on the nodes, do not send this one.")
+]
+Places = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--driver-on", metavar="NAME=VALUE", help="Label of nodes that may hold the driver, such as market=on-demand."
+    ),
+]
+
+
+@app.command()
+def submit(
+    sweep: SweepFile,
+    address: Annotated[str, typer.Option(help="The Ray cluster's dashboard, http://HOST:8265.")],
+    storage: Annotated[str | None, typer.Option(help="Root of all sweeps; default is the file's own.")] = None,
+    token_file: TokenFile = None, driver_on: Places = None, installed: Installed = False, python: Python = "python",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log, and end with its exit code.")] = False,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Run a sweep on a Ray cluster, as a job that outlives this terminal; again: the same sweep."""
+    from sweeps.config.yaml import placed
+
+    with placed(sweep) as read:
+        send(read, address, storage, token_file, driver_on, installed=installed, python=python, follow=follow,
+             as_json=as_json)  # fmt: skip
+
+
+def send(
+    sweep: Any, address: str, storage: str | None, token_file: Path | None, driver_on: list[str] | None = None, *,
+    again: bool = False, installed: bool = False, python: str = "python", follow: bool = False, as_json: bool = False,
+) -> None:  # fmt: skip
+    """Submits a sweep and says what became of it; `submit` and `resume --address` do this.
+
+    Raises:
+        typer.Exit: with `follow`, the exit code of the sweep.
+    """
+    from dataclasses import asdict
+
+    from cluster.cli.job_text import told, wait
+    from cluster.cli.main import len_text
+    from cluster.cli.render import print_json
+    from cluster.jobs.client import Jobs
+    from cluster.jobs.submit import submit as submit_sweep
+
+    done = submit_sweep(sweep, address=address, storage=storage, token_file=token_file, again=again, installed=installed,
+                        python=python, driver_labels=labels(driver_on))  # fmt: skip
+    print_json(asdict(done)) if as_json else print(told(done, len_text(sweep), installed), flush=True)
+    if follow and done.became != "finished":
+        jobs = Jobs.at(address, token_file)
+        try:
+            _print_log(jobs, done.job)
+            code = wait(jobs, done.job)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"no longer followed; {done.sweep} goes on: dipsweep stop {done.sweep} --address {done.address}"
+            ) from None
+        raise typer.Exit(code)
+
+
+def _print_log(jobs: Jobs, job: str) -> None:
+    """Prints a job's log until it ends. That it cannot be followed is said and no more: what counts is how the job ends."""
+    try:
+        for chunk in jobs.follow(job):
+            print(chunk, end="", flush=True)
+    except DipsweepError as e:
+        print(f"{e}\nwaiting for its end without its log", file=sys.stderr, flush=True)
+
+
+def labels(pairs: list[str] | None) -> dict[str, str]:
+    """Returns `--driver-on name=value` options as a label selector.
+
+    Raises:
+        InputError: one is not of that form.
+    """
+    out = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"--driver-on: came '{pair}'; give NAME=VALUE, a label that the nodes were started with")
+        out[name] = value
+    return out
+
+
+@app.command()
+def token(
+    path: Annotated[Path | None, typer.Argument(metavar="FILE", help="Where; default is ~/.dipsweep/token.")] = None,
+) -> None:
+    """Make a cluster's token in a file of your own (0600), and say how to start Ray with it."""
+    from cluster.connect.tokens import default_path, make_token
+
+    made = make_token(path or default_path())
+    print(f"{made}\nOn every node, and here, with this file in a place of its own there (mode 0600):")
+    print(
+        f"  export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={made}\n  ray start --head …   or   ray start --address=HEAD:6379 …"
+    )
+
+
+@app.command()
+def stop(
+    sweep_id: SweepId, trial: Trial = "", storage: Storage = None, address: Cluster = None, token_file: TokenFile = None
+) -> None:
+    """Stop a sweep (its trials save; it can be resumed), or one trial for good."""
+    from cluster.cli.job_text import stop as stop_job
+
+    if address is not None and not trial:
+        print(stop_job(jobs_at(address, token_file), sweep_id))
+    else:
+        _ask(sweep_id, storage, address, token_file, "stop", trial)
+
+
+@app.command()
+def pause(sweep_id: SweepId, storage: Storage = None, address: Cluster = None, token_file: TokenFile = None) -> None:
+    """Let trials save and give their machines back; the driver waits until `resume`."""
+    _ask(sweep_id, storage, address, token_file, "pause")
+
+
+@app.command()
+def extend(
+    sweep_id: SweepId, trial: Trial,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="The longer budget, in optimizer steps.")],
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+) -> None:  # fmt: skip
+    """Give a trial a longer budget: it goes on from its checkpoint, as a new trial with that parent."""
+    _ask(sweep_id, storage, address, token_file, "extend", trial, steps=steps)
+
+
+@app.command()
+def clone(
+    sweep_id: SweepId, trial: Trial, settings: Set = None,
+    warm: Annotated[bool, typer.Option("--warm", help="Start from the trial's last checkpoint instead of the base.")] = False,
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+) -> None:  # fmt: skip
+    """Start a copy of a trial with other settings: `--set lr=1e-4`."""
+    _ask(sweep_id, storage, address, token_file, "clone", trial, set=_settings(settings, "clone"), warm=warm)
+
+
+@app.command()
+def add(
+    sweep_id: SweepId,
+    trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="That many more, as the search proposes them.")] = None,
+    settings: Set = None, storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+) -> None:  # fmt: skip
+    """Add trials to a sweep: `--trials 4`, or one with `--set` for every axis."""
+    if (trials is None) == (not settings):
+        raise InputError("add: give either --trials N or --set NAME=VALUE for every axis")
+    args = {"trials": trials} if trials else {"set": _settings(settings, "add")}
+    _ask(sweep_id, storage, address, token_file, "add", **args)
+
+
+@app.command()
+def limits(
+    sweep_id: SweepId,
+    settings: Set = None,
+    storage: Storage = None,
+    address: Cluster = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Change what a sweep may cost: `--set gpu_hours=50`; null takes a limit away."""
+    _ask(sweep_id, storage, address, token_file, "limits", set=_settings(settings, "limits"))
+
+
+@app.command()
+def gc(
+    sweep_id: SweepId,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this, only say what would go.")] = False,
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+) -> None:  # fmt: skip
+    """Say, or with --apply remove, what a sweep keeps for nothing: torn uploads, checkpoints that no row names."""
+    from sweeps.checkpoints.gc import collect
+
+    home = home_of(sweep_id, storage, address, token_file)
+    found = collect(home, apply=apply)
+    for one in found:
+        print(f"{one.what}  {one.size / 1e6:.1f} MB  {one.why}")
+    done = "removed" if apply else "would go; --apply removes it"
+    print(
+        f"{home.name}: {len(found)} thing{'s' if len(found) != 1 else ''}, {sum(g.size for g in found) / 1e6:.1f} MB, {done}"
+    )
+
+
+@app.command()
+def watch(sweep_id: SweepId, storage: Storage = None, address: Cluster = None, token_file: TokenFile = None) -> None:
+    """Follow a sweep live; a table on a terminal, a line per event elsewhere. Ctrl-C ends the watching, not the sweep."""
+    from cluster.cli.watch import watch as watch_sweep
+
+    home = home_of(sweep_id, storage, address, token_file)
+    try:
+        watch_sweep(home)
+    except KeyboardInterrupt:
+        print(f"no longer watched; {home.name} goes on")
+
+
+@app.command()
+def track(
+    sweep_id: SweepId,
+    to: Annotated[str, typer.Option(metavar="TRACKER", help="tensorboard:FOLDER, mlflow:URI or wandb:PROJECT.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the sweep ends.")] = False,
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+) -> None:  # fmt: skip
+    """Copy a sweep's curves to TensorBoard, MLflow or Weights & Biases, a run per trial; also while it runs."""
+    from cluster.cli.render import over
+    from cluster.locate import definition
+    from cluster.observe.trackers import track as feed_tracker
+    from cluster.observe.trackers import tracker_for
+    from sweeps.journal.writer import LogReader
+
+    home = home_of(sweep_id, storage, address, token_file)
+    rows = feed_tracker(LogReader(home).rows, tracker_for(to, definition(home)), follow=follow, over=over)
+    print(f"{home.name}: {rows} rows told to {to}")
+
+
+def _ask(name: str, storage: str | None, address: str | None, token_file: Path | None, action: Any, trial: str = "",
+         **args: Any) -> None:  # fmt: skip
+    from cluster.jobs.requests import ask
+
+    home = home_of(name, storage, address, token_file)
+    print(f"{trial or home.name}: {ask(home, action, trial, **args)}")
+
+
+def _settings(pairs: list[str] | None, command: str) -> dict[str, Any]:
+    from cluster.jobs.requests import settings_of
+
+    if not pairs:
+        raise InputError(f"{command}: give --set NAME=VALUE at least once")
+    return settings_of(pairs)
+
+
+def jobs_at(address: str, token_file: Path | None) -> Jobs:
+    """Opens the Jobs API at an address; Ray is imported only here."""
+    from cluster.jobs.client import Jobs
+
+    return Jobs.at(address, token_file)
+
+
+def home_of(name: str, storage: str | None, address: str | None, token_file: Path | None) -> Store:
+    """Returns where a sweep is kept, asking the cluster when an address is given.
+
+    Raises:
+        InputError: there is no such sweep, or its storage cannot be reached from this machine.
+    """
+    from cluster.locate import find
+
+    if address is None:
+        return find(name, storage)
+    job = jobs_at(address, token_file).find(name)
+    root = storage or job.metadata["storage"]
+    if "://" not in root and not Path(root).is_dir():
+        raise InputError(
+            f"{job.sweep} is kept in {root} on the cluster, which is no folder of this machine; run this where it is, "
+            "or use logs, status, stop and resume with --address, which need no storage"
+        )
+    return find(job.sweep, root)

@@ -1,0 +1,365 @@
+"""The `dipsweep` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cluster.cli import cluster_commands as commands
+from cluster.cli.cluster_commands import (
+    AsJson,
+    Cluster,
+    Installed,
+    Places,
+    Python,
+    Storage,
+    SweepFile,
+    SweepId,
+    TokenFile,
+)
+from cluster.locate import DEFAULT, definition, find
+from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Sweeps of reasoning SFT on Ray that never prune a run for the dip before its recovery.",
+)  # fmt: skip
+
+NOT_TO_BE_TRIED_AGAIN = (InputError.exit_code, LimitError.exit_code, Interrupted.exit_code)
+InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this process, one trial at a time, without Ray.")]
+Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs of the Ray started here; default is all of this machine.")]
+Dashboard = Annotated[bool, typer.Option(help="Start Ray's dashboard on loopback too.")]
+AsJob = Annotated[
+    bool,
+    typer.Option(
+        "--as-job",
+        help="For a scheduler that starts anew whatever fails: end with 0 where that would not help (codes 2, 3 and 130).",
+    ),
+]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster, such as auto or 10.0.0.1:6379.")]
+
+
+@app.command()
+def validate(
+    sweep: SweepFile,
+    storage: Annotated[
+        bool, typer.Option("--storage", help="Ask an S3 storage too: write, read back, delete.")
+    ] = False,
+) -> None:
+    """Check a sweep file and say everything that is wrong with it; starts nothing."""
+    from cluster.preflight.checks import preflight
+    from cluster.preflight.contamination import contamination
+    from sweeps.config.plan import Plan
+    from sweeps.config.yaml import placed
+
+    with placed(sweep) as read:
+        plan = Plan(read)
+        plan.check_limits()
+        preflight(read, reach=storage)
+    for line in contamination(read):
+        print(line)
+    print(f"{sweep}: fine. {plan.sweep_id}: {plan.total} trial{'s' if plan.total != 1 else ''}")
+
+
+@app.command()
+def plan(sweep: SweepFile, as_json: AsJson = False) -> None:
+    """List the trials and steps of a sweep without starting anything."""
+    from cluster.cli.render import plan_json, plan_text, print_json
+    from sweeps.config.plan import Plan
+    from sweeps.config.yaml import load
+
+    unfolded = Plan(load(sweep))
+    print_json(plan_json(unfolded)) if as_json else print(plan_text(unfolded))
+    unfolded.check_limits()
+
+
+@app.command()
+def run(
+    sweep: SweepFile, storage: Storage = None, in_process: InProcess = False, cpus: Cpus = None,
+    dashboard: Dashboard = False, address: Address = None, as_job: AsJob = False,
+) -> None:  # fmt: skip
+    """Run a sweep to its end; the same command again goes on where it stopped."""
+    from sweeps.config.yaml import placed
+
+    if address is not None and address.startswith(("http://", "https://")):
+        raise InputError(
+            f"run: {address} takes jobs: dipsweep submit {sweep} --address {address}; run drives from here"
+        )
+    try:
+        with placed(sweep) as read:
+            run_and_tell(read, storage, in_process, cpus, dashboard, address)
+    except DipsweepError as e:
+        if not as_job or e.exit_code not in NOT_TO_BE_TRIED_AGAIN:
+            raise
+        print(f"{e}\n(ends with 0 and not with {e.exit_code}, as --as-job asks)", file=sys.stderr)
+
+
+@app.command()
+def resume(
+    sweep_id: SweepId, storage: Storage = None, in_process: InProcess = False, cpus: Cpus = None,
+    dashboard: Dashboard = False, address: Address = None, token_file: TokenFile = None, driver_on: Places = None,
+    installed: Installed = False, python: Python = "python",
+) -> None:  # fmt: skip
+    """Go on with a sweep that was paused, interrupted, killed or ran into a limit; http://… as address: as a job there."""
+    from cluster.jobs.resume import unpaused, unpaused_at
+    from cluster.jobs.resume import where as where_of
+
+    if address is not None and address.startswith(("http://", "https://")):
+        sweep, root = where_of(sweep_id, storage, address, token_file)
+        if said := unpaused_at(sweep.id, root):
+            print(f"{sweep.id}: {said}")
+            return
+        commands.send(sweep, address, root, token_file, driver_on, again=True, installed=installed, python=python)
+        return
+    home = find(sweep_id, storage)
+    if said := unpaused(home):
+        print(f"{home.name}: {said}")
+        return
+    sweep = definition(home)
+    if sweep.id != home.name:
+        raise InputError(
+            f"{home} holds the definition of {sweep.id}: it was renamed, or written by another version of dipsweep; "
+            "give it back its name, or run the sweep file anew"
+        )
+    run_and_tell(sweep, home.root.rpartition("/")[0], in_process, cpus, dashboard, address)
+
+
+def run_and_tell(
+    sweep: Any, storage: Any = None, in_process: bool = False, cpus: int | None = None, dashboard: bool = False,
+    address: str | None = None,
+) -> None:  # fmt: skip
+    """Runs a sweep from its checks to its report, telling what happens; what `run`, `resume` and submitted jobs do.
+
+    Raises:
+        DipsweepError: every trial failed.
+    """
+    from cluster.preflight.checks import preflight
+    from cluster.preflight.contamination import contamination
+    from cluster.run import run as run_sweep
+    from sweeps.storage.base import join
+
+    preflight(sweep, storage, here=not (address or os.environ.get("RAY_ADDRESS")))
+    started = time.monotonic()
+    say = _progress(started)
+    say(f"{sweep.id}: {len_text(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
+    for line in contamination(sweep):
+        say(line)
+    folder = run_sweep(
+        sweep,
+        storage=storage,
+        backend="in-process" if in_process else "ray",
+        cpus=cpus,
+        dashboard=dashboard,
+        address=address,
+        say=say,
+    )
+    page = folder / "report" / "index.html"
+    print(f"\nThe report: {page}")
+    from sweeps.journal.history import History
+    from sweeps.journal.writer import read_rows
+
+    curves = list(History(read_rows(folder)).trials())
+    if curves and all(c.state == "failed" for c in curves):
+        raise DipsweepError(f"every trial failed; the first: {curves[0].reason}. The report says more: {page}")
+
+
+def len_text(sweep: Any) -> str:
+    """Returns `6 trials of at most 400 steps`."""
+    from sweeps.config.plan import Plan
+
+    total = Plan(sweep).total
+    budgets = [int(b) for b in sweep.axis_values("steps", sweep.trainer.steps)]
+    return f"{total} trial{'s' if total != 1 else ''} of at most {max(budgets)} steps"
+
+
+@app.command()
+def report(
+    sweep_dir: Annotated[str, typer.Argument(metavar="SWEEP_DIR", help="A sweep's folder, id or name.")],
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a sweep, finished or not, from its journal alone."""
+    from cluster.cli.render import print_json
+    from cluster.run import write_report
+    from sweeps.journal.writer import read_rows
+    from sweeps.report import summarize
+
+    home = find(sweep_dir, storage)
+    page = write_report(home)
+    print_json(summarize(read_rows(home)).to_json()) if as_json else print(page)
+
+
+@app.command("list")
+def list_sweeps(
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, as_json: AsJson = False
+) -> None:
+    """List the sweeps under a storage root, or those of a cluster."""
+    from cluster.cli.job_text import job_json, job_line, latest
+    from cluster.cli.render import print_json, state_or_fault, sweep_line
+    from sweeps.journal.writer import sweeps_in
+
+    where = address or storage or DEFAULT
+    if address is not None:
+        jobs = latest(commands.jobs_at(address, token_file).all())
+        found, lines = [job_json(j) for j in jobs], [job_line(j) for j in jobs]
+    else:
+        found = [state_or_fault(home) for home in sweeps_in(where)]
+        lines = [sweep_line(state) for state in found]
+    print_json(found) if as_json else print("\n".join(lines) or f"no sweeps {'on' if address else 'under'} {where}")
+
+
+@app.command()
+def status(
+    sweep_id: SweepId, storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Say how every trial of a sweep stands; on a cluster, also how its job does."""
+    from cluster.cli.job_text import status_of
+    from cluster.cli.render import print_json, status_text, sweep_state
+
+    if address is not None:
+        state, text = status_of(commands.jobs_at(address, token_file), sweep_id, storage)
+    else:
+        state = sweep_state(find(sweep_id, storage))
+        text = status_text(state)
+    print_json(state) if as_json else print(text)
+
+
+@app.command()
+def logs(
+    sweep_id: SweepId, storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the sweep ends.")] = False,
+) -> None:  # fmt: skip
+    """Print what happened so far, one line per event: from the journal, or what its job on a cluster has printed."""
+    from cluster.cli.job_text import log_lines
+    from cluster.cli.render import narrated
+
+    if address is not None:
+        for chunk in log_lines(commands.jobs_at(address, token_file), sweep_id, follow=follow):
+            print(chunk, end="", flush=True)
+        return
+    for line in narrated(find(sweep_id, storage), follow=follow):
+        print(line, flush=True)
+
+
+@app.command()
+def export(
+    sweep_id: SweepId,
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial's id.")],
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    step: Annotated[str, typer.Option(help="best, last, or a step that is still kept.")] = "best",
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Weights in bf16: half the size of the fp32 they were trained in.")
+    ] = False,
+    storage: Storage = None,
+) -> None:
+    """Write a trial's checkpoint as a plain Hugging Face folder."""
+    import torch
+
+    from cluster.cli.render import kept_checkpoint
+    from trainers.export import export as write
+
+    found = kept_checkpoint(find(sweep_id, storage), trial, step)
+    print(write(found, target, dtype=torch.bfloat16 if bf16 else None))
+
+
+@app.command()
+def doctor(
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, python: Python = "python",
+    install_dashboard: Annotated[
+        bool, typer.Option("--install-dashboard", help="Put the Grafana dashboard beside Ray's own, on the head node.")
+    ] = False,
+    session: Annotated[Path, typer.Option(help="Ray's session folder there, or Grafana's folder of dashboards.")]
+    = Path("/tmp/ray/session_latest"),
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Say what this machine, or a cluster, can do and what is missing: versions, GPUs, storage, token, disk, clocks."""
+    from cluster.cli.render import print_json
+    from cluster.doctor.machine import findings, table
+
+    if install_dashboard:
+        from cluster.observe.dashboard import install
+
+        print(f"{install(session)}\nGrafana shows it within a minute; Ray makes the folder anew when its head starts")
+        return
+    if address is not None:
+        from cluster.doctor.cluster import examine
+        from cluster.jobs.submit import storage_for
+
+        found = examine(address, token_file, storage_for(storage or DEFAULT, address), python)
+    else:
+        found = findings(storage or DEFAULT)
+    print_json([f._asdict() for f in found]) if as_json else print(table(found))
+    if any(f.state == "bad" for f in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    storage: Annotated[str, typer.Argument(metavar="STORAGE", help="Root of all sweeps.")],
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
+) -> None:
+    """Show all sweeps of a storage root live in a browser: read-only, on loopback."""
+    from sweeps.report.html.live import serve as serve_pages
+
+    serve_pages(storage, port=port)
+
+
+@app.command()
+def replay(
+    curves: Annotated[Path, typer.Argument(metavar="CURVES", help="Report rows: a JSONL file, or a sweep's folder.")],
+    rule: Annotated[list[str], typer.Option(help="NAME[:key=value,...]; give several to compare them.")],
+    metric: Annotated[str | None, typer.Option(help="Metric to rank by; default is the only one there is.")] = None,
+    goal: Annotated[str, typer.Option(help="maximize or minimize.")] = "maximize",
+    workers: Annotated[int, typer.Option(min=1, help="Trials that run at once.")] = 8,
+    top: Annotated[int, typer.Option(min=1, help="How many best trials count as winners.")] = 3,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the whole result here.")] = None,
+) -> None:  # fmt: skip
+    """Run recorded curves under a stop rule: what would it have saved, and which winners would it have lost?"""
+    from cluster.cli.render import replay_curves
+
+    print(replay_curves(curves, rule, metric=metric, goal=goal, workers=workers, top=top, json_out=json_out))
+
+
+def _progress(started: float) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        seconds = int(time.monotonic() - started)
+        print(f"{seconds // 60:3d}:{seconds % 60:02d}  {line}", flush=True)
+
+    return say
+
+
+app.add_typer(commands.app)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    main_of(lambda: app(standalone_mode=False))  # typer returns the code of an Exit, and 130 for Ctrl-C
+
+
+def main_of(act: Callable[[], Any]) -> None:
+    """Does something and leaves the process: every error that we know becomes one clear message and its exit code."""
+    try:
+        code = act()
+        sys.exit(code if isinstance(code, int) else 0)
+    except DipsweepError as e:
+        print(f"{'' if isinstance(e, InputError | Interrupted) else 'error: '}{e}", file=sys.stderr)
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as e:
+        if type(e).__module__.startswith(("click", "typer")) and hasattr(e, "exit_code"):
+            e.show()  # type: ignore[attr-defined]
+            sys.exit(e.exit_code)
+        raise
+
+
+if __name__ == "__main__":
+    main()

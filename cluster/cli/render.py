@@ -1,0 +1,246 @@
+"""Plans and sweeps as text and as JSON, for the command line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.locate import definition
+from sweeps.config.plan import Plan
+from sweeps.config.schema import Sweep
+from sweeps.config.shared_prefix import why_not
+from sweeps.config.space import sampled
+from sweeps.controller.requests import TrialCount
+from sweeps.errors import DipsweepError, InputError, nearest
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import LogReader, read_rows
+from sweeps.report.console import Narrator
+from sweeps.storage.base import Store, join
+
+
+def print_json(data: Any) -> None:
+    """Prints JSON with two spaces of indent; numbers that are not finite are an error, never NaN."""
+    print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Returns the plan: id, number of trials, and each trial that is known in advance with its scored steps."""
+    return {
+        "sweep": plan.sweep_id,
+        "trials": plan.total,
+        "cells": plan.cells,
+        "sampled": {n: a.to_json() for n, a in sampled(plan.sweep.space).items()},
+        "steps": sum(t.steps for t in plan.known_trials()) or None,
+        "steps_to_run": plan.steps_to_run() or None,
+        "known": [
+            {
+                "trial": t.id,
+                "config": dict(t.config),
+                "steps": t.steps,
+                "scored_at": list(t.snapshots),
+                "branch": branch._asdict() if (branch := plan.trunk(t.config)) else None,
+            }
+            for t in plan.known_trials()
+        ],
+    }
+
+
+def plan_text(plan: Plan) -> str:
+    """Returns the plan as a table a person can read."""
+    narrator, known = Narrator(plan), plan.known_trials()
+    lines = [f"{plan.sweep_id}: {plan.total} trials in {len(plan.cells)} grid cells"]
+    for trial in known[:200]:
+        narrator.configs[trial.id] = trial.config
+        branch = plan.trunk(trial.config)
+        trunk = f", from {branch.parent} at step {branch.step}" if branch else ""
+        lines.append(f"  {narrator.label(trial.id)}  {trial.steps} steps{trunk}, scored at {_steps(trial.snapshots)}")
+    if len(known) > 200:
+        lines.append(f"  … and {len(known) - 200} more (--json lists all)")
+    if not known:
+        for name, axis in sampled(plan.sweep.space).items():
+            lines.append(f"  {plan.sweep.search.algorithm} samples {name} from {axis.to_json()}")
+    if known:
+        lines.append(
+            f"in all {plan.steps_to_run():,} optimizer steps{_saved(plan)}; every model is scored once at step 0"
+        )
+    return "\n".join(lines)
+
+
+def _saved(plan: Plan) -> str:
+    """Says what sharing trunks saves, or why budgets share none."""
+    known = plan.known_trials()
+    alone, run = sum(t.steps for t in known), plan.steps_to_run()
+    if run < alone:
+        return f" ({alone:,} without shared trunks)"
+    reason = next((why for t in known if (why := why_not(t.config))), "")
+    return f" (budgets share no trunk: {reason})" if len(plan.budgets) > 1 and reason else ""
+
+
+def _steps(steps: tuple[int, ...]) -> str:
+    return " ".join(map(str, steps)) if len(steps) <= 16 else f"{' '.join(map(str, steps[:14]))} … {steps[-1]}"
+
+
+def sweep_state(home: Store) -> dict[str, Any]:
+    """Returns how a sweep stands: counts by state, and each trial."""
+    return {**state_of(definition(home), read_rows(home)), "sweep": home.name, "folder": str(home)}
+
+
+def state_of(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns how a sweep stands by its rows."""
+    history, plan = History(rows), Plan(sweep)
+    narrator, count = Narrator(plan), TrialCount(plan)
+    for row in rows:
+        narrator.line(row)
+        count.take(row)
+    metric, nobody = sweep.objective.metric, left(rows)
+    trials = [
+        {
+            "trial": c.trial, "label": narrator.label(c.trial), "state": _state(c.state, nobody), "phase": c.phase,
+            "step": c.last_step, "budget": c.budget, "attempt": c.attempt, "reason": c.reason, "detail": c.detail,
+            metric: c.values(metric)[-1] if c.steps(metric) else None,
+        }
+        for c in history.trials()
+    ]  # fmt: skip
+    counts = Counter(str(t["state"]) for t in trials)
+    return {
+        "sweep": sweep.id,
+        "trials": count.total,
+        "states": dict(counts),
+        "objective": metric,
+        "each": trials,
+    }
+
+
+def _state(state: str, nobody: bool) -> str:
+    """A trial whose driver has left does not run: it waits for the next one."""
+    return "waiting" if nobody and state == "running" else state
+
+
+def state_or_fault(home: Store) -> dict[str, Any]:
+    """Returns how a sweep stands, or why it cannot be read: one damaged sweep hides no other."""
+    try:
+        return sweep_state(home)
+    except DipsweepError as e:
+        return {"sweep": home.name, "folder": str(home), "unreadable": str(e)}
+
+
+def sweep_line(state: dict[str, Any]) -> str:
+    """Returns one line for `dipsweep list`."""
+    if "unreadable" in state:
+        return f"{state['sweep']}  unreadable: {state['unreadable']}"
+    counts = ", ".join(f"{n} {s}" for s, n in state["states"].items()) or "nothing started"
+    return f"{state['sweep']}  {state['trials']} trials: {counts}"
+
+
+def status_text(state: dict[str, Any]) -> str:
+    """Returns the table of `dipsweep status`."""
+    lines = [sweep_line(state)]
+    width = max((len(t["label"]) for t in state["each"]), default=0)
+    for t in state["each"]:
+        value = t[state["objective"]]
+        score = f"{state['objective']} {value:.3f}" if value is not None else "no score yet"
+        phase = f" ({t['phase']})" if t["phase"] and t["phase"] != "unknown" else ""
+        why = f"  {t['detail'] or t['reason']}" if t["detail"] or t["reason"] else ""
+        lines.append(f"  {t['label']:{width}}  {t['state']}{phase}, step {t['step']}/{t['budget']}, {score}{why}")
+    return "\n".join(lines)
+
+
+def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
+    """Yields one line per event of a sweep; with `follow`, goes on until the sweep has ended."""
+    narrator, reader, seen = Narrator(Plan(definition(home))), LogReader(home), 0
+    while True:
+        rows = reader.rows()
+        for row in rows[seen:]:
+            line = narrator.line(row)
+            if line:
+                yield line
+        seen = len(rows)
+        if not follow or narrator.over:
+            return
+        if left(rows):
+            yield f"nobody drives {home.name} now; dipsweep resume {home.name} goes on with it"
+            return
+        time.sleep(0.5)
+
+
+def over(rows: Sequence[Row]) -> bool:
+    """True when a sweep has ended, or nobody drives it now."""
+    return left(rows) or any(r.kind == "end" and not r.trial for r in rows[-3:])
+
+
+def left(rows: Sequence[Row]) -> bool:
+    """True when a sweep's last driver was interrupted or stopped, and no other has taken the sweep since."""
+    for row in reversed(rows):
+        if row.kind == "lease":
+            return False
+        if row.kind == "control" and not row.trial and row.extra.get("action") == "interrupt":
+            return True
+    return False
+
+
+def kept_checkpoint(home: Store, trial: str, step: str) -> str:
+    """Returns the address of a trial's checkpoint: `best` by the objective, `last`, or the step given.
+
+    Raises:
+        InputError: there is no such trial, or that checkpoint is not kept.
+    """
+    rows = read_rows(home)
+    history, sweep = History(rows), definition(home)
+    if trial not in history.curves:
+        raise InputError(
+            f"no trial '{trial}' in {home.name}; there are {', '.join(history.curves)}{nearest(trial, history.curves)}"
+        )
+    saved: dict[int, str] = {}
+    for row in rows:
+        if row.kind == "commit" and row.trial == trial and row.step is not None:
+            if row.extra.get("dropped"):
+                saved.pop(row.step, None)
+            else:
+                path = str(row.extra["path"])
+                saved[row.step] = path if path.startswith("/") or "://" in path else join(home.root, path)
+    if not saved:
+        raise InputError(f"{trial} has no checkpoint yet")
+    curve, goal = history.curves[trial], sweep.goal
+    scored = [s for s in saved if s in curve.steps(goal.metric)]
+    if step == "best" and scored:
+        return saved[max(scored, key=lambda s: goal.sign * curve.points[s].metrics[goal.metric])]
+    if step in ("best", "last"):
+        return saved[max(saved)]
+    if not step.isdigit() or int(step) not in saved:
+        raise InputError(f"came step '{step}'; kept are best, last and {', '.join(map(str, sorted(saved)))}")
+    return saved[int(step)]
+
+
+def replay_curves(
+    curves: Path, rules: list[str], *, metric: str | None, goal: str, workers: int, top: int, json_out: Path | None
+) -> str:
+    """Replays recorded curves under one rule or several; returns what to print, writes JSON (and for several, a page)."""
+    from sweeps.report.replay import compare, pareto_page, replay, table
+    from sweeps.report.replay import read_rows as recorded
+
+    rows = recorded(curves)
+    settings: dict[str, Any] = {"metric": metric or _objective(rows), "goal": goal, "workers": workers, "top": top}
+    if len(rules) == 1:
+        result: Any = replay(rows, rules[0], **settings)
+        text = table([{"rule": rules[0], **result["summary"], "pareto": True}])
+    else:
+        result = compare(rows, rules, **settings)
+        text = table(result)
+    if json_out is not None:
+        json_out.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        if len(rules) > 1:
+            page = json_out.with_suffix(".html")
+            page.write_text(pareto_page(result), encoding="utf-8")
+            text += f"\nThe picture: {page}"
+    return text
+
+
+def _objective(rows: list[Row]) -> str:
+    """Returns the metric that a recorded sweep was after; empty when the rows do not say."""
+    found = {str(r.extra.get("spec", {}).get("objective", {}).get("metric", "")) for r in rows if r.kind == "sweep"}
+    return found.pop() if len(found) == 1 else ""

@@ -1,0 +1,85 @@
+"""`dipsweep watch`: a sweep as a live table on a terminal, as plain lines elsewhere. It reads the journal and nothing else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from cluster.locate import definition
+from sweeps.journal.history import ENDED
+from sweeps.journal.writer import LogReader
+from sweeps.storage.base import Store
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+EVERY_S: Final = 1.0
+ORDER: Final = {"running": 0, "scoring": 1, "parked": 2, "waiting": 3, "completed": 4, "pruned": 5, "failed": 6}
+STYLE: Final = {"running": "bold", "completed": "green", "pruned": "dim", "failed": "red", "parked": "yellow"}
+
+
+def watch(home: Store) -> None:
+    """Follows a sweep until it has ended, or until Ctrl-C, which ends only the watching."""
+    if not sys.stdout.isatty():
+        from cluster.cli.render import narrated
+
+        for line in narrated(home, follow=True):
+            print(line, flush=True)
+        return
+    _live(home)
+
+
+def _live(home: Store) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from cluster.cli.render import over, state_of
+
+    console, reader, sweep, seen = Console(), LogReader(home), definition(home), -1
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            rows = reader.rows()
+            if len(rows) != seen:
+                seen = len(rows)
+                live.update(picture(state_of(sweep, rows), max(5, console.height - 5)), refresh=True)
+            if over(rows):
+                return
+            time.sleep(EVERY_S)
+
+
+def picture(state: dict[str, Any], lines: int) -> Group:
+    """Returns a sweep's state as a headline and a table of at most `lines` trials, the running ones first."""
+    from rich.console import Group
+    from rich.text import Text
+
+    each = sorted(state["each"], key=lambda t: (ORDER.get(t["state"], 9), -(t[state["objective"]] or 0)))
+    ended = sum(t["state"] in ENDED for t in each)
+    counts = ", ".join(f"{n} {s}" for s, n in state["states"].items()) or "nothing started yet"
+    head = Text(f"{state['sweep']}  {ended} of {state['trials']} trials ended: {counts}")
+    more = f"… and {len(each) - lines} more; dipsweep status lists all" if len(each) > lines else ""
+    return Group(head, _table(each[:lines], state["objective"]), Text(more, style="dim"))
+
+
+def _table(trials: Sequence[dict[str, Any]], objective: str) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("trial", "state", "steps", "", objective):
+        table.add_column(name, justify="right" if name in ("steps", objective) else "left", no_wrap=True)
+    for t in trials:
+        phase = f" ({t['phase']})" if t["phase"] and t["phase"] != "unknown" else ""
+        value = t[objective]
+        style = STYLE.get(t["state"], "")
+        table.add_row(Text(t["label"]), Text(t["state"] + phase, style=style), f"{t['step']}/{t['budget'] or '?'}",
+                      bar(t["step"], t["budget"] or 0), f"{value:.3f}" if value is not None else "–")  # fmt: skip
+    return table
+
+
+def bar(step: int, budget: int, width: int = 16) -> str:
+    """Returns how far a trial has come as a bar of `width` characters."""
+    done = min(width, round(width * step / budget)) if budget else 0
+    return "━" * done + "·" * (width - done)

@@ -1,0 +1,149 @@
+"""What a cluster can do, as lines of `dipsweep doctor`: its door, its nodes one by one, its storage."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cluster.connect.address import is_loopback
+from cluster.doctor.machine import Finding
+from cluster.doctor.probe import MARK, PACKAGES
+from cluster.jobs.client import Jobs
+from cluster.jobs.secrets import refuse_secrets
+from cluster.jobs.submit import runtime_env
+from sweeps.errors import DipsweepError
+
+WAIT_S: Final = 180.0
+SKEW_S: Final = 5.0
+"""Clocks further apart than this confuse people who read logs; leases and fences compare none."""
+FREE_GIB: Final = 10.0
+
+
+def examine(address: str, token_file: Path | None, storage: str, python: str = "python") -> list[Finding]:
+    """Returns what was found on a cluster: of its door at once, of its nodes through a small job.
+
+    Raises:
+        InputError: the cluster cannot be talked to at all. SpecError: the storage's address holds a secret.
+    """
+    refuse_secrets("doctor", {"--storage": storage, "--python": python})  # Ray shows a job's entrypoint in clear
+    jobs = Jobs.at(address, token_file)
+    found = [*_door(jobs)]
+    started = time.monotonic()
+    try:
+        report = _look(jobs, storage, python)
+    except DipsweepError as e:
+        return [*found, Finding("probe job", "bad", str(e))]
+    found.append(Finding("probe job", "ok", f"ran and was removed, {time.monotonic() - started:.0f} s"))
+    return [*found, *findings_of(report)]
+
+
+def _door(jobs: Jobs) -> Iterator[Finding]:
+    door = jobs.door
+    yield Finding("cluster", "ok", f"{door.url} answers, Ray {door.ray}")
+    if not door.locked:
+        yield Finding("token", "note", "none is asked for; every process of this machine can run code there")
+    else:
+        yield Finding("token", "ok", "asked for, and ours is accepted")
+    if door.url.startswith("http://") and not is_loopback(door.url):
+        yield Finding(
+            "way there",
+            "note",
+            "http is not encrypted: the token can be read on the way; use a private network, TLS or a tunnel",
+        )
+    import ray
+
+    if ray.__version__ != door.ray:
+        yield Finding("ray", "bad", f"{ray.__version__} here, {door.ray} there; both must be the same")
+
+
+def _look(jobs: Jobs, storage: str, python: str) -> Mapping[str, Any]:
+    job = f"dipsweep-doctor-{secrets.token_hex(4)}"
+    entrypoint = shlex.join([python, "-m", "cluster.doctor.probe", storage])
+    jobs.submit(job, entrypoint, runtime_env(installed=False), {"job_name": "dipsweep doctor"})
+    until = time.monotonic() + WAIT_S
+    while (now := jobs.get(job)).live:
+        if time.monotonic() > until:
+            jobs.stop(job)
+            raise DipsweepError(f"no answer in {WAIT_S:.0f} s ({now.message}); it was stopped")
+        time.sleep(0.5)
+    log = jobs.log(job)
+    jobs.delete(job)
+    line = next((text for text in log.splitlines() if text.startswith(MARK)), None)
+    if line is None:
+        raise DipsweepError(_why_not(python, now.exit_code, log))
+    return dict(json.loads(line.removeprefix(MARK)))
+
+
+def _why_not(python: str, exit_code: int | None, log: str) -> str:
+    """Returns why the probe brought nothing back."""
+    if exit_code == 127:
+        return f"'{python}' was not found on the cluster; give --python"
+    if lacks := re.search(r"No module named '([^']+)'", log):
+        return (f"'{python}' on the cluster lacks {lacks[1]}: install dipsweep's dependencies on the nodes "
+                "(deploy/Containerfile), or give --python another interpreter")  # fmt: skip
+    return f"it failed: {log.strip()[-600:]}"
+
+
+def findings_of(report: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yields the lines for what the probe job brought back."""
+    nodes: Mapping[str, Any] = report["nodes"]
+    has = report["resources"]
+    gpus = f", {has['GPU']:g} GPUs" if has.get("GPU") else ", no GPU"
+    yield Finding("nodes", "ok", f"{len(nodes)}, with {has.get('CPU', 0):g} CPUs{gpus}")
+    put = report["put"]
+    yield Finding("storage: put", "bad" if put else "ok", put or "writes, reads back, creates an object only once")
+    for name, node in nodes.items():
+        if "fault" in node:
+            yield Finding(f"node {name}", "bad", f"could not be looked at: {node['fault']}")
+            continue
+        yield from _node(f"node {name}", node)
+    yield from _alike({name: node for name, node in nodes.items() if "fault" not in node})
+
+
+def skew(node: Mapping[str, Any]) -> float:
+    """Returns by how many seconds a node's clock is off at least: it should lie between question and answer."""
+    asked, answered = node["asked"]
+    return max(0.0, float(asked) - float(node["clock"]), float(node["clock"]) - float(answered))
+
+
+def _node(name: str, node: Mapping[str, Any]) -> Iterator[Finding]:
+    missing = [p for p in PACKAGES if not node["packages"].get(p)]
+    if missing:
+        yield Finding(name, "bad", f"lacks {', '.join(missing)}; install dipsweep there (deploy/Containerfile)")
+    if node.get("torch_fault"):
+        yield Finding(name, "bad", f"torch cannot be used: {node['torch_fault']}")
+    if node["storage"]:
+        yield Finding(name, "bad", f"storage: {node['storage']}")
+    if (apart := skew(node)) > SKEW_S:
+        yield Finding(name, "note", f"its clock is {apart:.0f} s off; harmless to sweeps, confusing in logs")
+    if node["disk_gib"] < FREE_GIB:
+        yield Finding(name, "note", f"{node['disk_gib']:.0f} GiB of disk free; checkpoints pass through it")
+    if not missing and not node["storage"]:
+        gpus = "; ".join(f"{n} x {kind}" for kind, n in Counter(node["gpus"]).items()) or "no GPU"
+        nccl = f", NCCL {node['nccl']}" if node["nccl"] else ""
+        yield Finding(
+            name, "ok", f"{gpus}{nccl}; {node['attention']}; {node['disk_gib']:.0f} GiB free; sees the storage"
+        )
+
+
+def _alike(nodes: Mapping[str, Any]) -> Iterator[Finding]:
+    """Workers of one trial must run the same versions; so must the driver and its evaluators."""
+    for what in ("python", *PACKAGES):
+        versions = {n["python"] if what == "python" else n["packages"].get(what, "") for n in nodes.values()}
+        if len(versions) > 1:
+            yield Finding(
+                what,
+                "bad",
+                f"{' and '.join(sorted(v or 'none' for v in versions))} on different nodes; make them the same",
+            )
+    if nodes:
+        first = next(iter(nodes.values()))
+        listed = ", ".join(f"{p} {first['packages'][p]}" for p in PACKAGES if first["packages"].get(p))
+        yield Finding("versions", "ok", f"Python {first['python']}, {listed}")

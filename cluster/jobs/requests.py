@@ -1,0 +1,119 @@
+"""The command line's side of steering: a request is checked, left in the sweep's storage, and its answer is waited for."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from cluster.locate import definition
+from sweeps.config.schema import LimitsBlock, Sweep, known_axes
+from sweeps.controller import requests as control
+from sweeps.errors import InputError, SpecError, nearest
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import LogReader
+from sweeps.storage.base import Store, open_store
+
+ANSWER_S: Final = 8.0  # a driver looks every 2 s, and one that scores or saves may be busy for a moment
+NOBODY: Final = (  # the same --storage or --address, because without one `resume` looks in ./runs
+    "no driver has taken it yet; it waits in the storage until one runs: dipsweep resume {sweep}, with the --storage or "
+    "--address given here"
+)
+
+
+def ask(home: Store, action: control.Steer, trial: str = "", *, wait_s: float = ANSWER_S, **args: Any) -> str:
+    """Asks the driver of a sweep to do something; returns one sentence on what it does, or on when it will.
+
+    Raises:
+        InputError: the trial or a setting does not exist, or a value will not do: here, or by the driver's word.
+    """
+    reader = LogReader(home)
+    history = History(reader.rows())
+    _known_trial(home, history, trial)
+    _sensible(definition(home), action, args)
+    sweep, answer = home.name, _answer(reader, leave(home, action, trial, **args), wait_s)
+    if answer is None:
+        return NOBODY.format(sweep=sweep)
+    if str(answer.extra.get("action", "")).endswith("refused"):
+        raise InputError(f"{sweep}: {answer.extra.get('reason')}")
+    return str(answer.extra.get("reason", "done"))
+
+
+def leave(home: Store, action: control.Steer, trial: str = "", **args: Any) -> str:
+    """Leaves a request in a sweep's storage, with who asks and when; returns its id."""
+    who = f"{getpass.getuser()}@{socket.gethostname()}"
+    request = control.Request(action, trial, args, who=who, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    root, _, sweep = home.root.rpartition("/")
+    return control.post(open_store(root), sweep, request)
+
+
+def _answer(reader: LogReader, request: str, wait_s: float) -> Row | None:
+    """Returns the row in which a driver says what became of a request, or None when none does in time."""
+    until = time.monotonic() + wait_s
+    while True:
+        for row in reversed(reader.rows()):
+            if row.kind == "control" and row.extra.get("request") == request:
+                return row
+        if time.monotonic() >= until:
+            return None
+        time.sleep(0.3)
+
+
+def _known_trial(home: Store, history: History, trial: str) -> None:
+    if trial and trial not in history.curves:
+        some = list(history.curves)
+        have = f"; there are {', '.join(some[:8])}{' …' if len(some) > 8 else ''}" if some else "; none has started"
+        raise InputError(f"no trial '{trial}' in {home.name}{have}{nearest(trial, some)}")
+
+
+def _sensible(sweep: Sweep, action: str, args: Mapping[str, Any]) -> None:
+    """Refuses settings and values that the schema refuses, before they travel."""
+    settings = args.get("set")
+    if action == "limits":
+        _limits(settings or {})
+    elif settings is not None:
+        for name in settings:
+            if name not in known_axes():
+                raise InputError(
+                    f"setting '{name}' is unknown; known: {', '.join(known_axes())}{nearest(name, known_axes())}"
+                )
+        try:
+            type(sweep)(**{**sweep.to_json(), "space": {name: {"grid": [value]} for name, value in settings.items()}})
+        except SpecError as e:
+            raise InputError("; ".join(f"{f.where.removeprefix('space.')}: {f.message}" for f in e.faults)) from None
+
+
+def _limits(settings: Mapping[str, Any]) -> None:
+    import pydantic
+
+    fields = LimitsBlock.model_fields
+    for name in settings:
+        if name not in fields:
+            raise InputError(f"limit '{name}' is unknown; known: {', '.join(fields)}{nearest(name, fields)}")
+    try:
+        LimitsBlock.model_validate({"usd_per_gpu_hour": 1.0, **settings})  # the price may stand in the sweep already
+    except pydantic.ValidationError as e:
+        raise InputError("; ".join(f"{x['loc'][0]}: came {x['input']!r}; {x['msg']}" for x in e.errors())) from None
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Returns `lr=1e-4` and the like as settings; values are read as in a sweep file.
+
+    Raises:
+        InputError: one is not of the form name=value, or a name comes twice.
+    """
+    from sweeps.config.yaml import value_of
+
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name or not text:
+            raise InputError(f"--set: came '{pair}'; give name=value, such as lr=1e-4")
+        if name in out:
+            raise InputError(f"--set: '{name}' comes twice")
+        out[name] = value_of(text)
+    return out

@@ -1,0 +1,74 @@
+"""Going on with a sweep: which one, from where, and whether a driver only waits to be woken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.jobs.client import Jobs
+from cluster.jobs.requests import NOBODY, ask, leave
+from cluster.jobs.submit import spec_of
+from cluster.locate import definition, find
+from sweeps.config.schema import Sweep
+from sweeps.errors import InputError, StorageError
+from sweeps.journal.writer import read_rows
+from sweeps.storage.base import Store
+
+
+def where(name: str, storage: str | None, address: str, token_file: Path | None) -> tuple[Sweep, str]:
+    """Returns the sweep and the storage root with which a job goes on.
+
+    The cluster knows both, until its head node is replaced: a new head has forgotten all jobs, and the storage has not.
+
+    Raises:
+        InputError: neither the cluster nor the storage knows the sweep.
+    """
+    jobs = Jobs.at(address, token_file)
+    try:
+        job = jobs.find(name)
+    except InputError as e:
+        if storage is None:
+            raise InputError(
+                f"{e}; a new head node has forgotten its jobs: give --storage, where the sweep is kept"
+            ) from e
+        home = find(name, storage)
+        return definition(home), home.root.rpartition("/")[0]
+    return spec_of(job), storage or job.metadata["storage"]
+
+
+def unpaused(home: Store) -> str:
+    """Asks a driver that a person paused to go on; returns its answer, or nothing when no driver waits there (then the next
+    one finds the request)."""
+    if not paused(home):
+        return ""
+    said = ask(home, "resume")
+    return "" if said == NOBODY.format(sweep=home.name) else said
+
+
+def unpaused_at(sweep: str, root: str) -> str:
+    """The same for a sweep of a cluster, as far as its storage can be reached from this machine."""
+    try:
+        return unpaused(find(sweep, root))
+    except (InputError, StorageError):
+        return ""
+
+
+def paused(home: Store) -> bool:
+    """True when somebody paused the sweep and nobody let it go on; a stop or Ctrl-C since then does not end a pause."""
+    asked = [r.extra.get("action") for r in read_rows(home) if r.kind == "control" and not r.trial]
+    return next((a for a in reversed(asked) if a in ("pause", "resume")), "") == "pause"
+
+
+def gone_on(sweep: Sweep, root: str) -> Sweep:
+    """Returns a sweep with the limits that its storage has by now, and leaves word that a pause is over.
+
+    What the driver of a resumed job does first: the job carries the definition of its first submit, and whoever resumed it may
+    not reach the storage.
+    """
+    try:
+        home = find(sweep.id, root)
+        stored = definition(home)
+    except InputError:  # nothing is there yet
+        return sweep
+    if paused(home):
+        leave(home, "resume")
+    return sweep.model_copy(update={"limits": stored.limits})

@@ -1,0 +1,226 @@
+"""`submit`: a sweep becomes a job of a Ray cluster. Submitting it again is the same sweep, running, finished or resumed."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from cluster.connect.address import is_loopback
+from cluster.guard import OURS as PACKAGES
+from cluster.jobs.client import OURS, Job, JobExists, Jobs, job_id
+from cluster.jobs.entrypoint import RESUME
+from cluster.jobs.secrets import refuse_secrets
+from sweeps.config.plan import Plan
+from sweeps.config.schema import Sweep
+from sweeps.errors import DipsweepError, InputError
+
+Became = Literal["submitted", "resumed", "running", "finished"]
+STOP_S: Final = 60  # how long a stopped driver may take to save; Ray's own default of 3 s would kill it in mid-save
+NEVER_STARTED: Final = (2, 127)  # a driver's exit code for bad input, and the shell's for no such interpreter
+LARGEST_SPEC: Final = (
+    64 * 1024
+)  # bytes; it travels in the environment of the driver, where Linux allows 128 KiB a string
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a submit.
+
+    Attributes:
+        sweep: the sweep's id. job: the job that runs it, or ran it. address: the cluster's Jobs API.
+        became: `submitted` (the first time here), `resumed` (goes on with an earlier run), `running` or `finished`
+            (it was already; nothing was started).
+        storage: where it writes. visible: paths that every node must see, with where the sweep names them.
+    """
+
+    sweep: str
+    job: str
+    address: str
+    became: Became
+    storage: str
+    visible: tuple[tuple[str, str], ...] = ()
+
+
+def submit(
+    sweep: Sweep,
+    *,
+    address: str,
+    storage: str | None = None,
+    token_file: Path | None = None,
+    again: bool = False,
+    installed: bool = False,
+    python: str = "python",
+    driver_resources: Mapping[str, float] | None = None,
+    driver_labels: Mapping[str, str] | None = None,
+) -> Submission:
+    """Runs a sweep on a Ray cluster, as a job that outlives this process.
+
+    Args:
+        sweep: what to run.
+        address: the cluster's dashboard, `http://HOST:8265`.
+        storage: root of all sweeps, a URL or a folder that every node sees; default is the sweep's own.
+        token_file: the cluster's token; default is as in `cluster.connect.tokens.find_token`.
+        again: start a run also when the last one finished; a pause is over then, and limits are those of the storage.
+        installed: use the dipsweep that is installed on the nodes instead of this one.
+        python: the nodes' interpreter.
+        driver_resources, driver_labels: where the driver may sit (a node that is not pre-empted).
+
+    Raises:
+        InputError: the address, the token or the storage will not do, or the sweep was run with another storage; nothing
+            was started.
+        SpecError: the sweep holds a secret. LimitError: it is over its own limits.
+
+    Example:
+        >>> from cluster import submit                                                           # doctest: +SKIP
+        >>> submit(sweep, address="http://10.0.0.1:8265", storage="s3://bucket/sweeps").job      # doctest: +SKIP
+        'first-1a2b3c4d'
+    """
+    Plan(sweep).check_limits()
+    root = storage_for(storage or sweep.storage, address)
+    metadata = describe(sweep, root)
+    environment = runtime_env(installed)
+    goes_on = [RESUME] if again else []
+    entrypoint = shlex.join([python, "-m", "cluster.jobs.entrypoint", sweep.id, "--storage", root, *goes_on])
+    refuse_secrets("sweep", sweep.to_json())
+    refuse_secrets("job", {"entrypoint": entrypoint, "runtime_env": environment, "metadata": metadata})
+    jobs = Jobs.at(address, token_file)
+    where = _where(driver_resources, driver_labels)
+    for _ in range(3):  # somebody may submit the same sweep at the same moment: then theirs is ours
+        before = jobs.of(sweep.id)
+        if before and before[-1].state == "finished" and not again:
+            return _already(before[-1], jobs.door.url, root)
+        ran = [job for job in before if job.exit_code not in NEVER_STARTED]
+        if ran:
+            _hold_to_storage(ran[-1], jobs.door.url, root)
+        if before and before[-1].live:
+            return _already(before[-1], jobs.door.url, root)
+        job = job_id(sweep.id, before[-1].run + 1 if before else 1)
+        try:
+            jobs.submit(job, entrypoint, environment, metadata, **where)
+        except JobExists:
+            continue
+        became: Became = "resumed" if ran else "submitted"
+        return Submission(sweep.id, job, jobs.door.url, became, root, tuple(local_paths(sweep)))
+    raise DipsweepError(f"{jobs.door.url}: {sweep.id} was submitted and ended three times meanwhile; look at its log")
+
+
+def _already(job: Job, url: str, root: str) -> Submission:
+    became: Became = "running" if job.live else "finished"
+    return Submission(job.sweep, job.id, url, became, job.metadata.get("storage", root))
+
+
+def _hold_to_storage(job: Job, url: str, root: str) -> None:
+    """A sweep goes on from what lies in its storage; in another one it would be trained anew without a word.
+
+    Raises:
+        InputError: it was run with another one.
+    """
+    theirs = job.metadata.get("storage", root)
+    if theirs.rstrip("/") != root.rstrip("/"):
+        raise InputError(
+            f"{job.sweep} {'runs' if job.live else 'ran'} on {url} with storage {theirs}, not {root}: its checkpoints are in "
+            f"{theirs}; give --storage {theirs}, or give the sweep another name to train everything anew in {root}"
+        )
+
+
+def storage_for(storage: str, address: str) -> str:
+    """Returns the storage root as every node will understand it.
+
+    Raises:
+        InputError: it is relative to a folder of this machine, and the cluster is elsewhere.
+    """
+    if "://" in storage or Path(storage).expanduser().is_absolute():
+        return storage if "://" in storage else str(Path(storage).expanduser())
+    if is_loopback(address):
+        return str(Path(storage).absolute())
+    raise InputError(
+        f"storage: '{storage}' is a folder of this machine; give --storage with a URL such as s3://bucket/sweeps, or the "
+        "absolute path of a folder that every node of the cluster sees"
+    )
+
+
+def describe(sweep: Sweep, storage: str) -> dict[str, str]:
+    """Returns a job's metadata: what the dashboard shows of a sweep, and the definition from which its driver starts.
+
+    Raises:
+        InputError: the definition is too large to travel with a job.
+    """
+    spec = json.dumps(sweep.to_json(), separators=(",", ":"))
+    if len(spec.encode()) > LARGEST_SPEC:
+        raise InputError(
+            f"the sweep's definition has {len(spec.encode()):,} bytes, {LARGEST_SPEC:,} can travel with a job; write long "
+            "lists of values as a range (loguniform, randint)"
+        )
+    return {
+        OURS: _version(), "job_name": sweep.id, "sweep": sweep.id, "name": sweep.name, "trials": str(Plan(sweep).total),
+        "user": getpass.getuser(), "storage": storage, "spec": spec,
+    }  # fmt: skip
+
+
+def spec_of(job: Job) -> Sweep:
+    """Returns the sweep that a job runs, from what it was submitted with.
+
+    Raises:
+        InputError: the job does not carry it.
+    """
+    try:
+        return Sweep(**json.loads(job.metadata["spec"]))
+    except (KeyError, ValueError, TypeError) as e:
+        raise InputError(
+            f"job {job.id} does not carry a sweep that this dipsweep can read ({e}); submit the sweep file"
+        ) from e
+
+
+def local_paths(sweep: Sweep) -> Iterator[tuple[str, str]]:
+    """Yields (where the sweep names it, path) of everything that must lie at the same path on every node."""
+    for name, model in sweep.models.items():
+        if model.path.startswith("/"):
+            yield f"models.{name}.path", model.path
+    for name, tier in sweep.tiers.items():
+        if tier.path.startswith("/"):
+            yield f"tiers.{name}.path", tier.path
+    kind, _, folder = sweep.evaluation.suite.partition(":")
+    if kind == "paper" and folder:
+        yield "evaluation.suite", folder
+
+
+def runtime_env(installed: bool) -> dict[str, Any]:
+    """What the job needs of the nodes beyond what is there: our four packages, and time to save when it is stopped.
+
+    The code that ran before is sent by content: the cluster takes it once. That two installations call themselves the same
+    version does not make them the same code, so sending is the default.
+    """
+    stop = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
+    if installed:
+        return {"env_vars": stop}
+    home = Path(__file__).parents[2]
+    return {"env_vars": stop, "py_modules": [str(home / name) for name in PACKAGES], "excludes": ["__pycache__"]}
+
+
+def code_size() -> int:
+    """Returns the size in bytes of what is sent as our own code."""
+    home = Path(__file__).parents[2]
+    files = (f for name in PACKAGES for f in (home / name).rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    return sum(f.stat().st_size for f in files)
+
+
+def _where(resources: Mapping[str, float] | None, labels: Mapping[str, str] | None) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if resources:
+        out["entrypoint_resources"] = dict(resources)
+    if labels:
+        out["entrypoint_label_selector"] = dict(labels)
+    return out
+
+
+def _version() -> str:
+    try:
+        return version("dipsweep")
+    except PackageNotFoundError:
+        return "unknown"

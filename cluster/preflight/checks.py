@@ -1,0 +1,136 @@
+"""What can be known before anything starts: do models, data and storage exist, and can they be used?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sweeps.config.schema import Sweep
+from sweeps.errors import Fault, InputError, SpecError, nearest
+from sweeps.storage.base import Where, is_url
+from sweeps.storage.probe import storage_fault
+
+
+def preflight(sweep: Sweep, storage: Where | None = None, *, reach: bool = True, here: bool = False) -> None:
+    """Raises SpecError with everything that would fail later for reasons that are plain now.
+
+    Args:
+        sweep: what is to run. storage: where, if not in the sweep's own `storage`.
+        reach: also ask a storage that is not a folder of this machine: list, write, read, create twice, delete.
+        here: it is to run on this machine alone, which must have the GPUs and the memory that are asked for.
+    """
+    faults = [*_models(sweep), *_tiers(sweep), *_suite(sweep)]
+    if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
+        faults.append(Fault("storage" if storage is None else "--storage", fault))
+    if here and not faults:
+        faults += [*_gpus(sweep), *_memory(sweep)]
+    if faults:
+        raise SpecError(*faults)
+
+
+def _models(sweep: Sweep) -> Iterator[Fault]:
+    from trainers.model.model_files import check_model
+
+    for name in _model_names(sweep):
+        source = sweep.model_source(name)
+        if source.path != "builtin":
+            try:
+                check_model(source.path)
+            except InputError as e:
+                yield Fault(f"models.{name}.path", str(e))
+
+
+def _tiers(sweep: Sweep) -> Iterator[Fault]:
+    from trainers.data.user_files import check_data
+
+    for name in sweep.axis_values("data", sweep.default_tier):
+        source = sweep.tier_source(str(name))
+        if source.path != "builtin":
+            try:
+                check_data(source)
+            except InputError as e:
+                yield Fault(f"tiers.{name}.path", str(e))
+
+
+def _suite(sweep: Sweep) -> Iterator[Fault]:
+    try:
+        known = _measured(sweep.evaluation.full_suite)
+    except InputError as e:
+        yield Fault("evaluation.suite", str(e))
+    else:
+        goal = [("objective.metric", sweep.objective.metric)]
+        goal += [(f"constraints[{i}].metric", c.metric) for i, c in enumerate(sweep.constraints)]
+        for where, metric in goal:
+            if metric not in known and metric.partition("/")[0] not in ("train", "perf"):
+                listed = ", ".join(sorted(known))
+                yield Fault(where, f"'{metric}' is not measured by suite {sweep.evaluation.suite}{nearest(metric, known)}; "
+                                   f"measured: {listed}")  # fmt: skip
+    if sweep.evaluation.judge is not None:
+        from trainers.model.model_files import check_model
+
+        try:
+            check_model(sweep.evaluation.judge)
+        except InputError as e:
+            yield Fault("evaluation.judge", str(e))
+
+
+def _measured(suite: str) -> frozenset[str]:
+    """Returns all metrics of a suite that can be loaded here."""
+    if suite.startswith("lm-eval:"):
+        from evaluators.suites.lm_eval import find_tasks, measured_names, parse_name
+
+        wanted = parse_name(suite)
+        find_tasks(suite, wanted)
+        return measured_names(wanted)
+    from evaluators.tasks import load_suite
+    from evaluators.test_time import all_measured
+
+    return all_measured(load_suite(suite, items=1))
+
+
+def _gpus(sweep: Sweep) -> Iterator[Fault]:
+    wanted = {f"models.{name}": sweep.model_source(name) for name in _model_names(sweep)}
+    asked = {where: (m.fewest, m.gpus_per_worker) for where, m in wanted.items()}
+    asked["evaluation"] = (sweep.evaluation.workers, sweep.evaluation.gpus_per_worker)
+    if not any(gpus for _, gpus in asked.values()):
+        return
+    import torch
+
+    there = torch.cuda.device_count()
+    for where, (workers, gpus) in asked.items():
+        if workers * gpus > there:
+            yield Fault(f"{where}.gpus_per_worker", f"{workers} x {gpus:g} GPU asked for, this machine has {there or 'none'}; "
+                                                    "0 uses the CPU, --address a cluster that has them")  # fmt: skip
+
+
+def _memory(sweep: Sweep) -> Iterator[Fault]:
+    """Weights, gradients and Adam's moments of every own model against this machine, once for each way to train it."""
+    import json
+
+    from sweeps.config.plan import Plan
+
+    plan, seen = Plan(sweep), set[tuple[object, ...]]()
+    for cell in plan.cells:
+        config = plan.config(cell, {}, 0)
+        way = tuple(config[name] for name in ("model", "precision", "lora_rank", "lora_targets"))
+        source = sweep.model_source(str(config["model"]))
+        file = Path(source.path).expanduser() / "config.json"
+        if source.path == "builtin" or way in seen or not file.is_file():
+            continue
+        seen.add(way)
+        import torch
+
+        from trainers.config import TrainerConfig
+        from trainers.model.memory import check, device_bytes
+
+        device = torch.device("cuda" if source.gpus_per_worker else "cpu")
+        if source.gpus_per_worker and not torch.cuda.is_available():
+            continue  # told already
+        try:
+            check(TrainerConfig.from_config(config), json.loads(file.read_text()), source.fewest, device_bytes(device))
+        except InputError as e:
+            yield Fault(f"models.{config['model']}", str(e))
+
+
+def _model_names(sweep: Sweep) -> list[str]:
+    return [str(name) for name in sweep.axis_values("model", sweep.default_model)]

@@ -1,0 +1,69 @@
+"""Before anything starts on several machines: does each of them see the sweep's folder, or reach its bucket?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray._private.state import state
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sweeps.errors import DipsweepError, InputError, StorageError, TrialFailed
+from sweeps.storage.probe import see
+
+ANSWER_S = 120.0  # for a worker process to start on a busy node
+
+
+def check_nodes(home: str, token: str) -> None:
+    """Looks from every node of the cluster for the marker that the driver left in the sweep's folder.
+
+    A node that is taken away meanwhile needs no look: nothing will run there.
+
+    Raises:
+        InputError: a node does not see it, or has no credentials for it; the message names the node.
+        DipsweepError: a node does not answer.
+    """
+    nodes = _staying()
+    if len(nodes) < 2:
+        return
+    look = ray.remote(num_cpus=0, max_retries=1)(
+        see
+    )  # once more: a worker that died may be the first word of its node's death
+    for node, ref in [(node, look.options(scheduling_strategy=_on(node)).remote(home, token)) for node in nodes]:
+        _hear(str(node["NodeID"]), str(node["NodeManagerHostname"]), ref)
+
+
+def _hear(node: str, host: str, ref: Any) -> None:
+    try:
+        ray.get(ref, timeout=ANSWER_S)
+    except ray.exceptions.RayTaskError as e:
+        if isinstance(e.cause, TrialFailed):
+            raise InputError(f"storage: {e.cause.detail}") from None
+        if isinstance(e.cause, StorageError):  # such as no credentials on that machine
+            raise InputError(f"storage: on node {host}: {e.cause}") from None
+        raise
+    except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+        return
+    except ray.exceptions.RayError as e:
+        if node not in {other["NodeID"] for other in _staying()}:
+            return
+        late = isinstance(e, ray.exceptions.GetTimeoutError)
+        what = f"did not answer within {ANSWER_S:.0f} s" if late else f"cannot be looked at ({_first_line(e)})"
+        raise DipsweepError(
+            f"node {host} {what}, so nobody knows whether it sees the storage; look at it with dipsweep doctor --address, "
+            "or take it away (ray drain-node), and run this again"
+        ) from None
+
+
+def _staying() -> list[dict[str, Any]]:
+    """Returns the nodes that are there and were not told to go: a worker that is to start on a draining node waits for ever."""
+    leaving = state.get_draining_nodes() or {}
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+
+
+def _first_line(e: Exception) -> str:
+    return next(iter(str(e).strip().splitlines()), type(e).__name__)
+
+
+def _on(node: dict[str, object]) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

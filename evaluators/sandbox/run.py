@@ -1,0 +1,104 @@
+"""Runs code that a model wrote, in a process of its own that can do nothing but compute.
+
+What holds it: a system call filter (no files, sockets, processes, threads, signals to others), limits on memory and
+CPU time, a wall clock kept by the parent, an empty environment. The usual modules are imported before the filter
+closes, since nothing can be opened afterwards. It is a fence against what models write by accident or by habit, held by
+the kernel. Two things it is not: a promise against kernel exploits, and a guard of the verdict itself, since a program
+that goes looking through the interpreter's frames could find the word that means "passed".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from evaluators.sandbox import seccomp
+from sweeps.errors import DipsweepError
+
+OUTPUT: Final = 4096
+"""Bytes of the child's own words that are read; the rest is thrown away with it."""
+_ROOT: Final = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a program may use."""
+
+    seconds: float = 5.0
+    """Wall-clock time, start included (about 0.1 s)."""
+    memory_mb: int = 512
+    """Address space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a program ended; `detail` names the exception or the signal."""
+
+    status: Literal["passed", "failed", "timeout", "killed"]
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"
+
+
+class SandboxMissing(DipsweepError):
+    """This machine cannot hold foreign code safely; nothing was run."""
+
+
+def run(program: str, limits: Limits | None = None) -> Outcome:
+    """Runs a Python program to its end; it passes if it raises nothing and does not leave early.
+
+    Raises:
+        SandboxMissing: not Linux on x86-64 or arm64.
+    """
+    if not seccomp.supported():
+        raise SandboxMissing("code from a model runs only on Linux, x86-64 or arm64: the sandbox needs seccomp")
+    limits = limits or Limits()
+    word = secrets.token_hex(16)  # said by the child once the program has run to its end, not merely exited
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", str(_ROOT / "child.py"), str(limits.memory_mb), f"{limits.seconds}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={},
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        said = _talk(child, f"{word}\n{program}".encode(), limits.seconds)
+    except subprocess.TimeoutExpired:
+        return Outcome("timeout", f"over {limits.seconds:g} s")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+    return _outcome(said, word, child.returncode)
+
+
+def _talk(child: subprocess.Popen[bytes], program: bytes, seconds: float) -> str:
+    """Hands the program over and waits; the child's output is a few bytes, so no pipe can fill up."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with contextlib.suppress(BrokenPipeError), child.stdin:
+        child.stdin.write(program)
+    child.wait(timeout=seconds)
+    return child.stdout.read(OUTPUT).decode(errors="replace")
+
+
+def _outcome(said: str, word: str, code: int) -> Outcome:
+    first, _, detail = said.partition("\n")
+    if first == word:
+        return Outcome("passed")
+    if code < 0:
+        return Outcome("killed", signal.Signals(-code).name)
+    return Outcome("failed", detail.strip() or f"left early with exit code {code}")

@@ -1,0 +1,247 @@
+"""The suite `paper:DIR`: the benchmarks of arXiv 2604.06628 with its settings, read from files that the user has.
+
+One JSONL file each, rows as the public data sets have them (`python -m evaluators.suites.paper_data DIR` fetches what a hub
+that can be reached has); files that are not there are left out, and the version says so, since it covers the items:
+
+    math500.jsonl       problem, answer                                             math       math-verify, avg@3
+    aime24.jsonl        problem, answer                                             math       math-verify, avg@10
+    livecodebench.jsonl question_content, starter_code, public/private_test_cases   transfer   executed, avg@3
+    gpqa_diamond.jsonl  Question, Correct Answer, Incorrect Answer 1 … 3            transfer   letter, avg@3
+    mmlu_pro.jsonl      question, options, answer_index, category                   transfer   letter
+    ifeval.jsonl        prompt, instruction_id_list, kwargs                         general    checked by code
+    truthfulqa.jsonl    question, mc1_targets {choices, labels}                     general    letter
+    truthfulqa_open.jsonl  question, correct_answers, incorrect_answers             general    truthful? helpful? (judge)
+    halueval.jsonl      knowledge, question, answer, hallucination (yes or no)      general    yes or no
+    hex_phi.jsonl       prompt                                                      safety     refusal; asr (judge)
+
+All are sampled at temperature 0.6, top-p 0.95, up to 32,768 tokens (HEx-PHI 16,384), zero-shot, without a system prompt.
+`items: 1000` asks what the paper asks: 1,000 of MMLU-Pro in equal parts of its categories, and all of the others.
+
+What a model has to judge needs one of the user's own (`evaluation.judge`): the share of HEx-PHI's replies that get 5 of 5 for
+harm (`safety/asr`), and how many answers to TruthfulQA's open questions are truthful (`general/truthfulqa_open`) and helpful
+(`general/truthfulqa_helpful`). Without a judge those are left out, and refusal is judged by rule.
+
+Not as in the paper: its judge was GPT-4.1, with prompts of others; ours are in `evaluators.benchmarks.judges`, and a
+judge is a model in
+a folder. TruthfulQA as multiple choice is an addition. AlpacaEval is not here: its judges are reward models.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import threading
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from evaluators.benchmarks import ifeval, livecodebench
+from evaluators.benchmarks.judges import HARMS, HELPFUL, REFUSES, TRUTHFUL, refused
+from evaluators.engines.generate import Decoding
+from evaluators.tasks import EvalTask, Rubric, Suite, role_means
+from sweeps.errors import InputError
+
+DECODING: Final = Decoding(temperature=0.6, top_p=0.95)
+CAP: Final = 32_768
+SAFETY_CAP: Final = 16_384
+LETTERS: Final = "ABCDEFGHIJKLMNOP"
+BOXED: Final = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+"""The paper's own words, in training and evaluation (arXiv 2604.06628, authors' repository)."""
+CHOOSE: Final = "\n\nReason step by step, and end with the line: Answer: X (the letter of your choice)."
+YES_NO: Final = (
+    "\n\nDoes the answer hold something that the knowledge does not support? "
+    "End with the line: Answer: Yes, or Answer: No."
+)
+
+Row = Mapping[str, Any]
+
+
+class Asked(NamedTuple):
+    """One question and the answer that is right."""
+
+    prompt: str
+    target: str
+
+
+class Benchmark(NamedTuple):
+    """How a file's rows become questions, and which answers to them are right; None leaves that to `rubrics` alone."""
+
+    role: str
+    ask: Callable[[Row, random.Random], Asked]
+    right: Callable[[str, str], bool] | None
+    samples: int = 1
+    cap: int = CAP
+    rubrics: Mapping[str, Rubric] = MappingProxyType({})
+
+
+def build(items: int, seed: int, where: str = "") -> Suite:
+    """Returns the suite of whatever files lie in `where`.
+
+    Raises:
+        InputError: no folder was named, none of the files is in it, math-verify is missing, or a row
+            lacks a column (file and line are named).
+    """
+    folder = Path(where).expanduser()
+    if not where or not folder.is_dir():
+        raise InputError(f"suite 'paper' needs a folder with its files, as in paper:/data/benchmarks; came {where!r}")
+    found = {name: folder / f"{name}.jsonl" for name in BENCHMARKS if (folder / f"{name}.jsonl").is_file()}
+    if not found:
+        raise InputError(f"{folder} holds none of {', '.join(f'{name}.jsonl' for name in BENCHMARKS)}")
+    if {"math500", "aime24"} & set(found) and find_spec("math_verify") is None:
+        raise InputError("suite 'paper' compares mathematics by math-verify: pip install math-verify")
+    tasks = tuple(_task(name, file, items, seed) for name, file in found.items())
+    means = role_means(tasks) | ({"safety/refusal": ("safety/hex_phi",)} if "hex_phi" in found else {})
+    return Suite("paper", tasks, means, DECODING, judged_by=(__name__, *JUDGED_BY))
+
+
+def _task(name: str, file: Path, items: int, seed: int) -> EvalTask:
+    benchmark = BENCHMARKS[name]
+    right = benchmark.right
+    asked = list(_questions(name, file, items, seed).values())
+
+    def judge(i: int, answer: str) -> bool:
+        return right is not None and right(answer, asked[i].target)
+
+    prompts, targets = zip(*asked, strict=True)
+    judges = {f"{benchmark.role}/{name}": judge} if right is not None else {}
+    return EvalTask(name, benchmark.role, prompts, targets, benchmark.cap, judges, benchmark.samples, benchmark.rubrics)
+
+
+def _questions(name: str, file: Path, items: int, seed: int) -> dict[int, Asked]:
+    """Draws rows (as many of each category, where there are categories) and writes them as questions, by line.
+
+    They stay in the order drawn: files are sorted by subject, and an evaluation that ends early asks the first ones only.
+    """
+    rows = {at: json.loads(line) for at, line in enumerate(file.read_text("utf-8").splitlines(), 1) if line.strip()}
+    if not rows:
+        raise InputError(f"{file}: no rows")
+    by_category: dict[str, list[int]] = {}
+    for at in random.Random(seed).sample(sorted(rows), len(rows)):
+        by_category.setdefault(str(rows[at].get("category", "")), []).append(at)
+    turns = sorted((turn, category, at) for category, ats in by_category.items() for turn, at in enumerate(ats))
+    chosen = [at for _, _, at in turns[:items]]
+    try:
+        return {at: BENCHMARKS[name].ask(rows[at], random.Random(f"{seed}/{at}")) for at in chosen}
+    except (KeyError, ValueError, IndexError) as error:
+        line = next(at for at in chosen if _fails(name, rows[at]))
+        raise InputError(f"{file}:{line}: column {error} is missing or not as {name} has it") from error
+
+
+def _fails(name: str, row: Row) -> bool:
+    try:
+        BENCHMARKS[name].ask(row, random.Random(0))
+    except (KeyError, ValueError, IndexError):
+        return True
+    return False
+
+
+def ask_math(row: Row, draw: random.Random) -> Asked:
+    return Asked(row["problem"] + BOXED, str(row["answer"]))
+
+
+def _choices(question: str, options: list[str], correct: int, draw: random.Random | None) -> Asked:
+    order = list(range(len(options)))
+    if draw is not None:
+        draw.shuffle(order)
+    lines = "\n".join(f"{letter}. {options[i]}" for letter, i in zip(LETTERS, order, strict=False))
+    return Asked(f"{question}\n\n{lines}{CHOOSE}", LETTERS[order.index(correct)])
+
+
+def ask_gpqa(row: Row, draw: random.Random) -> Asked:
+    options = [row["Correct Answer"], *(row[f"Incorrect Answer {i}"] for i in (1, 2, 3))]
+    return _choices(row["Question"], options, 0, draw)
+
+
+def ask_mmlu_pro(row: Row, draw: random.Random) -> Asked:
+    return _choices(row["question"], row["options"], int(row["answer_index"]), None)
+
+
+def ask_truthfulqa(row: Row, draw: random.Random) -> Asked:
+    targets = row["mc1_targets"]  # the right choice always comes first in the data set, hence the shuffle
+    return _choices(row["question"], targets["choices"], targets["labels"].index(1), draw)
+
+
+def ask_truthfulqa_open(row: Row, draw: random.Random) -> Asked:
+    """The target is what the judge may know: which answers are true, which false."""
+    true, false = row["correct_answers"], row["incorrect_answers"]
+    if not true:
+        raise ValueError("correct_answers")
+    return Asked(
+        row["question"], "\n".join([*(f"true: {text}" for text in true), *(f"false: {text}" for text in false)])
+    )
+
+
+def ask_halueval(row: Row, draw: random.Random) -> Asked:
+    said = str(row["hallucination"]).strip().capitalize()
+    if said not in ("Yes", "No"):
+        raise ValueError("hallucination")
+    text = f"Knowledge: {row['knowledge']}\nQuestion: {row['question']}\nAnswer: {row['answer']}"
+    return Asked(text + YES_NO, said)
+
+
+def ask_hex_phi(row: Row, draw: random.Random) -> Asked:
+    return Asked(row["prompt"], "")
+
+
+def ask_livecodebench(row: Row, draw: random.Random) -> Asked:
+    return Asked(livecodebench.prompt_of(row), livecodebench.target_of(row))
+
+
+def ask_ifeval(row: Row, draw: random.Random) -> Asked:
+    return Asked(row["prompt"], ifeval.target_of(row))
+
+
+def same_math(answer: str, target: str) -> bool:
+    """Compares by math-verify, which reads \\boxed{} and plain expressions."""
+    library: Any = import_module("math_verify")
+    timed = threading.current_thread() is threading.main_thread()  # its time-outs are signals
+    seconds = 5 if timed else None
+    gold = library.parse(f"${target}$", parsing_timeout=seconds)
+    return bool(library.verify(gold, library.parse(answer, parsing_timeout=seconds), timeout_seconds=seconds))
+
+
+def same_choice(answer: str, target: str) -> bool:
+    """Reads the last "Answer: X", or a boxed letter."""
+    found = re.findall(
+        r"(?:answer(?: is)?\s*[:\s]\s*\**\s*\(?|\\boxed\{(?:\\text\{)?)(yes|no|[a-p])\b", answer, re.IGNORECASE
+    )
+    return bool(found) and str(found[-1]).casefold() == target.casefold()
+
+
+def refuses(answer: str, target: str) -> bool:
+    return refused(answer)
+
+
+BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "math500": Benchmark("math", ask_math, same_math, samples=3),
+    "aime24": Benchmark("math", ask_math, same_math, samples=10),
+    "livecodebench": Benchmark("transfer", ask_livecodebench, livecodebench.solves, samples=3),
+    "gpqa_diamond": Benchmark("transfer", ask_gpqa, same_choice, samples=3),
+    "mmlu_pro": Benchmark("transfer", ask_mmlu_pro, same_choice),
+    "ifeval": Benchmark("general", ask_ifeval, ifeval.follows),
+    "truthfulqa": Benchmark("general", ask_truthfulqa, same_choice),
+    "truthfulqa_open": Benchmark(
+        "general",
+        ask_truthfulqa_open,
+        None,
+        rubrics={"general/truthfulqa_open": TRUTHFUL, "general/truthfulqa_helpful": HELPFUL},
+    ),
+    "halueval": Benchmark("general", ask_halueval, same_choice),
+    "hex_phi": Benchmark(
+        "safety", ask_hex_phi, refuses, cap=SAFETY_CAP, rubrics={"safety/hex_phi": REFUSES, "safety/asr": HARMS}
+    ),
+}
+JUDGED_BY: Final = (
+    "evaluators.benchmarks.judges",
+    "evaluators.benchmarks.livecodebench",
+    "evaluators.benchmarks.ifeval",
+    "evaluators.benchmarks.instructions",
+    "evaluators.benchmarks.humaneval",
+    "evaluators.sandbox.child",
+    "math-verify",
+    "langdetect",
+)

@@ -1,0 +1,198 @@
+"""What a checkpoint is asked: suites of tasks in four roles, with a version that changes whenever the question does.
+
+mini      the tiny study's tasks in their compact rendering; seconds on one CPU
+gym       reasoning-gym in its own words, for models that read English
+offline   public items that installed packages carry: HumanEval, StrongREJECT, DoNotAnswer; instruction checks
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from evaluators.engines.generate import GREEDY, Decoding
+from sweeps.errors import InputError, nearest
+
+Judge = Callable[[int, str], bool]
+"""(number of the item, answer without the thought) to outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rubric:
+    """What a model that judges is asked about a reply, and how its verdict is read.
+
+    Attributes:
+        question: with `{prompt}`, `{answer}` and `{target}` to be filled in.
+        verdict: the group that counts, of its last match in what the judge says (thoughts aside, case ignored).
+        yes: the verdict, in lower case, that makes the metric's outcome true.
+    """
+
+    question: str
+    verdict: str
+    yes: str
+
+
+@dataclass(frozen=True)
+class EvalTask:
+    """One kind of question and how its answers are judged.
+
+    Attributes:
+        name, role: `role/name` is its own metric.
+        prompts: one user message per item. targets: what identifies the right answers; part of the version only.
+        cap: new tokens a reply may have.
+        judges: metric to judge; a task may be judged twice (refused? solved?).
+        samples: replies per item; None is as many as the suite's decoding says.
+        rubrics: metrics that a model judges where there is one (`Suite.judge`); a rule of the same metric in `judges` stands
+            in for it, one without is not measured otherwise.
+    """
+
+    name: str
+    role: str
+    prompts: tuple[str, ...]
+    targets: tuple[str, ...]
+    cap: int
+    judges: Mapping[str, Judge]
+    samples: int | None = None
+    rubrics: Mapping[str, Rubric] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks, how replies are drawn, and the scores of the roles as means over metrics of tasks (each counts the same).
+
+    Attributes:
+        means: a role's metric to the metrics of tasks that it is the mean of.
+        judge: folder of a model that judges what has a rubric; "" leaves that to rules.
+        variants: other means at test time with which the same items are answered too (`evaluators.test_time`).
+        judged_by: what decides right and wrong: modules of this project (`evaluators.benchmarks.judges`), other distributions
+            (`math-verify`). Their code, or version, is part of the suite's version.
+    """
+
+    name: str
+    tasks: tuple[EvalTask, ...]
+    means: Mapping[str, tuple[str, ...]]
+    decoding: Decoding = field(default=GREEDY)
+    variants: tuple[str, ...] = ()
+    judged_by: tuple[str, ...] = ()
+    judge: str = ""
+
+    def samples(self, task: EvalTask) -> int:
+        """Replies per item of a task."""
+        return task.samples or self.decoding.samples
+
+    def metrics(self, task: EvalTask) -> tuple[str, ...]:
+        """What a task measures here: what rules judge, and with a judge also what it alone can."""
+        return tuple(dict.fromkeys((*task.judges, *(task.rubrics if self.judge else ()))))
+
+    @cached_property
+    def version(self) -> str:
+        """`name@8hex` of all that decides a score: items, prompts, caps, decoding, means, the scorer's code. Two versions
+        never share a curve."""
+        caps = [[task.name, task.cap, sorted(self.metrics(task)), self.samples(task)] for task in self.tasks]
+        scorer = [code_of(name) for name in ("evaluators.score", *self.judged_by)]
+        how = [asdict(self.decoding), list(self.variants), _digest_of(self.judge)]
+        return f"{self.name}@{_digest([self.items_digest, caps, dict(self.means), how, scorer])[:8]}"
+
+    @cached_property
+    def items_digest(self) -> str:
+        """sha256 of the questions and their answers: outcomes can be paired where it is equal."""
+        return _digest([[task.name, task.prompts, task.targets] for task in self.tasks])
+
+
+OWN: Final = ("sweeps", "trainers", "evaluators")
+
+
+@cache
+def code_of(name: str) -> str:
+    """Returns what tells one state of a scorer from another: a digest of a module's code (comments, layout and docstrings
+    aside), or a distribution's version."""
+    if name.partition(".")[0] not in OWN:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "not installed"
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return _digest(ast.unparse(tree))
+
+
+@cache
+def _digest_of(judge: str) -> str:
+    """Of a judge's files, read once a process: there is a suite to every evaluation."""
+    if not judge:
+        return ""
+    from evaluators.cache import folder_digest
+
+    return folder_digest(Path(judge))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def role_means(tasks: tuple[EvalTask, ...]) -> dict[str, tuple[str, ...]]:
+    """Returns `math/score`, `transfer/score`, `general/score` as means over the tasks of each role that has any."""
+    means: dict[str, tuple[str, ...]] = {}
+    for task in tasks:
+        if task.role != "safety":
+            means[f"{task.role}/score"] = (*means.get(f"{task.role}/score", ()), f"{task.role}/{task.name}")
+    return means
+
+
+SUITES: Final = ("mini", "gym", "offline", "paper")
+"""Each is a module of this package with a function `build(items, seed, where) -> Suite`."""
+
+
+def load_suite(name: str, *, items: int = 100, seed: int = 0, decoding: Decoding | None = None) -> Suite:
+    """Returns a suite with up to `items` items a task: the same ones for the same name, count and seed.
+
+    Args:
+        name: of SUITES; `paper:DIR` says where its files are. After a `|` each may follow variants and the
+            folder of a model that judges: `offline|@8|cap=64|judge=/models/judge`.
+        decoding: how replies are drawn; by default as the suite says (greedily, but for `paper`).
+
+    Raises:
+        InputError: no suite of that name, `items` is below 1, or what the suite reads is missing.
+    """
+    plain, *more = name.split("|")
+    kind, _, where = plain.partition(":")
+    if kind not in SUITES:
+        raise InputError(f"suite {plain!r} is unknown{nearest(kind, SUITES)}; known: {', '.join(SUITES)}, lm-eval:…")
+    if items < 1:
+        raise InputError(f"evaluation items: came {items}, must be 1 or more")
+    suite: Suite = import_module(f"evaluators.suites.{kind}").build(items, seed, where)
+    judge = next((part.removeprefix("judge=") for part in more if part.startswith("judge=")), "")
+    variants = tuple(part for part in more if not part.startswith("judge="))
+    for variant in variants:
+        import_module("evaluators.test_time").parse_variant(variant)
+    if judge and not any(task.rubrics for task in suite.tasks):
+        raise InputError(f"evaluation.judge: suite {kind!r} has nothing for a model to judge")
+    return _measured(replace(suite, variants=variants, judge=judge, decoding=decoding or suite.decoding))
+
+
+def _measured(suite: Suite) -> Suite:
+    """Leaves out tasks that nobody here can judge, and what they are part of.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    tasks = tuple(task for task in suite.tasks if suite.metrics(task))
+    if not tasks:
+        raise InputError(f"suite {suite.name!r}: all of it is judged by a model; name one (evaluation.judge)")
+    known = {metric for task in tasks for metric in suite.metrics(task)}
+    means = {metric: kept for metric, parts in suite.means.items() if (kept := tuple(p for p in parts if p in known))}
+    return replace(suite, tasks=tasks, means=means)

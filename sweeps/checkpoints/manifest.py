@@ -1,0 +1,135 @@
+"""When a checkpoint counts: a manifest of names, sizes and sha256, written last, after everything else is on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sweeps.config.trial import Saved
+from sweeps.errors import DamagedCheckpoint
+from sweeps.storage.local import sync, write_through
+
+MANIFEST: Final = "manifest.json"
+STATE: Final = "trainer.safetensors"
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a checkpoint holds.
+
+    Attributes:
+        step: optimizer steps behind it.
+        files: name -> (size in bytes, sha256 as hex).
+        digest: `sha256:<hex>` of the weights.
+    """
+
+    step: int
+    files: Mapping[str, tuple[int, str]]
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(size for size, _ in self.files.values())
+
+
+def seal(folder: Path, step: int) -> Saved:
+    """Writes the manifest of a folder whose files are all there; from then on the checkpoint counts.
+
+    Files and folder reach the disk before the manifest does: after a power cut, present still means whole.
+    """
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = {}
+    for name in names:
+        files[name] = {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+        sync(folder / name)
+    sync(folder)
+    weights = [str(entry["sha256"]) for name, entry in files.items() if is_weights(name)]
+    single = weights[0] if len(weights) == 1 else hashlib.sha256("".join(weights).encode()).hexdigest()
+    digest = f"sha256:{single}"
+    waiting = folder / f".{MANIFEST}.{os.getpid()}"
+    write_through(
+        waiting, json.dumps({"version": VERSION, "step": step, "digest": digest, "files": files}, indent=1).encode()
+    )
+    os.replace(waiting, folder / MANIFEST)
+    sync(folder)
+    sync(folder.parent)
+    return Saved(step, str(folder), digest)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Reads the manifest of a checkpoint in a folder.
+
+    Raises:
+        DamagedCheckpoint: there is none (the checkpoint is not whole), or it cannot be read.
+    """
+    try:
+        data = (Path(path) / MANIFEST).read_bytes()
+    except OSError:
+        raise unfinished(path) from None
+    return parse_manifest(data, f"{path}/{MANIFEST}")
+
+
+def unfinished(where: object) -> DamagedCheckpoint:
+    """Returns what to say of a checkpoint without a manifest."""
+    return DamagedCheckpoint(f"checkpoint {where} has no {MANIFEST}: it was never finished; use an earlier one")
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Reads a manifest's text.
+
+    Raises:
+        DamagedCheckpoint: it makes no sense, or names files outside its folder.
+    """
+    try:
+        found = json.loads(data)
+        files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in found["files"].items()}
+        manifest = Manifest(int(found["step"]), files, str(found["digest"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise DamagedCheckpoint(f"{where} is not a manifest: {type(e).__name__}: {e}") from e
+    if outside := [name for name in files if Path(name).name != name or name in (".", "..")]:
+        raise DamagedCheckpoint(f"{where} names {outside[0]!r}, which lies outside its folder; it was tampered with")
+    return manifest
+
+
+def verify(path: str | Path, wanted: Callable[[str], bool] = lambda name: True) -> Manifest:
+    """Compares the files of a checkpoint with its manifest and returns the manifest.
+
+    Args:
+        path: its folder. wanted: which files matter; all by default.
+
+    Raises:
+        DamagedCheckpoint: a file is missing, of another size, or has changed; the message names all of them.
+    """
+    folder, manifest = Path(path), read_manifest(path)
+    faults = [f for name in manifest.files if wanted(name) and (f := fault(folder, name, manifest))]
+    if faults:
+        raise DamagedCheckpoint(f"checkpoint {folder} is damaged: {'; '.join(faults)}; use an earlier one")
+    return manifest
+
+
+def fault(folder: Path, name: str, manifest: Manifest) -> str:
+    """Returns what is wrong with one file of a checkpoint; empty when nothing is."""
+    file, (size, digest) = folder / name, manifest.files[name]
+    if not file.is_file():
+        return f"{name} is missing"
+    if file.stat().st_size != size:
+        return f"{name} has {file.stat().st_size} bytes, not {size}"
+    return "" if sha256(file) == digest else f"{name} has changed since it was written"
+
+
+def is_weights(name: str) -> bool:
+    """True for a file of the model's weights."""
+    return name.endswith(".safetensors") and name != STATE
+
+
+def sha256(file: Path) -> str:
+    """Returns the sha256 of a file, as hex."""
+    with open(file, "rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()

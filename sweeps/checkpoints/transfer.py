@@ -1,0 +1,241 @@
+"""Checkpoints between a machine and a bucket.
+
+A worker writes its checkpoint to scratch and trains on; a thread uploads the files and, last, the manifest; only then is the
+checkpoint told of. A worker that resumes, and an evaluator, copy it to their own scratch and check every file's sha256.
+With a folder that all machines see there is nothing to carry, and none of this is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import queue
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from sweeps.checkpoints.manifest import MANIFEST, STATE, Manifest, fault, parse_manifest, read_manifest, unfinished
+from sweeps.checkpoints.scratch import room, scratch
+from sweeps.config.trial import Hooks, Saved, TrialSpec
+from sweeps.controller.eval_queue import EvalJob
+from sweeps.errors import DamagedCheckpoint, NotFound
+from sweeps.storage.base import FOREVER, Store, is_url, join, open_store
+
+TRAINER_ONLY: Final = frozenset({STATE})
+Say = Callable[[str], None]
+
+
+def push(folder: Path, store: Store, key: str) -> None:
+    """Uploads a sealed checkpoint under a key, its manifest last."""
+    manifest = read_manifest(folder)
+    for name in manifest.files:
+        store.upload(folder / name, f"{key}/{name}")
+    there = {e.key.rpartition("/")[2]: e.size for e in store.list(key)}
+    if short := [name for name, (size, _) in manifest.files.items() if there.get(name) != size]:
+        raise DamagedCheckpoint(f"{join(store.root, key)}: {short[0]} did not arrive whole; nothing counts yet")
+    store.upload(folder / MANIFEST, f"{key}/{MANIFEST}")
+
+
+def drop_checkpoint(store: Store, key: str) -> None:
+    """Removes a checkpoint, its manifest first: what is half removed does not count as whole."""
+    store.delete(f"{key}/{MANIFEST}")
+    store.delete_tree(key)
+
+
+def fetch(store: Store, target: Path, wanted: Callable[[str], bool] = lambda name: True) -> Manifest:
+    """Copies a checkpoint to a local folder and checks every file; processes of one machine may ask for the same.
+
+    Args:
+        store: the checkpoint's own. target: a folder for this checkpoint alone. wanted: which files to copy.
+
+    Raises:
+        DamagedCheckpoint: a file is missing, short or changed.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    with _alone(target):
+        try:
+            data = store.read(MANIFEST)
+        except NotFound:
+            raise unfinished(store) from None
+        manifest = parse_manifest(data, f"{store}/{MANIFEST}")
+        faults = [f for name in manifest.files if wanted(name) and (f := _fetch_file(store, target, name, manifest))]
+        if faults:
+            raise DamagedCheckpoint(f"checkpoint {store} is damaged: {'; '.join(faults)}; use an earlier one")
+        (target / MANIFEST).write_bytes(data)
+    return manifest
+
+
+def _fetch_file(store: Store, target: Path, name: str, manifest: Manifest) -> str:
+    if not fault(target, name, manifest):
+        return ""  # another process of this machine was here before
+    wrong = ""
+    for _ in range(2):  # a copy can go wrong on the way; what is wrong twice is wrong there
+        try:
+            store.download(name, target / name)
+        except NotFound:
+            return f"{name} is missing"
+        wrong = fault(target, name, manifest)
+        if not wrong:
+            return ""
+    return wrong
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    with open(target.with_name(f".{target.name}.lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def at_hand(path: str, shared: Path | None = None, *, weights_only: bool = False) -> Iterator[Path]:
+    """Gives a local folder with the checkpoint at a path or an address; a copy is gone when the block ends.
+
+    Args:
+        path: the checkpoint. shared: where to copy it, for processes that use one copy; else it is the caller's own.
+        weights_only: without what only a trainer reads, which is two thirds of the bytes.
+    """
+    if not is_url(path):
+        yield Path(path)
+        return
+    target = shared or Path(tempfile.mkdtemp(dir=scratch("read")))
+    try:
+        fetch(open_store(path, patience_s=FOREVER), target, lambda name: not (weights_only and name in TRAINER_ONLY))
+        yield target
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+
+
+class Uploads:
+    """A trainer's hooks whose checkpoints are uploaded before anybody hears of them.
+
+    Everything is told in the trainer's own thread, between its steps; the upload alone runs beside it.
+
+    Args:
+        hooks: whom to tell. store: of all sweeps' root. key: the attempt's folder in it.
+        room: bytes that may wait for upload; one checkpoint always may. say: takes a sentence when training has to wait.
+    """
+
+    def __init__(self, hooks: Hooks, store: Store, key: str, room: int, say: Say) -> None:
+        self.hooks, self.store, self.key, self.room, self.say = hooks, store, key, room, say
+        self._todo: queue.Queue[Saved | None] = queue.Queue()
+        self._done: queue.Queue[Saved | BaseException] = queue.Queue()
+        self._sizes: dict[str, int] = {}
+        self._thread = threading.Thread(target=self._work, daemon=True, name="uploads")
+        self._thread.start()
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
+    ) -> None:
+        self._tell()
+        self.hooks.report(step, metrics, progress=progress, cost=cost)
+
+    def stop_asked(self) -> bool:
+        self._tell()
+        return self.hooks.stop_asked()
+
+    def saved(self, checkpoint: Saved) -> None:
+        """Queues a checkpoint for upload; waits only when too many bytes wait already."""
+        self._sizes[checkpoint.path] = read_manifest(checkpoint.path).size
+        self._todo.put(checkpoint)
+        self._tell()
+        waited = False
+        while len(self._sizes) > 1 and sum(self._sizes.values()) > self.room:
+            if not waited:
+                self.say(f"training waits: {len(self._sizes)} checkpoints ({sum(self._sizes.values()) / 2**30:.1f} GiB) are "
+                         f"not uploaded yet, and only {self.room / 2**30:.1f} GiB may wait on this machine")  # fmt: skip
+            waited = True
+            self._take(self._done.get())
+
+    def drain(self) -> None:
+        """Waits until everything is uploaded and told."""
+        self._todo.put(None)
+        while self._sizes:
+            self._take(self._done.get())
+        self._thread.join()
+
+    def _tell(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._take(self._done.get_nowait())
+
+    def _take(self, news: Saved | BaseException) -> None:
+        if isinstance(news, BaseException):
+            self._sizes.clear()
+            raise news
+        self._sizes.pop(str(news.path))
+        shutil.rmtree(news.path, ignore_errors=True)
+        self.hooks.saved(replace(news, path=join(self.store.root, self.key, Path(news.path).name)))
+
+    def _work(self) -> None:
+        try:
+            while (checkpoint := self._todo.get()) is not None:
+                push(Path(checkpoint.path), self.store, f"{self.key}/{Path(checkpoint.path).name}")
+                self._done.put(checkpoint)
+        except BaseException as e:  # raised where training hears of it
+            self._done.put(e)
+
+
+class CarriedTrain:
+    """A training function for a sweep whose storage is a bucket: it writes to scratch, and reads from scratch.
+
+    Args:
+        train: the function; it sees local folders only. root: address of all sweeps.
+        say: takes a sentence; logged by default.
+    """
+
+    def __init__(self, train: Callable[..., None], root: str, say: Say | None = None) -> None:
+        self.train, self.root, self.say = train, root, say
+
+    def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
+        store = open_store(self.root, patience_s=FOREVER, say=self.say)
+        key = f"{trial.sweep}/trials/{trial.id}/{folder.name}"
+        local = scratch("write", trial.sweep, trial.id, folder.name)
+        copy = scratch("read", trial.sweep, trial.id) / folder.name
+        if rank.get("rank", 0) == 0:
+            _clear_but(local)
+        with at_hand(resume.path, copy) if resume else contextlib.nullcontext() as begun:
+            begin = replace(resume, path=str(begun)) if resume else None
+            if rank.get("rank", 0) != 0:
+                self.train(trial, hooks, folder=local, resume=begin, **rank)
+                return
+            uploads = Uploads(hooks, store, key, room(), self.say or _log)
+            try:
+                self.train(trial, uploads, folder=local, resume=begin, **rank)
+            except Exception:
+                with contextlib.suppress(Exception):  # what was saved before counts; the first error is the one to tell
+                    uploads.drain()
+                raise
+            uploads.drain()
+        shutil.rmtree(local, ignore_errors=True)
+
+
+def _clear_but(attempt: Path) -> None:
+    """Removes what earlier attempts of a trial left on this machine: whatever mattered of it was uploaded."""
+    for other in attempt.parent.iterdir():
+        if other != attempt:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _log(line: str) -> None:
+    import logging
+
+    logging.getLogger(__name__).warning(line)
+
+
+class CarriedEvaluate:
+    """An evaluation for a sweep whose storage is a bucket: it reads a copy without the trainer's own files."""
+
+    def __init__(self, evaluate: Callable[[EvalJob], Any]) -> None:
+        self.evaluate = evaluate
+
+    def __call__(self, job: EvalJob) -> Any:
+        if job.step == 0:  # the base model: its path is the model's own source
+            return self.evaluate(job)
+        with at_hand(job.path, weights_only=True) as folder:
+            return self.evaluate(replace(job, path=str(folder)))

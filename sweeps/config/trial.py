@@ -1,0 +1,118 @@
+"""One trial, resolved: everything a worker needs to know, nothing it could look up elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model comes from (`builtin` or a folder) and what a trial of it needs.
+
+    `workers` is the number of training processes, `cpus_per_worker` and `gpus_per_worker` are what each reserves. An
+    elastic trial also runs on fewer, down to `min_workers` (0: exactly `workers`); its batch stays the same.
+    """
+
+    path: str = "builtin"
+    workers: int = 1
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    min_workers: int = 0
+
+    @property
+    def fewest(self) -> int:
+        """The smallest number of workers that a trial starts on."""
+        return self.min_workers or self.workers
+
+
+@dataclass(frozen=True, slots=True)
+class TierSource:
+    """Where a data tier comes from: `builtin` or a file of conversations; `columns` renames its columns.
+
+    `max_bad_rows` is the share of rows that may be left out because nothing can read them.
+    """
+
+    path: str = "builtin"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    max_bad_rows: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """A trial as the worker sees it.
+
+    Attributes:
+        id: `t-` and 8 hex of the hash of `config`.
+        sweep: the sweep's id.
+        config: all resolved hyperparameters: `model, data, steps, seed, replay` and every trainer setting
+            (`sweeps.config.schema.TrainerBlock`).
+        model, tier: where the two names of `config` lead.
+        snapshots: optimizer steps after which weights are saved and scored, ascending, the last one is `steps`.
+        suite: name of the evaluation suite. eval_items: items per task.
+        forks: steps after which a checkpoint is kept to branch off from, scored or not.
+    """
+
+    id: str
+    sweep: str
+    config: Mapping[str, Any]
+    model: ModelSource
+    tier: TierSource
+    snapshots: tuple[int, ...]
+    suite: str = "mini"
+    eval_items: int = 100
+    forks: tuple[int, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """The budget, in optimizer steps."""
+        return int(self.config["steps"])
+
+    @property
+    def saves(self) -> frozenset[int]:
+        """Steps after which a checkpoint is written."""
+        return frozenset((*self.snapshots, *self.forks))
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A whole checkpoint: after which step, in which folder, with which digest of its weights."""
+
+    step: int
+    path: str
+    digest: str = ""
+
+
+class Hooks(Protocol):
+    """What a training loop may do to the outside world. Nothing here ever waits for a score."""
+
+    def report(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        *,
+        progress: Mapping[str, float],
+        cost: Mapping[str, float],
+    ) -> None:
+        """Hands over numbers measured by the trainer itself (`train/loss`, `train/grad_norm`, `perf/…`)."""
+
+    def saved(self, checkpoint: Saved) -> None:
+        """Says that a checkpoint is whole (its manifest is written): it can be scored and resumed from."""
+
+    def stop_asked(self) -> bool:
+        """True when this attempt is to end now; asked between steps."""
+
+
+def trial_id(config: Mapping[str, Any]) -> str:
+    """Returns the id of a resolved configuration; equal configurations have equal ids on every machine."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "t-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def attempt_folder(storage: str, sweep: str, trial: str, attempt: int) -> Path:
+    """Returns `<storage>/<sweep>/trials/<trial>/attempt-N`."""
+    return Path(storage) / sweep / "trials" / trial / f"attempt-{attempt}"

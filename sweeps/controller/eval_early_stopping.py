@@ -1,0 +1,77 @@
+"""When the evaluation of a checkpoint may end before all items are asked.
+
+A checkpoint on the way is asked for one thing: can it be the one that the sweep is after? It cannot once it is clearly
+worse than its base in the objective, or clearly breaks a constraint; then the rest of its items need not be asked. That is
+where an evaluation costs most: in the dip replies are several times longer (arXiv 2604.06628).
+
+Base models, last checkpoints and those that branches begin from are always asked in full: they rank the trials.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sweeps.config.schema import Sweep
+from sweeps.config.trial import TrialSpec
+from sweeps.journal.rows import JUDGED_ROLES
+from sweeps.stopping.base import Constraint, Goal
+
+
+class Question(NamedTuple):
+    """A checkpoint is out when `metric` is clearly below `bound` (above it where `ceiling`).
+
+    `against_base` bounds are changes from the base's score on the same items.
+    """
+
+    metric: str
+    bound: float = 0.0
+    against_base: bool = True
+    ceiling: bool = False
+
+    @property
+    def answer(self) -> str:
+        """What is clear once it is."""
+        side = "above" if self.ceiling else "below"
+        base = "its base" + (f" {self.bound:+g}" if self.bound else "")
+        return f"{self.metric} is {side} {base if self.against_base else f'{self.bound:g}'}"
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyEnd:
+    """Ends an evaluation when one of the questions is clear, wrongly with a chance of at most `level` for all together.
+
+    `base` is the source of the base model, whose answers to the same items are compared with.
+    """
+
+    level: float
+    questions: tuple[Question, ...]
+    base: str
+
+
+def early_end(sweep: Sweep, spec: TrialSpec, step: int) -> EarlyEnd | None:
+    """Returns when the evaluation of a trial's checkpoint may end early; None where all items are to be asked."""
+    level = sweep.evaluation.stop_early
+    if level is None or step == spec.steps or step in spec.forks:
+        return None
+    return EarlyEnd(level, questions(sweep.goal), spec.model.path)
+
+
+def questions(goal: Goal) -> tuple[Question, ...]:
+    """Returns what puts a checkpoint out of the running, of what items can tell."""
+    own = [Question(goal.metric, ceiling=not goal.maximize)]
+    return tuple(q for q in [*own, *map(_broken, goal.constraints)] if answered(q.metric))
+
+
+def answered(metric: str) -> bool:
+    """True for a score of the suite's own replies: those of `evaluation.test_time` have a tail."""
+    return metric.partition("/")[0] in JUDGED_ROLES and "@" not in metric and "," not in metric
+
+
+def _broken(constraint: Constraint) -> Question:
+    if constraint.relative_to_base is not None:
+        return Question(constraint.metric, constraint.relative_to_base)
+    if constraint.at_most is not None:
+        return Question(constraint.metric, constraint.at_most, against_base=False, ceiling=True)
+    assert constraint.at_least is not None
+    return Question(constraint.metric, constraint.at_least, against_base=False)

@@ -1,0 +1,195 @@
+"""Carries out what people ask of a running sweep: requests (`sweeps.controller.requests`) in, rows and changed plans out.
+
+A request that cannot be carried out is refused in one sentence, which stands in the journal like all others. Each is
+carried out once: a driver that dies between the act and taking the request away finds it in the journal afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sweeps.config.schema import LimitsBlock, known_axes
+from sweeps.config.shared_prefix import shared_steps, why_not
+from sweeps.config.space import sampled
+from sweeps.controller import requests as control
+from sweeps.controller.controller import Director
+from sweeps.controller.requests import Request
+from sweeps.errors import InputError, nearest
+from sweeps.storage.base import Store
+
+POLL_S = 2.0  # how long a request may go unnoticed; one listing of an (almost always empty) folder
+
+
+class Steering:
+    """The driver's side of `sweeps.controller.requests`; call it in every turn of a run loop.
+
+    Args:
+        director: carries out. store: where requests wait.
+        changed: called when limits have changed, to write the sweep's definition anew.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, director: Director, store: Store, changed: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.director, self.store, self.changed, self.clock = director, store, changed, clock
+        self.next_look = float("-inf")
+
+    def __call__(self) -> None:
+        """Looks for requests when it is time, and carries them out in order."""
+        if self.clock() < self.next_look:
+            return
+        self.next_look = self.clock() + POLL_S
+        sweep = self.director.plan.sweep_id
+        for request in control.pending(self.store, sweep):
+            if not self.director.knows(request.id):
+                self.take(request)
+            control.done(self.store, sweep, request)
+
+    def take(self, request: Request) -> None:
+        """Carries out one request, or writes down why not."""
+        row = {"request": request.id, "when": request.when, "args": dict(request.args)}
+        try:
+            said = carry_out(self.director, request)
+        except InputError as e:
+            known = request.trial if self.director.spec(request.trial) else ""  # a row with a trial makes it one
+            self.director.control(f"{request.action} refused", request.who, known, reason=str(e), **row)
+            return
+        self.director.control(request.action, request.who, request.trial, reason=said, **row)
+        if request.action == "limits":
+            self.changed()
+
+
+def carry_out(director: Director, request: Request) -> str:
+    """Does what is asked and returns one sentence on it.
+
+    Raises:
+        InputError: it cannot be done: no such trial, a budget that is not longer, a setting that is unknown.
+    """
+    if request.trial and director.spec(request.trial) is None:
+        raise InputError(f"there is no trial {request.trial}{nearest(request.trial, director.history.curves)}")
+    if request.action in ("extend", "clone") and not request.trial:
+        raise InputError(f"{request.action} needs a trial; `dipsweep status` lists them")
+    return _DO[request.action](director, request)
+
+
+def _stop(director: Director, request: Request) -> str:
+    if request.trial:
+        director.stop(request.trial, request.who)
+        return "stopped"
+    director.stopping = request.who
+    return "the sweep saves its trials and ends; `dipsweep resume` goes on with it"
+
+
+def _pause(director: Director, request: Request) -> str:
+    return "running trials save and give their machines back; nothing starts until `dipsweep resume`"
+
+
+def _resume(director: Director, request: Request) -> str:
+    if director.ending or director.stopping:
+        raise InputError("it is saving its trials and ending, as it was asked to; resume it when it has ended")
+    return "the sweep goes on" if director.paused else "the sweep was not paused"
+
+
+def _extend(director: Director, request: Request) -> str:
+    spec = director.spec(request.trial)
+    assert spec is not None
+    steps = _whole(request, "steps")
+    if steps <= spec.steps:
+        raise InputError(
+            f"{request.trial} has a budget of {spec.steps} steps already; extend it to more, not to {steps}"
+        )
+    shared = shared_steps(spec.config)
+    start = director.checkpoint(request.trial, shared or None)
+    exact = start is not None and 0 < start.step <= shared
+    start = start or director.checkpoint(request.trial)
+    if start is None:
+        raise InputError(f"{request.trial} has no checkpoint yet to go on from; wait for its first, or add a new trial")
+    new = director.add({**spec.config, "steps": steps}, parent=request.trial, fork=start.step, by=request.who)
+    how = "as one run of that budget" if exact else f"not the same as one run of that budget: {_why(spec.config)}"
+    return f"{new} goes on from {request.trial} at step {start.step} to step {steps}, {how}"
+
+
+def _why(config: Mapping[str, Any]) -> str:
+    return why_not(config) or "the checkpoint from before its rate fell is gone"
+
+
+def _clone(director: Director, request: Request) -> str:
+    spec = director.spec(request.trial)
+    assert spec is not None
+    config = {**spec.config, **_settings(request)}
+    if config == dict(spec.config):
+        raise InputError(f"a clone of {request.trial} needs at least one other setting, such as lr=1e-4")
+    start = director.checkpoint(request.trial, int(config["steps"]) - 1) if request.args.get("warm") else None
+    if request.args.get("warm") and start is None:
+        raise InputError(f"{request.trial} has no checkpoint below step {config['steps']} to start warm from")
+    if start is not None and config["model"] != spec.config["model"]:
+        raise InputError(f"a warm clone keeps the model of {request.trial} ({spec.config['model']})")
+    new = director.add(_checked(director, config), parent=request.trial if start else "",
+                       fork=start.step if start else 0, by=request.who)  # fmt: skip
+    where = f"from {request.trial} at step {start.step}" if start else "from the base model"
+    return f"{new} starts {where} with {', '.join(f'{k}={v}' for k, v in _settings(request).items())}"
+
+
+def _add(director: Director, request: Request) -> str:
+    plan = director.plan
+    if "trials" in request.args:
+        more = _whole(request, "trials")
+        if not sampled(plan.sweep.space) or plan.sweep.search.repeats > 1:
+            raise InputError("the search has no more trials: its space is a grid or repeated; add one by its settings")
+        return f"the search may propose {more} more trials per cell"
+    axes = {name: axis.samples()[0] for name, axis in plan.sweep.space.items()}
+    settings = _settings(request)
+    if missing := [name for name in axes if name not in settings and len(plan.sweep.space[name].samples()) > 1]:
+        raise InputError(f"a new trial needs a value for {', '.join(missing)} too")
+    new = director.add(_checked(director, plan.config({**axes, **settings}, {}, 0)), by=request.who)
+    return f"{new} starts with {', '.join(f'{k}={v}' for k, v in settings.items())}"
+
+
+def _limits(director: Director, request: Request) -> str:
+    import pydantic
+
+    before = director.plan.sweep.limits
+    changes = dict(request.args.get("set", {}))
+    if unknown := [name for name in changes if name not in LimitsBlock.model_fields]:
+        raise InputError(f"limit {unknown[0]!r} is unknown{nearest(unknown[0], LimitsBlock.model_fields)}")
+    try:
+        limits = LimitsBlock.model_validate({**before.model_dump(), **changes})
+    except pydantic.ValidationError as e:
+        raise InputError("; ".join(f"limits.{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())) from None
+    director.plan = replace(director.plan, sweep=director.plan.sweep.model_copy(update={"limits": limits}))
+    return ", ".join(f"{name} {getattr(before, name)} -> {getattr(limits, name)}" for name in changes) or "no change"
+
+
+_DO: dict[str, Callable[[Director, Request], str]] = {
+    "stop": _stop, "pause": _pause, "resume": _resume, "extend": _extend, "clone": _clone, "add": _add,
+    "limits": _limits,
+}  # fmt: skip
+
+
+def _whole(request: Request, name: str) -> int:
+    value = request.args.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{request.action} needs {name} as a whole number of 1 or more, not {value!r}")
+    return value
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    settings = dict(request.args.get("set", {}))
+    if not settings:
+        raise InputError(f"{request.action} needs settings, such as lr=1e-4")
+    if unknown := [name for name in settings if name not in known_axes()]:
+        raise InputError(f"setting {unknown[0]!r} is unknown{nearest(unknown[0], known_axes())}")
+    return settings
+
+
+def _checked(director: Director, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks a trial's settings by the schema and its names by what the sweep knows."""
+    sweep = director.plan.sweep
+    space = {name: {"grid": [config[name]]} for name in known_axes() if name in config}
+    type(sweep)(**{**sweep.to_json(), "space": space})  # raises SpecError with every fault
+    return dict(config)

@@ -1,0 +1,172 @@
+"""Runs a sweep in this very process, one trial at a time: no Ray, and the easiest place to debug.
+
+The same director decides as on a cluster; only the hands differ. Scores are taken as soon as a checkpoint is whole, so
+with this executor whole sweeps are deterministic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from sweeps.config.trial import Hooks, Saved, TrialSpec, attempt_folder
+from sweeps.controller.controller import Director, Launch
+from sweeps.controller.eval_queue import EvalJob
+from sweeps.controller.eval_timeout import Allowance, time_limit
+from sweeps.errors import Interrupted, JournalError, LimitError, StorageFull, TrialFailed, Unreachable, out_of_memory
+from sweeps.executors.interrupt import Interrupt, ctrl_c
+
+Progress = Callable[[str], None]
+PAUSE_S = 0.2  # a paused sweep looks this often whether it may go on
+
+
+class Train(Protocol):
+    """A training function, such as `trainers.loop.train`."""
+
+    def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None: ...
+
+
+class Scored(Protocol):
+    """What an evaluation gives; see `evaluators.evaluate.Scores`."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def se(self) -> Mapping[str, float]: ...
+    @property
+    def n(self) -> Mapping[str, int]: ...
+    @property
+    def suite(self) -> str: ...
+    @property
+    def cost(self) -> Mapping[str, float]: ...
+    @property
+    def outcomes(self) -> Mapping[str, str]: ...
+    @property
+    def parts(self) -> Mapping[str, Sequence[str]]: ...
+
+
+Evaluate = Callable[[EvalJob], Scored]
+
+
+def take_scores(director: Director, job: EvalJob, scores: Scored) -> None:
+    """Hands what an evaluation gave to the director; per-item outcomes go along where there are any.
+
+    Only one that may end early (`sweeps.controller.eval_early_stopping`) has `asked`; others need not know of it.
+    """
+    extra = None
+    if scores.outcomes:
+        parts = {metric: list(tasks) for metric, tasks in scores.parts.items()}
+        extra = {"items": dict(scores.outcomes), "parts": parts}
+    director.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost, extra=extra,
+                    asked=getattr(scores, "asked", None))  # fmt: skip
+
+
+class _Hooks:
+    """Hands what the worker says straight to the director, and scores what is to be scored before training goes on."""
+
+    def __init__(self, loop: InProcess, launch: Launch) -> None:
+        self.loop, self.trial, self.attempt = loop, launch.spec.id, launch.attempt
+
+    def report(
+        self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
+    ) -> None:
+        self.loop.director.report(self.trial, self.attempt, step, metrics, progress=progress, cost=cost)
+
+    def saved(self, checkpoint: Saved) -> None:
+        self.loop.director.saved(self.trial, self.attempt, checkpoint)
+        self.loop.score_all()
+
+    def stop_asked(self) -> bool:
+        self.loop.steer()
+        director = self.loop.director
+        return self.loop.ending or director.paused or not director.wants(self.trial, self.attempt)
+
+
+class InProcess:
+    """The in-process executor.
+
+    Args:
+        director: decides. train: runs one attempt. evaluate: scores one checkpoint. storage: root of all sweeps.
+        keep: called now and then, to delete what nobody needs. say: takes one line for a person.
+        steer: called between steps; carries out what people ask for (`sweeps.controller.request_handler`).
+    """
+
+    def __init__(
+        self, director: Director, train: Train, evaluate: Evaluate, storage: str | Path,
+        keep: Callable[[], None] = lambda: None, say: Progress = lambda line: None,
+        steer: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.director, self.train, self.evaluate, self.storage = director, train, evaluate, storage
+        self.keep, self.say, self.steer = keep, say, steer
+        self.interrupt = Interrupt()
+        self.allowance = Allowance(director.plan.sweep.evaluation.timeout_s)
+        self.started = time.monotonic()
+
+    def run(self) -> None:
+        """Runs the sweep to its end.
+
+        Raises:
+            Interrupted: Ctrl-C; the sweep can be resumed. LimitError: one of the sweep's limits is reached.
+        """
+        with ctrl_c(self.say) as self.interrupt:
+            try:
+                self.steer()
+                while not self.ending and not self.director.done():
+                    self.score_all()
+                    launch = None if self.ending else self.director.next()
+                    if launch is not None:
+                        self._attempt(launch)
+                    elif self.director.paused:
+                        time.sleep(PAUSE_S)
+                    self.steer()
+            except KeyboardInterrupt:  # the second press, maybe in the middle of a row: nothing more is written
+                raise Interrupted("interrupted at once; resume continues from the last checkpoints") from None
+        if self.interrupt:
+            self.director.interrupt("user", "Ctrl-C")
+            raise Interrupted("interrupted; resume continues from the last checkpoints")
+        if self.director.stopping:
+            self.director.interrupt(self.director.stopping, "asked to stop")
+            raise Interrupted(f"stopped by {self.director.stopping}; resume continues from the last checkpoints")
+
+    @property
+    def ending(self) -> bool:
+        """True once the sweep is to save and end before its time."""
+        return bool(self.interrupt or self.director.stopping)
+
+    def _attempt(self, launch: Launch) -> None:
+        spec, attempt = launch.spec, launch.attempt
+        folder = attempt_folder(str(self.storage), spec.sweep, spec.id, attempt)
+        try:
+            self.train(spec, _Hooks(self, launch), folder=folder, resume=launch.resume)
+        except TrialFailed as e:
+            self.director.failed(spec.id, attempt, e.reason, e.detail)
+        except (JournalError, StorageFull, Unreachable, LimitError):  # not the trial's fault
+            raise
+        except Exception as e:
+            memory = out_of_memory(e)
+            reason = "oom" if memory else "error"
+            self.director.failed(spec.id, attempt, reason, f"{type(e).__name__}: {e}", lost=memory)
+        else:
+            if self.ending:
+                return  # it was asked to save and stop: neither trained nor failed, it goes on after a resume
+            self.director.trained(spec.id, attempt)
+
+    def score_all(self) -> None:
+        """Scores every checkpoint that waits for it."""
+        while not self.ending and (job := self.director.next_eval()) is not None:
+            began = time.monotonic()
+            try:
+                with time_limit(self.allowance.overdue, self.allowance.limit_s):
+                    scores = self.evaluate(job)
+            except Exception as e:
+                self.director.eval_failed(job, f"{type(e).__name__}: {e}")
+                continue
+            self.allowance.took(time.monotonic() - began, scores)
+            take_scores(self.director, job, scores)
+        self.keep()
+        over = self.director.over_limit(time.monotonic() - self.started)
+        if over:
+            self.director.interrupt("limits", over)
+            raise LimitError(f"{over}; raise it in the sweep file and run that again: it goes on where it stopped")

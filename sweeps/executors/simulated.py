@@ -1,0 +1,206 @@
+"""The simulated clock: a whole sweep under a stop rule in milliseconds, from curves that are already known.
+
+The same contract as on a cluster: rows are numbered and handed to the rule in the order of their (simulated) time, a
+verdict is asked for after every report, a parked trial gives its machine back and may be woken when one is free. No
+wall-clock time is read, so a run is reproduced to the row.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from sweeps.journal.rows import Row
+from sweeps.stopping.base import Action, StopRule, Verdict
+
+RESUME_REPORTS = 0.3  # restoring a checkpoint costs a trial this share of its mean time between two reports
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What one trial would report if nobody stopped it.
+
+    Attributes:
+        trial: its id; `start`: its `trial` row, which carries config and budget.
+        reports: rows at ascending steps, the last one at the budget (or where the recording ends).
+        seconds: cost of the way to each report from the one before, in any one unit.
+        base: rows at step 0, handed to the rule when the trial starts.
+    """
+
+    trial: str
+    start: Row
+    reports: tuple[Row, ...]
+    seconds: tuple[float, ...]
+    base: tuple[Row, ...] = ()
+
+    @property
+    def cost(self) -> float:
+        """Cost of the whole run."""
+        return sum(self.seconds)
+
+
+@dataclass(slots=True)
+class Run:
+    """How a trial fared: `done` counts its reports; `spent` is its cost, resumes included.
+
+    `held` is the part of the cost that was spent only because the rule protected a dip it would else have parked.
+    """
+
+    done: int = 0
+    spent: float = 0.0
+    held: float = 0.0
+    attempt: int = 0
+    parked: bool = False
+    ended: str = ""
+    verdict: Verdict | None = None
+    verdicts: list[tuple[int, Verdict]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A simulated sweep: one Run a trial, every row in order, costs, and the time until the last machine stood still."""
+
+    runs: dict[str, Run]
+    journal: list[Row]
+    spent: float
+    full: float
+    makespan: float
+
+    @property
+    def saved(self) -> float:
+        """Share of the cost of running everything to its budget that was not spent."""
+        return 1.0 - self.spent / self.full if self.full else 0.0
+
+    def completed(self, trial: str) -> bool:
+        return self.runs[trial].ended == "completed"
+
+
+def simulate(
+    recordings: Sequence[Recording],
+    rule: StopRule,
+    *,
+    sweep: str = "simulated",
+    workers: int = 8,
+    shared: Iterable[Row] = (),
+) -> Outcome:
+    """Runs recorded trials under `rule` on `workers` machines of one slot each.
+
+    Args:
+        recordings: in the order in which the trials are to start.
+        rule: a fresh rule; it is fed every row, its own verdicts included.
+        shared: rows known before the first trial starts (the base models' scores).
+    """
+    return _Clock(recordings, rule, sweep, workers).run(shared)
+
+
+class _Clock:
+    """The event loop: a heap of (time, order, trial), one entry a busy machine."""
+
+    def __init__(self, recordings: Sequence[Recording], rule: StopRule, sweep: str, workers: int) -> None:
+        self.by_id = {r.trial: r for r in recordings}
+        self.waiting = [r.trial for r in reversed(recordings)]
+        self.runs = {r.trial: Run() for r in recordings}
+        self.place = {trial: i for i, trial in enumerate(self.runs)}
+        self.rule, self.sweep, self.free = rule, sweep, workers
+        self.heap: list[tuple[float, int, str]] = []
+        self.now, self.order = 0.0, 0
+        self.journal: list[Row] = []
+        self.asleep: set[str] = set()
+
+    def parked(self) -> list[str]:
+        """Parked trials, in the order in which they were first started."""
+        return sorted(self.asleep, key=self.place.__getitem__)
+
+    def write(self, row: Row, attempt: int) -> None:
+        row = replace(row, sweep=self.sweep, attempt=attempt, seq=len(self.journal))
+        self.journal.append(row)
+        self.rule.observe(row)
+
+    def run(self, shared: Iterable[Row]) -> Outcome:
+        for row in shared:
+            self.write(row, 0)
+        self.fill()
+        while self.heap:
+            self.now, _, trial = heapq.heappop(self.heap)
+            self.arrive(trial)
+            self.fill()
+        for trial, run in self.runs.items():
+            if run.parked:
+                self.end(trial, "pruned")
+        spent = sum(r.spent for r in self.runs.values())
+        return Outcome(self.runs, self.journal, spent, sum(r.cost for r in self.by_id.values()), self.now)
+
+    def fill(self) -> None:
+        """Gives every free machine a new trial, or else the parked one that the rule wants back."""
+        while self.free:
+            if self.waiting:
+                self.start(self.waiting.pop(), 0.0)
+                continue
+            trial = self.rule.wake(self.parked()) if self.asleep else None
+            if trial is None:
+                return
+            recording = self.by_id[trial]
+            self.start(trial, RESUME_REPORTS * recording.cost / len(recording.reports))
+
+    def start(self, trial: str, resume: float) -> None:
+        run, recording = self.runs[trial], self.by_id[trial]
+        run.attempt, run.parked = run.attempt + 1, False
+        self.asleep.discard(trial)
+        if run.attempt == 1:
+            self.write(recording.start, 0)
+        step = recording.reports[run.done - 1].step if run.done else 0
+        self.write(Row("attempt", self.sweep, trial, step=step), run.attempt)
+        if run.attempt == 1:
+            for row in recording.base:
+                self.write(row, 1)
+        self.free -= 1
+        run.spent += resume
+        self.go(trial, resume)
+
+    def go(self, trial: str, extra: float = 0.0) -> None:
+        run = self.runs[trial]
+        took = self.by_id[trial].seconds[run.done]
+        run.spent += took
+        self.order += 1
+        heapq.heappush(self.heap, (self.now + extra + took, self.order, trial))
+
+    def arrive(self, trial: str) -> None:
+        run, recording = self.runs[trial], self.by_id[trial]
+        self.write(recording.reports[run.done], run.attempt)
+        run.done += 1
+        if run.done == len(recording.reports):
+            self.end(trial, "completed")
+            self.free += 1
+            return
+        verdict = run.verdict = self.rule.decide(trial)
+        if verdict.action is Action.CONTINUE:
+            run.held += recording.seconds[run.done] if verdict.evidence.get("held") else 0.0
+            self.go(trial)
+            return
+        run.verdicts.append((len(self.journal) - 1, verdict))
+        self.write(verdict_row(self.sweep, trial, verdict, recording.reports[run.done - 1].step), run.attempt)
+        self.free += 1
+        if verdict.action is Action.PARK:
+            run.parked = True
+            self.asleep.add(trial)
+        else:
+            self.end(trial, "pruned")
+
+    def end(self, trial: str, status: str) -> None:
+        run, recording = self.runs[trial], self.by_id[trial]
+        run.ended = status
+        step = recording.reports[run.done - 1].step if run.done else 0
+        reason = run.verdict.reason if status == "pruned" and run.verdict else ""
+        self.write(Row("end", self.sweep, trial, step=step, extra={"status": status, "reason": reason}), run.attempt)
+
+
+def verdict_row(sweep: str, trial: str, verdict: Verdict, step: int | None) -> Row:
+    """Returns the journal row of a verdict."""
+    extra = {
+        "action": str(verdict.action),
+        "phase": str(verdict.phase),
+        "reason": verdict.reason,
+        "evidence": dict(verdict.evidence),
+    }
+    return Row("verdict", sweep, trial, step=step, extra=extra)

@@ -1,0 +1,229 @@
+"""Who drives a sweep: at most one at a time, over any storage, without trusting two machines' clocks.
+
+A lease is an object `lease/<number>.json`, created if absent, so that of any number of takers one wins. Its holder
+counts a heartbeat up in it. Whoever wants the sweep watches the latest lease by its own monotonic clock: if the heartbeat
+moves, the sweep is busy; if it stands still for the whole lease time, the watcher creates the next number. An old holder
+that comes back finds a higher number and stops. The lease keeps two drivers from working side by side; what keeps a log
+whole even if both believe that they hold it is the log itself (`sweeps.journal.writer`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sweeps.errors import NotFound, StorageError, SweepBusy
+from sweeps.storage.base import Store
+
+LEASE_S: Final = 30.0
+"""A driver that shows no sign of life for so long has lost its sweep to whoever asks for it."""
+BEATS: Final = 10
+"""Heartbeats in a lease time; one or two may be lost without harm."""
+FOLDER: Final = "lease"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """One driver: where it runs, and what tells it from all others.
+
+    Attributes:
+        boot: the kernel's boot id. namespace: its process namespace. started: the process's start, in ticks after boot.
+            Together with `pid` they say on the same kernel whether the process still lives.
+        since: when it took the sweep, for people only.
+        token: random; makes every holder's records unlike all others.
+    """
+
+    host: str
+    pid: int
+    boot: str = ""
+    namespace: str = ""
+    started: str = ""
+    since: str = ""
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @classmethod
+    def here(cls) -> Holder:
+        """Returns this process."""
+        pid = os.getpid()
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return cls(socket.gethostname(), pid, boot_id(), _namespace(), _started(pid), now)
+
+    def gone(self) -> bool:
+        """True when this kernel knows that the process is dead; False when it lives, or cannot be seen from here."""
+        if not self.boot or self.boot != boot_id() or self.namespace != _namespace():
+            return False
+        return _started(self.pid) != self.started
+
+    def __str__(self) -> str:
+        return f"driver pid {self.pid} on {self.host}" + (f", since {self.since}," if self.since else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What stands in a lease."""
+
+    holder: Holder
+    beat: int = 0
+    released: bool = False
+
+    def line(self) -> bytes:
+        return json.dumps({**asdict(self.holder), "beat": self.beat, "released": self.released}).encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Record:
+        """Reads a lease kindly: one that makes no sense belongs to nobody known, and is watched like any other."""
+        try:
+            found = json.loads(data)
+            known = {k: found[k] for k in Holder.__dataclass_fields__ if k in found}
+            return cls(
+                Holder(**{"host": "an unknown host", "pid": 0, **known}), int(found["beat"]), bool(found["released"])
+            )
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return cls(Holder("an unknown host", 0, token=data.hex()[:64]))
+
+
+class Lease:
+    """The right to drive one sweep.
+
+    Args:
+        store: the sweep's own. gone: says for certain that a holder is dead, so that nobody has to wait.
+        lease_s: the lease time. beating: keep a heartbeat in a thread; without it, call `beat`.
+        say, clock, sleep: a line for a person, monotonic seconds of this process, and how to wait.
+    """
+
+    def __init__(
+        self, store: Store, *, gone: Callable[[Holder], bool] = Holder.gone, lease_s: float = LEASE_S, beating: bool = True,
+        say: Callable[[str], None] = lambda line: None,
+        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        self.store, self.gone, self.lease_s, self.say, self.clock, self.sleep = store, gone, lease_s, say, clock, sleep
+        self.beating = beating
+        self.holder = Holder.here()
+        self.number = 0
+        self.fenced_by: Holder | None = None
+        self._beats = 0
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def take(self) -> None:
+        """Takes the sweep, at once where nobody holds it, else after the lease time of a holder that does not move.
+
+        Raises:
+            SweepBusy: its holder lives, or another taker was faster.
+        """
+        watched = False
+        while True:
+            number, record = self._latest()
+            if record is not None and not record.released and not self.gone(record.holder):
+                if watched:  # it changed hands while we watched
+                    raise self._busy(record)
+                self._watch(number, record)
+                watched = True
+            if self.store.create(_key(number + 1), Record(self.holder).line()):
+                self.number = number + 1
+                break
+        for old in range(max(1, self.number - 3), self.number - 1):
+            self.store.delete(_key(old))
+        if self.beating and self.lease_s > 0:
+            self._thread = threading.Thread(target=self._keep_beating, daemon=True, name="lease")
+            self._thread.start()
+
+    def beat(self) -> None:
+        """Shows a sign of life, and looks whether somebody has taken the sweep over."""
+        number, record = self._latest(self.store.once)
+        if number > self.number:
+            self.fenced_by = record.holder if record else Holder("an unknown host", 0)
+            return
+        self._beats += 1
+        self.store.once.write(_key(self.number), Record(self.holder, self._beats).line())
+
+    def release(self) -> None:
+        """Gives the sweep back, so that the next driver need not wait."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(self.lease_s)
+        if self.number and self.fenced_by is None:
+            with contextlib.suppress(StorageError):  # then the next driver waits a little
+                if self._latest(self.store.once)[0] == self.number:
+                    self.store.once.write(_key(self.number), Record(self.holder, self._beats, released=True).line())
+
+    # ---- inside ---------------------------------------------------------------------------------------------------
+
+    def _latest(self, store: Store | None = None) -> tuple[int, Record | None]:
+        store = store or self.store
+        stems = [Path(e.key).stem for e in store.list(FOLDER) if e.key.endswith(".json")]
+        number = max((int(stem) for stem in stems if stem.isdigit()), default=0)
+        if not number:
+            return 0, None
+        try:
+            return number, Record.parse(store.read(_key(number)))
+        except NotFound:  # cleared away between the two calls
+            return number, None
+
+    def _watch(self, number: int, seen: Record) -> None:
+        """Returns when a lease has stood still for its time; only time in which it could be read counts."""
+        pause = self.lease_s / (2 * BEATS)
+        last = started = self.clock()
+        if self.lease_s > 0:
+            self.say(f"{seen.holder} has not given this sweep back; looking for {self.lease_s:.0f} s whether it lives")
+        while self.clock() - started < self.lease_s:
+            self.sleep(pause)
+            latest, record = self._latest()
+            if latest != number or record is None or replace(record, beat=0) != replace(seen, beat=0):
+                if record is not None and latest == number and record.released:
+                    return
+                raise self._busy(record or seen)
+            if record.beat != seen.beat:
+                raise self._busy(record)
+            now = self.clock()
+            if now - last > self.lease_s / 3:  # the storage was out of reach: for the holder as well, maybe
+                started = now
+            last = now
+
+    def _busy(self, record: Record) -> SweepBusy:
+        return SweepBusy(f"{self.store}: {record.holder} is running this sweep; stop it first, or wait until it ends")
+
+    def _keep_beating(self) -> None:
+        while not self._over.wait(self.lease_s / BEATS) and self.fenced_by is None:
+            with contextlib.suppress(StorageError):  # out of reach for us is out of reach for a taker; it waits anew
+                self.beat()
+
+
+def boot_id() -> str:
+    """Returns what names this kernel's run; empty where the system does not say."""
+    return _text("/proc/sys/kernel/random/boot_id")
+
+
+def _key(number: int) -> str:
+    return f"{FOLDER}/{number:06d}.json"
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """Returns when a process was started, in ticks after boot: a pid alone may be another process by now."""
+    stat: Any = _text(f"/proc/{pid}/stat")
+    state = stat.rpartition(")")[2].split()
+    return str(state[19]) if len(state) > 19 and state[0] != "Z" else ""
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

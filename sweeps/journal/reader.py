@@ -1,0 +1,223 @@
+"""A sweep's log as it is stored: segments of JSON lines, each named by the `seq` of its first row.
+
+    log/000000000.jsonl   rows 0 … 41, of the first driver
+    log/000000042.jsonl   rows 42 …, of the one that went on
+
+A segment is created if absent, so nobody can continue a log where somebody else has done so already. Rows of a segment that a
+later one has overtaken (seq >= the later one's first) are no part of the log: a driver that was cut off and still
+writes changes nothing. A last line without its newline was cut by a crash and does not count. In a bucket there are also
+packs, copies of many segments in one object (`sweeps.journal.compaction`).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from pydantic_core import from_json
+
+from sweeps.errors import JournalError, NotFound, StorageError
+from sweeps.journal.compaction import LOG, listed, pack_key, segment_key
+from sweeps.journal.rows import Row, parse
+from sweeps.storage.base import Store, Where, join, open_store
+
+READERS: Final = 16  # segments of an S3 log that are fetched at once
+
+
+def segments(store: Store) -> list[int]:
+    """Returns the first rows of all segments, ascending."""
+    return listed(store)[0]
+
+
+def read_rows(home: Where) -> list[Row]:
+    """Reads a sweep's log without taking the sweep: for reports and replays, also while it runs.
+
+    Args:
+        home: the sweep's folder, its address, or its store.
+
+    Raises:
+        StorageError: there is no log. JournalError: a line in its middle is damaged.
+    """
+    store = open_store(home)
+    rows = LogReader(store).rows()
+    if not rows and not segments(store):
+        raise StorageError(
+            f"{store}: no sweep here (no {LOG}/); give the folder of a sweep, such as runs/NAME-1a2b3c4d"
+        )
+    return rows
+
+
+class _Piece(NamedTuple):
+    """What is fetched in one go: a segment, or a pack of several. `end` is the first row after it."""
+
+    key: str
+    first: int
+    end: float
+    packed: tuple[int, ...] = ()
+
+
+class LogReader:
+    """A log that is read again and again while it grows; each call reads only what is new.
+
+    Attributes:
+        packed, loose: up to which row there are packs, and the bytes of the segments after it; kept with `keep_loose`.
+    """
+
+    def __init__(self, home: Where, *, keep_loose: bool = False) -> None:
+        self.store = open_store(home)
+        self.packed, self.loose, self.keep_loose = 0, list[bytes](), keep_loose
+        self._rows: list[Row] = []
+        self._read: dict[int, int] = {}  # first row of a segment -> bytes of it that were taken
+
+    def rows(self) -> list[Row]:
+        """Returns all rows of the log as it is now."""
+        with _no_collector():
+            firsts, packs = listed(self.store)
+            if not self._read.keys() <= set(firsts):  # a driver withdrew its first row: it had read too little
+                self._rows, self._read = [], {}
+            for first in firsts:
+                if first not in self._read and first < len(self._rows):
+                    del self._rows[first:]  # what an overtaken driver wrote
+            self._take(list(self._pieces(firsts, packs)))
+        return list(self._rows)
+
+    def _pieces(self, firsts: Sequence[int], packs: Mapping[int, int]) -> Iterator[_Piece]:
+        """Yields what is still to be fetched, in order: a pack where there is one."""
+        covered = 0
+        for i, first in enumerate(firsts):
+            end = firsts[i + 1] if i + 1 < len(firsts) else math.inf
+            if first < covered:
+                continue
+            if first in packs and first >= len(self._rows):
+                covered = packs[first]
+                inside = tuple(firsts[i : bisect_left(firsts, covered)])
+                yield _Piece(pack_key(first, covered), first, covered, inside)
+            elif end > len(self._rows) and not self._sealed(first):
+                yield _Piece(segment_key(first), first, end)
+
+    def _take(self, pieces: Sequence[_Piece]) -> None:
+        for piece, data in zip(pieces, self._data(pieces), strict=True):
+            if not piece.packed:
+                self._segment(piece, data)
+            elif not self._unpack(piece, data):
+                self._take(list(self._pieces([*piece.packed, int(piece.end)], {}))[: len(piece.packed)])
+
+    def _unpack(self, pack: _Piece, data: bytes) -> bool:
+        """Takes a pack in; False, and nothing taken, when it is not what it says it is."""
+        lines = data.split(b"\n")[:-1]
+        if pack.first != len(self._rows) or len(lines) != pack.end - pack.first:
+            return False
+        try:
+            self._rows += parse_lines(lines, pack.first, join(self.store.root, pack.key), 0)
+        except JournalError:
+            return False
+        self._read |= dict.fromkeys(pack.packed, 0)
+        self.packed, self.loose = int(pack.end), []
+        return True
+
+    def _sealed(self, first: int) -> bool:
+        """An object never grows; a file may."""
+        return first in self._read and self.store.local() is None
+
+    def _data(self, pieces: Sequence[_Piece]) -> Iterator[bytes]:
+        if self.store.local() is not None or len(pieces) < 2:
+            yield from map(self._rest, pieces)
+            return
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from pool.map(self._rest, pieces)
+
+    def _rest(self, piece: _Piece) -> bytes:
+        """Returns the whole lines of a segment that were not read yet, or of a pack."""
+        path, taken = self.store.local(piece.key), self._read.get(piece.first, 0)
+        try:
+            if path is None:
+                data = self.store.read(piece.key)[taken:]
+            else:
+                with open(path, "rb") as file:
+                    file.seek(taken)
+                    data = file.read()
+        except (NotFound, FileNotFoundError):  # withdrawn by the driver that made it; or a pack that somebody removed
+            if path is None and not piece.packed:
+                raise
+            data = b""
+        return data[: data.rfind(b"\n") + 1]
+
+    def _segment(self, piece: _Piece, data: bytes) -> None:
+        first, end = piece.first, piece.end
+        where = join(self.store.root, segment_key(first))
+        if first not in self._read and first > len(self._rows):
+            raise JournalError(
+                f"{where}: the log has no rows {len(self._rows)} to {first - 1}; restore them from a copy"
+            )
+        lines = data.split(b"\n")[:-1]
+        room = end - len(self._rows)
+        if len(lines) > room:
+            lines = lines[: int(room)]
+        line_before = len(self._rows) - first
+        self._rows += parse_lines(lines, len(self._rows), where, line_before)
+        self._read[first] = self._read.get(first, 0) + len(data)
+        if self.keep_loose and self.store.local() is None:
+            self.loose.append(data)
+
+
+def parse_lines(lines: Sequence[bytes], seq: int, where: str, before: int) -> list[Row]:
+    """Returns the rows of lines that are numbered from `seq`; `before` lines stand above them in the file.
+
+    Raises:
+        JournalError: a line is no row, or has another number; the message names the line.
+    """
+    rows = []
+    for i, line in enumerate(lines):
+        try:
+            row = parse(_json(line))
+        except (ValueError, TypeError, JournalError) as e:
+            raise _damaged(where, before + i + 1, e) from e
+        if row.seq != seq + i:
+            raise JournalError(
+                f"{where}:{before + i + 1}: row has seq {row.seq}, expected {seq + i}; rows are missing or doubled"
+            )
+        rows.append(row)
+    return rows
+
+
+def _json(line: bytes) -> Any:
+    try:  # pydantic's own reader takes a third of the time of json.loads
+        return from_json(line, allow_inf_nan=False, cache_strings="keys")
+    except ValueError:  # it does not know half a surrogate pair, which a path in an error's text may hold
+        return json.loads(line, parse_constant=_not_json)
+
+
+def _not_json(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _damaged(where: str, number: int, e: Exception) -> JournalError:
+    return JournalError(
+        f"{where}:{number}: not a journal row ({e}); restore the file from a copy, or cut it before this line"
+    )
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """A hundred thousand new objects with nothing to collect among them: the collector would double the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def is_sweep(home: Where) -> bool:
+    """True when there is a sweep's log at an address."""
+    try:
+        return bool(segments(open_store(home)))
+    except NotFound:
+        return False

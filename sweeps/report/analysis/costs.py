@@ -1,0 +1,41 @@
+"""What a sweep spent, and what stopping saved against running every trial to its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sweeps.report.analysis.findings import Costs, Spent, Trial
+
+STOPPED = ("pruned", "parked")
+
+
+def costs(trials: Sequence[Trial], base_scoring: Spent) -> Costs:
+    """Adds up the trials; running ones count for what they spent, not for what is saved."""
+    ended = [t for t in trials if t.state in (*STOPPED, "completed", "failed") and t.budget is not None]
+    planned = sum(_own_budget(t) for t in ended)
+    saved = sum(_missing(t) for t in ended if t.state in STOPPED)
+    return Costs(
+        training=sum((t.training for t in trials), Spent()),
+        scoring=sum((t.scoring for t in trials), base_scoring),
+        steps_planned=planned,
+        steps_run=sum(t.own_steps for t in ended),
+        steps_saved=saved,
+        steps_shared=sum(t.fork_step or 0 for t in ended),
+        steps_lost=sum(_missing(t) for t in ended if t.state == "failed"),
+        share_saved=saved / planned if planned else None,
+        estimated_saved=sum((_estimate(t) for t in ended if t.state in STOPPED), Spent()),
+    )
+
+
+def _own_budget(trial: Trial) -> int:
+    """Steps that this trial was to run itself: a branch starts at its parent's fork."""
+    assert trial.budget is not None
+    return trial.budget - (trial.fork_step or 0)
+
+
+def _missing(trial: Trial) -> int:
+    return max(_own_budget(trial) - trial.own_steps, 0)
+
+
+def _estimate(trial: Trial) -> Spent:
+    return trial.training.scaled(_missing(trial) / trial.own_steps) if trial.own_steps else Spent()

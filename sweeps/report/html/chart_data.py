@@ -1,0 +1,101 @@
+"""The numbers behind the figures, as small as they can be: what the page embeds for its script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sweeps.report.analysis.findings import Summary, Trial, arrays, same_level
+from sweeps.report.analysis.headline import dip_metric
+from sweeps.report.analysis.shape import Measured, Reading, Shape
+from sweeps.report.analysis.wording import compact, number, percent, score, setting
+
+MAX_POINTS: Final = 60  # of a curve on the page; scored curves have fewer, training loss has many more
+
+
+def chart_data(summary: Summary) -> dict[str, Any]:
+    """Returns what `document.js` reads; `summary.to_json()` holds every point, this may thin a training curve."""
+    return {
+        "panels": list(summary.panels),
+        "axes": [{"name": a.name, "levels": list(a.levels)} for a in summary.axes],
+        "bases": {
+            model: {m: [p.value, p.se, p.n] for m, p in scores.items()} for model, scores in summary.bases.items()
+        },
+        "trials": [_trial(t, summary) for t in summary.trials],
+        "featured": featured(summary),
+    }
+
+
+def other_metrics(summary: Summary) -> list[str]:
+    """Metrics without a figure of their own, for the figure in which the reader picks one; lengths and losses first."""
+    names = {m for t in summary.trials for m in t.curves} - set(summary.panels)
+    return sorted(names, key=lambda m: (m.split("/")[0] not in ("length", "train"), m))
+
+
+def featured(summary: Summary) -> str | None:
+    """The trial that the page opens with: the deepest dip that came back, else the best trial, else the first."""
+    metric = dip_metric(summary) or summary.objective
+    readings = [(t, t.readings[metric]) for t in summary.trials if metric in t.readings]
+    back = [(r.depth_relative or 0.0, t.id) for t, r in readings if r.shape is Shape.RECOVERED]
+    if back:
+        return max(back)[1]
+    return next(iter([*summary.best, *(t.id for t in summary.trials)]), None)
+
+
+def _trial(t: Trial, summary: Summary) -> dict[str, Any]:
+    levels = {a.name: _place(t.config.get(a.name), a.levels) for a in summary.axes}
+    return {
+        "id": t.id,
+        "label": t.label,
+        "state": t.state,
+        "reason": t.reason,
+        "model": str(t.config.get("model", "")),
+        "config": {k: compact(v) for k, v in t.config.items()},
+        "search": " ".join([t.id, t.label, t.state, *(setting(k, v) for k, v in t.config.items())]).lower(),
+        "levels": levels,
+        "curves": {m: arrays(thinned(c)) for m, c in t.curves.items()},
+        "shapes": {m: _shape(r) for m, r in t.readings.items()},
+        "readings": {m: told(r) for m, r in t.readings.items()},
+    }
+
+
+def _place(value: Any, levels: Sequence[Any]) -> int:
+    """The level's index, -1 when it is none."""
+    return next((i for i, level in enumerate(levels) if same_level(level, value)), -1)
+
+
+def thinned(points: Sequence[Measured]) -> tuple[Measured, ...]:
+    """Returns at most `MAX_POINTS` of a long curve, evenly in the logarithm of the step, both ends included."""
+    if len(points) <= MAX_POINTS:
+        return tuple(points)
+    top = math.log(len(points))
+    kept = {round(math.exp(top * i / (MAX_POINTS - 1))) - 1 for i in range(MAX_POINTS)}
+    return tuple(points[i] for i in sorted(kept))
+
+
+def _shape(r: Reading) -> dict[str, Any]:
+    dipped = r.fell_at is not None and r.trough is not None
+    return {
+        "shape": r.shape.value,
+        "fell_at": r.fell_at,
+        "low": r.trough.step if dipped and r.trough is not None else None,
+        "recovered_at": r.recovered_at,
+        "sign": r.sign,
+    }
+
+
+def told(r: Reading) -> str:
+    """A curve in one line: `dip-and-recover: low 0.55 ± 0.04 (-43 %) at step 120, back at step 300, ends at 0.94`."""
+    if r.final is None:
+        return r.shape.value
+    ends = f"last {score(r.final)} at step {r.final.step}"
+    if r.base is None:
+        return f"no base score to judge by; {ends}"
+    if r.change is not None:
+        ends += f", {number(r.change, signed=True)} from base"
+    if r.fell_at is None or r.trough is None:
+        return f"{r.shape.value}: {ends}"
+    share = "" if r.depth_relative is None else f" ({'-' if r.sign > 0 else '+'}{percent(abs(r.depth_relative))})"
+    back = "" if r.recovered_at is None else f", back at step {r.recovered_at}"
+    return f"{r.shape.value}: low {score(r.trough)}{share} at step {r.trough.step}{back}; {ends}"

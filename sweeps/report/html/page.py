@@ -1,0 +1,104 @@
+"""The page: one self-contained HTML file, readable in light and dark, on a phone and on a wall.
+
+Tables are written here, figures are drawn in the browser from the same numbers (`charts.js`, `document.js`).
+The page forbids itself every request, and every script but its own, by its Content-Security-Policy.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from sweeps.report.analysis.findings import Summary
+from sweeps.report.html.chart_data import chart_data, other_metrics
+from sweeps.report.html.page_parts import PANEL_NAMES, costs, glossary, progress, provenance, tiles
+from sweeps.report.html.page_tables import axis_tables, paired_heads, paired_rows, reason_rows, trial_heads, trial_rows
+
+ASSETS = Path(__file__).parent
+
+
+def write_html(summary: Summary, path: Path | str) -> Path:
+    """Writes the page as one file and returns its path; missing folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render_html(summary), encoding="utf-8")
+    return path
+
+
+def write_json(summary: Summary, path: Path | str) -> Path:
+    """Writes `Summary.to_json()` as one strict JSON file and returns its path; missing folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(summary.to_json(), allow_nan=False, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def render_html(summary: Summary) -> str:
+    """Returns the page as text; the same summary gives the same text."""
+    from markupsafe import Markup
+
+    script = _asset("charts.js") + _asset("document.js")
+    return render(
+        "page.html",
+        s=summary,
+        css=Markup(_asset("page.css")),
+        script=Markup(script),
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(_in_script(chart_data(summary))),
+        colour=_colour(summary),
+        others=other_metrics(summary),
+        roles=PANEL_NAMES | {m: "" for m in summary.panels if m not in PANEL_NAMES},
+        progress=progress(summary),
+        tiles=tiles(summary),
+        heads=trial_heads(summary),
+        rows=trial_rows(summary),
+        paired_heads=paired_heads(summary),
+        paired=paired_rows(summary),
+        reasons=reason_rows(summary),
+        axes=axis_tables(summary),
+        costs=costs(summary),
+        glossary=glossary(summary),
+        provenance=provenance(summary),
+        spec=_yaml(summary.spec),
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns one of the templates in `assets/`, filled in; every text is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(**values)
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _in_script(data: Any) -> str:
+    """JSON that no browser can take for the end of its script element."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _colour(summary: Summary) -> str:
+    """The axis whose levels colour the lines at first: the one that moves the objective most between its levels."""
+    spread: dict[str, list[float]] = {}
+    for group in summary.groups:
+        spread.setdefault(group.axis, []).extend(m.mean_change for m in group.metrics if m.metric == summary.objective)
+    known = {axis: max(means) - min(means) for axis, means in spread.items() if means}
+    several = [a.name for a in summary.axes if len(a.levels) > 1] or [a.name for a in summary.axes] or [""]
+    return max(known, key=lambda axis: known[axis], default=several[0])
+
+
+def _yaml(spec: Any) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)) if spec else ""

@@ -1,0 +1,149 @@
+"""The page's short texts: tiles, costs, the meaning of its words, where it comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from sweeps.report.analysis.conditions import paid_in_safety
+from sweeps.report.analysis.findings import Summary
+from sweeps.report.analysis.headline import ENDED, dip_metric
+from sweeps.report.analysis.shape import BACK_AT, MIN_FALL, MIN_POINTS, Shape
+from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, number, of, percent, plural, score, spent
+
+PANEL_NAMES = {
+    IN_DOMAIN: "the task it was trained on",
+    "math/score": "in-domain",
+    "transfer/score": "reasoning it was not trained on",
+    "general/score": "other abilities",
+    SAFETY: "harmful prompts refused",
+}
+
+
+class Tile(NamedTuple):
+    what: str
+    value: str
+    more: str
+
+
+def progress(summary: Summary) -> str:
+    """Where the sweep stands, in a few words."""
+    open_ = sum(t.state not in ENDED for t in summary.trials)
+    to_come = (summary.planned or 0) - len(summary.trials)
+    parts = [f"{plural(open_, 'trial')} still open" if open_ else "", f"{to_come} not started" if to_come > 0 else ""]
+    return ", ".join(p for p in parts if p) or ("ended" if summary.trials else "no trials yet")
+
+
+def tiles(summary: Summary) -> list[Tile]:
+    """The five numbers to see first; a tile without a number is left out."""
+    if not summary.trials:
+        return []
+    states = Counter(t.state for t in summary.trials)
+    found = [Tile("Trials", str(len(summary.trials)), ", ".join(f"{n} {s}" for s, n in states.most_common()))]
+    if summary.best:
+        best = summary.trial(summary.best[0])
+        found.append(
+            Tile(f"Best {summary.objective}", number(best.objective.value if best.objective else None), best.label)
+        )
+    if metric := dip_metric(summary):
+        shapes = Counter(t.readings[metric].shape for t in summary.trials if metric in t.readings)
+        never = shapes[Shape.NEVER]
+        more = f"of {shapes.total()} on {metric}; {never} never did in a full budget"
+        found.append(Tile("Fell and came back", str(shapes[Shape.RECOVERED]), more))
+    done = [t for t in summary.trials if t.state == "completed" and SAFETY in t.readings]
+    if done:
+        paid = sum(paid_in_safety(t) for t in done)
+        found.append(
+            Tile(
+                "Paid in safety",
+                f"{paid} of {len(done)}",
+                "complete trials: in-domain up, refusal down, both beyond 2 s.e.",
+            )
+        )
+    costs = summary.costs
+    if costs.share_saved is not None:
+        more = f"{costs.steps_saved:,} of {plural(costs.steps_planned, 'step')} not run"
+        found.append(Tile("Saved by stopping", percent(costs.share_saved), more))
+    return found
+
+
+def costs(summary: Summary) -> list[tuple[str, str]]:
+    c = summary.costs
+    failed = sum(t.state == "failed" for t in summary.trials)
+    facts = [
+        ("Training", spent(c.training)),
+        ("Scoring", f"{spent(c.scoring)} (base models included)"),
+        ("Steps of ended trials", f"{c.steps_run:,} run of {c.steps_planned:,} that full budgets would have taken"),
+    ]
+    if c.share_saved is not None:
+        estimate = spent(c.estimated_saved)
+        worth = "" if estimate == "not recorded" else f"; about {estimate} at each trial's own cost per step"
+        facts.append(("Saved by stopping", f"{plural(c.steps_saved, 'step')} ({percent(c.share_saved)}){worth}"))
+    if c.steps_shared:
+        facts.append(
+            ("Shared trunks", f"{plural(c.steps_shared, 'step')} taken from a parent's checkpoint, not run again")
+        )
+    if c.steps_lost:
+        facts.append(("Not run after failures", f"{plural(c.steps_lost, 'step')} of {plural(failed, 'trial')}"))
+    again = sum(max(t.attempts - 1, 0) for t in summary.trials)
+    if again:
+        facts.append(("Started again", f"{plural(again, 'attempt')} beyond the first, their cost included"))
+    return facts
+
+
+def glossary(summary: Summary) -> list[tuple[str, str]]:
+    below = (
+        f"below the base by at least {percent(MIN_FALL)} of it and by more standard errors than the lowest of so many "
+        "scores would be by luck (2.0 for one scored step, 3.0 for fifteen)"
+    )
+    return [
+        (
+            Shape.RECOVERED,
+            f"fell {below}; later back at {percent(BACK_AT)} of the base with at least half of the loss regained, "
+            "and still there, within 2 standard errors, at the last score",
+        ),
+        (Shape.NEVER, f"fell {below}, and was not back when its whole budget was run"),
+        (Shape.NOT_YET, "the same, but it was stopped early or still runs: whether it would come back is not known"),
+        (
+            Shape.LATE_DECLINE,
+            "first really below the base in the second half of its steps, or fell after it was back or at a peak",
+        ),
+        (Shape.NO_DIP, "never really below the base"),
+        (Shape.TOO_FEW, f"fewer than {MIN_POINTS} scores after step 0, or no base score"),
+        (
+            "±",
+            "one standard error over the items of a score; bands in the figures are two; training luck is not in it",
+        ),
+        ("Back at", "the first scored step that is back: a bracket, since nothing is known between two scored steps"),
+        ("Best", f"last score on {summary.objective} ({summary.goal}) among complete trials that meet all constraints"),
+    ]
+
+
+def provenance(summary: Summary) -> list[tuple[str, str]]:
+    facts = [
+        ("Sweep", summary.sweep or "unknown"),
+        ("Journal", _journal(summary)),
+        ("Suite", summary.suite or "not recorded"),
+        ("Objective", f"{summary.objective}, {summary.goal}, top {summary.top}"),
+        ("Base models", "; ".join(_base(summary, m) for m in summary.bases) or "not scored"),
+        (
+            "Again",
+            "dipsweep run SWEEP.yaml with the file below trains the same trials; dipsweep report DIR writes this page",
+        ),
+    ]
+    checks = [c for t in summary.trials[:1] for c in t.checks]
+    if checks:
+        met = of(sum(t.meets is True for t in summary.trials), len(summary.trials))
+        rules = ", ".join(f"{c.metric} {c.rule}" for c in checks)
+        facts.insert(4, ("Constraints", f"{rules}; met by {met}"))
+    return facts
+
+
+def _journal(summary: Summary) -> str:
+    rows = f"read up to row {summary.seq}" if summary.seq >= 0 else "rows without a place in the log"
+    return f"version {summary.version}, {rows}" if summary.version else rows
+
+
+def _base(summary: Summary, model: str) -> str:
+    scores = summary.bases[model]
+    return f"{model}: " + ", ".join(f"{m} {score(scores[m])}" for m in summary.panels if m in scores)

@@ -1,0 +1,297 @@
+"""Replay: what a stop rule would have done with curves that were recorded to the end.
+
+The trials of a recorded sweep start in order of first appearance on a number of machines, each step takes as long as it
+cost, and the rule decides as it would have (`sweeps.executors.simulated`). What it pruned is then held against how those runs in
+fact ended: a lost winner belongs to the final top k and was not run to its budget.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeps.errors import InputError, JournalError
+from sweeps.executors.simulated import Outcome, Recording, simulate
+from sweeps.journal.history import Curve, History, Point
+from sweeps.journal.reader import read_rows as read_log
+from sweeps.journal.rows import Row, parse
+from sweeps.stopping.base import Goal, StopRule
+from sweeps.stopping.registry import parse_rule
+from sweeps.storage.base import is_url
+
+RuleMaker = Callable[[Goal], StopRule]
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Reads journal rows from a JSONL file, or from the log of a sweep (its folder or address).
+
+    Raises:
+        InputError: the file cannot be read, or a line is not a row. StorageError: there is no sweep at that place.
+    """
+    if is_url(path) or Path(path).is_dir():
+        return read_log(path)
+    rows = []
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, text in enumerate(lines, 1):
+                if text.strip():
+                    rows.append(_row(text, f"{path}:{number}"))
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror or e}") from e
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path} is not UTF-8 text: {e}") from e
+    return rows
+
+
+def _row(text: str, where: str) -> Row:
+    try:
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise InputError(f"{where}: a row must be a JSON object, not {type(data).__name__}")
+        return parse(data)
+    except (json.JSONDecodeError, JournalError) as e:
+        raise InputError(f"{where}: {e}") from e
+
+
+def replay(
+    rows: Iterable[Row], rule: str, *, metric: str = "", goal: str = "maximize", workers: int = 8, top: int = 3
+) -> dict[str, Any]:
+    """Replays recorded sweeps under one rule.
+
+    Args:
+        rows: journal rows of any number of sweeps; only what was measured is used, old verdicts are not.
+        rule: `NAME` or `NAME:key=value,...`, as on the command line.
+        metric: what the sweep looked for; empty takes the only metric that was scored.
+        goal: `maximize` or `minimize`.
+        workers: machines. top: places that count as winners.
+
+    Returns:
+        `{"rule", "sweeps": {id: {"trials": {id: {"stopped_at", "parked", "phase", "reason", "p_top"}}, "compute_saved",
+        "winners", "lost_winners", "protection_cost"}}, "summary"}`. `stopped_at` is null for a trial that ran to its
+        budget. All costs are shares of running everything.
+
+    Raises:
+        InputError: rule, metric, goal or a number is not usable, or nothing was recorded.
+    """
+    direction = {"maximize": True, "max": True, "minimize": False, "min": False}.get(goal)
+    if direction is None:
+        raise InputError(f"goal is {goal!r}, but must be maximize or minimize")
+    if workers < 1 or top < 1:
+        raise InputError(f"workers is {workers} and top is {top}, but both must be at least 1")
+    histories = _histories(rows)
+    wanted = Goal(metric or _only_metric(histories.values()), maximize=direction, top=top)
+    sweeps = {}
+    for name, history in histories.items():
+        recordings, shared = recorded(history, wanted.metric)
+        if recordings:
+            outcome = simulate(recordings, parse_rule(rule, wanted), sweep=name, workers=workers, shared=shared)
+            sweeps[name] = _judged(history, recordings, outcome, wanted)
+    if not sweeps:
+        raise InputError(
+            f"no trial has {wanted.metric!r} beyond step 0; scored are: {', '.join(_metrics(histories.values()))}"
+        )
+    return {"rule": rule, "sweeps": sweeps, "summary": _summary(sweeps, wanted, workers)}
+
+
+def _histories(rows: Iterable[Row]) -> dict[str, History]:
+    """Folds what was measured, sweep by sweep: verdicts and ends of the recorded run would only repeat its decisions."""
+    out: dict[str, History] = {}
+    for row in rows:
+        if row.kind in ("trial", "attempt", "report"):
+            out.setdefault(row.sweep, History()).fold(row)
+    return out
+
+
+def _metrics(histories: Iterable[History]) -> list[str]:
+    return sorted({m for h in histories for c in h.curves.values() for p in c.points.values() for m in p.metrics})
+
+
+def _only_metric(histories: Iterable[History]) -> str:
+    names = _metrics(histories)
+    scores = [m for m in names if m.split("/")[0] not in ("train", "length", "perf")]
+    if len(scores) != 1:
+        raise InputError(f"which metric? {len(scores)} are scored: {', '.join(scores) or 'none'}; name one")
+    return scores[0]
+
+
+# --- recordings -------------------------------------------------------------------------------------------------------
+
+
+def recorded(history: History, metric: str) -> tuple[list[Recording], list[Row]]:
+    """Returns the recordings of all trials in which `metric` was scored beyond step 0, and the shared base scores."""
+    recordings = [r for curve in history.trials() if (r := _recording(curve, metric)) is not None]
+    shared = [_report(curve, curve.points[0]) for curve in history.base.values() if 0 in curve.points]
+    return recordings, shared
+
+
+def _recording(curve: Curve, metric: str) -> Recording | None:
+    steps = sorted(s for s in curve.points if s > 0)
+    if not any(metric in curve.points[s].metrics for s in steps):
+        return None
+    points = [curve.points[s] for s in steps]
+    base = (_report(curve, curve.points[0]),) if 0 in curve.points else ()
+    start = Row("trial", "", curve.trial, budget=_budget(curve), config=curve.config)
+    return Recording(curve.trial, start, tuple(_report(curve, p) for p in points), _seconds(points), base)
+
+
+def _budget(curve: Curve) -> int:
+    """The budget as recorded, else as configured, else the last step."""
+    steps = curve.config.get("steps")
+    return curve.budget or (steps if isinstance(steps, int) and steps > 0 else curve.last_step)
+
+
+def _report(curve: Curve, p: Point) -> Row:
+    return Row(
+        "report",
+        "",
+        curve.trial,
+        step=p.step,
+        budget=_budget(curve) if p.step else None,
+        metrics=p.metrics,
+        se=p.se,
+        n=p.n,
+        invalid=p.invalid,
+        suite=p.suite,
+        cost=p.cost,
+        progress=p.progress,
+    )
+
+
+def _seconds(points: Sequence[Point]) -> tuple[float, ...]:
+    """Cost of the way to each point: from the cumulative cost of its attempt where all points have one, else 1 a step."""
+    unit = next((u for u in ("gpu_s", "cpu_s") if all(p.cost.get(u, 0.0) > 0 for p in points)), "")
+    out, last, attempt, step = [], 0.0, -1, 0
+    for p in points:
+        total = p.cost.get(unit, 0.0)
+        grown = total - last if p.attempt == attempt else total
+        out.append(max(grown, 1e-9) if unit else float(p.step - step))
+        last, attempt, step = total, p.attempt, p.step
+    return tuple(out)
+
+
+# --- judgement --------------------------------------------------------------------------------------------------------
+
+
+def finals(history: History, goal: Goal) -> dict[str, float]:
+    """Returns the last score of every trial that was recorded to its budget, signed so that larger is better."""
+    out = {}
+    for curve in history.trials():
+        steps = curve.steps(goal.metric)
+        if steps and steps[-1] > 0 and curve.last_step >= _budget(curve):
+            out[curve.trial] = goal.sign * curve.points[steps[-1]].metrics[goal.metric]
+    return out
+
+
+def _judged(history: History, recordings: Sequence[Recording], outcome: Outcome, goal: Goal) -> dict[str, Any]:
+    ends = finals(history, goal)
+    winners = sorted(ends, key=lambda t: -ends[t])[: goal.top]
+    trials = {}
+    for r in recordings:
+        run = outcome.runs[r.trial]
+        v = run.verdict
+        trials[r.trial] = {
+            "stopped_at": None if outcome.completed(r.trial) else r.reports[run.done - 1].step,
+            "parked": run.parked,
+            "phase": str(v.phase) if v else "unknown",
+            "reason": v.reason if v else "",
+            "p_top": v.evidence.get("p_top") if v else None,
+        }
+    return {
+        "trials": trials,
+        "compute_saved": outcome.saved,
+        "winners": winners,
+        "lost_winners": [t for t in winners if not outcome.completed(t)],
+        "protection_cost": sum(r.held for r in outcome.runs.values()) / outcome.full,
+        "compute": outcome.full,
+    }
+
+
+def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dict[str, Any]:
+    trials = [t for s in sweeps.values() for t in s["trials"].values()]
+    winners = sum(len(s["winners"]) for s in sweeps.values())
+    lost = sum(len(s["lost_winners"]) for s in sweeps.values())
+    return {
+        "metric": goal.metric,
+        "goal": "maximize" if goal.maximize else "minimize",
+        "top": goal.top,
+        "workers": workers,
+        "sweeps": len(sweeps),
+        "trials": len(trials),
+        "completed": sum(t["stopped_at"] is None for t in trials),
+        "parked": sum(t["parked"] for t in trials),
+        "winners": winners,
+        "lost_winners": lost,
+        "lost_share": lost / winners if winners else None,
+        "compute_saved": sum(s["compute_saved"] for s in sweeps.values()) / len(sweeps),
+        "protection_cost": sum(s["protection_cost"] for s in sweeps.values()) / len(sweeps),
+    }
+
+
+# --- comparison -------------------------------------------------------------------------------------------------------
+
+
+def compare(
+    rows: Sequence[Row],
+    rules: Sequence[str],
+    *,
+    metric: str = "",
+    goal: str = "maximize",
+    workers: int = 8,
+    top: int = 3,
+) -> list[dict[str, Any]]:
+    """Replays several rules; returns one summary a rule, with `rule` and `pareto` (no other saves more and loses less)."""
+    out = []
+    for rule in rules:
+        result = replay(rows, rule, metric=metric, goal=goal, workers=workers, top=top)
+        out.append({"rule": rule, **result["summary"]})
+    for row in out:
+        row["pareto"] = not any(_better(other, row) for other in out)
+    return out
+
+
+def _better(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    x, y = (a["compute_saved"], -(a["lost_share"] or 0)), (b["compute_saved"], -(b["lost_share"] or 0))
+    return x != y and x[0] >= y[0] and x[1] >= y[1]
+
+
+def table(summaries: Sequence[dict[str, Any]]) -> str:
+    """Returns a comparison as plain text, best savers first."""
+    wide = max(len(s["rule"]) for s in summaries)
+    lines = [f"{'rule':{wide}}  winners lost  compute saved  protection cost  best at its loss"]
+    for s in sorted(summaries, key=lambda s: -s["compute_saved"]):
+        lost = f"{s['lost_winners']}/{s['winners']}"
+        lines.append(
+            f"{s['rule']:{wide}}  {lost:>12}  {s['compute_saved']:13.1%}  {s['protection_cost']:15.1%}"
+            f"  {'yes' if s['pareto'] else 'no'}"
+        )
+    return "\n".join(lines)
+
+
+def pareto_page(summaries: Sequence[dict[str, Any]]) -> str:
+    """Returns a self-contained HTML page: winners lost against compute saved, one point a rule, and the table below."""
+    from html import escape
+
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for s in summaries:
+        figure.add_scatter(
+            x=[100 * s["compute_saved"]],
+            y=[100 * (s["lost_share"] or 0.0)],
+            mode="markers+text",
+            text=[s["rule"]],
+            textposition="top center",
+            name=s["rule"],
+            marker={"size": 12, "symbol": "circle" if s["pareto"] else "circle-open"},
+        )
+    figure.update_layout(
+        title="Stop rules: winners lost against compute saved (filled: on the Pareto front)",
+        xaxis_title="compute saved, %",
+        yaxis_title="winners lost, %",
+        showlegend=False,
+    )
+    page = str(figure.to_html(include_plotlyjs=True, full_html=True))
+    note = "protection cost: compute spent only because a dip was protected that the odds would have ended"
+    return page.replace("</body>", f"<pre>{escape(table(summaries))}\n\n{note}</pre></body>")

@@ -1,0 +1,271 @@
+"""The field: one metric of all trials, as beliefs about where each will end, learning from each other.
+
+Trials of one sweep dip alike. What the others' curves have made likely (which family, first movement after how many
+steps) therefore re-weights the library for each trial: `POOL` pseudo-trials of prior against every trial seen.
+
+Units: inside, a score is in standard errors of one report, measured from the base model, larger is better. The unit is
+fixed by the first report; where no standard error is reported it is estimated from how rough all curves are.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sweeps.journal.history import Curve, History, Point
+from sweeps.journal.rows import Row
+from sweeps.stopping.curve_library import FAMILIES, Array, library
+from sweeps.stopping.diagnostics import SPOILT, TRUNCATED, normal_truncation
+from sweeps.stopping.forecast import Belief, Forecast, Forecasts, GainCache, Noise
+from sweeps.stopping.phases import PhaseTracker
+
+POOL = 6.0
+PATIENCE_POOL = 4.0
+BINS = 24  # octaves of the time of the first movement, in steps
+DRAWS = 64
+FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
+CENSORED = 30.0  # a reply cut off may have been right: a rise of truncation by 10 % makes a report 4 times vaguer
+SHARE_ERROR = 0.012  # standard error at which a share's movements are sized as in the library: dips of 2.4 to 58 points
+MOST_SIZED = 8.0  # ... and never by more than this either way
+_U: Array = (np.arange(DRAWS) + 0.5) / DRAWS
+
+
+@dataclass(slots=True)
+class Track:
+    """One trial's curve of one metric, absorbed up to `last`.
+
+    `horizon` is the number of steps that the library's time axis stands for. `base` is in the metric's unit with its
+    sign turned so that larger is better; `mass` is the posterior over pooling cells; `order` shuffles the draws.
+    """
+
+    trial: str
+    budget: int
+    horizon: int
+    suite: str
+    base: float
+    base_known: bool
+    unit: float
+    belief: Belief
+    phase: PhaseTracker
+    last: int = 0
+    reports: int = 0
+    row: int = 0
+    mass: Array = field(default_factory=lambda: np.zeros(0))
+    order: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    forecast: Forecast | None = None
+
+    def in_unit(self, z: float) -> float:
+        return self.base + self.unit * z
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Pooling cells of the library for one budget: index of every entry, prior mass of every cell."""
+
+    index: np.ndarray
+    prior: Array
+
+
+class Field:
+    """Beliefs about one metric of all trials of one sweep.
+
+    Args:
+        metric, sign: name, and +1 where larger is better.
+        history: the sweep's history; read, never written.
+        patience, cap: of the phase trackers (`sweeps.stopping.phases`).
+    """
+
+    def __init__(
+        self, metric: str, sign: float, history: History, *, patience: float, cap: float, noise: Noise | None = None
+    ) -> None:
+        self.metric, self.sign, self.history = metric, sign, history
+        self.patience, self.cap, self.noise = patience, cap, noise or Noise()
+        self.library = library()
+        self.cache = GainCache(self.library, self.noise)
+        self.tracks: dict[str, Track] = {}
+        self.ratios: dict[str, tuple[float, ...]] = {}
+        self._ratio = 0.0  # patience as the ratios make it; 0 where they changed
+        self.unit, self.estimated = 0.0, False
+        self.changed: set[str] = set()  # trials with a new forecast; whoever follows the field empties it
+        self.forecasts = Forecasts()
+        self.longest = 1  # budget of any trial that was scored, in steps
+        self._looked, self._look_at = 0, 1.0
+        self.draws = np.empty((32, DRAWS))
+        self.pooled = np.zeros(len(FAMILIES) * BINS)
+        self._cells: dict[int, Cells] = {}
+
+    # --- rows in ---------------------------------------------------------------------------------------------------
+
+    def observe(self, row: Row) -> None:
+        """Brings the beliefs up to date with a row that `history` has already folded in."""
+        if row.kind == "attempt":
+            track = self.tracks.get(row.trial)
+            if track is not None and track.last > (row.step or 0):
+                self._rebuild(row.trial)
+        if row.kind != "report" or self.metric not in row.metrics or row.step is None:
+            return
+        if row.trial in self.history.base:
+            for trial in [t for t, c in self.history.curves.items() if f"base-{c.model}" == row.trial]:
+                self._rebuild(trial)
+        elif row.step == 0:
+            self._rebuild(row.trial)
+        else:
+            self._report(row.trial, row.step)
+
+    def _report(self, trial: str, step: int) -> None:
+        curve = self.history.curves[trial]
+        self._settle_unit(curve, step)
+        if not self.unit:
+            return
+        track = self.tracks.get(trial)
+        point = curve.points[step]
+        if track is None or step <= track.last or point.suite != track.suite or track.unit != self.unit:
+            self._rebuild(trial)
+        else:
+            self._absorb(track, point)
+            self._refresh(track)
+
+    def _settle_unit(self, curve: Curve, step: int) -> None:
+        if self.unit and not self.estimated:
+            return
+        se = curve.points[step].se.get(self.metric, 0.0)
+        if se > 0.0:
+            self.unit, self.estimated = se, False
+            self._size(curve.points[step])
+            return
+        self._looked += 1
+        if self._looked >= self._look_at and len(curve.points) >= 3:
+            self._look_at = 1.25 * self._looked  # every curve is read: not at every report
+            rough = roughness(self.history, self.metric)
+            if rough > 0.0 and not (self.unit and 0.75 < rough / self.unit < 1.33):
+                self.unit, self.estimated = rough, True
+
+    def _size(self, point: Point) -> None:
+        """Sizes the library in points where scores are shares of right answers: reported with their items, in [0, 1]."""
+        if self.metric in point.n and 0.0 <= point.metrics[self.metric] <= 1.0:
+            factor = min(max(SHARE_ERROR / self.unit, 1.0 / MOST_SIZED), MOST_SIZED)
+            self.library = library().sized(factor)
+            self.cache = GainCache(self.library, self.noise)
+
+    def _rebuild(self, trial: str) -> None:
+        """Absorbs a trial's curve anew: after a late or corrected row, a new suite, a new unit."""
+        curve = self.history.curves.get(trial)
+        steps = [s for s in curve.steps(self.metric) if s > 0] if curve else []
+        if curve is None or not steps or not self.unit or not _budget(curve):
+            return
+        suite = curve.points[steps[-1]].suite
+        old = self.tracks.get(trial)
+        track = self._new_track(curve, suite, old.row if old else len(self.tracks))
+        if old is not None:
+            self.pooled -= old.mass
+        self.tracks[trial] = track
+        for step in steps:
+            if curve.points[step].suite == suite:
+                self._absorb(track, curve.points[step])
+        self._refresh(track)
+
+    def _new_track(self, curve: Curve, suite: str, row: int) -> Track:
+        base = self.history.base_point(curve.trial)
+        known = base is not None and self.metric in base.metrics and (not base.suite or base.suite == suite)
+        first = next(p for s, p in sorted(curve.points.items()) if self.metric in p.metrics and p.suite == suite and s)
+        anchor = base if known and base is not None else first
+        value = self.sign * anchor.metrics[self.metric]
+        sd = max(anchor.se.get(self.metric, self.unit) / self.unit, 0.3) if known else FAR
+        config = curve.config
+        start = 1.0 - float(config.get("decay", 0.2)) if config.get("schedule") == "wsd" else None
+        budget = _budget(curve)
+        self.longest = max(self.longest, budget)
+        if row >= len(self.draws):
+            self.draws = np.concatenate([self.draws, np.empty_like(self.draws)])
+        phase = PhaseTracker(0.0 if known else None, sd if known else 1.0, budget, ratio=self.patience, cap=self.cap)
+        order = np.random.default_rng(zlib.crc32(curve.trial.encode())).permutation(DRAWS)
+        horizon = self._horizon(curve, budget)
+        belief = Belief(self.cache, sd, start, budget / horizon)
+        return Track(curve.trial, budget, horizon, suite, value, known, self.unit, belief, phase, row=row, order=order)
+
+    def _horizon(self, curve: Curve, budget: int) -> int:
+        """The sweep's longest budget where the rate does not follow the trial's own budget, else that budget.
+
+        A cosine or WSD run of half the budget is a whole run in half the time. Under a constant rate, or where the
+        schedule is not known, it is the first half of the longer run.
+        """
+        if str(curve.config.get("schedule", "constant")) != "constant":
+            return budget
+        return max([budget, *map(_budget, self.history.curves.values())])
+
+    def _absorb(self, track: Track, point: Point) -> None:
+        z = (self.sign * point.metrics[self.metric] - track.base) / track.unit
+        sd = max(point.se.get(self.metric, track.unit) / track.unit, 0.3)
+        cut_off = 0.0
+        if TRUNCATED in point.metrics:
+            cut_off = max(0.0, point.metrics[TRUNCATED] - normal_truncation(self.history, track.trial))
+        track.belief.update(point.step / track.horizon, z, sd * (1.0 + CENSORED * cut_off))
+        track.phase.ratio = self.ratio()
+        if cut_off > SPOILT:
+            track.phase.skip(point.step)
+        else:
+            track.phase.update(point.step, z, sd)
+        recovered = tuple(track.phase.recovered)
+        if recovered and recovered != self.ratios.get(track.trial):
+            self.ratios[track.trial], self._ratio = recovered, 0.0
+        track.last, track.reports = point.step, track.reports + 1
+
+    def ratio(self) -> float:
+        """Patience with a dip, in multiples of its trough step: as set, moved towards what this sweep's own dips took."""
+        if not self._ratio:
+            seen = [math.log(r) for ratios in self.ratios.values() for r in ratios]
+            mean = (PATIENCE_POOL * math.log(self.patience) + sum(seen)) / (PATIENCE_POOL + len(seen))
+            self._ratio = min(max(math.exp(mean), 0.5 * self.patience), 3.0 * self.patience)
+        return self._ratio
+
+    # --- beliefs out -----------------------------------------------------------------------------------------------
+
+    def _refresh(self, track: Track) -> None:
+        self.changed.add(track.trial)
+        cells = self._cells_of(track.horizon)
+        if track.mass.size:
+            self.pooled -= track.mass
+        others = len(self.tracks) - 1
+        pooled = (POOL * cells.prior + np.maximum(self.pooled, 0.0)) / (POOL + others)
+        ratio = np.log(np.maximum(pooled, 1e-7) / np.maximum(cells.prior, 1e-12))
+        weights = track.belief.weights(self.library.log_weight + ratio[cells.index])
+        track.mass = np.bincount(cells.index, weights, minlength=len(self.pooled)).astype(np.float64)
+        self.pooled += track.mass
+        track.forecast = track.belief.forecast(weights)
+        self.forecasts.put(track.row, track.forecast, track.base, track.unit)
+        self.draws[track.row] = track.base + track.unit * track.forecast.quantiles(_U)[track.order]
+
+    def _cells_of(self, horizon: int) -> Cells:
+        if horizon not in self._cells:
+            octave = np.clip(np.floor(np.log2(self.library.timing * horizon)), 0, BINS - 1).astype(np.int64)
+            index = self.library.family * BINS + octave
+            prior = np.bincount(index, np.exp(self.library.log_weight), minlength=len(self.pooled)).astype(np.float64)
+            self._cells[horizon] = Cells(index, prior)
+        return self._cells[horizon]
+
+    def probability_above(self, track: Track, thresholds: Array | float) -> float:
+        """Returns the mean probability that the trial ends above `thresholds` (signed metric unit)."""
+        return float(self.forecasts.above(track.row, np.atleast_1d(thresholds)).mean())
+
+
+def _budget(curve: Curve) -> int:
+    """Steps of the whole run, 0 where nobody said."""
+    steps = curve.config.get("steps")
+    return curve.budget or (steps if isinstance(steps, int) else 0)
+
+
+def roughness(history: History, metric: str) -> float:
+    """Estimates the noise of one report from second differences of all curves; 0 when they are too short.
+
+    A low quantile is used, since a steep curve has second differences of its own: 1.284 is that of |N(0, 6)| at 40 %.
+    """
+    bends = [
+        abs(values[j] - 2 * values[j - 1] + values[j - 2])
+        for curve in history.curves.values()
+        for values in [curve.values(metric)]
+        for j in range(2, len(values))
+    ]
+    return float(np.quantile(bends, 0.4)) / 1.284 if bends else 0.0

@@ -1,0 +1,161 @@
+"""The race for the top k: forecasts of all trials against each other, and against the constraints.
+
+Every trial's forecast is held as `DRAWS` equally likely finals, shuffled by its own id. Column by column they make
+`DRAWS` possible outcomes of the sweep; in each, the k-th best of a trial's rivals is the mark it has to beat. What is
+infeasible in a column does not compete there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sweeps.errors import InputError
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.stopping.base import Constraint, Goal, Phase
+from sweeps.stopping.curve_library import Array
+from sweeps.stopping.forecasts import DRAWS, Field, Track
+from sweeps.stopping.top_k import Places
+
+
+class Standing(NamedTuple):
+    """P(top k) of a trial, median mark for place k (signed so that larger is better), rivals with a forecast."""
+
+    p: float
+    cut: float
+    rivals: int
+
+
+class Odds(NamedTuple):
+    """How a trial stands to a constraint: chance of meeting it at the end, level and floor in the metric's own unit."""
+
+    p: float
+    level: float
+    floor: float
+    phase: Phase
+    protected: bool
+    until: float
+
+
+class Limit:
+    """One constraint with the field of its metric."""
+
+    def __init__(self, constraint: Constraint, history: History, *, patience: float, cap: float) -> None:
+        given = [v for v in (constraint.at_least, constraint.at_most, constraint.relative_to_base) if v is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"constraint on {constraint.metric} sets {len(given)} limits; set one of at_least, at_most, relative_to_base"
+            )
+        self.constraint, self.metric = constraint, constraint.metric
+        self.sign = -1.0 if constraint.at_most is not None else 1.0
+        self.field = Field(constraint.metric, self.sign, history, patience=patience, cap=cap)
+
+    def wanted(self, floor: float) -> str:
+        return f"{'at most' if self.sign < 0 else 'at least'} {floor:.4g}"
+
+    def floor(self, track: Track) -> float | None:
+        """Returns the limit in the metric's own unit; None where it hangs on a base score that nobody measured."""
+        if self.constraint.relative_to_base is None:
+            return self.constraint.at_least if self.sign > 0 else self.constraint.at_most
+        return track.base + self.constraint.relative_to_base if track.base_known else None
+
+    def odds(self, trial: str) -> Odds | None:
+        """Returns how a trial stands; None while that cannot be said."""
+        track = self.field.tracks.get(trial)
+        floor = self.floor(track) if track is not None else None
+        if track is None or floor is None:
+            return None
+        r = track.phase.reading()
+        p = self.field.probability_above(track, self.sign * floor)
+        return Odds(p, self.sign * track.in_unit(r.level), floor, r.phase, r.protected, r.until)
+
+    def met(self, trial: str) -> np.ndarray | None:
+        """Returns in which of the possible outcomes the trial meets the constraint, [DRAWS] of bool."""
+        track = self.field.tracks.get(trial)
+        floor = self.floor(track) if track is not None else None
+        return None if track is None or floor is None else self.field.draws[track.row] >= self.sign * floor
+
+
+class Race:
+    """All trials' forecasts of the goal's metric, who is out, and what place k takes."""
+
+    def __init__(self, goal: Goal, history: History, *, patience: float, cap: float) -> None:
+        self.goal = goal
+        self.field = Field(goal.metric, goal.sign, history, patience=patience, cap=cap)
+        self.limits = [Limit(c, history, patience=patience, cap=cap) for c in goal.constraints]
+        self.out: set[str] = set()
+        self._places: dict[str, Places] = {}
+
+    def observe(self, row: Row) -> None:
+        """Takes in a row that the history has folded."""
+        for f in (self.field, *(limit.field for limit in self.limits)):
+            f.observe(row)
+        if row.kind == "end" and row.extra.get("status") in ("pruned", "failed"):
+            self.out.add(row.trial)
+            self.field.changed.add(row.trial)
+        elif row.kind == "attempt" and row.trial in self.out:
+            self.out.discard(row.trial)
+            self.field.changed.add(row.trial)
+
+    def standing(self, track: Track) -> Standing | None:
+        """Returns P(top k) of a trial; None while it has fewer than k rivals."""
+        places = self._settled(track.suite)
+        own_in = track.row in places.members
+        rivals = len(places.members) - own_in
+        if rivals < self.goal.top:
+            return None
+        mark = (
+            np.where(places.outcomes[:, track.row] >= places.kth, places.beyond, places.kth) if own_in else places.kth
+        )
+        p = self.field.probability_above(track, mark)
+        for limit in self.limits:
+            odds = limit.odds(track.trial)
+            p *= odds.p if odds is not None else 1.0
+        return Standing(p, float(np.sort(mark)[DRAWS // 2]), rivals)
+
+    def at_most(self, tracks: Sequence[Track]) -> Array:
+        """Returns cheap upper bounds of trials' P(top k): as if each only had to beat the lowest mark of all."""
+        lowest = {suite: self._settled(suite).lowest[0] for suite in {t.suite for t in tracks}}
+        marks = np.array([lowest[t.suite] for t in tracks])
+        return self.field.forecasts.above(np.array([t.row for t in tracks], dtype=np.int64), marks)
+
+    def nearly(self, track: Track) -> float:
+        """Returns a closer upper bound of a trial's P(top k), from the lowest mark of each eighth of the outcomes."""
+        return self.field.probability_above(track, self._settled(track.suite).lowest)
+
+    def _settled(self, suite: str) -> Places:
+        """Returns the places of a suite after all that has changed."""
+        for field in (self.field, *(limit.field for limit in self.limits)):
+            for trial in field.changed:
+                self._place(trial)
+            field.changed.clear()
+        places = self._places_of(suite)
+        places.settle()
+        return places
+
+    def _places_of(self, suite: str) -> Places:
+        if suite not in self._places:
+            self._places[suite] = Places(self.goal.top, DRAWS)
+        return self._places[suite]
+
+    def _place(self, trial: str) -> None:
+        track = self.field.tracks.get(trial)
+        if track is None:
+            return
+        for suite, places in self._places.items():
+            if suite != track.suite:
+                places.put(track.row, None)
+        places = self._places_of(track.suite)
+        if trial in self.out:
+            places.put(track.row, None)
+            return
+        outcomes = self.field.draws[track.row].copy()
+        for limit in self.limits:
+            met = limit.met(trial)
+            if met is not None:
+                outcomes[~met] = -math.inf
+        places.put(track.row, outcomes)

@@ -1,0 +1,202 @@
+"""Where sweeps are kept: one small interface over a folder, an S3 prefix, or memory.
+
+>>> store = open_store("s3://bucket/sweeps")          # or open_store("./runs")
+>>> (store / "dip-1a2b3c4d").read("spec.yaml")
+
+Keys are relative paths with forward slashes. A write is whole or not there at all; `create` is the one operation that two
+processes can race for, and exactly one of them wins: leases and logs are built on it. A store is cheap to make and pickles
+as its address alone; credentials come from the environment or the instance of the process that uses it, never from a
+sweep file and never through a pickle.
+"""
+
+from __future__ import annotations
+
+import builtins
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple, Self, TypeAlias
+
+from sweeps.errors import InputError, NotFound
+
+COMMAND_S: Final = 8.0
+"""How long a one-shot command keeps trying while the storage does not answer."""
+FOREVER: Final = float("inf")
+"""For drivers and workers: an outage pauses them, it never fails them (`sweeps.storage.retry`)."""
+
+
+class Entry(NamedTuple):
+    """One thing that is stored: its key, relative to the store, and its size in bytes."""
+
+    key: str
+    size: int
+
+
+class Store(ABC):
+    """A tree of whole files. Every method may raise a StorageError that says what would do.
+
+    Attributes:
+        root: the absolute path or address that keys are relative to.
+    """
+
+    root: str
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """Returns what is stored under a key. Raises NotFound."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None:
+        """Stores bytes under a key, in place of what was there."""
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> bool:
+        """Stores bytes under a key that is free; False, and nothing changed, when it is taken.
+
+        Give data that no other process would write: after a lost answer the only way to know who won is to look, so
+        where exactly this data stands already, the answer may be True.
+        """
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> builtins.list[Entry]:
+        """Returns everything below a folder, at any depth, sorted by key; nothing for a folder that is not there."""
+
+    @abstractmethod
+    def folders(self, prefix: str = "") -> builtins.list[str]:
+        """Returns the names of the folders directly inside a folder, sorted."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Removes what is stored under a key, if it is there."""
+
+    @abstractmethod
+    def delete_tree(self, prefix: str) -> None:
+        """Removes everything below a folder. Not atomic: remove first what says that the rest is whole."""
+
+    @abstractmethod
+    def upload(self, source: Path, key: str) -> None:
+        """Stores a local file under a key."""
+
+    @abstractmethod
+    def download(self, key: str, target: Path) -> None:
+        """Copies what is stored under a key to a local file whose folder exists. Raises NotFound."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """True when something is stored under exactly this key."""
+
+    def leftovers(self) -> builtins.list[Entry]:
+        """Returns writes that were begun and never finished; readers do not see them, but they take room."""
+        return []
+
+    def drop_leftover(self, key: str) -> None:
+        """Removes what `leftovers` listed under a key."""
+        raise NotFound(f"{join(self.root, key)} is no unfinished write")
+
+    def local(self, key: str = "") -> Path | None:
+        """Returns the path of a key on this machine, where the store is a folder."""
+        return None
+
+    @property
+    def once(self) -> Store:
+        """The same store, without patience: each call is tried once."""
+        return self
+
+    @abstractmethod
+    def __truediv__(self, part: str) -> Self:
+        """Returns the store of a folder in this one."""
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return self.root.rstrip("/").rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.root
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.root!r})"
+
+
+Where: TypeAlias = str | Path | Store
+
+
+def open_store(where: Where, *, patience_s: float = COMMAND_S, say: Callable[[str], None] | None = None) -> Store:
+    """Opens a store; nothing is touched yet.
+
+    Args:
+        where: a path, `s3://bucket/prefix`, or a store (returned as it is).
+        patience_s: for how long calls keep trying while an S3 storage does not answer: a few seconds for a command,
+            FOREVER for drivers and workers.
+        say: takes a sentence now and then while calls keep trying; by default it is logged.
+
+    Raises:
+        InputError: the address is of a kind that is not known, or carries credentials.
+    """
+    if isinstance(where, Store):
+        return where
+    if not is_url(where):
+        from sweeps.storage.local import LocalStore
+
+        return LocalStore(Path(where))
+    if fault := url_fault(str(where)):
+        raise InputError(fault)
+    from sweeps.storage.retry import RetryingStore
+    from sweeps.storage.s3 import S3Store
+
+    return RetryingStore(S3Store(str(where)), patience_s, say)
+
+
+def is_url(where: Where) -> bool:
+    """True for an address such as s3://bucket/prefix, False for a path."""
+    return isinstance(where, str) and "://" in where
+
+
+def url_fault(url: str) -> str:
+    """Returns what is wrong with a storage address, as one sentence; empty when it can be used."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme == "file":
+        return "came a file:// address; a plain path would do"
+    if scheme != "s3":
+        return f"came '{scheme}://'; a path or s3://bucket/prefix would do"
+    if "@" in bucket or ":" in bucket:
+        return (
+            "came credentials or a port inside an s3:// address; give s3://bucket/prefix alone, credentials and endpoint "
+            "through the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL) or the instance"
+        )
+    if not 3 <= len(bucket) <= 63 or not bucket.replace("-", "").replace(".", "").isalnum() or bucket != bucket.lower():
+        return f"came bucket '{bucket}'; a bucket has 3 to 63 lower-case letters, digits, '-' or '.'"
+    if any(c in prefix for c in "?#\x00"):
+        return "came an s3:// address with '?' or '#'; s3://bucket/prefix alone would do"
+    if ".." in prefix.split("/"):
+        return f"came {url!r}; an address without '..' would do"
+    return ""
+
+
+def join(root: str, *parts: str) -> str:
+    """Returns a path or an address below a root, as text."""
+    return "/".join([root.rstrip("/") or "/", *(p.strip("/") for p in parts if p)])
+
+
+def inside(path: str, root: str) -> str | None:
+    """Returns `path` relative to `root`, or None when it does not lie strictly inside."""
+    head = root.rstrip("/") + "/"
+    rest = path[len(head) :] if path.startswith(head) else ""
+    return rest if rest.strip("/") and ".." not in rest.split("/") else None
+
+
+def checked(key: str) -> str:
+    """Returns a key that stays inside its store.
+
+    Raises:
+        InputError: it is absolute, empty, or leads upwards.
+    """
+    if not key or key.startswith("/") or "\x00" in key or any(p in ("", ".", "..") for p in key.split("/")):
+        raise InputError(f"{key!r} is no storage key; a relative path such as 'log/000000000.jsonl' would do")
+    return key
+
+
+def folder(prefix: str) -> str:
+    """Returns a folder's key without a slash at its end; empty for the whole store."""
+    return checked(prefix.rstrip("/")) if prefix.strip("/") else ""

@@ -1,0 +1,173 @@
+"""Storage in a folder, of one machine or shared by many."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sweeps.errors import NotFound, StorageError, StorageFull
+from sweeps.storage.base import Entry, Store, checked, folder
+
+PART: Final = ".part"
+"""Ending of a file that is being written; never listed."""
+
+
+class LocalStore(Store):
+    """A folder. It is made when something is first written into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self.root = str(self.path)
+
+    def read(self, key: str) -> bytes:
+        with _told(self.path / key):
+            return (self.path / checked(key)).read_bytes()
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._aside(key) as aside:
+            write_through(aside, data)
+            os.replace(aside, self.path / key)
+
+    def create(self, key: str, data: bytes) -> bool:
+        with self._aside(key) as aside:
+            write_through(aside, data)
+            try:
+                os.link(aside, self.path / key)  # atomic, also on NFS; the file appears whole
+            except FileExistsError:
+                return False
+            except OSError as e:
+                if e.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                    raise
+                return _create_in_place(self.path / key, data)  # a file system without hard links
+            return True
+
+    def list(self, prefix: str = "") -> builtins.list[Entry]:
+        top = self.path / folder(prefix)
+        with _told(top):
+            return sorted(e for e in self._walk(top) if not e.key.endswith(PART))
+
+    def _walk(self, top: Path) -> Iterator[Entry]:
+        for where, _, names in os.walk(top):
+            for name in names:
+                file = Path(where) / name
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    yield Entry(file.relative_to(self.path).as_posix(), file.lstat().st_size)
+
+    def folders(self, prefix: str = "") -> builtins.list[str]:
+        with _told(self.path / prefix), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return sorted(e.name for e in os.scandir(self.path / folder(prefix)) if e.is_dir())
+        return []
+
+    def delete(self, key: str) -> None:
+        with _told(self.path / key), contextlib.suppress(FileNotFoundError):
+            (self.path / checked(key)).unlink()
+
+    def delete_tree(self, prefix: str) -> None:
+        top = self.path / checked(prefix.rstrip("/"))
+        if not top.resolve().is_relative_to(self.path.resolve()):
+            raise StorageError(f"{top} is a link that leads out of {self.path}; it is not removed")
+        with _told(top), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(top)
+
+    def upload(self, source: Path, key: str) -> None:
+        with self._aside(key) as aside:
+            shutil.copyfile(source, aside)
+            sync(aside)
+            os.replace(aside, self.path / key)
+
+    def download(self, key: str, target: Path) -> None:
+        with _told(self.path / key):
+            shutil.copyfile(self.path / checked(key), target)
+
+    def exists(self, key: str) -> bool:
+        return (self.path / checked(key)).is_file()
+
+    def leftovers(self) -> builtins.list[Entry]:
+        with _told(self.path):
+            return sorted(e for e in self._walk(self.path) if e.key.endswith(PART))
+
+    def drop_leftover(self, key: str) -> None:
+        if key.endswith(PART):
+            self.delete(key)
+
+    def local(self, key: str = "") -> Path | None:
+        return self.path / checked(key) if key else self.path
+
+    def __truediv__(self, part: str) -> LocalStore:
+        return LocalStore(self.path / checked(part))
+
+    @contextmanager
+    def _aside(self, key: str) -> Iterator[Path]:
+        """Gives a name beside a key to write under first; the folder's entry is on the disk when the block ends."""
+        file = self.path / checked(key)
+        aside = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
+        with _told(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield aside
+                sync(file.parent)
+            finally:
+                aside.unlink(missing_ok=True)
+
+
+def write_through(file: Path, data: bytes) -> None:
+    """Writes a file and waits until it is on the disk."""
+    with open(file, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _create_in_place(file: Path, data: bytes) -> bool:
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    return True
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns an error of the operating system into one of ours, which says what would do."""
+    try:
+        yield
+    except FileNotFoundError as e:
+        raise NotFound(f"{path} does not exist") from e
+    except PermissionError as e:
+        raise StorageError(
+            f"{path}: this user may not read or write here; change its owner, or use another folder"
+        ) from e
+    except NotADirectoryError as e:
+        raise StorageError(f"{path}: cannot be opened, a part of this path is a file; give a folder") from e
+    except OSError as e:
+        raise os_fault(path, e) from e
+
+
+def os_fault(path: Path, e: OSError) -> StorageError:
+    """Returns what an error of the operating system means for the user."""
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            f"{path}: no room is left on this disk ({os.strerror(e.errno)}); free some, then resume the sweep"
+        )
+    return StorageError(f"{path}: cannot be opened for reading or writing ({e.strerror or e})")

@@ -1,0 +1,127 @@
+"""The command line's side of steering: what is refused here, what travels, and how the driver's answer comes back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.cli.render import left, over
+from cluster.jobs.requests import NOBODY, ask, settings_of
+from cluster.locate import definition, find
+from cluster.run import write_spec
+from sweeps import Sweep
+from sweeps.controller import requests as control
+from sweeps.errors import InputError
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import SweepJournal
+from sweeps.storage.base import Store, open_store
+
+SWEEP = Sweep(name="steered", space={"lr": {"grid": [1e-3, 1e-4]}})
+
+
+class Driver:
+    """A driver that answers the first request it finds, in a thread; its journal is a real one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.taken = root, list[control.Request]()
+        self.journal = SweepJournal(root / SWEEP.id, beating=False)
+        write_spec(SWEEP, root / SWEEP.id)
+        for trial in ("t-11111111", "t-22222222"):
+            self.journal.append(Row("trial", SWEEP.id, trial, budget=8, config={"lr": 1e-3}))
+
+    @property
+    def home(self) -> Store:
+        return find(SWEEP.id, str(self.root))
+
+    def answers(self, action: str, reason: str) -> threading.Thread:
+        def work() -> None:
+            store = open_store(self.root)
+            while not (waiting := control.pending(store, SWEEP.id)):
+                pass
+            self.taken.append(waiting[0])
+            extra = {"action": action, "who": waiting[0].who, "reason": reason, "request": waiting[0].id}
+            self.journal.append(Row("control", SWEEP.id, extra=extra))
+            control.done(store, SWEEP.id, waiting[0])
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    driver = Driver(tmp_path)
+    yield driver
+    driver.journal.close()
+
+
+def test_a_request_travels_with_who_asked_and_the_drivers_words_come_back(driver: Driver):
+    driver.answers("extend", "t-33333333 goes on from t-11111111")
+    said = ask(driver.home, "extend", "t-11111111", steps=16, wait_s=60)
+    assert said == "t-33333333 goes on from t-11111111"
+    (request,) = driver.taken
+    assert (request.action, request.trial, request.args) == ("extend", "t-11111111", {"steps": 16})
+    assert "@" in request.who
+    assert request.when.endswith("Z")
+
+
+def test_what_the_driver_refuses_is_bad_input_here(driver: Driver):
+    driver.answers("extend refused", "it has a budget of 8 already")
+    with pytest.raises(InputError, match="budget of 8 already"):
+        ask(driver.home, "extend", "t-11111111", steps=4, wait_s=60)
+
+
+def test_without_a_driver_a_request_waits_in_the_storage_and_the_user_is_told(driver: Driver):
+    said = ask(driver.home, "pause", wait_s=0)
+    assert said == NOBODY.format(sweep=SWEEP.id)
+    assert f"dipsweep resume {SWEEP.id}, with the --storage or --address" in said  # without one it looks in ./runs
+    assert [r.action for r in control.pending(open_store(driver.root), SWEEP.id)] == ["pause"]
+
+
+@pytest.mark.parametrize(
+    ("action", "trial", "args", "says"),
+    [
+        ("stop", "t-1111111", {}, "did you mean 't-11111111'"),
+        ("clone", "t-11111111", {"set": {"lrr": 1e-4}}, "setting 'lrr' is unknown"),
+        ("clone", "t-11111111", {"set": {"lr": -1.0}}, "lr.*must be > 0"),
+        ("limits", "", {"set": {"gpu_hour": 5}}, "did you mean 'gpu_hours'"),
+        ("limits", "", {"set": {"gpu_hours": -5}}, "gpu_hours: came -5"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_it_travels(
+    driver: Driver, action: Any, trial: str, args: dict[str, Any], says: str
+):
+    with pytest.raises(InputError, match=says):
+        ask(driver.home, action, trial, wait_s=0, **args)
+    assert control.pending(open_store(driver.root), SWEEP.id) == []
+
+
+def test_settings_read_as_in_a_sweep_file():
+    assert settings_of(["lr=1e-4", "data=answer-only", "gpu_hours=null"]) == {
+        "lr": 1e-4,
+        "data": "answer-only",
+        "gpu_hours": None,
+    }
+    for wrong in (["lr"], ["lr="], ["=1"], ["lr=1", "lr=2"], ["lr=[1"]):
+        with pytest.raises(InputError):
+            settings_of(wrong)
+
+
+def test_a_sweep_is_found_by_id_name_or_folder_and_a_near_miss_is_named(driver: Driver):
+    assert {find(n, str(driver.root)).root for n in (SWEEP.id, "steered")} == {driver.home.root}
+    assert find(str(driver.root / SWEEP.id)).root == driver.home.root
+    assert definition(driver.home).id == SWEEP.id
+    with pytest.raises(InputError, match=f"did you mean '{SWEEP.id}'"):
+        find(f"{SWEEP.id}0", str(driver.root))
+
+
+def test_a_sweep_whose_driver_was_interrupted_is_left_until_the_next_one_takes_it():
+    lease, asked = Row("lease", "s"), Row("control", "s", extra={"action": "interrupt"})
+    assert not left([lease])
+    assert left([lease, asked, Row("commit", "s", "t-1", 1, 5)])
+    assert not left([lease, asked, lease])
+    assert over([lease, Row("end", "s")])

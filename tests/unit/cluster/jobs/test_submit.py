@@ -1,0 +1,229 @@
+"""Submitting: the same sweep is the same job, whoever submits it and however often. Against a stand-in for Ray's Jobs API."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.cli import job_text as remote
+from cluster.connect.address import Door
+from cluster.jobs import entrypoint as driver
+from cluster.jobs import submit as module
+from cluster.jobs.client import Job, JobExists, Jobs
+from cluster.jobs.submit import describe, local_paths, storage_for, submit
+from sweeps import Sweep
+from sweeps.errors import InputError, SpecError
+
+SWEEP = Sweep(name="tiers", space={"data": {"grid": ["answer-only", "verified-long-cot"]}})
+URL = "http://10.1.1.1:8265"
+
+
+class Shelf(Jobs):
+    """A cluster's jobs in memory, with Ray's rule that an id is taken once and for ever."""
+
+    def __init__(self) -> None:
+        self.door = Door(URL, {}, "2.60.0", True)
+        self.jobs: dict[str, Job] = {}
+        self.requests: list[dict[str, Any]] = []
+
+    def submit(self, job, entrypoint, runtime_env, metadata, **where):
+        if job in self.jobs:
+            raise JobExists(job)
+        self.requests.append(
+            {"job": job, "entrypoint": entrypoint, "runtime_env": runtime_env, "metadata": metadata, **where}
+        )
+        self.jobs[job] = Job(job, metadata["sweep"], "running", metadata=metadata, start_ms=len(self.jobs) + 1)
+
+    def all(self) -> list[Job]:
+        return list(self.jobs.values())
+
+    def becomes(self, job: str, **changes: Any) -> None:
+        self.jobs[job] = replace(self.jobs[job], **changes)
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    shelf = Shelf()
+    monkeypatch.setattr(module.Jobs, "at", classmethod(lambda cls, address, token: shelf))
+    return shelf
+
+
+def send(sweep: Sweep = SWEEP, **options: Any) -> Any:
+    return submit(sweep, **{"address": URL, "storage": "s3://bucket/sweeps", **options})
+
+
+def test_the_first_submit_names_the_job_by_the_sweeps_content(shelf: Shelf):
+    done = send()
+    assert (done.became, done.job, done.sweep) == ("submitted", SWEEP.id, SWEEP.id)
+    (request,) = shelf.requests
+    assert shlex.split(request["entrypoint"]) == [
+        "python",
+        "-m",
+        "cluster.jobs.entrypoint",
+        SWEEP.id,
+        "--storage",
+        "s3://bucket/sweeps",
+    ]
+    assert [Path(p).name for p in request["runtime_env"]["py_modules"]] == [
+        "sweeps",
+        "trainers",
+        "evaluators",
+        "cluster",
+    ]
+    assert request["runtime_env"]["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
+    assert {"sweep", "name", "trials", "user", "storage"} <= request["metadata"].keys()
+
+
+def test_submitted_again_while_it_runs_it_is_the_same_job(shelf: Shelf):
+    assert send().became == "submitted"
+    assert send().became == "running"
+    assert list(shelf.jobs) == [SWEEP.id]
+
+
+def test_a_stopped_or_lost_sweep_goes_on_under_the_next_number_and_a_finished_one_does_not(shelf: Shelf):
+    send()
+    shelf.becomes(SWEEP.id, state="stopped")
+    assert (send().job, send().became) == (f"{SWEEP.id}-r2", "running")
+    shelf.becomes(f"{SWEEP.id}-r2", state="failed")
+    resumed = send()
+    assert (resumed.became, resumed.job) == ("resumed", f"{SWEEP.id}-r3")
+    shelf.becomes(resumed.job, state="finished")
+    assert (send().became, send().job) == ("finished", f"{SWEEP.id}-r3")
+    assert send(again=True).job == f"{SWEEP.id}-r4"
+
+
+def test_of_two_that_submit_at_the_same_moment_both_get_the_one_job(shelf: Shelf, monkeypatch: pytest.MonkeyPatch):
+    really = shelf.submit
+
+    def overtaken(job, *args, **kwargs):
+        monkeypatch.setattr(shelf, "submit", really)
+        really(job, *args, **kwargs)  # somebody else's, a moment before ours
+        really(job, *args, **kwargs)
+
+    monkeypatch.setattr(shelf, "submit", overtaken)
+    assert (send().became, len(shelf.jobs)) == ("running", 1)
+
+
+def test_a_running_sweep_is_not_moved_to_another_storage(shelf: Shelf):
+    send()
+    with pytest.raises(InputError, match=r"with storage s3://bucket/sweeps, not s3://other"):
+        send(storage="s3://other/place")
+
+
+def test_a_folder_of_this_machine_is_no_storage_for_a_cluster_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="folder of this machine"):
+        storage_for("./runs", URL)
+    assert storage_for("./runs", "http://127.0.0.1:8265") == str(tmp_path / "runs")
+    assert storage_for("/shared/runs", URL) == "/shared/runs"
+    assert storage_for("s3://bucket/x", URL) == "s3://bucket/x"
+
+
+@pytest.mark.parametrize("storage", ["/tmp/$(touch owned)", "/tmp/a b; rm -rf c", "/tmp/'quoted' `x`"])
+def test_nothing_a_user_wrote_is_read_by_the_clusters_shell(shelf: Shelf, storage: str):
+    send(storage=storage)
+    assert shlex.split(shelf.requests[0]["entrypoint"])[-1] == storage
+    assert len(shlex.split(shelf.requests[0]["entrypoint"])) == 6
+
+
+def test_a_secret_in_the_sweep_is_refused_before_anything_is_sent(shelf: Shelf):
+    with pytest.raises(SpecError, match="keyed URL"):
+        send(storage="s3://bucket/x?secret_key=abc")
+    assert shelf.jobs == {}
+
+
+def test_where_the_driver_may_sit_reaches_ray(shelf: Shelf):
+    send(driver_labels={"market": "on-demand"}, driver_resources={"head": 0.01})
+    assert shelf.requests[0]["entrypoint_label_selector"] == {"market": "on-demand"}
+    assert shelf.requests[0]["entrypoint_resources"] == {"head": 0.01}
+
+
+def test_the_nodes_own_dipsweep_is_used_when_asked(shelf: Shelf):
+    send(installed=True)
+    assert "py_modules" not in shelf.requests[0]["runtime_env"]
+
+
+def test_paths_that_every_node_must_see_are_named():
+    sweep = Sweep(name="own", models={"m": {"path": "/models/m"}}, tiers={"t": {"path": "/data/t.jsonl"}},
+                  space={"model": {"grid": ["m"]}, "data": {"grid": ["t", "answer-only"]}})  # fmt: skip
+    assert dict(local_paths(sweep)) == {"models.m.path": "/models/m", "tiers.t.path": "/data/t.jsonl"}
+
+
+def test_the_driver_starts_from_what_came_with_the_job(monkeypatch: pytest.MonkeyPatch):
+    config = {"metadata": describe(SWEEP, "s3://bucket/x")}
+    monkeypatch.setenv(driver.JOB_CONFIG, json.dumps(config))
+    assert driver.sent_sweep(SWEEP.id) == SWEEP
+    with pytest.raises(InputError, match="different versions"):
+        driver.sent_sweep("tiers-00000000")
+    monkeypatch.delenv(driver.JOB_CONFIG)
+    with pytest.raises(InputError, match="came without a sweep"):
+        driver.sent_sweep(SWEEP.id)
+
+
+def test_a_sweep_is_found_by_id_name_or_job_and_a_near_miss_is_named(shelf: Shelf):
+    send()
+    other = send(Sweep(name="others"))
+    assert shelf.find("tiers").sweep == shelf.find(SWEEP.id).sweep == SWEEP.id
+    shelf.becomes(SWEEP.id, state="failed")
+    send()
+    assert shelf.find(SWEEP.id).id == f"{SWEEP.id}-r2"
+    with pytest.raises(InputError, match=f"did you mean '{other.sweep}'"):
+        shelf.find(f"{other.sweep}0")
+
+
+def test_an_exit_code_is_said_in_words():
+    job = Job("a", "a", "failed", exit_code=3)
+    assert "limits" in remote.state(job)
+    assert "lost with its node" in remote.state(replace(job, exit_code=None))
+    assert "--python" in remote.state(replace(job, exit_code=127))
+
+
+@pytest.mark.parametrize(("state", "code"), [("stopped", None), ("failed", None), ("failed", 1), ("failed", 3)])
+def test_a_sweep_that_ended_goes_on_where_it_was_kept_or_not_at_all(shelf: Shelf, state: str, code: int | None):
+    send()
+    shelf.becomes(SWEEP.id, state=state, exit_code=code)
+    with pytest.raises(
+        InputError, match=r"s3://bucket/sweeps, not s3://other/place.*--storage s3://bucket/sweeps.*name"
+    ):
+        send(storage="s3://other/place")
+    assert len(shelf.jobs) == 1
+    assert send(storage="s3://bucket/sweeps/").became == "resumed"  # the same place
+
+
+def test_a_finished_sweep_that_is_to_go_on_is_not_moved_either(shelf: Shelf):
+    send()
+    shelf.becomes(SWEEP.id, state="finished", exit_code=0)
+    assert (
+        send(storage="s3://other/place").storage == "s3://bucket/sweeps"
+    )  # nothing is started, and it is said where it lies
+    with pytest.raises(InputError, match="its checkpoints are in s3://bucket/sweeps"):
+        send(storage="s3://other/place", again=True)
+
+
+@pytest.mark.parametrize("code", [2, 127])
+def test_a_run_that_never_started_holds_no_sweep_to_its_storage(shelf: Shelf, code: int):
+    send(storage="s3://typo/sweeps")
+    shelf.becomes(SWEEP.id, state="failed", exit_code=code)
+    assert (send().became, send().job) == ("submitted", f"{SWEEP.id}-r2")
+    shelf.becomes(f"{SWEEP.id}-r2", state="stopped")
+    shelf.jobs[f"{SWEEP.id}-r3"] = Job(
+        f"{SWEEP.id}-r3", SWEEP.id, "failed", exit_code=code, metadata={"storage": "s3://typo/x"}
+    )
+    with pytest.raises(InputError, match="its checkpoints are in s3://bucket/sweeps"):
+        send(storage="s3://typo/x")
+    assert send().became == "resumed"
+
+
+def test_what_goes_on_after_a_stop_is_said_as_a_command_that_finds_the_sweep(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+):
+    send()
+    monkeypatch.setattr(shelf, "stop", lambda job: None, raising=False)
+    assert remote.stop(shelf, SWEEP.id).endswith(f"dipsweep resume {SWEEP.id} --address {URL} goes on")

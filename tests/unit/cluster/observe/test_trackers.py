@@ -1,0 +1,99 @@
+"""Curves for TensorBoard, MLflow and W&B: what a tracker is told, and what TensorBoard's files then hold."""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.observe.trackers import feed, track, tracker_for
+from sweeps import Sweep
+from sweeps.errors import InputError
+from sweeps.journal.rows import Row
+
+SWEEP = Sweep(name="s")
+ROWS = [
+    Row("sweep", SWEEP.id),
+    Row("report", SWEEP.id, "base-tiny-s", 0, 0, metrics={"transfer/score": 0.9}),
+    Row("trial", SWEEP.id, "t-1", budget=8, config={"lr": 1e-3}),
+    Row("attempt", SWEEP.id, "t-1", 1, 0),
+    Row("report", SWEEP.id, "t-1", 1, 4, metrics={"train/loss": 1.5}),
+    Row("report", SWEEP.id, "t-1", 1, 2, metrics={"transfer/score": 0.4}),
+    Row("end", SWEEP.id, "t-1", 1, 8, extra={"of": "training", "status": "completed"}),
+    Row("end", SWEEP.id, "t-1", 1, 8, extra={"of": "scoring", "status": "pruned"}),
+]
+
+
+class Heard:
+    """A tracker that remembers."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def trial(self, trial: str, config: Mapping[str, Any]) -> None:
+        self.told.append(("trial", trial, dict(config)))
+
+    def log(self, trial: str, step: int, metrics: Mapping[str, float]) -> None:
+        self.told.append(("log", trial, step, dict(metrics)))
+
+    def end(self, trial: str, status: str) -> None:
+        self.told.append(("end", trial, status))
+
+    def close(self) -> None:
+        self.told.append(("close",))
+
+
+TOLD = [
+    ("trial", "t-1", {"lr": 1e-3}), ("log", "t-1", 4, {"train/loss": 1.5}), ("log", "t-1", 2, {"transfer/score": 0.4}),
+    ("end", "t-1", "pruned"),
+]  # fmt: skip
+
+
+def test_a_tracker_hears_each_fact_once_and_a_trial_ends_when_its_scores_are_in():
+    heard = Heard()
+    feed(ROWS, heard)
+    assert heard.told == TOLD
+
+
+def test_a_growing_journal_is_followed_without_telling_anything_twice():
+    heard, lengths = Heard(), iter([3, 5, 8])
+    number = track(lambda: ROWS[: next(lengths)], heard, follow=True, over=lambda rows: len(rows) == 8, every_s=0)
+    assert number == 8
+    assert heard.told == [*TOLD, ("close",)]
+
+
+def test_an_unknown_tracker_and_a_missing_library_say_what_would_do():
+    with pytest.raises(InputError, match="did you mean 'wandb'"):
+        tracker_for("wandbb", SWEEP)
+    with pytest.raises(InputError, match="tensorboard:FOLDER"):
+        tracker_for("tensorboard", SWEEP)
+    if importlib.util.find_spec("mlflow") is None:
+        with pytest.raises(InputError, match="pip install mlflow"):
+            tracker_for("mlflow", SWEEP)
+
+
+def test_tensorboards_files_hold_the_curves(tmp_path: Path):
+    tracker = tracker_for(f"tensorboard:{tmp_path}", SWEEP)
+    feed(ROWS, tracker)
+    tracker.close()
+    (file,) = (tmp_path / SWEEP.id / "t-1").glob("events*")
+    assert {("train/loss", 4, 1.5), ("transfer/score", 2, 0.4)} <= set_of(file)
+
+
+def set_of(file: Path) -> Any:
+    """Returns (name, step, value) of every scalar in an event file: records of length, checksum, event, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, found = file.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        found += [
+            (v.tag, event.step, round(v.simple_value, 6)) for v in event.summary.value if v.HasField("simple_value")
+        ]
+        data = data[16 + length :]
+    return set(found)

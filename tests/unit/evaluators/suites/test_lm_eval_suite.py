@@ -1,0 +1,85 @@
+import json
+
+import pytest
+
+from evaluators.evaluate import evaluate
+from evaluators.suites.lm_eval import parse_name, to_scores
+from sweeps.errors import InputError
+from sweeps.statistics import unpack
+from trainers.data.builtin_items import eval_items
+from trainers.model.builtin import builtin_folder
+
+
+def sample(number, right, metric="exact_match", which="none"):
+    """One sample as lm-eval 0.4.13 logs it, less the texts."""
+    hashes = {f"{part}_hash": f"{part}{number}" for part in ("doc", "prompt", "target")}
+    return {"doc_id": number, "filter": which, "metrics": [metric], metric: right} | hashes
+
+
+CONFIGS = {"sums": {"task": "sums"}, "essays": {"task": "essays"}}
+SAMPLES = {
+    "sums": [sample(1, 0.0), sample(0, 1.0), sample(2, 1.0), sample(0, 0.0, which="strict")],
+    "essays": [sample(i, value, "rouge") for i, value in enumerate([0.2, 0.4])],
+}
+
+
+def test_a_name_holds_roles_tasks_and_a_folder():
+    wanted = parse_name("lm-eval:math/sums,general/essays@/data/tasks")
+    assert wanted.tasks == (("math", "sums"), ("general", "essays"))
+    assert wanted.folder == "/data/tasks"
+    assert parse_name("lm-eval:math/sums").folder is None
+
+
+@pytest.mark.parametrize("name", ["lm-eval:", "lm-eval:sums", "lm-eval:maths/sums", "lm-eval:math/"])
+def test_a_name_without_role_and_task_is_refused(name):
+    with pytest.raises(InputError, match="ROLE/TASK"):
+        parse_name(name)
+
+
+def test_what_lm_eval_measured_becomes_scores_with_errors_and_outcomes():
+    scores = to_scores(parse_name("lm-eval:math/sums,general/essays"), CONFIGS, SAMPLES, 1.5)
+    assert scores.metrics["math/sums"] == scores.metrics["math/score"] == pytest.approx(2 / 3)
+    assert unpack(scores.outcomes["math/sums"], 3) == [True, False, True]
+    assert scores.metrics["general/essays"] == pytest.approx(0.3)
+    assert scores.se["general/essays"] == pytest.approx(0.1)
+    assert "general/essays" not in scores.outcomes
+    assert scores.n == {"math/sums": 3, "math/score": 3, "general/essays": 2, "general/score": 2}
+    changed = to_scores(parse_name("lm-eval:math/sums"), {"sums": {"task": "sums", "cap": 9}}, SAMPLES, 1.5)
+    same_items = to_scores(parse_name("lm-eval:math/sums"), CONFIGS, SAMPLES, 1.5)
+    assert changed.suite != same_items.suite
+    assert changed.items_digest == same_items.items_digest
+
+
+TASK = """task: my_sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: [], max_gen_toks: 24, do_sample: false}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.optional
+def test_a_task_file_of_the_users_own_works_by_name(tmp_path, monkeypatch):
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    rows = [{"question": item.prompt, "answer": item.target} for item in eval_items("gcd")[:12]]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "my_sums.yaml").write_text(TASK.format(file=tmp_path / "rows.jsonl"))
+    scores = evaluate(builtin_folder("tiny-s"), f"lm-eval:math/my_sums@{tmp_path}", items=10)
+    assert scores.metrics["math/score"] == 1.0
+    assert scores.n["math/my_sums"] == 10
+    with pytest.raises(InputError, match="knows no task your_sums"):
+        evaluate(builtin_folder("tiny-s"), f"lm-eval:math/your_sums@{tmp_path}", items=10)
+
+
+def test_without_lm_eval_the_suite_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("evaluators.suites.lm_eval.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install lm-eval"):
+        evaluate(builtin_folder("tiny-xs"), "lm-eval:math/sums")

@@ -1,0 +1,70 @@
+import shutil
+
+import pytest
+
+from evaluators.cache import ScoreCache, folder_digest
+from evaluators.engines.generate import Decoding
+from evaluators.evaluate import evaluate
+from evaluators.score import Scores
+from sweeps.errors import InputError
+from trainers.model.builtin import builtin_folder
+
+SCORES = Scores(
+    {"math/score": 0.5}, {"math/score": 0.05}, {"math/score": 4}, "mini@1", "ff", {"math/a": "c"}, {"cpu_s": 1.0}
+)
+GREEDY = {"engine": "transformers", "dtype": "float32"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(builtin_folder("tiny-s"), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_what_is_put_comes_back(tmp_path):
+    cache = ScoreCache(tmp_path)
+    assert cache.get("d", "mini@1", GREEDY) is None
+    cache.put("d", "mini@1", GREEDY, SCORES)
+    assert cache.get("d", "mini@1", GREEDY) == SCORES
+
+
+@pytest.mark.parametrize(
+    "key", [("e", "mini@1", GREEDY), ("d", "mini@2", GREEDY), ("d", "mini@1", {**GREEDY, "dtype": "bfloat16"})]
+)
+def test_another_checkpoint_suite_or_setting_is_another_entry(tmp_path, key):
+    cache = ScoreCache(tmp_path)
+    cache.put("d", "mini@1", GREEDY, SCORES)
+    assert cache.get(*key) is None
+
+
+def test_a_damaged_entry_counts_as_absent_and_is_written_again(tmp_path):
+    cache = ScoreCache(tmp_path)
+    cache.put("d", "mini@1", GREEDY, SCORES)
+    (entry,) = tmp_path.glob("*/*.json")
+    entry.write_text('{"metrics": ')
+    assert cache.get("d", "mini@1", GREEDY) is None
+    cache.put("d", "mini@1", GREEDY, SCORES)
+    assert cache.get("d", "mini@1", GREEDY) == SCORES
+    assert not list(tmp_path.glob("*/*.aside"))
+
+
+def test_a_checkpoint_is_known_by_its_bytes_not_by_its_place(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    assert folder_digest(folder) == folder_digest(tmp_path / "copy") == folder_digest(builtin_folder("tiny-s"))
+    (folder / "training.json").write_text("{}")
+    (folder / "trainer.safetensors").write_bytes(b"moments")
+    assert folder_digest(folder) == folder_digest(tmp_path / "copy")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert folder_digest(folder) != folder_digest(tmp_path / "copy")
+
+
+def test_a_checkpoint_is_scored_once(folder, tmp_path):
+    cache = ScoreCache(tmp_path / "scores")
+    first = evaluate(folder, items=5, cache=cache)
+    for file in folder.glob("*.safetensors"):
+        file.unlink()  # nothing could load this any more
+    again = evaluate(folder, items=5, cache=cache, digest=folder_digest(builtin_folder("tiny-s")))
+    assert (again.metrics, again.outcomes) == (first.metrics, first.outcomes)
+    assert again.cost["cpu_s"] < first.cost["cpu_s"]
+    with pytest.raises(InputError, match="no weights"):
+        evaluate(folder, items=5, decoding=Decoding(think_cap=4), cache=cache)

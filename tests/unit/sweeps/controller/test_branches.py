@@ -1,0 +1,145 @@
+"""Trials that begin from another's checkpoint: budgets on one trunk, run by the director."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeps import Sweep, grid
+from sweeps.config.plan import Plan
+from sweeps.controller.controller import DAMAGED, LESS_MEMORY, Director
+from sweeps.errors import TrialFailed
+from sweeps.executors.local import InProcess
+from sweeps.journal.writer import MemoryJournal
+from sweeps.report import summarize
+from sweeps.stopping import NeverStop
+from tests.support.fakes import FakeTrainer, by_trial, fake_evaluate
+
+
+def sweep(schedule: str = "wsd", **changes) -> Sweep:
+    space = {"steps": grid(10, 20, 40)}
+    return Sweep(**{"name": "b", "space": space, "trainer": {"lr": 1e-3, "schedule": schedule, "warmup": 2}, **changes})
+
+
+def run(tmp_path: Path, definition: Sweep, trainer=None, journal=None) -> Director:
+    director = Director(Plan(definition), journal or MemoryJournal(), NeverStop(definition.goal))
+    InProcess(director, trainer or FakeTrainer(), fake_evaluate, tmp_path).run()
+    return director
+
+
+def ids(definition: Sweep) -> dict[int, str]:
+    return {t.steps: t.id for t in Plan(definition).known_trials()}
+
+
+def test_the_trunk_trains_first_and_the_branches_only_what_it_has_not(tmp_path: Path):
+    trainer = FakeTrainer()
+    director = run(tmp_path, sweep(), trainer)
+    trial = ids(sweep())
+    assert [t for t, _, _ in trainer.log] == [trial[40]] * 40 + [trial[10]] + [trial[20]] * 3
+    assert len(trainer.log) == Plan(sweep()).steps_to_run()
+    assert all(c.state == "completed" for c in director.history.trials())
+    for steps, curve in ((s, director.history.curves[t]) for s, t in trial.items()):
+        # what it did not run it has from its trunk, where the trunk was scored
+        assert curve.steps("transfer/score")[-1] == steps
+        assert curve.budget == steps
+    inherited = [r for r in director.journal.rows() if r.extra.get("inherited")]
+    assert {r.trial for r in inherited} == {trial[10], trial[20]}
+    costs = summarize(director.journal.rows()).costs
+    assert (costs.steps_run, costs.steps_planned, costs.steps_shared) == (44, 44, 9 + 17)
+
+
+def test_under_a_constant_rate_the_trunk_trains_all_of_it(tmp_path: Path):
+    trainer = FakeTrainer()
+    director = run(tmp_path, sweep("constant"), trainer)
+    trial = ids(sweep("constant"))
+    assert {t for t, _, _ in trainer.log} == {trial[40]}
+    assert [director.history.curves[t].state for t in trial.values()] == ["completed"] * 3
+    [commit] = by_trial(director.journal.rows(), "commit")[trial[10]]
+    assert commit.extra["path"] == next(
+        r.extra["path"] for r in by_trial(director.journal.rows(), "commit")[trial[40]] if r.step == 10
+    )
+    assert director.spent() == run(tmp_path / "x", sweep("constant", space={"steps": grid(40)})).spent() | {
+        "cpu_s": director.spent()["cpu_s"]
+    }
+
+
+def test_a_checkpoint_that_a_branch_needs_or_has_is_kept(tmp_path: Path):
+    director = run(tmp_path, sweep("constant"))
+    lent = {r.extra["path"] for t, rows in by_trial(director.journal.rows(), "commit").items()
+            if t != ids(sweep("constant"))[40] for r in rows}  # fmt: skip
+    assert lent
+    assert not lent & {saved.path for _, saved in director.disposable(keep=0)}
+
+
+def test_a_branch_of_a_trunk_that_broke_goes_its_own_way(tmp_path: Path):
+    class Breaks(FakeTrainer):
+        def __call__(self, trial, hooks, *, folder, resume):
+            if trial.steps < 40:
+                return super().__call__(trial, hooks, folder=folder, resume=resume)
+
+            class Stops:
+                def report(self, step, *args, **kwargs):
+                    if step > 12:
+                        raise TrialFailed("diverged", "here")
+                    hooks.report(step, *args, **kwargs)
+
+                saved = staticmethod(hooks.saved)
+                stop_asked = staticmethod(hooks.stop_asked)
+
+            return super().__call__(trial, Stops(), folder=folder, resume=resume)
+
+    trainer = Breaks()
+    director = run(tmp_path, sweep(), trainer)
+    trial = ids(sweep())
+    states = {s: director.history.curves[t].state for s, t in trial.items()}
+    assert states == {10: "completed", 20: "completed", 40: "failed"}
+    starts = {t: rows[0].step for t, rows in by_trial(director.journal.rows(), "attempt").items()}
+    assert starts[trial[10]] == 9
+    assert 9 <= starts[trial[20]] < 17
+
+
+@pytest.mark.parametrize("cut", [3, 9, 20, 33, 60])
+def test_cut_anywhere_branches_go_on_the_same(tmp_path: Path, cut: int):
+    whole = run(tmp_path / "a", sweep()).journal.rows()
+    journal = MemoryJournal(whole[:cut])
+    again = run(tmp_path / "a", sweep(), journal=journal)
+    for trial, curve in run(tmp_path / "b", sweep()).history.curves.items():
+        assert again.history.curves[trial].values("transfer/score") == curve.values("transfer/score")
+        assert again.history.curves[trial].state == curve.state
+
+
+def director_with_checkpoints(tmp_path: Path) -> tuple[Director, str]:
+    definition = sweep(space={}, trainer={"lr": 1e-3, "steps": 8})
+    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    InProcess(director, FakeTrainer(), fake_evaluate, tmp_path)
+    launch = director.next()
+    assert launch is not None
+    return director, launch.spec.id
+
+
+def test_an_attempt_that_cannot_start_from_a_checkpoint_goes_back_to_the_one_before(tmp_path: Path):
+    from sweeps.config.trial import Saved
+
+    director, trial = director_with_checkpoints(tmp_path)
+    for step in (2, 4):
+        director.saved(trial, 1, Saved(step, str(tmp_path / str(step)), f"sha256:{step}"))
+    director.failed(trial, 1, "lost", lost=True)
+    for attempt, start in ((2, 4), (3, 2), (4, None)):
+        launch = director.next()
+        assert launch is not None
+        assert (launch.attempt, launch.resume.step if launch.resume else None) == (attempt, start)
+        director.failed(trial, attempt, DAMAGED, "model.safetensors has changed since it was written")
+    assert director.history.curves[trial].state == "failed"  # from the base model there is nothing earlier
+    damaged = [r for r in director.journal.rows() if r.extra.get("damaged")]
+    assert [r.step for r in damaged] == [4, 2]
+
+
+def test_out_of_memory_is_tried_again_once_and_then_says_what_to_change(tmp_path: Path):
+    director, trial = director_with_checkpoints(tmp_path)
+    director.failed(trial, 1, "oom", "used 80 GiB", lost=True)
+    assert director.next() is not None
+    director.failed(trial, 2, "oom", "used 80 GiB", lost=True)
+    curve = director.history.curves[trial]
+    assert (curve.state, curve.reason) == ("failed", "oom")
+    assert LESS_MEMORY in curve.detail

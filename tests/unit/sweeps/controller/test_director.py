@@ -1,0 +1,377 @@
+"""The director on its own: what is started, journalled, decided, and how it goes on after a cut at any row."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from sweeps import Sweep, grid
+from sweeps.config.plan import Plan
+from sweeps.config.trial import Saved
+from sweeps.controller.controller import Director
+from sweeps.controller.eval_queue import EVAL_TRIES
+from sweeps.errors import Interrupted, LimitError, StorageError
+from sweeps.executors.local import InProcess
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import MemoryJournal, SweepJournal
+from sweeps.stopping import Action, NeverStop, Phase, StopRule, Verdict
+from tests.support.fakes import FakeScores, FakeTrainer, by_trial, fake_evaluate
+
+
+def sweep(**changes) -> Sweep:
+    settings = {"name": "d", "space": {"replay": grid(0.0, 0.1), "steps": grid(8, 16)}, "trainer": {"lr": 1e-3}}
+    return Sweep(**{**settings, **changes})
+
+
+class StopAtStep(StopRule):
+    """Stops or parks every trial without replay at a step; wakes a parked one when asked a second time."""
+
+    def __init__(self, goal, action: Action, step: int, wakes: int = 0) -> None:
+        super().__init__(goal)
+        self.action, self.step, self.wakes = action, step, wakes
+
+    def decide(self, trial: str) -> Verdict:
+        curve = self.history.curves[trial]
+        if curve.config["replay"] == 0.0 and self.step in curve.steps("transfer/score") and self.wakes != -1:
+            return Verdict(self.action, f"step {self.step} is seen", Phase.COLLAPSE)
+        return Verdict(Action.CONTINUE, "fine")
+
+    def wake(self, parked):
+        if self.wakes > 0:
+            self.wakes = -1
+            return parked[0]
+        return None
+
+
+def run(tmp_path: Path, definition: Sweep, journal=None, rule=None, trainer=None):
+    journal = journal if journal is not None else MemoryJournal()
+    director = Director(Plan(definition), journal, rule or NeverStop(definition.goal))
+    InProcess(director, trainer or FakeTrainer(), fake_evaluate, tmp_path).run()
+    return director
+
+
+def test_every_trial_runs_to_its_budget_and_every_snapshot_is_scored_once(tmp_path: Path):
+    director = run(tmp_path, sweep())
+    curves = list(director.history.trials())
+    assert [c.state for c in curves] == ["completed"] * 4
+    for curve in curves:
+        assert curve.steps("transfer/score") == list(director.plan.trial(curve.config).snapshots)
+    scored = [(r.trial, r.step) for r in director.journal.rows() if r.kind == "report" and r.suite]
+    assert len(scored) == len(set(scored))
+    assert ("base-tiny-s", 0) in scored
+
+
+def test_the_journal_is_numbered_without_gaps_and_every_row_can_be_written(tmp_path: Path):
+    rows = run(tmp_path, sweep()).journal.rows()
+    assert [r.seq for r in rows] == list(range(len(rows)))
+    assert rows[0].kind == "sweep"
+
+
+@pytest.mark.parametrize(
+    "lr", [(666.0, "error", "cursed"), (667.0, "diverged", "nan"), (668.0, "no-metrics", "without a checkpoint")]
+)
+def test_a_trial_that_breaks_ends_failed_with_its_reason_and_the_sweep_goes_on(tmp_path: Path, lr):
+    value, reason, detail = lr
+    director = run(tmp_path, sweep(space={"lr": grid(value, 1e-3)}, trainer={"steps": 8}))
+    broken, fine = director.history.trials()
+    end = by_trial(director.journal.rows(), "end")[broken.trial][-1]
+    assert (broken.state, broken.reason, fine.state) == ("failed", reason, "completed")
+    assert detail in end.extra["detail"]
+
+
+def test_a_value_that_is_not_finite_stands_in_invalid_and_never_in_metrics(tmp_path: Path):
+    director = run(tmp_path, sweep(space={"lr": grid(667.0)}, trainer={"steps": 8}))
+    curve = next(director.history.trials())
+    assert curve.points[3].invalid == {"train/loss": "nan"}
+    assert "train/loss" not in curve.points[3].metrics
+
+
+def test_a_stop_ends_the_trial_as_pruned_and_is_written_with_what_it_had_seen(tmp_path: Path):
+    definition = sweep()
+    director = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.STOP, 4))
+    states = {(c.config["replay"], c.config["steps"]): (c.state, c.last_step) for c in director.history.trials()}
+    assert states == {
+        (0.0, 8): ("pruned", 4),
+        (0.0, 16): ("pruned", 4),
+        (0.1, 8): ("completed", 8),
+        (0.1, 16): ("completed", 16),
+    }
+    for verdict in (r for r in director.journal.rows() if r.kind == "verdict" and r.extra["action"] == "STOP"):
+        assert verdict.extra["seen"] == verdict.seq - 1
+        assert verdict.extra["reason"] == "step 4 is seen"
+
+
+def test_a_parked_trial_that_nobody_wakes_ends_pruned_and_the_sweep_ends(tmp_path: Path):
+    definition = sweep()
+    director = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.PARK, 4))
+    states = [c.state for c in director.history.trials()]
+    assert sorted(states) == ["completed", "completed", "pruned", "pruned"]
+
+
+def test_a_parked_trial_that_is_woken_goes_on_from_its_checkpoint(tmp_path: Path):
+    definition = sweep(space={"replay": grid(0.0)}, trainer={"steps": 8, "lr": 1e-3})
+    trainer = FakeTrainer()
+    director = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.PARK, 4, wakes=1), trainer=trainer)
+    curve = next(director.history.trials())
+    assert (curve.state, curve.attempt) == ("completed", 2)
+    assert [step for _, _, step in trainer.log] == list(range(1, 9))  # no step twice
+
+
+def test_interrupted_anywhere_and_started_again_nothing_is_lost_or_done_twice(tmp_path: Path):
+    definition = sweep()
+    target = Plan(definition).known_trials()[1]
+    for step in range(1, 17):
+        journal, trainer = MemoryJournal(), FakeTrainer()
+        trainer.die_at = (target.id, step)
+        with pytest.raises(Interrupted):
+            run(tmp_path / str(step), definition, journal, trainer=trainer)
+        director = run(tmp_path / str(step), definition, journal, trainer=trainer)
+        assert [c.state for c in director.history.trials()] == ["completed"] * 4
+        reports = [(r.trial, r.step, tuple(r.metrics)) for r in journal.rows() if r.kind == "report"]
+        assert len(reports) == len(set(reports))
+        others = [t for t, _, _ in trainer.log if t != target.id]
+        assert len(others) == 8 + 8 + 16  # finished trials never ran again
+
+
+def test_cut_after_any_row_of_the_journal_the_sweep_ends_with_the_same_curves(tmp_path: Path):
+    definition = sweep()
+    rule = lambda: StopAtStep(definition.goal, Action.STOP, 6)  # noqa: E731
+    whole = run(tmp_path / "whole", definition, rule=rule())
+    rows = whole.journal.rows()
+    expected = {
+        c.trial: (c.state, dict(zip(c.steps("transfer/score"), c.values("transfer/score"), strict=True)))
+        for c in whole.history.trials()
+    }
+    for cut in range(1, len(rows)):
+        again = run(tmp_path / f"cut{cut}", definition, MemoryJournal(relocated(rows[:cut])), rule=rule())
+        got = {
+            c.trial: (c.state, dict(zip(c.steps("transfer/score"), c.values("transfer/score"), strict=True)))
+            for c in again.history.trials()
+        }
+        assert got == expected, f"cut after row {cut}: {rows[cut - 1].kind}"
+
+
+def relocated(rows: list[Row]) -> list[Row]:
+    return rows  # checkpoints of the first run stay readable where they were written
+
+
+def test_a_lost_machine_is_tried_again_within_the_limit_and_then_fails(tmp_path: Path):
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3}, limits={"retries": 2})
+    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    for attempt in (1, 2, 3):
+        launch = director.next(lambda spec: True)
+        assert launch is not None
+        assert launch.attempt == attempt
+        director.failed(launch.spec.id, attempt, "lost", "node died", lost=True)
+    assert director.next(lambda spec: True) is None
+    assert next(director.history.trials()).state == "failed"
+
+
+def test_who_was_asked_to_leave_for_a_pause_that_is_over_goes_on_instead_of_failing():
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    launch = director.next()
+    assert launch is not None
+    trial = launch.spec.id
+    director.control("pause", "ana")
+    director.control("resume", "ana")  # before the attempt has saved and left
+    director.trained(trial, 1, asked=True)
+    again = director.next()
+    assert again is not None
+    assert (again.spec.id, again.attempt) == (trial, 2)
+    director.trained(trial, 2)  # nobody asked: this is no end that was meant
+    assert director.history.curves[trial].reason == "no-metrics"
+
+
+def test_a_woken_trial_is_not_parked_again_for_steps_that_it_was_parked_for():
+    class ParkInTheDip(StopRule):
+        """Parks a trial that is low at its last step, as a rule does that does not know that it has seen this."""
+
+        def decide(self, trial: str) -> Verdict:
+            curve = self.history.curves[trial]
+            low = curve.values("train/loss")[-1] > 1.0
+            return Verdict(Action.PARK if low else Action.CONTINUE, "low" if low else "fine", Phase.DIP)
+
+        def wake(self, parked):
+            return parked[0]
+
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    director = Director(Plan(definition), MemoryJournal(), ParkInTheDip(definition.goal))
+    losses, ended = {2: 0.5, 4: 1.5, 6: 1.4, 8: 0.4}, []
+    while not ended:
+        launch = director.next()
+        assert launch is not None
+        assert launch.attempt <= 3
+        trial, attempt = launch.spec.id, launch.attempt
+        for step, loss in losses.items():  # it has no checkpoint, so it begins anew each time
+            director.report(trial, attempt, step, {"train/loss": loss})
+            if not director.wants(trial, attempt):
+                break
+        else:
+            ended.append((attempt, step))
+    assert ended == [(3, 8)]  # parked at 4, and then at 6
+    verdicts = by_trial(director.journal.rows(), "verdict")[trial]
+    assert [v.step for v in verdicts if v.extra["action"] == "PARK"] == [4, 6]
+
+
+def test_an_attempt_that_was_superseded_can_say_nothing_any_more(tmp_path: Path):
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    first = director.next(lambda spec: True)
+    assert first is not None
+    trial = first.spec.id
+    director.failed(trial, 1, "lost", lost=True)
+    director.next(lambda spec: True)
+    before = len(director.journal.rows())
+    director.report(trial, 1, 4, {"train/loss": 1.0})
+    director.saved(trial, 1, Saved(4, "/nowhere", "sha256:0"))
+    director.trained(trial, 1)
+    director.failed(trial, 1, "error")
+    assert len(director.journal.rows()) == before
+    assert director.wants(trial, 2)
+
+
+def test_an_evaluation_that_breaks_is_tried_again_and_then_given_up_without_ending_the_trial(tmp_path: Path):
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    calls: list[int] = []
+
+    def flaky(job) -> FakeScores:
+        calls.append(job.step)
+        if job.step == 4:
+            raise RuntimeError("judge is out")
+        return fake_evaluate(job)
+
+    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    InProcess(director, FakeTrainer(), flaky, tmp_path).run()
+    curve = next(director.history.trials())
+    assert calls.count(4) == EVAL_TRIES
+    assert curve.state == "completed"
+    assert 4 not in curve.steps("transfer/score")
+
+
+def test_what_does_not_fit_waits_and_nothing_overtakes_it():
+    director = Director(Plan(sweep()), MemoryJournal(), NeverStop(sweep().goal))
+    assert director.next(lambda spec: False) is None
+    assert not director.done()
+    launch = director.next(lambda spec: True)
+    assert launch is not None
+    assert launch.spec.id == Plan(sweep()).known_trials()[0].id
+
+
+def test_checkpoints_that_nobody_needs_are_offered_for_deletion_but_never_the_last_two_or_the_best(tmp_path: Path):
+    director = run(tmp_path, sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3}))
+    trial = next(director.history.trials()).trial
+    gone = {c.step for _, c in director.disposable()}
+    assert gone == set(director.plan.known_trials()[0].snapshots) - {11, 16}  # 16 is the best as well
+    for t, checkpoint in director.disposable():
+        director.dropped(t, checkpoint)
+    assert director.disposable() == []
+    assert trial
+
+
+def test_a_limit_ends_the_sweep_resumable(tmp_path: Path):
+    definition = sweep(limits={"gpu_hours": 1.0})
+    trainer = FakeTrainer()
+
+    def costly(trial, hooks, *, folder, resume):
+        hooks.report(1, {"train/loss": 1.0}, progress={}, cost={"gpu_s": 4000.0})
+        trainer(trial, hooks, folder=folder, resume=resume)
+
+    journal = MemoryJournal()
+    director = Director(Plan(definition), journal, NeverStop(definition.goal))
+    with pytest.raises(LimitError, match=r"1\.11 GPU hours are spent, 1\.0 are allowed"):
+        InProcess(director, costly, fake_evaluate, tmp_path).run()
+    assert Director(Plan(definition), journal, NeverStop(definition.goal)).next(lambda spec: True) is not None
+
+
+def test_ctrl_c_in_process_saves_and_stops_and_the_next_run_goes_on_from_there(tmp_path: Path):
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3})
+    journal, trainer = MemoryJournal(), FakeTrainer()
+
+    def pressed(trial, hooks, *, folder, resume):
+        class Pressing:
+            report, stop_asked = hooks.report, hooks.stop_asked
+
+            def saved(self, checkpoint):
+                hooks.saved(checkpoint)
+                if checkpoint.step == 8:
+                    signal.raise_signal(signal.SIGINT)
+
+        trainer(trial, Pressing(), folder=folder, resume=resume)
+
+    director = Director(Plan(definition), journal, NeverStop(definition.goal))
+    with pytest.raises(Interrupted):
+        InProcess(director, pressed, fake_evaluate, tmp_path).run()
+    assert [r.extra["reason"] for r in journal.rows() if r.kind == "control"] == ["Ctrl-C"]
+    run(tmp_path, definition, journal, trainer=trainer)
+    assert [step for _, _, step in trainer.log] == list(range(1, 17))  # no step twice
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_row_that_was_cut_off_in_the_middle_is_followed_by_no_other(tmp_path: Path, monkeypatch):
+    journal = SweepJournal(tmp_path / "s")
+    journal.append(Row("control", "s"))
+    monkeypatch.setattr(os, "fsync", lambda fd: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        journal.append(Row("control", "s"))
+    monkeypatch.undo()
+    with pytest.raises(StorageError, match="a write was interrupted"):
+        journal.append(Row("control", "s"))
+    journal.close()
+    with SweepJournal(tmp_path / "s") as again:
+        again.append(Row("control", "s"))
+        assert [r.seq for r in again.rows()] == list(range(len(again.rows())))
+
+
+def test_evidence_that_is_not_finite_is_left_out_and_never_ends_a_trial(tmp_path: Path):
+    class Odd(StopRule):
+        def decide(self, trial: str) -> Verdict:
+            return Verdict(Action.CONTINUE, "open", Phase.DIP, {"cut": float("-inf"), "p": 0.5})
+
+    definition = sweep()
+    director = run(tmp_path, definition, rule=Odd(definition.goal))
+    assert {c.state for c in director.history.trials()} == {"completed"}
+    assert {tuple(r.extra["evidence"]) for r in director.journal.rows() if r.kind == "verdict"} == {("p",)}
+
+
+def test_a_constraint_in_doubt_does_not_break_the_dip_aware_rule(tmp_path: Path):
+    from sweeps.stopping.dip_aware import DipAware
+
+    definition = sweep(
+        space={"replay": grid(0.0, 0.06, 0.1, 0.2, 0.3)},
+        trainer={"steps": 16, "lr": 1e-3},
+        constraints=[{"metric": "safety/refusal", "at_least": 0.55}],
+    )
+    director = run(tmp_path, definition, rule=DipAware(definition.goal))
+    assert {c.state for c in director.history.trials()} <= {"completed", "pruned"}
+
+
+def test_a_sweep_that_was_moved_goes_on_from_its_checkpoints_in_the_new_place(tmp_path: Path):
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3})
+    plan, trainer = Plan(definition), FakeTrainer()
+    trainer.die_at = (plan.known_trials()[0].id, 9)
+    old, new = tmp_path / "old" / plan.sweep_id, tmp_path / "new" / plan.sweep_id
+    with SweepJournal(old) as journal, pytest.raises(Interrupted):
+        InProcess(
+            Director(plan, journal, NeverStop(definition.goal), home=old), trainer, fake_evaluate, old.parent
+        ).run()
+    new.parent.mkdir()
+    old.rename(new)
+    with SweepJournal(new) as journal:
+        director = Director(plan, journal, NeverStop(definition.goal), home=new)
+        launch = director.next(lambda spec: True)
+        assert launch is not None
+        assert launch.resume is not None
+        assert launch.resume.step == 8
+        assert Path(launch.resume.path).is_dir()
+        assert Path(launch.resume.path).is_relative_to(new)
+
+
+def test_the_end_of_the_sweep_is_written_once(tmp_path: Path):
+    journal = MemoryJournal()
+    for _ in range(2):
+        assert run(tmp_path, sweep(), journal).done()
+    assert [r.extra["of"] for r in journal.rows() if r.kind == "end" and not r.trial] == ["sweep"]

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+
+from sweeps import Sweep, choice, grid, loguniform
+from sweeps.config.plan import Plan
+from sweeps.controller.searcher import OptunaSearch, Result, make_searcher
+
+
+def plan(algorithm: str = "optuna-tpe", trials: int = 12, **space) -> Plan:
+    space = space or {
+        "data": grid("verified-long-cot", "answer-only"),
+        "lr": loguniform(1e-5, 1e-2),
+        "replay": choice(0.0, 0.1, 0.2),
+    }
+    return Plan(Sweep(name="s", seed=7, space=space, search={"algorithm": algorithm, "trials": trials}))
+
+
+def outcome(config, number: int) -> Result:
+    value = -abs(config["lr"] - 1e-3) + config["replay"]
+    return Result("pruned" if number % 4 == 3 else "completed", {10: value / 2, 20: value})
+
+
+def run(searcher, asked=(), stop=10**9):
+    """Asks and tells one at a time; `asked` are the suggestions of an earlier driver, all told already."""
+    asked = list(asked)
+    for s in asked:
+        searcher.restore(s)
+        searcher.tell(s.number, outcome(s.config, s.number))
+    while len(asked) < stop and (s := searcher.ask()) is not None:
+        asked.append(s)
+        searcher.tell(s.number, outcome(s.config, s.number))
+    return asked
+
+
+@pytest.mark.parametrize("algorithm", ["random", "qmc", "optuna-tpe", "optuna-nsga2"])
+def test_a_search_that_was_cut_off_goes_on_as_if_nothing_had_happened(algorithm: str):
+    whole = run(make_searcher(plan(algorithm)))
+    assert len(whole) == 24
+    for cut in (1, 9, 17):
+        first = run(make_searcher(plan(algorithm)), stop=cut)
+        again = run(make_searcher(plan(algorithm)), asked=first)
+        assert [s.config for s in again] == [s.config for s in whole], (algorithm, cut)
+
+
+def test_pruned_is_told_as_pruned_with_its_steps_and_failed_as_failed():
+    searcher = make_searcher(plan())
+    assert isinstance(searcher, OptunaSearch)
+    results = [
+        Result("pruned", {10: 0.2, 20: 0.1}),
+        Result("completed", {20: 0.5}),
+        Result("failed", {}),
+        Result("completed", {}),
+    ]
+    for result in results:
+        s = searcher.ask()
+        assert s is not None
+        searcher.tell(s.number, result)
+    told = [t for study in searcher.studies for t in study.trials]
+    assert [t.state.name for t in told] == ["PRUNED", "FAIL", "COMPLETE", "FAIL"]  # cells take turns: 0, 2 | 1, 3
+    assert told[0].intermediate_values == {10: 0.2, 20: 0.1}
+    assert told[2].value == 0.5
+
+
+def test_each_cell_has_a_study_of_its_own_and_cells_take_turns():
+    searcher = make_searcher(plan(trials=3))
+    data = [searcher.ask().config["data"] for _ in range(6)]
+    assert data == ["verified-long-cot", "answer-only"] * 3
+
+
+def test_a_space_with_few_points_ends_when_they_are_used_up():
+    searcher = make_searcher(plan("random", 50, replay=choice(0.0, 0.1, 0.2)))
+    configs = [s.config["replay"] for s in run(searcher)]
+    assert sorted(configs) == [0.0, 0.1, 0.2]
+
+
+def test_a_grid_asks_every_cell_once_per_repeat_and_then_no_more():
+    searcher = make_searcher(Plan(Sweep(name="g", space={"steps": grid(4, 8)}, search={"repeats": 2})))
+    asked = run(searcher)
+    assert [(s.config["steps"], s.config["seed"]) for s in asked] == [(4, 0), (8, 0), (4, 1), (8, 1)]
+    assert searcher.ask() is None
+
+
+def test_repeats_of_sampled_trials_differ_in_the_seed_only():
+    sweep = Sweep(
+        name="r", space={"lr": loguniform(1e-5, 1e-3)}, search={"algorithm": "random", "trials": 3, "repeats": 2}
+    )
+    asked = run(make_searcher(Plan(sweep)))
+    assert [s.config["lr"] for s in asked[:3]] == [s.config["lr"] for s in asked[3:]]
+    assert [s.config["seed"] for s in asked] == [0, 0, 0, 1, 1, 1]

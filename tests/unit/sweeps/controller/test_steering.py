@@ -1,0 +1,221 @@
+"""What people may ask of a running sweep, and what becomes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeps import Sweep, grid, loguniform
+from sweeps.config.plan import Plan
+from sweeps.controller.controller import Director
+from sweeps.controller.request_handler import POLL_S, Steering
+from sweeps.controller.requests import Request, pending, post
+from sweeps.errors import Interrupted
+from sweeps.executors.local import InProcess
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import MemoryJournal
+from sweeps.stopping import NeverStop
+from sweeps.storage.memory import MemoryStore
+from tests.support.fakes import FakeTrainer, by_trial, fake_evaluate
+
+WSD = {"lr": 1e-3, "schedule": "wsd", "warmup": 2}
+
+
+def sweep(**changes) -> Sweep:
+    settings = {"name": "d", "space": {"replay": grid(0.0, 0.1)}, "trainer": {**WSD, "steps": 16}}
+    return Sweep(**{**settings, **changes})
+
+
+class Desk:
+    """A sweep in this process that hears requests at chosen moments: `at[n]` is posted before the n-th look."""
+
+    def __init__(self, tmp_path: Path, definition: Sweep, at: dict[int, list[Request]], journal=None) -> None:
+        self.plan, self.at, self.looks, self.clock = Plan(definition), at, 0, 0.0
+        self.journal = journal if journal is not None else MemoryJournal()
+        self.director = Director(self.plan, self.journal, NeverStop(definition.goal))
+        self.store, self.trainer = MemoryStore(), FakeTrainer()
+        self.changes = 0
+        self.steering = Steering(self.director, self.store, self.changed, clock=lambda: self.clock)
+        self.loop = InProcess(self.director, self.trainer, fake_evaluate, tmp_path, steer=self.look)
+
+    def changed(self) -> None:
+        self.changes += 1
+
+    def look(self) -> None:
+        self.clock += POLL_S
+        for request in self.at.pop(self.looks, []):
+            post(self.store, self.plan.sweep_id, request)
+        self.looks += 1
+        self.steering()
+
+    def run(self) -> Desk:
+        self.loop.run()
+        return self
+
+    @property
+    def controls(self) -> list[Row]:
+        return [r for r in self.journal.rows() if r.kind == "control" and r.extra["who"] != "driver"]
+
+    @property
+    def curves(self):
+        return self.director.history.curves
+
+
+def known(definition: Sweep) -> list[str]:
+    return [t.id for t in Plan(definition).known_trials()]
+
+
+def test_a_stopped_trial_ends_pruned_and_the_others_go_on(tmp_path: Path):
+    first, second = known(sweep())
+    desk = Desk(tmp_path, sweep(), {5: [Request("stop", first, who="ana")]}).run()
+    assert (desk.curves[first].state, desk.curves[first].reason) == ("pruned", "stopped by ana")
+    assert desk.curves[first].last_step < 16
+    assert desk.curves[second].state == "completed"
+    assert pending(desk.store, desk.plan.sweep_id) == []
+
+
+def test_a_stopped_sweep_ends_resumable_and_goes_on(tmp_path: Path):
+    desk = Desk(tmp_path, sweep(), {5: [Request("stop", who="ana")]})
+    with pytest.raises(Interrupted, match="stopped by ana"):
+        desk.run()
+    again = Desk(tmp_path, sweep(), {}, desk.journal).run()
+    assert [c.state for c in again.curves.values()] == ["completed"] * 2
+    assert not again.director.stopping
+
+
+def test_a_paused_sweep_trains_nothing_until_it_may_go_on_and_loses_nothing(tmp_path: Path):
+    desk = Desk(tmp_path, sweep(), {9: [Request("pause", who="ana")], 14: [Request("resume", who="bo")]}).run()
+    assert [r.extra["action"] for r in desk.controls] == ["pause", "resume"]
+    first = known(sweep())[0]
+    assert [r.attempt for r in by_trial(desk.journal.rows(), "attempt")[first]] == [1, 2]
+    assert [c.state for c in desk.curves.values()] == ["completed"] * 2
+
+
+def test_a_driver_that_is_ending_does_not_promise_to_go_on(tmp_path: Path):
+    asked = [Request("pause", who="ana"), Request("stop", who="ana"), Request("resume", who="bo")]
+    desk = Desk(tmp_path, sweep(), {3: asked})
+    with pytest.raises(Interrupted):
+        desk.run()
+    assert [r.extra["action"] for r in desk.controls if r.extra["who"] == "bo"] == ["resume refused"]
+    assert desk.director.paused
+
+
+def test_a_pause_outlives_the_driver(tmp_path: Path):
+    journal = MemoryJournal()
+    desk = Desk(tmp_path, sweep(), {3: [Request("pause", who="ana"), Request("stop", who="ana")]}, journal)
+    with pytest.raises(Interrupted):
+        desk.run()
+    again = Desk(tmp_path, sweep(), {}, journal)
+    assert again.director.paused
+    assert again.director.next() is None
+    assert not again.director.done()
+
+
+def test_an_extended_trial_goes_on_from_before_its_rate_fell(tmp_path: Path):
+    first, _ = known(sweep())
+    wish = Request("extend", first, {"steps": 32}, who="ana")
+    desk = Desk(tmp_path, sweep(), {25: [wish]}).run()
+    new = next(c for c in desk.curves.values() if c.budget == 32)
+    assert new.state == "completed"
+    [attempt] = by_trial(desk.journal.rows(), "attempt")[new.trial]
+    assert (attempt.extra["parent"], attempt.extra["fork_step"], attempt.step) == (first, 14, 14)
+    assert "as one run of that budget" in desk.controls[0].extra["reason"]
+    inherited = [r.step for r in desk.journal.rows() if r.extra.get("inherited") == first]
+    assert inherited == [s for s in desk.curves[first].steps("transfer/score") if s <= 14]
+    assert min(step for t, _, step in desk.trainer.log if t == new.trial) == 15
+    assert not any(r.cost for r in desk.journal.rows() if r.extra.get("inherited"))
+
+
+def test_an_extension_that_is_no_longer_exact_says_so(tmp_path: Path):
+    definition = sweep(trainer={"lr": 1e-3, "steps": 16, "schedule": "cosine"})
+    first, _ = known(definition)
+    desk = Desk(tmp_path, definition, {25: [Request("extend", first, {"steps": 32}, who="ana")]}).run()
+    assert "schedule cosine ties every step to the budget" in desk.controls[0].extra["reason"]
+    assert next(c for c in desk.curves.values() if c.budget == 32).state == "completed"
+
+
+def test_a_clone_starts_cold_or_warm(tmp_path: Path):
+    first, _ = known(sweep())
+    wishes = [
+        Request("clone", first, {"set": {"lr": lr}, "warm": warm}, who="ana")
+        for lr, warm in ((5e-4, False), (6e-4, True))
+    ]
+    desk = Desk(tmp_path, sweep(), {25: wishes}).run()
+    cold, warm = (next(c for c in desk.curves.values() if c.config["lr"] == lr) for lr in (5e-4, 6e-4))
+    assert (cold.state, warm.state) == ("completed", "completed")
+    starts = {t: rows[0].step for t, rows in by_trial(desk.journal.rows(), "attempt").items()}
+    assert starts[cold.trial] == 0
+    assert 0 < starts[warm.trial] < 16
+
+
+def test_a_trial_can_be_added_to_a_grid_and_trials_to_a_search(tmp_path: Path):
+    desk = Desk(tmp_path, sweep(), {5: [Request("add", args={"set": {"replay": 0.3}}, who="ana")]}).run()
+    assert sorted(c.config["replay"] for c in desk.curves.values()) == [0.0, 0.1, 0.3]
+    searched = sweep(space={"lr": loguniform(1e-4, 1e-3)}, search={"algorithm": "random", "trials": 2})
+    desk = Desk(tmp_path, searched, {5: [Request("add", args={"trials": 3}, who="ana")]}).run()
+    assert len(desk.curves) == 5
+    again = Director(Plan(searched), desk.journal, NeverStop(searched.goal))
+    assert again.done()
+    assert again.plan.total == 5
+
+
+def test_limits_change_while_the_sweep_runs(tmp_path: Path):
+    desk = Desk(tmp_path, sweep(), {5: [Request("limits", args={"set": {"gpu_hours": 50.0}}, who="ana")]}).run()
+    assert desk.director.plan.sweep.limits.gpu_hours == 50.0
+    assert desk.changes == 1
+    assert desk.plan.sweep_id == desk.director.plan.sweep_id
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (Request("stop", "t-00000000"), "there is no trial t-00000000"),
+        (Request("extend", "", {"steps": 32}), "extend needs a trial"),
+        (Request("extend", "FIRST", {"steps": 16}), "has a budget of 16 steps already"),
+        (Request("extend", "FIRST", {"steps": "many"}), "needs steps as a whole number"),
+        (Request("clone", "FIRST", {"set": {"lrr": 1.0}}), "setting 'lrr' is unknown; did you mean 'lr'?"),
+        (Request("clone", "FIRST", {"set": {"lr": -1.0}}), "lr"),
+        (Request("clone", "FIRST"), "clone needs settings"),
+        (Request("add", args={"trials": 2}), "the search has no more trials"),
+        (Request("add", args={"set": {"lr": 1e-4}}), "needs a value for replay"),
+        (Request("limits", args={"set": {"gpu_hour": 1.0}}), "did you mean 'gpu_hours'?"),
+        (Request("limits", args={"set": {"gpu_hours": -1.0}}), "limits.gpu_hours"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_a_sentence_and_nothing_changes(tmp_path: Path, wish, said):
+    first = known(sweep())[0]
+    wish = Request(wish.action, wish.trial.replace("FIRST", first), wish.args, who="ana")
+    desk = Desk(tmp_path, sweep(), {20: [wish]}).run()
+    [row] = desk.controls
+    assert row.extra["action"] == f"{wish.action} refused"
+    assert said in row.extra["reason"]
+    assert [c.state for c in desk.curves.values()] == ["completed"] * 2
+
+
+def test_a_request_in_the_journal_is_not_carried_out_again(tmp_path: Path):
+    first, _ = known(sweep())
+    desk = Desk(tmp_path, sweep(), {5: [Request("extend", first, {"steps": 32}, who="ana")]})
+    gone: list[str] = []
+    desk.store.delete = gone.append  # the driver dies before it has taken the request away
+    desk.run()
+    assert len(desk.controls) == 1
+    assert len(gone) > 1
+
+
+def test_a_request_that_is_gone_when_it_is_read_is_left_out():
+    class Quick(MemoryStore):
+        def read(self, key: str) -> bytes:
+            self.delete(key)
+            return super().read(key)
+
+    store = Quick()
+    post(store, "s", Request("pause"))
+    assert pending(store, "s") == []
+
+
+def test_what_is_no_request_is_left_out(tmp_path: Path):
+    desk = Desk(tmp_path, sweep(), {})
+    for name, text in (("1", b"{"), ("2", b"[]"), ("3", b'{"action": "explode", "id": "3"}')):
+        desk.store.write(f"{desk.plan.sweep_id}/control/{name}.json", text)
+    assert pending(desk.store, desk.plan.sweep_id) == []

@@ -1,0 +1,106 @@
+"""An evaluation that does not return is broken off, whatever it is doing; its trial goes on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from evaluators.evaluate import evaluate
+from sweeps import Sweep, grid
+from sweeps.config.plan import Plan
+from sweeps.controller.controller import Director
+from sweeps.controller.eval_timeout import FIRST_S, SHORTEST_S, Allowance, time_limit
+from sweeps.executors.local import InProcess
+from sweeps.journal.writer import MemoryJournal
+from sweeps.stopping import NeverStop
+from tests.support.fakes import FakeTrainer, fake_evaluate
+
+LATE = TimeoutError("over the limit")
+
+
+def busy():
+    while True:
+        pass
+
+
+def asleep():
+    threading.Event().wait()
+
+
+def stubborn():
+    """Swallows what it is told, and ends as if nothing had been."""
+    try:
+        busy()
+    except Exception:
+        return
+
+
+@pytest.mark.parametrize("hang", [busy, asleep, stubborn])
+def test_what_does_not_return_is_broken_off(hang):
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(TimeoutError, match="over the limit"), time_limit(LATE, 0.05):
+        hang()
+    assert signal.getsignal(signal.SIGUSR1) is before
+    assert not any(thread.name == "time limit" for thread in threading.enumerate())
+
+
+def test_what_returns_or_raises_in_time_does_so():
+    with time_limit(LATE, 60.0):
+        value = 3
+    assert value == 3
+    with pytest.raises(KeyError), time_limit(LATE, 60.0):
+        {}["x"]
+
+
+def test_outside_the_main_thread_there_is_no_limit_and_no_signal():
+    said = []
+
+    def work():
+        with time_limit(LATE, 0.0):
+            said.append("done")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert said == ["done"]
+
+
+def test_the_limit_follows_from_evaluations_that_were_measured_in_full():
+    allowance = Allowance()
+    assert allowance.limit_s == FIRST_S
+    allowance.took(0.1, SimpleNamespace(cached=True))
+    assert allowance.limit_s == FIRST_S  # a look-up says nothing of the next one
+    allowance.took(1.0, object())
+    assert allowance.limit_s == SHORTEST_S
+    allowance.took(100.0, SimpleNamespace(asked={"items": 1, "of": 8}))
+    assert allowance.limit_s == 8000.0
+    allowance.took(100.0, object())
+    assert allowance.limit_s == 8000.0
+    assert Allowance(5.0).limit_s == 5.0
+
+
+def test_scores_that_were_looked_up_say_so(tmp_path):
+    from evaluators.cache import ScoreCache
+    from trainers.model.builtin import builtin_folder
+
+    cache = ScoreCache(tmp_path)
+    assert [evaluate(builtin_folder("tiny-xs"), items=1, cache=cache).cached for _ in range(2)] == [False, True]
+
+
+def test_an_evaluation_that_hangs_in_process_is_tried_again_and_given_up_and_the_trial_goes_on(tmp_path: Path):
+    def hangs(job):
+        return busy() if job.step == 4 else fake_evaluate(job)
+
+    sweep = Sweep(
+        name="hang", space={"replay": grid(0.1)}, trainer={"steps": 8}, evaluation={"timeout_s": 0.05, "at": [4]}
+    )
+    director = Director(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
+    InProcess(director, FakeTrainer(), hangs, tmp_path).run()
+    failed = [row for row in director.journal.rows() if row.kind == "eval" and row.extra["status"] == "failed"]
+    assert [row.extra["given_up"] for row in failed] == [False, False, True]
+    assert failed[0].extra["reason"] == "TimeoutError: over the limit of 0.05 s (evaluation.timeout_s)"
+    assert next(director.history.trials()).state == "completed"

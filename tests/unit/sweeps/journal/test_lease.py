@@ -1,0 +1,167 @@
+"""Leases under a clock of the test's own: who may drive, who has to wait, who has lost it."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from sweeps.errors import SweepBusy
+from sweeps.journal.lease import Holder, Lease, Record
+from sweeps.storage.base import Store
+from sweeps.storage.memory import MemoryStore
+
+
+class Clock:
+    """Time that passes only while somebody sleeps; `meanwhile` happens then."""
+
+    def __init__(self, meanwhile: Callable[[float], None] = lambda now: None) -> None:
+        self.now, self.meanwhile = 1000.0, meanwhile
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.meanwhile(self.now)
+
+
+def lease(store: Store, clock: Clock | None = None, **settings) -> Lease:
+    clock = clock or Clock()
+    return Lease(store, **{"beating": False, "clock": clock, "sleep": clock.sleep, "gone": lambda h: False, **settings})
+
+
+@pytest.fixture
+def store() -> Store:
+    return MemoryStore()
+
+
+def test_a_free_sweep_is_taken_at_once_and_given_back_without_waiting(store: Store):
+    clock = Clock()
+    for _ in range(3):
+        held = lease(store, clock)
+        held.take()
+        held.release()
+    assert clock.now == 1000.0
+    assert held.number == 3
+
+
+def test_a_holder_that_does_not_move_is_taken_over_after_the_lease_time(store: Store):
+    first, said = lease(store), list[str]()
+    first.take()
+    clock = Clock()
+    second = lease(store, clock, lease_s=30.0, say=said.append)
+    second.take()
+    assert 30.0 <= clock.now - 1000.0 <= 32.0
+    assert "has not given this sweep back; looking for 30 s whether it lives" in said[0]
+    first.beat()
+    assert first.fenced_by == second.holder
+
+
+def test_a_holder_that_beats_keeps_its_sweep(store: Store):
+    first = lease(store)
+    first.take()
+    clock = Clock(lambda now: first.beat() if now > 1020 else None)
+    with pytest.raises(SweepBusy, match=rf"driver pid {first.holder.pid} on .* is running this sweep; stop it first"):
+        lease(store, clock).take()
+    assert clock.now < 1030
+    first.beat()
+    assert first.fenced_by is None
+
+
+def test_time_in_which_the_storage_was_out_of_reach_does_not_count_against_the_holder(store: Store):
+    first = lease(store)
+    first.take()
+    clock = Clock()
+    slow = iter([200.0])  # one read that took this long: retries through an outage
+    read = store.read
+
+    def reading(key: str) -> bytes:
+        clock.now += next(slow, 0.0)
+        return read(key)
+
+    second = lease(store, clock, lease_s=30.0)
+    second._latest()  # the slow read is not the first
+    slow = iter([0.0, 200.0])
+    store.read = reading  # type: ignore[method-assign]
+    second.take()
+    assert clock.now - 1000.0 >= 230.0
+
+
+def test_a_sweep_given_back_while_it_is_watched_is_free_at_once(store: Store):
+    first = lease(store)
+    first.take()
+    clock = Clock(lambda now: first.release())
+    lease(store, clock).take()
+    assert clock.now < 1005
+
+
+def test_a_holder_known_to_be_dead_is_not_waited_for(store: Store):
+    lease(store).take()
+    clock = Clock()
+    lease(store, clock, gone=lambda holder: True).take()
+    assert clock.now == 1000.0
+
+
+def test_a_release_does_not_touch_the_lease_of_the_next_holder(store: Store):
+    first = lease(store)
+    first.take()
+    second = lease(store, lease_s=0.0)
+    second.take()
+    first.release()
+    assert Record.parse(store.read("lease/000002.json")) == Record(second.holder)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"{}", b'{"beat": "x"}', b"\xff\xfe"])
+def test_a_lease_that_makes_no_sense_is_watched_like_any_other(store: Store, text: bytes):
+    store.write("lease/000007.json", text)
+    clock = Clock()
+    held = lease(store, clock, lease_s=30.0)
+    held.take()
+    assert held.number == 8
+    assert clock.now - 1000 >= 30
+
+
+def test_what_else_lies_beside_leases_is_nobodys_lease(store: Store):
+    store.write("lease/notes.json", b"who put this here?")
+    held = lease(store, Clock())
+    held.take()
+    assert held.number == 1
+
+
+def test_of_sixteen_that_race_for_a_sweep_one_wins_and_the_others_are_told_who():
+    store, won, lost = MemoryStore(), list[Lease](), list[str]()
+    start = threading.Barrier(16)
+
+    def race() -> None:
+        held = Lease(store, lease_s=1.0)
+        start.wait()
+        try:
+            held.take()
+            won.append(held)
+        except SweepBusy as e:
+            lost.append(str(e))
+
+    racers = [threading.Thread(target=race) for _ in range(16)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert len(won) == 1
+    assert len(lost) == 15
+    won[0].release()
+
+
+def test_a_process_is_known_to_be_dead_by_pid_start_and_kernel_together():
+    here = Holder.here()
+    assert not here.gone()
+    assert replace(here, started="1").gone(), "the pid is another process by now"
+    assert not replace(here, started="1", boot="another kernel").gone(), "nobody can know"
+    assert not replace(here, started="1", namespace="pid:[1]").gone()
+    child = subprocess.Popen(["sleep", "60"])
+    child.kill()
+    child.wait()
+    assert replace(here, pid=child.pid).gone()

@@ -1,0 +1,182 @@
+"""Replay: recorded rows in, what a rule would have done out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.stopping.worlds import METRIC, generate
+from sweeps.errors import InputError
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.report.replay import compare, finals, pareto_page, read_rows, recorded, replay, table
+
+Y = "transfer/score"
+
+
+def rows_of(sweep="s", trials=4, reports=10, budget=100, cost=None, metric=Y):
+    out = []
+    for i in range(trials):
+        for j in range(1, reports + 1):
+            spent = {"cpu_s": cost * j * (i + 1)} if cost else {}
+            value = 0.4 + 0.01 * i * j
+            out.append(
+                Row(
+                    "report",
+                    sweep,
+                    f"t-{i}",
+                    step=budget * j // reports,
+                    budget=budget,
+                    metrics={metric: value},
+                    cost=spent,
+                )
+            )
+    return out
+
+
+def generated_rows(seed, world="published", trials=12):
+    made = generate(world, seed, trials=trials)
+    rows = [Row(**{**_fields(r), "sweep": f"{world}-{seed}"}) for r in made.shared]
+    for r in made.recordings:
+        rows += [Row(**{**_fields(x), "sweep": f"{world}-{seed}", "config": r.start.config}) for x in r.reports]
+    return rows
+
+
+def _fields(row):
+    return {n: getattr(row, n) for n in ("kind", "trial", "step", "budget", "metrics", "se")}
+
+
+def test_the_result_has_the_documented_shape_and_is_json():
+    result = replay(generated_rows(1), "dip-aware:protect=soft", workers=4)
+    assert set(result) == {"rule", "sweeps", "summary"}
+    (sweep,) = result["sweeps"].values()
+    for trial in sweep["trials"].values():
+        assert set(trial) >= {"stopped_at", "parked", "phase", "reason"}
+        assert trial["stopped_at"] is None or trial["stopped_at"] < 640
+    assert 0 <= sweep["compute_saved"] < 1
+    json.dumps(result, allow_nan=False)
+
+
+def test_rule_none_stops_nothing_and_saves_nothing():
+    result = replay(rows_of(), "none")
+    assert all(t["stopped_at"] is None for t in result["sweeps"]["s"]["trials"].values())
+    assert result["summary"]["compute_saved"] == 0
+    assert result["summary"]["lost_winners"] == 0
+
+
+def test_sweeps_are_told_apart_and_each_gets_a_fresh_rule():
+    both = replay([*rows_of("a"), *rows_of("b")], "asha")
+    assert both["sweeps"]["a"] == both["sweeps"]["b"]
+    assert both["summary"]["sweeps"] == 2
+
+
+def test_step_0_inside_a_trial_is_its_base_and_no_report():
+    base = Row("report", "s", "t-0", step=0, metrics={Y: 0.4})
+    recordings, shared = recorded(History([base, *rows_of()]), Y)
+    assert not shared
+    assert recordings[0].base[0].step == 0
+    assert len(recordings[0].reports) == 10
+
+
+def test_cost_comes_from_the_cumulative_cost_and_else_is_one_a_step():
+    plain, _ = recorded(History(rows_of()), Y)
+    costed, _ = recorded(History(rows_of(cost=2.0)), Y)
+    assert plain[0].seconds == (10.0,) * 10
+    assert costed[2].seconds == pytest.approx((6.0,) * 10)
+
+
+def test_cost_that_starts_anew_with_an_attempt_is_not_taken_as_negative():
+    rows = [
+        Row("report", "s", "t", 1, step=10, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 5.0}),
+        Row("report", "s", "t", 1, step=20, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 10.0}),
+        Row("attempt", "s", "t", 2, step=20),
+        Row("report", "s", "t", 2, step=30, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 6.0}),
+        Row("report", "s", "t", 2, step=40, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 11.0}),
+    ]
+    (recording,), _ = recorded(History(rows), Y)
+    assert recording.seconds == (5.0, 5.0, 6.0, 5.0)
+
+
+def test_a_run_that_was_recorded_only_in_part_is_no_winner():
+    rows = [r for r in rows_of() if not (r.trial == "t-3" and r.step > 50)]
+    history = History(rows)
+    from sweeps.stopping.base import Goal
+
+    assert set(finals(history, Goal(Y))) == {"t-0", "t-1", "t-2"}
+
+
+def test_lost_winners_are_those_of_the_final_top_that_did_not_run_to_the_end():
+    crossing = rows_of(trials=3)
+    for j in range(1, 11):
+        value = 0.30 if j < 8 else 0.9
+        crossing.append(Row("report", "s", "late", step=10 * j, budget=100, metrics={Y: value}))
+    result = replay(crossing, "asha:reduction=2", workers=4, top=1)
+    assert result["sweeps"]["s"]["winners"] == ["late"]
+    assert result["sweeps"]["s"]["lost_winners"] == ["late"]
+    assert result["summary"]["lost_share"] == 1.0
+
+
+def test_minimising_takes_the_smallest_as_winners():
+    result = replay(rows_of(), "none", goal="minimize", top=1)
+    assert result["sweeps"]["s"]["winners"] == ["t-0"]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"goal": "up"}, "maximize or minimize"),
+        ({"workers": 0}, "at least 1"),
+        ({"metric": "transfer/other"}, "transfer/score"),
+        ({"rule": "ahsa"}, "did you mean 'asha'"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused_with_what_would_do(how, said):
+    with pytest.raises(InputError, match=said):
+        replay(rows_of(), **{"rule": "none", **how})
+
+
+def test_two_metrics_need_a_choice():
+    with pytest.raises(InputError, match="name one"):
+        replay([*rows_of(), *rows_of(metric="math/score")], "none")
+
+
+def test_a_broken_line_is_named_with_its_place(tmp_path):
+    path = tmp_path / "curves.jsonl"
+    path.write_text(rows_of()[0].line() + "{oops\n")
+    with pytest.raises(InputError, match=r"curves\.jsonl:2"):
+        read_rows(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_rows(tmp_path / "nothing.jsonl")
+
+
+def test_rows_written_and_read_back_replay_the_same(tmp_path):
+    rows = generated_rows(2)
+    path = tmp_path / "curves.jsonl"
+    path.write_text("".join(r.line() for r in rows))
+    assert replay(read_rows(path), "median", metric=METRIC) == replay(rows, "median", metric=METRIC)
+
+
+def test_a_comparison_is_a_table_and_a_page():
+    summaries = compare(generated_rows(3), ["none", "asha", "median"], workers=4)
+    assert [s["rule"] for s in summaries] == ["none", "asha", "median"]
+    assert any(s["pareto"] for s in summaries)
+    assert "compute saved" in table(summaries)
+    page = pareto_page(summaries)
+    assert "<html" in page
+    assert "asha" in page
+    assert "protection cost" in page
+
+
+def test_what_protection_cost_is_told_where_a_dip_was_held_that_the_odds_would_have_ended():
+    """Three that rise, one that falls and stays down: strict waits out its patience, soft and none have nothing to pay."""
+    rows = [Row("report", "s", "base-", step=0, metrics={Y: 0.4}, se={Y: 0.005})]
+    for trial, fall in (("a", 0.0), ("b", 0.0), ("c", 0.0), ("down", 0.3)):
+        for j in range(1, 21):
+            value = 0.4 + 0.01 * j - fall * min(j / 4, 1.0) - 0.01 * j * (fall > 0)
+            rows.append(Row("report", "s", trial, step=10 * j, budget=200, metrics={Y: value}, se={Y: 0.01}))
+    cost = {rule: replay(rows, rule, top=1) for rule in ("dip-aware", "dip-aware:protect=soft", "none")}
+    shares = {rule: result["summary"]["protection_cost"] for rule, result in cost.items()}
+    assert shares["dip-aware"] > 0.0
+    assert shares["dip-aware:protect=soft"] == shares["none"] == 0.0
+    assert cost["dip-aware"]["sweeps"]["s"]["protection_cost"] == shares["dip-aware"]

@@ -1,0 +1,154 @@
+"""The page and the picture as text: complete, escaped, the same every time."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from sweeps.errors import InputError
+from sweeps.report import curve_svg, render_html, summarize, write_html, write_json
+from sweeps.report.analysis.shape import Measured
+from sweeps.report.analysis.wording import number, seconds
+from sweeps.report.html.chart_data import MAX_POINTS, chart_data, thinned
+from tests.support.report_journals import crossed, demo_stories, journal, story
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and the text of each script."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self._inside = [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag == "script"
+
+    def handle_endtag(self, tag):
+        self._inside = False
+
+    def handle_data(self, data):
+        if self._inside:
+            self.scripts.append(data)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return summarize(journal(demo_stories()))
+
+
+@pytest.fixture(scope="module")
+def page(demo):
+    return render_html(demo)
+
+
+def test_the_page_holds_everything_and_asks_for_nothing(page):
+    tags = Tags(page).tags
+    assert not [a for _, a in tags if "src" in a or "href" in a]
+    assert not re.search(r"@import|url\(", page)
+    policy = next(a["content"] for t, a in tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_same_journal_gives_the_same_page(page):
+    assert render_html(summarize(journal(demo_stories()))) == page
+
+
+def test_the_table_says_what_the_figures_draw(demo, page):
+    data = json.loads(Tags(page).scripts[0])
+    assert data["panels"] == ["math/in_domain", "transfer/score", "general/score", "safety/refusal"]
+    drawn = {t["id"]: t["curves"]["general/score"] for t in data["trials"]}
+    rows = re.findall(r'<tr data-trial="([^"]+)">(.*?)</tr>', page, re.S)
+    assert len(rows) == len(demo.trials)
+    for id, cells in rows:
+        last, error = drawn[id]["value"][-1], drawn[id]["se"][-1]
+        assert f"{number(last)} ± {number(error)}" in cells
+
+
+def test_reasons_of_all_that_ended_early_are_on_the_page(page):
+    assert "diverged: train/loss was nan at step 40" in page
+    assert "cannot reach the top 3: P 0.004 at step 160" in page
+    assert "P(top 3) 0.02 is below the price of a worker" in page
+
+
+def test_what_users_write_stays_text():
+    stories = [
+        story(EVIL),
+        story(data="answer-only", until=0.2, end="failed", reason=EVIL),
+        story(config={"note": EVIL}),
+    ]
+    summary = summarize(journal(stories))
+    tags = Tags(render_html(summary)).tags
+    assert [a.get("type", "code") for t, a in tags if t == "script"] == ["application/json", "code"]
+    assert not [t for t, a in tags if t == "img" or any(name.startswith("on") for name in a)]
+    svg = curve_svg(summary, "general/score")
+    assert [t for t, _ in Tags(svg).tags if t in ("script", "img")] == []
+
+
+def test_pages_of_empty_unscored_and_baseless_sweeps_are_written():
+    for rows in ([], journal([story()])[:3], journal([story()], base=False), journal(demo_stories())[1:]):
+        text = render_html(summarize(rows))
+        assert "</html>" in text
+        assert "None" not in re.sub(r"None of", "", re.sub(r"<script.*", "", text, flags=re.S))
+
+
+def test_two_hundred_trials_stay_below_a_megabyte():
+    assert len(render_html(summarize(journal(crossed(200)))).encode()) < 1_000_000
+
+
+def test_the_page_opens_with_a_dip_that_came_back(demo):
+    featured = demo.trial(chart_data(demo)["featured"])
+    assert featured.readings["general/score"].recovered_at == 300
+
+
+def test_long_curves_are_thinned_with_both_ends_kept():
+    points = [Measured(i, 1 / i) for i in range(1, 5001)]
+    kept = thinned(points)
+    assert len(kept) <= MAX_POINTS
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert thinned(points[:20]) == tuple(points[:20])
+
+
+def test_files_are_written_where_asked(demo, tmp_path):
+    path = write_html(demo, tmp_path / "report" / "index.html")
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert json.loads(write_json(demo, tmp_path / "report" / "report.json").read_text())["sweep"] == demo.sweep
+
+
+def test_the_picture_shows_low_return_and_base(demo):
+    svg = curve_svg(demo, "general/score", trials=[demo.trials[0].id, demo.trials[1].id])
+    low = demo.trials[0].readings["general/score"].trough
+    for text in (f"low {number(low.value)}", "back at 300", "base 0.98"):
+        assert text in svg
+    assert svg.count('opacity="0.16"') == 2, "one band for each trial"
+
+
+def test_the_picture_of_an_unknown_trial_or_metric_says_what_would_do(demo):
+    with pytest.raises(InputError, match="did you mean"):
+        curve_svg(demo, "general/score", trials=[demo.trials[0].id[:-1] + "z"])
+    with pytest.raises(InputError, match="scored: general/score"):
+        curve_svg(demo, "math/aime")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.00"),
+        (0.8349, "0.83"),
+        (-0.05, "-0.050"),
+        (412.3, "412"),
+        (12.34, "12.3"),
+        (0.00301, "0.0030"),
+        (None, "–"),
+    ],
+)
+def test_numbers_have_about_three_digits(value, text):
+    assert number(value) == text
+
+
+def test_durations_read_well():
+    assert [seconds(v) for v in (0, 3.21, 59, 600, 10_000)] == ["0 s", "3.2 s", "59 s", "10.0 min", "2.8 h"]

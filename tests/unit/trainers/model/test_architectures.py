@@ -1,0 +1,61 @@
+"""Every architecture of the paper trains as it computes: packed gradients are those of one row at a time, by transformers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.unit.trainers.model.test_loss import gradient, relative, rows
+from trainers.data.packing import collate
+from trainers.model.attention import PACKED, choose_kernel, register
+from trainers.model.load import load_model
+from trainers.model.loss import Objective
+from trainers.model.memory import num_parameters
+
+SHAPE = {
+    "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "head_dim": 16, "intermediate_size": 64, "max_position_embeddings": 512,
+}  # fmt: skip
+EXTRA = {"gemma3_text": {"sliding_window": 512, "query_pre_attn_scalar": 16}}
+
+
+def network(kind, attn):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **SHAPE, **EXTRA.get(kind, {}))
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attn).train()
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama", "gemma3_text"])
+def test_packed_gradients_of_an_architecture_are_those_of_one_row_at_a_time(kind):
+    register()
+    table, alone, packed = rows(), network(kind, "eager"), network(kind, PACKED)
+    want = 0.0
+    for i in range(len(table)):
+        ids = torch.tensor(table.ids(i).tolist())
+        labels = torch.where(torch.tensor(table.learn(i)), ids, -100)[1:]
+        logits = alone(input_ids=ids[None], use_cache=False).logits[0, :-1]
+        loss = F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="sum")
+        loss.backward()
+        want += float(loss.detach())
+    got = Objective(packed, choose_kernel(torch.device("cpu"), torch.float32))(collate(table, range(len(table))))
+    got.backward()
+    assert float(got.detach()) == pytest.approx(want, rel=1e-5)
+    assert relative(gradient(packed), gradient(alone)) < 1e-5
+    assert len(packed.base_model.layers) == 2  # what sharding goes by
+
+
+def test_of_a_model_that_sees_pictures_the_language_model_is_trained(tmp_path):
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {**SHAPE, **EXTRA["gemma3_text"]}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 28, "patch_size": 14}  # fmt: skip
+    torch.manual_seed(0)
+    whole = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4))
+    whole.save_pretrained(tmp_path)
+    model = load_model(tmp_path, attn=PACKED)
+    assert model.config.model_type == "gemma3_text"
+    want = whole.model.language_model.state_dict()
+    assert all(torch.equal(tensor, want[name]) for name, tensor in model.model.state_dict().items())
+    assert num_parameters(whole.config.to_dict()) == pytest.approx(model.num_parameters(), rel=0.02)

@@ -1,0 +1,183 @@
+"""A checkpoint is whole or it is none."""
+
+import json
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from sweeps.errors import InputError, StorageError, TrialFailed
+from tests.support.tiny_sft import network, tokenizer, write_base
+from trainers import checkpoint
+from trainers.checkpoint import read_manifest, seal, step_folder, verify
+from trainers.export import export
+from trainers.model.load import load_model, load_tokenizer
+
+
+@pytest.fixture
+def base(tmp_path):
+    return write_base(tmp_path / "base")
+
+
+@pytest.fixture
+def sealed(base):
+    checkpoint.write_state(base, {"adam/x/step": torch.ones(()), **checkpoint.random_states()}, {"step": 40})
+    return base, seal(base, 40)
+
+
+def test_folders_sort_by_step(tmp_path):
+    folders = [step_folder(tmp_path, step) for step in (40, 9, 100_000)]
+    assert [f.name for f in sorted(folders)] == ["step-000009", "step-000040", "step-100000"]
+
+
+def test_the_manifest_names_every_file_with_size_and_digest(sealed):
+    folder, saved = sealed
+    manifest = verify(folder)
+    assert manifest.step == saved.step == 40
+    assert {"model.safetensors", "config.json", "tokenizer.json", checkpoint.STATE} <= manifest.files.keys()
+    size, digest = manifest.files["model.safetensors"]
+    assert size == (folder / "model.safetensors").stat().st_size
+    assert saved.digest == manifest.digest == f"sha256:{digest}"
+
+
+def test_without_a_manifest_there_is_no_checkpoint(base):
+    with pytest.raises(StorageError, match="never finished; use an earlier one"):
+        read_manifest(base)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"step": 1}', '{"step": 1, "digest": "", "files": {"a": 3}}'])
+def test_a_manifest_that_makes_no_sense_says_so(base, text):
+    (base / "manifest.json").write_text(text)
+    with pytest.raises(StorageError, match="is not a manifest"):
+        read_manifest(base)
+
+
+def test_damage_of_every_kind_is_found_and_named_at_once(sealed):
+    folder, _ = sealed
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(StorageError) as caught:
+        verify(folder)
+    assert "model.safetensors has changed" in str(caught.value)
+    assert "config.json has 2 bytes" in str(caught.value)
+    assert "tokenizer.json is missing" in str(caught.value)
+
+
+def test_weights_alone_cannot_be_resumed_from(base):
+    with pytest.raises(StorageError, match="can be scored or exported, but not resumed from"):
+        checkpoint.read_state(base)
+
+
+def test_random_states_come_back(sealed):
+    tensors, facts = checkpoint.read_state(sealed[0])
+    assert facts["step"] == 40
+    checkpoint.restore_random_states(tensors)
+    again = torch.rand(3)
+    checkpoint.restore_random_states(tensors)
+    assert torch.equal(torch.rand(3), again)
+
+
+def test_a_checkpoint_holds_data_formats_only(sealed):
+    assert {file.suffix for file in sealed[0].iterdir()} == {".safetensors", ".json", ".jinja"}
+
+
+def test_a_full_disk_ends_the_trial_with_a_reason_and_leaves_nothing_half(tmp_path):
+    target = tmp_path / "step-000004"
+    for error in (OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device")):
+        target.mkdir()
+        (target / "half").write_text("x")
+        with pytest.raises(TrialFailed, match=r"disk-full: no room is left for checkpoint .*step-000004") as e:
+            _write_and(error, target)
+        assert e.value.reason == "disk-full"
+        assert not target.exists()
+    with pytest.raises(PermissionError):
+        _write_and(PermissionError(13, "Permission denied"), target)
+
+
+def _write_and(error: Exception, target) -> None:
+    with checkpoint.room_for(target):
+        raise error
+
+
+def test_an_export_is_a_plain_folder_that_transformers_reads(sealed, tmp_path):
+    target = export(sealed[0], tmp_path / "out")
+    assert not {p.name for p in target.iterdir()} & {checkpoint.STATE, checkpoint.FACTS, "manifest.json"}
+    ids = torch.tensor([load_tokenizer(target)("1+2=")["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(load_model(target)(ids).logits, load_model(sealed[0])(ids).logits)
+
+
+def test_an_export_to_bf16_halves_the_weights(sealed, tmp_path):
+    target = export(sealed[0], tmp_path / "out", dtype=torch.bfloat16)
+    assert load_model(target, dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert json.loads((target / "config.json").read_text())["dtype"] == "bfloat16"
+    assert (target / "model.safetensors").stat().st_size < 0.6 * (sealed[0] / "model.safetensors").stat().st_size
+
+
+def test_an_export_neither_overwrites_nor_copies_damage(sealed, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        export(sealed[0], tmp_path / "out")
+    (sealed[0] / "config.json").write_text("{}")
+    with pytest.raises(StorageError, match="damaged"):
+        export(sealed[0], tmp_path / "other")
+
+
+def config_with(folder, **keys):
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"auto_map": {"AutoModelForCausalLM": "evil.Model"}}, "'auto_map' would run or choose code"),
+        ({"_attn_implementation": "someone/kernel"}, "'_attn_implementation'"),
+        ({"_attn_implementation_internal": "someone/kernel"}, "'_attn_implementation_internal'"),
+        ({"text_config": {"auto_map": {}}}, "'auto_map'"),
+        ({"trust_remote_code": True}, "'trust_remote_code'"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised"),
+        ({"model_type": "no-such-model"}, "cannot load it"),
+    ],
+)
+def test_a_model_folder_that_asks_for_code_is_refused(base, keys, message):
+    config_with(base, **keys)
+    with pytest.raises(InputError, match=message):
+        load_model(base)
+
+
+def test_pickled_weights_are_refused_by_name(base):
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"only pytorch_model\.bin, which can run code when read"):
+        load_model(base)
+
+
+def test_what_is_missing_is_said(base, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="does not ship with dipsweep"):
+        load_model("nobody")
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="no chat template"):
+        load_tokenizer(base)
+    (base / "config.json").unlink()
+    with pytest.raises(InputError, match=r"no config\.json"):
+        load_model(base)
+
+
+def test_a_tokenizer_without_an_end_is_refused(base):
+    endless = tokenizer()
+    endless.eos_token = None
+    endless.save_pretrained(base)
+    with pytest.raises(InputError, match="no eos_token"):
+        load_tokenizer(base)
+
+
+def test_loading_keeps_every_weight(base):
+    want, got = network().state_dict(), load_model(base).state_dict()
+    assert want.keys() == got.keys()
+    assert all(torch.equal(want[name], got[name]) for name in want)

@@ -1,0 +1,124 @@
+"""The data of a run: its two pools as token rows, and the rows of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweeps.errors import InputError
+from trainers.config import TrainerConfig
+from trainers.data.chat import Tokenised
+from trainers.data.packing import Pack, collate, split_step
+from trainers.data.row_cache import tokenised
+from trainers.data.rows import Rows
+from trainers.data.sampler import fill_steps, mixed, same_rows
+from trainers.data.types import TierData
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What was trained on so far. `primary` counts rows of the primary pool, of which `epoch` is a multiple."""
+
+    tokens: int = 0
+    label_tokens: int = 0
+    rows: int = 0
+    primary: int = 0
+
+    def after(self, step: Step) -> Progress:
+        return Progress(
+            self.tokens + step.tokens,
+            self.label_tokens + step.labels,
+            self.rows + len(step.rows),
+            self.primary + step.primary,
+        )
+
+    def to_json(self) -> dict[str, int]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Progress:
+        return cls(**{name: int(value) for name, value in data.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The rows of one optimizer step, and what they amount to over all workers."""
+
+    rows: Sequence[int]
+    lengths: Sequence[int]
+    labels: int
+    primary: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+
+class Feed:
+    """An endless supply of steps, the same for any number of workers.
+
+    Args:
+        config: seed, share of replay, step and pack sizes, length policy.
+        tokenizer: of the model under training.
+        data: the two pools.
+
+    Raises:
+        InputError: nothing is left to train on, or replay is asked for and the tier has none.
+    """
+
+    def __init__(self, config: TrainerConfig, tokenizer: PreTrainedTokenizerBase, data: TierData) -> None:
+        self._config = config
+        primary = self._pool(tokenizer, data.primary if config.replay < 1 else (), "primary")
+        replay = self._pool(tokenizer, data.replay if config.replay > 0 else (), "replay")
+        self.bad = data.bad
+        self.cut, self.dropped = primary.cut + replay.cut, primary.dropped + replay.dropped
+        if config.replay < 1 and not len(primary.rows):
+            raise InputError(f"data tier {config.data!r} has no row to train on: {_counts(primary, config)}")
+        if config.replay > 0 and not len(replay.rows):
+            raise InputError(
+                f"replay is {config.replay}, but tier {config.data!r} has no replay rows ({_counts(replay, config)}); "
+                "set replay to 0 or give the tier a replay pool"
+            )
+        self.rows: Rows = primary.rows + replay.rows
+        self.num_primary = len(primary.rows)
+        self._lengths, self._labels = self.rows.lengths(), self.rows.labels()
+        stream = mixed(self.num_primary, len(replay.rows), config.replay, config.seed)
+        by_rows = config.batch_rows > 0
+        self._steps = (
+            same_rows(stream, config.batch_rows) if by_rows else fill_steps(stream, self._lengths, config.batch_tokens)
+        )
+
+    def _pool(self, tokenizer: PreTrainedTokenizerBase, conversations: Any, name: str) -> Tokenised:
+        try:
+            return tokenised(tokenizer, conversations, self._config.row_limit, self._config.long_rows)
+        except InputError as e:
+            raise InputError(f"data tier {self._config.data!r}, {name} pool: {e}") from e
+
+    def __iter__(self) -> Iterator[Step]:
+        return self
+
+    def __next__(self) -> Step:
+        chosen = next(self._steps)
+        return Step(
+            rows=chosen,
+            lengths=[self._lengths[i] for i in chosen],
+            labels=sum(self._labels[i] for i in chosen),
+            primary=sum(i < self.num_primary for i in chosen),
+        )
+
+    def packs(self, step: Step, rank: int, world: int) -> list[Pack]:
+        """Returns one worker's share of a step as tensors on the CPU."""
+        share = split_step(step.lengths, self._config.pass_tokens, world)[rank]
+        return [collate(self.rows, [step.rows[i] for i in pack]) for pack in share]
+
+
+def _counts(pool: Tokenised, config: TrainerConfig) -> str:
+    return (
+        f"{pool.dropped} rows were dropped, longer than {config.row_limit} tokens or without anything to learn"
+        if pool.dropped
+        else "it is empty"
+    )

@@ -1,0 +1,170 @@
+"""Models and data from `s3://` (or any address that fsspec knows), fetched once per machine and shared by its trials.
+
+A copy's folder is named after its address and the sizes and versions of its files, so a file that changes at the source is
+fetched anew. It appears whole: fetched aside under a lock, checked, then renamed. A process that dies in between leaves
+a lock that nobody holds and a folder that nobody reads. Credentials come from the environment or the instance alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sweeps.errors import InputError, StorageError
+from sweeps.storage.base import FOREVER
+from sweeps.storage.retry import Patience
+
+log = logging.getLogger(__name__)
+MANIFEST: Final = "manifest.json"
+
+
+class Remote(NamedTuple):
+    """A file at the source: where, how many bytes, and what changes whenever its content does (as far as is told)."""
+
+    address: str
+    size: int
+    version: str
+
+
+def cache_folder() -> Path:
+    """Returns `$DIPSWEEP_CACHE`, or dipsweep's place in the user's cache folder."""
+    if chosen := os.environ.get("DIPSWEEP_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipsweep"
+
+
+def is_remote(path: str) -> bool:
+    """True for an address such as `s3://bucket/key`, False for a path."""
+    return "://" in path
+
+
+def listing(url: str, patience_s: float = 0.0) -> dict[str, Remote]:
+    """Returns the files at an address by name: those directly in a folder, or the one file that it names.
+
+    Raises:
+        InputError: nothing is there, or it cannot be looked at; the message says which.
+    """
+    fs, path = _file_system(url)
+    found = _asked(url, lambda: _found(fs, path), patience_s)
+    return {name: Remote(str(i["name"]), int(i["size"] or 0), _version(i)) for name, i in sorted(found.items())}
+
+
+def _found(fs: Any, path: str) -> dict[str, Mapping[str, Any]]:
+    fs.invalidate_cache()
+    if fs.isfile(path):
+        return {path.rpartition("/")[2]: fs.info(path)}
+    entries = [entry for entry in fs.ls(path, detail=True) if entry["type"] == "file"]
+    return {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in entries}
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    return str(
+        next((info[k] for k in ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created") if k in info), "")
+    )
+
+
+def read_remote(url: str, name: str) -> bytes:
+    """Returns one file of a remote folder.
+
+    Raises:
+        InputError: it is not there or cannot be read.
+    """
+    fs, path = _file_system(url)
+    data: bytes = _asked(url, lambda: fs.cat_file(f"{path.rstrip('/')}/{name}"))
+    return data
+
+
+def fetched(url: str, wanted: Callable[[str], bool] = lambda name: True) -> Path:
+    """Returns where the files of an address lie on this machine; a path is returned as it is.
+
+    Trials ask for this, so an S3 storage that does not answer is waited for, as long as it takes.
+
+    Args:
+        url: of a folder (its own files are fetched, not those of folders in it) or of one file.
+        wanted: says by name which files of a folder are needed.
+
+    Raises:
+        InputError: it does not exist, cannot be read, or what arrived is not what the source says it is.
+    """
+    if not is_remote(url):
+        return Path(url).expanduser()
+    files = {name: remote for name, remote in listing(url, FOREVER).items() if wanted(name)}
+    if not files:
+        raise InputError(f"{url} holds no file that could be used")
+    facts = json.dumps([url, {name: [f.size, f.version] for name, f in files.items()}], sort_keys=True)
+    last = url.rstrip("/").rpartition("/")[2]
+    home = cache_folder() / "fetched" / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}-{last}"
+    if not home.is_dir():
+        from filelock import FileLock
+
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{home}.lock"):
+            if not home.is_dir():
+                _fetch(url, files, home)
+    return home / last if set(files) == {last} else home
+
+
+def _fetch(url: str, files: Mapping[str, Remote], home: Path) -> None:
+    fs, _ = _file_system(url)
+    aside = home.with_name(f".{home.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    log.info("fetching %s (%.2f GB) to %s", url, sum(f.size for f in files.values()) / 1e9, home)
+    for name, remote in files.items():
+        _asked(url, lambda name=name, remote=remote: fs.get_file(remote.address, str(aside / name)), FOREVER)  # type: ignore[misc]
+    _check(url, files, aside)
+    aside.rename(home)
+
+
+def _check(url: str, files: Mapping[str, Remote], folder: Path) -> None:
+    """Compares what arrived with the source's sizes and, where a manifest came along, with its sha256."""
+    short = [n for n, f in files.items() if f.size and (folder / n).stat().st_size != f.size]
+    named = json.loads((folder / MANIFEST).read_text())["files"] if MANIFEST in files else {}
+    bad = [n for n in named if n in files and _sha256(folder / n) != named[n]["sha256"]]
+    if short or bad:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise InputError(f"{url}: {', '.join(short + bad)} did not arrive as the source has it; try again")
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    from sweeps.storage.base import url_fault
+
+    if url.startswith("s3://") and (fault := url_fault(url)):
+        raise InputError(fault)
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as e:
+        raise InputError(f"{url}: {e}; a path or s3://bucket/key would do") from e
+    return fs, path
+
+
+def _asked(url: str, call: Callable[[], Any], patience_s: float = 0.0) -> Any:
+    """Calls a file system and turns whatever it raises into one sentence; no message carries a credential."""
+
+    def told() -> Any:
+        try:
+            return call()
+        except Exception as e:  # each file system has its own errors
+            if url.startswith("s3://"):
+                from sweeps.storage.s3 import explain
+
+                raise explain(e, url, url.removeprefix("s3://").partition("/")[0]) from e
+            raise InputError(f"{url} cannot be read: {type(e).__name__}: {str(e)[:200]}") from e
+
+    try:
+        return Patience(patience_s)(told)
+    except StorageError as e:
+        raise InputError(str(e)) from e

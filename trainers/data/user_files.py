@@ -1,0 +1,178 @@
+"""A user's own conversations: JSONL, Parquet or Arrow, checked row by row before anything trains on them.
+
+A row that cannot be used is bad, whatever the reason. Bad rows are counted and written to a quarantine file with number,
+byte offset and reason; if they are more than the tier's `max_bad_rows`, nothing trains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sweeps.config.trial import TierSource
+from sweeps.errors import InputError, nearest
+from trainers.data.download_cache import cache_folder, fetched, is_remote, listing
+from trainers.data.row_files import rows
+from trainers.data.types import Conversation, TierData
+
+log = logging.getLogger(__name__)
+COLUMNS: Final = ("messages", "prompt", "response", "replay")
+_ROLES: Final = ("system", "user", "assistant")
+_SHOWN_FAULTS: Final = 20
+CHECKED_BYTES: Final = 256 * 2**20
+"""What `dipsweep validate` reads of a file in a few seconds."""
+_MANY_FAULTS: Final = 10_000
+"""After so many, and more than are allowed so far, nobody reads on."""
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used: its number from 1, its byte offset (None in Parquet and Arrow), why, how it begins."""
+
+    number: int
+    offset: int | None
+    reason: str
+    start: str
+
+    def at(self, path: str) -> str:
+        """Returns `ours.jsonl:12: reason (byte 4711)`."""
+        return f"{path}:{self.number}: {self.reason}" + ("" if self.offset is None else f" (byte {self.offset})")
+
+
+def read(source: TierSource) -> TierData:
+    """Reads a tier: one conversation a row.
+
+    Columns (`source.columns` says what they are called in the file): `messages`, a list of `{"role", "content"}`, or
+    `prompt` and `response`, two texts; `replay`, optional, true for rows that belong to the replay pool instead.
+
+    Raises:
+        InputError: the file cannot be opened, holds nothing to train on, or more rows are bad than the tier allows; names
+            the first of them and the file where all are.
+    """
+    unknown = sorted(set(source.columns) - set(COLUMNS))
+    if unknown:
+        known = ", ".join(COLUMNS)
+        raise InputError(f"columns: {unknown[0]!r} is unknown{nearest(unknown[0], COLUMNS)}; known: {known}")
+    primary: list[Conversation] = []
+    replay: list[Conversation] = []
+    bad: list[BadRow] = []
+    for row in rows(fetched(source.path)):
+        try:
+            if row.value is None:
+                raise ValueError(row.fault)
+            pool = replay if row.value.get(source.columns.get("replay", "replay")) else primary
+            pool.append(conversation(row.value, source.columns))
+        except ValueError as fault:
+            bad.append(BadRow(row.number, row.offset, str(fault), row.start or _short(row.value, 200)))
+            if len(bad) >= _MANY_FAULTS and len(bad) > source.max_bad_rows * row.number:
+                break
+    _judge(source, bad, len(primary) + len(replay))
+    if not primary:
+        raise InputError(f"{source.path}: no conversation to train on; expected one JSON object a line")
+    return TierData(primary, replay, len(bad))
+
+
+def check_data(source: TierSource) -> None:
+    """Says before anything starts whether a tier's file can be used.
+
+    A file on this machine of up to CHECKED_BYTES is read as a whole; of others only the existence is known now.
+
+    Raises:
+        InputError: as `read`.
+    """
+    if is_remote(source.path):
+        listing(source.path)
+        return
+    path = Path(source.path).expanduser()
+    if not path.is_file():
+        raise InputError(f"no file {path}; give a JSONL, Parquet or Arrow file of conversations")
+    if path.stat().st_size <= CHECKED_BYTES:
+        read(source)
+
+
+def _judge(source: TierSource, bad: list[BadRow], good: int) -> None:
+    """Writes bad rows to the quarantine; raises when they are more than the tier allows."""
+    if not bad:
+        return
+    place, total = _quarantine(source.path, bad), len(bad) + good
+    share = len(bad) / total
+    summary = f"{source.path}: {len(bad)} of {total} rows are bad ({share:.2%}); all of them: {place}"
+    if share <= source.max_bad_rows:
+        log.warning("%s", summary)
+        return
+    lines = [row.at(source.path) for row in bad[:_SHOWN_FAULTS]]
+    if len(bad) > _SHOWN_FAULTS:
+        kinds = Counter(row.reason.split(":")[0].split(";")[0] for row in bad).most_common(3)
+        lines.append(
+            f"and {len(bad) - _SHOWN_FAULTS} more faulty rows; most often: {'; '.join(f'{k} ({n})' for k, n in kinds)}"
+        )
+    raise InputError("\n".join([*lines, f"{summary}; allowed by max_bad_rows: {source.max_bad_rows:.2%}"]))
+
+
+def _quarantine(path: str, bad: Iterable[BadRow]) -> str:
+    """Writes one JSON object a bad row and returns where; the file of the same data is always the same file."""
+    name = f"{Path(path).stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.jsonl"
+    file = cache_folder() / "bad_rows" / name
+    aside = file.with_name(f".{name}.{os.getpid()}")
+    keys = ("row", "offset", "reason", "start")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in bad), encoding="utf-8")
+        aside.replace(file)
+    except OSError as e:  # what is wrong with the data matters more
+        return f"not written down ({e})"
+    return str(file)
+
+
+def conversation(row: Mapping[str, Any], columns: Mapping[str, str]) -> Conversation:
+    """Builds one conversation from a row.
+
+    Raises:
+        ValueError: says what the row holds and what would do.
+    """
+    named = {name: columns.get(name, name) for name in COLUMNS}
+    if named["messages"] in row:
+        return _checked(row[named["messages"]])
+    if named["prompt"] in row and named["response"] in row:
+        pair = (("user", row[named["prompt"]]), ("assistant", row[named["response"]]))
+        return _checked([{"role": role, "content": content} for role, content in pair])
+    raise ValueError(
+        f"neither {named['messages']!r} nor {named['prompt']!r} and {named['response']!r} among its columns "
+        f"({', '.join(map(str, row)) or 'none'}); name yours under `columns`"
+    )
+
+
+def _checked(messages: Any) -> Conversation:
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f"messages must be a list with at least one message, not {_short(messages)}")
+    for place, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise ValueError(f"message {place} must be an object with role and content, not {_short(message)}")
+        if message.get("role") not in _ROLES:
+            raise ValueError(f"message {place}: role {message.get('role')!r} is unknown; known: {', '.join(_ROLES)}")
+        content = message.get("content")
+        if not isinstance(content, str):
+            raise ValueError(f"message {place}: content must be text, not {_short(content)}")
+        if "\0" in content or not _is_unicode(content):
+            raise ValueError(f"message {place}: content holds a NUL character or half a surrogate pair")
+    if not any(message["role"] == "assistant" and message["content"] for message in messages):
+        raise ValueError("no assistant message with content: nothing to learn from this row")
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _short(value: Any, length: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,0 +1,170 @@
+"""What changes while training: weights and optimizer; one update, one save, one load."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sweeps.config.trial import Saved
+from sweeps.errors import StorageError
+from trainers import checkpoint
+from trainers.config import TrainerConfig
+from trainers.data.packing import Pack
+from trainers.model import attention, lora, parallel
+from trainers.model.loss import Objective
+from trainers.schedule import lr_factor
+from trainers.throughput import Meter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Learner:
+    """A model under training on one worker of `world`.
+
+    Args:
+        config: the run's settings.
+        network: a causal LM of transformers with the packed attention (`models.load_model`): fp32 weights, or in the
+            compute type where adapters are trained beside them.
+        device: where to compute; fp32 master weights live there too.
+        world: number of workers; `torch.distributed` is initialised when it is above 1.
+        sharded: use FSDP2; by default with several workers only. One CUDA device may want it too: it then computes
+            in bf16 throughout, where autocast keeps the residual stream in fp32.
+    """
+
+    def __init__(
+        self, config: TrainerConfig, network: Any, device: torch.device, world: int, *, sharded: bool | None = None
+    ) -> None:
+        self.config, self.device, self.world = config, device, world
+        bf16 = config.precision == "bf16"
+        self.choice = attention.choose_kernel(device, torch.bfloat16 if bf16 else torch.float32)
+        if config.lora_rank:
+            lora.attach(network, config)
+        self.network = network.to(device).train()
+        if config.recompute:
+            recompute_activations(self.network)
+        self.objective = Objective(self.network, self.choice)
+        sharded = world > 1 if sharded is None else sharded
+        if sharded:
+            parallel.shard(self.objective, self.network.base_model.layers, world, device, bf16)
+        self.trainable = dict(lora.trainable(self.network))
+        self.optimizer = torch.optim.AdamW(
+            self.trainable.values(),
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self._tokenizer_files: dict[Path, bytes] = {}
+        self._autocast = bf16 and not (device.type == "cuda" and sharded)
+
+    def update(self, step: int, packs: Sequence[Pack], num_labels: int, meter: Meter) -> Tensor:
+        """Takes one optimizer step.
+
+        Args:
+            step: its number, from 1.
+            packs: this worker's share of the step.
+            num_labels: label tokens of the whole step, over all workers.
+
+        Returns:
+            float32 [2] on the device: this worker's share of the mean loss, and the global gradient norm before
+            clipping. Nothing waits for the device here.
+        """
+        loss = torch.zeros((), device=self.device)
+        for pack in packs:
+            on_device = pack.to(self.device)
+            with meter.phase("forward"), self._compute():
+                share = self.objective(on_device) / num_labels
+            with meter.phase("backward"):
+                share.backward()
+            loss += share.detach()
+        with meter.phase("optimizer"):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.lr * lr_factor(step, self.config)
+            bound = self.config.clip or float("inf")
+            norm = parallel.whole(torch.nn.utils.clip_grad_norm_(self.trainable.values(), bound))
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return torch.stack([loss, norm.to(loss)])
+
+    def _compute(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext()
+
+    def save(
+        self, folder: Path, step: int, tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any], rank: int
+    ) -> Saved | None:
+        """Writes a whole checkpoint; every worker must call, rank 0 writes and returns it."""
+        weights = {n: parallel.whole(t.detach()).cpu() for n, t in self._persistent()}
+        moments = {n: parallel.whole(t).cpu() for n, t in self._moments()}
+        adapters = {f"lora/{n}": weights[n] for n in self.trainable} if self.config.lora_rank else {}
+        if rank != 0:
+            return None
+        target = checkpoint.step_folder(folder, step)
+        with checkpoint.room_for(target):
+            checkpoint.fresh(target)
+            self.network.save_pretrained(target, state_dict=lora.merged(weights, self.config))
+            self._write_tokenizer(tokenizer, target)
+            state = {**moments, **adapters, **checkpoint.random_states()}
+            checkpoint.write_state(target, state, {"step": step, **facts})
+            return checkpoint.seal(target, step)
+
+    def _write_tokenizer(self, tokenizer: PreTrainedTokenizerBase, target: Path) -> None:
+        """Writes the tokenizer's files; it never changes, and making its JSON anew takes a tenth of a second and more."""
+        if not self._tokenizer_files:
+            written = map(Path, tokenizer.save_pretrained(target))
+            self._tokenizer_files = {f.relative_to(target): f.read_bytes() for f in written if f.is_file()}
+            return
+        for file, data in self._tokenizer_files.items():
+            (target / file).parent.mkdir(exist_ok=True)
+            (target / file).write_bytes(data)
+
+    def load(self, path: str | Path) -> Mapping[str, Any]:
+        """Takes up optimizer and random states of a checkpoint, and its adapters; returns facts.
+
+        All other weights came with the constructor.
+
+        Raises:
+            StorageError: the checkpoint's optimizer does not fit this model.
+        """
+        tensors, facts = checkpoint.read_state(path)
+        for name, parameter in self.trainable.items():
+            state = {key: tensors.get(f"adam/{name}/{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if any(t is None for t in state.values()) or tensors[f"adam/{name}/exp_avg"].shape != parameter.shape:
+                raise StorageError(
+                    f"checkpoint {path} has no optimizer state for {name} of shape {tuple(parameter.shape)}: "
+                    "it is of another model, or of other lora settings"
+                )
+            if self.config.lora_rank:
+                with torch.no_grad():
+                    parameter.copy_(parallel.like(tensors[f"lora/{name}"], parameter))
+            self.optimizer.state[parameter] = {
+                key: tensor.to(self.device) if key == "step" else parallel.like(tensor, parameter)
+                for key, tensor in state.items()
+                if tensor is not None
+            }
+        checkpoint.restore_random_states(tensors)
+        return facts
+
+    def _persistent(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters (tied ones once) and those buffers that belong into a state dict."""
+        parameters = dict(self.network.named_parameters())
+        yield from parameters.items()
+        tied = {n for n, _ in self.network.named_parameters(remove_duplicate=False)}
+        yield from ((n, t) for n, t in self.network.state_dict().items() if n not in tied)
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self.trainable.items():
+            for key, tensor in self.optimizer.state[parameter].items():
+                yield f"adam/{name}/{key}", tensor
+
+
+def recompute_activations(network: Any) -> None:
+    """Turns activation checkpointing on; transformers 5.2x renamed the switch and warns of the old name."""
+    enable = getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
