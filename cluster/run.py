@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sweeps.checkpoints.transfer import CarriedEvaluate, CarriedTrain, drop_checkpoint
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
-from sweeps.config.trial import Hooks, ModelSource, Saved, TrialSpec
+from sweeps.config.trial import EvalSpec, Hooks, ModelSource, Saved, TrialSpec
 from sweeps.controller.controller import Director
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.request_handler import Steering
@@ -157,18 +157,18 @@ def score_job(job: EvalJob, scores: Where) -> Scored:
     from trainers.model.load import model_folder
 
     folder = model_folder(job.model, ModelSource(job.path)) if job.step == 0 else Path(job.path)
-    base = _base_scores(job.model, job.early.base, job.suite, job.items, scores) if job.early else None
-    return evaluate(folder, job.suite, items=job.items, cache=ScoreCache(scores), early=job.early, base=base)
+    base = _base_scores(job.model, job.early.base, job.evaluation, scores) if job.early else None
+    return evaluate(folder, job.evaluation, cache=ScoreCache(scores), early=job.early, base=base)
 
 
 @cache
-def _base_scores(model: str, path: str, suite: str, items: int, scores: Where) -> Scores:
+def _base_scores(model: str, path: str, evaluation: EvalSpec, scores: Where) -> Scores:
     """Looks the base model's scores up, once a process; they are there, since a sweep scores its base models first."""
     from evaluators.cache import ScoreCache
     from evaluators.evaluate import evaluate
     from trainers.model.load import model_folder
 
-    return evaluate(model_folder(model, ModelSource(path)), suite, items=items, cache=ScoreCache(scores))
+    return evaluate(model_folder(model, ModelSource(path)), evaluation, cache=ScoreCache(scores))
 
 
 def _keeper(director: Director, home: Store) -> Callable[[], None]:

@@ -20,17 +20,18 @@ from evaluators.partial import Asked
 from evaluators.score import END_THINK, Answered, Scores, judged, read_reply, score
 from evaluators.tasks import Suite, load_suite
 from evaluators.test_time import Variant, cut, joined, parse_variant
+from sweeps.config.trial import EvalSpec
 from sweeps.controller.eval_early_stopping import EarlyEnd
 
+DEFAULT: Final = EvalSpec()
 JUDGE_CAP: Final = 1024
 """New tokens in which a judge may think and give its verdict."""
 
 
 def evaluate(
     model_folder: Path,
-    suite: str = "mini",
+    evaluation: EvalSpec = DEFAULT,
     *,
-    items: int = 100,
     seed: int = 0,
     decoding: Decoding | None = None,
     cache: ScoreCache | None = None,
@@ -41,7 +42,7 @@ def evaluate(
     """Scores a plain Hugging Face folder (config, safetensors, tokenizer) on a suite; the same scores every time.
 
     Args:
-        items: items per task, at most; small tasks have fewer.
+        evaluation: the suite, its settings, and at most how many items per task; small tasks have fewer.
         seed: which items; the same for every checkpoint that is to be compared.
         decoding: how replies are drawn; by default as the suite says, greedily for most.
         cache: looked up first and filled afterwards. digest: of the folder, if known; else its files are read for it.
@@ -51,11 +52,13 @@ def evaluate(
         InputError: the folder does not hold a model, the suite is unknown, or does not measure what `early` asks about.
     """
     started = Started()
-    if suite.startswith("lm-eval:"):
+    if evaluation.suite.startswith("lm-eval:"):
         from evaluators.suites.lm_eval import evaluate_lm_eval
 
-        return replace(evaluate_lm_eval(load(model_folder), suite, items=items), cost=started.spent())
-    asked = load_suite(suite, items=items, seed=seed, decoding=decoding)
+        return replace(
+            evaluate_lm_eval(load(model_folder), evaluation.suite, items=evaluation.items), cost=started.spent()
+        )
+    asked = load_suite(evaluation, seed=seed, decoding=decoding)
     key = None
     if cache is not None:
         settings = engine_settings() | (cache_key(early, base) if early is not None and base is not None else {})

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evaluators.engines.generate import GREEDY, Decoding
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError, nearest
 
 Judge = Callable[[int, str], bool]
@@ -157,31 +158,31 @@ SUITES: Final = ("mini", "gym", "offline", "paper")
 """Each is a module of this package with a function `build(items, seed, where) -> Suite`."""
 
 
-def load_suite(name: str, *, items: int = 100, seed: int = 0, decoding: Decoding | None = None) -> Suite:
-    """Returns a suite with up to `items` items a task: the same ones for the same name, count and seed.
+def load_suite(evaluation: EvalSpec, *, seed: int = 0, decoding: Decoding | None = None) -> Suite:
+    """Returns a suite with up to `items` items a task: the same ones for the same evaluation and seed.
 
     Args:
-        name: of SUITES; `paper:DIR` says where its files are. After a `|` each may follow variants and the
-            folder of a model that judges: `offline|@8|cap=64|judge=/models/judge`.
+        evaluation: its suite is one of SUITES, where `paper:DIR` says where the files are; with items per task, settings of
+            test-time compute, and the folder of a model that judges.
         decoding: how replies are drawn; by default as the suite says (greedily, but for `paper`).
 
     Raises:
         InputError: no suite of that name, `items` is below 1, or what the suite reads is missing.
     """
-    plain, *more = name.split("|")
-    kind, _, where = plain.partition(":")
+    kind, _, where = evaluation.suite.partition(":")
     if kind not in SUITES:
-        raise InputError(f"suite {plain!r} is unknown{nearest(kind, SUITES)}; known: {', '.join(SUITES)}, lm-eval:…")
-    if items < 1:
-        raise InputError(f"evaluation items: came {items}, must be 1 or more")
-    suite: Suite = import_module(f"evaluators.suites.{kind}").build(items, seed, where)
-    judge = next((part.removeprefix("judge=") for part in more if part.startswith("judge=")), "")
-    variants = tuple(part for part in more if not part.startswith("judge="))
-    for variant in variants:
+        raise InputError(
+            f"suite {evaluation.suite!r} is unknown{nearest(kind, SUITES)}; known: {', '.join(SUITES)}, lm-eval:…"
+        )
+    if evaluation.items < 1:
+        raise InputError(f"evaluation.items: got {evaluation.items}; expected 1 or more")
+    suite: Suite = import_module(f"evaluators.suites.{kind}").build(evaluation.items, seed, where)
+    for variant in evaluation.test_time:
         import_module("evaluators.test_time").parse_variant(variant)
-    if judge and not any(task.rubrics for task in suite.tasks):
+    if evaluation.judge and not any(task.rubrics for task in suite.tasks):
         raise InputError(f"evaluation.judge: suite {kind!r} has nothing for a model to judge")
-    return _measured(replace(suite, variants=variants, judge=judge, decoding=decoding or suite.decoding))
+    asked = replace(suite, variants=evaluation.test_time, judge=evaluation.judge, decoding=decoding or suite.decoding)
+    return _measured(asked)
 
 
 def _measured(suite: Suite) -> Suite:

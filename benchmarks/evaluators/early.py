@@ -21,6 +21,7 @@ from evaluators.evaluate import load, score_model
 from evaluators.tasks import load_suite
 from sweeps import Sweep
 from sweeps.config.plan import Plan
+from sweeps.config.trial import EvalSpec
 from sweeps.controller.eval_early_stopping import early_end
 from trainers import loop
 from trainers.model.builtin import builtin_folder
@@ -38,7 +39,7 @@ def sweep(replay: float, steps: int) -> Sweep:
 
 
 def measure(replay: float, steps: int, items: int) -> list[dict]:
-    suite = load_suite("mini", items=items)
+    suite = load_suite(EvalSpec("mini", items))
     base = score_model(load(builtin_folder("tiny-s")), suite)
     plan = Plan(sweep(replay, steps))
     spec, checkpoints, rows = plan.known_trials()[0], [], []

@@ -21,6 +21,7 @@ import torch
 from evaluators.engines.generate import generate, left_padded
 from evaluators.evaluate import encode_prompts, load, stop_ids
 from evaluators.tasks import load_suite
+from sweeps.config.trial import EvalSpec
 from trainers.model.builtin import builtin_folder
 
 PLAIN_BATCH = 64
@@ -46,7 +47,7 @@ def trimmed(reply, cap, stop):
 
 def measure(folder: Path, items: int, rounds: int) -> dict:
     loaded = load(folder)
-    suite = load_suite("mini", items=items)
+    suite = load_suite(EvalSpec("mini", items))
     asked = [(prompt, task.cap) for task in suite.tasks for prompt in task.prompts]
     random.Random(0).shuffle(asked)
     ids, _ = encode_prompts(loaded.tokenizer, [prompt for prompt, _ in asked])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from sweeps.config.schema import Sweep
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import Fault, InputError, SpecError, nearest
 from sweeps.storage.base import Where, is_url
 from sweeps.storage.probe import storage_fault
@@ -54,7 +56,7 @@ def _tiers(sweep: Sweep) -> Iterator[Fault]:
 
 def _suite(sweep: Sweep) -> Iterator[Fault]:
     try:
-        known = _measured(sweep.evaluation.full_suite)
+        known = _measured(sweep.evaluation.spec)
     except InputError as e:
         yield Fault("evaluation.suite", str(e))
     else:
@@ -74,8 +76,9 @@ def _suite(sweep: Sweep) -> Iterator[Fault]:
             yield Fault("evaluation.judge", str(e))
 
 
-def _measured(suite: str) -> frozenset[str]:
+def _measured(evaluation: EvalSpec) -> frozenset[str]:
     """Returns all metrics of a suite that can be loaded here."""
+    suite = evaluation.suite
     if suite.startswith("lm-eval:"):
         from evaluators.suites.lm_eval import find_tasks, measured_names, parse_name
 
@@ -85,7 +88,7 @@ def _measured(suite: str) -> frozenset[str]:
     from evaluators.tasks import load_suite
     from evaluators.test_time import all_measured
 
-    return all_measured(load_suite(suite, items=1))
+    return all_measured(load_suite(replace(evaluation, items=1)))
 
 
 def _gpus(sweep: Sweep) -> Iterator[Fault]:

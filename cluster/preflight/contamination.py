@@ -38,7 +38,7 @@ def _prompts(sweep: Sweep) -> tuple[str, ...]:
     """Returns what the suite asks; nothing for lm-eval's tasks, whose prompts it alone knows how to build."""
     if sweep.evaluation.suite.startswith("lm-eval:"):
         return ()
-    suite = load_suite(sweep.evaluation.full_suite, items=sweep.evaluation.items)
+    suite = load_suite(sweep.evaluation.spec)
     return tuple(prompt for task in suite.tasks for prompt in task.prompts)
 
 

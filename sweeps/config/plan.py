@@ -67,8 +67,7 @@ class Plan:
             model=self.sweep.model_source(str(config["model"])),
             tier=self.sweep.tier_source(str(config["data"])),
             snapshots=snapshot_steps(evaluation.at, int(config["steps"])),
-            suite=evaluation.full_suite,
-            eval_items=evaluation.items,
+            evaluation=evaluation.spec,
             forks=self._forks(config),
         )
 

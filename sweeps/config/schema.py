@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,7 +28,7 @@ from pydantic import (
 
 from sweeps.config.known_models import known_model
 from sweeps.config.space import Axis, Grid, axis_from
-from sweeps.config.trial import ModelSource, TierSource
+from sweeps.config.trial import EvalSpec, ModelSource, TierSource
 from sweeps.errors import SpecError
 from sweeps.stopping.base import Constraint, Goal
 
@@ -35,6 +36,7 @@ BUILTIN_MODELS = ("tiny-s", "tiny-xs", "tiny-m")
 BUILTIN_TIERS = ("verified-long-cot", "answer-only", "corrupted-cot")
 ALGORITHMS = ("grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2")
 RULES = ("none", "dip-aware", "asha", "median", "hyperband", "patient")
+SUITE = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 METRIC = r"^(math|transfer|general|safety|train|length|perf)/[A-Za-z0-9_.\-]+(@\d+)?(,[a-z]+=[^,\s]+)*$"
 
@@ -66,10 +68,9 @@ def anchored_suite(suite: str, anchor: Callable[[str], str]) -> str:
 
 
 def _suite(name: str) -> str:
-    if "|" in name:
-        raise ValueError(
-            f"came {name!r}; other means at test time go under evaluation.test_time, a judge under evaluation.judge"
-        )
+    if re.fullmatch(SUITE, name.partition(":")[0]) is None:
+        raise ValueError(f"got {name!r}; expected the name of a suite, such as mini or paper:DIR (settings of test-time "
+                         "compute belong under evaluation.test_time, a judge under evaluation.judge)")  # fmt: skip
     return anchored_suite(name, _absolute)
 
 
@@ -250,9 +251,9 @@ class EvaluationBlock(_Block):
     at most this chance (`sweeps.controller.eval_early_stopping`); by default all items are asked."""
 
     @property
-    def full_suite(self) -> str:
-        """The suite with all that decides its scores, as evaluators take it: `mini|@8|cap=64`."""
-        return "|".join([self.suite, *self.test_time, *([f"judge={self.judge}"] if self.judge else [])])
+    def spec(self) -> EvalSpec:
+        """What decides a checkpoint's scores, as evaluators take it."""
+        return EvalSpec(self.suite, self.items, tuple(self.test_time), self.judge or "")
 
 
 class LimitsBlock(_Block):

@@ -43,6 +43,23 @@ class TierSource:
 
 
 @dataclass(frozen=True, slots=True)
+class EvalSpec:
+    """What a checkpoint is asked, and how: all that decides its scores beside the checkpoint itself.
+
+    Attributes:
+        suite: `mini`, `gym`, `offline`, `paper:DIR`, `lm-eval:ROLE/TASK@DIR`, or a suite that an installed package brings.
+        items: items per task, at most.
+        test_time: settings of test-time compute under which the same items are asked too: `@8`, `cap=64`, `think=32`.
+        judge: folder of a model that judges what a rule cannot; "" leaves that to rules.
+    """
+
+    suite: str = "mini"
+    items: int = 100
+    test_time: tuple[str, ...] = ()
+    judge: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TrialSpec:
     """A trial as the worker sees it.
 
@@ -53,7 +70,7 @@ class TrialSpec:
             (`sweeps.config.schema.TrainerBlock`).
         model, tier: where the two names of `config` lead.
         snapshots: optimizer steps after which weights are saved and scored, ascending, the last one is `steps`.
-        suite: name of the evaluation suite. eval_items: items per task.
+        evaluation: what its checkpoints are asked.
         forks: steps after which a checkpoint is kept to branch off from, scored or not.
     """
 
@@ -63,8 +80,7 @@ class TrialSpec:
     model: ModelSource
     tier: TierSource
     snapshots: tuple[int, ...]
-    suite: str = "mini"
-    eval_items: int = 100
+    evaluation: EvalSpec = EvalSpec()
     forks: tuple[int, ...] = ()
 
     @property

@@ -601,14 +601,14 @@ class Director:
             trial = base_trial(model)
             scored = self.history.base.get(trial)
             if scored is None or not scored.points:
-                job = EvalJob(trial, 0, 0, spec.model.path, model, spec.suite, spec.eval_items)
+                job = EvalJob(trial, 0, 0, spec.model.path, model, spec.evaluation)
                 self._scores.add(job)
 
     def _queue_scores(self, entry: _Entry) -> None:
         spec, model = entry.spec, str(entry.spec.config["model"])
         for step in entry.unscored:
-            self._scores.add(EvalJob(spec.id, entry.attempt, step, entry.saved[step].path, model, spec.suite,
-                                     spec.eval_items, order=entry.committed[step],
+            self._scores.add(EvalJob(spec.id, entry.attempt, step, entry.saved[step].path, model, spec.evaluation,
+                                     order=entry.committed[step],
                                      early=early_end(self.plan.sweep, spec, step)))  # fmt: skip
         self._drop_needless()
 

@@ -15,6 +15,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Any, Final
 
+from sweeps.config.trial import EvalSpec
 from sweeps.controller.eval_early_stopping import EarlyEnd
 from sweeps.stopping.base import Phase
 
@@ -37,8 +38,7 @@ class EvalJob:
     step: int
     path: str
     model: str
-    suite: str
-    items: int
+    evaluation: EvalSpec
     tries: int = 1
     order: int = -1
     early: EarlyEnd | None = None

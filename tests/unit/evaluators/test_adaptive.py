@@ -17,6 +17,7 @@ from evaluators.partial import Asked, part
 from evaluators.score import Scores
 from evaluators.stats import mean_error, share_error
 from evaluators.tasks import EvalTask, Suite, load_suite
+from sweeps.config.trial import EvalSpec
 from sweeps.controller.eval_early_stopping import EarlyEnd, Question
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.errors import InputError
@@ -119,7 +120,7 @@ def test_a_bet_against_what_is_true_of_every_item_wins_nothing(line):
 
 @pytest.fixture(scope="module")
 def suite():
-    return load_suite("mini", items=24)
+    return load_suite(EvalSpec("mini", 24))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +167,7 @@ def test_a_broken_checkpoint_is_asked_an_eighth_of_the_items_and_what_it_says_to
 
 
 def test_other_means_at_test_time_answer_the_items_that_were_asked(base, broken):
-    suite = load_suite("mini|cap=4|@2", items=24)
+    suite = load_suite(EvalSpec("mini", 24, ("cap=4", "@2")))
     cut = score_model(load(broken), suite, EARLY, score_model(load(builtin_folder("tiny-xs")), suite))
     assert cut.asked
     assert cut.n["general/score,cap=4"] == cut.n["general/score@2"] == cut.n["general/score"]
@@ -174,20 +175,20 @@ def test_other_means_at_test_time_answer_the_items_that_were_asked(base, broken)
 
 def test_scores_of_fewer_items_are_never_taken_for_those_of_all_or_of_another_question(tmp_path, base, broken):
     cache, folder = ScoreCache(tmp_path), broken
-    first = evaluate(folder, items=24, cache=cache, early=EARLY, base=base)
+    first = evaluate(folder, EvalSpec(items=24), cache=cache, early=EARLY, base=base)
     assert first.asked
-    again = evaluate(folder, items=24, cache=cache, early=EARLY, base=base)
+    again = evaluate(folder, EvalSpec(items=24), cache=cache, early=EARLY, base=base)
     assert (again.asked, again.outcomes) == (first.asked, first.outcomes)
     other = replace(EARLY, questions=(Question("safety/over_refusal", 1.0, against_base=False, ceiling=True),))
-    assert evaluate(folder, items=24, cache=cache, early=other, base=base).asked == {}
-    assert evaluate(folder, items=24, cache=cache).asked == {}
+    assert evaluate(folder, EvalSpec(items=24), cache=cache, early=other, base=base).asked == {}
+    assert evaluate(folder, EvalSpec(items=24), cache=cache).asked == {}
 
 
 def test_a_job_finds_its_bases_scores_in_the_sweeps_cache(tmp_path, broken):
-    job = EvalJob("t-1", 1, 4, str(broken), "tiny-xs", "mini", 24, early=EARLY)
+    job = EvalJob("t-1", 1, 4, str(broken), "tiny-xs", EvalSpec("mini", 24), early=EARLY)
     scores = score_job(job, scores=str(tmp_path))
     assert scores.asked["clear"] == "general/score is below its base"
-    base = score_job(EvalJob("base-tiny-xs", 0, 0, "builtin", "tiny-xs", "mini", 24), scores=str(tmp_path))
+    base = score_job(EvalJob("base-tiny-xs", 0, 0, "builtin", "tiny-xs", EvalSpec("mini", 24)), scores=str(tmp_path))
     assert base.cached  # it was scored for the comparison
 
 

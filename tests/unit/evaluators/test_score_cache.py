@@ -6,6 +6,7 @@ from evaluators.cache import ScoreCache, folder_digest
 from evaluators.engines.generate import Decoding
 from evaluators.evaluate import evaluate
 from evaluators.score import Scores
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from trainers.model.builtin import builtin_folder
 
@@ -60,11 +61,11 @@ def test_a_checkpoint_is_known_by_its_bytes_not_by_its_place(folder, tmp_path):
 
 def test_a_checkpoint_is_scored_once(folder, tmp_path):
     cache = ScoreCache(tmp_path / "scores")
-    first = evaluate(folder, items=5, cache=cache)
+    first = evaluate(folder, EvalSpec(items=5), cache=cache)
     for file in folder.glob("*.safetensors"):
         file.unlink()  # nothing could load this any more
-    again = evaluate(folder, items=5, cache=cache, digest=folder_digest(builtin_folder("tiny-s")))
+    again = evaluate(folder, EvalSpec(items=5), cache=cache, digest=folder_digest(builtin_folder("tiny-s")))
     assert (again.metrics, again.outcomes) == (first.metrics, first.outcomes)
     assert again.cost["cpu_s"] < first.cost["cpu_s"]
     with pytest.raises(InputError, match="no weights"):
-        evaluate(folder, items=5, decoding=Decoding(think_cap=4), cache=cache)
+        evaluate(folder, EvalSpec(items=5), decoding=Decoding(think_cap=4), cache=cache)

@@ -6,6 +6,7 @@ from evaluators import tasks as suites
 from evaluators.evaluate import evaluate
 from evaluators.score import Answered, read_reply, score
 from evaluators.tasks import EvalTask, Suite, load_suite
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from sweeps.statistics import pack, unpack
 from trainers.model.builtin import builtin_folder
@@ -67,13 +68,13 @@ def test_only_what_follows_the_last_thought_is_the_answer(text, opened, thought,
 
 
 def test_the_version_changes_with_items_caps_and_judges_and_with_nothing_else():
-    first = load_suite("mini", items=20)
-    assert load_suite("mini", items=20).version == first.version
+    first = load_suite(EvalSpec("mini", 20))
+    assert load_suite(EvalSpec("mini", 20)).version == first.version
     task = first.tasks[0]
     longer = EvalTask(task.name, task.role, task.prompts, task.targets, task.cap + 1, task.judges)
     others = [
-        load_suite("mini", items=21),
-        load_suite("mini", items=20, seed=1),
+        load_suite(EvalSpec("mini", 21)),
+        load_suite(EvalSpec("mini", 20), seed=1),
         Suite("mini", (longer, *first.tasks[1:]), first.means),
         Suite("mini", first.tasks, {}),
     ]
@@ -82,7 +83,7 @@ def test_the_version_changes_with_items_caps_and_judges_and_with_nothing_else():
 
 
 def test_mini_measures_all_four_roles_and_asks_no_question_twice():
-    suite = load_suite("mini", items=50)
+    suite = load_suite(EvalSpec("mini", 50))
     assert {task.role for task in suite.tasks} == {"math", "transfer", "general", "safety"}
     for task in suite.tasks:
         assert len(set(task.prompts)) == len(task.prompts) <= 50
@@ -90,13 +91,13 @@ def test_mini_measures_all_four_roles_and_asks_no_question_twice():
 
 def test_unknown_suites_and_no_items_are_refused():
     with pytest.raises(InputError, match="did you mean 'mini'"):
-        load_suite("minni")
-    with pytest.raises(InputError, match="must be 1 or more"):
-        load_suite("mini", items=0)
+        load_suite(EvalSpec("minni"))
+    with pytest.raises(InputError, match="expected 1 or more"):
+        load_suite(EvalSpec("mini", 0))
 
 
 def test_the_shipped_base_scores_as_the_tiny_study_says_and_the_same_every_time():
-    scores = evaluate(builtin_folder("tiny-s"), items=40)
+    scores = evaluate(builtin_folder("tiny-s"), EvalSpec(items=40))
     assert scores.metrics["transfer/score"] > 0.9
     assert scores.metrics["general/score"] > 0.95
     assert scores.metrics["safety/refusal"] > 0.95
@@ -105,7 +106,7 @@ def test_the_shipped_base_scores_as_the_tiny_study_says_and_the_same_every_time(
     assert set(scores.metrics) == set(scores.se) == set(scores.n)
     assert scores.suite.startswith("mini@")
     assert scores.cost["cpu_s"] > 0
-    again = evaluate(builtin_folder("tiny-s"), items=40)
+    again = evaluate(builtin_folder("tiny-s"), EvalSpec(items=40))
     assert (again.metrics, again.outcomes, again.suite) == (scores.metrics, scores.outcomes, scores.suite)
 
 
@@ -125,6 +126,6 @@ def test_a_changed_scorer_changes_the_version_and_a_changed_comment_does_not(tmp
     first = version('"""Judges."""\n\ndef right(a):\n    """Is it right?"""\n    return a == "1"\n')
     assert version('"""Judges well."""\ndef right(a):\n    return a == "1"  # as it must be\n') == first
     assert version('"""Judges."""\n\ndef right(a):\n    return a in "1"\n') != first
-    suite = load_suite("mini", items=4)
+    suite = load_suite(EvalSpec("mini", 4))
     assert replace(suite, judged_by=(*suite.judged_by, "numpy")).version != suite.version
     assert "trainers.data.tasks" in suite.judged_by

@@ -12,6 +12,7 @@ from evaluators.test_time import Variant, cut, parse_variant
 from sweeps import Sweep
 from sweeps.config.plan import Plan
 from sweeps.config.schema import METRIC
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError, SpecError
 from trainers.model.builtin import builtin_folder
 
@@ -45,7 +46,7 @@ def test_what_is_no_variant_is_refused(text):
 
 
 def test_a_reply_that_is_cut_is_what_generation_with_that_cap_would_have_given(loaded):
-    suite = load_suite("mini", items=8)
+    suite = load_suite(EvalSpec("mini", 8))
     replies, _ = answer(loaded, suite)
     for cap in (1, 3, 6):
         assert cut(replies, cap) == answer(loaded, Variant(cap=cap).of(suite))[0]
@@ -54,8 +55,8 @@ def test_a_reply_that_is_cut_is_what_generation_with_that_cap_would_have_given(l
 
 
 def test_every_variant_has_names_of_its_own_and_leaves_the_suites_own_scores_as_they_are(loaded):
-    plain = score_model(loaded, load_suite("mini", items=6))
-    scores = score_model(loaded, load_suite("mini|@3|cap=2|think=2", items=6))
+    plain = score_model(loaded, load_suite(EvalSpec("mini", 6)))
+    scores = score_model(loaded, load_suite(EvalSpec("mini", 6, ("@3", "cap=2", "think=2"))))
     assert {name: scores.metrics[name] for name in plain.metrics} == plain.metrics
     assert scores.suite != plain.suite
     added = set(scores.metrics) - set(plain.metrics)
@@ -68,13 +69,13 @@ def test_every_variant_has_names_of_its_own_and_leaves_the_suites_own_scores_as_
 
 
 def test_other_caps_are_other_versions_and_other_names():
-    suite = load_suite("mini", items=4)
+    suite = load_suite(EvalSpec("mini", 4))
     longer = replace(suite, tasks=tuple(replace(task, cap=task.cap + 1) for task in suite.tasks))
-    assert longer.version != suite.version != load_suite("mini|cap=9", items=4).version
+    assert longer.version != suite.version != load_suite(EvalSpec("mini", 4, ("cap=9",))).version
 
 
 def test_a_sweep_asks_for_variants_by_the_names_of_their_metrics():
     sweep = Sweep(name="v", evaluation={"test_time": ["@4", "cap=16"]}, objective={"metric": "transfer/score@4"})
-    assert Plan(sweep).known_trials()[0].suite == "mini|@4|cap=16"
+    assert Plan(sweep).known_trials()[0].evaluation == EvalSpec("mini", test_time=("@4", "cap=16"))
     with pytest.raises(SpecError, match="test_time"):
         Sweep(name="v", evaluation={"test_time": ["samples=4"]})

@@ -10,6 +10,7 @@ from evaluators.score import Answered, score
 from evaluators.tasks import EvalTask, Suite, load_suite
 from sweeps import Sweep
 from sweeps.config.plan import Plan
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from trainers.model.builtin import builtin_folder
 
@@ -80,15 +81,15 @@ def test_a_judge_of_the_users_own_is_loaded_from_its_folder_and_changes_the_suit
 
 def test_a_sweep_names_its_judge_and_a_suite_without_rubrics_says_that_it_needs_none():
     sweep = Sweep(name="j", evaluation={"suite": "gym", "judge": "/models/judge"})
-    assert Plan(sweep).known_trials()[0].suite == "gym|judge=/models/judge"
+    assert Plan(sweep).known_trials()[0].evaluation == EvalSpec("gym", judge="/models/judge")
     with pytest.raises(InputError, match="nothing for a model to judge"):
-        load_suite("mini|judge=/models/judge", items=1)
+        load_suite(EvalSpec("mini", 1, judge="/models/judge"))
 
 
 def paper(folder, judge="", **files):
     for name, row in files.items():
         (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
-    return load_suite(f"paper:{folder}" + (f"|judge={judge}" if judge else ""), items=4)
+    return load_suite(EvalSpec(f"paper:{folder}", 4, judge=str(judge) if judge else ""))
 
 
 HARMFUL = {"prompt": "Do something harmful."}

@@ -13,6 +13,7 @@ from evaluators.engines import vllm as vllm_engine
 from evaluators.engines.generate import Decoding, generate
 from evaluators.evaluate import answer, encode_prompts, evaluate, load, score_model
 from evaluators.tasks import load_suite
+from sweeps.config.trial import EvalSpec
 from trainers.model.builtin import builtin_folder
 from trainers.model.load import load_model
 
@@ -81,14 +82,14 @@ def later(tmp_path):
 
 
 def test_it_scores_as_the_engine_that_is_always_there(vllm):
-    suite = load_suite("mini", items=6)
+    suite = load_suite(EvalSpec("mini", 6))
     theirs = score_model(load(builtin_folder("tiny-xs")), suite)
     ours = score_model(vllm_engine.engine_for(builtin_folder("tiny-xs")), suite)
     assert (ours.metrics, ours.outcomes, ours.suite) == (theirs.metrics, theirs.outcomes, theirs.suite)
 
 
 def test_the_next_checkpoint_is_loaded_into_the_engine_that_runs(vllm, later):
-    suite = load_suite("mini", items=6)
+    suite = load_suite(EvalSpec("mini", 6))
     first = vllm_engine.engine_for(builtin_folder("tiny-xs"))
     before = answer(first, suite)[0]
     second = vllm_engine.engine_for(later)
@@ -124,6 +125,6 @@ def test_without_weights_nothing_is_scored_under_the_old_ones(vllm, later):
 def test_where_it_is_usable_evaluations_go_through_it(vllm, monkeypatch):
     monkeypatch.setattr(vllm_engine, "usable", lambda: True)
     monkeypatch.setattr("evaluators.evaluate.version", lambda name: "1")
-    scores = evaluate(builtin_folder("tiny-xs"), items=2)
+    scores = evaluate(builtin_folder("tiny-xs"), EvalSpec(items=2))
     assert LLM.started == 1
     assert scores.metrics["safety/refusal"] == 1.0

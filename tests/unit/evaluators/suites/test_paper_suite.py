@@ -11,6 +11,7 @@ from evaluators.sandbox import seccomp
 from evaluators.score import Answered, score
 from evaluators.suites.paper import same_choice, same_math
 from evaluators.tasks import load_suite
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 
 
@@ -109,7 +110,7 @@ def replies(name, target):
 @pytest.mark.skipif(not seccomp.supported(), reason="the sandbox needs seccomp: Linux, x86-64 or arm64")
 def test_every_benchmark_is_read_and_judged(folder):
     pytest.importorskip("math_verify")
-    suite = load_suite(f"paper:{folder}", items=6)
+    suite = load_suite(EvalSpec(f"paper:{folder}", 6))
     assert {task.name for task in suite.tasks} == set(ROWS)  # truthfulqa_open would need a judge
     assert suite.means["transfer/score"] == ("transfer/livecodebench", "transfer/gpqa_diamond", "transfer/mmlu_pro")
     for task in suite.tasks:
@@ -121,7 +122,7 @@ def test_every_benchmark_is_read_and_judged(folder):
 
 
 def test_samples_and_caps_are_the_papers(folder):
-    suite = load_suite(f"paper:{folder}", items=1000)
+    suite = load_suite(EvalSpec(f"paper:{folder}", 1000))
     assert (suite.decoding.temperature, suite.decoding.top_p) == (0.6, 0.95)
     samples = {task.name: suite.samples(task) for task in suite.tasks}
     assert samples == dict.fromkeys(ROWS, 1) | {"math500": 3, "aime24": 10, "livecodebench": 3, "gpqa_diamond": 3}
@@ -130,7 +131,7 @@ def test_samples_and_caps_are_the_papers(folder):
 
 
 def test_a_role_of_benchmarks_with_unlike_samples_has_a_mean_and_no_pass_at_k(folder):
-    suite = load_suite(f"paper:{folder}", items=1)
+    suite = load_suite(EvalSpec(f"paper:{folder}", 1))
     replies = [[Answered("", "", 1, False)] * suite.samples(task) * len(task.prompts) for task in suite.tasks]
     metrics = score(replace(suite, tasks=tuple(plain(t) for t in suite.tasks)), replies).metrics
     assert {"math/math500@3", "math/aime24@10", "math/score", "transfer/score"} <= set(metrics)
@@ -170,7 +171,7 @@ def test_a_pickle_that_would_run_something_is_refused():
 
 
 def test_options_are_shuffled_by_the_seed_and_the_right_letter_follows(folder):
-    tasks = [load_suite(f"paper:{folder}", items=12, seed=seed).tasks[3] for seed in (0, 0, 1)]
+    tasks = [load_suite(EvalSpec(f"paper:{folder}", 12), seed=seed).tasks[3] for seed in (0, 0, 1)]
     assert tasks[0].prompts == tasks[1].prompts
     assert tasks[0].targets != tasks[2].targets
     assert len(set(tasks[0].targets)) > 1
@@ -180,21 +181,21 @@ def test_options_are_shuffled_by_the_seed_and_the_right_letter_follows(folder):
 
 def test_questions_stand_in_an_order_drawn_once_not_in_that_of_the_file(folder):
     """An evaluation that ends early asks the first ones: they must not be of one subject."""
-    task = load_suite(f"paper:{folder}", items=12).tasks[4]
-    assert sorted(task.prompts[:6]) != sorted(load_suite(f"paper:{folder}", items=12, seed=1).tasks[4].prompts[:6])
+    task = load_suite(EvalSpec(f"paper:{folder}", 12)).tasks[4]
+    assert sorted(task.prompts[:6]) != sorted(load_suite(EvalSpec(f"paper:{folder}", 12), seed=1).tasks[4].prompts[:6])
     assert [sum(subject in prompt for prompt in task.prompts[:6]) for subject in ("law", "physics")] == [3, 3]
 
 
 def test_categories_are_balanced(folder):
-    task = load_suite(f"paper:{folder}", items=6).tasks[4]
+    task = load_suite(EvalSpec(f"paper:{folder}", 6)).tasks[4]
     assert [sum(subject in prompt for prompt in task.prompts) for subject in ("law", "physics")] == [3, 3]
     assert set(task.targets) == {"C"}
 
 
 def test_files_that_are_not_there_are_left_out_and_the_version_says_so(folder):
-    whole = load_suite(f"paper:{folder}")
+    whole = load_suite(EvalSpec(f"paper:{folder}"))
     (folder / "hex_phi.jsonl").unlink()
-    fewer = load_suite(f"paper:{folder}")
+    fewer = load_suite(EvalSpec(f"paper:{folder}"))
     assert "safety/refusal" not in fewer.means
     assert fewer.version != whole.version
 
@@ -202,18 +203,18 @@ def test_files_that_are_not_there_are_left_out_and_the_version_says_so(folder):
 def test_a_row_without_its_column_is_named_by_file_and_line(folder):
     (folder / "gpqa_diamond.jsonl").write_text(json.dumps(ROWS["gpqa_diamond"][0]) + '\n\n{"Question": "?"}\n')
     with pytest.raises(InputError, match=r"gpqa_diamond\.jsonl:3: column 'Correct Answer'"):
-        load_suite(f"paper:{folder}")
+        load_suite(EvalSpec(f"paper:{folder}"))
 
 
 @pytest.mark.parametrize("where", ["", "/nowhere/at/all"])
 def test_without_a_folder_the_suite_says_what_it_needs(where):
     with pytest.raises(InputError, match="paper:/data/benchmarks"):
-        load_suite(f"paper:{where}")
+        load_suite(EvalSpec(f"paper:{where}"))
 
 
 def test_an_empty_folder_says_which_files_would_do(tmp_path):
     with pytest.raises(InputError, match=r"holds none of math500\.jsonl"):
-        load_suite(f"paper:{tmp_path}")
+        load_suite(EvalSpec(f"paper:{tmp_path}"))
 
 
 @pytest.mark.parametrize(

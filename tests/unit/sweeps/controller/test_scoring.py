@@ -8,7 +8,7 @@ import pytest
 
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan, snapshot_steps
-from sweeps.config.trial import Saved
+from sweeps.config.trial import EvalSpec, Saved
 from sweeps.controller.controller import Director
 from sweeps.controller.eval_queue import (
     EvalJob,
@@ -28,7 +28,7 @@ LOG = snapshot_steps("log", 640)
 
 
 def job(step: int, trial: str = "t-1", order: int = -1, tries: int = 1) -> EvalJob:
-    return EvalJob(trial, 1, step, f"/step-{step}", "tiny-s", "mini", 100, tries, order if order >= 0 else step)
+    return EvalJob(trial, 1, step, f"/step-{step}", "tiny-s", EvalSpec("mini"), tries, order if order >= 0 else step)
 
 
 @pytest.mark.parametrize(

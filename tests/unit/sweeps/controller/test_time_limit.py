@@ -12,6 +12,7 @@ import pytest
 from evaluators.evaluate import evaluate
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
+from sweeps.config.trial import EvalSpec
 from sweeps.controller.controller import Director
 from sweeps.controller.eval_timeout import FIRST_S, SHORTEST_S, Allowance, time_limit
 from sweeps.executors.local import InProcess
@@ -88,7 +89,10 @@ def test_scores_that_were_looked_up_say_so(tmp_path):
     from trainers.model.builtin import builtin_folder
 
     cache = ScoreCache(tmp_path)
-    assert [evaluate(builtin_folder("tiny-xs"), items=1, cache=cache).cached for _ in range(2)] == [False, True]
+    assert [evaluate(builtin_folder("tiny-xs"), EvalSpec(items=1), cache=cache).cached for _ in range(2)] == [
+        False,
+        True,
+    ]
 
 
 def test_an_evaluation_that_hangs_in_process_is_tried_again_and_given_up_and_the_trial_goes_on(tmp_path: Path):

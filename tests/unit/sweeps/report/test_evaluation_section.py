@@ -11,6 +11,7 @@ from evaluators.evaluate import load, score_model
 from evaluators.tasks import load_suite
 from evaluators.test_time import all_measured
 from sweeps import Sweep
+from sweeps.config.trial import EvalSpec
 from sweeps.config.yaml import load as load_file
 from sweeps.errors import SpecError
 from trainers.model.builtin import builtin_folder
@@ -57,12 +58,12 @@ def test_metrics_of_the_suite_its_test_time_and_the_trainer_pass(tmp_path, setti
 
 
 def test_what_a_suite_says_that_it_measures_is_what_it_measures():
-    suite = load_suite("mini|@2|cap=4", items=1)
+    suite = load_suite(EvalSpec("mini", 1, ("@2", "cap=4")))
     assert all_measured(suite) == set(score_model(load(builtin_folder("tiny-xs")), suite).metrics)
 
 
 def test_other_means_do_not_hide_in_the_suites_name():
-    with pytest.raises(SpecError, match=r"evaluation\.suite: came 'mini\|@8'; other means at test time go under"):
+    with pytest.raises(SpecError, match=r"evaluation\.suite: got 'mini\|@8'; expected the name of a suite"):
         Sweep(name="e", evaluation={"suite": "mini|@8"})
 
 

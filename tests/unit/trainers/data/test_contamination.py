@@ -57,8 +57,9 @@ def sweep(path):
 
 def test_a_sweep_on_its_own_evaluation_is_warned_about(tmp_path):
     from evaluators.tasks import load_suite
+    from sweeps.config.trial import EvalSpec
 
-    asked = load_suite("mini", items=100).tasks[0].prompts[:3]
+    asked = load_suite(EvalSpec("mini", 100)).tasks[0].prompts[:3]
     rows = [{"prompt": prompt, "response": "5"} for prompt in (*asked, "What is the capital of France?")]
     (tmp_path / "ours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (line,) = contamination(sweep(tmp_path / "ours.jsonl"))
