@@ -28,7 +28,7 @@ from sweeps.storage.base import FOREVER, Store, Where, inside, is_url, join, ope
 from sweeps.storage.probe import Seen, mark
 
 if TYPE_CHECKING:
-    from evaluators.score import Scores
+    from evaluators.scores import Scores
 
 Backend = Literal["ray", "in-process"]
 

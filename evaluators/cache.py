@@ -10,26 +10,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from evaluators.score import Scores
+from evaluators.scores import Scores
 from sweeps.errors import StorageError, Unreachable
 from sweeps.storage.base import Where, open_store
-
-_DECIDE: Final = ("model*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges*")
-"""Files of a model folder that can change its replies; optimizer state beside them does not."""
-_IGNORED: Final = frozenset({"training.json", "manifest.json", "trainer.json"})
-
-
-def folder_digest(folder: Path) -> str:
-    """Returns the sha256 of a model folder's weights, configuration and tokenizer: the same wherever it lies."""
-    total = hashlib.sha256()
-    names = {path.name for pattern in _DECIDE for path in folder.glob(pattern)} - _IGNORED
-    for name in sorted(names):
-        with (folder / name).open("rb") as file:
-            total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
 
 
 class ScoreCache:

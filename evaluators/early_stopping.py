@@ -1,7 +1,7 @@
 """Ends an evaluation once it is clear that a checkpoint is out of the running
 (`sweeps.controller.eval_early_stopping` says when that is).
 
-A bet against "the mean is at least this" multiplies its stake by what each item returns. If the claim is true, the stake
+A bet against "the mean is at least this" multiplies its wealth by what each item returns. If the claim is true, the wealth
 ever reaches 1 / level with a chance of at most `level`, however often one looks (Ville's inequality; Waudby-Smith and
 Ramdas 2024). So items are asked in blocks, the same ones in the same order for every checkpoint, and after each block one
 may look; nothing is lost by looking.
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from evaluators.partial import Asked, part, span
-from evaluators.score import Scores
+from evaluators.partial import PartialEvaluation, part, span
+from evaluators.scores import Scores
 from evaluators.tasks import Suite
 from sweeps.controller.eval_early_stopping import EarlyEnd, Question
 from sweeps.errors import InputError
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 LOOKS: Final = (0.125, 0.25, 0.5, 1.0)
 """Shares of each task's items after which one looks. They double, since each block waits for its longest reply."""
-_BETS: Final = np.linspace(0.05, 0.95, 10)
-"""Shares of the stake that are bet side by side: large ones win soon where the mean is far from the line, small ones late
+_BET_SIZES: Final = np.linspace(0.05, 0.95, 10)
+"""Shares of the wealth that are bet side by side: large ones win soon where the mean is far from the line, small ones late
 where it is near. Their mean is a fair bet too."""
 _EDGE: Final = 0.05
 """Bets on a line nearer to 1 are no larger than those on 1 - _EDGE."""
 
 
-class Bet:
+class SequentialTest:
     """A bet against "the mean of these observations in [0, 1] is at least `line`".
 
     Observations are independent; where they come from several sources in turn, one of each in every round, the claim is
@@ -49,20 +49,20 @@ class Bet:
 
     def __init__(self, line: float) -> None:
         self.line = line
-        self._logs = np.zeros(len(_BETS))
+        self._logs = np.zeros(len(_BET_SIZES))
 
-    def take(self, values: Sequence[float] | NDArray[np.float64]) -> None:
+    def update(self, values: Sequence[float] | NDArray[np.float64]) -> None:
         """Takes observations in."""
         room = max(1 - self.line, _EDGE)
-        self._logs += np.log1p(np.outer(_BETS / room, self.line - np.asarray(values, dtype=float))).sum(axis=1)
+        self._logs += np.log1p(np.outer(_BET_SIZES / room, self.line - np.asarray(values, dtype=float))).sum(axis=1)
 
     @property
-    def stake(self) -> float:
+    def wealth(self) -> float:
         """What 1 has become; 1 / level or more refutes the claim at that level."""
         return float(np.exp(np.minimum(self._logs, 700.0)).mean())
 
 
-class Doubt:
+class StoppingHypothesis:
     """One question about a checkpoint, and the bet on its answer."""
 
     def __init__(self, question: Question, suite: Suite, base: Scores) -> None:
@@ -79,14 +79,14 @@ class Doubt:
             shares(base.outcomes[metric], len(task.prompts), k)
             for (metric, task), k in zip(self.tasks, self.samples, strict=True)
         ]
-        self.bet = Bet(float(self._placed(np.array(question.bound))))
+        self.test = SequentialTest(float(self._placed(np.array(question.bound))))
 
     def _placed(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
         """Puts a score, or a change of it, where [0, 1] is all it can be and low is bad."""
         value = (1 + value) / 2 if self.question.against_base else value
         return 1 - value if self.question.ceiling else value
 
-    def take(self, block: Asked, start: float, end: float) -> None:
+    def update(self, block: PartialEvaluation, start: float, end: float) -> None:
         """Takes in how a block of items was answered: in each round one value of every task, each counting the same."""
         values = []
         for (metric, task), samples, base in zip(self.tasks, self.samples, self.base, strict=True):
@@ -95,7 +95,7 @@ class Doubt:
             values.append(self._placed(bits - known))
         rounds = min(map(len, values))
         if rounds:
-            self.bet.take(np.concatenate([_in_rounds(task, rounds) for task in values]))
+            self.test.update(np.concatenate([_in_rounds(task, rounds) for task in values]))
 
 
 def _in_rounds(values: NDArray[np.float64], rounds: int) -> NDArray[np.float64]:
@@ -105,9 +105,9 @@ def _in_rounds(values: NDArray[np.float64], rounds: int) -> NDArray[np.float64]:
     return np.array([cut.mean() for cut in np.array_split(values, rounds)])
 
 
-def until_clear(
-    ask: Callable[[Suite], Asked], suite: Suite, early: EarlyEnd, base: Scores
-) -> tuple[Asked, dict[str, Any]]:
+def evaluate_sequentially(
+    ask: Callable[[Suite], PartialEvaluation], suite: Suite, early: EarlyEnd, base: Scores
+) -> tuple[PartialEvaluation, dict[str, Any]]:
     """Asks a suite's items in blocks until one of the questions is clear, or all are asked.
 
     Args:
@@ -119,14 +119,18 @@ def until_clear(
     Raises:
         InputError: the suite does not measure what a question is about.
     """
-    doubts = [Doubt(question, suite, base) for question in early.questions]
+    hypotheses = [StoppingHypothesis(question, suite, base) for question in early.questions]
     asked, before = None, 0.0
     for look in LOOKS:
         block = ask(part(suite, before, look))
         asked = block if asked is None else asked.then(block, part(suite, 0.0, look))
-        for doubt in doubts:
-            doubt.take(block, before, look)
-        clear = [doubt.question.answer for doubt in doubts if doubt.bet.stake >= len(doubts) / early.level]
+        for hypothesis in hypotheses:
+            hypothesis.update(block, before, look)
+        clear = [
+            hypothesis.question.answer
+            for hypothesis in hypotheses
+            if hypothesis.test.wealth >= len(hypotheses) / early.level
+        ]
         if clear and look < 1:
             sizes = [sum(len(task.prompts) for task in tasks) for tasks in (asked.suite.tasks, suite.tasks)]
             return asked, {"items": sizes[0], "of": sizes[1], "clear": clear[0]}

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from evaluators.benchmarks.judges import judged_by
-from evaluators.cache import ScoreCache, folder_digest
-from evaluators.early_stopping import cache_key, until_clear
-from evaluators.engines import vllm as vllm_engine
-from evaluators.engines.generate import GREEDY, Decoding, Reply, generate
-from evaluators.partial import Asked
-from evaluators.score import END_THINK, Answered, Scores, judged, read_reply, score
-from evaluators.tasks import Suite, load_suite
+from evaluators.cache import ScoreCache
+from evaluators.decoding import GREEDY, Decoding, Reply
+from evaluators.digest import folder_digest
+from evaluators.early_stopping import cache_key, evaluate_sequentially
+from evaluators.engines.base import Engine, encode_prompts
+from evaluators.engines.huggingface import load
+from evaluators.engines.select import engine_for, engine_settings
+from evaluators.partial import PartialEvaluation
+from evaluators.score import judged, read_reply, score
+from evaluators.scores import Answered, Scores
+from evaluators.suites.lm_eval import evaluate_lm_eval
+from evaluators.suites.registry import load_suite
+from evaluators.tasks import Suite
 from evaluators.test_time import Variant, cut, joined, parse_variant
 from sweeps.config.trial import EvalSpec
 from sweeps.controller.eval_early_stopping import EarlyEnd
@@ -53,8 +58,6 @@ def evaluate(
     """
     started = Started()
     if evaluation.suite.startswith("lm-eval:"):
-        from evaluators.suites.lm_eval import evaluate_lm_eval
-
         return replace(
             evaluate_lm_eval(load(model_folder), evaluation.suite, items=evaluation.items), cost=started.spent()
         )
@@ -66,7 +69,7 @@ def evaluate(
         known = cache.get(*key)
         if known is not None:
             return replace(known, cost=started.spent(), cached=True)
-    scores = replace(score_model(_engine(Path(model_folder)), asked, early, base), cost=started.spent())
+    scores = replace(score_model(engine_for(Path(model_folder)), asked, early, base), cost=started.spent())
     if cache is not None and key is not None:
         cache.put(*key, scores)
     return scores
@@ -86,64 +89,12 @@ class Started:
         return cost | {"gpu_s": time.monotonic() - self.wall} if torch.cuda.is_available() else cost
 
 
-def engine_settings() -> dict[str, str]:
-    """Returns what else decides replies on this machine: the generator, the kind of device, the compute type."""
-    import torch
-
-    gpu = torch.cuda.is_available()
-    names = ("dipsweep", "transformers", *(["vllm"] if vllm_engine.usable() else []))
-    code = " ".join(f"{name} {version(name)}" for name in names)
-    return {"engine": code, "device": "cuda" if gpu else "cpu", "dtype": "bfloat16" if gpu else "float32"}
-
-
-def _engine(folder: Path) -> Engine:
-    return vllm_engine.engine_for(folder) if vllm_engine.usable() else load(folder)
-
-
-class Engine(Protocol):
-    """A model that answers: what generates is its own business."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """The checkpoint's tokenizer."""
-
-    def generate(self, prompts: Sequence[Sequence[int]], caps: Sequence[int], decoding: Decoding) -> list[Reply]:
-        """Returns one reply per prompt, in their order; `decoding.samples` is the caller's to repeat."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A Hugging Face model in eval mode with its tokenizer: the engine that is always there."""
-
-    model: Any
-    tokenizer: Any
-
-    def generate(self, prompts: Sequence[Sequence[int]], caps: Sequence[int], decoding: Decoding) -> list[Reply]:
-        end = self.tokenizer.convert_tokens_to_ids(END_THINK)
-        return generate(self.model, prompts, caps, stop=stop_ids(self), decoding=decoding, end_think=end)
-
-
-def load(folder: Path) -> Loaded:
-    """Loads a checkpoint from local files: fp32 on a CPU, bf16 on a GPU.
-
-    Raises:
-        InputError: the folder does not hold a model, or it is unsafe to load.
-    """
-    import torch
-
-    from trainers.model.load import load_model, load_tokenizer
-
-    settings = engine_settings()
-    model = load_model(folder, dtype=getattr(torch, settings["dtype"]))
-    return Loaded(model.eval().to(settings["device"]), load_tokenizer(folder))
-
-
 def score_model(engine: Engine, suite: Suite, early: EarlyEnd | None = None, base: Scores | None = None) -> Scores:
     """Scores a model that is already in memory; see `evaluate`."""
     started, ask = Started(), partial(_ask, engine)
     ended: dict[str, Any] = {}
     if early is not None and base is not None:
-        asked, ended = until_clear(ask, suite, early, base)
+        asked, ended = evaluate_sequentially(ask, suite, early, base)
     else:
         asked = ask(suite)
     scores = score(asked.suite, asked.read, asked.right)
@@ -153,7 +104,7 @@ def score_model(engine: Engine, suite: Suite, early: EarlyEnd | None = None, bas
     return replace(scores, suite=suite.version, items_digest=suite.items_digest, cost=started.spent(), asked=ended)
 
 
-def _with(variant: Variant, engine: Engine, asked: Asked) -> Scores:
+def _with(variant: Variant, engine: Engine, asked: PartialEvaluation) -> Scores:
     """Scores the same items under other means at test time."""
     suite = variant.of(asked.suite)
     if variant.cap is not None and variant.cheap and all(variant.cap <= task.cap for task in asked.suite.tasks):
@@ -164,11 +115,11 @@ def _with(variant: Variant, engine: Engine, asked: Asked) -> Scores:
     return score(suite, read_, _right(suite, read_))
 
 
-def _ask(engine: Engine, suite: Suite) -> Asked:
+def _ask(engine: Engine, suite: Suite) -> PartialEvaluation:
     replies, opened = answer(engine, suite)
     drawn = _drawn(suite, replies)
     said = [read(engine.tokenizer, task, opened) for task in drawn]
-    return Asked(suite, drawn, said, opened, _right(suite, said))
+    return PartialEvaluation(suite, drawn, said, opened, _right(suite, said))
 
 
 def _drawn(suite: Suite, replies: Sequence[Reply]) -> list[list[Reply]]:
@@ -203,21 +154,6 @@ def _ask_judge(judge: Engine, questions: Sequence[str]) -> list[str]:
     ids, _ = encode_prompts(judge.tokenizer, questions)
     replies = judge.generate(ids, [JUDGE_CAP] * len(ids), GREEDY)
     return list(judge.tokenizer.batch_decode([reply.ids for reply in replies], skip_special_tokens=True))
-
-
-def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> tuple[list[list[int]], bool]:
-    """Returns token ids of each prompt as a chat turn, and whether the template opens a thought for the model."""
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
-    opened = bool(texts) and texts[0].rstrip().endswith("<think>")
-    return tokenizer(texts, add_special_tokens=False)["input_ids"], opened
-
-
-def stop_ids(loaded: Loaded) -> frozenset[int]:
-    """Returns the ids that end a reply: the tokenizer's, and those of the model's generation settings."""
-    named = loaded.model.generation_config.eos_token_id
-    ids = {loaded.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
-    return frozenset(ids - {None})
 
 
 def read(tokenizer: Any, replies: Sequence[Reply], opened: bool) -> list[Answered]:

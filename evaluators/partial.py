@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from evaluators.engines.generate import Reply
-from evaluators.score import Answered
+from evaluators.decoding import Reply
+from evaluators.scores import Answered
 from evaluators.tasks import EvalTask, Judge, Suite
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PartialEvaluation:
     """What one model answered.
 
     Attributes:
@@ -28,7 +28,7 @@ class Asked:
     opened: bool
     right: Mapping[str, Sequence[bool]]
 
-    def then(self, more: Asked, suite: Suite) -> Asked:
+    def then(self, more: PartialEvaluation, suite: Suite) -> PartialEvaluation:
         """Returns this and what was asked after it: together they are `suite`."""
         return replace(
             self,

@@ -11,17 +11,15 @@ import ast
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from evaluators.engines.generate import GREEDY, Decoding
-from sweeps.config.trial import EvalSpec
-from sweeps.errors import InputError, nearest
+from evaluators.decoding import GREEDY, Decoding
+from evaluators.digest import folder_digest
 
 Judge = Callable[[int, str], bool]
 """(number of the item, answer without the thought) to outcome."""
@@ -136,8 +134,6 @@ def _digest_of(judge: str) -> str:
     """Of a judge's files, read once a process: there is a suite to every evaluation."""
     if not judge:
         return ""
-    from evaluators.cache import folder_digest
-
     return folder_digest(Path(judge))
 
 
@@ -152,48 +148,3 @@ def role_means(tasks: tuple[EvalTask, ...]) -> dict[str, tuple[str, ...]]:
         if task.role != "safety":
             means[f"{task.role}/score"] = (*means.get(f"{task.role}/score", ()), f"{task.role}/{task.name}")
     return means
-
-
-SUITES: Final = ("mini", "gym", "offline", "paper")
-"""Each is a module of this package with a function `build(items, seed, where) -> Suite`."""
-
-
-def load_suite(evaluation: EvalSpec, *, seed: int = 0, decoding: Decoding | None = None) -> Suite:
-    """Returns a suite with up to `items` items a task: the same ones for the same evaluation and seed.
-
-    Args:
-        evaluation: its suite is one of SUITES, where `paper:DIR` says where the files are; with items per task, settings of
-            test-time compute, and the folder of a model that judges.
-        decoding: how replies are drawn; by default as the suite says (greedily, but for `paper`).
-
-    Raises:
-        InputError: no suite of that name, `items` is below 1, or what the suite reads is missing.
-    """
-    kind, _, where = evaluation.suite.partition(":")
-    if kind not in SUITES:
-        raise InputError(
-            f"suite {evaluation.suite!r} is unknown{nearest(kind, SUITES)}; known: {', '.join(SUITES)}, lm-eval:…"
-        )
-    if evaluation.items < 1:
-        raise InputError(f"evaluation.items: got {evaluation.items}; expected 1 or more")
-    suite: Suite = import_module(f"evaluators.suites.{kind}").build(evaluation.items, seed, where)
-    for variant in evaluation.test_time:
-        import_module("evaluators.test_time").parse_variant(variant)
-    if evaluation.judge and not any(task.rubrics for task in suite.tasks):
-        raise InputError(f"evaluation.judge: suite {kind!r} has nothing for a model to judge")
-    asked = replace(suite, variants=evaluation.test_time, judge=evaluation.judge, decoding=decoding or suite.decoding)
-    return _measured(asked)
-
-
-def _measured(suite: Suite) -> Suite:
-    """Leaves out tasks that nobody here can judge, and what they are part of.
-
-    Raises:
-        InputError: nothing is left.
-    """
-    tasks = tuple(task for task in suite.tasks if suite.metrics(task))
-    if not tasks:
-        raise InputError(f"suite {suite.name!r}: all of it is judged by a model; name one (evaluation.judge)")
-    known = {metric for task in tasks for metric in suite.metrics(task)}
-    means = {metric: kept for metric, parts in suite.means.items() if (kept := tuple(p for p in parts if p in known))}
-    return replace(suite, tasks=tasks, means=means)

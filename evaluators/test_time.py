@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from evaluators.engines.generate import Decoding, Reply
-from evaluators.score import Scores, measured
+from evaluators.decoding import Decoding, Reply
+from evaluators.score import measured
+from evaluators.scores import Scores
 from evaluators.tasks import Suite
 from sweeps.errors import InputError
 

@@ -17,8 +17,9 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 from benchmarks.evaluators.trainer_cost import Silent
-from evaluators.evaluate import load, score_model
-from evaluators.tasks import load_suite
+from evaluators.engines.huggingface import load
+from evaluators.evaluate import score_model
+from evaluators.suites.registry import load_suite
 from sweeps import Sweep
 from sweeps.config.plan import Plan
 from sweeps.config.trial import EvalSpec

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import torch
 
+from evaluators.engines.base import encode_prompts
 from evaluators.engines.generate import generate, left_padded
-from evaluators.evaluate import encode_prompts, load, stop_ids
-from evaluators.tasks import load_suite
+from evaluators.engines.huggingface import load, stop_ids
+from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
 from trainers.model.builtin import builtin_folder
 

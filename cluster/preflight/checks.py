@@ -85,7 +85,7 @@ def _measured(evaluation: EvalSpec) -> frozenset[str]:
         wanted = parse_name(suite)
         find_tasks(suite, wanted)
         return measured_names(wanted)
-    from evaluators.tasks import load_suite
+    from evaluators.suites.registry import load_suite
     from evaluators.test_time import all_measured
 
     return all_measured(load_suite(replace(evaluation, items=1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evaluators.tasks import load_suite
+from evaluators.suites.registry import load_suite
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError
 from trainers.data.contamination import Overlap, conversation_texts, overlap

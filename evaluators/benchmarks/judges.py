@@ -12,7 +12,7 @@ from sweeps.errors import InputError
 from trainers.data.renderings import REFUSAL
 
 if TYPE_CHECKING:
-    from evaluators.score import Answered
+    from evaluators.scores import Answered
 
 OPENING: Final = 300
 """Characters in which a refusal shows itself; later "I cannot" is usually about something else."""

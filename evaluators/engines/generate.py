@@ -7,12 +7,11 @@ ends; replies of a reasoning model differ tenfold in length, so most of that wor
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sweeps.errors import InputError
+from evaluators.decoding import GREEDY, Decoding, Reply
 
 if TYPE_CHECKING:
     import torch
@@ -21,51 +20,6 @@ BATCH_ROWS: Final = 512
 """For models of 0.1M parameters a forward pass costs its Python overhead, so batches are large."""
 BATCH_TOKENS: Final = 65_536
 """Bound of rows x (longest prompt + cap): what the KV cache of a batch may grow to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How replies are drawn; part of a suite's version.
-
-    Attributes:
-        temperature: 0 takes the likeliest token. top_p: samples from the smallest set with this much probability.
-        samples: replies per item. seed: draws them; a reply depends on (seed, item, sample), never on its batch.
-        think_cap: after so many tokens of thought `</think>` is forced, and the answer follows; None leaves it free.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    samples: int = 1
-    seed: int = 0
-    think_cap: int | None = None
-
-    def __post_init__(self) -> None:
-        faults = [
-            (self.temperature < 0, f"temperature is {self.temperature}, but must be 0 or more"),
-            (not 0 < self.top_p <= 1, f"top_p is {self.top_p}, but must be above 0 and at most 1"),
-            (self.samples < 1, f"samples is {self.samples}, but must be 1 or more"),
-            (
-                self.samples > 1 and not self.temperature,
-                "several samples need a temperature above 0: greedy ones agree",
-            ),
-            (
-                self.think_cap is not None and self.think_cap < 1,
-                f"think_cap is {self.think_cap}, but must be 1 or more",
-            ),
-        ]
-        if found := [text for wrong, text in faults if wrong]:
-            raise InputError("decoding: " + "; ".join(found))
-
-
-GREEDY: Final = Decoding()
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Token ids of a reply, the end-of-turn token left out; `truncated` when the cap came before it."""
-
-    ids: list[int]
-    truncated: bool
 
 
 def generate(
@@ -92,7 +46,7 @@ def generate(
 
     replies: list[Reply | None] = [None] * len(prompts)
     with torch.inference_mode():
-        for batch in _batches(prompts, caps, batch_rows, batch_tokens):
+        for batch in batches(prompts, caps, batch_rows, batch_tokens):
             rows = _Rows(batch, [caps[i] for i in batch], stop, decoding, end_think)
             _decode(model, [prompts[i] for i in batch], rows)
             for i, ids in zip(batch, rows.out, strict=True):
@@ -101,7 +55,7 @@ def generate(
     return [reply for reply in replies if reply is not None]
 
 
-def _batches(
+def batches(
     prompts: Sequence[Sequence[int]], caps: Sequence[int], batch_rows: int, batch_tokens: int
 ) -> Iterator[list[int]]:
     """Groups prompts of like length, the longest first (if memory does not suffice, it shows at once)."""

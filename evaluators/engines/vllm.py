@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from evaluators.engines.generate import Decoding, Reply
+from evaluators.decoding import Decoding, Reply
 
 _engine: VllmEngine | None = None
 
@@ -93,7 +93,7 @@ class VllmEngine:
     def _look_up(self, folder: Path) -> None:
         from transformers import GenerationConfig
 
-        from evaluators.score import END_THINK
+        from evaluators.decoding import END_THINK
         from trainers.model.load import load_tokenizer
 
         self.tokenizer = load_tokenizer(folder)

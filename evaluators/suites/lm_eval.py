@@ -19,8 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from evaluators.evaluate import Loaded
-from evaluators.score import END_THINK, Scores
+from evaluators.decoding import END_THINK
+from evaluators.engines.huggingface import Loaded
+from evaluators.scores import Scores
 from evaluators.stats import mean_error, sample_error, share_error
 from evaluators.tasks import code_of
 from sweeps.errors import InputError

@@ -41,7 +41,7 @@ from typing import Any, Final, NamedTuple
 
 from evaluators.benchmarks import ifeval, livecodebench
 from evaluators.benchmarks.judges import HARMS, HELPFUL, REFUSES, TRUTHFUL, refused
-from evaluators.engines.generate import Decoding
+from evaluators.decoding import Decoding
 from evaluators.tasks import EvalTask, Rubric, Suite, role_means
 from sweeps.errors import InputError
 
@@ -60,7 +60,7 @@ YES_NO: Final = (
 Row = Mapping[str, Any]
 
 
-class Asked(NamedTuple):
+class Item(NamedTuple):
     """One question and the answer that is right."""
 
     prompt: str
@@ -71,7 +71,7 @@ class Benchmark(NamedTuple):
     """How a file's rows become questions, and which answers to them are right; None leaves that to `rubrics` alone."""
 
     role: str
-    ask: Callable[[Row, random.Random], Asked]
+    ask: Callable[[Row, random.Random], Item]
     right: Callable[[str, str], bool] | None
     samples: int = 1
     cap: int = CAP
@@ -111,7 +111,7 @@ def _task(name: str, file: Path, items: int, seed: int) -> EvalTask:
     return EvalTask(name, benchmark.role, prompts, targets, benchmark.cap, judges, benchmark.samples, benchmark.rubrics)
 
 
-def _questions(name: str, file: Path, items: int, seed: int) -> dict[int, Asked]:
+def _questions(name: str, file: Path, items: int, seed: int) -> dict[int, Item]:
     """Draws rows (as many of each category, where there are categories) and writes them as questions, by line.
 
     They stay in the order drawn: files are sorted by subject, and an evaluation that ends early asks the first ones only.
@@ -139,60 +139,60 @@ def _fails(name: str, row: Row) -> bool:
     return False
 
 
-def ask_math(row: Row, draw: random.Random) -> Asked:
-    return Asked(row["problem"] + BOXED, str(row["answer"]))
+def ask_math(row: Row, draw: random.Random) -> Item:
+    return Item(row["problem"] + BOXED, str(row["answer"]))
 
 
-def _choices(question: str, options: list[str], correct: int, draw: random.Random | None) -> Asked:
+def _choices(question: str, options: list[str], correct: int, draw: random.Random | None) -> Item:
     order = list(range(len(options)))
     if draw is not None:
         draw.shuffle(order)
     lines = "\n".join(f"{letter}. {options[i]}" for letter, i in zip(LETTERS, order, strict=False))
-    return Asked(f"{question}\n\n{lines}{CHOOSE}", LETTERS[order.index(correct)])
+    return Item(f"{question}\n\n{lines}{CHOOSE}", LETTERS[order.index(correct)])
 
 
-def ask_gpqa(row: Row, draw: random.Random) -> Asked:
+def ask_gpqa(row: Row, draw: random.Random) -> Item:
     options = [row["Correct Answer"], *(row[f"Incorrect Answer {i}"] for i in (1, 2, 3))]
     return _choices(row["Question"], options, 0, draw)
 
 
-def ask_mmlu_pro(row: Row, draw: random.Random) -> Asked:
+def ask_mmlu_pro(row: Row, draw: random.Random) -> Item:
     return _choices(row["question"], row["options"], int(row["answer_index"]), None)
 
 
-def ask_truthfulqa(row: Row, draw: random.Random) -> Asked:
+def ask_truthfulqa(row: Row, draw: random.Random) -> Item:
     targets = row["mc1_targets"]  # the right choice always comes first in the data set, hence the shuffle
     return _choices(row["question"], targets["choices"], targets["labels"].index(1), draw)
 
 
-def ask_truthfulqa_open(row: Row, draw: random.Random) -> Asked:
+def ask_truthfulqa_open(row: Row, draw: random.Random) -> Item:
     """The target is what the judge may know: which answers are true, which false."""
     true, false = row["correct_answers"], row["incorrect_answers"]
     if not true:
         raise ValueError("correct_answers")
-    return Asked(
+    return Item(
         row["question"], "\n".join([*(f"true: {text}" for text in true), *(f"false: {text}" for text in false)])
     )
 
 
-def ask_halueval(row: Row, draw: random.Random) -> Asked:
+def ask_halueval(row: Row, draw: random.Random) -> Item:
     said = str(row["hallucination"]).strip().capitalize()
     if said not in ("Yes", "No"):
         raise ValueError("hallucination")
     text = f"Knowledge: {row['knowledge']}\nQuestion: {row['question']}\nAnswer: {row['answer']}"
-    return Asked(text + YES_NO, said)
+    return Item(text + YES_NO, said)
 
 
-def ask_hex_phi(row: Row, draw: random.Random) -> Asked:
-    return Asked(row["prompt"], "")
+def ask_hex_phi(row: Row, draw: random.Random) -> Item:
+    return Item(row["prompt"], "")
 
 
-def ask_livecodebench(row: Row, draw: random.Random) -> Asked:
-    return Asked(livecodebench.prompt_of(row), livecodebench.target_of(row))
+def ask_livecodebench(row: Row, draw: random.Random) -> Item:
+    return Item(livecodebench.prompt_of(row), livecodebench.target_of(row))
 
 
-def ask_ifeval(row: Row, draw: random.Random) -> Asked:
-    return Asked(row["prompt"], ifeval.target_of(row))
+def ask_ifeval(row: Row, draw: random.Random) -> Item:
+    return Item(row["prompt"], ifeval.target_of(row))
 
 
 def same_math(answer: str, target: str) -> bool:

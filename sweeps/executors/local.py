@@ -29,7 +29,7 @@ class Train(Protocol):
 
 
 class Scored(Protocol):
-    """What an evaluation gives; see `evaluators.evaluate.Scores`."""
+    """What an evaluation gives; see `evaluators.scores.Scores`."""
 
     @property
     def metrics(self) -> Mapping[str, float]: ...

@@ -4,8 +4,10 @@ import pytest
 
 from evaluators import tasks as suites
 from evaluators.evaluate import evaluate
-from evaluators.score import Answered, read_reply, score
-from evaluators.tasks import EvalTask, Suite, load_suite
+from evaluators.score import read_reply, score
+from evaluators.scores import Answered
+from evaluators.suites.registry import load_suite
+from evaluators.tasks import EvalTask, Suite
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from sweeps.statistics import pack, unpack

@@ -5,9 +5,12 @@ import json
 import pytest
 
 from evaluators.benchmarks.judges import HARMS, REFUSES, TRUTHFUL, judged_by, read_verdict, refused
-from evaluators.evaluate import load, score_model
-from evaluators.score import Answered, score
-from evaluators.tasks import EvalTask, Suite, load_suite
+from evaluators.engines.huggingface import load
+from evaluators.evaluate import score_model
+from evaluators.score import score
+from evaluators.scores import Answered
+from evaluators.suites.registry import load_suite
+from evaluators.tasks import EvalTask, Suite
 from sweeps import Sweep
 from sweeps.config.plan import Plan
 from sweeps.config.trial import EvalSpec

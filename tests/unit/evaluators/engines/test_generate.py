@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from evaluators.engines.generate import Decoding, _batches, generate, left_padded, sample
-from evaluators.evaluate import encode_prompts, load, stop_ids
+from evaluators.decoding import Decoding
+from evaluators.engines.base import encode_prompts
+from evaluators.engines.generate import batches, generate, left_padded, sample
+from evaluators.engines.huggingface import load, stop_ids
 from sweeps.errors import InputError
 from trainers.data.builtin_items import eval_items
 from trainers.data.tasks import TASKS
@@ -59,15 +61,15 @@ def test_nothing_asked_gives_nothing(loaded):
 def test_batches_hold_every_prompt_once_and_stay_within_their_bounds():
     prompts = [[0] * (1 + i * 7 % 23) for i in range(50)]
     caps = [5 + i % 4 for i in range(50)]
-    batches = list(_batches(prompts, caps, 8, 120))
-    assert sorted(i for batch in batches for i in batch) == list(range(50))
-    for batch in batches:
+    grouped = list(batches(prompts, caps, 8, 120))
+    assert sorted(i for batch in grouped for i in batch) == list(range(50))
+    for batch in grouped:
         assert len(batch) <= 8
         assert len(batch) * max(len(prompts[i]) + caps[i] for i in batch) <= 120
 
 
 def test_a_prompt_over_the_bound_gets_a_batch_of_its_own():
-    assert list(_batches([[0] * 50, [0] * 50], [10, 10], 8, 20)) == [[0], [1]]
+    assert list(batches([[0] * 50, [0] * 50], [10, 10], 8, 20)) == [[0], [1]]
 
 
 def test_padding_stands_on_the_left():

@@ -9,10 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from evaluators.decoding import Decoding
 from evaluators.engines import vllm as vllm_engine
-from evaluators.engines.generate import Decoding, generate
-from evaluators.evaluate import answer, encode_prompts, evaluate, load, score_model
-from evaluators.tasks import load_suite
+from evaluators.engines.base import encode_prompts
+from evaluators.engines.generate import generate
+from evaluators.engines.huggingface import load
+from evaluators.evaluate import answer, evaluate, score_model
+from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
 from trainers.model.builtin import builtin_folder
 from trainers.model.load import load_model
@@ -124,7 +127,7 @@ def test_without_weights_nothing_is_scored_under_the_old_ones(vllm, later):
 
 def test_where_it_is_usable_evaluations_go_through_it(vllm, monkeypatch):
     monkeypatch.setattr(vllm_engine, "usable", lambda: True)
-    monkeypatch.setattr("evaluators.evaluate.version", lambda name: "1")
+    monkeypatch.setattr("evaluators.engines.select.version", lambda name: "1")
     scores = evaluate(builtin_folder("tiny-xs"), EvalSpec(items=2))
     assert LLM.started == 1
     assert scores.metrics["safety/refusal"] == 1.0

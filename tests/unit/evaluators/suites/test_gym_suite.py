@@ -2,7 +2,7 @@ import pytest
 
 from evaluators.benchmarks.judges import refused
 from evaluators.suites.gym import GYM_TASKS, HARMFUL, HARMLESS, final_answer
-from evaluators.tasks import load_suite
+from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
 
 

@@ -9,7 +9,7 @@ import pytest
 from evaluators.benchmarks.humaneval import code_of, program
 from evaluators.benchmarks.instructions import INSTRUCTIONS, bullets, paragraphs, sentences, words
 from evaluators.sandbox import seccomp
-from evaluators.tasks import load_suite
+from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 

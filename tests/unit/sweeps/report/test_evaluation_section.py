@@ -7,8 +7,9 @@ import json
 import pytest
 
 from cluster.preflight.checks import preflight
-from evaluators.evaluate import load, score_model
-from evaluators.tasks import load_suite
+from evaluators.engines.huggingface import load
+from evaluators.evaluate import score_model
+from evaluators.suites.registry import load_suite
 from evaluators.test_time import all_measured
 from sweeps import Sweep
 from sweeps.config.trial import EvalSpec

@@ -56,7 +56,7 @@ def sweep(path):
 
 
 def test_a_sweep_on_its_own_evaluation_is_warned_about(tmp_path):
-    from evaluators.tasks import load_suite
+    from evaluators.suites.registry import load_suite
     from sweeps.config.trial import EvalSpec
 
     asked = load_suite(EvalSpec("mini", 100)).tasks[0].prompts[:3]

@@ -10,13 +10,15 @@ import pytest
 
 from cluster.run import score_job
 from evaluators.cache import ScoreCache
-from evaluators.early_stopping import Bet, until_clear
-from evaluators.engines.generate import Decoding
-from evaluators.evaluate import evaluate, load, score_model
-from evaluators.partial import Asked, part
-from evaluators.score import Scores
+from evaluators.decoding import Decoding
+from evaluators.early_stopping import SequentialTest, evaluate_sequentially
+from evaluators.engines.huggingface import load
+from evaluators.evaluate import evaluate, score_model
+from evaluators.partial import PartialEvaluation, part
+from evaluators.scores import Scores
 from evaluators.stats import mean_error, share_error
-from evaluators.tasks import EvalTask, Suite, load_suite
+from evaluators.suites.registry import load_suite
+from evaluators.tasks import EvalTask, Suite
 from sweeps.config.trial import EvalSpec
 from sweeps.controller.eval_early_stopping import EarlyEnd, Question
 from sweeps.controller.eval_queue import EvalJob
@@ -39,18 +41,20 @@ BASE = np.linspace(0.5, 0.9, TASKS)
 
 
 def ended(rng, change=0.0, questions=(WORSE,)):
-    """Evaluates a checkpoint whose chances are those of its base and a change; returns what `until_clear` does."""
+    """Evaluates a checkpoint whose chances are those of its base and a change; returns what `evaluate_sequentially` does."""
     ours, base = (rng.random((ITEMS, TASKS)) < BASE + shift for shift in (change, 0.0))
     known = Scores({}, {}, {}, "drawn@1", "", {m: pack(base[:, i]) for i, m in enumerate(PARTS)})
     seen = 0
 
-    def ask(some: Suite) -> Asked:
+    def ask(some: Suite) -> PartialEvaluation:
         nonlocal seen
         rows = ours[seen : seen + len(some.tasks[0].prompts)]
         seen += len(rows)
-        return Asked(some, [[]] * TASKS, [[]] * TASKS, False, {m: list(rows[:, i]) for i, m in enumerate(PARTS)})
+        return PartialEvaluation(
+            some, [[]] * TASKS, [[]] * TASKS, False, {m: list(rows[:, i]) for i, m in enumerate(PARTS)}
+        )
 
-    return until_clear(ask, SUITE, EarlyEnd(LEVEL, questions, "base"), known)
+    return evaluate_sequentially(ask, SUITE, EarlyEnd(LEVEL, questions, "base"), known)
 
 
 def bound(value, **how):
@@ -106,16 +110,16 @@ def test_two_standard_errors_of_what_was_asked_hold_the_truth_about_as_often_as_
 
 @pytest.mark.parametrize(("line", "values"), [(0.5, [0.0] * 30), (1.0, [0.9] * 200), (0.05, [0.0] * 200)])
 def test_a_bet_wins_against_a_claim_that_is_plainly_false(line, values):
-    bet = Bet(line)
-    bet.take(values)
-    assert bet.stake > 20
+    bet = SequentialTest(line)
+    bet.update(values)
+    assert bet.wealth > 20
 
 
 @pytest.mark.parametrize("line", [-0.2, 0.0, 0.5, 1.0])
 def test_a_bet_against_what_is_true_of_every_item_wins_nothing(line):
-    bet = Bet(line)
-    bet.take([max(line, 0.0)] * 5000)
-    assert bet.stake <= 1
+    bet = SequentialTest(line)
+    bet.update([max(line, 0.0)] * 5000)
+    assert bet.wealth <= 1
 
 
 @pytest.fixture(scope="module")

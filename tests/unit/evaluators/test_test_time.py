@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from evaluators.engines.generate import Reply
-from evaluators.evaluate import answer, load, score_model
-from evaluators.tasks import load_suite
+from evaluators.decoding import Reply
+from evaluators.engines.huggingface import load
+from evaluators.evaluate import answer, score_model
+from evaluators.suites.registry import load_suite
 from evaluators.test_time import Variant, cut, parse_variant
 from sweeps import Sweep
 from sweeps.config.plan import Plan

@@ -2,10 +2,11 @@ import shutil
 
 import pytest
 
-from evaluators.cache import ScoreCache, folder_digest
-from evaluators.engines.generate import Decoding
+from evaluators.cache import ScoreCache
+from evaluators.decoding import Decoding
+from evaluators.digest import folder_digest
 from evaluators.evaluate import evaluate
-from evaluators.score import Scores
+from evaluators.scores import Scores
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from trainers.model.builtin import builtin_folder

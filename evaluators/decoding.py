@@ -1,0 +1,56 @@
+"""How replies are drawn, and what a reply is: shared by suites and engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sweeps.errors import InputError
+
+END_THINK: Final = "</think>"
+"""What ends a thought; `Decoding.think_cap` forces it, and an answer is what stands behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How replies are drawn; part of a suite's version.
+
+    Attributes:
+        temperature: 0 takes the likeliest token. top_p: samples from the smallest set with this much probability.
+        samples: replies per item. seed: draws them; a reply depends on (seed, item, sample), never on its batch.
+        think_cap: after so many tokens of thought `</think>` is forced, and the answer follows; None leaves it free.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    samples: int = 1
+    seed: int = 0
+    think_cap: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = [
+            (self.temperature < 0, f"temperature is {self.temperature}, but must be 0 or more"),
+            (not 0 < self.top_p <= 1, f"top_p is {self.top_p}, but must be above 0 and at most 1"),
+            (self.samples < 1, f"samples is {self.samples}, but must be 1 or more"),
+            (
+                self.samples > 1 and not self.temperature,
+                "several samples need a temperature above 0: greedy ones agree",
+            ),
+            (
+                self.think_cap is not None and self.think_cap < 1,
+                f"think_cap is {self.think_cap}, but must be 1 or more",
+            ),
+        ]
+        if found := [text for wrong, text in faults if wrong]:
+            raise InputError("decoding: " + "; ".join(found))
+
+
+GREEDY: Final = Decoding()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Token ids of a reply, the end-of-turn token left out; `truncated` when the cap came before it."""
+
+    ids: list[int]
+    truncated: bool

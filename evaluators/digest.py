@@ -1,0 +1,21 @@
+"""What tells one model folder from another: a digest of all that can change its replies."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+_DECIDE: Final = ("model*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges*")
+"""Files of a model folder that can change its replies; optimizer state beside them does not."""
+_IGNORED: Final = frozenset({"training.json", "manifest.json", "trainer.json"})
+
+
+def folder_digest(folder: Path) -> str:
+    """Returns the sha256 of a model folder's weights, configuration and tokenizer: the same wherever it lies."""
+    total = hashlib.sha256()
+    names = {path.name for pattern in _DECIDE for path in folder.glob(pattern)} - _IGNORED
+    for name in sorted(names):
+        with (folder / name).open("rb") as file:
+            total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
