@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sweeps.config.schema import NAME, Sweep
 from sweeps.errors import InputError, nearest
-from sweeps.storage.base import Store, is_url, open_store
+from sweeps.storage.base import Store, is_url
+from sweeps.storage.factory import open_store
 
 DEFAULT = "runs"
 

@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.checkpoints.transfer import CarriedEvaluate, CarriedTrain, drop_checkpoint
+from sweeps.checkpoints.transfer import RemoteStorageEvalFn, RemoteStorageTrainFn, drop_checkpoint
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.trial import EvalSpec, Hooks, ModelSource, Saved, TrialSpec
@@ -24,8 +24,9 @@ from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal
 from sweeps.report.console import Narrator
 from sweeps.stopping.base import StopRule
-from sweeps.storage.base import FOREVER, Store, Where, inside, is_url, join, open_store
-from sweeps.storage.probe import Seen, mark
+from sweeps.storage.base import FOREVER, Store, Where, inside, is_url, join
+from sweeps.storage.factory import open_store
+from sweeps.storage.probe import VerifyStorageBefore, write_marker
 
 if TYPE_CHECKING:
     from evaluators.scores import Scores
@@ -100,13 +101,13 @@ def _execute(
 ) -> None:  # fmt: skip
     keep = _keeper(director, home)
     if is_url(root.root):
-        train, evaluate = CarriedTrain(train, root.root), CarriedEvaluate(evaluate)
+        train, evaluate = RemoteStorageTrainFn(train, root.root), RemoteStorageEvalFn(evaluate)
     if backend == "in-process":
         InProcess(director, train, evaluate, root.root, keep, say, steer).run()
         return
-    token = mark(home)
+    token = write_marker(home)
     if not is_url(root.root):
-        train, evaluate = Seen(train, home.root, token), Seen(evaluate, home.root, token)
+        train, evaluate = VerifyStorageBefore(train, home.root, token), VerifyStorageBefore(evaluate, home.root, token)
     from cluster.connect.environment import prepare
 
     prepare(address)

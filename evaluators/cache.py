@@ -14,7 +14,8 @@ from typing import Any
 
 from evaluators.scores import Scores
 from sweeps.errors import StorageError, Unreachable
-from sweeps.storage.base import Where, open_store
+from sweeps.storage.base import Where
+from sweeps.storage.factory import open_store
 
 
 class ScoreCache:

@@ -16,7 +16,7 @@ from pathlib import Path
 from sweeps.journal.compaction import listed
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal, read_rows
-from sweeps.storage.base import open_store
+from sweeps.storage.factory import open_store
 from tests.support.s3 import S3Server
 
 

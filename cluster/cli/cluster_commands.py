@@ -68,7 +68,7 @@ def send(
     """
     from dataclasses import asdict
 
-    from cluster.cli.job_text import told, wait
+    from cluster.cli.job_text import submission_message, wait
     from cluster.cli.main import len_text
     from cluster.cli.render import print_json
     from cluster.jobs.client import Jobs
@@ -76,7 +76,7 @@ def send(
 
     done = submit_sweep(sweep, address=address, storage=storage, token_file=token_file, again=again, installed=installed,
                         python=python, driver_labels=labels(driver_on))  # fmt: skip
-    print_json(asdict(done)) if as_json else print(told(done, len_text(sweep), installed), flush=True)
+    print_json(asdict(done)) if as_json else print(submission_message(done, len_text(sweep), installed), flush=True)
     if follow and done.became != "finished":
         jobs = Jobs.at(address, token_file)
         try:
@@ -243,10 +243,11 @@ def track(
 
 def _ask(name: str, storage: str | None, address: str | None, token_file: Path | None, action: Any, trial: str = "",
          **args: Any) -> None:  # fmt: skip
-    from cluster.jobs.requests import ask
+    from cluster.jobs.requests import NO_DRIVER_MESSAGE, send_request_and_wait
 
     home = home_of(name, storage, address, token_file)
-    print(f"{trial or home.name}: {ask(home, action, trial, **args)}")
+    answer = send_request_and_wait(home, action, trial, **args) or NO_DRIVER_MESSAGE.format(sweep=home.name)
+    print(f"{trial or home.name}: {answer}")
 
 
 def _settings(pairs: list[str] | None, command: str) -> dict[str, Any]:

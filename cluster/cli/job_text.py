@@ -100,7 +100,7 @@ def status_of(jobs: Jobs, name: str, storage: str | None) -> tuple[dict[str, Any
     return {**state, **out}, f"{text}\n{status_text(state)}"
 
 
-def told(submission: Submission, trials: str, installed: bool) -> str:
+def submission_message(submission: Submission, trials: str, installed: bool) -> str:
     """Returns what a user should know after a submit."""
     s = submission
     first = {

@@ -107,18 +107,17 @@ def resume(
     installed: Installed = False, python: Python = "python",
 ) -> None:  # fmt: skip
     """Go on with a sweep that was paused, interrupted, killed or ran into a limit; http://… as address: as a job there."""
-    from cluster.jobs.resume import unpaused, unpaused_at
-    from cluster.jobs.resume import where as where_of
+    from cluster.jobs.resume import locate_sweep, request_resume, request_resume_on_cluster
 
     if address is not None and address.startswith(("http://", "https://")):
-        sweep, root = where_of(sweep_id, storage, address, token_file)
-        if said := unpaused_at(sweep.id, root):
+        sweep, root = locate_sweep(sweep_id, storage, address, token_file)
+        if said := request_resume_on_cluster(sweep.id, root):
             print(f"{sweep.id}: {said}")
             return
         commands.send(sweep, address, root, token_file, driver_on, again=True, installed=installed, python=python)
         return
     home = find(sweep_id, storage)
-    if said := unpaused(home):
+    if said := request_resume(home):
         print(f"{home.name}: {said}")
         return
     sweep = definition(home)

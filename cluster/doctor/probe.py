@@ -56,7 +56,7 @@ def _torch() -> dict[str, Any]:
 def _storage(storage: str, key: str, written: str) -> str:
     """Returns what is wrong with the storage seen from here; empty when all is well."""
     from sweeps.errors import NotFound
-    from sweeps.storage.base import open_store
+    from sweeps.storage.factory import open_store
 
     store = open_store(storage)
     try:
@@ -68,7 +68,7 @@ def _storage(storage: str, key: str, written: str) -> str:
 
 def _check(storage: str, key: str, written: str) -> str:
     """Returns what is wrong with the storage seen from the driver; leaves something for the nodes to read."""
-    from sweeps.storage.base import open_store
+    from sweeps.storage.factory import open_store
     from sweeps.storage.probe import storage_fault
 
     if wrong := storage_fault(storage):
@@ -120,7 +120,7 @@ def _result(ray: Any, ref: Any) -> dict[str, Any]:
 
 
 def _remove(storage: str, key: str) -> None:
-    from sweeps.storage.base import open_store
+    from sweeps.storage.factory import open_store
 
     open_store(storage).delete(key)
 

@@ -87,7 +87,7 @@ class Jobs:
 
     def __init__(self, door: Door) -> None:
         self.door = door
-        with _ours_alone(door.url), _told():
+        with _without_ray_address_env(door.url), _translate_ray_errors():
             from ray.job_submission import JobSubmissionClient
 
             for name in _TALKATIVE:
@@ -111,7 +111,7 @@ class Jobs:
             JobExists: its id was taken before. DipsweepError: the cluster refused it.
         """
         try:
-            with _told():
+            with _translate_ray_errors():
                 self._client.submit_job(entrypoint=entrypoint, submission_id=job, runtime_env=dict(runtime_env),
                                         metadata=dict(metadata), **where)  # fmt: skip
         except DipsweepError as e:
@@ -121,7 +121,7 @@ class Jobs:
 
     def all(self) -> list[Job]:
         """Returns every sweep's every run, the newest first; of other jobs none."""
-        with _told():
+        with _translate_ray_errors():
             found = [_job(d) for d in self._client.list_jobs() if _is_sweeps(d.metadata or {})]
         return sorted(found, key=lambda job: -job.start_ms)
 
@@ -150,22 +150,22 @@ class Jobs:
 
     def get(self, job: str) -> Job:
         """Returns a job as it stands now."""
-        with _told():
+        with _translate_ray_errors():
             return _job(self._client.get_job_info(job))
 
     def stop(self, job: str) -> None:
         """Asks a job to end. The driver gets SIGINT, as by Ctrl-C: trials save, then it ends (`submit.runtime_env`)."""
-        with _told():
+        with _translate_ray_errors():
             self._client.stop_job(job)
 
     def delete(self, job: str) -> None:
         """Takes a job that has ended off the list. Never a sweep's: Ray's behaviour is undefined when its id comes again."""
-        with _told():
+        with _translate_ray_errors():
             self._client.delete_job(job)
 
     def log(self, job: str) -> str:
         """Returns what a job has printed so far."""
-        with _told():
+        with _translate_ray_errors():
             return str(self._client.get_job_logs(job))
 
     def reached(self, job: str) -> Job:
@@ -221,7 +221,7 @@ class Jobs:
         import asyncio
 
         chunks = self._client.tail_job_logs(job)
-        with _told(), asyncio.Runner() as loop:
+        with _translate_ray_errors(), asyncio.Runner() as loop:
             while True:
                 try:
                     yield loop.run(_next(chunks))
@@ -268,7 +268,7 @@ def _job(details: Any) -> Job:
 
 
 @contextmanager
-def _ours_alone(url: str) -> Iterator[None]:
+def _without_ray_address_env(url: str) -> Iterator[None]:
     """RAY_ADDRESS and RAY_API_SERVER_ADDRESS beat the address that a caller gives to Ray's client; not here."""
     from cluster.connect.environment import prepare
 
@@ -282,7 +282,7 @@ def _ours_alone(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _translate_ray_errors() -> Iterator[None]:
     """Turns what Ray's client raises into one of our errors, on one line."""
     try:
         yield

@@ -39,9 +39,9 @@ def _arguments(argv: list[str]) -> tuple[Sweep, str]:
     sweep, root = sent_sweep(argv[0]), argv[2]
     if not argv[3:]:
         return sweep, root
-    from cluster.jobs.resume import gone_on
+    from cluster.jobs.resume import prepare_resumed_sweep
 
-    return gone_on(sweep, root), root
+    return prepare_resumed_sweep(sweep, root), root
 
 
 def sent_sweep(sweep_id: str) -> Sweep:

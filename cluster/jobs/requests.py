@@ -16,17 +16,22 @@ from sweeps.errors import InputError, SpecError, nearest
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import LogReader
-from sweeps.storage.base import Store, open_store
+from sweeps.storage.base import Store
+from sweeps.storage.factory import open_store
 
 ANSWER_S: Final = 8.0  # a driver looks every 2 s, and one that scores or saves may be busy for a moment
-NOBODY: Final = (  # the same --storage or --address, because without one `resume` looks in ./runs
+NO_DRIVER_MESSAGE: Final = (  # the same --storage or --address, because without one `resume` looks in ./runs
     "no driver has taken it yet; it waits in the storage until one runs: dipsweep resume {sweep}, with the --storage or "
     "--address given here"
 )
 
 
-def ask(home: Store, action: control.Steer, trial: str = "", *, wait_s: float = ANSWER_S, **args: Any) -> str:
-    """Asks the driver of a sweep to do something; returns one sentence on what it does, or on when it will.
+def send_request_and_wait(
+    home: Store, action: control.Steer, trial: str = "", *, wait_s: float = ANSWER_S, **args: Any
+) -> str | None:
+    """Asks the driver of a sweep to do something; returns its answer as one sentence, or None when no driver answers in time.
+
+    The request then waits in the storage (`NO_DRIVER_MESSAGE`).
 
     Raises:
         InputError: the trial or a setting does not exist, or a value will not do: here, or by the driver's word.
@@ -35,15 +40,15 @@ def ask(home: Store, action: control.Steer, trial: str = "", *, wait_s: float = 
     history = History(reader.rows())
     _known_trial(home, history, trial)
     _sensible(definition(home), action, args)
-    sweep, answer = home.name, _answer(reader, leave(home, action, trial, **args), wait_s)
+    sweep, answer = home.name, _wait_for_reply(reader, post_request(home, action, trial, **args), wait_s)
     if answer is None:
-        return NOBODY.format(sweep=sweep)
+        return None
     if str(answer.extra.get("action", "")).endswith("refused"):
         raise InputError(f"{sweep}: {answer.extra.get('reason')}")
     return str(answer.extra.get("reason", "done"))
 
 
-def leave(home: Store, action: control.Steer, trial: str = "", **args: Any) -> str:
+def post_request(home: Store, action: control.Steer, trial: str = "", **args: Any) -> str:
     """Leaves a request in a sweep's storage, with who asks and when; returns its id."""
     who = f"{getpass.getuser()}@{socket.gethostname()}"
     request = control.Request(action, trial, args, who=who, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
@@ -51,7 +56,7 @@ def leave(home: Store, action: control.Steer, trial: str = "", **args: Any) -> s
     return control.post(open_store(root), sweep, request)
 
 
-def _answer(reader: LogReader, request: str, wait_s: float) -> Row | None:
+def _wait_for_reply(reader: LogReader, request: str, wait_s: float) -> Row | None:
     """Returns the row in which a driver says what became of a request, or None when none does in time."""
     until = time.monotonic() + wait_s
     while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster.jobs.client import Jobs
-from cluster.jobs.requests import NOBODY, ask, leave
+from cluster.jobs.requests import post_request, send_request_and_wait
 from cluster.jobs.submit import spec_of
 from cluster.locate import definition, find
 from sweeps.config.schema import Sweep
@@ -14,7 +14,7 @@ from sweeps.journal.writer import read_rows
 from sweeps.storage.base import Store
 
 
-def where(name: str, storage: str | None, address: str, token_file: Path | None) -> tuple[Sweep, str]:
+def locate_sweep(name: str, storage: str | None, address: str, token_file: Path | None) -> tuple[Sweep, str]:
     """Returns the sweep and the storage root with which a job goes on.
 
     The cluster knows both, until its head node is replaced: a new head has forgotten all jobs, and the storage has not.
@@ -35,19 +35,18 @@ def where(name: str, storage: str | None, address: str, token_file: Path | None)
     return spec_of(job), storage or job.metadata["storage"]
 
 
-def unpaused(home: Store) -> str:
+def request_resume(home: Store) -> str:
     """Asks a driver that a person paused to go on; returns its answer, or nothing when no driver waits there (then the next
     one finds the request)."""
     if not paused(home):
         return ""
-    said = ask(home, "resume")
-    return "" if said == NOBODY.format(sweep=home.name) else said
+    return send_request_and_wait(home, "resume") or ""
 
 
-def unpaused_at(sweep: str, root: str) -> str:
+def request_resume_on_cluster(sweep: str, root: str) -> str:
     """The same for a sweep of a cluster, as far as its storage can be reached from this machine."""
     try:
-        return unpaused(find(sweep, root))
+        return request_resume(find(sweep, root))
     except (InputError, StorageError):
         return ""
 
@@ -58,7 +57,7 @@ def paused(home: Store) -> bool:
     return next((a for a in reversed(asked) if a in ("pause", "resume")), "") == "pause"
 
 
-def gone_on(sweep: Sweep, root: str) -> Sweep:
+def prepare_resumed_sweep(sweep: Sweep, root: str) -> Sweep:
     """Returns a sweep with the limits that its storage has by now, and leaves word that a pause is over.
 
     What the driver of a resumed job does first: the job carries the definition of its first submit, and whoever resumed it may
@@ -70,5 +69,5 @@ def gone_on(sweep: Sweep, root: str) -> Sweep:
     except InputError:  # nothing is there yet
         return sweep
     if paused(home):
-        leave(home, "resume")
+        post_request(home, "resume")
     return sweep.model_copy(update={"limits": stored.limits})

@@ -9,7 +9,6 @@ from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.errors import DipsweepError, InputError, StorageError, TrialFailed
-from sweeps.storage.probe import see
 
 ANSWER_S = 120.0  # for a worker process to start on a busy node
 
@@ -27,7 +26,7 @@ def check_nodes(home: str, token: str) -> None:
     if len(nodes) < 2:
         return
     look = ray.remote(num_cpus=0, max_retries=1)(
-        see
+        verify_marker
     )  # once more: a worker that died may be the first word of its node's death
     for node, ref in [(node, look.options(scheduling_strategy=_on(node)).remote(home, token)) for node in nodes]:
         _hear(str(node["NodeID"]), str(node["NodeManagerHostname"]), ref)

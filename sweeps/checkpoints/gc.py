@@ -21,7 +21,8 @@ from sweeps.journal.history import History
 from sweeps.journal.lease import LEASE_S
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal, read_rows, sweeps_in
-from sweeps.storage.base import Store, Where, inside, join, open_store
+from sweeps.storage.base import Store, Where, inside, join
+from sweeps.storage.factory import open_store
 
 STALE_S = 24 * 3600.0  # scratch that nothing has touched for a day belongs to no running attempt
 

@@ -24,14 +24,15 @@ from sweeps.checkpoints.scratch import room, scratch
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.errors import DamagedCheckpoint, NotFound
-from sweeps.storage.base import FOREVER, Store, is_url, join, open_store
+from sweeps.storage.base import FOREVER, Store, is_url, join
+from sweeps.storage.factory import open_store
 
 TRAINER_ONLY: Final = frozenset({STATE})
 Say = Callable[[str], None]
 
 
 def push(folder: Path, store: Store, key: str) -> None:
-    """Uploads a sealed checkpoint under a key, its manifest last."""
+    """CheckpointUploader a sealed checkpoint under a key, its manifest last."""
     manifest = read_manifest(folder)
     for name in manifest.files:
         store.upload(folder / name, f"{key}/{name}")
@@ -93,7 +94,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def at_hand(path: str, shared: Path | None = None, *, weights_only: bool = False) -> Iterator[Path]:
+def local_copy(path: str, shared: Path | None = None, *, weights_only: bool = False) -> Iterator[Path]:
     """Gives a local folder with the checkpoint at a path or an address; a copy is gone when the block ends.
 
     Args:
@@ -111,7 +112,7 @@ def at_hand(path: str, shared: Path | None = None, *, weights_only: bool = False
         shutil.rmtree(target, ignore_errors=True)
 
 
-class Uploads:
+class CheckpointUploader:
     """A trainer's hooks whose checkpoints are uploaded before anybody hears of them.
 
     Everything is told in the trainer's own thread, between its steps; the upload alone runs beside it.
@@ -181,7 +182,7 @@ class Uploads:
             self._done.put(e)
 
 
-class CarriedTrain:
+class RemoteStorageTrainFn:
     """A training function for a sweep whose storage is a bucket: it writes to scratch, and reads from scratch.
 
     Args:
@@ -199,12 +200,12 @@ class CarriedTrain:
         copy = scratch("read", trial.sweep, trial.id) / folder.name
         if rank.get("rank", 0) == 0:
             _clear_but(local)
-        with at_hand(resume.path, copy) if resume else contextlib.nullcontext() as begun:
+        with local_copy(resume.path, copy) if resume else contextlib.nullcontext() as begun:
             begin = replace(resume, path=str(begun)) if resume else None
             if rank.get("rank", 0) != 0:
                 self.train(trial, hooks, folder=local, resume=begin, **rank)
                 return
-            uploads = Uploads(hooks, store, key, room(), self.say or _log)
+            uploads = CheckpointUploader(hooks, store, key, room(), self.say or _log)
             try:
                 self.train(trial, uploads, folder=local, resume=begin, **rank)
             except Exception:
@@ -228,7 +229,7 @@ def _log(line: str) -> None:
     logging.getLogger(__name__).warning(line)
 
 
-class CarriedEvaluate:
+class RemoteStorageEvalFn:
     """An evaluation for a sweep whose storage is a bucket: it reads a copy without the trainer's own files."""
 
     def __init__(self, evaluate: Callable[[EvalJob], Any]) -> None:
@@ -237,5 +238,5 @@ class CarriedEvaluate:
     def __call__(self, job: EvalJob) -> Any:
         if job.step == 0:  # the base model: its path is the model's own source
             return self.evaluate(job)
-        with at_hand(job.path, weights_only=True) as folder:
+        with local_copy(job.path, weights_only=True) as folder:
             return self.evaluate(replace(job, path=str(folder)))

@@ -25,7 +25,8 @@ from pydantic_core import from_json
 from sweeps.errors import JournalError, NotFound, StorageError
 from sweeps.journal.compaction import LOG, listed, pack_key, segment_key
 from sweeps.journal.rows import Row, parse
-from sweeps.storage.base import Store, Where, join, open_store
+from sweeps.storage.base import Store, Where, join
+from sweeps.storage.factory import open_store
 
 READERS: Final = 16  # segments of an S3 log that are fetched at once
 

@@ -25,8 +25,8 @@ from sweeps.journal.compaction import LOG, Packer, segment_key
 from sweeps.journal.lease import LEASE_S, Holder, Lease, boot_id
 from sweeps.journal.reader import LogReader, is_sweep, read_rows, segments
 from sweeps.journal.rows import Row
-from sweeps.storage.base import Store, Where, open_store
-from sweeps.storage.local import os_fault
+from sweeps.storage.base import Store, Where, storage_error
+from sweeps.storage.factory import open_store
 
 __all__ = ["LOG", "Journal", "LogReader", "MemoryJournal", "SweepJournal", "is_sweep", "read_rows", "sweeps_in"]
 START_TRIES: Final = 20  # a log that others go on with between our read and our write that often is not ours
@@ -210,7 +210,7 @@ class _Segment:
                 self._file.write(data[written:])
             os.fsync(self._file.fileno())
         except OSError as e:
-            raise os_fault(self.path, e) from e
+            raise storage_error(self.path, e) from e
 
     def newer(self) -> bool:
         """True when somebody has continued the log in a segment after this one."""

@@ -1,6 +1,6 @@
 """Where sweeps are kept: one small interface over a folder, an S3 prefix, or memory.
 
->>> store = open_store("s3://bucket/sweeps")          # or open_store("./runs")
+>>> store = open_store("s3://bucket/sweeps")          # sweeps.storage.factory; or open_store("./runs")
 >>> (store / "dip-1a2b3c4d").read("spec.yaml")
 
 Keys are relative paths with forward slashes. A write is whole or not there at all; `create` is the one operation that two
@@ -12,12 +12,13 @@ sweep file and never through a pickle.
 from __future__ import annotations
 
 import builtins
+import errno
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, Self, TypeAlias
 
-from sweeps.errors import InputError, NotFound
+from sweeps.errors import InputError, NotFound, StorageError, StorageFull
 
 COMMAND_S: Final = 8.0
 """How long a one-shot command keeps trying while the storage does not answer."""
@@ -121,32 +122,6 @@ class Store(ABC):
 Where: TypeAlias = str | Path | Store
 
 
-def open_store(where: Where, *, patience_s: float = COMMAND_S, say: Callable[[str], None] | None = None) -> Store:
-    """Opens a store; nothing is touched yet.
-
-    Args:
-        where: a path, `s3://bucket/prefix`, or a store (returned as it is).
-        patience_s: for how long calls keep trying while an S3 storage does not answer: a few seconds for a command,
-            FOREVER for drivers and workers.
-        say: takes a sentence now and then while calls keep trying; by default it is logged.
-
-    Raises:
-        InputError: the address is of a kind that is not known, or carries credentials.
-    """
-    if isinstance(where, Store):
-        return where
-    if not is_url(where):
-        from sweeps.storage.local import LocalStore
-
-        return LocalStore(Path(where))
-    if fault := url_fault(str(where)):
-        raise InputError(fault)
-    from sweeps.storage.retry import RetryingStore
-    from sweeps.storage.s3 import S3Store
-
-    return RetryingStore(S3Store(str(where)), patience_s, say)
-
-
 def is_url(where: Where) -> bool:
     """True for an address such as s3://bucket/prefix, False for a path."""
     return isinstance(where, str) and "://" in where
@@ -200,3 +175,12 @@ def checked(key: str) -> str:
 def folder(prefix: str) -> str:
     """Returns a folder's key without a slash at its end; empty for the whole store."""
     return checked(prefix.rstrip("/")) if prefix.strip("/") else ""
+
+
+def storage_error(path: Path, e: OSError) -> StorageError:
+    """Returns what an error of the operating system means for the user."""
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(
+            f"{path}: no room is left on this disk ({os.strerror(e.errno)}); free some, then resume the sweep"
+        )
+    return StorageError(f"{path}: cannot be opened for reading or writing ({e.strerror or e})")

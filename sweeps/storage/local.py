@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sweeps.errors import NotFound, StorageError, StorageFull
-from sweeps.storage.base import Entry, Store, checked, folder
+from sweeps.errors import NotFound, StorageError
+from sweeps.storage.base import Entry, Store, checked, folder, storage_error
 
 PART: Final = ".part"
 """Ending of a file that is being written; never listed."""
@@ -28,7 +28,7 @@ class LocalStore(Store):
         self.root = str(self.path)
 
     def read(self, key: str) -> bytes:
-        with _told(self.path / key):
+        with _translate_os_errors(self.path / key):
             return (self.path / checked(key)).read_bytes()
 
     def write(self, key: str, data: bytes) -> None:
@@ -51,7 +51,7 @@ class LocalStore(Store):
 
     def list(self, prefix: str = "") -> builtins.list[Entry]:
         top = self.path / folder(prefix)
-        with _told(top):
+        with _translate_os_errors(top):
             return sorted(e for e in self._walk(top) if not e.key.endswith(PART))
 
     def _walk(self, top: Path) -> Iterator[Entry]:
@@ -62,19 +62,19 @@ class LocalStore(Store):
                     yield Entry(file.relative_to(self.path).as_posix(), file.lstat().st_size)
 
     def folders(self, prefix: str = "") -> builtins.list[str]:
-        with _told(self.path / prefix), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with _translate_os_errors(self.path / prefix), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return sorted(e.name for e in os.scandir(self.path / folder(prefix)) if e.is_dir())
         return []
 
     def delete(self, key: str) -> None:
-        with _told(self.path / key), contextlib.suppress(FileNotFoundError):
+        with _translate_os_errors(self.path / key), contextlib.suppress(FileNotFoundError):
             (self.path / checked(key)).unlink()
 
     def delete_tree(self, prefix: str) -> None:
         top = self.path / checked(prefix.rstrip("/"))
         if not top.resolve().is_relative_to(self.path.resolve()):
             raise StorageError(f"{top} is a link that leads out of {self.path}; it is not removed")
-        with _told(top), contextlib.suppress(FileNotFoundError):
+        with _translate_os_errors(top), contextlib.suppress(FileNotFoundError):
             shutil.rmtree(top)
 
     def upload(self, source: Path, key: str) -> None:
@@ -84,14 +84,14 @@ class LocalStore(Store):
             os.replace(aside, self.path / key)
 
     def download(self, key: str, target: Path) -> None:
-        with _told(self.path / key):
+        with _translate_os_errors(self.path / key):
             shutil.copyfile(self.path / checked(key), target)
 
     def exists(self, key: str) -> bool:
         return (self.path / checked(key)).is_file()
 
     def leftovers(self) -> builtins.list[Entry]:
-        with _told(self.path):
+        with _translate_os_errors(self.path):
             return sorted(e for e in self._walk(self.path) if e.key.endswith(PART))
 
     def drop_leftover(self, key: str) -> None:
@@ -109,7 +109,7 @@ class LocalStore(Store):
         """Gives a name beside a key to write under first; the folder's entry is on the disk when the block ends."""
         file = self.path / checked(key)
         aside = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
-        with _told(file):
+        with _translate_os_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
                 yield aside
@@ -148,7 +148,7 @@ def _create_in_place(file: Path, data: bytes) -> bool:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _translate_os_errors(path: Path) -> Iterator[None]:
     """Turns an error of the operating system into one of ours, which says what would do."""
     try:
         yield
@@ -161,13 +161,4 @@ def _told(path: Path) -> Iterator[None]:
     except NotADirectoryError as e:
         raise StorageError(f"{path}: cannot be opened, a part of this path is a file; give a folder") from e
     except OSError as e:
-        raise os_fault(path, e) from e
-
-
-def os_fault(path: Path, e: OSError) -> StorageError:
-    """Returns what an error of the operating system means for the user."""
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(
-            f"{path}: no room is left on this disk ({os.strerror(e.errno)}); free some, then resume the sweep"
-        )
-    return StorageError(f"{path}: cannot be opened for reading or writing ({e.strerror or e})")
+        raise storage_error(path, e) from e

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeps.errors import NotFound, StorageError, TrialFailed
-from sweeps.storage.base import Store, Where, is_url, open_store
+from sweeps.storage.base import Store, Where, is_url
+from sweeps.storage.factory import open_store
 from sweeps.storage.retry import RetryingStore
 from sweeps.storage.s3 import S3Store
 
@@ -52,14 +53,14 @@ def _probe(store: Store) -> str:
     return ""
 
 
-def mark(home: Store) -> str:
-    """Leaves a marker in a sweep's folder and returns what stands in it; `see` looks for it on another machine."""
+def write_marker(home: Store) -> str:
+    """Leaves a marker in a sweep's folder and returns what stands in it; `verify_marker` looks for it on another machine."""
     token = secrets.token_hex(8)
     home.write(MARKER, token.encode())
     return token
 
 
-def see(home: Where, token: str) -> None:
+def verify_marker(home: Where, token: str) -> None:
     """Makes sure that this machine sees the folder that the driver sees.
 
     Raises:
@@ -77,12 +78,12 @@ def see(home: Where, token: str) -> None:
     )
 
 
-class Seen:
+class VerifyStorageBefore:
     """A function that works on machines of a cluster, and only on those that see the sweep's folder."""
 
     def __init__(self, work: Callable[..., Any], home: str, token: str) -> None:
         self.work, self.home, self.token = work, home, token
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        see(self.home, self.token)
+        verify_marker(self.home, self.token)
         return self.work(*args, **kwargs)

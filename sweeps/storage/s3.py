@@ -2,7 +2,7 @@
 
 Credentials, region and endpoint come from where every AWS tool looks: the environment (AWS_ACCESS_KEY_ID, AWS_REGION,
 AWS_ENDPOINT_URL, …), the profile files, the instance. Nothing here retries: s3fs alone multiplies its own five tries with
-botocore's five (25 requests, 36 s before it gave up on a 503), so both are switched off and `storage_retry` has one budget.
+botocore's five (25 requests, 36 s before it gave up on a 503), so both are switched off; `sweeps.storage.retry` has the one budget.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sweeps.errors import InputError, NoBucket, NoCredentials, NotFound, StorageDenied, StorageError, Unreachable
-from sweeps.storage.base import Entry, Store, checked, folder, join, url_fault
+from sweeps.storage.base import Entry, Store, checked, folder, join, storage_error, url_fault
 
 ANSWER_S: Final = 30.0  # without a byte from the server for this long, a request has failed
 PART_BYTES: Final = 16 * 2**20  # files above twice this go up in parts; a part is what is sent again after a fault
@@ -224,9 +224,7 @@ def explain(e: BaseException, where: str, bucket: str) -> StorageError:
     if status == 404 or isinstance(e, FileNotFoundError):
         return NotFound(f"{where} does not exist")
     if isinstance(e, OSError) and not status and e.errno in (28, 122):  # the local side of a download
-        from sweeps.storage.local import os_fault
-
-        return os_fault(Path(str(e.filename or "this disk")), e)
+        return storage_error(Path(str(e.filename or "this disk")), e)
     if _network(e):
         return Unreachable(f"{where}: the storage cannot be reached ({type(e).__name__})")
     return StorageError(f"{where}: {type(e).__name__} {code}: {str(e)[:200]}")

@@ -16,7 +16,8 @@ from cluster.run import run
 from sweeps import Sweep, grid
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.journal.reader import LogReader
-from sweeps.storage.base import FOREVER, open_store
+from sweeps.storage.base import FOREVER
+from sweeps.storage.factory import open_store
 from tests.support.fakes import Paced, SealingTrainer, fake_evaluate
 from tests.support.programs import ends_like_a_command, say
 

@@ -17,7 +17,7 @@ from sweeps.controller.controller import Director
 from sweeps.executors.local import InProcess
 from sweeps.journal.writer import SweepJournal
 from sweeps.stopping import NeverStop
-from sweeps.storage.base import open_store
+from sweeps.storage.factory import open_store
 from tests.support.fakes import FakeTrainer, Paced, fake_evaluate
 from tests.support.programs import ends_like_a_command, say
 

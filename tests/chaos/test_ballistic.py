@@ -27,7 +27,7 @@ from sweeps.errors import StorageError
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import read_rows
-from sweeps.storage.base import open_store
+from sweeps.storage.factory import open_store
 from tests.chaos.ballistic_program import SWEEP
 from tests.support.crash import Y, finished_stay_finished, no_row_twice, outcome, verdicts, verdicts_replay
 from tests.support.fakes import SealingTrainer, fake_evaluate

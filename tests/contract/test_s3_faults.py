@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from sweeps.errors import NoBucket, NoCredentials, StorageDenied, TrialFailed, Unreachable
-from sweeps.storage.base import FOREVER, Store, open_store
+from sweeps.storage.base import FOREVER, Store
+from sweeps.storage.factory import open_store
 from sweeps.storage.memory import MemoryStore
-from sweeps.storage.probe import mark, see, storage_fault
+from sweeps.storage.probe import storage_fault, verify_marker, write_marker
 from sweeps.storage.retry import RetryingStore
 from sweeps.storage.s3 import S3Store
 from tests.support.s3 import FaultProxy, S3Server
@@ -184,13 +185,13 @@ def test_a_server_that_ignores_conditional_writes_is_refused():
 
 def test_a_node_that_does_not_see_the_folder_is_named(tmp_path: Path):
     home = open_store(tmp_path / "shared")
-    token = mark(home)
-    see(home, token)
+    token = write_marker(home)
+    verify_marker(home, token)
     for elsewhere in (tmp_path / "not mounted", tmp_path / "shared"):
         if elsewhere.name == "shared":
-            mark(home)  # a folder of the same path that another driver wrote to
+            write_marker(home)  # a folder of the same path that another driver wrote to
         with pytest.raises(TrialFailed, match=r"node \S+ does not see .* as the driver does"):
-            see(elsewhere, token)
+            verify_marker(elsewhere, token)
 
 
 class Clock:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.errors import InputError, NotFound
-from sweeps.storage.base import Entry, Store, inside, join, open_store, url_fault
+from sweeps.storage.base import Entry, Store, inside, join, url_fault
+from sweeps.storage.factory import open_store
 from sweeps.storage.memory import MemoryStore
 
 KINDS = ("folder", "memory", "s3")

@@ -13,7 +13,7 @@ import pytest
 from sweeps.errors import StorageError
 from sweeps.journal.history import History
 from sweeps.journal.writer import read_rows
-from sweeps.storage.base import open_store
+from sweeps.storage.factory import open_store
 from tests.scenario.s3_program import SWEEP
 from tests.support.fakes import by_trial
 from tests.support.programs import Start, ray_programs

@@ -15,7 +15,7 @@ from sweeps.errors import Interrupted, SweepBusy
 from sweeps.journal.compaction import listed
 from sweeps.journal.history import History
 from sweeps.journal.writer import SweepJournal, read_rows
-from sweeps.storage.base import open_store
+from sweeps.storage.factory import open_store
 from tests.support.fakes import SealingTrainer, by_trial, fake_evaluate
 from tests.support.s3 import FaultProxy, S3Server
 

@@ -17,7 +17,8 @@ from sweeps.report.analysis.findings import Summary
 from sweeps.report.analysis.summarize import summarize
 from sweeps.report.html.page import ASSETS, render, render_html
 from sweeps.report.html.page_parts import progress
-from sweeps.storage.base import Where, is_url, open_store
+from sweeps.storage.base import Where, is_url
+from sweeps.storage.factory import open_store
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -12,7 +12,8 @@ from sweeps.checkpoints.scratch import scratch
 from sweeps.errors import SweepBusy
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal, read_rows
-from sweeps.storage.base import Store, open_store
+from sweeps.storage.base import Store
+from sweeps.storage.factory import open_store
 from sweeps.storage.memory import MemoryStore
 
 

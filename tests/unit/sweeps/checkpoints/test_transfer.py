@@ -11,7 +11,7 @@ import pytest
 
 from sweeps.checkpoints.manifest import MANIFEST, STATE, read_manifest, seal, verify
 from sweeps.checkpoints.scratch import room, scratch
-from sweeps.checkpoints.transfer import Uploads, drop_checkpoint, fetch, push
+from sweeps.checkpoints.transfer import CheckpointUploader, drop_checkpoint, fetch, push
 from sweeps.config.trial import Saved
 from sweeps.errors import DamagedCheckpoint, StorageDenied, TrialFailed
 from sweeps.storage.memory import MemoryStore
@@ -142,7 +142,7 @@ def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path: Path):
 
 def test_training_goes_on_while_uploads_wait_and_hears_of_them_in_its_own_thread(tmp_path: Path):
     gate, heard = Gate(), Heard()
-    uploads = Uploads(heard, gate, KEY, 10**9, pytest.fail)
+    uploads = CheckpointUploader(heard, gate, KEY, 10**9, pytest.fail)
     first = checkpoint(tmp_path, 4)
     uploads.saved(first)
     uploads.report(5, {}, progress={}, cost={})
@@ -159,7 +159,7 @@ def test_training_goes_on_while_uploads_wait_and_hears_of_them_in_its_own_thread
 
 def test_beyond_the_room_for_waiting_training_waits_and_says_so(tmp_path: Path):
     gate, heard, said = Gate(), Heard(), list[str]()
-    uploads = Uploads(heard, gate, KEY, 100, lambda line: (said.append(line), gate.open.set()))
+    uploads = CheckpointUploader(heard, gate, KEY, 100, lambda line: (said.append(line), gate.open.set()))
     uploads.saved(checkpoint(tmp_path, 4))
     assert said == [], "one may always wait"
     uploads.saved(checkpoint(tmp_path, 8))
@@ -175,7 +175,7 @@ def test_an_upload_that_can_never_work_is_told_to_the_trainer(tmp_path: Path):
         def upload(self, source: Path, key: str) -> None:
             raise StorageDenied("s3://b: access denied (403)")
 
-    uploads = Uploads(Heard(), Closed(), KEY, 10**9, pytest.fail)
+    uploads = CheckpointUploader(Heard(), Closed(), KEY, 10**9, pytest.fail)
     uploads.saved(checkpoint(tmp_path))
     with pytest.raises(StorageDenied, match="403"):
         uploads.drain()

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from cluster.jobs import entrypoint as driver
-from cluster.jobs.resume import gone_on, paused, unpaused_at
+from cluster.jobs.resume import paused, prepare_resumed_sweep, request_resume_on_cluster
 from cluster.run import write_spec
 from sweeps import Sweep
 from sweeps.controller.requests import pending
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal
-from sweeps.storage.base import open_store
+from sweeps.storage.factory import open_store
 from tests.unit.cluster.jobs.test_submit import Shelf, send, shelf
 
 __all__ = ["shelf"]
@@ -64,17 +64,17 @@ def test_a_pause_lasts_until_somebody_resumes(kept: Kept, asked: tuple[str, ...]
 def test_a_resumed_job_leaves_word_that_the_pause_is_over_and_keeps_changed_limits(kept: Kept):
     kept.asked("pause", "interrupt")
     write_spec(SWEEP.model_copy(update={"limits": SWEEP.limits.model_copy(update={"gpu_hours": 100.0})}), kept.home)
-    sweep = gone_on(SWEEP, str(kept.root))
+    sweep = prepare_resumed_sweep(SWEEP, str(kept.root))
     assert (sweep.id, sweep.limits.gpu_hours) == (SWEEP.id, 100.0)
     assert kept.requests() == ["resume"]
 
 
 def test_a_sweep_that_nobody_paused_just_goes_on(kept: Kept, tmp_path: Path):
-    assert gone_on(SWEEP, str(kept.root)) == SWEEP
+    assert prepare_resumed_sweep(SWEEP, str(kept.root)) == SWEEP
     assert kept.requests() == []
-    assert gone_on(SWEEP, str(tmp_path / "elsewhere")) == SWEEP  # nothing is there yet
-    assert unpaused_at(SWEEP.id, str(kept.root)) == ""
-    assert unpaused_at(SWEEP.id, "/nowhere/that/this/machine/sees") == ""
+    assert prepare_resumed_sweep(SWEEP, str(tmp_path / "elsewhere")) == SWEEP  # nothing is there yet
+    assert request_resume_on_cluster(SWEEP.id, str(kept.root)) == ""
+    assert request_resume_on_cluster(SWEEP.id, "/nowhere/that/this/machine/sees") == ""
 
 
 def test_only_a_resumed_job_is_told_to_go_on(shelf: Shelf, monkeypatch, kept: Kept):

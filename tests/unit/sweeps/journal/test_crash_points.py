@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.storage.base import open_store
+from sweeps.storage.factory import open_store
 from sweeps.storage.memory import MemoryStore
 from tests.support.crash import CASES, World, check, run_killed, run_whole
 from tests.support.faulty_store import Calls

@@ -17,7 +17,8 @@ from sweeps.journal.lease import Record
 from sweeps.journal.reader import parse_lines, segments
 from sweeps.journal.rows import Row, parse, split_finite
 from sweeps.journal.writer import LogReader, SweepJournal, is_sweep, read_rows, sweeps_in
-from sweeps.storage.base import Store, open_store
+from sweeps.storage.base import Store
+from sweeps.storage.factory import open_store
 from sweeps.storage.memory import MemoryStore
 from tests.support.faulty_store import Calls, Died, FaultyStore, out_of_reach
 

@@ -10,7 +10,7 @@ import s3fs
 
 from sweeps.config.trial import ModelSource, TierSource
 from sweeps.errors import InputError
-from sweeps.storage.base import open_store
+from sweeps.storage.factory import open_store
 from tests.support.tiny_sft import write_base
 from trainers.data import download_cache as node_cache
 from trainers.data.download_cache import fetched, listing
