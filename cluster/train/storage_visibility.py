@@ -9,6 +9,7 @@ from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.errors import DipsweepError, InputError, StorageError, TrialFailed
+from sweeps.storage.probe import verify_marker
 
 ANSWER_S = 120.0  # for a worker process to start on a busy node
 

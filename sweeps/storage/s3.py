@@ -2,7 +2,8 @@
 
 Credentials, region and endpoint come from where every AWS tool looks: the environment (AWS_ACCESS_KEY_ID, AWS_REGION,
 AWS_ENDPOINT_URL, …), the profile files, the instance. Nothing here retries: s3fs alone multiplies its own five tries with
-botocore's five (25 requests, 36 s before it gave up on a 503), so both are switched off; `sweeps.storage.retry` has the one budget.
+botocore's five (25 requests, 36 s before it gave up on a 503), so both are switched off:
+`sweeps.storage.retry` has the one budget.
 """
 
 from __future__ import annotations
