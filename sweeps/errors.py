@@ -1,6 +1,7 @@
 """Every error that dipsweep raises on purpose, as one small tree.
 
-The command line turns them into exit codes: `InputError` 2, `LimitError` 3, `Interrupted` 130, all others 1. Each can
+The command line turns them into exit codes: `InputError` 2, `LimitError` 3, `NoDriver` 4, `Interrupted` 130, all others
+1. Each can
 be pickled (Ray carries exceptions between processes): state lives in `args` only.
 """
 
@@ -94,6 +95,12 @@ class Interrupted(DipsweepError):
     """Ctrl-C: the sweep stopped in good order and can be resumed."""
 
     exit_code = 130
+
+
+class NoDriver(DipsweepError):
+    """What is followed has not ended, and nobody drives it: it will not go on by itself."""
+
+    exit_code = 4
 
 
 class TrialFailed(DipsweepError):

@@ -16,11 +16,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sweeps.errors import NotFound, StorageError, SweepBusy
 from sweeps.storage.base import Store
@@ -29,6 +29,8 @@ LEASE_S: Final = 30.0
 """A driver that shows no sign of life for so long has lost its sweep to whoever asks for it."""
 BEATS: Final = 10
 """Heartbeats in a lease time; one or two may be lost without harm."""
+DOUBT_S: Final = 2.5 * LEASE_S / BEATS
+"""So long a driver of another machine is watched whose last beat looks old."""
 FOLDER: Final = "lease"
 
 
@@ -70,14 +72,22 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What stands in a lease."""
+    """What stands in a lease.
+
+    Attributes:
+        beat: counts up while the holder lives. released: the holder has given the sweep back.
+        at: Unix time of the beat by the holder's clock; 0 where it is not known. For people, and for a first guess:
+            takers go by `beat` alone.
+    """
 
     holder: Holder
     beat: int = 0
     released: bool = False
+    at: float = field(default=0.0, compare=False)
 
     def line(self) -> bytes:
-        return json.dumps({**asdict(self.holder), "beat": self.beat, "released": self.released}).encode()
+        data = {**asdict(self.holder), "beat": self.beat, "released": self.released, "at": round(time.time(), 1)}
+        return json.dumps(data).encode()
 
     @classmethod
     def parse(cls, data: bytes) -> Record:
@@ -85,9 +95,8 @@ class Record:
         try:
             found = json.loads(data)
             known = {k: found[k] for k in Holder.__dataclass_fields__ if k in found}
-            return cls(
-                Holder(**{"host": "an unknown host", "pid": 0, **known}), int(found["beat"]), bool(found["released"])
-            )
+            holder = Holder(**{"host": "an unknown host", "pid": 0, **known})
+            return cls(holder, int(found["beat"]), bool(found["released"]), float(found.get("at", 0.0)))
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls(Holder("an unknown host", 0, token=data.hex()[:64]))
 
@@ -160,15 +169,7 @@ class Lease:
     # ---- inside ---------------------------------------------------------------------------------------------------
 
     def _latest(self, store: Store | None = None) -> tuple[int, Record | None]:
-        store = store or self.store
-        stems = [Path(e.key).stem for e in store.list(FOLDER) if e.key.endswith(".json")]
-        number = max((int(stem) for stem in stems if stem.isdigit()), default=0)
-        if not number:
-            return 0, None
-        try:
-            return number, Record.parse(store.read(_key(number)))
-        except NotFound:  # cleared away between the two calls
-            return number, None
+        return latest_record(store or self.store)
 
     def _watch(self, number: int, seen: Record) -> None:
         """Returns when a lease has stood still for its time; only time in which it could be read counts."""
@@ -197,6 +198,96 @@ class Lease:
         while not self._over.wait(self.lease_s / BEATS) and self.fenced_by is None:
             with contextlib.suppress(StorageError):  # out of reach for us is out of reach for a taker; it waits anew
                 self.beat()
+
+
+@dataclass(frozen=True, slots=True)
+class DriverState:
+    """Whether somebody drives a sweep.
+
+    Attributes:
+        kind: `alive`; `lost`: a driver died or was cut off without giving the sweep back; `none`: the last one gave it
+            back, or there was none.
+        since: when its last driver was last heard of, `2026-01-31 12:00 UTC`; empty where that is not known.
+        holder: the last driver.
+    """
+
+    kind: Literal["alive", "lost", "none"]
+    since: str = ""
+    holder: Holder | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.kind == "alive"
+
+    def message(self, sweep: str) -> str:
+        """Returns what to say of a sweep that has not ended and that nobody drives; empty while somebody does."""
+        if self.alive:
+            return ""
+        return f"no driver{f' since {self.since}' if self.since else ''}; dipsweep resume {sweep} goes on"
+
+
+def driver_state(store: Store) -> DriverState:
+    """Returns whether somebody drives a sweep, from its lease; takes up to `DOUBT_S` where the lease alone does not say.
+
+    Args:
+        store: the sweep's own.
+    """
+    return driver_states([store])[0]
+
+
+def driver_states(stores: Sequence[Store], sleep: Callable[[float], None] = time.sleep) -> list[DriverState]:
+    """The same for many sweeps: those whose lease leaves a doubt are watched side by side.
+
+    On the kernel that runs the driver its process is asked for. Elsewhere a beat of the last two lease times by the holder's
+    own clock means that it lives. An older one may be a clock that is off, so the beat is then watched for a moment.
+    """
+    seen = [(store, *latest_record(store)) for store in stores]
+    states = [_state_of(store, number, record) for store, number, record in seen]
+    if doubtful := [i for i, state in enumerate(states) if state is None]:
+        sleep(DOUBT_S)
+        for i in doubtful:
+            store, number, before = seen[i]
+            now_number, now = latest_record(store)
+            assert before is not None
+            moved = now is not None and (now_number != number or now.beat != before.beat) and not now.released
+            states[i] = DriverState("alive" if moved else "lost", _last_heard(store, number, before), before.holder)
+    return [state for state in states if state is not None]
+
+
+def _state_of(store: Store, number: int, record: Record | None) -> DriverState | None:
+    """Returns what a lease says by itself; None where only time can tell."""
+    if record is None:
+        return DriverState("none")
+    holder, since = record.holder, _last_heard(store, number, record)
+    if record.released:
+        return DriverState("none", since, holder)
+    if holder.gone():
+        return DriverState("lost", since, holder)
+    if holder.boot and (holder.boot, holder.namespace) == (boot_id(), _namespace()):
+        return DriverState("alive", since, holder)
+    return DriverState("alive", since, holder) if abs(time.time() - record.at) < 2 * LEASE_S else None
+
+
+def _last_heard(store: Store, number: int, record: Record) -> str:
+    at = record.at
+    if (
+        not at and (file := store.local(_key(number))) is not None
+    ):  # written by a version that did not write the time down
+        with contextlib.suppress(OSError):
+            at = file.stat().st_mtime
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else ""
+
+
+def latest_record(store: Store) -> tuple[int, Record | None]:
+    """Returns the number of a sweep's latest lease and what stands in it; 0 and None where there is none."""
+    stems = [Path(e.key).stem for e in store.list(FOLDER) if e.key.endswith(".json")]
+    number = max((int(stem) for stem in stems if stem.isdigit()), default=0)
+    if not number:
+        return 0, None
+    try:
+        return number, Record.parse(store.read(_key(number)))
+    except NotFound:  # cleared away between the two calls
+        return number, None
 
 
 def boot_id() -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from sweeps.errors import SweepBusy
-from sweeps.journal.lease import Holder, Lease, Record
+from sweeps.journal.lease import DriverState, Holder, Lease, Record, driver_state, driver_states
 from sweeps.storage.base import Store
 from sweeps.storage.memory import MemoryStore
 
@@ -165,3 +168,50 @@ def test_a_process_is_known_to_be_dead_by_pid_start_and_kernel_together():
     child.kill()
     child.wait()
     assert replace(here, pid=child.pid).gone()
+
+
+def elsewhere(store: Store, at: float, beat: int = 3, **changes) -> None:
+    """Leaves the lease of a driver on another machine whose last beat was at a Unix time."""
+    holder = Holder("far", 7, boot="another-boot")
+    data = json.loads(Record(holder, beat, **changes).line())
+    store.write("lease/000001.json", json.dumps({**data, "at": at}).encode())
+
+
+def test_a_driver_of_this_process_is_alive_and_one_that_gave_the_sweep_back_is_none(store: Store):
+    assert driver_state(store) == DriverState("none")
+    held = Lease(store, beating=False)
+    held.take()
+    assert driver_state(store).alive
+    assert driver_state(store).message("s-1") == ""
+    held.release()
+    state = driver_state(store)
+    assert state.kind == "none"
+    assert state.message("s-1") == f"no driver since {state.since}; dipsweep resume s-1 goes on"
+
+
+def test_a_driver_that_was_killed_on_this_machine_is_lost_at_once(store: Store):
+    program = "from sweeps.journal.lease import Holder, Record; print(Record(Holder.here()).line().decode())"
+    line = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    store.write("lease/000001.json", line.encode())
+    state = driver_state(store)
+    assert (state.kind, state.since != "") == ("lost", True)
+
+
+def test_a_fresh_beat_of_another_machine_is_a_sign_of_life_and_an_old_one_is_watched(store: Store):
+    elsewhere(store, time.time())
+    assert driver_states([store], sleep=lambda s: pytest.fail("no need to wait"))[0].alive
+    elsewhere(store, time.time() - 3600)
+    (lost,) = driver_states([store], sleep=lambda s: None)
+    assert lost.kind == "lost"
+    assert lost.since[:4] == time.strftime("%Y", time.gmtime(time.time() - 3600))
+    (beats_on,) = driver_states([store], sleep=lambda s: elsewhere(store, time.time() - 3600, beat=4))
+    assert beats_on.alive  # its clock is an hour behind
+    (ends,) = driver_states([store], sleep=lambda s: elsewhere(store, time.time() - 3600, beat=4, released=True))
+    assert not ends.alive
+
+
+def test_a_lease_of_an_earlier_version_has_no_time_and_is_watched(store: Store):
+    elsewhere(store, 0.0)
+    waited = list[float]()
+    assert [s.kind for s in driver_states([store, store], sleep=waited.append)] == ["lost", "lost"]
+    assert len(waited) == 1  # side by side
