@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo test check bench chaos setup clean
+.PHONY: demo test check docs bench chaos setup clean
 
 setup: $(READY)
 
@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[serve,dev,browser]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[serve,dev,browser,docs]'
 	@touch $@
 
 demo: $(READY)
@@ -28,6 +28,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, strictly: a broken link or an unknown name ends it. Look at it with .venv/bin/mkdocs serve.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -d site
 
 # Kills processes and hosts, on purpose: about 40 minutes on two cores. DIPSWEEP_CHAOS_SHOTS=50 shoots more, DIPSWEEP_CHAOS_SEED=7 elsewhere.
 chaos: $(READY)
