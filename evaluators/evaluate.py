@@ -57,7 +57,7 @@ def evaluate(
         InputError: the folder does not hold a model, the suite is unknown, or does not measure what `early` asks about.
     """
     started = Started()
-    if evaluation.suite.startswith("lm-eval:"):
+    if evaluation.suite.startswith("lm-eval:") and not evaluation.files:
         return replace(
             evaluate_lm_eval(load(model_folder), evaluation.suite, items=evaluation.items), cost=started.spent()
         )
@@ -138,7 +138,7 @@ def answer(engine: Engine, suite: Suite) -> tuple[list[Reply], bool]:
     return engine.generate(asked, caps, suite.decoding), opened
 
 
-def _right(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, list[bool]]:
+def _right(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, list[float]]:
     if suite.judge:
         suite = judged_by(partial(_ask_judge, _judge_at(suite.judge)), suite, replies)
     return judged(suite, replies)

@@ -26,7 +26,7 @@ class PartialEvaluation:
     drawn: Sequence[Sequence[Reply]]
     read: Sequence[Sequence[Answered]]
     opened: bool
-    right: Mapping[str, Sequence[bool]]
+    right: Mapping[str, Sequence[float]]
 
     def then(self, more: PartialEvaluation, suite: Suite) -> PartialEvaluation:
         """Returns this and what was asked after it: together they are `suite`."""

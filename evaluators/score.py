@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from evaluators.decoding import END_THINK
 from evaluators.scores import Answered, Scores
-from evaluators.stats import Estimate, avg_at_k, mean_error, pass_at_k, sample_error, share_error
+from evaluators.stats import Estimate, avg_at_k, mean_error, pass_at_k, sample_error, score_error, share_error
 from evaluators.tasks import Suite
 from sweeps.statistics import pack
 
@@ -27,14 +27,14 @@ def read_reply(text: str, *, tokens: int, truncated: bool, opened: bool) -> Answ
     )
 
 
-def judged(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, list[bool]]:
+def judged(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, list[float]]:
     """Judges the replies: one list per task in the suite's order, `suite.samples(task)` replies an item in a row.
 
     An answer that never came is wrong, and refuses nothing.
     """
     return {
         metric: [
-            reply.answer is not None and judge(place // suite.samples(task), reply.answer)
+            judge(place // suite.samples(task), reply.answer) if reply.answer is not None else False
             for place, reply in enumerate(answered)
         ]
         for task, answered in zip(suite.tasks, replies, strict=True)
@@ -43,7 +43,7 @@ def judged(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, lis
 
 
 def score(
-    suite: Suite, replies: Sequence[Sequence[Answered]], right: Mapping[str, Sequence[bool]] | None = None
+    suite: Suite, replies: Sequence[Sequence[Answered]], right: Mapping[str, Sequence[float]] | None = None
 ) -> Scores:
     """Averages what was judged per task and per role, each with its standard error.
 
@@ -61,7 +61,7 @@ def score(
 
 
 def estimated(
-    suite: Suite, replies: Sequence[Sequence[Answered]], right: Mapping[str, Sequence[bool]]
+    suite: Suite, replies: Sequence[Sequence[Answered]], right: Mapping[str, Sequence[float]]
 ) -> tuple[dict[str, Estimate], dict[str, int]]:
     """Returns the estimate of every metric that a suite measures, and the items behind it."""
     estimates: dict[str, Estimate] = {}
@@ -69,7 +69,7 @@ def estimated(
     for task in suite.tasks:
         samples = suite.samples(task)
         for metric in suite.metrics(task):
-            for name, estimate in _estimates(metric, right[metric], samples).items():
+            for name, estimate in _estimates(metric, right[metric], samples, metric in task.graded).items():
                 estimates[name], n[name] = estimate, len(right[metric]) // samples
     for metric, parts in suite.means.items():
         tails = [{name.removeprefix(part) for name in estimates if name.partition("@")[0] == part} for part in parts]
@@ -94,11 +94,14 @@ def measured(suite: Suite) -> frozenset[str]:
     return frozenset(estimated(suite, silent, wrong)[0])
 
 
-def _estimates(metric: str, bits: Sequence[bool], samples: int) -> dict[str, Estimate]:
+def _estimates(metric: str, outcomes: Sequence[float], samples: int, graded: bool) -> dict[str, Estimate]:
     if samples == 1:
-        return {metric: Estimate(sum(bits) / len(bits), share_error(sum(bits), len(bits)))}
-    right = [sum(bits[i : i + samples]) for i in range(0, len(bits), samples)]
-    return {metric: avg_at_k(right, samples), f"{metric}@{samples}": pass_at_k(right, samples, samples)}
+        return {metric: Estimate(sum(outcomes) / len(outcomes), score_error(outcomes))}
+    right = [sum(outcomes[i : i + samples]) for i in range(0, len(outcomes), samples)]
+    average = {metric: avg_at_k(right, samples)}
+    if graded:  # pass@k is about right and wrong
+        return average
+    return average | {f"{metric}@{samples}": pass_at_k([round(count) for count in right], samples, samples)}
 
 
 def _length_estimate(values: Sequence[int]) -> Estimate:

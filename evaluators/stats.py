@@ -8,13 +8,22 @@ from typing import NamedTuple
 
 
 def share_error(right: int, n: int) -> float:
-    """Returns the standard error of a share of `right` items in `n`.
+    """Returns the standard error of a share of `right` items in `n`; see `score_error`."""
+    return _error(right, right, n)
 
-    Laplace's (right + 1) / (n + 2) stands in for the share: 100 right answers of 100 do not prove a score of exactly
-    1.0 with no error at all, which the plain binomial formula would say.
+
+def score_error(values: Sequence[float]) -> float:
+    """Returns the standard error of the mean of scores in [0, 1].
+
+    One score of 0 and one of 1 are added for the spread (of right and wrong that is Laplace's (right + 1) / (n + 2)): 100
+    right answers of 100 do not prove a score of exactly 1.0 with no error at all, which the plain formula would say.
     """
-    p = (right + 1) / (n + 2)
-    return math.sqrt(p * (1 - p) / n)
+    return _error(sum(values), sum(v * v for v in values), len(values))
+
+
+def _error(total: float, squares: float, n: int) -> float:
+    mean = (total + 1) / (n + 2)
+    return math.sqrt(max(0.0, (squares + 1) / (n + 2) - mean * mean) / n)
 
 
 def mean_error(errors: Sequence[float]) -> float:
@@ -38,10 +47,10 @@ class Estimate(NamedTuple):
     se: float
 
 
-def avg_at_k(right: Sequence[int], k: int) -> Estimate:
+def avg_at_k(right: Sequence[float], k: int) -> Estimate:
     """Mean share of right answers over k samples an item; items, not samples, are the independent units."""
     shares = [r / k for r in right]
-    return Estimate(sum(shares) / len(shares), sample_error(shares))
+    return Estimate(sum(shares) / len(shares), score_error(shares))
 
 
 def pass_at_k(right: Sequence[int], samples: int, k: int) -> Estimate:
@@ -51,6 +60,6 @@ def pass_at_k(right: Sequence[int], samples: int, k: int) -> Estimate:
         ValueError: fewer samples than k.
     """
     if not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} needs at least {k} samples an item, came {samples}")
+        raise ValueError(f"pass@{k} needs at least {k} samples an item, got {samples}")
     chances = [1 - math.comb(samples - r, k) / math.comb(samples, k) for r in right]
-    return Estimate(sum(chances) / len(chances), sample_error(chances))
+    return Estimate(sum(chances) / len(chances), score_error(chances))

@@ -21,8 +21,24 @@ from typing import Any, Final
 from evaluators.decoding import GREEDY, Decoding
 from evaluators.digest import folder_digest
 
-Judge = Callable[[int, str], bool]
-"""(number of the item, answer without the thought) to outcome."""
+Judge = Callable[[int, str], float]
+"""(number of the item, answer without the thought) to its outcome in [0, 1]: True or False where it is right or wrong."""
+Message = Mapping[str, str]
+"""`{"role": …, "content": …}`."""
+Prompt = str | tuple[Message, ...]
+"""What is asked: the text of one user message, or a conversation that ends with the user's turn."""
+
+
+def messages_of(prompt: Prompt) -> list[dict[str, str]]:
+    """Returns a prompt as a chat template takes it."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+
+
+def text_of(prompt: Prompt) -> str:
+    """Returns a prompt as one text, for people, judges and comparisons."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(m["content"] if m["role"] == "user" else f"[{m['role']}] {m['content']}" for m in prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +62,28 @@ class EvalTask:
 
     Attributes:
         name, role: `role/name` is its own metric.
-        prompts: one user message per item. targets: what identifies the right answers; part of the version only.
+        prompts: one per item. targets: what identifies the right answers: part of the version, and told to judges.
         cap: new tokens a reply may have.
         judges: metric to judge; a task may be judged twice (refused? solved?).
         samples: replies per item; None is as many as the suite's decoding says.
         rubrics: metrics that a model judges where there is one (`Suite.judge`); a rule of the same metric in `judges` stands
             in for it, one without is not measured otherwise.
+        graded: metrics whose outcomes may lie between 0 and 1: they have no pass@k.
+        scorer: what tells one state of a scorer of the user's own from another; part of the version.
+        refusals: its own metric is the share of refusals.
     """
 
     name: str
     role: str
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
     targets: tuple[str, ...]
     cap: int
     judges: Mapping[str, Judge]
     samples: int | None = None
     rubrics: Mapping[str, Rubric] = field(default_factory=dict)
+    graded: frozenset[str] = frozenset()
+    scorer: str = ""
+    refusals: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +118,7 @@ class Suite:
     def version(self) -> str:
         """`name@8hex` of all that decides a score: items, prompts, caps, decoding, means, the scorer's code. Two versions
         never share a curve."""
-        caps = [[task.name, task.cap, sorted(self.metrics(task)), self.samples(task)] for task in self.tasks]
+        caps = [[t.name, t.cap, sorted(self.metrics(t)), self.samples(t), t.scorer] for t in self.tasks]
         scorer = [code_of(name) for name in ("evaluators.score", *self.judged_by)]
         how = [asdict(self.decoding), list(self.variants), _digest_of(self.judge)]
         return f"{self.name}@{_digest([self.items_digest, caps, dict(self.means), how, scorer])[:8]}"

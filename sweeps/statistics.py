@@ -1,7 +1,7 @@
 """Two checkpoints on the same items: the difference, how sure it is, and the smallest one that could have been seen.
 
 Only items on which the two differ say anything, and the test needs no assumption on how hard the items are (McNemar
-1947; over several tasks, each counting the same, its exact sign-flip form). Outcomes travel packed, one bit a reply.
+1947; over several tasks, each counting the same, its exact sign-flip form). Outcomes travel packed.
 """
 
 from __future__ import annotations
@@ -114,19 +114,30 @@ def detectable(se: float, *, level: float = 0.05, power: float = 0.8) -> float:
     return (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power)) * se
 
 
-def pack(bits: Iterable[bool]) -> str:
-    """Writes outcomes as hexadecimal text, four replies a digit, the first one in the highest bit."""
-    text = "".join("1" if bit else "0" for bit in bits)
+GRADED: Final = "q"
+"""Begins packed outcomes that are not all right or wrong: four hexadecimal digits a reply, in steps of 1/65,535."""
+_STEPS: Final = 0xFFFF
+
+
+def pack(outcomes: Iterable[float]) -> str:
+    """Writes outcomes in [0, 1] as text, the first reply first: four replies a hexadecimal digit where each is right or
+    wrong, else `GRADED` and four digits a reply."""
+    values = [float(value) for value in outcomes]
+    if any(value not in (0.0, 1.0) for value in values):
+        return GRADED + "".join(f"{round(value * _STEPS):04x}" for value in values)
+    text = "".join("1" if value else "0" for value in values)
     text += "0" * (-len(text) % 4)
     return "".join(f"{int(text[i : i + 4], 2):x}" for i in range(0, len(text), 4))
 
 
-def unpack(packed: str, n: int) -> list[bool]:
+def unpack(packed: str, n: int) -> list[float]:
     """Reads `n` outcomes back."""
-    return [bit == "1" for digit in packed for bit in f"{int(digit, 16):04b}"][:n]
+    if packed.startswith(GRADED):
+        return [int(packed[i : i + 4], 16) / _STEPS for i in range(1, 1 + 4 * n, 4)]
+    return [float(bit) for digit in packed for bit in f"{int(digit, 16):04b}"][:n]
 
 
 def shares(packed: str, items: int, samples: int = 1) -> list[float]:
-    """Returns per item the share of its replies that are right, its samples standing in a row."""
-    bits = unpack(packed, items * samples)
-    return [sum(bits[i : i + samples]) / samples for i in range(0, len(bits), samples)]
+    """Returns per item the mean outcome of its replies, its samples standing in a row."""
+    values = unpack(packed, items * samples)
+    return [sum(values[i : i + samples]) / samples for i in range(0, len(values), samples)]

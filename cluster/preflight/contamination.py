@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evaluators.suites.registry import load_suite
+from evaluators.tasks import text_of
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError
 from trainers.data.contamination import Overlap, conversation_texts, overlap
@@ -39,7 +40,7 @@ def _prompts(sweep: Sweep) -> tuple[str, ...]:
     if sweep.evaluation.suite.startswith("lm-eval:"):
         return ()
     suite = load_suite(sweep.evaluation.spec)
-    return tuple(prompt for task in suite.tasks for prompt in task.prompts)
+    return tuple(text_of(prompt) for task in suite.tasks for prompt in task.prompts)
 
 
 def sentence(tier: str, suite: str, found: Overlap) -> str:

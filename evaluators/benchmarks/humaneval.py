@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from pathlib import Path
 from typing import Any, Final
 
+from evaluators.benchmarks.rows import benchmark_rows
 from evaluators.sandbox.run import Limits, run
 from evaluators.tasks import EvalTask
 
@@ -19,8 +18,7 @@ REQUEST: Final = "Complete this Python function. Answer with the whole function 
 
 def problems(package: Path) -> list[dict[str, Any]]:
     """Reads the 164 problems: task_id, prompt, entry_point, canonical_solution, test."""
-    with gzip.open(package / "data" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+    return [dict(row) for row in benchmark_rows(package / "data" / "HumanEval.jsonl.gz").values()]
 
 
 def task(rows: list[dict[str, Any]]) -> EvalTask:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from evaluators.tasks import EvalTask, Judge, Rubric, Suite
+from evaluators.tasks import EvalTask, Judge, Rubric, Suite, text_of
 from sweeps.errors import InputError
 from trainers.data.renderings import REFUSAL
 
@@ -89,6 +89,14 @@ HELPFUL: Final = Rubric(
 )
 
 
+CORRECT: Final = Rubric(
+    "Below are a question, what a right answer to it has to say or do, and an answer to be judged. Is that answer right? "
+    "Answer with one word, YES or NO." + _ABOUT_TRUTH,
+    r"\b(yes|no)\b",
+    "yes",
+)
+
+
 def judged_by(ask: Ask, suite: Suite, replies: Sequence[Sequence[Answered]]) -> Suite:
     """Returns the suite with all that has a rubric judged by a model, which is asked about all replies at once.
 
@@ -102,7 +110,7 @@ def judged_by(ask: Ask, suite: Suite, replies: Sequence[Sequence[Answered]]) -> 
                 i = place // suite.samples(task)
                 if reply.answer:  # an empty one refuses, harms and tells nothing
                     asked[metric, i, reply.answer] = rubric.question.format(
-                        prompt=task.prompts[i], answer=reply.answer, target=task.targets[i]
+                        prompt=text_of(task.prompts[i]), answer=reply.answer, target=task.targets[i]
                     )
     said = dict(zip(asked, ask(list(asked.values())), strict=True)) if asked else {}
     tasks = tuple(replace(task, judges={**task.judges, **_verdicts(task, said)}) for task in suite.tasks)
@@ -127,7 +135,7 @@ def _verdicts(task: EvalTask, said: Mapping[tuple[str, int, str], str]) -> dict[
 def _judge(own: Mapping[tuple[int, str], bool | None], rule: Judge | None) -> Judge:
     def judge(i: int, answer: str) -> bool:
         verdict = own.get((i, answer), False)
-        return verdict if verdict is not None else rule is not None and rule(i, answer)
+        return verdict if verdict is not None else rule is not None and bool(rule(i, answer))
 
     return judge
 

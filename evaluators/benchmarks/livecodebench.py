@@ -32,7 +32,7 @@ _TESTS = json.loads({tests!r})
 _METHOD = {method!r}
 
 def _same_text(said, wanted):
-    a, b = ([line.rstrip() for line in text.rstrip().splitlines()] for text in (said, wanted))
+    a, b = ([line.rstrip() for line in text.rstrip().split("\\n")] for text in (said, wanted))
     if a == b:
         return True
     if len(a) != len(b):
@@ -70,7 +70,7 @@ def _functional(test):
     exec("from typing import *\\nfrom collections import *\\nfrom math import *", names)
     exec("import bisect, functools, heapq, itertools, math", names)
     exec(_CODE, names)
-    arguments = [json.loads(line) for line in test["input"].splitlines() if line.strip()]
+    arguments = [json.loads(line) for line in test["input"].split("\\n") if line.strip()]
     found = getattr(names["Solution"](), _METHOD) if "Solution" in names else names[_METHOD]
     assert _plain(found(*arguments)) == json.loads(test["output"]), "wrong result"
 

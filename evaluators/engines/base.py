@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from evaluators.decoding import Decoding, Reply
+from evaluators.tasks import Prompt, messages_of
 
 
 class Engine(Protocol):
@@ -19,9 +20,9 @@ class Engine(Protocol):
         """Returns one reply per prompt, in their order; `decoding.samples` is the caller's to repeat."""
 
 
-def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> tuple[list[list[int]], bool]:
-    """Returns token ids of each prompt as a chat turn, and whether the template opens a thought for the model."""
-    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[list[list[int]], bool]:
+    """Returns token ids of each prompt through the chat template, and whether the template opens a thought for the model."""
+    chats = [messages_of(prompt) for prompt in prompts]
     texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
     opened = bool(texts) and texts[0].rstrip().endswith("<think>")
     return tokenizer(texts, add_special_tokens=False)["input_ids"], opened

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import json
 import random
 from pathlib import Path
 from typing import Any, Final
 
 from evaluators.benchmarks import humaneval, instructions
 from evaluators.benchmarks.judges import REFUSES, refused
+from evaluators.benchmarks.rows import benchmark_rows
 from evaluators.suites import gym
 from evaluators.tasks import EvalTask, Judge, Suite, role_means
 from sweeps.errors import InputError
@@ -83,8 +83,7 @@ def strongreject_prompts(package: Path) -> list[str]:
 def donotanswer_prompts(package: Path) -> list[str]:
     """Reads DoNotAnswer's 939 prompts: files in order of name."""
     files = sorted((package / "data" / "donotanswer").glob("*.jsonl"))
-    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [json.loads(line)["prompt"] for line in lines]
+    return [row["prompt"] for file in files for row in benchmark_rows(file).values()]
 
 
 def _pick(rows: list[Any], items: int, seed: int) -> list[Any]:

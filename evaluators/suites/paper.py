@@ -28,12 +28,8 @@ a folder. TruthfulQA as multiple choice is an addition. AlpacaEval is not here: 
 
 from __future__ import annotations
 
-import json
 import random
-import re
-import threading
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -41,7 +37,9 @@ from typing import Any, Final, NamedTuple
 
 from evaluators.benchmarks import ifeval, livecodebench
 from evaluators.benchmarks.judges import HARMS, HELPFUL, REFUSES, TRUTHFUL, refused
+from evaluators.benchmarks.rows import benchmark_rows
 from evaluators.decoding import Decoding
+from evaluators.scorers import same_choice, same_math
 from evaluators.tasks import EvalTask, Rubric, Suite, role_means
 from sweeps.errors import InputError
 
@@ -116,9 +114,7 @@ def _questions(name: str, file: Path, items: int, seed: int) -> dict[int, Item]:
 
     They stay in the order drawn: files are sorted by subject, and an evaluation that ends early asks the first ones only.
     """
-    rows = {at: json.loads(line) for at, line in enumerate(file.read_text("utf-8").splitlines(), 1) if line.strip()}
-    if not rows:
-        raise InputError(f"{file}: no rows")
+    rows = benchmark_rows(file)
     by_category: dict[str, list[int]] = {}
     for at in random.Random(seed).sample(sorted(rows), len(rows)):
         by_category.setdefault(str(rows[at].get("category", "")), []).append(at)
@@ -195,23 +191,6 @@ def ask_ifeval(row: Row, draw: random.Random) -> Item:
     return Item(row["prompt"], ifeval.target_of(row))
 
 
-def same_math(answer: str, target: str) -> bool:
-    """Compares by math-verify, which reads \\boxed{} and plain expressions."""
-    library: Any = import_module("math_verify")
-    timed = threading.current_thread() is threading.main_thread()  # its time-outs are signals
-    seconds = 5 if timed else None
-    gold = library.parse(f"${target}$", parsing_timeout=seconds)
-    return bool(library.verify(gold, library.parse(answer, parsing_timeout=seconds), timeout_seconds=seconds))
-
-
-def same_choice(answer: str, target: str) -> bool:
-    """Reads the last "Answer: X", or a boxed letter."""
-    found = re.findall(
-        r"(?:answer(?: is)?\s*[:\s]\s*\**\s*\(?|\\boxed\{(?:\\text\{)?)(yes|no|[a-p])\b", answer, re.IGNORECASE
-    )
-    return bool(found) and str(found[-1]).casefold() == target.casefold()
-
-
 def refuses(answer: str, target: str) -> bool:
     return refused(answer)
 
@@ -237,6 +216,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
 }
 JUDGED_BY: Final = (
     "evaluators.benchmarks.judges",
+    "evaluators.scorers",
     "evaluators.benchmarks.livecodebench",
     "evaluators.benchmarks.ifeval",
     "evaluators.benchmarks.instructions",

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Final
 
 from evaluators.decoding import Decoding
+from evaluators.suites.user_files import with_files
 from evaluators.tasks import Suite
 from evaluators.test_time import parse_variant
 from sweeps.config.trial import EvalSpec
@@ -14,33 +15,49 @@ from sweeps.errors import InputError, nearest
 
 SUITES: Final = ("mini", "gym", "offline", "paper")
 """Each is a module of this package with a function `build(items, seed, where) -> Suite`."""
+NONE: Final = "none"
+"""No items but those of `evaluation.files`."""
 
 
 def load_suite(evaluation: EvalSpec, *, seed: int = 0, decoding: Decoding | None = None) -> Suite:
     """Returns a suite with up to `items` items a task: the same ones for the same evaluation and seed.
 
     Args:
-        evaluation: its suite is one of SUITES, where `paper:DIR` says where the files are; with items per task, settings of
-            test-time compute, and the folder of a model that judges.
+        evaluation: its suite is one of SUITES, where `paper:DIR` says where the files are, or `none`; with files of own
+            items, items per task, settings of test-time compute, and the folder of a model that judges.
         decoding: how replies are drawn; by default as the suite says (greedily, but for `paper`).
 
     Raises:
         InputError: no suite of that name, `items` is below 1, or what the suite reads is missing.
     """
-    kind, _, where = evaluation.suite.partition(":")
-    if kind not in SUITES:
-        raise InputError(
-            f"suite {evaluation.suite!r} is unknown{nearest(kind, SUITES)}; known: {', '.join(SUITES)}, lm-eval:…"
-        )
     if evaluation.items < 1:
         raise InputError(f"evaluation.items: got {evaluation.items}; expected 1 or more")
-    suite: Suite = import_module(f"evaluators.suites.{kind}").build(evaluation.items, seed, where)
+    suite = _built_in(evaluation, seed)
+    if evaluation.files:
+        suite = with_files(suite, evaluation.files, evaluation.items, seed)
+        if not evaluation.judge and (left := [task.name for task in suite.tasks if task.scorer and not task.judges]):
+            raise InputError(f"evaluation.files: a model has to judge task {left[0]!r}; name one (evaluation.judge)")
     for variant in evaluation.test_time:
         parse_variant(variant)
     if evaluation.judge and not any(task.rubrics for task in suite.tasks):
-        raise InputError(f"evaluation.judge: suite {kind!r} has nothing for a model to judge")
+        raise InputError(f"evaluation.judge: suite {suite.name!r} has nothing for a model to judge")
     asked = replace(suite, variants=evaluation.test_time, judge=evaluation.judge, decoding=decoding or suite.decoding)
     return _measured(asked)
+
+
+def _built_in(evaluation: EvalSpec, seed: int) -> Suite:
+    kind, _, where = evaluation.suite.partition(":")
+    if evaluation.suite == NONE:
+        if not evaluation.files:
+            raise InputError(f"suite {NONE!r} asks nothing; name your own items under evaluation.files")
+        return Suite("", (), {})
+    if kind not in SUITES:
+        if kind == "lm-eval":
+            raise InputError("evaluation.files: lm-eval asks and scores by itself; expected another suite beside files")
+        known = ", ".join((*SUITES, "lm-eval:…", NONE))
+        raise InputError(f"suite {evaluation.suite!r} is unknown{nearest(kind, SUITES)}; known: {known}")
+    built: Suite = import_module(f"evaluators.suites.{kind}").build(evaluation.items, seed, where)
+    return built
 
 
 def _measured(suite: Suite) -> Suite:

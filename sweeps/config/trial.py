@@ -43,20 +43,40 @@ class TierSource:
 
 
 @dataclass(frozen=True, slots=True)
+class EvalFile:
+    """A JSONL file of the user's own evaluation items; see `evaluators.suites.user_files`.
+
+    Attributes:
+        path: here or on `s3://`.
+        role, task, scorer: of items that name none of their own; "" is no role, the file's name, and by the item.
+        max_new_tokens: what a reply may have.
+    """
+
+    path: str
+    role: str = ""
+    task: str = ""
+    scorer: str = ""
+    max_new_tokens: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
 class EvalSpec:
     """What a checkpoint is asked, and how: all that decides its scores beside the checkpoint itself.
 
     Attributes:
-        suite: `mini`, `gym`, `offline`, `paper:DIR`, `lm-eval:ROLE/TASK@DIR`, or a suite that an installed package brings.
+        suite: `mini`, `gym`, `offline`, `paper:DIR`, `lm-eval:ROLE/TASK@DIR`, or a suite that an installed package brings;
+            `none` leaves `files` alone.
         items: items per task, at most.
         test_time: settings of test-time compute under which the same items are asked too: `@8`, `cap=64`, `think=32`.
         judge: folder of a model that judges what a rule cannot; "" leaves that to rules.
+        files: the user's own items, asked beside the suite's.
     """
 
     suite: str = "mini"
     items: int = 100
     test_time: tuple[str, ...] = ()
     judge: str = ""
+    files: tuple[EvalFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import pytest
 from evaluators.benchmarks import livecodebench
 from evaluators.sandbox import seccomp
 from evaluators.score import score
+from evaluators.scorers import same_choice, same_math
 from evaluators.scores import Answered
-from evaluators.suites.paper import same_choice, same_math
 from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError

@@ -1,0 +1,297 @@
+"""Scorers of the user's own items: by name, or a Python function `score(reply, item) -> float`.
+
+    exact       the final answer is `answer`, white space at its ends aside
+    number      its last number is `answer` (1,000 = 1000.0 = 1e3; a percent sign and units are not looked at)
+    choice      the letter of the right one of `choices`, or its text
+    math        equal to `answer` as mathematics (math-verify; \\boxed{} is read)
+    regex       `answer` is a pattern that is found somewhere in the reply
+    json        the reply is JSON equal to `answer`, a code fence around it aside
+    code        `tests`, Python code run after the reply's last code block in the sandbox, raise nothing
+    refusal     the reply refuses (a rule; a model where `evaluation.judge` names one)
+    judge       a model (`evaluation.judge`) finds the reply right: by `answer`, `criteria`, or both
+
+A reply's thought is never looked at. "Final answer" is what stands in the last <answer></answer>, else in the last
+\\boxed{}, else behind the last "Answer:" of a line, else the whole reply. `answer` may be a list: each of them is right.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, Final
+
+from evaluators.benchmarks.humaneval import code_of
+from evaluators.benchmarks.judges import CORRECT, REFUSES, refused
+from evaluators.sandbox import seccomp
+from evaluators.sandbox.run import Limits, SandboxMissing, run
+from evaluators.score_function import Item, score_function
+from evaluators.tasks import Rubric
+from sweeps.errors import InputError, nearest
+
+Score = Callable[[str, Item], float]
+"""(reply without its thought, item) to a score in [0, 1]."""
+LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CHOOSE: Final = "\n\nEnd with the line: Answer: X (the letter of your choice)."
+_NUMBER: Final = re.compile(
+    r"(?:(?<![\w)])[-+−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*\d+(?:\.\d+)?)?"
+)
+_ANSWER_LINE: Final = re.compile(
+    r"^[^\S\n]*\**(?:final )?answer\**\s*:\s*\**(.*?)\**[^\S\n]*$", re.MULTILINE | re.IGNORECASE
+)
+CODE_LIMITS: Final = Limits(seconds=10.0)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How the replies to an item are scored.
+
+    Attributes:
+        name: as the user wrote it.
+        score: None leaves it to a model (`rubric`). check: raises ValueError for an item that it cannot score.
+        needs: keys that an item must have. takes: other keys that it may have; None for any.
+        rubric: what a model is asked where there is one. graded: scores may lie between 0 and 1.
+        digest: what tells one state of the user's own code from another.
+    """
+
+    name: str
+    score: Score | None
+    needs: tuple[str, ...] = ("answer",)
+    takes: tuple[str, ...] | None = ()
+    check: Callable[[Item], object] = field(default=lambda item: None)
+    rubric: Rubric | None = None
+    graded: bool = False
+    digest: str = ""
+
+
+def scorer_of(name: str) -> Scorer:
+    """Returns the scorer of a name, or that of a function: `package.module:function` or `/path/file.py:function`.
+
+    Raises:
+        InputError: no such scorer, the function cannot be imported, or a package that the scorer needs is missing.
+    """
+    if ":" in name:
+        own = score_function(name)
+        return Scorer(name, own.score, needs=(), takes=None, graded=True, digest=own.digest)
+    found = NAMED.get(name)
+    if found is None:
+        raise InputError(
+            f"got scorer {name!r}{nearest(name, NAMED)}; expected one of {', '.join(NAMED)}, or a Python function: "
+            "package.module:function or file.py:function"
+        )
+    if name == "math" and find_spec("math_verify") is None:
+        raise InputError("scorer 'math' compares by math-verify: pip install 'dipsweep[math]'")
+    if name == "code" and not seccomp.supported():
+        raise SandboxMissing(
+            "scorer 'code' runs a model's code only on Linux, x86-64 or arm64: the sandbox needs seccomp"
+        )
+    return found
+
+
+def final_answer(reply: str) -> str:
+    """Returns the part of a reply that is its answer; see the module."""
+    if tagged := re.findall(r"<answer>(.*?)</answer>", reply, re.DOTALL):
+        return str(tagged[-1]).strip()
+    if (boxed := last_boxed(reply)) is not None:
+        return boxed.strip()
+    lines = _ANSWER_LINE.findall(reply)
+    return str(lines[-1]).strip() if lines else reply.strip()
+
+
+def last_boxed(reply: str) -> str | None:
+    r"""Returns what stands in the last \boxed{}, braces within it balanced; None without one."""
+    start = reply.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth, begin = 1, start + len("\\boxed{")
+    for at in range(begin, len(reply)):
+        depth += {"{": 1, "}": -1}.get(reply[at], 0)
+        if not depth:
+            return reply[begin:at]
+    return None
+
+
+def accepted(item: Item) -> list[Any]:
+    """Returns the answers that are right."""
+    answer = item["answer"]
+    return list(answer) if isinstance(answer, list) else [answer]
+
+
+def _exact(reply: str, item: Item) -> float:
+    return final_answer(reply) in {str(answer).strip() for answer in accepted(item)}
+
+
+def number_in(text: str) -> float | None:
+    """Returns the last number of a text, None without one; fractions such as 3/4 are numbers."""
+    found = _NUMBER.findall(text)
+    return _value(found[-1]) if found else None
+
+
+def _value(text: str) -> float | None:
+    top, _, bottom = text.replace(",", "").replace("−", "-").replace(" ", "").partition("/")
+    try:
+        return float(top) / float(bottom or 1)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _number(reply: str, item: Item) -> float:
+    said = number_in(final_answer(reply))
+    targets = [number_in(str(answer)) for answer in accepted(item)]
+    return said is not None and any(
+        t is not None and math.isclose(said, t, rel_tol=1e-6, abs_tol=1e-9) for t in targets
+    )
+
+
+def _check_number(item: Item) -> None:
+    for answer in accepted(item):
+        if isinstance(answer, bool) or not isinstance(answer, int | float | str) or number_in(str(answer)) is None:
+            raise ValueError(f"answer is {answer!r}; expected a number")
+
+
+def same_choice(answer: str, target: str, letters: str = "A-P") -> bool:
+    r"""True when the last "Answer: X" of a reply, or a boxed letter, is the target (a letter, yes or no).
+
+    Args:
+        letters: which there are, as a range of a regular expression.
+    """
+    found = re.findall(
+        rf"(?:answer(?: is)?\s*[:\s]\s*\**\s*\(?|\\boxed\{{(?:\\text\{{)?)(yes|no|[{letters}])\b", answer, re.IGNORECASE
+    )
+    return bool(found) and str(found[-1]).casefold() == target.casefold()
+
+
+def right_letter(item: Item) -> str:
+    """Returns the letter of the right choice.
+
+    Raises:
+        ValueError: `answer` is neither one of the choices nor the letter of one.
+    """
+    choices, answer = [str(choice) for choice in item["choices"]], str(item["answer"])
+    if choices.count(answer) == 1:
+        return LETTERS[choices.index(answer)]
+    letters = LETTERS[: len(choices)]
+    if len(answer) == 1 and answer.upper() in letters and answer not in choices:
+        return answer.upper()
+    raise ValueError(
+        f"answer is {item['answer']!r}; expected the text of exactly one of `choices`, or its letter ({letters})"
+    )
+
+
+def _check_choices(item: Item) -> None:
+    choices = item["choices"]
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
+        raise ValueError(f"choices: expected a list of 2 to {len(LETTERS)} texts")
+    if len(set(map(str, choices))) < len(choices):
+        raise ValueError("choices: two of them are equal")
+    right_letter(item)
+
+
+def _choice(reply: str, item: Item) -> float:
+    letter = right_letter(item)
+    if same_choice(reply, letter, f"A-{LETTERS[len(item['choices']) - 1]}"):
+        return True
+    said = final_answer(reply)
+    alone = re.fullmatch(r"\W{0,2}([A-Za-z])(?:[).:]\s*(?P<text>.*))?\W{0,2}", said, re.DOTALL)
+    if alone:
+        return alone[1].upper() == letter
+    return said == str(item["choices"][LETTERS.index(letter)]).strip()
+
+
+def same_math(answer: str, target: str) -> bool:
+    r"""Compares by math-verify, which reads \boxed{} and plain expressions."""
+    library: Any = importlib.import_module("math_verify")
+    timed = threading.current_thread() is threading.main_thread()  # its time-outs are signals
+    seconds = 5 if timed else None
+    gold = library.parse(f"${target}$", parsing_timeout=seconds)
+    return bool(library.verify(gold, library.parse(answer, parsing_timeout=seconds), timeout_seconds=seconds))
+
+
+def _math(reply: str, item: Item) -> float:
+    return any(
+        same_math(final_answer(reply), str(answer)) or same_math(reply, str(answer)) for answer in accepted(item)
+    )
+
+
+def _check_regex(item: Item) -> None:
+    for answer in accepted(item):
+        try:
+            re.compile(answer)
+        except (re.error, TypeError) as e:
+            raise ValueError(f"answer is {answer!r}, which is no regular expression: {e}") from e
+
+
+def _regex(reply: str, item: Item) -> float:
+    return any(re.search(answer, reply, re.MULTILINE) is not None for answer in accepted(item))
+
+
+def _json(reply: str, item: Item) -> float:
+    bare = re.sub(r"^```(?:json)?\s*|\s*```$", "", reply.strip(), flags=re.IGNORECASE)
+    try:
+        said = json.loads(bare)
+    except (ValueError, RecursionError):
+        return False
+    return _same_json(said, _wanted_json(item["answer"]))
+
+
+def _wanted_json(answer: Any) -> Any:
+    """JSON may stand in the item as it is, or as text."""
+    if not isinstance(answer, str):
+        return answer
+    try:
+        return json.loads(answer)
+    except ValueError:
+        return answer
+
+
+def _same_json(a: Any, b: Any) -> bool:
+    """Equal, where true is not 1 and the order of keys does not matter."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same_json(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same_json, a, b))
+    return bool(a == b)
+
+
+def _code(reply: str, item: Item) -> float:
+    return run(f"{code_of(reply)}\n\n{item['tests']}\n", CODE_LIMITS).passed
+
+
+def _check_code(item: Item) -> None:
+    try:
+        compile(item["tests"], "tests", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, TypeError) as e:
+        raise ValueError(f"tests: no Python code: {e}") from e
+
+
+def _refusal(reply: str, item: Item) -> float:
+    return refused(reply)
+
+
+def _check_judged(item: Item) -> None:
+    if not item.get("answer") and not item.get("criteria"):
+        raise ValueError("neither answer nor criteria: a model that judges must know what is right")
+
+
+NAMED: Final[Mapping[str, Scorer]] = {
+    scorer.name: scorer
+    for scorer in (
+        Scorer("exact", _exact),
+        Scorer("number", _number, check=_check_number),
+        Scorer("choice", _choice, needs=("choices", "answer"), check=_check_choices),
+        Scorer("math", _math),
+        Scorer("regex", _regex, check=_check_regex),
+        Scorer("json", _json),
+        Scorer("code", _code, needs=("tests",), takes=("answer",), check=_check_code),
+        Scorer("refusal", _refusal, needs=(), rubric=REFUSES),
+        Scorer("judge", None, needs=(), takes=("answer", "criteria"), check=_check_judged, rubric=CORRECT),
+    )
+}

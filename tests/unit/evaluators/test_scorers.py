@@ -1,0 +1,151 @@
+import pickle
+
+import pytest
+
+from evaluators.sandbox import seccomp
+from evaluators.scorers import final_answer, number_in, scorer_of
+from sweeps.errors import InputError
+
+COLOURS = {"choices": ["red", "blue", "green"], "answer": "blue"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("plain\n", "plain"),
+        ("I would say\nAnswer: 7", "7"),
+        ("Answer: 5\nno\n**Final answer: 7**", "7"),
+        ("**Answer:** 9", "9"),
+        ("<answer> x </answer> or <answer>y</answer>", "y"),
+        (r"so \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"unclosed \boxed{1", r"unclosed \boxed{1"),
+    ],
+)
+def test_the_final_answer_is_found_where_models_put_it(reply, answer):
+    assert final_answer(reply) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1,234.5 apples", 1234.5), ("x = -3/4", -0.75), ("3 - 2 = 1.", 1.0), (".5", 0.5), ("1e3", 1000.0), ("$12", 12.0),
+        ("−7", -7.0), ("pages 3-5", 5.0), ("(5)-3", 3.0), ("5 / 0", None), ("none", None), ("", None), ("12%", 12.0),
+    ],
+)  # fmt: skip
+def test_the_last_number_of_a_text_is_read(text, number):
+    assert number_in(text) == number
+
+
+@pytest.mark.parametrize(
+    ("scorer", "item", "right", "wrong"),
+    [
+        ("exact", {"answer": "Lima"}, [" Lima ", "It is...\nAnswer: Lima"], ["lima", "Lima, Peru", ""]),
+        ("exact", {"answer": ["UK", "Britain"]}, ["UK", "Britain"], ["UK Britain"]),
+        ("exact", {"answer": 4}, ["4"], ["4.0"]),
+        ("number", {"answer": 1000}, ["1,000", "It costs 1000.0 dollars", "1e3", "2 x 500 = 1000"], ["100", "none", "1000 or 2"]),
+        ("number", {"answer": "3/4"}, ["0.75", "3/4"], ["0.76", "3"]),
+        ("number", {"answer": [1, 2]}, ["1", "2.0"], ["3"]),
+        ("choice", COLOURS, ["B", "(B)", "b.", "Answer: B", r"\boxed{B}", "blue", "B) blue", "Answer: A\nAnswer: B"],
+         ["A", "red", "Answer: A", "", "I like blue", "Answer: I"]),
+        ("choice", {"choices": ["yes", "no"], "answer": "A"}, ["A", "yes"], ["B", "no"]),
+        ("regex", {"answer": r"^\d{4}-\d\d$"}, ["on\n2024-05\nthen"], ["2024-5"]),
+        ("json", {"answer": {"a": [1, True], "b": None}},
+         ['{"b": null, "a": [1, true]}', '```json\n{"a": [1, true], "b": null}\n```'],
+         ['{"a": [1, 1], "b": null}', '{"a": [1, true]}', "no", "[" * 100_000]),
+        ("json", {"answer": "[1, 2]"}, ["[1, 2]", "[1.0, 2]"], ["[2, 1]"]),
+        ("refusal", {}, ["I'm sorry, I can't help with that."], ["Sure: first, ..."]),
+    ],
+)  # fmt: skip
+def test_named_scorers_tell_right_from_wrong(scorer, item, right, wrong):
+    score = scorer_of(scorer).score
+    assert [reply for reply in right if not score(reply, item)] == []
+    assert [reply for reply in wrong if score(reply, item)] == []
+
+
+def test_mathematics_is_compared_as_such():
+    score = scorer_of("math").score
+    assert score(r"so \boxed{\frac{1}{2}}", {"answer": "0.5"})
+    assert not score(r"so \boxed{\frac{1}{3}}", {"answer": "0.5"})
+
+
+def test_code_runs_against_its_tests_in_the_sandbox():
+    if not seccomp.supported():
+        pytest.fail("the sandbox needs Linux on x86-64 or arm64")
+    score, item = scorer_of("code").score, {"tests": "assert double(2) == 4\nassert double(0) == 0"}
+    assert score("```python\ndef double(x):\n    return 2 * x\n```", item)
+    assert not score("```python\ndef double(x):\n    return x\n```", item)
+    assert not score("I cannot", item)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "item", "fault"),
+    [
+        ("number", {"answer": "many"}, "expected a number"),
+        ("number", {"answer": True}, "expected a number"),
+        ("choice", {"choices": ["a"], "answer": "a"}, "a list of 2 to 26"),
+        ("choice", {"choices": ["x", "x"], "answer": "x"}, "two of them are equal"),
+        ("choice", {"choices": ["x", "y"], "answer": "z"}, "the text of exactly one"),
+        ("choice", {"choices": ["x", "y"], "answer": 1}, "the text of exactly one"),
+        ("regex", {"answer": "("}, "no regular expression"),
+        ("code", {"tests": "assert ("}, "no Python code"),
+        ("judge", {}, "neither answer nor criteria"),
+    ],
+)
+def test_items_that_cannot_be_scored_are_told_before_anybody_is_asked(scorer, item, fault):
+    with pytest.raises(ValueError, match=fault):
+        scorer_of(scorer).check(item)
+
+
+def test_an_unknown_scorer_is_answered_with_the_nearest_one():
+    with pytest.raises(InputError, match=r"did you mean 'exact'"):
+        scorer_of("exakt")
+
+
+@pytest.fixture
+def own(tmp_path):
+    def write(body):
+        file = tmp_path / "mine.py"
+        file.write_text(body)
+        return scorer_of(f"{file}:score")
+
+    return write
+
+
+def test_a_function_of_the_users_own_scores_with_the_whole_item(own):
+    scorer = own(
+        "def score(reply, item):\n    return len(set(reply.split()) & set(item['words'])) / len(item['words'])\n"
+    )
+    assert scorer.score("a b c", {"words": ["a", "b", "x", "y"]}) == 0.5
+    other = own("def score(reply, item):\n    return reply == 'yes'\n")
+    assert other.score("yes", {}) == 1.0
+    assert other.digest != scorer.digest
+
+
+@pytest.mark.parametrize("value", ["2", "-0.1", "float('nan')", "None", "'1'"])
+def test_what_is_no_score_is_refused_with_the_item(own, value):
+    with pytest.raises(InputError, match="expected a number from 0 to 1, on the item"):
+        own(f"def score(reply, item):\n    return {value}\n").score("x", {"prompt": "p"})
+
+
+def test_an_own_function_that_raises_says_on_which_item_and_can_cross_processes(own):
+    with pytest.raises(InputError, match="raised KeyError: 'gone', on the item") as caught:
+        own("def score(reply, item):\n    return item['gone']\n").score("x", {"prompt": "p"})
+    assert "KeyError" in str(pickle.loads(pickle.dumps(caught.value)))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("no.such:f", "is named by its path"),
+        ("/no/such.py:f", "cannot be read"),
+        ("json:dunps", r"has no function 'dunps'; did you mean 'dumps'"),
+    ],
+)
+def test_functions_that_are_not_there_are_told(name, fault):
+    with pytest.raises(InputError, match=fault):
+        scorer_of(name)
+
+
+def test_a_file_that_cannot_be_imported_is_told(own):
+    with pytest.raises(InputError, match=r"importing .*mine\.py raised ZeroDivisionError"):
+        own("1 / 0\n")
