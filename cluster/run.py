@@ -195,11 +195,17 @@ def write_spec(sweep: Sweep, home: Where) -> None:
 
 def write_report(home: Where) -> str:
     """Writes `report/index.html` and `report/report.json` from the journal alone; returns the page's path or address."""
+    from sweeps.journal.lease import driver_state
     from sweeps.journal.writer import read_rows
     from sweeps.report import render_html, summarize
+    from sweeps.report.analysis.summarize import with_driver_note
 
     store = open_store(home)
-    summary = summarize(read_rows(store))
+    driver = driver_state(store)
+    rows = read_rows(store)
+    summary = summarize(rows)
+    if not any(row.kind == "end" and not row.trial for row in rows) and (hint := driver.message(store.name)):
+        summary = with_driver_note(summary, hint)
     store.write("report/report.json", (json.dumps(summary.to_json(), allow_nan=False, indent=1) + "\n").encode())
     store.write("report/index.html", render_html(summary).encode())
     return join(store.root, "report/index.html")

@@ -24,7 +24,7 @@ from cluster.cli.cluster_commands import (
     TokenFile,
 )
 from cluster.locate import DEFAULT, definition, find
-from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
+from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError, NoDriver
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -200,7 +200,7 @@ def list_sweeps(
 ) -> None:
     """List the sweeps under a storage root, or those of a cluster."""
     from cluster.cli.job_text import job_json, job_line, latest
-    from cluster.cli.render import print_json, state_or_fault, sweep_line
+    from cluster.cli.render import print_json, states_or_faults, sweep_line
     from sweeps.journal.writer import sweeps_in
 
     where = address or storage or DEFAULT
@@ -208,7 +208,7 @@ def list_sweeps(
         jobs = latest(commands.jobs_at(address, token_file).all())
         found, lines = [job_json(j) for j in jobs], [job_line(j) for j in jobs]
     else:
-        found = [state_or_fault(home) for home in sweeps_in(where)]
+        found = states_or_faults(sweeps_in(where))
         lines = [sweep_line(state) for state in found]
     print_json(found) if as_json else print("\n".join(lines) or f"no sweeps {'on' if address else 'under'} {where}")
 
@@ -348,7 +348,7 @@ def main_of(act: Callable[[], Any]) -> None:
         code = act()
         sys.exit(code if isinstance(code, int) else 0)
     except DipsweepError as e:
-        print(f"{'' if isinstance(e, InputError | Interrupted) else 'error: '}{e}", file=sys.stderr)
+        print(f"{'' if isinstance(e, InputError | Interrupted | NoDriver) else 'error: '}{e}", file=sys.stderr)
         sys.exit(e.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

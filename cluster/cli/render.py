@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cluster.locate import definition
 from sweeps.config.plan import Plan
@@ -15,12 +15,16 @@ from sweeps.config.schema import Sweep
 from sweeps.config.shared_prefix import why_not
 from sweeps.config.space import sampled
 from sweeps.controller.requests import TrialCount
-from sweeps.errors import DipsweepError, InputError, nearest
+from sweeps.errors import DipsweepError, InputError, NoDriver, StorageError, nearest
 from sweeps.journal.history import History
+from sweeps.journal.lease import DriverState, driver_state, driver_states
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import LogReader, read_rows
 from sweeps.report.console import Narrator
 from sweeps.storage.base import Store, join
+
+DRIVER_CHECK_S: Final = 3.0
+"""After so long without a row a follower looks whether somebody still drives the sweep."""
 
 
 def print_json(data: Any) -> None:
@@ -87,17 +91,28 @@ def _steps(steps: tuple[int, ...]) -> str:
 
 def sweep_state(home: Store) -> dict[str, Any]:
     """Returns how a sweep stands: counts by state, and each trial."""
-    return {**state_of(definition(home), read_rows(home)), "sweep": home.name, "folder": str(home)}
+    return _state_at(home, driver_state(home))
 
 
-def state_of(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
-    """Returns how a sweep stands by its rows."""
+def _state_at(home: Store, driver: DriverState) -> dict[str, Any]:
+    rows = read_rows(home)  # after the look at the driver: one that ends in between has ended the sweep by then
+    state = state_of(definition(home), rows, driver)
+    return {**state, "sweep": home.name, "folder": str(home)}
+
+
+def state_of(sweep: Sweep, rows: Sequence[Row], driver: DriverState | None = None) -> dict[str, Any]:
+    """Returns how a sweep stands by its rows.
+
+    Args:
+        driver: whether somebody drives it; without it the rows alone say.
+    """
     history, plan = History(rows), Plan(sweep)
     narrator, count = Narrator(plan), TrialCount(plan)
     for row in rows:
         narrator.line(row)
         count.take(row)
-    metric, nobody = sweep.objective.metric, left(rows)
+    metric, lost = sweep.objective.metric, driver is not None and not driver.alive
+    nobody = left(rows) or lost
     trials = [
         {
             "trial": c.trial, "label": narrator.label(c.trial), "state": _state(c.state, nobody), "phase": c.phase,
@@ -113,7 +128,16 @@ def state_of(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Any]:
         "states": dict(counts),
         "objective": metric,
         "each": trials,
+        "driver": _driver_json(driver, ended(rows)) if driver is not None else None,
+        "hint": driver.message(sweep.id) if driver is not None and not ended(rows) else "",
     }
+
+
+def _driver_json(driver: DriverState, over: bool) -> dict[str, Any]:
+    """Returns a driver as plain JSON; a driver that was lost after the sweep's end has lost nothing."""
+    holder = driver.holder
+    where = {"host": holder.host, "pid": holder.pid} if holder is not None else {}
+    return {"state": "none" if over and not driver.alive else driver.kind, "last_heard": driver.since or None, **where}
 
 
 def _state(state: str, nobody: bool) -> str:
@@ -121,10 +145,19 @@ def _state(state: str, nobody: bool) -> str:
     return "waiting" if nobody and state == "running" else state
 
 
-def state_or_fault(home: Store) -> dict[str, Any]:
-    """Returns how a sweep stands, or why it cannot be read: one damaged sweep hides no other."""
+def states_or_faults(homes: Iterable[Store]) -> list[dict[str, Any]]:
+    """Returns how each sweep stands, or why it cannot be read: one damaged sweep hides no other."""
+    stores = list(homes)
     try:
-        return sweep_state(home)
+        drivers: Sequence[DriverState | None] = driver_states(stores)
+    except StorageError:  # of one of them: then each is asked by itself
+        drivers = [None] * len(stores)
+    return [_state_or_fault(*pair) for pair in zip(stores, drivers, strict=True)]
+
+
+def _state_or_fault(home: Store, driver: DriverState | None) -> dict[str, Any]:
+    try:
+        return _state_at(home, driver or driver_state(home))
     except DipsweepError as e:
         return {"sweep": home.name, "folder": str(home), "unreadable": str(e)}
 
@@ -134,7 +167,8 @@ def sweep_line(state: dict[str, Any]) -> str:
     if "unreadable" in state:
         return f"{state['sweep']}  unreadable: {state['unreadable']}"
     counts = ", ".join(f"{n} {s}" for s, n in state["states"].items()) or "nothing started"
-    return f"{state['sweep']}  {state['trials']} trials: {counts}"
+    hint = f"; {state['hint']}" if state.get("hint") else ""
+    return f"{state['sweep']}  {state['trials']} trials: {counts}{hint}"
 
 
 def status_text(state: dict[str, Any]) -> str:
@@ -151,8 +185,13 @@ def status_text(state: dict[str, Any]) -> str:
 
 
 def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
-    """Yields one line per event of a sweep; with `follow`, goes on until the sweep has ended."""
+    """Yields one line per event of a sweep; with `follow`, goes on until the sweep has ended.
+
+    Raises:
+        NoDriver: `follow`, and nobody drives the sweep any more.
+    """
     narrator, reader, seen = Narrator(Plan(definition(home))), LogReader(home), 0
+    driven = DriverCheck(home)
     while True:
         rows = reader.rows()
         for row in rows[seen:]:
@@ -162,15 +201,41 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
         seen = len(rows)
         if not follow or narrator.over:
             return
-        if left(rows):
-            yield f"nobody drives {home.name} now; dipsweep resume {home.name} goes on with it"
-            return
+        driven(rows)
         time.sleep(0.5)
+
+
+class DriverCheck:
+    """For whoever follows a sweep: looks at its lease when no row has come for a while."""
+
+    def __init__(self, home: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self.home, self.clock = home, clock
+        self._rows, self._looked = -1, clock()
+
+    def __call__(self, rows: Sequence[Row]) -> None:
+        """Takes a sweep's rows, which has not ended by them.
+
+        Raises:
+            NoDriver: nobody drives it.
+        """
+        if len(rows) != self._rows:
+            self._rows, self._looked = len(rows), self.clock()
+        elif not left(rows) and self.clock() - self._looked < DRIVER_CHECK_S:
+            return
+        elif (state := driver_state(self.home)).alive:
+            self._looked = self.clock()
+        elif len(LogReader(self.home).rows()) == len(rows):  # else it has just written, the end maybe
+            raise NoDriver(f"{self.home.name}: {state.message(self.home.name)}")
 
 
 def over(rows: Sequence[Row]) -> bool:
     """True when a sweep has ended, or nobody drives it now."""
-    return left(rows) or any(r.kind == "end" and not r.trial for r in rows[-3:])
+    return left(rows) or ended(rows)
+
+
+def ended(rows: Sequence[Row]) -> bool:
+    """True when a sweep has run to its end."""
+    return any(r.kind == "end" and not r.trial for r in rows[-3:])
 
 
 def left(rows: Sequence[Row]) -> bool:

@@ -22,7 +22,11 @@ STYLE: Final = {"running": "bold", "completed": "green", "pruned": "dim", "faile
 
 
 def watch(home: Store) -> None:
-    """Follows a sweep until it has ended, or until Ctrl-C, which ends only the watching."""
+    """Follows a sweep until it has ended, or until Ctrl-C, which ends only the watching.
+
+    Raises:
+        NoDriver: nobody drives the sweep any more.
+    """
     if not sys.stdout.isatty():
         from cluster.cli.render import narrated
 
@@ -36,17 +40,19 @@ def _live(home: Store) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from cluster.cli.render import over, state_of
+    from cluster.cli.render import DriverCheck, ended, state_of
 
     console, reader, sweep, seen = Console(), LogReader(home), definition(home), -1
+    driven = DriverCheck(home)
     with Live(console=console, auto_refresh=False) as live:
         while True:
             rows = reader.rows()
             if len(rows) != seen:
                 seen = len(rows)
                 live.update(picture(state_of(sweep, rows), max(5, console.height - 5)), refresh=True)
-            if over(rows):
+            if ended(rows):
                 return
+            driven(rows)
             time.sleep(EVERY_S)
 
 

@@ -72,6 +72,15 @@ def summarize(rows: Iterable[Row]) -> Summary:
     return replace(summary, headline=headline(summary))
 
 
+def with_driver_note(summary: Summary, hint: str) -> Summary:
+    """Returns the summary of a sweep that has not ended and that nobody drives, with that as its first note.
+
+    Args:
+        hint: `no driver since …; dipsweep resume ID goes on` (`sweeps.journal.lease.DriverState.message`).
+    """
+    return replace(summary, notes=(f"This sweep has not ended: {hint}.", *summary.notes))
+
+
 def _bases(evidence: Evidence) -> dict[str, dict[str, Measured]]:
     """Step-0 scores by model: the shared row, else a trial's own step 0."""
     bases: dict[str, dict[str, Measured]] = {}

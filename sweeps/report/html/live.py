@@ -6,15 +6,18 @@ its Host header, so that no web page elsewhere can read sweeps through a visitor
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.errors import DipsweepError, InputError
+from sweeps.journal.lease import DriverState, driver_state
 from sweeps.journal.writer import LogReader, sweeps_in
 from sweeps.report.analysis.findings import Summary
-from sweeps.report.analysis.summarize import summarize
+from sweeps.report.analysis.summarize import summarize, with_driver_note
 from sweeps.report.html.page import ASSETS, render, render_html
 from sweeps.report.html.page_parts import progress
 from sweeps.storage.base import Where, is_url
@@ -37,23 +40,31 @@ class Listed:
     summary: Summary | None
     trouble: str = ""
     since: str = ""
+    hint: str = ""
 
     @property
     def progress(self) -> str:
-        return progress(self.summary) if self.summary is not None else "unreadable"
+        """Where it stands, and whether somebody drives it."""
+        stands = progress(self.summary) if self.summary is not None else "unreadable"
+        return f"{stands}; {self.hint}" if self.open and self.hint else stands
 
     @property
     def open(self) -> bool:
-        return self.summary is not None and self.progress != "ended"
+        return self.summary is not None and progress(self.summary) != "ended"
 
 
 class Shelf:
-    """The sweeps of one storage, each summed up again when its journal has grown."""
+    """The sweeps of one storage, each summed up again when its journal has grown.
+
+    Requests are served by several threads; a sweep is read by one of them at a time.
+    """
 
     def __init__(self, storage: Where) -> None:
         self.storage = open_store(storage)
         self._readers: dict[str, LogReader] = {}
         self._known: dict[str, tuple[int, Listed]] = {}
+        self._drivers: dict[str, tuple[float, DriverState]] = {}
+        self._locks: dict[str, threading.Lock] = {}
 
     def ids(self) -> list[str]:
         """Sweep ids by name."""
@@ -69,6 +80,19 @@ class Shelf:
         return sorted(listed, key=lambda s: s.since, reverse=True)
 
     def _fresh(self, id: str) -> Listed:
+        with self._locks.setdefault(id, threading.Lock()):
+            listed = self._read(id)
+            if listed.summary is None or not listed.open or not (hint := self._driver(id).message(id)):
+                return listed
+            return replace(listed, hint=hint, summary=with_driver_note(listed.summary, hint))
+
+    def _driver(self, id: str) -> DriverState:
+        looked, state = self._drivers.get(id, (float("-inf"), DriverState("none")))
+        if time.monotonic() - looked >= REFRESH_S:  # a driver of another machine may have to be watched for seconds
+            looked, state = self._drivers[id] = time.monotonic(), driver_state(self.storage / id)
+        return state
+
+    def _read(self, id: str) -> Listed:
         reader = self._readers.setdefault(id, LogReader(self.storage / id))
         try:
             rows = reader.rows()

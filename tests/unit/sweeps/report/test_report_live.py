@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sweeps.errors import InputError
 from sweeps.journal.compaction import segment_key
+from sweeps.journal.reader import LogReader
 from sweeps.journal.writer import SweepJournal
-from sweeps.report.html.live import live_app
+from sweeps.report.html.live import Shelf, live_app
 from tests.support.report_journals import SWEEP, demo_stories, journal, story
 
 testclient = pytest.importorskip("starlette.testclient", reason="no starlette: pip install starlette httpx")
@@ -43,6 +46,35 @@ def test_a_page_follows_the_journal_while_the_sweep_runs(client, tmp_path):
     late = client.get(f"/sweeps/{SWEEP}")
     assert "fell on general/score: 1 came back" in late.text
     assert "refresh" not in late.headers, "an ended sweep stands still"
+
+
+def test_several_clients_of_a_growing_log_all_get_a_page(tmp_path, monkeypatch):
+    rows = journal(demo_stories())
+    write(tmp_path, rows[:5])
+    shelf = Shelf(tmp_path)
+    rest = LogReader._rest
+
+    def slowly(reader, piece):
+        data = rest(reader, piece)
+        time.sleep(0.05)  # another client asks meanwhile
+        return data
+
+    monkeypatch.setattr(LogReader, "_rest", slowly)
+    write(tmp_path, rows[5:20])
+    with ThreadPoolExecutor(4) as pool:
+        listed = list(pool.map(lambda _: shelf.sweep(SWEEP), range(4)))
+    assert {one.trouble for one in listed} == {""}
+    assert len({one.summary.seq for one in listed}) == 1
+
+
+def test_a_sweep_that_nobody_drives_says_so_on_both_pages(client, tmp_path):
+    write(tmp_path, journal(demo_stories())[:12])
+    for page in ("/", f"/sweeps/{SWEEP}"):
+        assert f"dipsweep resume {SWEEP} goes on" in client.get(page).text
+    with SweepJournal(tmp_path / "open-00000000") as log:
+        for row in journal([story()])[:3]:
+            log.append(row)
+        assert "dipsweep resume open-00000000" not in client.get("/").text
 
 
 def test_the_same_findings_come_as_json(client, tmp_path):
