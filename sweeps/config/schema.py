@@ -120,7 +120,9 @@ class TierBlock(_Block):
     columns: dict[str, str] = {}
     """Renames columns: `{messages: conversation}` or `{prompt: question, response: answer}`."""
     max_bad_rows: _Share = 0.0
-    """Share of unreadable rows that may be left out (into a quarantine file, counted); above it nothing starts."""
+    """Share of unusable rows that may be left out (into a quarantine file, counted); above it nothing starts."""
+    max_long_rows: _Share = 0.05
+    """Share of rows that may be dropped because they are longer than `max_length`; above it nothing starts."""
 
 
 class SearchBlock(_Block):
@@ -379,7 +381,7 @@ class Sweep(_Block):
     def tier_source(self, name: str) -> TierSource:
         """Returns where the tier `name` comes from; built-in names need no entry in `tiers`."""
         block = self.tiers.get(name, TierBlock())
-        return TierSource(block.path, dict(block.columns), block.max_bad_rows)
+        return TierSource(block.path, dict(block.columns), block.max_bad_rows, block.max_long_rows)
 
     def axis_values(self, name: str, default: Any) -> tuple[Any, ...]:
         """Returns the values that `name` can take: those of its axis, else the default alone."""

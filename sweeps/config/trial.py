@@ -34,12 +34,14 @@ class ModelSource:
 class TierSource:
     """Where a data tier comes from: `builtin` or a file of conversations; `columns` renames its columns.
 
-    `max_bad_rows` is the share of rows that may be left out because nothing can read them.
+    `max_bad_rows` is the share of rows that may be left out because nothing can read or render them, `max_long_rows` the
+    share that may be dropped for their length.
     """
 
     path: str = "builtin"
     columns: Mapping[str, str] = field(default_factory=dict)
     max_bad_rows: float = 0.0
+    max_long_rows: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.errors import InputError
 from trainers.config import TrainerConfig
 from trainers.data.chat import Tokenised
+from trainers.data.losses import check_rows
 from trainers.data.packing import Pack, collate, split_step
 from trainers.data.row_cache import tokenised
 from trainers.data.rows import Rows
@@ -67,14 +68,16 @@ class Feed:
         data: the two pools.
 
     Raises:
-        InputError: nothing is left to train on, or replay is asked for and the tier has none.
+        InputError: nothing is left to train on, more rows are bad or too long than the tier allows, or replay is asked
+            for and the tier has none.
     """
 
     def __init__(self, config: TrainerConfig, tokenizer: PreTrainedTokenizerBase, data: TierData) -> None:
         self._config = config
         primary = self._pool(tokenizer, data.primary if config.replay < 1 else (), "primary")
         replay = self._pool(tokenizer, data.replay if config.replay > 0 else (), "replay")
-        self.bad = data.bad
+        check_rows(data, primary, replay, config)
+        self.bad = data.bad + len(primary.refused) + len(replay.refused)
         self.cut, self.dropped = primary.cut + replay.cut, primary.dropped + replay.dropped
         if config.replay < 1 and not len(primary.rows):
             raise InputError(f"data tier {config.data!r} has no row to train on: {_counts(primary, config)}")

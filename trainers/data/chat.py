@@ -1,90 +1,235 @@
 """From conversations to token rows: the model's own chat template, loss on assistant turns only.
 
-A reply is rendered as it will be at inference time: after the generation prompt, tokenised apart from it, its
-end-of-turn token inside the loss. Templates that rewrite history (Qwen3 drops the `<think>` blocks of earlier turns)
-make a conversation of several replies into one row per reply, each with the history that the model would really see.
+A row is one text, tokenised once; which tokens are learnt follows from where their characters stand. A reply is learnt
+from behind its generation prompt up to its own end-of-turn token, and a row begins with exactly the tokens that
+evaluation would give the model as prompt. Where the two cannot both be had, the prompt's tokens win:
+
+    history rewritten     templates that drop earlier thoughts (Qwen3) give one row per reply, each with the history that
+                          the model would really see
+    tokens across         where the tokenizer would join the prompt's last characters with the reply's first, the reply
+                          is tokenised behind the prompt, as the model has to write it
+    thought taken out     where the template drops the thought of the very reply (DeepSeek-R1's distillations), the reply
+                          is written behind the generation prompt: thought, </think>, answer, end token
+
+An empty reply is never learnt: it would teach to end at once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sweeps.errors import InputError
 from trainers.config import LongRows
+from trainers.data.chat_template import ChatTemplate, opens_thought, split_tools
 from trainers.data.rows import Rows
-from trainers.data.types import Conversation
+from trainers.data.types import Conversation, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_BATCH: Final = 256
+"""Texts tokenised at once; their offsets are Python objects, so not more than needed are kept."""
+_ANCHORS: Final = ("\n", "a", "0", ".")
 
-class Piece(NamedTuple):
-    """Some text of a row, and whether the model learns to write it."""
+
+class Reply(NamedTuple):
+    """A reply in its place: `text` up to its end of turn begins with `prompt`; `composed` without the template's help."""
+
+    prompt: str
+    text: str
+    composed: bool = False
+
+
+class RenderedRow(NamedTuple):
+    """The text of a row and its replies, the last of which ends with it; `eos` is to be appended where asked."""
 
     text: str
-    learn: bool
+    replies: tuple[Reply, ...]
+    append_eos: bool
+
+
+class Refused(NamedTuple):
+    """A conversation, by its number from 0, that cannot become a row, and why."""
+
+    conversation: int
+    reason: str
 
 
 class Tokenised(NamedTuple):
-    """Rows, and what the length policy did: rows `cut`, rows `dropped` (too long, or nothing left to learn)."""
+    """Rows, and what became of the conversations.
+
+    Attributes:
+        rows: what can be trained on.
+        cut, dropped: rows that the length policy cut and left out, those without anything to learn included.
+        refused: conversations that the chat template cannot render as they are meant.
+        lengths: int32 [R], tokens of every row before the length policy. origins: int32 [R], its conversation.
+        kept: int32 [len(rows)], places in `lengths` of the rows that were kept.
+    """
 
     rows: Rows
     cut: int
     dropped: int
+    refused: tuple[Refused, ...]
+    lengths: NDArray[np.int32]
+    origins: NDArray[np.int32]
+    kept: NDArray[np.int32]
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> str:
-    """Returns what the model sees before it replies to a conversation."""
-    text: str = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    return text
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[int]:
+    """Returns the tokens that evaluation gives the model: those with which a row of this conversation begins."""
+    return ChatTemplate(tokenizer).prompt_ids(conversation)
 
 
-def pieces(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[list[Piece]]:
-    """Renders a conversation into one row, or into one row per reply where the template rewrites history.
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Returns the tokens at which generation ends: the end of turn that training teaches, and the tokenizer's eos."""
+    return ChatTemplate(tokenizer).stop_ids
+
+
+def render_rows(template: ChatTemplate, conversation: Conversation) -> list[RenderedRow]:
+    """Renders a conversation into one row, or into one row per reply where its replies do not share one text.
 
     Raises:
-        InputError: there is no reply, or the template loses part of one.
+        InputError: the template refuses the conversation or loses part of it, or there is no reply to learn.
     """
-    replies = [i for i, message in enumerate(conversation) if message["role"] == "assistant"]
-    if not replies:
+    tools, messages = split_tools(conversation)
+    targets = [i for i, message in enumerate(messages) if _is_learnt(message)]
+    if not targets:
         raise InputError("conversation without an assistant turn: nothing to learn")
-    before = [prompt_text(tokenizer, conversation[:i]) for i in replies]
-    after = [_rendered(tokenizer, conversation[: i + 1]) for i in replies]
-    for prompt, whole, i in zip(before, after, replies, strict=True):
-        _check_reply(prompt, whole, conversation[i]["content"])
-    if all(later.startswith(earlier) for earlier, later in pairwise(after)):
-        starts = [0, *(len(whole) for whole in after[:-1])]
-        return [[p for start, b, a in zip(starts, before, after, strict=True) for p in _turn(b, a, start)]]
-    return [_turn(b, a, 0) for b, a in zip(before, after, strict=True)]
+    _check_control_tokens(template, messages)
+    shown = [*conversation[: len(conversation) - len(messages)], *(_fitting(template, m) for m in messages)]
+    first = len(conversation) - len(messages)
+    replies = [_reply(template, shown, first + i) for i in targets]
+    _check_context(replies[-1].text, messages[: targets[-1]], [tool_name(tool) for tool in tools])
+    alone = template.end.appended or not all(b.prompt.startswith(a.text) for a, b in pairwise(replies))
+    if alone:
+        return [RenderedRow(reply.text, (reply,), template.end.appended) for reply in replies]
+    return [RenderedRow(replies[-1].text, tuple(replies), False)]
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> str:
-    text: str = tokenizer.apply_chat_template(conversation, tokenize=False)
-    return text
+def tool_name(tool: object) -> str:
+    """Returns the name of a function that is declared, `{"function": {"name": …}}` or flat, or is called; else ''."""
+    inner = tool.get("function", tool) if isinstance(tool, dict) else None
+    return str(inner.get("name", "")) if isinstance(inner, dict) else ""
 
 
-def _check_reply(prompt: str, whole: str, content: str) -> None:
+def _is_learnt(message: Message) -> bool:
+    holds = message["content"].strip() or message.get("tool_calls") or message.get("reasoning_content")
+    return bool(message["role"] == "assistant" and message.get("learn", True) and holds)
+
+
+def _fitting(template: ChatTemplate, message: Message) -> Message:
+    """Puts a reply's thought where the template takes one: beside the content, or between <think> tags within it."""
+    thought = message.get("reasoning_content")
+    if thought and not template.takes_reasoning:
+        rest = {key: value for key, value in message.items() if key != "reasoning_content"}
+        return rest | {"content": f"<think>\n{thought.strip()}\n</think>\n\n{message['content']}"}
+    if not thought and message["role"] == "assistant" and template.takes_reasoning and not template.takes_think_tags:
+        thought, answer = split_thought(message)
+        if thought:
+            return message | {"reasoning_content": thought, "content": answer}
+    return message
+
+
+def split_thought(message: Message) -> tuple[str, str]:
+    """Returns the thought of a reply, wherever it stands, and its answer; a thought never closed is the answer."""
+    content: str = message["content"]
+    if thought := message.get("reasoning_content"):
+        return thought.strip(), content
+    before, closed, answer = content.partition("</think>")
+    return (before.lstrip().removeprefix("<think>").strip(), answer.strip()) if closed else ("", content)
+
+
+def _reply(template: ChatTemplate, conversation: Conversation, place: int) -> Reply:
+    message = conversation[place]
+    prompt = template.render(conversation[:place], prompt=True)
+    whole = template.render(conversation[: place + 1])
+    fault = _lost(prompt, whole, message)
+    if not fault:
+        return Reply(prompt, _ended(template, whole, len(prompt)))
+    if _thought_alone_is_lost(template, prompt, whole, message):
+        return Reply(prompt, prompt + _composed(template, prompt, message), composed=True)
+    raise InputError(fault)
+
+
+def _lost(prompt: str, whole: str, message: Message) -> str:
+    """Says what a rendered reply lacks; empty when it begins with its prompt and holds all of its message."""
     if not whole.startswith(prompt):
-        raise InputError(
-            f"the chat template renders a reply so that it does not begin with its generation prompt "
-            f"({prompt[-40:]!r} against {whole[len(prompt) - 40 : len(prompt) + 40]!r}); use a template that does"
+        at = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(whole))
+        return (
+            "the chat template renders a reply so that it does not begin with its generation prompt "
+            f"(got {whole[at - 20 if at > 20 else 0 : at + 40]!r}; expected {prompt[-40:]!r})"
         )
-    if prompt.rstrip().endswith("<think>"):  # reasoning models' templates open the thought for the model
-        content = content.lstrip().removeprefix("<think>")
-    if "".join(content.split()) not in "".join(whole[len(prompt) :].split()):
-        raise InputError(
-            f"the chat template loses part of a reply: {content[:80]!r} became {whole[len(prompt) :][:80]!r}"
-        )
+    reply, (thought, answer) = whole[len(prompt) :], split_thought(message)
+    if opens_thought(prompt) and not thought:
+        answer = answer.lstrip().removeprefix("<think>")
+    for part in (thought, answer):
+        if not _holds(reply, part):
+            return f"the chat template loses part of a reply: {part[:80]!r} became {reply[:80]!r}"
+    for call in message.get("tool_calls") or ():
+        if not _holds(reply, tool_name(call)):
+            return f"the chat template does not render the tool call {tool_name(call)!r} of a reply"
+    return ""
 
 
-def _turn(prompt: str, whole: str, start: int) -> list[Piece]:
-    """What leads to a reply, the reply with its end-of-turn token, and the white space behind, which nobody learns."""
-    reply = whole[len(prompt) :]
-    learnt = reply.rstrip()
-    return [Piece(prompt[start:], False), Piece(learnt, True), Piece(reply[len(learnt) :], False)]
+def _holds(text: str, part: str) -> bool:
+    """True when the part stands in the text, white space aside, which templates trim."""
+    return part.strip() in text or "".join(part.split()) in "".join(text.split())
+
+
+def _thought_alone_is_lost(template: ChatTemplate, prompt: str, whole: str, message: Message) -> bool:
+    """True when the model's thought is all that keeps the template from rendering this reply."""
+    _, answer = split_thought(message)
+    asks = opens_thought(prompt) or not (template.takes_reasoning or template.takes_think_tags)
+    return asks and not message.get("tool_calls") and not prompt.rstrip().endswith("</think>") and _holds(whole, answer)
+
+
+def _composed(template: ChatTemplate, prompt: str, message: Message) -> str:
+    """Writes a reply as the model would behind its generation prompt."""
+    thought, answer = split_thought(message)
+    opening = ("" if prompt.endswith("\n") else "\n") if opens_thought(prompt) else "<think>\n"
+    body = f"{opening}{thought}\n</think>\n\n{answer}" if thought else f"{opening}</think>\n\n{answer}"
+    if not thought and not opens_thought(prompt):
+        body = answer
+    return body + template.end.suffix[: template.end.own]
+
+
+def _ended(template: ChatTemplate, whole: str, start: int) -> str:
+    """Returns the text up to the last reply's own end token, without what the template writes behind it."""
+    suffix, own, _ = template.end
+    if whole.endswith(suffix):
+        return whole[: len(whole) - len(suffix) + own]
+    text = whole.rstrip()  # a reply of another kind, such as gpt-oss's calls: it ends with a token of its own
+    last = max((found.end() for found in template.added_tokens.finditer(text, start)), default=-1)
+    if last == len(text):
+        return text
+    raise InputError(f"the chat template ends a reply with {text[-30:]!r}, but others with {suffix!r}")
+
+
+def _check_control_tokens(template: ChatTemplate, messages: Sequence[Message]) -> None:
+    for place, message in enumerate(messages):
+        for token in template.control_tokens:
+            if token in message["content"] or token in message.get("reasoning_content", ""):
+                raise InputError(
+                    f"message {place} ({message['role']}) holds {token!r}, by which the chat template parts messages; "
+                    "remove it from the text"
+                )
+
+
+def _check_context(text: str, messages: Sequence[Message], tools: Sequence[str]) -> None:
+    """Raises InputError when something that leads to the last reply is not in its text."""
+    for place, message in enumerate(messages):
+        content = message["content"]
+        if message["role"] != "assistant" and not (_holds(text, content) or _holds(text, json.dumps(content)[1:-1])):
+            raise InputError(f"the chat template drops the content of message {place} ({message['role']})")
+    for name in tools:
+        if not _holds(text, name):
+            raise InputError(f"the chat template does not tell the model of tool {name!r}; use one that renders tools")
 
 
 def tokenise(
@@ -97,65 +242,114 @@ def tokenise(
         long_rows: what happens to longer ones; every one is counted.
 
     Raises:
-        InputError: a conversation cannot be rendered; the message says which.
+        InputError: the tokenizer cannot be used; a conversation that cannot be is among `refused` instead.
     """
-    rendered = _render_all(tokenizer, conversations)
-    ends = _end_tokens(tokenizer)
-    texts = list(dict.fromkeys(piece.text for row in rendered for piece in row))
-    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    tokens_of = dict(zip(texts, encoded, strict=True))
-    kept: list[tuple[Sequence[int], Sequence[bool]]] = []
+    template = ChatTemplate(tokenizer)
+    rendered, refused = _render_all(template, conversations)
+    kept: list[tuple[NDArray[np.int32], NDArray[np.bool_]]] = []
+    lengths, origins, places = [], [], []
     cut = dropped = 0
-    for row in rendered:
-        ids, learn = _join(row, [tokens_of[piece.text] for piece in row], ends, tokenizer.eos_token_id)
+    for origin, found in _encode_all(template, rendered):
+        if isinstance(found, InputError):
+            refused.append(Refused(origin, str(found)))
+            continue
+        ids, learn = found
+        lengths.append(len(ids))
+        origins.append(origin)
         if len(ids) > limit:
             ids, learn = _shorten(ids, learn, limit, long_rows)
-            cut += bool(ids)
-        if any(learn[1:]):
+            cut += len(ids) > 0
+        if learn[1:].any():
             kept.append((ids, learn))
+            places.append(len(lengths) - 1)
         else:
             dropped += 1
-    return Tokenised(Rows.of(kept), cut, dropped)
+    arrays = (np.array(numbers, dtype=np.int32) for numbers in (lengths, origins, places))
+    return Tokenised(Rows.of(kept), cut, dropped, tuple(sorted(refused)), *arrays)
 
 
-def _render_all(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conversation]) -> list[list[Piece]]:
+def _render_all(
+    template: ChatTemplate, conversations: Iterable[Conversation]
+) -> tuple[list[tuple[int, RenderedRow]], list[Refused]]:
     """Renders every conversation; equal ones once (replay pools repeat themselves, and templates are slow)."""
-    known: dict[str, list[list[Piece]]] = {}
-    rendered: list[list[Piece]] = []
+    known: dict[str, list[RenderedRow] | str] = {}
+    rendered: list[tuple[int, RenderedRow]] = []
+    refused: list[Refused] = []
     for number, conversation in enumerate(conversations):
         key = json.dumps(conversation)
         if key not in known:
             try:
-                known[key] = pieces(tokenizer, conversation)
+                known[key] = render_rows(template, conversation)
             except InputError as e:
-                raise InputError(f"conversation {number}: {e}") from e
-        rendered += known[key]
-    return rendered
+                known[key] = str(e)
+        rows = known[key]
+        if isinstance(rows, str):
+            refused.append(Refused(number, rows))
+        else:
+            rendered += [(number, row) for row in rows]
+    return rendered, refused
 
 
-def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return frozenset(special | set(tokenizer.all_special_ids))
+Encoded = tuple[NDArray[np.int32], NDArray[np.bool_]]
+"""Token ids of a row, and which of them are learnt."""
 
 
-def _join(
-    row: Sequence[Piece], encoded: Sequence[Sequence[int]], ends: frozenset[int], eos: int
-) -> tuple[list[int], list[bool]]:
-    ids: list[int] = []
-    learn: list[bool] = []
-    for piece, tokens in zip(row, encoded, strict=True):
-        missing_end = piece.learn and (not tokens or tokens[-1] not in ends)
-        piece_ids = [*tokens, eos] if missing_end else tokens  # a template without an end token would never stop
-        ids += piece_ids
-        learn += [piece.learn] * len(piece_ids)
-    last = max((i for i, flag in enumerate(learn) if flag), default=-1)
-    return ids[: last + 1], learn[: last + 1]
+def _encode_all(
+    template: ChatTemplate, rendered: Sequence[tuple[int, RenderedRow]]
+) -> Iterator[tuple[int, Encoded | InputError]]:
+    """Tokenises rows in batches, each once; a row that cannot be parted into prompt and reply gives its error."""
+    known: dict[RenderedRow, list[Encoded | InputError]] = {}
+    for start in range(0, len(rendered), _BATCH):
+        batch = rendered[start : start + _BATCH]
+        texts = list(dict.fromkeys(row.text for _, row in batch))
+        encodings = template.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        found = {
+            text: (np.array(ids, np.int32), np.array(offsets, np.int32).reshape(-1, 2))
+            for text, ids, offsets in zip(texts, encodings["input_ids"], encodings["offset_mapping"], strict=True)
+        }
+        known.clear()
+        for origin, row in batch:
+            if row not in known:
+                known[row] = _encode_row(template, row, *found[row.text])
+            yield from ((origin, each) for each in known[row])
 
 
-def _shorten(ids: list[int], learn: list[bool], limit: int, policy: LongRows) -> tuple[list[int], list[bool]]:
-    """Applies the policy; empty lists mean that the row is dropped."""
-    if policy == "cut-prompt" and not any(learn[:-limit]):
+def _encode_row(
+    template: ChatTemplate, row: RenderedRow, ids: NDArray[np.int32], offsets: NDArray[np.int32]
+) -> list[Encoded | InputError]:
+    """Finds a row's labels by the offsets of its tokens, or tokenises its replies behind their prompts instead."""
+    learn = np.zeros(len(ids), dtype=np.bool_)
+    for prompt, text, _ in row.replies:
+        begin, end = (int(np.searchsorted(offsets[:, 0], len(part))) for part in (prompt, text))
+        tail = template.tail_ids(prompt)
+        if ids[max(0, begin - len(tail)) : begin].tolist() != tail or (end and offsets[end - 1, 1] > len(text)):
+            return [_behind_prompt(template, reply, row.append_eos) for reply in row.replies]
+        learn[begin:end] = True
+    return [_with_eos(template, ids, learn) if row.append_eos else (ids, learn)]
+
+
+def _with_eos(template: ChatTemplate, ids: NDArray[np.int32], learn: NDArray[np.bool_]) -> Encoded:
+    eos = np.array([template.end.token], dtype=np.int32)
+    return np.concatenate([ids, eos]), np.concatenate([learn, np.ones(1, dtype=np.bool_)])
+
+
+def _behind_prompt(template: ChatTemplate, reply: Reply, append_eos: bool) -> Encoded | InputError:
+    """Tokenises a reply as the model writes it: behind the tokens of its prompt, sharing none with it."""
+    before, said = template.encode(reply.prompt), reply.text[len(reply.prompt) :]
+    wanted = template.tokenizer.decode(template.encode(reply.text))
+    for anchor in _ANCHORS:  # whatever a tokenizer puts before a text falls to the anchor, and not to the reply
+        lead, joined = template.encode(anchor), template.encode(anchor + said)
+        ids = np.array([*before, *joined[len(lead) :]], dtype=np.int32)
+        if joined[: len(lead)] == lead and template.tokenizer.decode(ids.tolist()) == wanted:
+            learn = np.arange(len(ids)) >= len(before)
+            return _with_eos(template, ids, learn) if append_eos else (ids, learn)
+    return InputError(f"no tokens of the reply {said[:40]!r} stand behind those of its prompt alone")
+
+
+def _shorten(ids: NDArray[np.int32], learn: NDArray[np.bool_], limit: int, policy: LongRows) -> Encoded:
+    """Applies the policy; empty arrays mean that the row is dropped."""
+    if policy == "cut-prompt" and not learn[:-limit].any():
         return ids[-limit:], learn[-limit:]
-    if policy == "cut-answer" and any(learn[1:limit]):
+    if policy == "cut-answer" and learn[1:limit].any():
         return ids[:limit], learn[:limit]
-    return [], []
+    return ids[:0], learn[:0]

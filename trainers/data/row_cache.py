@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from trainers.config import LongRows
-from trainers.data.chat import Tokenised, tokenise
+from trainers.data.chat import Refused, Tokenised, tokenise
+from trainers.data.chat_template import TEMPLATE_DATE
 from trainers.data.download_cache import cache_folder
 from trainers.data.rows import Rows
 from trainers.data.types import Conversation
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 KEPT_FILES: Final = 64
-FORMAT: Final = "rows-1"
+FORMAT: Final = "rows-2"
 """Part of every fingerprint; to be raised when rendering or tokenising changes."""
 
 
@@ -52,8 +53,11 @@ def tokenised(
 
 
 def _fingerprint(tokenizer: Any, conversations: Sequence[Conversation], limit: int, long_rows: LongRows) -> str:
+    import transformers
+
     digest = hashlib.sha256()
-    settings = [FORMAT, limit, long_rows, tokenizer.eos_token_id, tokenizer.chat_template]
+    template = [tokenizer.chat_template, TEMPLATE_DATE.isoformat(), transformers.__version__]
+    settings = [FORMAT, limit, long_rows, tokenizer.eos_token_id, tokenizer.bos_token, template]
     digest.update(json.dumps(settings).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     for conversation in conversations:
@@ -68,19 +72,23 @@ def _read(file: Path) -> Tokenised | None:
         os.utime(file)  # the oldest files go first; one in use is young
         rows = Rows(arrays["ids"], arrays["learn"], arrays["starts"])
         cut, dropped = arrays["counts"].tolist()
+        refused = tuple(Refused(*pair) for pair in json.loads(arrays["refused"].tobytes()))
+        found = Tokenised(rows, cut, dropped, refused, arrays["lengths"], arrays["origins"], arrays["kept"])
     except FileNotFoundError:
         return None
-    except (OSError, SafetensorError, KeyError, ValueError) as e:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as e:
         log.warning("cached rows %s cannot be read and are made again: %s", file, e)
         return None
-    return Tokenised(rows, cut, dropped)
+    return found
 
 
 def _write(file: Path, made: Tokenised) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     waiting = file.with_name(f".{file.name}.{os.getpid()}")
     counts = np.array([made.cut, made.dropped], dtype=np.int64)
-    arrays = {"ids": made.rows.flat_ids, "learn": made.rows.flat_learn, "starts": made.rows.starts, "counts": counts}
+    arrays = {"ids": made.rows.flat_ids, "learn": made.rows.flat_learn, "starts": made.rows.starts, "counts": counts,
+              "lengths": made.lengths, "origins": made.origins, "kept": made.kept,
+              "refused": np.frombuffer(json.dumps(made.refused).encode(), dtype=np.uint8)}  # fmt: skip
     save_file(arrays, waiting)
     os.replace(waiting, file)
     by_age = sorted(file.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)

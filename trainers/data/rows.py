@@ -25,13 +25,13 @@ class Rows:
     starts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[Sequence[int], Sequence[bool]]]) -> Rows:
+    def of(cls, rows: Iterable[tuple[Sequence[int] | NDArray[np.int32], Sequence[bool] | NDArray[np.bool_]]]) -> Rows:
         """Builds the table from (ids, learn) pairs of equal length."""
-        pairs = list(rows)
+        pairs = [(np.asarray(ids, np.int32), np.asarray(learn, np.bool_)) for ids, learn in rows]
         starts = np.zeros(len(pairs) + 1, dtype=np.int64)
         np.cumsum([len(ids) for ids, _ in pairs], out=starts[1:])
-        ids = np.fromiter((t for row, _ in pairs for t in row), dtype=np.int32, count=int(starts[-1]))
-        learn = np.fromiter((f for _, row in pairs for f in row), dtype=np.bool_, count=int(starts[-1]))
+        ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in pairs)])
+        learn = np.concatenate([np.zeros(0, np.bool_), *(learn for _, learn in pairs)])
         return cls(ids, learn, starts)
 
     def __len__(self) -> int:

@@ -58,23 +58,25 @@ def read(source: TierSource) -> TierData:
     if unknown:
         known = ", ".join(COLUMNS)
         raise InputError(f"columns: {unknown[0]!r} is unknown{nearest(unknown[0], COLUMNS)}; known: {known}")
-    primary: list[Conversation] = []
-    replay: list[Conversation] = []
+    pools: dict[bool, list[tuple[int, Conversation]]] = {False: [], True: []}
     bad: list[BadRow] = []
     for row in rows(fetched(source.path)):
         try:
             if row.value is None:
                 raise ValueError(row.fault)
-            pool = replay if row.value.get(source.columns.get("replay", "replay")) else primary
-            pool.append(conversation(row.value, source.columns))
+            is_replay = bool(row.value.get(source.columns.get("replay", "replay")))
+            pools[is_replay].append((row.number, conversation(row.value, source.columns)))
         except ValueError as fault:
             bad.append(BadRow(row.number, row.offset, str(fault), row.start or _short(row.value, 200)))
             if len(bad) >= _MANY_FAULTS and len(bad) > source.max_bad_rows * row.number:
                 break
+    primary, replay = pools[False], pools[True]
     _judge(source, bad, len(primary) + len(replay))
     if not primary:
         raise InputError(f"{source.path}: no conversation to train on; expected one JSON object a line")
-    return TierData(primary, replay, len(bad))
+    return TierData(
+        [c for _, c in primary], [c for _, c in replay], len(bad), source, [n for n, _ in primary], [n for n, _ in replay]
+    )
 
 
 def check_data(source: TierSource) -> None:

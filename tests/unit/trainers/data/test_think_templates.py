@@ -9,7 +9,8 @@ import pytest
 
 from sweeps.errors import InputError
 from tests.support.tiny_sft import tokenizer
-from trainers.data.chat import pieces, prompt_text, tokenise
+from trainers.data.chat import render_rows
+from trainers.data.chat_template import ChatTemplate
 
 QWEN3_LIKE = """
 {%- set asked = namespace(last=-1) -%}
@@ -40,12 +41,20 @@ PLAIN = {"role": "assistant", "content": "3"}
 
 def chat(template):
     made = tokenizer()
+    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     made.chat_template = template
     return made
 
 
-def text(row, learnt=None):
-    return "".join(piece.text for piece in row if learnt is None or piece.learn == learnt)
+def rows(template, *conversation):
+    return render_rows(ChatTemplate(chat(template)), list(conversation))
+
+
+def learnt(row):
+    """What a row with one reply teaches."""
+    (reply,) = row.replies
+    assert row.text == reply.text
+    return reply.text.removeprefix(reply.prompt)
 
 
 @pytest.mark.parametrize("content", ["<think>\n1 and 2\n</think>\n\n3", "<think>1 and 2</think>3"])
@@ -53,38 +62,57 @@ def text(row, learnt=None):
     ("template", "prompt"), [(QWEN3_LIKE, "<|im_start|>assistant\n"), (OPENED, "<|im_start|>assistant\n<think>\n")]
 )
 def test_the_thought_is_learnt_with_the_answer_and_the_end_of_turn(content, template, prompt):
-    (row,) = pieces(chat(template), [ASK, {"role": "assistant", "content": content}])
+    (row,) = rows(template, ASK, {"role": "assistant", "content": content})
     opening = "" if prompt.endswith("<think>\n") else "<think>\n"
-    assert text(row, learnt=False) == f"<|im_start|>user\n1+2=<|im_end|>\n{prompt}\n"
-    assert text(row, learnt=True) == f"{opening}1 and 2\n</think>\n\n3<|im_end|>"
+    assert row.replies[0].prompt == f"<|im_start|>user\n1+2=<|im_end|>\n{prompt}"
+    assert learnt(row) == f"{opening}1 and 2\n</think>\n\n3<|im_end|>"
+
+
+@pytest.mark.parametrize("key", ["reasoning_content"])
+@pytest.mark.parametrize("template", [QWEN3_LIKE, OPENED])
+def test_a_thought_beside_the_content_is_learnt_too(key, template):
+    (row,) = rows(template, ASK, {"role": "assistant", key: "1 and 2", "content": "3"})
+    assert learnt(row).endswith("1 and 2\n</think>\n\n3<|im_end|>")
 
 
 def test_a_row_without_a_thought_teaches_to_answer_at_once():
-    (row,) = pieces(chat(QWEN3_LIKE), [ASK, PLAIN])
-    assert text(row, learnt=True) == "<think>\n\n</think>\n\n3<|im_end|>"
+    (row,) = rows(QWEN3_LIKE, ASK, PLAIN)
+    assert learnt(row) == "<think>\n\n</think>\n\n3<|im_end|>"
 
 
 def test_what_leads_to_a_reply_is_what_the_model_is_given_when_it_is_asked():
     for template in (QWEN3_LIKE, OPENED):
-        (row,) = pieces(chat(template), [ASK, THINKS])
-        assert text(row).startswith(prompt_text(chat(template), [ASK]))
+        (row,) = rows(template, ASK, THINKS)
+        assert row.replies[0].prompt == ChatTemplate(chat(template)).render([ASK], prompt=True)
 
 
 def test_in_a_long_conversation_each_reply_is_learnt_after_the_history_that_it_will_see():
-    rows = pieces(chat(QWEN3_LIKE), [ASK, THINKS, {"role": "user", "content": "4+4="}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\n8"}])  # fmt: skip # noqa: E501
-    assert [text(row, learnt=True) for row in rows] == [
+    again = {"role": "assistant", "content": "<think>\nhm\n</think>\n\n8"}
+    found = rows(QWEN3_LIKE, ASK, THINKS, {"role": "user", "content": "4+4="}, again)
+    assert [learnt(row) for row in found] == [
         "<think>\n1 and 2\n</think>\n\n3<|im_end|>",
         "<think>\nhm\n</think>\n\n8<|im_end|>",
     ]
-    assert "1 and 2" not in text(rows[1])
-    assert "<|im_start|>assistant\n3<|im_end|>" in text(rows[1])
+    assert "1 and 2" not in found[1].text
+    assert "<|im_start|>assistant\n3<|im_end|>" in found[1].text
 
 
 def test_a_thought_that_is_never_closed_is_kept_as_it_stands():
-    (row,) = pieces(chat(QWEN3_LIKE), [ASK, {"role": "assistant", "content": "<think>\nand on and on"}])
-    assert text(row, learnt=True).endswith("<think>\nand on and on<|im_end|>")
+    (row,) = rows(QWEN3_LIKE, ASK, {"role": "assistant", "content": "<think>\nand on and on"})
+    assert learnt(row).endswith("<think>\nand on and on<|im_end|>")
 
 
-def test_a_template_that_would_lose_the_thought_of_the_reply_itself_is_refused():
-    with pytest.raises(InputError, match="loses part of a reply"):
-        tokenise(chat(QWEN3_LIKE.replace("loop.index0 > asked.last", "false")), [[ASK, THINKS]], 200)
+def test_a_reply_whose_thought_the_template_takes_out_is_written_behind_its_generation_prompt():
+    lossy = OPENED.replace("loop.index0 > asked.last", "false")
+    (row,) = rows(lossy, ASK, THINKS)
+    assert row.replies[0].composed
+    assert learnt(row) == "1 and 2\n</think>\n\n3<|im_end|>"
+    (row,) = rows(lossy, ASK, PLAIN)
+    assert learnt(row) == "</think>\n\n3<|im_end|>"
+
+
+def test_a_generation_prompt_that_closes_the_thought_is_refused_for_a_reply_with_one():
+    closed = QWEN3_LIKE.replace("loop.index0 > asked.last", "false")
+    closed = closed.replace("{{- '<|im_start|>assistant\\n' -}}", "{{- '<|im_start|>assistant\\n</think>' -}}")
+    with pytest.raises(InputError, match="does not begin with its generation prompt"):
+        rows(closed, ASK, THINKS)
