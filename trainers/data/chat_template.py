@@ -210,7 +210,7 @@ def _probe(*texts: str) -> Conversation:
 
 
 def _behind(text: str, content: str) -> str:
-    before, found, behind = text.rpartition(content)
+    _, found, behind = text.rpartition(content)
     if not found:
         raise InputError("the chat template does not render the content of a reply")
     return behind

@@ -50,11 +50,24 @@ def long_rows(lengths: NDArray[np.int32], limit: int) -> LongRows:
     return LongRows(int(long.sum()), len(lengths), share, limit, keeps_99)
 
 
-def refused_rows(data: TierData, primary: Tokenised, replay: Tokenised) -> Iterator[tuple[int, str]]:
-    """Yields number and reason of every row that the chat template refuses: of the file from 1, else of its pool from 0."""
-    for pool, numbers in ((primary, data.primary_numbers), (replay, data.replay_numbers)):
+class RefusedRow(NamedTuple):
+    """A row that the chat template refuses: its number in the file, from 1 (0 without a file), where it stands, and why."""
+
+    number: int
+    where: str
+    reason: str
+
+
+def refused_rows(data: TierData, primary: Tokenised, replay: Tokenised) -> Iterator[RefusedRow]:
+    """Yields every row that the chat template refuses."""
+    path = data.source.path if data.source else ""
+    for name, pool, numbers in (
+        ("primary", primary, data.primary_numbers),
+        ("replay", replay, data.replay_numbers),
+    ):
         for conversation, reason in pool.refused:
-            yield (numbers[conversation] if numbers else conversation), reason
+            number = numbers[conversation] if numbers else 0
+            yield RefusedRow(number, f"{path}:{number}" if number else f"{name} conversation {conversation}", reason)
 
 
 def check_rows(data: TierData, primary: Tokenised, replay: Tokenised, config: TrainerConfig) -> None:
@@ -68,7 +81,7 @@ def check_rows(data: TierData, primary: Tokenised, replay: Tokenised, config: Tr
     total = data.bad + len(data.primary) + len(data.replay)
     allowed = source.max_bad_rows if source else 0.0
     if refused and (data.bad + len(refused)) / total > allowed:
-        raise InputError(_refusal(name, source.path if source else name, refused, data.bad, total, allowed))
+        raise InputError(_refusal(name, refused, data.bad, total, allowed))
     lost = long_rows(np.concatenate([primary.lengths, replay.lengths]), config.row_limit)
     may = source.max_long_rows if source else 1.0
     if config.long_rows == "drop" and lost.share > may:
@@ -78,10 +91,8 @@ def check_rows(data: TierData, primary: Tokenised, replay: Tokenised, config: Tr
         )
 
 
-def _refusal(
-    tier: str, path: str, refused: Sequence[tuple[int, str]], bad: int, total: int, allowed: float
-) -> str:
-    lines = [f"{path}:{number}: {reason}" for number, reason in refused[:SHOWN]]
+def _refusal(tier: str, refused: Sequence[RefusedRow], bad: int, total: int, allowed: float) -> str:
+    lines = [f"{row.where}: {row.reason}" for row in refused[:SHOWN]]
     if len(refused) > SHOWN:
         lines.append(f"and {len(refused) - SHOWN} more")
     count = bad + len(refused)

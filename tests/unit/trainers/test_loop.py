@@ -210,7 +210,11 @@ def test_a_branch_with_other_settings_goes_on_from_a_parents_checkpoint(base, wh
         (TierData([], sums(3)), {}, "has no row to train on: it is empty"),
         (TierData(sums(3)), {}, "replay is 0.25, but tier 'sums' has no replay rows"),
         (TierData(sums(3), sums(3)), {"max_length": 5}, "3 rows were dropped, longer than 5 tokens"),
-        (TierData([[{"role": "user", "content": "1"}]], sums(3)), {}, "primary pool: conversation 0"),
+        (
+            TierData([[{"role": "user", "content": "1"}]], sums(3)),
+            {},
+            "primary conversation 0: conversation without an assistant turn",
+        ),
     ],
 )
 def test_data_that_cannot_be_trained_on_is_refused(base, tmp_path, data, settings, message):
