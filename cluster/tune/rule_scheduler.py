@@ -21,9 +21,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.errors import InputError
 from sweeps.executors.simulated import verdict_row
+from sweeps.journal.history import ENDED
 from sweeps.journal.rows import Row, base_trial, split_finite
 from sweeps.report.replay import read_rows
 from sweeps.stopping.base import Action, Constraint, Goal, StopRule
+from sweeps.stopping.noise import as_number, as_step, standard_error
 from sweeps.stopping.registry import make_rule
 
 if TYPE_CHECKING:
@@ -119,17 +121,18 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
             self._tell(self._report(base_trial(model), 0, scores))
 
     def _report(self, trial: str, step: int, result: Mapping[str, Any], attempt: int = 0) -> Row:
-        numbers = {k: float(v) for k, v in result.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
         wanted = {self._metric or "", "train/loss", "length/truncated", *(c.metric for c in self._constraints)}
-        good, bad = split_finite({k: v for k, v in numbers.items() if k in wanted})
-        errors = {m: numbers[f"{m}_se"] for m in wanted if f"{m}_se" in numbers}
-        if self._se in numbers:
-            errors[self._metric or ""] = numbers[str(self._se)]
+        numbers = {m: v for m in sorted(wanted) if (v := as_number(result.get(m))) is not None}
+        good, bad = split_finite(numbers)
+        errors = {m: e for m in good if (e := standard_error(as_number(result.get(self._error_key(m)))))}
         return Row("report", "tune", trial, attempt, step, metrics=good, se=errors, invalid=bad)
 
+    def _error_key(self, metric: str) -> str:
+        return self._se if self._se and metric == self._metric else f"{metric}_se"
+
     def _budget_of(self, trial: Trial) -> int:
-        found = self._budget if isinstance(self._budget, int) else trial.config.get(self._budget)
-        if not isinstance(found, int) or found < 1:
+        found = as_step(self._budget if isinstance(self._budget, int) else trial.config.get(self._budget))
+        if found is None or found < 1:
             raise InputError(
                 f"budget of trial {trial.trial_id}: its config has no whole number {self._budget!r}; "
                 "give RuleScheduler(budget=640), or budget='the config key that holds the steps'"
@@ -140,15 +143,15 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         if trial.trial_id not in self.rule.history.curves:
-            plain = {k: v for k, v in trial.config.items() if isinstance(v, (str, int, float, bool))}
+            plain = {k: p for k, v in trial.config.items() if (p := _plain(v)) is not None}
             config = {"model": "", **plain}
             self._tell(Row("trial", "tune", trial.trial_id, budget=self._budget_of(trial), config=config))
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         running = sum(t.status == Trial.RUNNING for t in tune_controller.get_trials())
         self._slots = max(self._slots, running)
-        step = result.get(self._step)
-        if not isinstance(step, int):
+        step = as_step(result.get(self._step))
+        if step is None:
             raise InputError(
                 f"trial {trial.trial_id} reports no whole number {self._step!r}; it reports {sorted(result)}"
             )
@@ -165,6 +168,10 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
+        step = as_step((result or {}).get(self._step))
+        if step is not None and not self._ended(trial):
+            # Where `RunConfig(stop=...)` ended the trial, Tune has not shown its last result to the scheduler.
+            self._tell(self._report(trial.trial_id, step, result, attempt=1))
         self._end(trial, "completed")  # Tune also calls this after our own STOP: the first end counts
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
@@ -174,9 +181,12 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         self._end(trial, "pruned")
 
     def _end(self, trial: Trial, status: str, reason: str = "") -> None:
-        curve = self.rule.history.curves.get(trial.trial_id)
-        if curve is None or curve.state not in ("completed", "pruned", "failed"):
+        if not self._ended(trial):
             self._tell(Row("end", "tune", trial.trial_id, extra={"status": status, "reason": reason}))
+
+    def _ended(self, trial: Trial) -> bool:
+        curve = self.rule.history.curves.get(trial.trial_id)
+        return curve is not None and curve.state in ENDED
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """New trials first; then, where a slot is free, the parked trial that the rule wants back; else they end."""
@@ -198,3 +208,13 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def debug_string(self) -> str:
         return f"stop rule {self._rule_name} on {self._metric}"
+
+
+def _plain(value: Any) -> str | int | float | bool | None:
+    """Returns a setting as plain Python, None where it is no text, number or truth value."""
+    if isinstance(value, (str, bool)):
+        return value
+    number = as_number(value)
+    if number is None:
+        return None
+    return int(number) if not isinstance(value, float) and number.is_integer() else number

@@ -8,7 +8,7 @@ fact ended: a lost winner belongs to the final top k and was not run to its budg
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ def replay(
 
     Returns:
         `{"rule", "sweeps": {id: {"trials": {id: {"stopped_at", "parked", "phase", "reason", "p_top"}}, "compute_saved",
-        "winners", "lost_winners", "protection_cost"}}, "summary"}`. `stopped_at` is null for a trial that ran to its
-        budget. All costs are shares of running everything.
+        "places", "winners", "lost_winners", "protection_cost"}}, "summary"}`. `stopped_at` is null for a trial that ran
+        to its budget. `winners` holds all that tie for the last of the `places`. Costs are shares of running everything.
 
     Raises:
         InputError: rule, metric, goal or a number is not usable, or nothing was recorded.
@@ -184,9 +184,27 @@ def finals(history: History, goal: Goal) -> dict[str, float]:
     return out
 
 
+def winners(ends: Mapping[str, float], top: int) -> list[str]:
+    """Returns the trials at places 1 to `top`, best first, with all that tie with the last of them."""
+    order = sorted(ends, key=lambda t: -ends[t])
+    return [t for t in order if ends[t] >= ends[order[min(top, len(order)) - 1]]]
+
+
+def lost_winners(ends: Mapping[str, float], top: int, completed: Collection[str]) -> list[str]:
+    """Returns the winners that are missing among the `completed`: at most `top`.
+
+    Trials that tie for the last places stand in for each other: as many of them as there are places are needed, no matter
+    which.
+    """
+    won = winners(ends, top)
+    ahead = [t for t in won if ends[t] > ends[won[-1]]]
+    tied = [t for t in won if t not in ahead]
+    spare = len(won) - min(top, len(ends))
+    return [t for t in ahead if t not in completed] + [t for t in tied if t not in completed][spare:]
+
+
 def _judged(history: History, recordings: Sequence[Recording], outcome: Outcome, goal: Goal) -> dict[str, Any]:
     ends = finals(history, goal)
-    winners = sorted(ends, key=lambda t: -ends[t])[: goal.top]
     trials = {}
     for r in recordings:
         run = outcome.runs[r.trial]
@@ -201,8 +219,9 @@ def _judged(history: History, recordings: Sequence[Recording], outcome: Outcome,
     return {
         "trials": trials,
         "compute_saved": outcome.saved,
-        "winners": winners,
-        "lost_winners": [t for t in winners if not outcome.completed(t)],
+        "places": min(goal.top, len(ends)),
+        "winners": winners(ends, goal.top),
+        "lost_winners": lost_winners(ends, goal.top, {t for t in ends if outcome.completed(t)}),
         "protection_cost": sum(r.held for r in outcome.runs.values()) / outcome.full,
         "compute": outcome.full,
     }
@@ -210,7 +229,7 @@ def _judged(history: History, recordings: Sequence[Recording], outcome: Outcome,
 
 def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dict[str, Any]:
     trials = [t for s in sweeps.values() for t in s["trials"].values()]
-    winners = sum(len(s["winners"]) for s in sweeps.values())
+    winners = sum(s["places"] for s in sweeps.values())
     lost = sum(len(s["lost_winners"]) for s in sweeps.values())
     return {
         "metric": goal.metric,

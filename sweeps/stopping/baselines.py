@@ -1,7 +1,7 @@
 """The rules everybody ships, behind the same interface: what DipAware is measured against.
 
 They see scores at steps and nothing else; none of them knows of a dip. All compare at equal step, as Ray Tune and Optuna
-do. Their verdicts are final (STOP), as theirs are.
+do. Their verdicts are final (STOP), as theirs are. A score that is not finite is worse than any that is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ class _Scores(StopRule):
 
     def observe(self, row: Row) -> bool:
         fresh = super().observe(row)
-        if fresh and row.kind == "report" and row.step and self.goal.metric in row.metrics:
-            self.scores.setdefault(row.trial, {})[row.step] = self.goal.sign * row.metrics[self.goal.metric]
+        if fresh and row.kind == "report" and row.step:
+            score = row.metrics.get(self.goal.metric)
+            if score is not None:
+                self.scores.setdefault(row.trial, {})[row.step] = self.goal.sign * score
+            elif self.goal.metric in row.invalid:
+                self.scores.setdefault(row.trial, {})[row.step] = -math.inf
         return fresh
 
     def latest(self, trial: str) -> tuple[int, float]:
@@ -36,9 +40,21 @@ class _Scores(StopRule):
         step = max(scores)
         return step, scores[step]
 
+    def lost(self, trial: str) -> Verdict | None:
+        """Returns the end of a trial whose last two scores are not finite: no comparison is needed for that."""
+        last = sorted(self.scores.get(trial, {}).items())[-2:]
+        if len(last) < 2 or any(math.isfinite(score) for _, score in last):
+            return None
+        return Verdict(Action.STOP, f"{self.goal.metric} is not finite at steps {last[0][0]} and {last[1][0]}")
+
     def shown(self, value: float) -> float:
         """Returns a kept score in the metric's own direction."""
         return self.goal.sign * value
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float]:
+    """Evidence as a journal row can hold it."""
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -87,6 +103,8 @@ class Asha(_Scores):
         return self.grace or (1 if math.isinf(self.earliest) else int(self.earliest))
 
     def decide(self, trial: str) -> Verdict:
+        if gone := self.lost(trial):
+            return gone
         step, score = self.latest(trial)
         if not step or step < self._first():
             return Verdict(Action.CONTINUE, f"step {step} lies before the first rung at {self._first()}")
@@ -101,7 +119,8 @@ class Asha(_Scores):
         cut = _percentile(reached, 1 - 1 / self.reduction)
         numbers = {"rung": level, "score": self.shown(score), "cut": self.shown(cut), "reached": len(reached)}
         said = f"{self.shown(score):.4g} at step {step}, cut {self.shown(cut):.4g} among {len(reached)} at rung {level}"
-        return Verdict(Action.STOP if score < cut else Action.CONTINUE, said, evidence=numbers)
+        stop = score < cut or score == -math.inf
+        return Verdict(Action.STOP if stop else Action.CONTINUE, said, evidence=_finite(numbers))
 
 
 class Hyperband(Asha):
@@ -135,6 +154,8 @@ class Median(_Scores):
         self.grace, self.least = grace, least
 
     def decide(self, trial: str) -> Verdict:
+        if gone := self.lost(trial):
+            return gone
         step, _ = self.latest(trial)
         if not step or step < self.grace:
             return Verdict(Action.CONTINUE, f"step {step} lies within the grace of {self.grace} steps")
@@ -150,7 +171,8 @@ class Median(_Scores):
         said = (
             f"best {self.shown(best):.4g} by step {step}, median of {len(means)} running means {self.shown(median):.4g}"
         )
-        return Verdict(Action.STOP if best < median else Action.CONTINUE, said, evidence=numbers)
+        stop = best < median or best == -math.inf
+        return Verdict(Action.STOP if stop else Action.CONTINUE, said, evidence=_finite(numbers))
 
 
 class Patient(Median):
@@ -169,6 +191,8 @@ class Patient(Median):
         self.patience, self.min_delta = int(patience), min_delta
 
     def decide(self, trial: str) -> Verdict:
+        if gone := self.lost(trial):
+            return gone
         scores = [v for _, v in sorted(self.scores.get(trial, {}).items())]
         if len(scores) <= self.patience + 1:
             return Verdict(Action.CONTINUE, f"{len(scores)} reports do not exhaust a patience of {self.patience}")
@@ -185,5 +209,7 @@ def _percentile(descending: list[float], q: float) -> float:
     """Linear-interpolated quantile `q` of values sorted descending."""
     place = (1 - q) * (len(descending) - 1)
     low = int(place)
-    high = min(low + 1, len(descending) - 1)
-    return descending[low] + (place - low) * (descending[high] - descending[low])
+    if place == low:
+        return descending[low]
+    step = descending[low + 1] - descending[low] if math.isfinite(descending[low]) else 0.0
+    return descending[low] + (place - low) * step

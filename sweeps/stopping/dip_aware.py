@@ -19,11 +19,13 @@ from typing import Any, Literal
 import numpy as np
 
 from sweeps.errors import InputError, nearest
+from sweeps.journal.history import Point
 from sweeps.journal.rows import Row
 from sweeps.stopping.base import Action, Goal, Phase, StopRule, Verdict
 from sweeps.stopping.curve_library import Array
 from sweeps.stopping.diagnostics import cut_off, signals
 from sweeps.stopping.forecasts import Track
+from sweeps.stopping.noise import usable
 from sweeps.stopping.phases import Reading
 from sweeps.stopping.ranking import Race, Standing
 
@@ -123,12 +125,14 @@ class DipAware(StopRule):
         """Train loss not finite or risen for good, or two scores in a row not finite."""
         curve = self.history.curves.get(trial)
         last = curve.points.get(curve.last_step) if curve is not None else None
-        if curve is None or last is None or not (last.invalid or "train/loss" in last.metrics):
+        if curve is None or last is None:
+            return None
+        if not (last.invalid or "train/loss" in last.metrics or self._lost(last)):
             return None
         points = [curve.points[s] for s in sorted(curve.points) if s]
         bad = [p for p in points if "train/loss" in p.invalid]
         scores = [p for p in points if self.goal.metric in p.metrics or self.goal.metric in p.invalid]
-        lost = len(scores) >= 2 and all(self.goal.metric in p.invalid for p in scores[-2:])
+        lost = len(scores) >= 2 and all(map(self._lost, scores[-2:]))
         losses = [(p.step, p.metrics["train/loss"]) for p in points if "train/loss" in p.metrics]
         low = min((v for _, v in losses), default=0.0)
         if bad:
@@ -140,6 +144,10 @@ class DipAware(StopRule):
         else:
             return None
         return Verdict(Action.STOP, reason, Phase.DIVERGED, {"low_loss": low})
+
+    def _lost(self, point: Point) -> bool:
+        """The score came out not finite, or too large to calculate with."""
+        return self.goal.metric in point.invalid or not usable(point.metrics.get(self.goal.metric, 0.0))
 
     def _infeasible(self, track: Track) -> Verdict | None:
         """A constraint that the trial will not meet; inside that metric's own dip it is left alone."""
@@ -198,7 +206,7 @@ class DipAware(StopRule):
         if not tracks:
             return None
         bars = self.bars(tracks)
-        hopes = self.race.at_most(tracks) / bars
+        hopes = np.divide(self.race.at_most(tracks), bars, out=np.zeros(len(tracks)), where=bars > 0.0)
         best, best_odds = None, AGAIN
         for i in np.argsort(-hopes, kind="stable").tolist():
             if hopes[i] < best_odds:

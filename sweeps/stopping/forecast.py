@@ -224,9 +224,9 @@ class Belief:
 def histogram(mean: Array, sd: Array, weights: Array) -> Forecast:
     """Returns a mixture of normal distributions as a histogram."""
     low, high = float((mean - 3.0 * sd).min()), float((mean + 3.0 * sd).max())
-    width = (high - low) / BINS + 1e-9
+    width = (high - low) / BINS * (1.0 + 1e-9) + 1e-9
     at = ((mean - low) / width + _NORMAL_AT[:, None] * (sd / width)).ravel()
-    at = np.maximum(at, 0.0).astype(np.int64)
+    at = np.clip(at, 0.0, BINS).astype(np.int64)
     mass = np.bincount(at, (_NORMAL_MASS[:, None] * weights).ravel(), minlength=BINS + 1)
     return Forecast(low, width, np.concatenate([[0.0], np.cumsum(mass / mass.sum())]))
 

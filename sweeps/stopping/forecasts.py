@@ -20,6 +20,7 @@ from sweeps.journal.rows import Row
 from sweeps.stopping.curve_library import FAMILIES, Array, library
 from sweeps.stopping.diagnostics import SPOILT, TRUNCATED, normal_truncation
 from sweeps.stopping.forecast import Belief, Forecast, Forecasts, GainCache, Noise
+from sweeps.stopping.noise import RESOLUTION, estimate, standard_error, usable
 from sweeps.stopping.phases import PhaseTracker
 
 POOL = 6.0
@@ -28,6 +29,7 @@ BINS = 24  # octaves of the time of the first movement, in steps
 DRAWS = 64
 FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
 CENSORED = 30.0  # a reply cut off may have been right: a rise of truncation by 10 % makes a report 4 times vaguer
+FURTHEST = 1e6  # a score further from the base than this, in standard errors, says no more than that it is far away
 SHARE_ERROR = 0.012  # standard error at which a share's movements are sized as in the library: dips of 2.4 to 58 points
 MOST_SIZED = 8.0  # ... and never by more than this either way
 _U: Array = (np.arange(DRAWS) + 0.5) / DRAWS
@@ -105,7 +107,7 @@ class Field:
             track = self.tracks.get(row.trial)
             if track is not None and track.last > (row.step or 0):
                 self._rebuild(row.trial)
-        if row.kind != "report" or self.metric not in row.metrics or row.step is None:
+        if row.kind != "report" or row.step is None or not usable(row.metrics.get(self.metric, math.nan)):
             return
         if row.trial in self.history.base:
             for trial in [t for t, c in self.history.curves.items() if f"base-{c.model}" == row.trial]:
@@ -131,16 +133,16 @@ class Field:
     def _settle_unit(self, curve: Curve, step: int) -> None:
         if self.unit and not self.estimated:
             return
-        se = curve.points[step].se.get(self.metric, 0.0)
-        if se > 0.0:
-            self.unit, self.estimated = se, False
+        se = standard_error(curve.points[step].se.get(self.metric))
+        if se:
+            self.unit, self.estimated = max(se, RESOLUTION * abs(curve.points[step].metrics[self.metric])), False
             self._size(curve.points[step])
             return
         self._looked += 1
         if self._looked >= self._look_at and len(curve.points) >= 3:
             self._look_at = 1.25 * self._looked  # every curve is read: not at every report
-            rough = roughness(self.history, self.metric)
-            if rough > 0.0 and not (self.unit and 0.75 < rough / self.unit < 1.33):
+            rough = estimate(self.history.curves.values(), self.metric)
+            if not (self.unit and 0.75 < rough / self.unit < 1.33):
                 self.unit, self.estimated = rough, True
 
     def _size(self, point: Point) -> None:
@@ -153,7 +155,7 @@ class Field:
     def _rebuild(self, trial: str) -> None:
         """Absorbs a trial's curve anew: after a late or corrected row, a new suite, a new unit."""
         curve = self.history.curves.get(trial)
-        steps = [s for s in curve.steps(self.metric) if s > 0] if curve else []
+        steps = self._scored(curve) if curve else []
         if curve is None or not steps or not self.unit or not _budget(curve):
             return
         suite = curve.points[steps[-1]].suite
@@ -167,13 +169,17 @@ class Field:
                 self._absorb(track, curve.points[step])
         self._refresh(track)
 
+    def _scored(self, curve: Curve) -> list[int]:
+        """Returns the steps of a curve, ascending, at which it has a score that can be calculated with."""
+        return [s for s in curve.steps(self.metric) if s > 0 and usable(curve.points[s].metrics[self.metric])]
+
     def _new_track(self, curve: Curve, suite: str, row: int) -> Track:
         base = self.history.base_point(curve.trial)
-        known = base is not None and self.metric in base.metrics and (not base.suite or base.suite == suite)
-        first = next(p for s, p in sorted(curve.points.items()) if self.metric in p.metrics and p.suite == suite and s)
+        known = base is not None and usable(base.metrics.get(self.metric, math.nan)) and base.suite in ("", suite)
+        first = next(p for p in map(curve.points.__getitem__, self._scored(curve)) if p.suite == suite)
         anchor = base if known and base is not None else first
         value = self.sign * anchor.metrics[self.metric]
-        sd = max(anchor.se.get(self.metric, self.unit) / self.unit, 0.3) if known else FAR
+        sd = self._error(anchor, self.unit) if known else FAR
         config = curve.config
         start = 1.0 - float(config.get("decay", 0.2)) if config.get("schedule") == "wsd" else None
         budget = _budget(curve)
@@ -198,7 +204,8 @@ class Field:
 
     def _absorb(self, track: Track, point: Point) -> None:
         z = (self.sign * point.metrics[self.metric] - track.base) / track.unit
-        sd = max(point.se.get(self.metric, track.unit) / track.unit, 0.3)
+        z = min(max(z, -FURTHEST), FURTHEST)
+        sd = self._error(point, track.unit)
         cut_off = 0.0
         if TRUNCATED in point.metrics:
             cut_off = max(0.0, point.metrics[TRUNCATED] - normal_truncation(self.history, track.trial))
@@ -212,6 +219,10 @@ class Field:
         if recovered and recovered != self.ratios.get(track.trial):
             self.ratios[track.trial], self._ratio = recovered, 0.0
         track.last, track.reports = point.step, track.reports + 1
+
+    def _error(self, point: Point, unit: float) -> float:
+        """Returns a report's standard error in `unit`, 1 where it came without; between 0.3 and `FURTHEST`."""
+        return min(max((standard_error(point.se.get(self.metric)) or unit) / unit, 0.3), FURTHEST)
 
     def ratio(self) -> float:
         """Patience with a dip, in multiples of its trough step: as set, moved towards what this sweep's own dips took."""
@@ -248,24 +259,10 @@ class Field:
 
     def probability_above(self, track: Track, thresholds: Array | float) -> float:
         """Returns the mean probability that the trial ends above `thresholds` (signed metric unit)."""
-        return float(self.forecasts.above(track.row, np.atleast_1d(thresholds)).mean())
+        return float(np.clip(self.forecasts.above(track.row, np.atleast_1d(thresholds)).mean(), 0.0, 1.0))
 
 
 def _budget(curve: Curve) -> int:
     """Steps of the whole run, 0 where nobody said."""
     steps = curve.config.get("steps")
     return curve.budget or (steps if isinstance(steps, int) else 0)
-
-
-def roughness(history: History, metric: str) -> float:
-    """Estimates the noise of one report from second differences of all curves; 0 when they are too short.
-
-    A low quantile is used, since a steep curve has second differences of its own: 1.284 is that of |N(0, 6)| at 40 %.
-    """
-    bends = [
-        abs(values[j] - 2 * values[j - 1] + values[j - 2])
-        for curve in history.curves.values()
-        for values in [curve.values(metric)]
-        for j in range(2, len(values))
-    ]
-    return float(np.quantile(bends, 0.4)) / 1.284 if bends else 0.0

@@ -10,26 +10,44 @@ score is whatever is reported at step 0. There is no parking here: a trial that 
 
 from __future__ import annotations
 
+import threading
+import weakref
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 
+from sweeps.errors import InputError
 from sweeps.journal.rows import Row, split_finite
 from sweeps.stopping.base import Action, Goal, StopRule, Verdict
+from sweeps.stopping.noise import as_number, as_step, standard_error
 from sweeps.stopping.registry import make_rule
 
 METRIC = "objective"
 
 
+@dataclass(slots=True)
+class _Told:
+    """What the rule of one study has been told, by trial number."""
+
+    rule: StopRule
+    reports: set[tuple[int, int]] = field(default_factory=set)
+    ended: set[int] = field(default_factory=set)
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+
+
 class RulePruner(optuna.pruners.BasePruner):  # type: ignore[misc]
     """Asks a stop rule whenever a trial asks `should_prune`.
 
-    The rule is rebuilt from the study's own record at every question that finds it behind, so a study that was loaded
-    from a storage goes on as if it had never stopped.
+    A rule belongs to a study. It is brought up to date from the study's own record at every question, so a study that was
+    loaded from a storage goes on as if it had never stopped, and one pruner may serve several studies.
 
     Args:
         budget: steps of a run, or the parameter or user attribute that holds them.
         rule: name of the rule; `settings` are its own. top: how many of the best trials must not be lost.
+
+    Raises:
+        InputError: a setting is wrong; from `prune`, a trial's budget is not to be found.
     """
 
     def __init__(self, budget: int | str, *, rule: str = "dip-aware", top: int = 3, **settings: Any) -> None:
@@ -37,48 +55,64 @@ class RulePruner(optuna.pruners.BasePruner):  # type: ignore[misc]
         if rule == "dip-aware":
             self.settings = {**settings, "park": False}
         make_rule(rule, Goal(METRIC, top=top), **self.settings)  # refuses a wrong setting at once
-        self._rule: StopRule | None = None
-        self._study: str = ""
-        self._told: set[tuple[int, int]] = set()
-        self._ended: set[int] = set()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._studies: weakref.WeakKeyDictionary[optuna.Study, _Told] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()  # `optimize(n_jobs=4)` asks from four threads
         self.verdicts: dict[int, Verdict] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pruner that is copied or sent elsewhere takes its settings along; its rules are rebuilt from the studies."""
+        return {k: self.__dict__[k] for k in ("budget", "rule_name", "top", "settings")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
         """Returns whether `trial` should end now; the reason is kept in `verdicts[trial.number]`."""
-        if self._rule is None or self._study != study.study_name:
-            goal = Goal(METRIC, study.direction == optuna.study.StudyDirection.MAXIMIZE, self.top)
-            self._rule, self._study = make_rule(self.rule_name, goal, **self.settings), study.study_name
-            self._told, self._ended = set(), set()
-        for other in study.get_trials(deepcopy=False):
-            if other.number != trial.number:
-                self._tell(self._rule, other)
-        self._tell(self._rule, trial)
-        verdict = self.verdicts[trial.number] = self._rule.decide(str(trial.number))
-        return verdict.action is not Action.CONTINUE
+        with self._lock:
+            told = self._studies.get(study)
+            if told is None:
+                goal = Goal(METRIC, study.direction == optuna.study.StudyDirection.MAXIMIZE, self.top)
+                told = self._studies[study] = _Told(make_rule(self.rule_name, goal, **self.settings))
+            for other in study.get_trials(deepcopy=False):
+                if other.number != trial.number:
+                    self._tell(told, other)
+            self._tell(told, trial)
+            verdict = told.verdicts[trial.number] = told.rule.decide(str(trial.number))
+            self.verdicts = told.verdicts
+            return verdict.action is not Action.CONTINUE
 
-    def _tell(self, rule: StopRule, trial: optuna.trial.FrozenTrial) -> None:
+    def _tell(self, told: _Told, trial: optuna.trial.FrozenTrial) -> None:
         """Hands the rule what it has not seen of a trial."""
-        if trial.number in self._ended or not trial.intermediate_values:
+        if trial.number in told.ended or not trial.intermediate_values:
             return
-        name = str(trial.number)
+        name, rule = str(trial.number), told.rule
         if name not in rule.history.curves:
-            rule.observe(
-                Row("trial", "optuna", name, budget=self._budget_of(trial), config={"model": "", **trial.params})
-            )
+            config = {"model": "", **trial.params}
+            rule.observe(Row("trial", "optuna", name, budget=self._budget_of(trial), config=config))
         for step, value in sorted(trial.intermediate_values.items()):
-            if (trial.number, step) not in self._told:
-                self._told.add((trial.number, step))
-                good, bad = split_finite({METRIC: value})
-                se = trial.user_attrs.get("se")
-                errors = {METRIC: float(se)} if isinstance(se, (int, float)) else {}
+            if (trial.number, step) not in told.reports:
+                told.reports.add((trial.number, step))
+                good, bad = split_finite({METRIC: float(value)})
+                se = standard_error(as_number(trial.user_attrs.get("se")))
+                errors = {METRIC: se} if se and good else {}
                 rule.observe(Row("report", "optuna", name, step=step, metrics=good, se=errors, invalid=bad))
         if trial.state.is_finished():
-            self._ended.add(trial.number)
+            told.ended.add(trial.number)
             done = trial.state == optuna.trial.TrialState.COMPLETE
             rule.observe(Row("end", "optuna", name, extra={"status": "completed" if done else "pruned"}))
 
-    def _budget_of(self, trial: optuna.trial.FrozenTrial) -> int | None:
-        if isinstance(self.budget, int):
-            return self.budget
-        found = trial.params.get(self.budget, trial.user_attrs.get(self.budget))
-        return int(found) if found is not None else None
+    def _budget_of(self, trial: optuna.trial.FrozenTrial) -> int:
+        found = self.budget
+        if isinstance(found, str):
+            found = trial.params.get(found, trial.user_attrs.get(found))
+        budget = as_step(found)
+        if budget is None or budget < 1:
+            raise InputError(
+                f"budget of trial {trial.number}: got {found!r}, expected a whole number of steps of at least 1; give "
+                "RulePruner(budget=640), or the name of the parameter or user attribute that holds it"
+            )
+        return budget

@@ -10,7 +10,7 @@ from benchmarks.stopping.worlds import METRIC, generate
 from sweeps.errors import InputError
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row
-from sweeps.report.replay import compare, finals, pareto_page, read_rows, recorded, replay, table
+from sweeps.report.replay import compare, finals, lost_winners, pareto_page, read_rows, recorded, replay, table, winners
 
 Y = "transfer/score"
 
@@ -180,3 +180,29 @@ def test_what_protection_cost_is_told_where_a_dip_was_held_that_the_odds_would_h
     assert shares["dip-aware"] > 0.0
     assert shares["dip-aware:protect=soft"] == shares["none"] == 0.0
     assert cost["dip-aware"]["sweeps"]["s"]["protection_cost"] == shares["dip-aware"]
+
+
+@pytest.mark.parametrize(
+    ("completed", "lost"),
+    [
+        ("abcde", []),
+        ("abe", []),  # c ties with b and e for the last two places: any two of the three will do
+        ("ace", []),
+        ("ae", ["c"]),
+        ("bce", ["a"]),
+        ("d", ["a", "c", "e"]),
+    ],
+)
+def test_winners_that_tie_for_the_last_places_stand_in_for_each_other(completed, lost):
+    ends = {"a": 1.0, "b": 0.9, "c": 0.9, "d": 0.1, "e": 0.9}
+    assert winners(ends, 3) == ["a", "b", "c", "e"]
+    assert lost_winners(ends, 3, set(completed)) == lost
+
+
+def test_a_sweep_of_saturated_scores_loses_nothing_to_the_order_of_its_starts():
+    rows = [
+        Row("report", "s", f"t-{i}", step=10 * (j + 1), budget=60, metrics={Y: 1.0}) for i in range(6) for j in range(6)
+    ]
+    sweep = replay(rows, "asha:grace=10,reduction=2", top=2)["sweeps"]["s"]
+    assert sweep["places"] == 2
+    assert sweep["lost_winners"] == []
