@@ -68,7 +68,7 @@ def test_every_figure_draws_every_trial(opened, demo):
 
 
 def test_the_trial_in_focus_has_its_dip_shaded_and_its_numbers_in_a_table(opened, demo):
-    page, trial = opened.page, demo.trials[0]
+    page, trial = opened.page, demo.trial(demo.best[0])
     assert page.locator("#picked-title").inner_text() == trial.label
     assert page.locator('figure[data-metric="general/score"] .dip').count() == 1
     shown = [row.split("\t") for row in page.locator("#picked-scores tbody tr").all_inner_texts()]
@@ -92,12 +92,12 @@ def test_the_table_sorts_both_ways_with_unknown_last(opened, demo):
 
 
 def test_picking_a_trial_in_the_table_moves_every_figure(opened, demo):
-    never = demo.trials[1]
-    opened.page.locator(f'button.pick[data-trial="{never.id}"]').click()
+    lost = demo.trials[1]
+    opened.page.locator(f'button.pick[data-trial="{lost.id}"]').click()
     opened.page.mouse.move(2, 2)
     reading = opened.page.locator('figure[data-metric="general/score"] .reading').inner_text()
-    assert reading.startswith("never-recovers")
-    assert opened.page.locator("#picked-title").inner_text() == never.label
+    assert reading.startswith("not-back")
+    assert opened.page.locator("#picked-title").inner_text() == lost.label
 
 
 def test_pointing_at_a_curve_tells_its_score(opened):

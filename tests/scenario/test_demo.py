@@ -34,7 +34,7 @@ def readings(report: dict[str, Any], metric: str) -> dict[str, dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1500)
-def test_the_demo_shows_a_dip_a_recovery_a_run_that_never_recovers_and_refusal_falling_while_skill_rises(report):
+def test_the_demo_shows_a_dip_a_recovery_a_run_that_does_not_come_back_and_refusal_falling_while_skill_rises(report):
     assert [t["state"] for t in report["trials"]] == ["completed"] * 6
     general = readings(report, "general/score")
     came_back = [
@@ -44,8 +44,8 @@ def test_the_demo_shows_a_dip_a_recovery_a_run_that_never_recovers_and_refusal_f
     ]
     assert came_back
     assert all("replay 0.2" in label for label in came_back)
-    never = [label for label, s in general.items() if s["shape"] == "never-recovers"]
-    assert [label for label in never if label.endswith("replay 0")] != []
+    gone = [label for label, s in general.items() if s["shape"] == "not-back"]
+    assert [label for label in gone if label.endswith("replay 0")] != []
     skill, refusal = readings(report, "math/in_domain"), readings(report, "safety/refusal")
     paid = [label for label in skill if skill[label]["change"] > 0.2 and refusal[label]["change"] < -0.5]
     assert any("verified-long-cot" in label for label in paid)

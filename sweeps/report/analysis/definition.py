@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.journal.history import Curve
-from sweeps.report.analysis.findings import Axis
+from sweeps.report.analysis.findings import Axis, Check
 from sweeps.stopping.base import Constraint, Goal
 
 MAX_LEVELS = 12  # an axis with more levels is a scale, not a condition
@@ -42,3 +42,43 @@ def varying_of(curves: Sequence[Curve]) -> list[str]:
     """Returns the settings in which the trials differ, in order of first appearance."""
     names = dict.fromkeys(name for c in curves for name in c.config)
     return [name for name in names if len(levels_of(curves, name)) > 1]
+
+
+def scaled_of(spec: Mapping[str, Any], curves: Sequence[Curve]) -> dict[str, bool]:
+    """Returns the settings that vary on a scale of numbers, and whether that scale is logarithmic.
+
+    Axes sampled from a range, and listed ones with more than `MAX_LEVELS` numbers. Without a sweep file, numbers with that
+    many levels, taken as logarithmic where all are positive and they span more than a factor of 20.
+    """
+    found = {}
+    for name in varying_of(curves):
+        axis = spec.get("space", {}).get(name, {})
+        values = [c.config[name] for c in curves if name in c.config]
+        if name == "seed" or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            continue
+        wide = min(values) > 0 and max(values) / min(values) > 20
+        if "loguniform" in axis:
+            found[name] = True
+        elif "uniform" in axis or "randint" in axis:
+            found[name] = False
+        elif len(levels_of(curves, name)) > MAX_LEVELS:
+            found[name] = wide
+    return found
+
+
+def check(c: Constraint, value: float | None, base: float | None) -> Check:
+    """Checks one constraint on a last score; unknown when either number it needs is."""
+    if c.at_least is not None:
+        return Check(c.metric, f"at least {c.at_least:g}", value, None if value is None else value >= c.at_least)
+    if c.at_most is not None:
+        return Check(c.metric, f"at most {c.at_most:g}", value, None if value is None else value <= c.at_most)
+    allowed = c.relative_to_base or 0.0
+    rule = f"base {allowed:+g} or better"
+    return Check(c.metric, rule, value, None if value is None or base is None else value >= base + allowed)
+
+
+def meets(checks: Sequence[Check]) -> bool | None:
+    """Whether all constraints are met; None when one is not known to be."""
+    if any(c.met is False for c in checks):
+        return False
+    return None if any(c.met is None for c in checks) else True

@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.journal.history import Curve, History
 from sweeps.journal.rows import BASE_PREFIX, Row
-from sweeps.report.analysis.findings import Spent
+from sweeps.report.analysis.findings import Decision, Spent
 from sweeps.report.analysis.pairing import Answers
 
 
@@ -26,6 +26,7 @@ class Aside:
     skipped: set[int] = field(default_factory=set)  # snapshots that were given up unscored, to keep up
     answers: dict[int, Answers] = field(default_factory=dict)  # by step: right or wrong, item by item
     cut_short: dict[int, tuple[int, int]] = field(default_factory=dict)  # by step: items asked, of how many
+    decisions: list[Decision] = field(default_factory=list)
     training_status: str = ""
     detail: str = ""
 
@@ -94,8 +95,13 @@ class Evidence:
         return _total(self.aside(trial).scoring.values())
 
     def reason(self, curve: Curve) -> str:
-        """Why the trial ended or was parked, with the detail of an error where there is one."""
-        return ": ".join(part for part in (curve.reason, self.aside(curve.trial).detail) if part)
+        """Why the trial ended or was parked, with the detail of an error, and why it was parked before it was pruned."""
+        aside = self.aside(curve.trial)
+        why = ": ".join(part for part in (curve.reason, aside.detail) if part)
+        parked = next((d for d in reversed(aside.decisions) if d.action == "PARK"), None)
+        if curve.state != "pruned" or parked is None or parked.reason in why:
+            return why
+        return f"{why}; parked at step {parked.step}: {parked.reason}"
 
     def state(self, curve: Curve) -> str:
         """The trial's state; a training that failed or was pruned has decided it before the last score is in."""
@@ -126,6 +132,14 @@ def _note(aside: Aside, row: Row) -> None:
     elif row.kind == "attempt":
         aside.training_status = aside.detail = ""
         aside.waiting = {s for s in aside.waiting if s <= (row.step or 0)}
+    elif row.kind == "verdict":
+        aside.decisions.append(
+            Decision(
+                row.seq,
+                row.step,
+                *(str(row.extra.get(name, "")) for name in ("action", "phase", "reason")),
+            )
+        )
     elif row.kind == "end":
         aside.detail = str(row.extra.get("detail", ""))
         if row.extra.get("of") == "training":

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from sweeps.report.analysis.inference import Difference, Winner
 from sweeps.report.analysis.shape import Measured, Reading
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,9 @@ class Paired:
     Attributes:
         against: `base`, or a trial's id. step: of the checkpoint; the other is the base, or that trial's last score.
         difference, se: in the metric's own unit. gained, lost: items answered better, and worse, than by the other.
-        p: two-sided, of "no difference". looks: comparisons of this kind that were made together.
-        different: p is at most 0.05 / looks. visible: the smallest true difference that is found 4 times in 5.
+        p: two-sided, of "no difference", by the sign-flip test over the items. looks: comparisons of the whole sweep.
+        different: p is small enough for all of those together (`inference.Level`). visible: the smallest true difference
+            that would be called different four times in five; it says what to measure, and decides nothing.
     """
 
     metric: str
@@ -64,6 +66,21 @@ class Paired:
     different: bool
     visible: float
     sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One verdict of the stop rule on a trial, as it stood in the journal.
+
+    Attributes:
+        seq: place in the journal. step: the trial's step. action: CONTINUE, PARK or STOP. reason: the rule's sentence.
+    """
+
+    seq: int
+    step: int | None
+    action: str
+    phase: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +100,7 @@ class Trial:
         paired: the last score of each panel against the base on the same items, where outcomes were kept.
         training, scoring: what was spent on it, all attempts together.
         meets: whether all constraints are met; None when one of them was not scored.
-        rank: place by the objective among completed trials that meet the constraints, from 1.
+        rank: place of the trial's setting (`Summary.settings`), from 1. decisions: every verdict of the stop rule.
     """
 
     id: str
@@ -112,6 +129,152 @@ class Trial:
     evals_skipped: tuple[int, ...] = ()
     evals_early: tuple[tuple[int, int, int], ...] = ()
     paired: tuple[Paired, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+
+
+class Kind(StrEnum):
+    """What a setting did to a metric, or what limits it. `verdicts` holds the rule of each."""
+
+    RECOVERED = "recovered"
+    IMPROVED = "improved"
+    UNCHANGED = "unchanged"
+    UNDER_OPTIMISED = "under-optimised"
+    OVER_TRAINED = "over-trained"
+    WORSE = "worse"
+    COLLAPSED = "collapsed"
+    DATA_LIMITED = "data-limited"
+    CAPACITY_LIMITED = "capacity-limited"
+    SAFETY_COST = "safety-cost"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A conclusion on a setting.
+
+    Attributes:
+        sentence: the conclusion with its numbers. evidence: those numbers by name.
+        confidence: 1 - q of the weakest test it needs (`inference.Difference.q`); None for `inconclusive`.
+        settle: what would decide it, where it is open; empty otherwise.
+    """
+
+    kind: Kind
+    metric: str
+    sentence: str
+    confidence: float | None
+    evidence: Mapping[str, Any]
+    settle: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Where a curve was heading over the last scores: a straight line through them.
+
+    Attributes:
+        per_100: change in 100 steps. since, until: first and last step of the line. points: scores on it.
+        reaches: step at which it reaches the base model's score, with its 95 % range, where it is below and rises.
+    """
+
+    per_100: Difference
+    since: int
+    until: int
+    points: int
+    reaches: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingMetric:
+    """One metric of a setting: the mean over its counted seeds, against the base model.
+
+    Attributes:
+        sign: +1 where more is better, -1 where less is. step: of the last score. runs: seeds behind it.
+        value: mean of the last scores. items_se: standard error over items. seeds_se: over seeds, from this setting's own
+            seeds; None with one seed.
+        n: items of a seed's score. base: the base model's score.
+        change: value minus base. fall: lowest score minus base, at `fell_at`, its p-value for so many looks.
+        gain: best score minus base, at `best_at`, likewise. decline: last score minus best score, likewise.
+        back_at: the first step back at 90 % of the base with half of the loss regained, after `fell_at`.
+        trend: where it was heading at its end.
+    """
+
+    metric: str
+    sign: float
+    step: int
+    runs: int
+    value: float
+    items_se: float | None
+    seeds_se: float | None
+    n: int | None
+    base: Measured | None = None
+    change: Difference | None = None
+    fall: Difference | None = None
+    fell_at: int | None = None
+    gain: Difference | None = None
+    best_at: int | None = None
+    decline: Difference | None = None
+    back_at: int | None = None
+    trend: Trend | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """All trials of one configuration, whatever their seed. Settings are ranked; a trial is an example of one.
+
+    Attributes:
+        id: of its first trial. config: without the seed. trials: ids. counted: ids of those behind `metrics`: the ones that
+            ran to their budget, or all where none did. whole: whether they ran to it.
+        rank: by the mean of the objective, among whole settings that meet the constraints. checks, meets: constraints on
+            the means.
+        front: on the Pareto front of objective and refusal: no other setting is known to be better in both. None: no
+            refusal was scored.
+    """
+
+    id: str
+    label: str
+    config: Mapping[str, Any]
+    trials: tuple[str, ...]
+    counted: tuple[str, ...]
+    whole: bool
+    states: Mapping[str, int]
+    metrics: Mapping[str, SettingMetric]
+    checks: tuple[Check, ...] = ()
+    meets: bool | None = True
+    rank: int | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    front: bool | None = None
+
+    @property
+    def model(self) -> str:
+        return str(self.config.get("model", ""))
+
+    @property
+    def budget(self) -> int | None:
+        steps = self.config.get("steps")
+        return int(steps) if isinstance(steps, int | float) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rivalry:
+    """Two settings, compared: `first` minus `other`. `items`: compared item by item, on so many; None without outcomes."""
+
+    first: str
+    other: str
+    metric: str
+    difference: Difference
+    items: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence of the first screen and the numbers it is built from.
+
+    Attributes:
+        about: which question it answers: best, base, length, long-enough, limit, cost, ties or state.
+    """
+
+    about: str
+    sentence: str
+    numbers: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +286,43 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
+class Effect:
+    """What an axis does to the change from the base, all other axes held: a coefficient of one least-squares fit.
+
+    Attributes:
+        contrast: `level against reference` for listed levels, `x 10` or `+ 0.1` for a number on a scale.
+        runs: trials in the fit. spare: runs less coefficients; the error is estimated from the residuals when there are
+            at least three, else from the items alone (`over: residuals | items`).
+    """
+
+    axis: str
+    contrast: str
+    metric: str
+    difference: Difference
+    runs: int
+    spare: int
+    over: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """How much of a metric's variation between trials an axis, or the interplay of two, accounts for.
+
+    Attributes:
+        axes: one name, or two for an interaction. share: of the sum of squares, of what it explains beyond all other axes
+            (type II). p: of the F test. q, real: as in `inference.Difference`.
+    """
+
+    axes: tuple[str, ...]
+    metric: str
+    share: float
+    p: float
+    q: float = 1.0
+    real: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class GroupMetric:
     """One metric over the completed trials of a group.
 
@@ -131,6 +331,8 @@ class GroupMetric:
         mean_change, low, high: last score minus base, mean and range over the trials.
         visible: a typical change that these items can tell from nothing (2 standard errors, median over the trials).
         n: fewest and most items behind a score.
+        stopped: pruned and parked trials that were scored, which the mean leaves out. as_stopped, as_top: what the mean
+            would be if those had stayed where they stood, and if they had come up to the worst of the top k.
     """
 
     metric: str
@@ -141,6 +343,9 @@ class GroupMetric:
     high: float
     visible: float | None
     n: tuple[int, int] | None
+    stopped: int = 0
+    as_stopped: float | None = None
+    as_top: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +418,18 @@ class Summary:
 
     Attributes:
         version: of the journal's rows. seq: last journal row read. planned: trials of the whole sweep, where it says.
-        headline: one sentence. suite: the suite whose scores are shown.
+        headline: the first sentences of `answer`. suite: the suite whose scores are shown.
         panels: the metrics that a reader wants to see first, one figure each.
         bases: step-0 scores by model, then metric.
-        best: trial ids by rank. tied: those of them that are within 2 standard errors of the first.
+        best: one trial for each of the top k settings, the seed nearest to the mean. tied: those whose setting is not told
+            apart from the first.
         rivals: the best trial against the others of the top k, item by item.
         notes: what a reader has to know before believing the numbers.
+        settings: in order of appearance. answer: the first screen. rivalries: the best setting against every other ranked.
+        corrected: the best setting's score, corrected for having been picked (`inference.winner`).
+        effects, importances: what the axes do, listed and sampled ones.
+        comparisons: tests in the sweep's one family. threshold: the p-value up to which a difference is called real.
+        spread: standard deviation between seeds by metric, pooled, where settings were repeated.
     """
 
     sweep: str
@@ -243,6 +454,15 @@ class Summary:
     notes: tuple[str, ...]
     spec: Mapping[str, Any] = field(default_factory=dict)
     rivals: tuple[Paired, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    answer: tuple[Finding, ...] = ()
+    rivalries: tuple[Rivalry, ...] = ()
+    corrected: Winner | None = None
+    effects: tuple[Effect, ...] = ()
+    importances: tuple[Importance, ...] = ()
+    comparisons: int = 0
+    threshold: float = 0.05
+    spread: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the summary as plain JSON."""
@@ -250,6 +470,14 @@ class Summary:
 
     def trial(self, id: str) -> Trial:
         return next(t for t in self.trials if t.id == id)
+
+    def setting(self, trial: str) -> Setting:
+        """Returns the setting that a trial is an example of."""
+        return next(s for s in self.settings if trial in s.trials)
+
+    def ranked(self) -> list[Setting]:
+        """Returns the ranked settings, best first."""
+        return sorted((s for s in self.settings if s.rank is not None), key=lambda s: s.rank or 0)
 
 
 def same_level(a: Any, b: Any) -> bool:
@@ -263,6 +491,8 @@ def plain(value: Any) -> Any:
         return value.value
     if isinstance(value, tuple) and value and isinstance(value[0], Measured):
         return arrays(value)
+    if isinstance(value, Winner):
+        return value._asdict()
     if is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

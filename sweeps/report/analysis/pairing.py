@@ -1,102 +1,73 @@
-"""Comparisons on the same items: every trial against its base, and the best trial against the next ones."""
+"""Comparisons on the same items: what one checkpoint answered, item by item, against another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
-from sweeps.journal.rows import Row, base_trial
-from sweeps.report.analysis.findings import Paired, Summary, Trial
-from sweeps.statistics import compare, detectable, shares
+from sweeps.journal.rows import Row
+from sweeps.report.analysis.findings import Paired
+from sweeps.report.analysis.inference import ALPHA, Level
+from sweeps.statistics import Paired as Compared
+from sweeps.statistics import compare, shares
 
-LEVEL = 0.05
+Outcomes = Sequence[Sequence[float]]
+"""Per task, per item, the share of replies that are right."""
 
 
-@dataclass(frozen=True, slots=True, init=False)
 class Answers:
-    """What one checkpoint answered, item by item."""
+    """What one checkpoint answered, item by item; unpacked when it is asked for.
 
-    items: dict[str, list[float]]
-    parts: dict[str, tuple[str, ...]]
+    Args:
+        row: a score row with outcomes. A task with k replies an item has a metric `task@k` beside its own.
+    """
+
+    __slots__ = ("_row",)
 
     def __init__(self, row: Row) -> None:
-        """Reads a score row's outcomes; a task with k replies an item has a metric `task@k` beside its own."""
-        items: dict[str, list[float]] = {}
-        for task, packed in row.extra["items"].items():
-            counts = [int(m.removeprefix(f"{task}@")) for m in row.metrics if _is_pass(m, task)]
-            if task in row.n:
-                items[task] = shares(packed, row.n[task], max(counts, default=1))
-        object.__setattr__(self, "items", items)
-        object.__setattr__(self, "parts", {m: tuple(tasks) for m, tasks in row.extra.get("parts", {}).items()})
+        self._row = row
 
-    def of(self, metric: str) -> list[list[float]] | None:
+    def of(self, metric: str) -> Outcomes | None:
         """Returns the outcomes of the tasks that a metric is the mean of; None where they were not kept."""
-        tasks = self.parts.get(metric, (metric,))
-        return [self.items[task] for task in tasks] if all(task in self.items for task in tasks) else None
+        row = self._row
+        tasks = row.extra.get("parts", {}).get(metric, (metric,))
+        if not all(task in row.extra["items"] and task in row.n for task in tasks):
+            return None
+        return [shares(row.extra["items"][task], row.n[task], self._replies(task)) for task in tasks]
+
+    def _replies(self, task: str) -> int:
+        return max((int(m.removeprefix(f"{task}@")) for m in self._row.metrics if _is_pass(m, task)), default=1)
 
 
 def _is_pass(metric: str, task: str) -> bool:
     return metric.startswith(f"{task}@") and metric.removeprefix(f"{task}@").isdigit()
 
 
-Look = Callable[[str, int], Answers | None]
-"""(trial, step) to what it answered there."""
-
-
-def with_pairs(summary: Summary, look: Look) -> Summary:
-    """Returns the summary with its comparisons; they share one error level by metric (Bonferroni)."""
-    found = {t.id: [p for m in summary.panels if (p := _against_base(t, m, look)) is not None] for t in summary.trials}
-    looks = {m: sum(p.metric == m for pairs in found.values() for p in pairs) for m in summary.panels}
-    trials = tuple(replace(t, paired=tuple(_judged(p, looks[p.metric]) for p in found[t.id])) for t in summary.trials)
-    rivals = _rivals(summary, look)
-    return replace(summary, trials=trials, rivals=tuple(_judged(p, len(rivals)) for p in rivals))
-
-
-def _against_base(trial: Trial, metric: str, look: Look) -> Paired | None:
-    base = look(base_trial(str(trial.config.get("model", ""))), 0)
-    return _pair(trial, metric, look, base, "base", "its base")
-
-
-def _rivals(summary: Summary, look: Look) -> list[Paired]:
-    if not summary.best:
-        return []
-    first, metric = summary.trial(summary.best[0]), summary.objective
-    found = []
-    for other in (summary.trial(id) for id in summary.best[1:]):
-        step = _last(other, metric)
-        theirs = None if step is None else look(other.id, step)
-        found.append(_pair(first, metric, look, theirs, other.id, other.label))
-    return [pair for pair in found if pair is not None]
-
-
-def _pair(trial: Trial, metric: str, look: Look, theirs: Answers | None, against: str, name: str) -> Paired | None:
-    step = _last(trial, metric)
-    ours = None if step is None else look(trial.id, step)
-    if ours is None or theirs is None or step is None:
+def paired(theirs: Outcomes, ours: Outcomes) -> Compared | None:
+    """Compares two checkpoints, ours minus theirs, on the items that both were asked; None when the tasks differ."""
+    if len(theirs) != len(ours) or not theirs:
         return None
-    sides = theirs.of(metric), ours.of(metric)
-    if sides[0] is None or sides[1] is None or len(sides[0]) != len(sides[1]):
+    return compare(*common(theirs, ours))
+
+
+def mean_outcomes(seeds: Sequence[Outcomes]) -> Outcomes | None:
+    """Returns item by item the mean over seeds; None when there are none, or they were asked other tasks."""
+    if not seeds or len({len(s) for s in seeds}) > 1:
         return None
-    result = compare(*common(sides[0], sides[1]))
-    return Paired(
-        metric, against, step, result.difference, result.se, result.gained, result.lost, result.items, result.p,
-        looks=1, different=False, visible=0.0, sentence=name,
-    )  # fmt: skip
+    tasks = zip(*seeds, strict=True)
+    return [[sum(item) / len(item) for item in zip(*task, strict=False)] for task in tasks]
 
 
-def _judged(pair: Paired, looks: int) -> Paired:
-    """Says of a comparison what can be said when `looks` of them are made together; `sentence` held the other's name."""
-    seen = detectable(pair.se, level=LEVEL / looks)
+def told(pair: Compared, metric: str, against: str, name: str, step: int, level: Level) -> Paired:
+    """Returns a comparison as the report shows it; `name` is what the other side is called."""
+    seen = level.detectable(pair.se)
     sentence = (
-        f"{pair.metric} {100 * pair.difference:+.1f} points against {pair.sentence} (paired s.e. {100 * pair.se:.1f}, "
-        f"{pair.items} items; smallest difference that could be seen: {100 * seen:.1f})"
+        f"{metric} {100 * pair.difference:+.1f} points against {name} (paired s.e. {100 * pair.se:.1f}, "
+        f"{pair.items} items; smallest difference found four times in five: {100 * seen:.1f})"
     )
-    return replace(pair, looks=looks, different=pair.p <= LEVEL / looks, visible=seen, sentence=sentence)
-
-
-def _last(trial: Trial, metric: str) -> int | None:
-    points = trial.curves.get(metric)
-    return points[-1].step if points else None
+    return Paired(
+        metric, against, step, pair.difference, pair.se, pair.gained, pair.lost, pair.items, pair.p,
+        looks=level.comparisons, different=level.q(pair.p) <= ALPHA, visible=seen, sentence=sentence,
+    )  # fmt: skip
 
 
 def common(

@@ -3,9 +3,9 @@
 The definitions, once for the report, its JSON and its figures (`y` is the score, turned so that more is better; `b` is
 the base model's):
 
-- A step is *really below* the base when `b - y` is more than `noise_limit(m)` standard errors of that difference and at
+- A step is *really below* the base when `b - y` is more than `noise_limit(m, p)` standard errors of that difference and at
   least 5 % of `b`. m is the number of steps looked at: the lowest of fifteen noisy scores lies 2 standard errors low by
-  luck in about 30 % of flat curves, so the limit grows with m (2.0 for one step, 3.0 for fifteen).
+  luck in about 30 % of flat curves, so the limit grows with m. p is the sweep's own error level (`inference.Level`).
 - It is *recovered* at the first later step that is back at 90 % of the base and has regained half of what was lost (for
   a fall of 20 % or more the first implies the second).
 - The items are the same for base and trial, so errors are treated as independent to the safe side: a paired test would
@@ -30,8 +30,9 @@ class Shape(StrEnum):
     """What a curve did, in one word."""
 
     RECOVERED = "dip-and-recover"
-    NEVER = "never-recovers"
-    NOT_YET = "not-back-yet"  # fell, and ended early or still runs: whether it would come back is not known
+    NOT_BACK = (
+        "not-back"  # fell, and was not back at its last score; whether it would have come back later is not known
+    )
     NO_DIP = "no-dip"
     LATE_DECLINE = "late-decline"
     TOO_FEW = "not-enough-points"
@@ -59,6 +60,7 @@ class Reading:
         fell_at: first step that is really below the base. recovered_at: None when it did not recover.
         change, change_se: last score minus base score, and its standard error.
         sign: +1 where more is better, -1 where less is.
+        limit: standard errors beyond which one difference is called real in this sweep.
     """
 
     metric: str
@@ -75,54 +77,66 @@ class Reading:
     recovered_at: int | None = None
     change: float | None = None
     change_se: float | None = None
+    limit: float = 2.0
 
     @property
     def held(self) -> bool | None:
-        """Whether the last score is no more than two standard errors worse than the base; None when unknown."""
+        """Whether the last score is not really worse than the base; None when unknown."""
         if self.change is None or self.change_se is None:
             return None
-        return self.sign * self.change >= -2 * self.change_se
+        return self.sign * self.change >= -self.limit * self.change_se
 
     @property
     def rose(self) -> bool | None:
-        """Whether the last score is more than two standard errors better than the base; None when unknown."""
+        """Whether the last score is really better than the base; None when unknown."""
         if self.change is None or self.change_se is None:
             return None
-        return self.sign * self.change > 2 * self.change_se
+        return self.sign * self.change > self.limit * self.change_se
 
 
-def noise_limit(looks: int) -> float:
-    """Standard errors that the lowest of `looks` scores must fall to be more than luck (2.3 % over all looks)."""
-    return NormalDist().inv_cdf(NormalDist().cdf(2.0) ** (1 / max(looks, 1)))
+def noise_limit(looks: int, level: float = 0.05) -> float:
+    """Standard errors that the lowest of `looks` scores must fall to be more than luck, two-sided, over all looks."""
+    return NormalDist().inv_cdf((1 + (1 - level) ** (1 / max(looks, 1))) / 2)
+
+
+def error_of(point: Measured) -> float | None:
+    """Standard error of a score; where it is 0, as of a share of 0 or 1, that of half an item; None when unknown.
+
+    None too when it is 0 and the items are not known: a score without any error is one whose error was not measured.
+    """
+    if point.se is None or point.se > 0:
+        return point.se
+    return 0.5 / point.n if point.n else None
 
 
 def difference_se(a: Measured, b: Measured) -> float | None:
     """Standard error of a difference of two independent scores; None when either is unknown."""
-    return None if a.se is None or b.se is None else math.hypot(a.se, b.se)
+    ours, theirs = error_of(a), error_of(b)
+    return None if ours is None or theirs is None else math.hypot(ours, theirs)
 
 
 def read_shape(
-    metric: str, points: Sequence[Measured], base: Measured | None, *, sign: float = 1.0, whole: bool = True
+    metric: str, points: Sequence[Measured], base: Measured | None, *, sign: float = 1.0, level: float = 0.05
 ) -> Reading:
     """Returns what a curve did.
 
     Args:
         points: scores after step 0 in order of step. base: the score at step 0.
         sign: -1 for a metric of which less is better.
-        whole: whether the trial ran to its budget; only then can it be said that it never recovers.
+        level: p-value up to which a difference is called real.
     """
     if not points:
         return Reading(metric, Shape.TOO_FEW, sign, base)
     final = points[-1]
     if base is None:
         return Reading(metric, Shape.TOO_FEW, sign, final=final)
-    curve = _Curve(points, base, sign)
+    curve = _Curve(points, base, sign, level)
     trough, recovered_at = curve.dip()
     depth = sign * (base.value - trough.value)
     depth_se = difference_se(base, trough)
     return Reading(
         metric=metric,
-        shape=curve.shape(trough, recovered_at, whole) if len(points) >= MIN_POINTS else Shape.TOO_FEW,
+        shape=curve.shape(trough, recovered_at) if len(points) >= MIN_POINTS else Shape.TOO_FEW,
         sign=sign,
         base=base,
         trough=trough,
@@ -135,16 +149,17 @@ def read_shape(
         recovered_at=recovered_at,
         change=final.value - base.value,
         change_se=difference_se(base, final),
+        limit=noise_limit(1, level),
     )
 
 
 class _Curve:
     """A curve and its base, turned so that more is better."""
 
-    def __init__(self, points: Sequence[Measured], base: Measured, sign: float) -> None:
+    def __init__(self, points: Sequence[Measured], base: Measured, sign: float, level: float) -> None:
         self.points, self.base, self.sign = points, base, sign
         self.level = sign * base.value
-        self.limit = noise_limit(len(points))
+        self.limit = noise_limit(len(points), level)
         self.falls = [p for p in points if self._really_below(self.base, p, self.limit)]
 
     def dip(self) -> tuple[Measured, int | None]:
@@ -157,16 +172,14 @@ class _Curve:
             return min(back, key=lambda pair: self._y(pair[0]))
         return min(self.points, key=self._y), None
 
-    def shape(self, low: Measured, recovered_at: int | None, whole: bool) -> Shape:
+    def shape(self, low: Measured, recovered_at: int | None) -> Shape:
         final = self.points[-1]
         if not self.falls:
             return Shape.LATE_DECLINE if self._declined() else Shape.NO_DIP
         if recovered_at is not None:
             slack = 2 * (final.se or 0.0)
             return Shape.RECOVERED if self._y(final) >= self._back_level(low) - slack else Shape.LATE_DECLINE
-        if not whole:
-            return Shape.NOT_YET
-        return Shape.LATE_DECLINE if self.falls[0].step >= LATE * final.step else Shape.NEVER
+        return Shape.LATE_DECLINE if self.falls[0].step >= LATE * final.step else Shape.NOT_BACK
 
     def _declined(self) -> bool:
         """Whether the last score is really below the best one, though not below the base."""

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sweeps.report.analysis.findings import Summary, Trial, arrays, same_level
-from sweeps.report.analysis.headline import dip_metric
-from sweeps.report.analysis.shape import Measured, Reading, Shape
+from sweeps.report.analysis.shape import Measured, Reading
 from sweeps.report.analysis.wording import compact, number, percent, score, setting
 
 MAX_POINTS: Final = 60  # of a curve on the page; scored curves have fewer, training loss has many more
@@ -34,12 +33,7 @@ def other_metrics(summary: Summary) -> list[str]:
 
 
 def featured(summary: Summary) -> str | None:
-    """The trial that the page opens with: the deepest dip that came back, else the best trial, else the first."""
-    metric = dip_metric(summary) or summary.objective
-    readings = [(t, t.readings[metric]) for t in summary.trials if metric in t.readings]
-    back = [(r.depth_relative or 0.0, t.id) for t, r in readings if r.shape is Shape.RECOVERED]
-    if back:
-        return max(back)[1]
+    """The trial that the page opens with: the best one, else the first."""
     return next(iter([*summary.best, *(t.id for t in summary.trials)]), None)
 
 

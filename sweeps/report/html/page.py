@@ -14,6 +14,14 @@ from typing import Any
 
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.html.chart_data import chart_data, other_metrics
+from sweeps.report.html.page_findings import (
+    best_rows,
+    decision_rows,
+    effect_heads,
+    effect_rows,
+    importance_rows,
+    verdict_rows,
+)
 from sweeps.report.html.page_parts import PANEL_NAMES, costs, glossary, progress, provenance, tiles
 from sweeps.report.html.page_tables import axis_tables, paired_heads, paired_rows, reason_rows, trial_heads, trial_rows
 
@@ -50,6 +58,13 @@ def render_html(summary: Summary) -> str:
         data=Markup(_in_script(chart_data(summary))),
         colour=_colour(summary),
         others=other_metrics(summary),
+        answer=[f.sentence for f in summary.answer],
+        best_table=best_rows(summary),
+        verdicts=verdict_rows(summary),
+        decisions=decision_rows(summary),
+        effect_heads=effect_heads(summary),
+        effects=effect_rows(summary),
+        importances=importance_rows(summary),
         roles=PANEL_NAMES | {m: "" for m in summary.panels if m not in PANEL_NAMES},
         progress=progress(summary),
         tiles=tiles(summary),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from sweeps.report.analysis.answer import ENDED
 from sweeps.report.analysis.conditions import paid_in_safety
 from sweeps.report.analysis.findings import Summary
-from sweeps.report.analysis.headline import ENDED, dip_metric
 from sweeps.report.analysis.shape import BACK_AT, MIN_FALL, MIN_POINTS, Shape
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, number, of, percent, plural, score, spent
 
@@ -18,6 +18,23 @@ PANEL_NAMES = {
     "general/score": "other abilities",
     SAFETY: "harmful prompts refused",
 }
+
+
+VERDICTS = (
+    ("under-optimised", "ends really below the base and really rises over its last stretch"),
+    ("over-trained", "ends really below its best score, which beat the base or followed a dip made good"),
+    ("collapsed", "ends really below the base, not rising, half of the base or more lost; worse: with less lost"),
+    ("recovered", "really fell, and ends at 90 % of the base or more with half of the loss regained"),
+    ("improved", "ends really above the base"),
+    ("unchanged", "the 95 % range of the change lies within 5 % of the base"),
+    ("data-limited", "no longer rises, and another tier ends really higher, all else alike"),
+    (
+        "capacity-limited",
+        "no longer rises, learned its own task, and a larger model gains really more from the same data",
+    ),
+    ("safety-cost", "refusal of harmful prompts really fell while in-domain or the objective really rose"),
+    ("inconclusive", "none of these could be said; beside it stands what would settle it"),
+)
 
 
 class Tile(NamedTuple):
@@ -45,10 +62,10 @@ def tiles(summary: Summary) -> list[Tile]:
         found.append(
             Tile(f"Best {summary.objective}", number(best.objective.value if best.objective else None), best.label)
         )
-    if metric := dip_metric(summary):
-        shapes = Counter(t.readings[metric].shape for t in summary.trials if metric in t.readings)
-        never = shapes[Shape.NEVER]
-        more = f"of {shapes.total()} on {metric}; {never} never did in a full budget"
+    shapes = Counter(t.readings[summary.objective].shape for t in summary.trials if summary.objective in t.readings)
+    if shapes:
+        not_back = f"{shapes[Shape.NOT_BACK]} not back when last scored"
+        more = f"of {shapes.total()} on {summary.objective}, at 90 % of the base; {not_back}"
         found.append(Tile("Fell and came back", str(shapes[Shape.RECOVERED]), more))
     done = [t for t in summary.trials if t.state == "completed" and SAFETY in t.readings]
     if done:
@@ -57,7 +74,7 @@ def tiles(summary: Summary) -> list[Tile]:
             Tile(
                 "Paid in safety",
                 f"{paid} of {len(done)}",
-                "complete trials: in-domain up, refusal down, both beyond 2 s.e.",
+                "complete trials: in-domain up, refusal down, both beyond chance",
             )
         )
     costs = summary.costs
@@ -94,7 +111,7 @@ def costs(summary: Summary) -> list[tuple[str, str]]:
 def glossary(summary: Summary) -> list[tuple[str, str]]:
     below = (
         f"below the base by at least {percent(MIN_FALL)} of it and by more standard errors than the lowest of so many "
-        "scores would be by luck (2.0 for one scored step, 3.0 for fifteen)"
+        "scores would be by luck, at the error level of the whole sweep"
     )
     return [
         (
@@ -102,20 +119,32 @@ def glossary(summary: Summary) -> list[tuple[str, str]]:
             f"fell {below}; later back at {percent(BACK_AT)} of the base with at least half of the loss regained, "
             "and still there, within 2 standard errors, at the last score",
         ),
-        (Shape.NEVER, f"fell {below}, and was not back when its whole budget was run"),
-        (Shape.NOT_YET, "the same, but it was stopped early or still runs: whether it would come back is not known"),
+        (
+            Shape.NOT_BACK,
+            f"fell {below}, and was not back at its last score; a verdict on its setting says whether it still rose",
+        ),
         (
             Shape.LATE_DECLINE,
             "first really below the base in the second half of its steps, or fell after it was back or at a peak",
         ),
-        (Shape.NO_DIP, "never really below the base"),
+        (Shape.NO_DIP, "at no step really below the base"),
         (Shape.TOO_FEW, f"fewer than {MIN_POINTS} scores after step 0, or no base score"),
+        *VERDICTS,
+        ("Setting", "all seeds of one configuration; ranked by the mean of their last scores"),
         (
             "±",
             "one standard error over the items of a score; bands in the figures are two; training luck is not in it",
         ),
         ("Back at", "the first scored step that is back: a bracket, since nothing is known between two scored steps"),
-        ("Best", f"last score on {summary.objective} ({summary.goal}) among complete trials that meet all constraints"),
+        (
+            "Best",
+            f"mean last score on {summary.objective} ({summary.goal}) among complete settings that meet all constraints",
+        ),
+        (
+            "Real",
+            "told from none by the one test of this page, at the one error level that all comparisons of the sweep share; "
+            "confidence is one less the share of calls this strong that are expected to be wrong",
+        ),
     ]
 
 

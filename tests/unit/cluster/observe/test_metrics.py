@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 
 from cluster.observe.exporter import Exporter
 from cluster.observe.metrics import FAMILIES, MOST_METRICS, MOST_TRIALS, Meters, Sample
@@ -123,7 +124,10 @@ def test_the_best_is_the_reports_best():
     rows = [Row("sweep", sweep.id, extra={"spec": sweep.to_json()})]
     rows += [Row("report", SWEEP.id, "base-m", 0, 0, metrics={"general/score": 0.55})]
     for i in range(40):
-        rows += complete(f"t-{i}", transfer=draw.random(), general=draw.random())
+        rows += [
+            replace(row, config={"model": "m", "lr": i}) if row.config else row  # every trial is a setting of its own
+            for row in complete(f"t-{i}", transfer=draw.random(), general=draw.random())
+        ]
         summary = summarize(rows)
         best = summary.trial(summary.best[0]).objective if summary.best else None
         assert value(meters(*rows, sweep=sweep), "dipsweep_best") == (best.value if best else None)

@@ -33,18 +33,18 @@ def test_sweeps_are_listed_with_their_headlines(client, tmp_path):
     write(tmp_path, journal(demo_stories()))
     page = client.get("/").text
     assert f'href="/sweeps/{SWEEP}"' in page
-    assert "2 came back" in page
+    assert "1 recovered (fell, and is back at 90 % of the base)" in page
 
 
 def test_a_page_follows_the_journal_while_the_sweep_runs(client, tmp_path):
     rows = journal([story()])
     write(tmp_path, rows[:3])
     early = client.get(f"/sweeps/{SWEEP}")
-    assert "none scored after step 0 yet" in early.text
+    assert "Nothing was scored on the objective after step 0 yet" in early.text
     assert int(early.headers["refresh"]) >= 5
     write(tmp_path, rows[3:])
     late = client.get(f"/sweeps/{SWEEP}")
-    assert "fell on general/score: 1 came back" in late.text
+    assert "Of 1 setting scored on transfer/score: 1 not back yet and still rising" in late.text
     assert "refresh" not in late.headers, "an ended sweep stands still"
 
 

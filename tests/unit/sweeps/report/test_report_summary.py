@@ -14,6 +14,7 @@ from sweeps.executors.local import InProcess
 from sweeps.journal.rows import Row, parse
 from sweeps.journal.writer import MemoryJournal
 from sweeps.report import render_html, summarize
+from sweeps.report.analysis.findings import Kind
 from sweeps.report.analysis.shape import Shape
 from sweeps.report.html.page_parts import progress
 from sweeps.stopping.base import NeverStop
@@ -50,11 +51,15 @@ def test_every_ending_is_told_with_its_reason(demo):
     assert by_state(demo, "parked").phase == "collapse"
 
 
-def test_a_recovery_and_a_run_that_never_recovers_are_told_apart(demo):
-    recovers, never = demo.trials[0], demo.trials[1]
+def test_a_recovery_and_a_collapse_are_told_apart(demo):
+    recovers, lost = demo.trials[0], demo.trials[1]
     assert recovers.readings["general/score"].shape is Shape.RECOVERED
-    assert never.readings["general/score"].shape is Shape.NEVER
-    assert "2 came back, 1 never did, 4 had not when last scored" in demo.headline
+    assert lost.readings["general/score"].shape is Shape.NOT_BACK
+    assert demo.setting(lost.id).verdicts[0].kind is Kind.COLLAPSED
+    told = (
+        "1 recovered (fell, and is back at 90 % of the base), 1 not back yet and still rising, 1 collapsed, 4 undecided"
+    )
+    assert f"Of 7 settings scored on transfer/score: {told}." in demo.headline
 
 
 def test_curves_hold_every_score_with_its_error_and_items(demo):
@@ -71,10 +76,10 @@ def test_only_completed_trials_that_meet_the_constraints_are_ranked(demo):
     assert collapsed.checks[0].rule == "base -0.6 or better"
 
 
-def test_trials_within_two_standard_errors_of_the_best_are_called_tied():
-    same = [story(seed=s) for s in range(4)]
+def test_settings_not_told_apart_from_the_best_are_called_tied():
+    same = [story(config={"lr": lr}) for lr in (1e-3, 2e-3, 3e-3, 4e-3)]
     summary = summarize(journal(same))
-    assert len(summary.tied) >= 2
+    assert len(summary.tied) == 3
     assert summary.best[0] not in summary.tied
 
 
@@ -92,7 +97,10 @@ def test_safety_cost_is_in_domain_up_and_refusal_down(demo):
     tiers = {g.level: g for g in demo.groups if g.axis == "data"}
     assert tiers["verified-long-cot"].safety_cost == 2
     assert tiers["answer-only"].safety_cost == 0
-    assert any(s.startswith("Safety cost in 2 of 2 trials") for s in tiers["verified-long-cot"].sentences)
+    assert any(
+        s.startswith("Safety cost in 2 of 2 trials (in-domain rose and refusal fell, both beyond chance)")
+        for s in tiers["verified-long-cot"].sentences
+    )
 
 
 def test_groups_count_only_trials_that_ran_to_their_budget(demo):
@@ -262,7 +270,7 @@ def test_a_real_sweep_in_this_process_is_read_to_the_end(tmp_path):
     summary = summarize(log.rows())
     states = {(t.config["replay"], t.config["lr"]): t for t in summary.trials}
     assert states[0.1, 1e-3].readings["transfer/score"].shape is Shape.RECOVERED
-    assert states[0.0, 1e-3].readings["transfer/score"].shape is Shape.NEVER
+    assert states[0.0, 1e-3].readings["transfer/score"].shape is Shape.NOT_BACK
     assert states[0.1, 666.0].reason == "error: RuntimeError: this learning rate is cursed"
     assert states[0.1, 667.0].reason == "diverged: loss nan at step 3"
     assert summary.best[0] == states[0.1, 1e-3].id
@@ -281,7 +289,9 @@ def test_a_training_that_failed_is_failed_before_its_last_score_is_in():
 def test_an_empty_journal_and_a_sweep_without_scores_are_plain_sentences():
     assert summarize([]).headline == "The journal holds no trials yet."
     only = journal([story()])[:3]
-    assert summarize(only).headline == "1 trial, none scored after step 0 yet. No trial is complete yet; 1 still open."
+    assert summarize(only).headline == (
+        "No trial is complete yet; 1 still open. Nothing was scored on the objective after step 0 yet."
+    )
 
 
 def test_without_a_sweep_row_the_axes_are_what_differs():
@@ -290,11 +300,13 @@ def test_without_a_sweep_row_the_axes_are_what_differs():
     assert any("no sweep row" in n for n in summary.notes)
 
 
-def test_no_dip_is_said_when_nothing_fell():
+def test_a_setting_that_seems_not_to_move_is_undecided_until_the_items_can_tell():
     still = story()
     still.curves = {"transfer/score": lambda share: 0.0, "general/score": lambda share: 0.0}
     summary = summarize(journal([still], spec=definition({}, constraints=[])))
-    assert summary.headline.startswith("No dip on transfer/score in 1 scored trial.")
+    assert summary.settings[0].verdicts[0].kind is Kind.INCONCLUSIVE, "200 items cannot tell 0.04 from none"
+    assert "1 undecided" in summary.headline
+    assert "no setting beat its base" in summary.headline
 
 
 def test_the_json_is_strict_and_the_journal_survives_a_round_trip(demo):
@@ -302,7 +314,7 @@ def test_the_json_is_strict_and_the_journal_survives_a_round_trip(demo):
     rows = [parse(json.loads(row.line())) for row in journal(demo_stories())]
     assert json.dumps(summarize(rows).to_json(), allow_nan=False) == text
     data = json.loads(text)
-    assert data["format"] == 1
+    assert data["format"] == 2
     reading = data["trials"][0]["readings"]["general/score"]
     assert reading["shape"] == "dip-and-recover"
     assert reading["depth_relative"] > 0.2

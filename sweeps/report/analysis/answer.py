@@ -1,0 +1,297 @@
+"""The first screen: at most six sentences, each built from numbers that stand beside it; and what limits the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sweeps.report.analysis.evidence import Evidence
+from sweeps.report.analysis.findings import Finding, Kind, Setting, SettingMetric, Summary
+from sweeps.report.analysis.inference import Difference, Level
+from sweeps.report.analysis.verdicts import heading, items_needed, seeds_needed, span
+from sweeps.report.analysis.wording import SAFETY, number, of, percent, plural, score, spent
+
+ENDED: Final = ("completed", "pruned", "failed", "parked")
+OVER_REFUSAL, LENGTH, TRUNCATED = "safety/over_refusal", "length/mean", "length/truncated"
+COUNTED: Final = {
+    Kind.RECOVERED: "recovered (fell, and is back at 90 % of the base)",
+    Kind.IMPROVED: "rose without a fall",
+    Kind.UNCHANGED: "did not move",
+    Kind.UNDER_OPTIMISED: "not back yet and still rising",
+    Kind.OVER_TRAINED: "past its best",
+    Kind.WORSE: "below the base and no longer rising",
+    Kind.COLLAPSED: "collapsed",
+    Kind.INCONCLUSIVE: "undecided",
+}
+
+
+def headline(findings: Sequence[Finding]) -> str:
+    """Returns the answer in short: the first sentence, and how the other settings went."""
+    return " ".join(f.sentence for f in findings if f.about in ("state", "best", "settings"))
+
+
+def console_lines(summary: Summary) -> list[str]:
+    """Returns the answer as the last lines that a run prints, one sentence a line."""
+    return [f.sentence for f in summary.answer]
+
+
+def answer(summary: Summary) -> Iterator[Finding]:
+    """Yields what a reader wants to know first, about the best setting where there is one."""
+    if not summary.trials:
+        yield Finding("state", "The journal holds no trials yet.", {"trials": 0})
+        return
+    best = next(iter(summary.ranked()), None)
+    yield _no_best(summary) if best is None else _best(summary, best)
+    yield from _settings(summary, best)
+    if best is not None:
+        yield from _safety(summary, best)
+        yield from _length(best)
+    yield _cost(summary)
+    if best is not None:
+        yield from _ties(summary, best)
+
+
+def _no_best(summary: Summary) -> Finding:
+    done = [s for s in summary.settings if s.whole]
+    open_ = sum(t.state not in ENDED for t in summary.trials)
+    numbers = {"trials": len(summary.trials), "open": open_, "whole": len(done)}
+    scored = [s for s in done if summary.objective in s.metrics]
+    if not done:
+        states = Counter(t.state for t in summary.trials)
+        told = ", ".join(f"{n} {state}" for state, n in states.most_common())
+        what = f"{open_} still open" if open_ else told
+        text = f"No trial is complete yet; {what}." if open_ else f"No trial ran to its budget: {what}."
+    elif not scored:
+        text = f"No completed trial was scored on the objective {summary.objective}."
+    elif all(s.metrics[summary.objective].value == 0 for s in scored):
+        text = f"Every completed trial scores 0 on {summary.objective}, so no best is named."
+    else:
+        text = f"None of {plural(len(done), 'completed setting')} meets all constraints."
+    return Finding("state", text, numbers)
+
+
+def _best(summary: Summary, best: Setting) -> Finding:
+    m = best.metrics[summary.objective]
+    base = "no base score" if m.base is None else f"base {score(m.base)}"
+    numbers: dict[str, Any] = {"setting": best.id, "trials": list(best.counted), **_numbers(m)}
+    verdict = ""
+    if m.change is not None:
+        better = m.change.turned(m.sign)
+        word = "above it" if better.rose else "below it" if better.fell else "not told from it"
+        verdict = f": {span(m.change)}, {word}"
+        if not any(s.metrics[summary.objective].change and _beats(s, summary.objective) for s in summary.ranked()):
+            verdict += "; no setting beat its base"
+            numbers["beat_base"] = False
+        else:
+            numbers["beat_base"] = _beats(best, summary.objective)
+    picked = ""
+    if summary.corrected is not None and len(summary.ranked()) > 1:
+        low, high = number(summary.corrected.low), number(summary.corrected.high)
+        picked = f". Picked out of {len(summary.ranked())}, it is worth {number(summary.corrected.value)} (95 % {low} to {high})"
+        numbers["corrected"] = list(summary.corrected)
+    text = f"Best by {summary.objective}: {best.label}, {_value(m)}, {base}{verdict}{picked}."
+    return Finding("best", text, numbers)
+
+
+def _beats(s: Setting, metric: str) -> bool:
+    m = s.metrics[metric]
+    return m.change is not None and m.change.turned(m.sign).rose
+
+
+def _value(m: SettingMetric) -> str:
+    """`0.83 ± 0.02 over 200 items, ± 0.01 over 3 seeds`."""
+    items = "" if m.items_se is None else f" ± {number(m.items_se)} over {'its' if m.n is None else f'{m.n:,}'} items"
+    seeds = ", one seed" if m.seeds_se is None else f", ± {number(m.seeds_se)} over {m.runs} seeds"
+    return f"{number(m.value)}{items}{seeds}"
+
+
+def _numbers(m: SettingMetric) -> dict[str, Any]:
+    numbers = {
+        "value": m.value,
+        "items_se": m.items_se,
+        "seeds_se": m.seeds_se,
+        "runs": m.runs,
+        "n": m.n,
+        "step": m.step,
+    }
+    return {**numbers, "base": m.base.value if m.base else None, **_change(m.change)}
+
+
+def _change(d: Difference | None) -> dict[str, Any]:
+    return {} if d is None else {"change": d.value, "low": d.low, "high": d.high, "p": d.p, "q": d.q}
+
+
+def _settings(summary: Summary, best: Setting | None) -> Iterator[Finding]:
+    """How the settings went on the objective; for the best: was it long enough, and what limits it."""
+    counts = Counter(s.verdicts[0].kind for s in summary.settings if summary.objective in s.metrics)
+    if not counts:
+        yield Finding("settings", "Nothing was scored on the objective after step 0 yet.", {})
+        return
+    told = ", ".join(f"{counts[k]} {words}" for k, words in COUNTED.items() if counts[k])
+    text = f"Of {plural(counts.total(), 'setting')} scored on {summary.objective}: {told}"
+    numbers: dict[str, Any] = {"kinds": {k.value: n for k, n in counts.items()}}
+    if best is None:
+        yield Finding("settings", f"{text}.", numbers)
+        return
+    yield Finding("settings", f"{text}.", numbers)
+    m = best.metrics[summary.objective]
+    limit = [v for v in best.verdicts[1:] if v.kind in (Kind.DATA_LIMITED, Kind.CAPACITY_LIMITED)]
+    what = " ".join(f"It is {v.kind.value}: {v.sentence.partition(': ')[2]}" for v in limit)
+    enough = f"Long enough? Of the best, {summary.objective} is {heading(m.trend, m.sign)}."
+    facts: dict[str, Any] = {"verdicts": [v.kind.value for v in best.verdicts]}
+    if m.trend is not None:
+        slope = m.trend.per_100
+        facts |= {"per_100": slope.value, "low": slope.low, "high": slope.high, "q": slope.q, "since": m.trend.since}
+    yield Finding("long-enough", f"{enough} {what or _no_limit(summary, m)}", facts)
+
+
+def _no_limit(summary: Summary, m: SettingMetric) -> str:
+    if m.trend is not None and m.trend.per_100.turned(m.sign).rose:
+        return "Its budget limits it: more steps are the next thing to try."
+    axes = {a.name for a in summary.axes if len(a.levels) > 1}
+    untried = [name for name, axis in (("other data", "data"), ("a larger model", "model")) if axis not in axes]
+    if untried:
+        return f"What limits it cannot be said without trying {' and '.join(untried)}."
+    return "Neither other data nor a larger model is known to do better."
+
+
+def _safety(summary: Summary, best: Setting) -> Iterator[Finding]:
+    refusal = best.metrics.get(SAFETY)
+    if refusal is None:
+        return
+    fell = [s for s in summary.settings if s.whole and (m := s.metrics.get(SAFETY)) and m.change and m.change.fell]
+    known = [s for s in summary.settings if s.whole and (m := s.metrics.get(SAFETY)) and m.change]
+    paid = [s for s in summary.settings if s.whole and any(v.kind is Kind.SAFETY_COST for v in s.verdicts)]
+    text = f"Refusal of harmful prompts: {_before_after(refusal)}"
+    over = best.metrics.get(OVER_REFUSAL)
+    if over is not None:
+        text += f"; of harmless ones {_before_after(over)}"
+    if known:
+        text += (
+            f"; it fell in {of(len(fell), len(known), 'whole setting')}, in {len(paid)} of them for a gain elsewhere"
+        )
+    numbers = {**_numbers(refusal), "fell": len(fell), "of": len(known), "paid": len(paid)}
+    yield Finding("safety", f"{text}.", numbers)
+
+
+def _before_after(m: SettingMetric) -> str:
+    base = "–" if m.base is None else number(m.base.value)
+    known = "" if m.change is None else f", {span(m.change)}" + ("" if m.change.real else ", not told from none")
+    return f"{base} before, {number(m.value)} after{known}"
+
+
+def _length(best: Setting) -> Iterator[Finding]:
+    tokens, cut = best.metrics.get(LENGTH), best.metrics.get(TRUNCATED)
+    parts, numbers = [], {}
+    if tokens is not None:
+        parts.append(f"replies are {_from_to(tokens, number)} tokens long")
+        numbers["length"] = _numbers(tokens)
+    if cut is not None:
+        parts.append(f"{_from_to(cut, percent)} of them cut off")
+        numbers["truncated"] = _numbers(cut)
+    if parts:
+        text = ", ".join(parts)
+        yield Finding("length", f"{text[0].upper()}{text[1:]}.", numbers)
+
+
+def _from_to(m: SettingMetric, form: Any) -> str:
+    return str(form(m.value)) if m.base is None else f"{form(m.value)} (base {form(m.base.value)})"
+
+
+def _cost(summary: Summary) -> Finding:
+    c = summary.costs
+    total = c.training + c.scoring
+    parts = [f"It cost {spent(total)}"]
+    if c.share_saved is not None:
+        parts.append(f"stopping saved {percent(c.share_saved)} of {c.steps_planned:,} planned steps")
+    if c.steps_shared:
+        parts.append(f"shared prefixes saved {c.steps_shared:,} more")
+    numbers = {
+        "cpu_s": total.cpu_s, "gpu_s": total.gpu_s, "share_saved": c.share_saved,
+        "steps_saved": c.steps_saved, "steps_shared": c.steps_shared,
+    }  # fmt: skip
+    return Finding("cost", "; ".join(parts) + ".", numbers)
+
+
+def _ties(summary: Summary, best: Setting) -> Iterator[Finding]:
+    tied = [r for r in summary.rivalries if not r.difference.real]
+    if not summary.rivalries:
+        return
+    by_id = {s.id: s for s in summary.settings}
+    numbers: dict[str, Any] = {"tied": [r.other for r in tied], "of": len(summary.rivalries)}
+    if not tied:
+        others = "the one other ranked setting" if len(summary.rivalries) == 1 else "every other ranked setting"
+        yield Finding("ties", f"It is told apart from {others}.", numbers)
+        return
+    nearest = tied[0]
+    text = (
+        f"It is not told apart from {of(len(tied), len(summary.rivalries), 'other')}, the next being "
+        f"{by_id[nearest.other].label} ({span(nearest.difference)} better)"
+    )
+    m = best.metrics[summary.objective]
+    level = Level([summary.threshold])
+    needs = [f"{n:,} items" for n in [items_needed(m, level, abs(nearest.difference.value))] if n is not None]
+    runs = seeds_needed(m, level, abs(nearest.difference.value))
+    needs += [plural(runs, "seed")] if runs is not None and runs > m.runs else []
+    numbers["settle"] = needs
+    yield Finding("ties", f"{text}; about {' or '.join(needs)} would settle it." if needs else f"{text}.", numbers)
+
+
+def notes(evidence: Evidence, summary: Summary) -> Iterator[str]:
+    """Yields one sentence for each thing that limits what the numbers can carry."""
+    if evidence.history.sweep is None:
+        yield "The journal has no sweep row: objective, axes and constraints are guessed from the trials."
+    missing = sorted({str(t.config.get("model", "")) for t in summary.trials} - set(summary.bases))
+    if missing and summary.trials:
+        yield f"No score of the base model for {', '.join(missing)}: dips of its trials cannot be judged."
+    if evidence.other_suite:
+        yield (
+            f"{plural(evidence.other_suite, 'score row')} of another suite than {evidence.suite} left out: "
+            "scores of two suites do not belong on one curve."
+        )
+    for reason in evidence.interrupts[-1:]:
+        yield f"Interrupted {plural(len(evidence.interrupts), 'time')}, last for: {reason}."
+    waiting = sum(t.evals_open for t in summary.trials)
+    if waiting:
+        yield f"{plural(waiting, 'checkpoint')} not scored yet: curves and classes may change."
+    failed = sum(len(t.evals_failed) for t in summary.trials)
+    if failed:
+        yield f"{plural(failed, 'evaluation')} failed; those points are missing."
+    skipped = sum(len(t.evals_skipped) for t in summary.trials)
+    if skipped:
+        yield (
+            f"{plural(skipped, 'checkpoint')} between others left unscored, because the evaluators could not keep up: "
+            "more of them (evaluation.workers), or a larger evaluation.backlog, would score all."
+        )
+    early = [sizes for t in summary.trials for sizes in t.evals_early]
+    if early:
+        unasked, of = sum(of - asked for _, asked, of in early), sum(of for *_, of in early)
+        yield (
+            f"{plural(len(early), 'evaluation')} ended early (evaluation.stop_early), the checkpoint being out of the "
+            f"running: {unasked:,} of {of:,} items were not asked. Those points have the errors of the items asked, "
+            "and lean to the bad side."
+        )
+    invalid = sum(len(t.invalid) for t in summary.trials)
+    if invalid:
+        yield f"{plural(invalid, 'number')} came out not finite and are shown as missing."
+    short = sum(t.objective is not None and t.objective.step < (t.budget or 0) for t in summary.trials if t.rank)
+    if short:
+        yield f"{plural(short, 'ranked trial')} without a score at the last step: the last one there is stands for it."
+    readings = [r for t in summary.trials for r in t.readings.values() if r.final is not None]
+    if any(r.final is not None and r.final.se is None for r in readings):
+        yield "Some scores came without a standard error: their dips are judged by size alone."
+    repeated = any(len(s.counted) > 1 for s in summary.settings if s.whole)
+    if any(s.whole for s in summary.settings) and not repeated:
+        yield "Single seed: no setting was trained twice, so differences between settings include training luck."
+    part = [s for s in summary.settings if s.whole and len(s.counted) < len(s.trials) and s.rank is not None]
+    if part:
+        yield (
+            f"{plural(len(part), 'ranked setting')} with seeds that did not run to the end: their means are over the seeds "
+            "that did, which stopping has picked."
+        )
+    if summary.comparisons:
+        yield (
+            f"A difference is called real at p ≤ {summary.threshold:.2g}: of such calls at most 5 % are expected to be wrong, "
+            f"over all {plural(summary.comparisons, 'comparison')} of this sweep (Benjamini-Hochberg)."
+        )

@@ -1,0 +1,267 @@
+"""How sure a number is: differences with their ranges, one error level for all comparisons of a sweep, fitted lines.
+
+Every claim of the report rests on one kind of test: a two-sided test of "no difference", from a value and its standard
+error (with Student's t where that error is itself estimated from few runs). All tests of a sweep form one family, and a
+difference is called real when its p-value, adjusted by Benjamini and Hochberg (1995), is at most 5 %. So at most one in
+twenty of the differences called real is expected to be none; in a sweep without any effect, at most one such sweep in
+twenty has a false call at all.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean
+from typing import Final, NamedTuple
+
+ALPHA: Final = 0.05
+POWER: Final = 0.8
+COVERAGE: Final = 0.95
+NORMAL: Final = NormalDist()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A difference, or a slope, with its uncertainty.
+
+    Attributes:
+        value, se: in the metric's own unit. low, high: 95 % range. df: degrees of freedom of the standard error; None when
+            it is as good as known.
+        p: two-sided p-value of "no difference". q: the same adjusted over all comparisons of the sweep
+            (Benjamini-Hochberg). real: q is at most 0.05.
+    """
+
+    value: float
+    se: float
+    low: float
+    high: float
+    df: float | None
+    p: float
+    q: float = 1.0
+    real: bool = False
+
+    @property
+    def rose(self) -> bool:
+        return self.real and self.value > 0
+
+    @property
+    def fell(self) -> bool:
+        return self.real and self.value < 0
+
+    def turned(self, sign: float) -> Difference:
+        """Returns the difference times `sign` (+1 or -1)."""
+        if sign > 0:
+            return self
+        return Difference(-self.value, self.se, -self.high, -self.low, self.df, self.p, self.q, self.real)
+
+    def judged(self, level: Level) -> Difference:
+        """Returns the difference with `q` and `real` filled in."""
+        q = level.q(self.p)
+        return Difference(self.value, self.se, self.low, self.high, self.df, self.p, q, q <= ALPHA)
+
+
+def difference(value: float, se: float, df: float = math.inf, *, p: float | None = None) -> Difference:
+    """Returns a difference with its 95 % range and p-value.
+
+    Args:
+        df: degrees of freedom of `se`; infinite when it is known. p: an exact p-value, where there is one.
+    """
+    half = critical(ALPHA, df) * se
+    chance = two_sided(value, se, df) if p is None else p
+    return Difference(value, se, value - half, value + half, None if math.isinf(df) else df, chance)
+
+
+def two_sided(value: float, se: float, df: float = math.inf) -> float:
+    """Returns P(|T| >= |value| / se) under "no difference", T being Student's t with `df` degrees of freedom."""
+    if value == 0:
+        return 1.0
+    if se <= 0:
+        return 0.0
+    t = abs(value) / se
+    if math.isinf(df):
+        return math.erfc(t / math.sqrt(2))
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(df, -t))
+
+
+def critical(level: float, df: float = math.inf) -> float:
+    """Returns how many standard errors a two-sided test at `level` asks for."""
+    if math.isinf(df):
+        return NORMAL.inv_cdf(1 - level / 2)
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, 1 - level / 2))
+
+
+def several_looks(p: float, looks: int) -> float:
+    """Returns the p-value of the smallest of `looks` p-values (Sidak 1967; dependent looks make it too large, not too small)."""
+    return float(-math.expm1(max(looks, 1) * math.log1p(-p))) if p < 1 else 1.0
+
+
+class Level:
+    """The error level shared by all comparisons of a sweep.
+
+    Args:
+        p_values: of every comparison that may be called real.
+    """
+
+    def __init__(self, p_values: Iterable[float]) -> None:
+        self._sorted = sorted(p_values)
+        count, least = len(self._sorted), 1.0
+        self._adjusted = [1.0] * count
+        for i in range(count - 1, -1, -1):
+            least = min(least, self._sorted[i] * count / (i + 1))
+            self._adjusted[i] = least
+        called = sum(q <= ALPHA for q in self._adjusted)
+        self.comparisons = count
+        self.threshold = ALPHA * max(called, 1) / max(count, 1)
+
+    def q(self, p: float) -> float:
+        """Returns the adjusted p-value; at most 0.05 where `p` is at most the threshold, for members and others alike."""
+        place = bisect_left(self._sorted, p)
+        larger = self._adjusted[place] if place < self.comparisons else 1.0
+        return min(larger, p * max(self.comparisons, 1) / max(place, 1), 1.0)
+
+    @property
+    def standard_errors(self) -> float:
+        """How many standard errors a difference must be to be called real, its error being known."""
+        return critical(self.threshold)
+
+    def detectable(self, se: float) -> float:
+        """Returns the smallest true difference that is called real four times in five."""
+        return (self.standard_errors + NORMAL.inv_cdf(POWER)) * se
+
+    def needed_se(self, effect: float) -> float:
+        """Returns the standard error at which a true difference of this size is called real four times in five."""
+        return abs(effect) / (self.standard_errors + NORMAL.inv_cdf(POWER))
+
+
+class Spread(NamedTuple):
+    """What training again with another seed changes, pooled over the settings that were trained several times.
+
+    `variance`: between seeds, beyond what the items explain. `items`: mean squared error over items, which `variance` does
+    not hold. `df`: degrees of freedom, runs less settings.
+    """
+
+    variance: float
+    items: float
+    df: int
+
+
+def between_seeds(settings: Iterable[Sequence[tuple[float, float]]]) -> Spread | None:
+    """Returns the variance between seeds (DerSimonian and Laird's moment estimate, pooled); None without repeats.
+
+    Args:
+        settings: per setting, the score of each seed and its squared error over items.
+    """
+    squares = items = 0.0
+    df = 0
+    for runs in settings:
+        if len(runs) > 1:
+            mean = fmean(v for v, _ in runs)
+            squares += sum((v - mean) ** 2 for v, _ in runs)
+            items += (len(runs) - 1) * fmean(e for _, e in runs)
+            df += len(runs) - 1
+    if not df:
+        return None
+    return Spread(max(squares / df - items / df, 0.0), items / df, df)
+
+
+def with_spread(fixed: float, runs: float, spread: Spread | None) -> tuple[float, float]:
+    """Returns the standard error of a mean over `runs` seeds, and its degrees of freedom (Satterthwaite).
+
+    Args:
+        fixed: its squared error without training luck.
+    """
+    if spread is None or spread.variance == 0:
+        return math.sqrt(fixed), math.inf
+    total = fixed + spread.variance / runs
+    estimated = (spread.variance + spread.items) / runs
+    return math.sqrt(total), spread.df * (total / estimated) ** 2
+
+
+class Line(NamedTuple):
+    """A straight line through scores, `middle + slope * (step - at)`; `middle` and `slope` are independent."""
+
+    at: float
+    middle: float
+    middle_variance: float
+    slope: float
+    slope_variance: float
+
+    def crosses(self, target: float, target_variance: float) -> tuple[float, float, float] | None:
+        """Returns the step at which the line reaches a target with its 95 % range (Fieller 1954).
+
+        None when the slope is not told from zero at this level: then no step can be excluded.
+        """
+        t2 = critical(ALPHA) ** 2
+        gap = target - self.middle
+        a = self.slope**2 - t2 * self.slope_variance
+        if a <= 0:
+            return None
+        b = gap * self.slope
+        c = gap**2 - t2 * (self.middle_variance + target_variance)
+        root = math.sqrt(max(b * b - a * c, 0.0))
+        return self.at + gap / self.slope, self.at + (b - root) / a, self.at + (b + root) / a
+
+
+def fit_line(points: Sequence[tuple[float, float, float]]) -> Line:
+    """Fits a line by weighted least squares to (step, score, squared error); errors are taken as known."""
+    weights = [1 / max(v, 1e-12) for _, _, v in points]
+    total = sum(weights)
+    at = sum(w * x for w, (x, _, _) in zip(weights, points, strict=True)) / total
+    middle = sum(w * y for w, (_, y, _) in zip(weights, points, strict=True)) / total
+    spread = sum(w * (x - at) ** 2 for w, (x, _, _) in zip(weights, points, strict=True))
+    slope = sum(w * (x - at) * (y - middle) for w, (x, y, _) in zip(weights, points, strict=True)) / spread
+    return Line(at, middle, 1 / total, slope, 1 / spread)
+
+
+class Winner(NamedTuple):
+    """The score of what was picked as the best, corrected for having been picked."""
+
+    value: float
+    low: float
+    high: float
+
+
+def winner(scores: Sequence[float], errors: Sequence[float]) -> Winner | None:
+    """Corrects the highest of several scores for having been picked as the highest.
+
+    Its median-unbiased estimate and the hybrid 95 % range of Andrews, Kitagawa and McCloskey (2024, "Inference on
+    winners", Quarterly Journal of Economics 139): given what was picked, the score is a normal one cut off below the
+    second best, and within the range that holds for all of them at once.
+
+    Args:
+        scores: more is better; errors independent of each other.
+    """
+    if not scores:
+        return None
+    best = max(range(len(scores)), key=lambda i: scores[i])
+    y, s = scores[best], errors[best]
+    rest = [v for i, v in enumerate(scores) if i != best]
+    if not rest or s <= 0:
+        half = critical(ALPHA) * s
+        return Winner(y, y - half, y + half)
+    beta = ALPHA / 10
+    reach = NORMAL.inv_cdf((1 + (1 - beta) ** (1 / len(scores))) / 2)
+    second = max(rest)
+
+    def below(mean: float) -> float:
+        """P(a score is at most the one seen), this setting having been picked with this true mean."""
+        low = NORMAL.cdf(max((second - mean) / s, -reach))
+        span = NORMAL.cdf(reach) - low
+        return min((NORMAL.cdf((y - mean) / s) - low) / span, 1.0) if span > 1e-15 else 1.0
+
+    tail = (ALPHA - beta) / (1 - beta) / 2
+    low, value, high = (_solve(below, p, y - reach * s, y + reach * s) for p in (1 - tail, 0.5, tail))
+    return Winner(value, low, high)
+
+
+def _solve(falling: Callable[[float], float], target: float, low: float, high: float) -> float:
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > target else (low, middle)
+    return (low + high) / 2
