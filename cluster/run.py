@@ -111,15 +111,14 @@ def _execute(
     from cluster.connect.environment import prepare
 
     prepare(address)
-    from cluster.driver.loop import RayLoop, local_ray
+    from cluster.connect.session import local_ray
+    from cluster.driver.loop import RayLoop
     from cluster.observe.exporter import exported
     from cluster.train.storage_visibility import check_nodes
 
-    evaluation = director.plan.sweep.evaluation
     with local_ray(cpus, dashboard=dashboard, address=address), exported(director):
         check_nodes(home.root, token)
-        RayLoop(director, train, evaluate, root.root, evaluators=evaluation.workers, eval_gpus=evaluation.gpus_per_worker,
-                say=say, keep=keep, steer=steer,
+        RayLoop(director, train, evaluate, root.root, say=say, keep=keep, steer=steer,
                 shared=bool(address or os.environ.get("RAY_ADDRESS"))).run()  # fmt: skip
 
 

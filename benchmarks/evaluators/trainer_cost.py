@@ -6,7 +6,7 @@
 
 Each model trains on its built-in tier, batches of 1,536 tokens, with the grid of `evaluation.at: log`; the share is that of
 its 13 snapshots in a budget of 400 steps (`--steps 400` runs all of them, fewer steps measure the same costs sooner). A
-snapshot is the whole checkpoint: weights, Adam's moments, tokenizer, manifest. It is handed over to the hub of a
+snapshot is the whole checkpoint: weights, Adam's moments, tokenizer, manifest. It is handed over to the control actor of a
 real local Ray. `small` is a Qwen3 of 4.2M parameters with random weights. The median round counts.
 
 `--sharing` trains one model while 0 to 3 evaluators score another without pause, on however many cores there are.
@@ -46,7 +46,7 @@ while True:
 
 
 class Silent:
-    """Hooks that lead nowhere, or for checkpoints to a hub."""
+    """Hooks that lead nowhere, or for checkpoints to a control actor."""
 
     def __init__(self, hand_over=None) -> None:
         self.hand_over = hand_over
@@ -160,17 +160,17 @@ def _share(per_save: float, per_step: float) -> float:
 
 
 @contextmanager
-def hub() -> Iterator[object]:
+def control() -> Iterator[object]:
     """The way that a checkpoint's news takes on Ray; yields what a worker calls."""
     from cluster.connect.environment import prepare
 
     prepare()
-    from cluster.driver.loop import local_ray
-    from cluster.mailbox import start_hub
+    from cluster.connect.session import local_ray
+    from cluster.mailbox import AttemptId, start_control_actor
     from cluster.train.worker import RayHooks
 
     with local_ray(1):
-        hooks = RayHooks(start_hub(), "t-cost", 1, 0)
+        hooks = RayHooks(start_control_actor(), AttemptId("t-cost", 1), 0)
         yield hooks.saved
 
 
@@ -215,7 +215,7 @@ def main() -> None:
         for row in sharing(options.seconds):
             print(json.dumps(row), flush=True)
         return
-    with nullcontext() if options.no_ray else hub() as hand_over:
+    with nullcontext() if options.no_ray else control() as hand_over:
         for model in options.models:
             print(json.dumps(measure(model, options.steps, options.rounds, hand_over)), flush=True)
 

@@ -1,10 +1,10 @@
 """Attempts without Ray Train: what the run loop, Tune, Ray's groups and the journal cost on their own.
 
-`drive_light` is a Tune function like `cluster.train.worker.drive_attempt`: the same group of bundles, the same hub, the
+`drive_light` is a Tune function like `cluster.train.worker.drive_attempt`: the same group of bundles, the same control actor, the
 same stop; but the training function runs in the trial's own process, and nothing imports torch.
 
-`ThreadActors` goes one further, for a thousand trials on two cores: Tune's controller, our search, scheduler, gate,
-director and journal are the real ones, and every report goes through the real hub actor; what Tune takes for an actor is
+`ThreadActors` goes one further, for a thousand trials on two cores: Tune's controller, our search, schedulers,
+controller and journal are the real ones, and every report goes through the real control actor; what Tune takes for an actor is
 a thread of the driver. So it says nothing of Ray's own cost of starting a process.
 """
 
@@ -19,14 +19,14 @@ from typing import Any
 
 from ray.air.execution._internal.tracked_actor import TrackedActor
 
-from cluster.train.worker import Outcome, RayHooks, drive
+from cluster.train.worker import Outcome, RayHooks, attempt_of, drive
 from sweeps.config.trial import attempt_folder
 
 
-def train_here(config: dict[str, Any], hub: Any, train: Any, outcome: Outcome) -> None:
+def train_here(config: dict[str, Any], control: Any, train: Any, outcome: Outcome) -> None:
     """Runs the training function in this process, as rank 0 of one."""
     launch = config["launch"]
-    hooks = RayHooks(hub, launch.spec.id, launch.attempt, 0)
+    hooks = RayHooks(control, attempt_of(launch), 0)
     folder = attempt_folder(config["storage"], launch.spec.sweep, launch.spec.id, launch.attempt)
     try:
         train(launch.spec, hooks, folder=folder, resume=launch.resume)
@@ -35,9 +35,9 @@ def train_here(config: dict[str, Any], hub: Any, train: Any, outcome: Outcome) -
         outcome.put(e)
 
 
-def drive_light(config: dict[str, Any], hub: Any = None, train: Any = None) -> None:
+def drive_light(config: dict[str, Any], control: Any = None, train: Any = None) -> None:
     """The Tune function of an attempt without Ray Train."""
-    drive(config, hub, train, train_here)
+    drive(config, control, train, train_here)
 
 
 class ThreadActors:

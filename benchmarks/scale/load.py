@@ -1,4 +1,4 @@
-"""A thousand torch-free trials through the real Tune loop, with our search, scheduler, gate, director and journal.
+"""A thousand torch-free trials through the real Tune loop, with our search, schedulers, controller and journal.
 
     python -m benchmarks.scale.load [--trials 1000] [--reports 100] [--gpus 64] [--rule dip-aware] [--every 0.1]
 
@@ -21,12 +21,15 @@ from cluster.connect.environment import prepare
 
 prepare()
 
+import ray  # noqa: E402
 import ray.tune.execution.tune_controller as controller  # noqa: E402
 
 from benchmarks.scale.light import ThreadActors  # noqa: E402
 from benchmarks.scale.memory import rss_mib  # noqa: E402
-from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
-from cluster.train.worker import RayHooks  # noqa: E402
+from cluster.connect.session import local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop  # noqa: E402
+from cluster.mailbox import AttemptExited  # noqa: E402
+from cluster.train.worker import RayHooks, attempt_of  # noqa: E402
 from sweeps import Sweep, grid, loguniform  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Saved  # noqa: E402
@@ -99,7 +102,7 @@ class Load:
     def attempt(self, config: dict[str, Any]) -> None:
         launch = config["launch"]
         spec, rng = launch.spec, random.Random(launch.spec.id)
-        hooks = RayHooks(self.loop.hub, spec.id, launch.attempt, 0)
+        hooks = RayHooks(self.loop.control, attempt_of(launch), 0)
         end = rng.uniform(0.4, 1.0)
         for step in range(launch.resume.step + 1 if launch.resume else 1, spec.steps + 1):
             if hooks.stop_asked():
@@ -112,7 +115,7 @@ class Load:
             if step % 10 == 0:  # a trial that was parked goes on from there
                 hooks.saved(Saved(step, str(self.folder), "sha256:0"))
             time.sleep(self.every)
-        hooks._say(kind="ended", ok=True)
+        ray.get(self.loop.control.send.remote(AttemptExited(attempt_of(launch))))
 
     def free(self) -> dict[str, dict[str, float]]:
         """Eight GPUs a node, less what is in use: the threads reserve nothing at Ray."""
@@ -142,14 +145,14 @@ def main() -> None:
         heard: list[Any] = [lambda row: None]
         with SweepJournal(folder) as journal:
             director = Director(Plan(sweep), journal, stop_rule(sweep), watch=lambda row: heard[0](row))
-            loop = RayLoop(director, None, score, Path(root), evaluators=2)
+            loop = RayLoop(director, None, score, Path(root))
             load = Load(loop, folder, a.every)
             load.gpus, heard[0] = a.gpus, load.heard
             ThreadActors.attempt = staticmethod(load.attempt)
             controller.RayActorManager = ThreadActors
-            loop.gate._free = load.free
-            loop.gate.gone = lambda nodes: False
-            loop.pump, loop.next = load.timed(loop.pump), load.timed(loop.next)
+            loop.placement._free = load.free
+            loop.placement.any_gone = lambda nodes: False
+            loop.poll, loop.next_launch = load.timed(loop.poll), load.timed(loop.next_launch)
             begin = time.thread_time()
             loop.run()
             whole = time.thread_time() - begin

@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass, field, replace
 from statistics import mean
 
-from sweeps.controller.gang_scheduler import Admission, Group, Pace, Running, Waiting
+from cluster.resources.backfill import BackfillScheduler, Group, Pace, Running, Waiting
 
 SIZES = (1, 2, 4, 8)
 LOOK = 64  # how far down the line the executor looks
@@ -52,21 +52,21 @@ def draw(seed: int, trials: int) -> list[Job]:
 
 
 def run(jobs: list[Job], nodes: dict[str, float], look: int = LOOK, heard: float = HEARD) -> Result:
-    """Runs a mix to its end under `Admission`; with `look` 1 strictly in order, with `heard` 1 blind to what a trial's pace is.
+    """Runs a mix to its end under `BackfillScheduler`; with `look` 1 strictly in order, with `heard` 1 blind to a trial's pace.
 
     Raises:
         RuntimeError: trials wait, nothing runs and nothing starts.
     """
-    free, line, admission, result = dict(nodes), list(jobs), Admission(), Result()
+    free, line, backfill, result = dict(nodes), list(jobs), BackfillScheduler(), Result()
     running: list[tuple[float, str, Job, dict[str, int]]] = []
     seen, now = Pace(), 0.0
     while line or running:
         while line:
             waiting = [_waiting(j, seen) for j in line[:look]]
             if len(line) < look:
-                waiting = admission.order(waiting, {n: {"GPU": gpus} for n, gpus in nodes.items()})
+                waiting = backfill.order(waiting, {n: {"GPU": gpus} for n, gpus in nodes.items()})
             result.headed.setdefault(waiting[0].trial, now)
-            choice = admission.choose(
+            choice = backfill.choose(
                 {n: {"GPU": f} for n, f in free.items()},
                 waiting,
                 [_running(end, j, placed, result.starts[j.trial], now, seen, heard) for end, _, j, placed in running],

@@ -26,12 +26,14 @@ import ray  # noqa: E402
 
 from benchmarks.scale import mixes  # noqa: E402
 from benchmarks.scale.light import drive_light  # noqa: E402
-from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
-from cluster.resources.placement import Attempt  # noqa: E402
+from cluster.connect.session import local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop  # noqa: E402
+from cluster.resources.bundles import Attempt  # noqa: E402
 from sweeps import Sweep, choice, uniform  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
 from sweeps.controller.controller import Director, Launch  # noqa: E402
+from sweeps.failures import Failure  # noqa: E402
 from sweeps.journal.writer import MemoryJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
 from tests.support.fakes import fake_evaluate  # noqa: E402
@@ -73,21 +75,21 @@ def sleep(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None)
 
 
 class Timed(RayLoop):
-    """The run loop, with a note of when each trial came to the head of the line, was started, and had said its last word."""
+    """The run loop, with a note of when each trial came to the head of the queue, was started, and had exited."""
 
     def __init__(self, *args: Any, **rest: Any) -> None:
         super().__init__(*args, **rest)
         self.headed: dict[str, float] = {}
         self.held: dict[str, tuple[float, float, int]] = {}  # start, end, workers
 
-    def next(self) -> Launch | None:
-        if head := self.director.waiting():
+    def next_launch(self) -> Launch | None:
+        if head := self.controller.waiting():
             self.headed.setdefault(head[0].id, time.monotonic())
-        return super().next()
+        return super().next_launch()
 
-    def _ended(self, attempt: Attempt, message: Any) -> None:
+    def _exited(self, attempt: Attempt, failure: Failure | None) -> None:
         self.held[attempt.launch.spec.id] = (attempt.since, time.monotonic(), attempt.launch.workers)
-        super()._ended(attempt, message)
+        super()._exited(attempt, failure)
 
 
 class Peak:
@@ -126,7 +128,7 @@ def packed(loop: Timed, gpus: float) -> dict[str, object]:
     """Returns how well the trials of a mix were packed and how long they waited, beside the same by arithmetic."""
     began = min(start for start, _, _ in loop.held.values())
     jobs = [mixes.Job(curve.trial, n, end - start, end - start)
-            for curve in loop.director.history.trials() for start, end, n in [loop.held[curve.trial]]]  # fmt: skip
+            for curve in loop.controller.history.trials() for start, end, n in [loop.held[curve.trial]]]  # fmt: skip
     real = mixes.Result({t: start - began for t, (start, _, _) in loop.held.items()},
                         {t: at - began for t, at in loop.headed.items()},
                         max(end for _, end, _ in loop.held.values()) - began)  # fmt: skip

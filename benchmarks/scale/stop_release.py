@@ -23,7 +23,8 @@ from cluster.connect.environment import prepare
 prepare()
 
 from benchmarks.scale.light import drive_light  # noqa: E402
-from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
+from cluster.connect.session import local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep, uniform  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402

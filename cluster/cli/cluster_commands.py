@@ -70,14 +70,16 @@ def send(
     from dataclasses import asdict
 
     from cluster.cli.job_text import submission_message, wait
-    from cluster.cli.main import len_text
     from cluster.cli.render import print_json
     from cluster.jobs.client import Jobs
     from cluster.jobs.submit import submit as submit_sweep
+    from cluster.launch import describe_size
 
     done = submit_sweep(sweep, address=address, storage=storage, token_file=token_file, again=again, installed=installed,
                         python=python, driver_labels=labels(driver_on))  # fmt: skip
-    print_json(asdict(done)) if as_json else print(submission_message(done, len_text(sweep), installed), flush=True)
+    print_json(asdict(done)) if as_json else print(
+        submission_message(done, describe_size(sweep), installed), flush=True
+    )
     if follow and done.became != "finished":
         jobs = Jobs.at(address, token_file)
         try:

@@ -79,7 +79,7 @@ def stop(jobs: Jobs, name: str) -> str:
     if not job.live:
         return f"{job.sweep} does not run: {state(job)}; nothing to stop"
     jobs.stop(job.id)
-    on = f"dipsweep resume {job.sweep} --address {jobs.door.url}"
+    on = f"dipsweep resume {job.sweep} --address {jobs.endpoint.url}"
     return f"{job.sweep}: its trials save their last step and end, within a minute; {on} goes on"
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,6 +20,7 @@ from cluster.cli.cluster_commands import (
     SweepId,
     TokenFile,
 )
+from cluster.launch import main_of, run_and_tell
 from cluster.locate import DEFAULT, definition, find
 from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError, NoDriver
 
@@ -127,54 +125,6 @@ def resume(
             "give it back its name, or run the sweep file anew"
         )
     run_and_tell(sweep, home.root.rpartition("/")[0], in_process, cpus, dashboard, address)
-
-
-def run_and_tell(
-    sweep: Any, storage: Any = None, in_process: bool = False, cpus: int | None = None, dashboard: bool = False,
-    address: str | None = None,
-) -> None:  # fmt: skip
-    """Runs a sweep from its checks to its report, telling what happens; what `run`, `resume` and submitted jobs do.
-
-    Raises:
-        DipsweepError: every trial failed.
-    """
-    from cluster.preflight.checks import preflight
-    from cluster.preflight.contamination import contamination
-    from cluster.run import run as run_sweep
-    from sweeps.storage.base import join
-
-    preflight(sweep, storage, here=not (address or os.environ.get("RAY_ADDRESS")))
-    started = time.monotonic()
-    say = _progress(started)
-    say(f"{sweep.id}: {len_text(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
-    for line in contamination(sweep):
-        say(line)
-    folder = run_sweep(
-        sweep,
-        storage=storage,
-        backend="in-process" if in_process else "ray",
-        cpus=cpus,
-        dashboard=dashboard,
-        address=address,
-        say=say,
-    )
-    page = folder / "report" / "index.html"
-    print(f"\nThe report: {page}")
-    from sweeps.journal.history import History
-    from sweeps.journal.writer import read_rows
-
-    curves = list(History(read_rows(folder)).trials())
-    if curves and all(c.state == "failed" for c in curves):
-        raise DipsweepError(f"every trial failed; the first: {curves[0].reason}. The report says more: {page}")
-
-
-def len_text(sweep: Any) -> str:
-    """Returns `6 trials of at most 400 steps`."""
-    from sweeps.config.plan import Plan
-
-    total = Plan(sweep).total
-    budgets = [int(b) for b in sweep.axis_values("steps", sweep.trainer.steps)]
-    return f"{total} trial{'s' if total != 1 else ''} of at most {max(budgets)} steps"
 
 
 @app.command()
@@ -326,38 +276,12 @@ def replay(
     print(replay_curves(curves, rule, metric=metric, goal=goal, workers=workers, top=top, json_out=json_out))
 
 
-def _progress(started: float) -> Callable[[str], None]:
-    def say(line: str) -> None:
-        seconds = int(time.monotonic() - started)
-        print(f"{seconds // 60:3d}:{seconds % 60:02d}  {line}", flush=True)
-
-    return say
-
-
 app.add_typer(commands.app)
 
 
 def main() -> None:
     """Entry point of the command."""
     main_of(lambda: app(standalone_mode=False))  # typer returns the code of an Exit, and 130 for Ctrl-C
-
-
-def main_of(act: Callable[[], Any]) -> None:
-    """Does something and leaves the process: every error that we know becomes one clear message and its exit code."""
-    try:
-        code = act()
-        sys.exit(code if isinstance(code, int) else 0)
-    except DipsweepError as e:
-        print(f"{'' if isinstance(e, InputError | Interrupted | NoDriver) else 'error: '}{e}", file=sys.stderr)
-        sys.exit(e.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as e:
-        if type(e).__module__.startswith(("click", "typer")) and hasattr(e, "exit_code"):
-            e.show()  # type: ignore[attr-defined]
-            sys.exit(e.exit_code)
-        raise
 
 
 if __name__ == "__main__":

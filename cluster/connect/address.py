@@ -1,4 +1,4 @@
-"""The way to a cluster: is the address one, does somebody answer, and is the door locked?
+"""The way to a cluster: is the address one, does somebody answer, and does it ask for a token?
 
 A Ray cluster without a token runs the code of everybody who can reach it (CVE-2023-48022). So one rule holds for every
 command that takes an address: beyond this machine there is no cluster without a token. The token itself is sent only to
@@ -30,13 +30,13 @@ NEED_TOKEN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class JobsEndpoint:
     """A cluster's Jobs API that answered: where, with which headers, and which Ray is behind it."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)  # the token is in here
     ray: str
-    locked: bool
+    requires_token: bool
 
 
 def jobs_url(address: str) -> str:
@@ -79,19 +79,6 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-RAY_ASKS = """
-import sys
-from ray._raylet import GcsClient
-from ray.exceptions import AuthenticationError
-try:
-    GcsClient(address=sys.argv[1]).internal_kv_keys(b"dipsweep", None)
-except AuthenticationError:
-    print("asks")
-else:
-    print("open")
-"""
-
-
 def check_ray(address: str) -> None:
     """Looks at Ray's own port, host:port, before a driver joins there: it must answer, and beyond this machine ask for a token.
 
@@ -110,18 +97,16 @@ def check_ray(address: str) -> None:
         raise InputError(f"--address: came '{address}'; no Ray answers there ({e}); give HOST:{RAY_PORT}") from None
     if is_loopback(address):
         return
-    # Ray reads once in a process whether it has a token; so one without asks.
     bare = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_AUTH_MODE": "disabled"}
-    asked = subprocess.run(
-        [sys.executable, "-c", RAY_ASKS, address], env=bare, capture_output=True, text=True, check=False
-    )
+    probe = [sys.executable, "-m", "cluster.ray_internals.gcs_probe", address]
+    asked = subprocess.run(probe, env=bare, capture_output=True, text=True, check=False)
     if asked.stdout.strip() != "asks":
         why = "it lets everybody in who reaches it" if asked.stdout.strip() == "open" else "it does not say so"
         raise InputError(f"{address}: a cluster beyond this machine must ask for a token, and {why}; start it with "
                          "RAY_AUTH_MODE=token (`dipsweep token` makes one)")  # fmt: skip
 
 
-def open_door(address: str, token_file: Path | None = None) -> Door:
+def connect(address: str, token_file: Path | None = None) -> JobsEndpoint:
     """Finds out how to talk to the Jobs API at an address, and that talking to it is safe.
 
     Raises:
@@ -130,15 +115,15 @@ def open_door(address: str, token_file: Path | None = None) -> Door:
     url, token = jobs_url(address), None
     if not is_loopback(url) and (token := find_token(token_file)) is None:
         raise InputError(f"{url}: {NEED_TOKEN}")
-    locked = _asks_for_token(url)
-    if not is_loopback(url) and not locked:
+    requires_token = _asks_for_token(url)
+    if not is_loopback(url) and not requires_token:
         raise InputError(
             f"{url} runs the code of everybody who can reach it: start that cluster with RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN_PATH (dipsweep token makes the file); nothing was sent to it"
         )
-    if locked and token is None and (token := find_token(token_file)) is None:
+    if requires_token and token is None and (token := find_token(token_file)) is None:
         raise InputError(f"{url} wants a token; give --token-file, or set RAY_AUTH_TOKEN_PATH")
-    headers = {"Authorization": f"Bearer {token}"} if locked and token else {}
+    headers = {"Authorization": f"Bearer {token}"} if requires_token and token else {}
     answer = _get(f"{url}/api/version", headers)
     if answer.status_code in (401, 403):
         raise InputError(
@@ -146,7 +131,7 @@ def open_door(address: str, token_file: Path | None = None) -> Door:
         )
     if answer.status_code != 200 or "ray_version" not in (version := _json(answer)):
         raise InputError(f"{url} answers, but is no Ray dashboard (status {answer.status_code}); give http://HOST:8265")
-    return Door(url, headers, str(version["ray_version"]), locked)
+    return JobsEndpoint(url, headers, str(version["ray_version"]), requires_token)
 
 
 def _asks_for_token(url: str) -> bool:

@@ -26,6 +26,7 @@ SETTINGS = {
     "HF_HUB_OFFLINE": "1",
 }
 
+NAMESPACE = "dipsweep"  # of all our actors with a name
 JOB_CONFIG = (
     "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for a job's driver, which has address and token from its own node
 )

@@ -7,10 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-DIED = (
-    "A worker died or was killed while executing a task"  # a page of it for each process that ends of itself, such as
-)
-# a stopped attempt's; how an attempt ended, and why, stands in the journal
+# Ray prints a page with this line for each process that ends of itself, such as a stopped attempt's.
+DIED = "A worker died or was killed while executing a task"
 LOGGERS = ("ray.tune", "ray.tune.tune", "ray.tune.execution.tune_controller")
 
 
@@ -19,25 +17,19 @@ def wants_ray_logs() -> bool:
     return bool(os.environ.get("DIPSWEEP_RAY_LOGS"))
 
 
-def hush() -> None:
+def quiet_ray() -> None:
     """Keeps Ray's own lines on dead workers and broken trials off the driver's terminal; call it before `ray.init`.
 
-    `print_to_stdstream` is an internal of Ray 2.60 (pinned); tests/scenario/test_ray.py fails if it moves.
+    How an attempt ended, and why, stands in the journal.
     """
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if wants_ray_logs():
-        return
-    import ray._private.worker as worker
+    if not wants_ray_logs():
+        from cluster.ray_internals.logs import filter_printed
 
-    printed = worker.print_to_stdstream
-    if getattr(printed, "hushed", False):
-        return
+        filter_printed(_is_death_notice)
 
-    def print_others(data: Mapping[str, Any], *rest: Any, **named: Any) -> None:
-        if data.get("pid") != "raylet" or not any(DIED in line for line in data["lines"]):
-            printed(data, *rest, **named)
 
-    print_others.hushed = True  # type: ignore[attr-defined]
-    worker.print_to_stdstream = print_others
+def _is_death_notice(data: Mapping[str, Any]) -> bool:
+    return data.get("pid") == "raylet" and any(DIED in line for line in data["lines"])

@@ -1,6 +1,6 @@
 """The token that opens a Ray cluster: one file, readable by its owner alone.
 
-Whoever can send a job to a Ray cluster runs code on all of it, so the token is the lock on the door. Ray's own
+Whoever can send a job to a Ray cluster runs code on all of it, so the token is the only lock there is. Ray's own
 `ray get-auth-token --generate` writes a file that everybody on the machine can read (mode 0644 under the usual umask,
 Ray 2.60); this one is created 0600, and a token that others can read is refused.
 """

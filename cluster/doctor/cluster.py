@@ -1,4 +1,4 @@
-"""What a cluster can do, as lines of `dipsweep doctor`: its door, its nodes one by one, its storage."""
+"""What a cluster can do, as lines of `dipsweep doctor`: its endpoint, its nodes one by one, its storage."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FREE_GIB: Final = 10.0
 
 
 def examine(address: str, token_file: Path | None, storage: str, python: str = "python") -> list[Finding]:
-    """Returns what was found on a cluster: of its door at once, of its nodes through a small job.
+    """Returns what was found on a cluster: of its endpoint at once, of its nodes through a small job.
 
     Raises:
         InputError: the cluster cannot be talked to at all. SpecError: the storage's address holds a secret.
     """
     refuse_secrets("doctor", {"--storage": storage, "--python": python})  # Ray shows a job's entrypoint in clear
     jobs = Jobs.at(address, token_file)
-    found = [*_door(jobs)]
+    found = [*_endpoint(jobs)]
     started = time.monotonic()
     try:
         report = _look(jobs, storage, python)
@@ -44,14 +44,14 @@ def examine(address: str, token_file: Path | None, storage: str, python: str = "
     return [*found, *findings_of(report)]
 
 
-def _door(jobs: Jobs) -> Iterator[Finding]:
-    door = jobs.door
-    yield Finding("cluster", "ok", f"{door.url} answers, Ray {door.ray}")
-    if not door.locked:
+def _endpoint(jobs: Jobs) -> Iterator[Finding]:
+    endpoint = jobs.endpoint
+    yield Finding("cluster", "ok", f"{endpoint.url} answers, Ray {endpoint.ray}")
+    if not endpoint.requires_token:
         yield Finding("token", "note", "none is asked for; every process of this machine can run code there")
     else:
         yield Finding("token", "ok", "asked for, and ours is accepted")
-    if door.url.startswith("http://") and not is_loopback(door.url):
+    if endpoint.url.startswith("http://") and not is_loopback(endpoint.url):
         yield Finding(
             "way there",
             "note",
@@ -59,8 +59,8 @@ def _door(jobs: Jobs) -> Iterator[Finding]:
         )
     import ray
 
-    if ray.__version__ != door.ray:
-        yield Finding("ray", "bad", f"{ray.__version__} here, {door.ray} there; both must be the same")
+    if ray.__version__ != endpoint.ray:
+        yield Finding("ray", "bad", f"{ray.__version__} here, {endpoint.ray} there; both must be the same")
 
 
 def _look(jobs: Jobs, storage: str, python: str) -> Mapping[str, Any]:

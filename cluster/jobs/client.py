@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from cluster.connect.address import Door, open_door
+from cluster.connect.address import JobsEndpoint, connect
 from cluster.locate import is_id
 from sweeps.errors import DipsweepError, InputError, nearest
 from sweeps.storage.base import is_url
@@ -24,6 +24,9 @@ _STATES: Final[Mapping[str, State]] = {
 _TALKATIVE: Final = (  # of every package they send
     "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging",
 )  # fmt: skip
+RESUME: Final = (
+    "--resume"  # of a job's entrypoint: goes on with what the storage has, its limits included; a pause is over
+)
 OURS: Final = "dipsweep"  # the metadata key by which a job is known as a sweep's
 PAUSES_S: Final = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)  # 5 minutes: a head that restarts, a tunnel that is opened again
 HELD_S: Final = 10.0  # a tail that held so long did work: what ended it was a proxy's idle time, or a cable
@@ -79,29 +82,29 @@ class Jobs:
     """The sweeps of one cluster.
 
     Args:
-        door: a Jobs API that has been found safe to talk to.
+        endpoint: a Jobs API that has been found safe to talk to.
     """
 
     sleep: Callable[[float], None] = staticmethod(time.sleep)
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
-    def __init__(self, door: Door) -> None:
-        self.door = door
-        with _without_ray_address_env(door.url), _translate_ray_errors():
+    def __init__(self, endpoint: JobsEndpoint) -> None:
+        self.endpoint = endpoint
+        with _without_ray_address_env(endpoint.url), _translate_ray_errors():
             from ray.job_submission import JobSubmissionClient
 
             for name in _TALKATIVE:
                 logging.getLogger(name).setLevel(logging.WARNING)
-            self._client = JobSubmissionClient(door.url, headers=dict(door.headers))
+            self._client = JobSubmissionClient(endpoint.url, headers=dict(endpoint.headers))
 
     @classmethod
     def at(cls, address: str, token_file: Path | None = None) -> Self:
         """Opens the Jobs API at an address.
 
         Raises:
-            InputError: see `open_door`.
+            InputError: see `connect`.
         """
-        return cls(open_door(address, token_file))
+        return cls(connect(address, token_file))
 
     def submit(self, job: str, entrypoint: str, runtime_env: Mapping[str, Any], metadata: Mapping[str, str],
                **where: Any) -> None:  # fmt: skip
@@ -146,7 +149,7 @@ class Jobs:
         have = (
             f"; there are {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else "; there is none at all"
         )
-        raise InputError(f"no sweep '{name}' on {self.door.url}{have}{nearest(name, known)}")
+        raise InputError(f"no sweep '{name}' on {self.endpoint.url}{have}{nearest(name, known)}")
 
     def get(self, job: str) -> Job:
         """Returns a job as it stands now."""
@@ -183,8 +186,8 @@ class Jobs:
             return self.get(job)
         except DipsweepError as e:
             raise DipsweepError(
-                f"{self.door.url} has not answered for {sum(PAUSES_S) // 60} min ({e}); {job} may run on: "
-                f"dipsweep status {job} --address {self.door.url}"
+                f"{self.endpoint.url} has not answered for {sum(PAUSES_S) // 60} min ({e}); {job} may run on: "
+                f"dipsweep status {job} --address {self.endpoint.url}"
             ) from e
 
     def follow(self, job: str) -> Iterator[str]:
@@ -213,7 +216,7 @@ class Jobs:
             pause = next(pauses, None)
             if pause is None:
                 raise DipsweepError(
-                    f"{job} goes on, but its log cannot be followed ({fault}): dipsweep logs {job} --address {self.door.url}"
+                    f"{job} goes on, but its log cannot be followed ({fault}): dipsweep logs {job} --address {self.endpoint.url}"
                 )
             self.sleep(pause)
 

@@ -13,17 +13,16 @@ import sys
 from typing import Final
 
 from cluster.connect.environment import JOB_CONFIG
+from cluster.jobs.client import RESUME
+from cluster.launch import main_of, run_and_tell
 from sweeps.config.schema import Sweep
 from sweeps.errors import DipsweepError, InputError
 
-RESUME: Final = "--resume"  # goes on with what the storage has: its limits, and a pause is over
 NEEDED: Final = ("ray", "torch", "transformers", "optuna", "scipy", "fsspec", "safetensors", "jinja2", "reasoning_gym")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the sweep that came with this job; its exit code is that of `dipsweep run`."""
-    from cluster.cli.main import main_of, run_and_tell
-
     main_of(lambda: run_and_tell(*_arguments(sys.argv[1:] if argv is None else argv)))
 
 

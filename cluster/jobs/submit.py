@@ -13,8 +13,7 @@ from typing import Any, Final, Literal
 
 from cluster.connect.address import is_loopback
 from cluster.guard import OURS as PACKAGES
-from cluster.jobs.client import OURS, Job, JobExists, Jobs, job_id
-from cluster.jobs.entrypoint import RESUME
+from cluster.jobs.client import OURS, RESUME, Job, JobExists, Jobs, job_id
 from cluster.jobs.secrets import refuse_secrets
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
@@ -94,20 +93,22 @@ def submit(
     for _ in range(3):  # somebody may submit the same sweep at the same moment: then theirs is ours
         before = jobs.of(sweep.id)
         if before and before[-1].state == "finished" and not again:
-            return _already(before[-1], jobs.door.url, root)
+            return _already(before[-1], jobs.endpoint.url, root)
         ran = [job for job in before if job.exit_code not in NEVER_STARTED]
         if ran:
-            _hold_to_storage(ran[-1], jobs.door.url, root)
+            _hold_to_storage(ran[-1], jobs.endpoint.url, root)
         if before and before[-1].live:
-            return _already(before[-1], jobs.door.url, root)
+            return _already(before[-1], jobs.endpoint.url, root)
         job = job_id(sweep.id, before[-1].run + 1 if before else 1)
         try:
             jobs.submit(job, entrypoint, environment, metadata, **where)
         except JobExists:
             continue
         became: Became = "resumed" if ran else "submitted"
-        return Submission(sweep.id, job, jobs.door.url, became, root, tuple(local_paths(sweep)))
-    raise DipsweepError(f"{jobs.door.url}: {sweep.id} was submitted and ended three times meanwhile; look at its log")
+        return Submission(sweep.id, job, jobs.endpoint.url, became, root, tuple(local_paths(sweep)))
+    raise DipsweepError(
+        f"{jobs.endpoint.url}: {sweep.id} was submitted and ended three times meanwhile; look at its log"
+    )
 
 
 def _already(job: Job, url: str, root: str) -> Submission:

@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Final
 
 from cluster.observe.metrics import FAMILIES, Meters
@@ -49,12 +48,12 @@ def exported(director: Director, *, every_s: float = EVERY_S) -> Iterator[None]:
 
 
 def _keep_pushing(exporter: Exporter, over: threading.Event, every_s: float) -> None:
-    tell = job_teller()
+    report = job_reporter()
     while True:
         ended = over.wait(every_s)  # looked at first: the last push has all rows
         try:
             exporter.push()
-            tell(exporter.progress())
+            report(exporter.progress())
         except Exception as e:  # numbers for people; a sweep does not end for them
             _log.warning("metrics were not exported: %s: %s", type(e).__name__, e)
         if ended:
@@ -106,35 +105,21 @@ class Exporter:
         return self._metrics[name]
 
 
-def job_teller() -> Callable[[str], None]:
-    """Returns what writes a line into the status of the Ray job that this process is the driver of; else does nothing.
-
-    Ray has no public call for it: the record is the one of its `JobInfoStorageClient` (2.60). Ray itself writes it only
-    before a driver starts and after it has ended.
-    """
+def job_reporter() -> Callable[[str], None]:
+    """Returns what writes a line into the status of the Ray job that this process is the driver of; else does nothing."""
     from cluster.connect.environment import JOB_CONFIG
 
     try:
         job = str(json.loads(os.environ[JOB_CONFIG])["metadata"][SUBMISSION_KEY])
     except (KeyError, ValueError, TypeError):
         return lambda line: None
-    from ray._private.ray_constants import KV_NAMESPACE_JOB
-    from ray.dashboard.modules.job.common import JobInfo, JobInfoStorageClient
-    from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+    from cluster.ray_internals.jobs import set_job_message
 
-    key = JobInfoStorageClient.JOB_DATA_KEY.format(job_id=job).encode()
-    told = ""
+    written = ""
 
-    def tell(line: str) -> None:
-        nonlocal told
-        found = _internal_kv_get(key, namespace=KV_NAMESPACE_JOB) if line != told else None
-        if not found:
-            return
-        info: Any = JobInfo.from_json(json.loads(found))
-        if info.status.is_terminal():
-            return
-        info = replace(info, message=line, metadata={**(info.metadata or {}), "progress": line})
-        _internal_kv_put(key, json.dumps(info.to_json()).encode(), overwrite=True, namespace=KV_NAMESPACE_JOB)
-        told = line
+    def write(line: str) -> None:
+        nonlocal written
+        if line != written and set_job_message(job, line):
+            written = line
 
-    return tell
+    return write

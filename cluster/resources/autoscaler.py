@@ -1,14 +1,13 @@
-"""Machines that a cluster's autoscaler may add: what it could add, and what of it all sweeps together ask for.
+"""Nodes that a cluster's autoscaler may add: what it could add, and what of it all sweeps together ask for.
 
-An autoscaler sees what waits in Ray. Trials do not wait there (`cluster.resources.placement`), so it is told: which
-bundles should
-exist in all, those that are in use included. Two traps of Ray 2.60 shape how:
+An autoscaler sees what waits in Ray. Trials do not wait there (`cluster.resources.placement`), so it is told which
+bundles should exist in all, those in use included. Two properties of Ray 2.60 shape how:
 
-- `ray.autoscaler.sdk.request_resources` sets one list for the whole cluster, and Ray has an actor of its own, made by
-  the first run of Ray Train or Ray Data, that sets it anew every 20 s from what it was told. So we tell that actor, as
-  one more requester: it adds up, and forgets who is not heard of. A list that nobody withdraws keeps paid machines up.
-- Its second autoscaler (v2) takes a list whole or not at all: one bundle more than it may ever hold, and no machine
-  comes. So no more is asked for than the node groups at their largest can hold.
+- There is one list of requests for the whole cluster, and an actor of Ray's own, made by the first run of Ray Train or
+  Ray Data, sets it anew every 20 s from what it was told. So we tell that actor, as one more requester: it adds up, and
+  forgets requesters that do not ask again. A request that nobody withdraws keeps paid nodes up.
+- Its second autoscaler (v2) takes a list whole or not at all: one bundle more than the cluster may ever hold, and no
+  node comes. So no more is asked for than the node groups at their largest can hold.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ from typing import Any
 import ray
 import yaml
 
-from sweeps.controller.gang_scheduler import Nodes, Resources, fit, less
+from cluster.ray_internals.autoscaler import autoscaling_config, read_ray_cluster, request_nodes
+from cluster.resources.backfill import Nodes, Resources, fit, less
 
 REQUESTER, HEAD = "dipsweep", "head"
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -116,30 +116,17 @@ def _from_file() -> dict[str, Any] | None:
 
 def _from_kubernetes() -> dict[str, Any] | None:
     os.environ.setdefault("KUBERAY_REQUEST_TIMEOUT_S", "5")  # Ray's own is 60, and who starts a trial waits for us
-    from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
-
-    client = KubernetesHttpApiClient(NAMESPACE_FILE.read_text().strip())
-    return from_ray_cluster(client.get(f"rayclusters/{os.environ['RAY_CLUSTER_NAME']}"))
+    return from_ray_cluster(read_ray_cluster(NAMESPACE_FILE.read_text().strip(), os.environ["RAY_CLUSTER_NAME"]))
 
 
 def from_ray_cluster(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     """Returns KubeRay's RayCluster as the autoscaler reads it, None where `enableInTreeAutoscaling` is off."""
-    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
-
-    if not manifest["spec"].get("enableInTreeAutoscaling"):
-        return None
-    return dict(_derive_autoscaling_config_from_ray_cr(manifest))
+    return autoscaling_config(manifest) if manifest["spec"].get("enableInTreeAutoscaling") else None
 
 
 def ask_autoscaler(bundles: Sequence[Resources], expire_s: float) -> None:
-    """Says which bundles should exist in all for dipsweep; it is forgotten `expire_s` later, or 20 s after that."""
-    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
-        get_or_create_autoscaling_coordinator,
-    )
+    """Says which bundles should exist in all for dipsweep; it is forgotten `expire_s` later, or 20 s after that.
 
-    coordinator: Any = get_or_create_autoscaling_coordinator()  # if it is made now, then on this node, the head
-    if bundles:
-        plain = [dict(bundle) for bundle in bundles]
-        coordinator.request_resources.remote(requester_id=REQUESTER, resources=plain, expire_after_s=expire_s)
-    else:
-        coordinator.cancel_request.remote(REQUESTER)
+    Call it on the head node: Ray's own actor that takes it comes up where it is called first, and keeps that node alive.
+    """
+    request_nodes(REQUESTER, bundles, expire_s)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.ray_internals.nodes import draining_nodes
 from sweeps.errors import DipsweepError, InputError, StorageError, TrialFailed
 from sweeps.storage.probe import verify_marker
 
@@ -57,7 +57,7 @@ def _hear(node: str, host: str, ref: Any) -> None:
 
 def _staying() -> list[dict[str, Any]]:
     """Returns the nodes that are there and were not told to go: a worker that is to start on a draining node waits for ever."""
-    leaving = state.get_draining_nodes() or {}
+    leaving = draining_nodes()
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 

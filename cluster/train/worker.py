@@ -1,65 +1,72 @@
-"""What runs on machines: the training worker, and the driver of one attempt around it."""
+"""What runs on machines: the training worker, and the Tune function of one attempt around it."""
 
 from __future__ import annotations
 
 import os
 import queue
 import threading
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ray
 import ray.train
 
 from cluster.connect.environment import cache_folder
-from cluster.mailbox import attempt_key
+from cluster.mailbox import AttemptExited, AttemptId, CheckpointSaved, Message, MetricsReported, ProcessStarted
 from sweeps.config.trial import Saved, attempt_folder
 from sweeps.controller.controller import Launch
-from sweeps.errors import TrialFailed, out_of_memory
+from sweeps.errors import DamagedCheckpoint, TrialFailed, out_of_memory
+from sweeps.failures import Failure, FailureKind
 
-# What says that a machine is gone, not that the trial is wrong. Train's own errors are internal, so by name.
+# What says that a process or its machine is gone, not that the trial is wrong. Train's own errors are internal, so by name.
 LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
 LOST_IN_TRAIN = {"WorkerHealthCheckTimeoutError", "WorkerGroupStartupTimeoutError", "PreemptionError"}
-CRASHED = "worker process has died"  # Ray's words when the node lives and one of its processes does not
-POLL_S = 0.2  # how long a stopped attempt may go unnoticed
+CRASHED = "worker process has died"  # Ray's words when one process died and its node lives
+POLL_S = 0.2  # how long a stop request may go unnoticed
 
 Outcome = queue.Queue[BaseException | None]
 Fit = Callable[[dict[str, Any], Any, Any, Outcome], None]
 
 
 class RayHooks:
-    """The training loop's way out: rank 0 speaks to the hub, every rank hears the same stop."""
+    """The training loop's way out: rank 0 sends messages to the driver, and every rank sees the same stop request."""
 
-    def __init__(self, hub: Any, trial: str, attempt: int, rank: int) -> None:
-        self.hub, self.trial, self.attempt, self.rank = hub, trial, attempt, rank
-        self.asked = hub.until_asked.remote(attempt_key(trial, attempt))
+    def __init__(self, control: Any, attempt: AttemptId, rank: int) -> None:
+        self.control, self.attempt, self.rank = control, attempt, rank
+        self.stop_request = control.wait_for_any_stop.remote(attempt)
 
     def report(
         self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
     ) -> None:
-        self._say(kind="report", step=step, metrics=dict(metrics), progress=dict(progress), cost=dict(cost))
+        self._send(MetricsReported(self.attempt, step, dict(metrics), dict(progress), dict(cost)))
 
     def saved(self, checkpoint: Saved) -> None:
-        self._say(kind="saved", step=checkpoint.step, path=checkpoint.path, digest=checkpoint.digest)
+        self._send(CheckpointSaved(self.attempt, checkpoint))
 
     def stop_asked(self) -> bool:
-        """Looks whether the hub has raised the flag; never waits. A hub that is gone has not: that is an error."""
-        if not ray.wait([self.asked], timeout=0)[0]:
+        """Looks whether a stop was requested; never waits.
+
+        Raises:
+            RayActorError: the control actor is gone, so the driver is too.
+        """
+        if not ray.wait([self.stop_request], timeout=0)[0]:
             return False
-        ray.get(self.asked)
+        ray.get(self.stop_request)
         return True
 
-    def _say(self, **message: Any) -> None:
+    def _send(self, message: Message) -> None:
         if self.rank == 0:
-            ray.get(self.hub.put.remote({"trial": self.trial, "attempt": self.attempt, **message}))
+            ray.get(self.control.send.remote(message))
 
 
-def say_node(hub: Any, launch: Launch, *, trains: bool = False) -> None:
-    """Every process of an attempt says on which node it runs, and whether it is one that trains: a trial whose node is taken
-    away is moved, not failed."""
-    node = ray.get_runtime_context().get_node_id()
-    hub.put.remote({"trial": launch.spec.id, "attempt": launch.attempt, "kind": "runs", "node": node, "trains": trains})
+def attempt_of(launch: Launch) -> AttemptId:
+    """Returns the name of the attempt that a launch starts."""
+    return AttemptId(launch.spec.id, launch.attempt)
+
+
+def report_node(control: Any, attempt: AttemptId, *, trains: bool = False) -> None:
+    """Says on which node this process runs: a trial whose node is taken away is moved, not failed."""
+    control.send.remote(ProcessStarted(attempt, ray.get_runtime_context().get_node_id(), trains))
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -73,24 +80,24 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     launch: Launch = config["launch"]
     rank, world = context.get_world_rank(), context.get_world_size()
-    hooks = RayHooks(config["hub"], launch.spec.id, launch.attempt, rank)
-    say_node(config["hub"], launch, trains=True)
+    hooks = RayHooks(config["control"], attempt_of(launch), rank)
+    report_node(config["control"], attempt_of(launch), trains=True)
     folder = attempt_folder(config["storage"], launch.spec.sweep, launch.spec.id, launch.attempt)
     config["train"](launch.spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
 
 
-def drive_attempt(config: dict[str, Any], hub: Any = None, train: Any = None) -> None:
-    """The Tune function of one attempt: runs Ray Train beside itself, and ends its process when the hub says stop."""
-    drive(config, hub, train, _fit)
+def drive_attempt(config: dict[str, Any], control: Any = None, train: Any = None) -> None:
+    """The Tune function of one attempt: runs Ray Train beside itself, and ends its process when it is told to stop."""
+    drive(config, control, train, _fit)
 
 
-def drive(config: dict[str, Any], hub: Any, train: Any, fit: Fit) -> None:
-    """Runs `fit` beside itself until it is over or the hub says stop; tells the driver how it ended."""
-    launch: Launch = config["launch"]
-    stopped = hub.until_stopped.remote(attempt_key(launch.spec.id, launch.attempt))
-    say_node(hub, launch)
+def drive(config: dict[str, Any], control: Any, train: Any, fit: Fit) -> None:
+    """Runs `fit` beside itself until it is over or a stop is requested; tells the driver how it ended."""
+    attempt = attempt_of(config["launch"])
+    stopped = control.wait_for_stop.remote(attempt)
+    report_node(control, attempt)
     outcome: Outcome = queue.Queue()
-    threading.Thread(target=fit, args=(config, hub, train, outcome), daemon=True, name="train-fit").start()
+    threading.Thread(target=fit, args=(config, control, train, outcome), daemon=True, name="train-fit").start()
     while True:
         try:
             error = outcome.get(timeout=POLL_S)
@@ -100,21 +107,21 @@ def drive(config: dict[str, Any], hub: Any, train: Any, fit: Fit) -> None:
                 # not freed for ten minutes). Its death takes controller and workers along, and Tune frees the group.
                 os._exit(0)
             continue
-        message = {"kind": "ended", "trial": launch.spec.id, "attempt": launch.attempt}
-        ray.get(hub.put.remote({**message, **(explain(error) if error else {"ok": True})}))
+        ray.get(control.send.remote(AttemptExited(attempt, explain(error) if error else None)))
         return
 
 
-def _fit(config: dict[str, Any], hub: Any, train: Any, outcome: Outcome) -> None:
-    from cluster.resources.placement import bundle
-    from cluster.train.group import GroupTorchTrainer
-
-    launch: Launch = config["launch"]
-    spec = launch.spec
+def _fit(config: dict[str, Any], control: Any, train: Any, outcome: Outcome) -> None:
     try:
+        from cluster.ray_internals.train import GroupTorchTrainer, disable_train_autoscaler_requests
+        from cluster.resources.bundles import bundle
+
+        launch: Launch = config["launch"]
+        spec = launch.spec
+        disable_train_autoscaler_requests()
         GroupTorchTrainer(
             train_worker,
-            train_loop_config={**config, "hub": hub, "train": train},
+            train_loop_config={**config, "control": control, "train": train},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=launch.workers,
                 use_gpu=spec.model.gpus_per_worker > 0,
@@ -123,7 +130,7 @@ def _fit(config: dict[str, Any], hub: Any, train: Any, outcome: Outcome) -> None
             run_config=ray.train.RunConfig(
                 name=f"{spec.id}-{launch.attempt}",
                 storage_path=cache_folder(config["storage"], spec.sweep),
-                # A broken attempt ends; the director starts the next one from the journal. One way to fail, not two.
+                # A broken attempt ends; the controller starts the next one from the journal. One way to fail, not two.
                 failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=3),
             ),
         ).fit()
@@ -132,31 +139,31 @@ def _fit(config: dict[str, Any], hub: Any, train: Any, outcome: Outcome) -> None
         outcome.put(e)
 
 
-def explain(error: BaseException) -> dict[str, Any]:
-    """Returns what an attempt's failure means: the trial's own error (final) or a lost machine (worth another try)."""
+def explain(error: BaseException) -> Failure:
+    """Returns what an attempt's error means: the trial's own (final), or a process or machine lost (worth another try)."""
     causes = list(_causes(error))
     for cause in causes:
+        if isinstance(cause, DamagedCheckpoint):
+            return Failure(FailureKind.BAD_CHECKPOINT, cause.reason, cause.detail)
         if isinstance(cause, TrialFailed):
-            return {"ok": False, "reason": cause.reason, "detail": cause.detail, "lost": False}
+            return Failure(FailureKind.USER, cause.reason, cause.detail)
     for cause in causes:
-        if out_of_memory(cause):  # another one may have held the memory; the second time it is the trial's own end
-            return {
-                "ok": False,
-                "reason": "oom",
-                "detail": (str(cause) or "no memory left").splitlines()[0],
-                "lost": True,
-            }
+        if out_of_memory(cause):
+            return Failure(FailureKind.OUT_OF_MEMORY, "oom", (str(cause) or "no memory left").splitlines()[0])
         if isinstance(cause, LOST) or type(cause).__name__ in LOST_IN_TRAIN:
-            detail = str(cause).splitlines()[0][:300]
-            return {"ok": False, "reason": "lost", "detail": detail, "lost": True, "crashed": CRASHED in str(cause)}
+            return lost_process(str(cause))
     last = causes[-1]
-    where = "".join(traceback.format_exception(last)).strip().splitlines()
-    detail = f"{type(last).__name__}: {last}".strip()[:600]
-    return {"ok": False, "reason": "error", "detail": detail, "lost": False, "traceback": where[-12:]}
+    return Failure(FailureKind.USER, "error", f"{type(last).__name__}: {last}".strip()[:600])
 
 
-def _causes(error: BaseException) -> Any:
-    """Yields an error and everything it wraps: Train nests worker errors by rank, Ray wraps tasks' errors."""
+def lost_process(words: str) -> Failure:
+    """Returns the failure that Ray's words on a process that is gone describe."""
+    kind = FailureKind.WORKER_CRASHED if CRASHED in words else FailureKind.WORKER_LOST
+    return Failure(kind, "lost", (words.splitlines() or ["the attempt vanished"])[0][:300])
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and everything it wraps: Train nests worker errors by rank, Ray wraps the errors of tasks."""
     todo, seen = [error], set()
     while todo:
         e = todo.pop(0)

@@ -1,4 +1,7 @@
-"""Tune's view of the director: a search algorithm that hands out attempts, and a scheduler that hears how they end."""
+"""Tune's view of a sweep: a search algorithm that hands out attempts, and a scheduler that forwards how they end.
+
+Tune pickles its search, scheduler and callbacks, so they hold the name of the run loop and look it up in this module.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +9,53 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from ray.tune.execution import class_cache
+from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_parser
-from ray.tune.experiment.experiment import _convert_to_experiment_list
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import SearchAlgorithm
+from ray.tune.trainable import wrap_function
 
+from cluster.ray_internals.tune import TrialMaker, keep_aws_keys_off_trials, process_one_event
+from cluster.resources.bundles import bundle
 from sweeps.controller.controller import Launch
 
-# Tune hands the driver's AWS keys to every trial in its runtime_env, in clear in Ray's logs. Nodes have their own.
-class_cache.ENV_VARS_TO_PROPAGATE = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if not n.startswith("AWS_")}
-IDLE_S = 10.0  # so long Tune is kept waiting while nothing runs; then it may look after itself
+keep_aws_keys_off_trials()
+IDLE_S = 10.0  # how long Tune is kept waiting while nothing runs; then it may look after itself
 IDLE_TURN_S = 0.05
 _LOOPS: dict[str, Loop] = {}
-_CONTROLLERS: dict[str, Any] = {}  # Tune's own controller of a loop, as far as it has shown itself
+_TUNE_CONTROLLERS: dict[str, Any] = {}  # of a loop, once it has shown itself
 
 
 class Loop(Protocol):
-    """The driver's run loop. Tune pickles its search and scheduler, so they hold its name and look it up here."""
+    """What Tune's parts call: the driver's run loop."""
 
     storage: str
 
     @property
     def total(self) -> int: ...
     @property
-    def live(self) -> Mapping[str, Any]: ...
-    def pump(self) -> None: ...
-    def next(self) -> Launch | None: ...
-    def over(self) -> bool: ...
-    def attempt_ended(self, trial: str, attempt: int, error: str | None) -> None: ...
+    def live(self) -> Mapping[Any, Any]: ...
+    def poll(self) -> None: ...
+    def next_launch(self) -> Launch | None: ...
+    def is_over(self) -> bool: ...
+    def on_attempt_gone(self, launch: Launch, error: str | None) -> None: ...
 
 
 def register(name: str, loop: Loop) -> Callable[[], None]:
     """Makes a loop known to this process; returns the function that takes it out again."""
     _LOOPS[name] = loop
 
-    def forget() -> None:
+    def unregister() -> None:
         _LOOPS.pop(name, None)
-        _CONTROLLERS.pop(name, None)
+        _TUNE_CONTROLLERS.pop(name, None)
 
-    return forget
+    return unregister
+
+
+def loop_for(name: str) -> Loop:
+    """Returns the loop that was registered under this name."""
+    return _LOOPS[name]
 
 
 class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
@@ -57,71 +66,65 @@ class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
 
     def __init__(self, loop: str) -> None:
         self.loop = loop
-        self._experiment: Any = None
-        self._parser = _make_parser()
-        self._count = 0
+        self._maker: TrialMaker | None = None
 
     @property
     def total_samples(self) -> int:
-        return _LOOPS[self.loop].total
+        return loop_for(self.loop).total
 
     def add_configurations(self, experiments: Any) -> None:
-        self._experiment = _convert_to_experiment_list(experiments)[0]
+        self._maker = TrialMaker(experiments)
 
     def next_trial(self) -> Trial | None:
-        loop = _LOOPS[self.loop]
-        loop.pump()
-        launch = loop.next()
+        loop = loop_for(self.loop)
+        loop.poll()
+        launch = loop.next_launch()
         until = time.monotonic() + IDLE_S
-        while launch is None and not loop.live and not loop.over() and time.monotonic() < until:
+        while launch is None and not loop.live and not loop.is_over() and time.monotonic() < until:
             self._idle()
-            loop.pump()
-            launch = loop.next()
+            loop.poll()
+            launch = loop.next_launch()
         if launch is None:
-            if loop.over():
+            if loop.is_over():
                 self.set_finished()
             return None
-        self._count += 1
-        spec = dict(self._experiment.spec)
-        spec["config"] = {"launch": launch, "storage": loop.storage}
-        return _create_trial_from_spec(
-            spec,
-            self._parser,
-            evaluated_params={},
-            experiment_tag=str(self._count),
-            trial_id=f"{launch.spec.id}.{launch.attempt}",
-        )
+        assert self._maker is not None  # Tune adds its one experiment first
+        config = {"launch": launch, "storage": loop.storage}
+        return self._maker.make(f"{launch.spec.id}.{launch.attempt}", config)
 
     def _idle(self) -> None:
-        """Waits a moment while nothing runs. Left to itself Tune sleeps a second between two calls of this object and hears of
-        nothing for up to 600 s: the last attempt's process would not be let go, nor the group that others wait for."""
-        heard = self.loop in _CONTROLLERS and _CONTROLLERS[self.loop]._actor_manager.next(timeout=IDLE_TURN_S)
-        if not heard:
+        """Waits a moment while nothing runs.
+
+        Left to itself Tune sleeps a second between two calls of this object and takes in no event for up to 600 s: the
+        last attempt's process would not be let go, nor the group that others wait for.
+        """
+        controller = _TUNE_CONTROLLERS.get(self.loop)
+        if controller is None or not process_one_event(controller, IDLE_TURN_S):
             time.sleep(IDLE_TURN_S)
 
 
-class Carrier(TrialScheduler):  # type: ignore[misc]
-    """Decides nothing: verdicts come from the director and reach an attempt by its stop flag; this hears the ends."""
+class NoOpScheduler(TrialScheduler):  # type: ignore[misc]
+    """Decides nothing, forwards ends: verdicts come from the stop rule and reach an attempt as a stop request."""
 
     def __init__(self, loop: str) -> None:
         super().__init__()
         self.loop = loop
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Nothing to do: the director knows its attempts."""
+        """Nothing to do: the run loop knows its attempts."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        self._ended(trial, None, tune_controller)
+        self._forward_end(trial, None, tune_controller)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        died = "the process that drives the trial died"
-        self._ended(trial, f"{died}: {trial.get_error() or 'Ray does not say why'}", tune_controller)
+        words = trial.get_error() or "Ray does not say why"
+        self._forward_end(trial, f"the process that drives the trial died: {words}", tune_controller)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        self._ended(trial, None, tune_controller)
+        self._forward_end(trial, None, tune_controller)
 
     def choose_trial_to_run(self, tune_controller: Any, **kwargs: Any) -> Trial | None:
         return None  # the controller starts pending trials itself, in order
@@ -129,7 +132,44 @@ class Carrier(TrialScheduler):  # type: ignore[misc]
     def debug_string(self) -> str:
         return "dipsweep"
 
-    def _ended(self, trial: Trial, error: str | None, tune_controller: Any) -> None:
-        _CONTROLLERS[self.loop] = tune_controller
-        launch: Launch = trial.config["launch"]
-        _LOOPS[self.loop].attempt_ended(launch.spec.id, launch.attempt, error)
+    def _forward_end(self, trial: Trial, error: str | None, tune_controller: Any) -> None:
+        _TUNE_CONTROLLERS[self.loop] = tune_controller
+        loop_for(self.loop).on_attempt_gone(trial.config["launch"], error)
+
+
+class PollCallback(tune.Callback):  # type: ignore[misc]
+    """Lets the run loop process its events once in every turn of Tune's own loop (at least ten times a second)."""
+
+    def __init__(self, loop: str) -> None:
+        self.loop = loop
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        loop_for(self.loop).poll()
+
+
+class SilentProgress(TrialProgressCallback):  # type: ignore[misc]
+    """Takes the place of Tune's own printer, which Tune would add: a sweep prints its own lines."""
+
+    def on_trial_result(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_trial_error(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def on_trial_complete(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+def named_trainable(function: Any) -> Any:
+    """Returns a Tune function as a class whose actors Ray's dashboard shows by their attempts, not all alike."""
+
+    class Attempt(wrap_function(function)):  # type: ignore[misc]
+        def __repr__(self) -> str:
+            return f"dipsweep-attempt:{self.trial_id}"
+
+    return Attempt
+
+
+def placement_group(launch: Launch) -> tune.PlacementGroupFactory:
+    """Returns the group of one attempt: an empty bundle for its driver, then one bundle per worker.
+
+    The driver reserves nothing: even 0.01 CPU would make two 2-worker trials on 4 CPUs run one after the other.
+    """
+    return tune.PlacementGroupFactory([{}] + [bundle(launch.spec.model)] * launch.workers, strategy="PACK")

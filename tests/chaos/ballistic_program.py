@@ -69,9 +69,9 @@ class _Waiting(Paced):
 
 def main(storage: str) -> None:
     prepare()
-    import cluster.driver.loop
+    import cluster.driver.failures
 
-    cluster.driver.loop.NODE_NEWS_S = 0.0  # no node is lost here: who was shot does not wait for that news
+    cluster.driver.failures.NODE_NEWS_S = 0.0  # no node is lost here: who was shot does not wait for that news
     with ends_like_a_command():
         run(SWEEP, storage=storage, cpus=1, train=InStep(storage), evaluate=fake_evaluate, say=say)
 

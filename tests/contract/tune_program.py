@@ -18,7 +18,7 @@ prepare()
 from ray import tune  # noqa: E402
 from ray.tune.search.basic_variant import BasicVariantGenerator  # noqa: E402
 
-from cluster.driver.loop import local_ray  # noqa: E402
+from cluster.connect.session import local_ray  # noqa: E402
 from cluster.tune.rule_scheduler import RuleScheduler  # noqa: E402
 from tests.contract.test_rules_adapters import BUDGET, METRIC, SE, curves  # noqa: E402
 

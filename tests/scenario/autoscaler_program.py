@@ -27,8 +27,9 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2  # noqa: E402
 from ray.experimental.internal_kv import _internal_kv_get, internal_kv_get_gcs_client  # noqa: E402
 
 from benchmarks.scale.light import drive_light  # noqa: E402
-from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
-from cluster.resources.fair_share import start_arbiter  # noqa: E402
+from cluster.connect.session import local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop  # noqa: E402
+from cluster.resources.fair_share import start_fair_share_actor  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
@@ -119,7 +120,7 @@ def watch(command: list[str]) -> dict[str, Any]:
     seen.until(lambda nodes, bundles: time.monotonic() > until)
     os.kill(second.pid, signal.SIGKILL)
     second.communicate()
-    ray.kill(start_arbiter(), no_restart=False)  # and nobody is left who remembers
+    ray.kill(start_fair_share_actor(), no_restart=False)  # and nobody is left who remembers
     saw["small"] = dict(vars(seen))
     saw["expired_s"] = seen.until(lambda nodes, bundles: bundles == 0)
     saw["gone_too_s"] = seen.until(lambda nodes, bundles: nodes == 1)

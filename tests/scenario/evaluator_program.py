@@ -15,7 +15,8 @@ from cluster.connect.environment import prepare
 
 prepare()
 
-from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
+from cluster.connect.session import local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.controller.controller import Director  # noqa: E402
@@ -53,7 +54,7 @@ def main(root: Path) -> None:
     plan = Plan(SWEEP)
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(2):
         director = Director(plan, journal, NeverStop(SWEEP.goal))
-        RayLoop(director, train, partial(faulty, root=root), root, evaluators=SWEEP.evaluation.workers).run()
+        RayLoop(director, train, partial(faulty, root=root), root).run()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from ray.core.generated import autoscaler_pb2  # noqa: E402
 
 from benchmarks.scale.light import drive_light  # noqa: E402
-from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
+from cluster.connect.session import local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
@@ -102,7 +103,7 @@ def main(root: Path, drive: Callable[..., None]) -> None:
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(address=machines.cluster.address):
         director = Director(plan, journal, NeverStop(SWEEP.goal), watch=machines.heard)
         machines.loop = loop = RayLoop(director, train, fake_evaluate, root, drive=drive)
-        loop.gate.admission.elastic_wait_s = 2.0
+        loop.placement.backfill.elastic_wait_s = 2.0
         loop.run()
         time.sleep(1)
         print(json.dumps({"cpus": [ray.cluster_resources().get("CPU"), ray.available_resources().get("CPU")]}))

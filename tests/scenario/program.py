@@ -18,7 +18,8 @@ prepare()
 import ray  # noqa: E402
 
 import cluster.driver.loop  # noqa: E402
-from cluster.driver.loop import RayLoop, local_ray  # noqa: E402
+from cluster.connect.session import local_ray  # noqa: E402
+from cluster.driver.loop import RayLoop  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402

@@ -32,10 +32,10 @@ def started(mode: str) -> Iterator[Head]:
 def join(address: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """What a driver does first, as a process of its own."""
     program = (
-        "from cluster.connect.environment import prepare; from cluster.cli.main import main_of\n"
+        "from cluster.connect.environment import prepare; from cluster.launch import main_of\n"
         f"def join():\n"
         f"    prepare({address!r})\n"
-        "    from cluster.driver.loop import local_ray\n"
+        "    from cluster.connect.session import local_ray\n"
         f"    with local_ray(address={address!r}): print('in')\n"
         "main_of(join)"
     )

@@ -1,4 +1,4 @@
-"""Two sweeps of unequal weight on one Ray of four fake GPUs, each with a driver of its own; their arbiter is shot.
+"""Two sweeps of unequal weight on one Ray of four fake GPUs, each with a driver of its own; their fair_share is shot.
 
 python -m tests.scenario.two_sweeps_program FOLDER
 """
@@ -22,8 +22,8 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from benchmarks.scale.light import drive_light  # noqa: E402
 from benchmarks.scale.mixes_ray import Timed, sleep  # noqa: E402
-from cluster.driver.loop import local_ray  # noqa: E402
-from cluster.resources.fair_share import start_arbiter  # noqa: E402
+from cluster.connect.session import local_ray  # noqa: E402
+from cluster.resources.fair_share import start_fair_share_actor  # noqa: E402
 from sweeps import Sweep, uniform  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.controller.controller import Director  # noqa: E402
@@ -63,23 +63,23 @@ def watch(root: Path) -> None:
         initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": GPUS, "include_dashboard": False}
     )
     with local_ray(address=cluster.address):
-        arbiter, env = start_arbiter(), {**os.environ, "RAY_ADDRESS": cluster.address}
+        fair_share, env = start_fair_share_actor(), {**os.environ, "RAY_ADDRESS": cluster.address}
         command = [sys.executable, "-m", "tests.scenario.two_sweeps_program", str(root)]
         drivers = [subprocess.Popen([*command, name], env=env, stdout=subprocess.PIPE, text=True) for name in WEIGHTS]
-        until_both_hold(arbiter)
+        until_both_hold(fair_share)
         time.sleep(10)
-        ray.kill(arbiter, no_restart=False)  # it comes back empty, and hears everything again
+        ray.kill(fair_share, no_restart=False)  # it comes back empty, and hears everything again
         said = [driver.communicate()[0] for driver in drivers]
     cluster.shutdown()
     sweeps = [json.loads(line) for text in said for line in text.splitlines() if line.startswith("{")]
     print(json.dumps({"codes": [d.returncode for d in drivers], "sweeps": sweeps, **shares(sweeps)}))
 
 
-def until_both_hold(arbiter: Any) -> None:
+def until_both_hold(fair_share: Any) -> None:
     """Waits until each of the two holds something and wants more."""
     while True:
-        standing = ray.get(arbiter.standing.remote())
-        if len(standing) == 2 and all(p["held"] and p["wants"] for p in standing.values()):
+        usage = ray.get(fair_share.usage.remote())
+        if len(usage) == 2 and all(p["held"] and p["wants"] for p in usage.values()):
             return
         time.sleep(0.2)
 

@@ -15,6 +15,7 @@ from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.controller.controller import LESS_MEMORY, Director
 from sweeps.errors import out_of_memory
 from sweeps.executors.local import InProcess
+from sweeps.failures import FailureKind
 from sweeps.journal.writer import MemoryJournal
 from sweeps.stopping import NeverStop
 from tests.support.fakes import FakeTrainer, Paced, fake_evaluate
@@ -29,9 +30,9 @@ SAID = [
 
 @pytest.mark.parametrize("error", SAID, ids=lambda e: type(e).__module__)
 def test_on_ray_it_is_told_apart_from_an_error_of_the_trial(error: Exception):
-    told = explain(error)
-    assert (told["reason"], told["lost"], bool(told["detail"])) == ("oom", True, True)
-    assert explain(RuntimeError("shapes do not match"))["reason"] == "error"
+    failure = explain(error)
+    assert (failure.kind, failure.retryable, bool(failure.detail)) == (FailureKind.OUT_OF_MEMORY, True, True)
+    assert explain(RuntimeError("shapes do not match")).kind is FailureKind.USER
     assert not out_of_memory(ValueError("the optimiser was out of memory of its past"))
 
 

@@ -107,7 +107,7 @@ def test_watch_never_shows_more_ended_than_there_are():
 
 def test_the_exporter_of_a_resumed_driver_counts_what_was_asked_for_once(monkeypatch):
     lines: list[str] = []
-    monkeypatch.setattr("cluster.observe.exporter.job_teller", lambda: lines.append)
+    monkeypatch.setattr("cluster.observe.exporter.job_reporter", lambda: lines.append)
     monkeypatch.setattr("cluster.observe.exporter.Exporter.push", lambda self: None)
     steered = Steered(SAMPLED).ask("add", trials=3)
     again = Director(Plan(SAMPLED), steered.journal, NeverStop(SAMPLED.goal))

@@ -11,7 +11,7 @@ import typer
 
 from cluster.cli import cluster_commands as commands
 from cluster.cli import job_text as remote
-from cluster.connect.address import Door
+from cluster.connect.address import JobsEndpoint
 from cluster.jobs import submit as submit_module
 from cluster.jobs.client import HELD_S, PAUSES_S, Jobs
 from cluster.jobs.submit import Submission
@@ -64,7 +64,7 @@ class Wire(Jobs):
     """A cluster's jobs over such a client, with a clock that only sleep moves."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.door = Door("http://10.1.1.1:8265", {}, "2.60.0", True)
+        self.endpoint = JobsEndpoint("http://10.1.1.1:8265", {}, "2.60.0", True)
         self._client = Client(*args, **kwargs)
         self.now, self.slept = 0.0, list[float]()
 
@@ -135,10 +135,10 @@ def test_submit_that_cannot_follow_the_log_still_ends_with_the_sweeps_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     wire = Wire([("", CUT)], [*RAN * 20, "SUCCEEDED"])
-    done = Submission("s-1", "s-1", wire.door.url, "submitted", "s3://bucket/x")
+    done = Submission("s-1", "s-1", wire.endpoint.url, "submitted", "s3://bucket/x")
     monkeypatch.setattr(submit_module, "submit", lambda *a, **k: done)
     monkeypatch.setattr(Jobs, "at", classmethod(lambda cls, address, token: wire))
     with pytest.raises(typer.Exit) as ended:
-        commands.send(Sweep(name="s"), wire.door.url, None, None, follow=True)
+        commands.send(Sweep(name="s"), wire.endpoint.url, None, None, follow=True)
     assert ended.value.exit_code == 0
     assert "s-1 goes on" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.cli.job_text import status_of
-from cluster.connect.address import Door
+from cluster.connect.address import JobsEndpoint
 from cluster.jobs.client import Jobs
 from cluster.locate import find, is_id
 from cluster.run import write_spec
@@ -39,7 +39,7 @@ class Board(Jobs):
     """A cluster with these jobs."""
 
     def __init__(self, *jobs: Any) -> None:
-        self.door = Door("http://10.1.1.1:8265", {}, "2.60.0", True)
+        self.endpoint = JobsEndpoint("http://10.1.1.1:8265", {}, "2.60.0", True)
         self._client = SimpleNamespace(list_jobs=lambda: list(jobs))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.cli import job_text as remote
-from cluster.connect.address import Door
+from cluster.connect.address import JobsEndpoint
 from cluster.jobs import entrypoint as driver
 from cluster.jobs import submit as module
 from cluster.jobs.client import Job, JobExists, Jobs
@@ -27,7 +27,7 @@ class Shelf(Jobs):
     """A cluster's jobs in memory, with Ray's rule that an id is taken once and for ever."""
 
     def __init__(self) -> None:
-        self.door = Door(URL, {}, "2.60.0", True)
+        self.endpoint = JobsEndpoint(URL, {}, "2.60.0", True)
         self.jobs: dict[str, Job] = {}
         self.requests: list[dict[str, Any]] = []
 

@@ -1,26 +1,20 @@
-"""The gate on its own: Ray's view of the cluster stood in by numbers, and a clock by hand."""
+"""The placement on its own: Ray's view of the cluster stood in by numbers, and a clock by hand."""
 
 from __future__ import annotations
 
 import pytest
 
-from cluster.resources import placement as gates
+from cluster.resources import fit_check
+from cluster.resources import placement as module
 from cluster.resources.autoscaler import Growth
-from cluster.resources.placement import (
-    LOOK,
-    NODES_S,
-    SETTLE_S,
-    Attempt,
-    Gate,
-    beside_evaluators,
-    check_fits,
-    most_workers,
-)
+from cluster.resources.backfill import OVERTAKES
+from cluster.resources.bundles import Attempt, beside_evaluators, most_workers
+from cluster.resources.fit_check import check_fits
+from cluster.resources.placement import LOOK_AHEAD, NODES_S, SETTLE_S, PlacementScheduler
 from sweeps import InputError, Sweep, grid, uniform
 from sweeps.config.plan import Plan
 from sweeps.config.schema import EvaluationBlock
 from sweeps.controller.controller import Launch
-from sweeps.controller.gang_scheduler import OVERTAKES
 
 GPU = {"gpus_per_worker": 1.0, "cpus_per_worker": 0.01, "path": "unused"}
 
@@ -32,9 +26,10 @@ class Cluster:
         self.nodes = {n: {"CPU": 8.0, "GPU": g} for n, g in nodes.items()}
         self.going: dict[str, int] = {}
         self.now = 0.0
-        monkeypatch.setattr(gates, "available_resources_per_node", lambda: self.nodes)
-        monkeypatch.setattr(gates, "total_resources_per_node", lambda: self.nodes)
-        monkeypatch.setattr(gates.state, "get_draining_nodes", lambda: self.going)
+        monkeypatch.setattr(module, "available_resources_per_node", lambda: self.nodes)
+        monkeypatch.setattr(module, "total_resources_per_node", lambda: self.nodes)
+        monkeypatch.setattr(fit_check, "total_resources_per_node", lambda: self.nodes)
+        monkeypatch.setattr(module, "draining_nodes", lambda: frozenset(self.going))
 
 
 def sweep(**sizes: int | list[int]) -> Sweep:
@@ -49,27 +44,27 @@ def line(plan: Plan):
 
 def test_a_large_first_one_lets_a_small_one_pass_and_who_was_just_placed_is_not_placed_again(monkeypatch):
     cluster, plan = Cluster(monkeypatch, n0=2.0), Plan(sweep(large=4, small=1))
-    gate = Gate(plan, clock=lambda: cluster.now)
-    choice = gate.choose(line(plan), [])
+    placement = PlacementScheduler(plan, clock=lambda: cluster.now)
+    choice = placement.choose(line(plan), [])
     assert choice is not None
     assert choice.trial == plan.known_trials()[1].id
-    gate.placed(choice, plan.known_trials()[1].model)
-    gate.placed(choice, plan.known_trials()[1].model)
-    assert gate.choose(line(plan), []) is None  # two GPUs are free in Ray's view, none in truth
+    placement.started(choice, plan.known_trials()[1].model)
+    placement.started(choice, plan.known_trials()[1].model)
+    assert placement.choose(line(plan), []) is None  # two GPUs are free in Ray's view, none in truth
     cluster.now += SETTLE_S + 1
-    assert gate.choose(line(plan), []) is not None
+    assert placement.choose(line(plan), []) is not None
 
 
 def test_while_ray_may_not_have_seen_the_latest_group_nobody_overtakes_who_might_fit(monkeypatch):
     cluster, plan = Cluster(monkeypatch, n0=4.0), Plan(sweep(large=4, small=1))
-    gate = Gate(plan, clock=lambda: cluster.now)
-    first = gate.choose(line(plan), [])
+    placement = PlacementScheduler(plan, clock=lambda: cluster.now)
+    first = placement.choose(line(plan), [])
     assert first is not None
     assert first.workers == 4
-    gate.placed(gates.Choice("other", 1, {"n0": 1}), plan.known_trials()[1].model)
-    assert gate.choose(line(plan), []) is None
+    placement.started(module.Choice("other", 1, {"n0": 1}), plan.known_trials()[1].model)
+    assert placement.choose(line(plan), []) is None
     cluster.now += SETTLE_S
-    again = gate.choose(line(plan), [])
+    again = placement.choose(line(plan), [])
     assert again is not None
     assert again.workers == 4
 
@@ -78,38 +73,40 @@ def test_as_soon_as_ray_shows_the_latest_group_the_next_one_is_chosen_also_when_
     monkeypatch,
 ):
     cluster, plan = Cluster(monkeypatch, n0=2.0), Plan(sweep(two=2))
-    gate, model = Gate(plan, clock=lambda: cluster.now), plan.known_trials()[0].model
+    placement, model = PlacementScheduler(plan, clock=lambda: cluster.now), plan.known_trials()[0].model
     ends = Attempt(Launch(plan.known_trials()[0], 1, None, 2), {"n0": 2}, since=0.0)
-    choice = gate.choose(line(plan), [ends])
+    choice = placement.choose(line(plan), [ends])
     assert choice is not None
-    gate.placed(choice, model)
-    assert gate.choose(line(plan), [ends]) is None  # Ray still shows two free: they are those just given away
-    gate.left(ends)
+    placement.started(choice, model)
+    assert placement.choose(line(plan), [ends]) is None  # Ray still shows two free: they are those just given away
+    placement.ended(ends)
     cluster.nodes["n0"]["GPU"] = 4.0  # the end is seen before the start: two of the four are given away
-    assert gate.choose(line(plan), []) is not None
-    assert gate.settling
+    assert placement.choose(line(plan), []) is not None
+    assert placement.settling
     cluster.nodes["n0"] |= {"GPU": 2.0, "CPU": 7.98}  # and the start
-    assert gate.choose(line(plan), []) is not None
-    assert not gate.settling
+    assert placement.choose(line(plan), []) is not None
+    assert not placement.settling
 
 
 def test_a_draining_node_takes_nothing_new_and_an_attempt_on_it_is_known_to_lose_it(monkeypatch):
     cluster, plan = Cluster(monkeypatch, n0=2.0, n1=2.0), Plan(sweep(two=2))
     cluster.going = {"n0": 0}
-    gate = Gate(plan, clock=lambda: cluster.now)
-    choice = gate.choose(line(plan), [])
+    placement = PlacementScheduler(plan, clock=lambda: cluster.now)
+    choice = placement.choose(line(plan), [])
     assert choice is not None
     assert choice.placed == {"n1": 2}
-    monkeypatch.setattr(gates.ray, "nodes", lambda: [{"NodeID": n, "Alive": n != "dead"} for n in ("n0", "n1", "dead")])
-    assert [gate.gone({n}) for n in ("n0", "n1", "dead", "never-seen")] == [True, False, True, True]
+    monkeypatch.setattr(
+        module.ray, "nodes", lambda: [{"NodeID": n, "Alive": n != "dead"} for n in ("n0", "n1", "dead")]
+    )
+    assert [placement.any_gone({n}) for n in ("n0", "n1", "dead", "never-seen")] == [True, False, True, True]
 
 
 def test_what_runs_is_expected_to_end_by_its_own_pace(monkeypatch):
     cluster, plan = Cluster(monkeypatch, n0=2.0), Plan(sweep(large=4))
-    gate = Gate(plan, clock=lambda: cluster.now)
+    placement = PlacementScheduler(plan, clock=lambda: cluster.now)
     attempt = Attempt(Launch(plan.known_trials()[0], 1, None, 4), {"n0": 4}, since=0.0, step=2)
-    assert gate._running(attempt, 10.0).left == pytest.approx(30.0)  # 2 of 8 steps in 10 s
-    gate.left(attempt)
+    assert placement._running(attempt, 10.0).left == pytest.approx(30.0)  # 2 of 8 steps in 10 s
+    placement.ended(attempt)
     cluster.now = 0.0
 
 
@@ -143,31 +140,31 @@ ADDED = Growth({"CPU": 8.0}, {"gpus": ({"CPU": 12.0, "GPU": 4.0}, 2)}, 2)
 
 def test_who_fits_no_node_that_is_there_holds_nobody_up_and_is_first_on_the_node_that_comes(monkeypatch):
     cluster, plan = Cluster(monkeypatch, n0=1.0), Plan(sweep(large=4, small=1))
-    gate = Gate(plan, clock=lambda: cluster.now)
+    placement = PlacementScheduler(plan, clock=lambda: cluster.now)
     large, small = plan.known_trials()
     for _ in range(3 * OVERTAKES):  # more than may pass one that waits for others to end
-        choice = gate.choose(line(plan), [])
+        choice = placement.choose(line(plan), [])
         assert choice is not None
         assert choice.trial == small.id
-        gate.placed(choice, small.model)
+        placement.started(choice, small.model)
         cluster.now += SETTLE_S
-    assert gate.first(line(plan)) == gate._waiting(small).group
+    assert placement.first(line(plan)) == placement._waiting(small).group
     cluster.nodes["n1"] = {"CPU": 8.0, "GPU": 4.0}
-    choice = gate.choose(line(plan), [])
+    choice = placement.choose(line(plan), [])
     assert choice is not None
     assert (choice.trial, choice.placed) == (large.id, {"n1": 4})
     cluster.now += NODES_S
-    assert gate.first(line(plan)) == gate._waiting(large).group
+    assert placement.first(line(plan)) == placement._waiting(large).group
 
 
 def test_a_large_one_that_the_nodes_could_hold_is_still_passed_by_few_only(monkeypatch):
     cluster, plan = Cluster(monkeypatch, n0=1.0), Plan(sweep(large=4, small=1))
-    gate, whole = Gate(plan, clock=lambda: cluster.now), {"n0": {"CPU": 8.0, "GPU": 4.0}}
-    monkeypatch.setattr(gates, "total_resources_per_node", lambda: whole)  # three of the four are another sweep's
-    gate.strangers = False
+    placement, whole = PlacementScheduler(plan, clock=lambda: cluster.now), {"n0": {"CPU": 8.0, "GPU": 4.0}}
+    monkeypatch.setattr(module, "total_resources_per_node", lambda: whole)  # three of the four are another sweep's
+    placement.external_usage = False
     passed = 0
-    while (choice := gate.choose(line(plan), [])) is not None and passed <= OVERTAKES:
-        gate.placed(choice, plan.known_trials()[1].model)
+    while (choice := placement.choose(line(plan), [])) is not None and passed <= OVERTAKES:
+        placement.started(choice, plan.known_trials()[1].model)
         cluster.now += SETTLE_S
         passed += 1
     assert passed == OVERTAKES
@@ -175,31 +172,31 @@ def test_a_large_one_that_the_nodes_could_hold_is_still_passed_by_few_only(monke
 
 def test_who_is_kept_out_by_strangers_holds_nobody_up_is_told_of_and_is_first_when_they_are_gone(monkeypatch):
     cluster, plan = Cluster(monkeypatch, n0=1.0), Plan(sweep(large=4, small=1))
-    gate, whole = Gate(plan, clock=lambda: cluster.now), {"n0": {"CPU": 8.0, "GPU": 4.0}}
+    placement, whole = PlacementScheduler(plan, clock=lambda: cluster.now), {"n0": {"CPU": 8.0, "GPU": 4.0}}
     large, small = plan.known_trials()
-    monkeypatch.setattr(gates, "total_resources_per_node", lambda: whole)  # three of the four are a notebook's
-    assert not gate.held_up(gate._waiting(large).group)  # what has just ended looks the same
+    monkeypatch.setattr(module, "total_resources_per_node", lambda: whole)  # three of the four are a notebook's
+    assert not placement.blocked(placement._waiting(large).group)  # what has just ended looks the same
     for _ in range(3 * OVERTAKES):
-        choice = gate.choose(line(plan), [])
+        choice = placement.choose(line(plan), [])
         assert choice is not None
         assert choice.trial == small.id
-        gate.placed(choice, small.model)
+        placement.started(choice, small.model)
         cluster.now += SETTLE_S + 1
-    assert gate.held_up(gate._waiting(large).group)
+    assert placement.blocked(placement._waiting(large).group)
     cluster.nodes = whole
-    choice = gate.choose(line(plan), [])
+    choice = placement.choose(line(plan), [])
     assert choice is not None
     assert choice.trial == large.id
-    assert not gate.held_up(gate._waiting(large).group)
+    assert not placement.blocked(placement._waiting(large).group)
 
 
 def test_nobody_waits_at_the_head_of_the_line_for_what_only_evaluators_hold(monkeypatch):
     definition = sweep(large=4, small=1).model_copy(update={"evaluation": EvaluationBlock(gpus_per_worker=1.0)})
     cluster, plan = Cluster(monkeypatch, n0=4.0), Plan(definition)
-    gate = Gate(plan, clock=lambda: cluster.now)
+    placement = PlacementScheduler(plan, clock=lambda: cluster.now)
     cluster.nodes = {"n0": {"CPU": 8.0, "GPU": 3.0}}  # free: the evaluator has its own
-    monkeypatch.setattr(gates, "total_resources_per_node", lambda: {"n0": {"CPU": 8.0, "GPU": 4.0}})
-    assert gate.first(line(plan)) == gate._waiting(plan.known_trials()[1]).group
+    monkeypatch.setattr(module, "total_resources_per_node", lambda: {"n0": {"CPU": 8.0, "GPU": 4.0}})
+    assert placement.first(line(plan)) == placement._waiting(plan.known_trials()[1]).group
 
 
 def test_what_the_autoscaler_may_add_is_not_refused_and_what_it_may_not_is_told_with_both_sizes(monkeypatch):
@@ -228,5 +225,5 @@ def test_an_elastic_trial_asks_for_as_many_workers_as_there_may_ever_be_room_for
 def test_machines_are_asked_for_far_down_the_line_only_where_the_search_proposes_the_same_whatever_the_scores():
     space = {"replay": uniform(0.0, 0.4)}
     searches = [{"algorithm": name, "trials": 100} for name in ("random", "optuna-tpe")]
-    sizes = [Gate(Plan(Sweep(name="g", space=space, search=search))).ahead for search in searches]
-    assert sizes == [LOOK, 1]
+    sizes = [PlacementScheduler(Plan(Sweep(name="g", space=space, search=search))).look_ahead for search in searches]
+    assert sizes == [LOOK_AHEAD, 1]

@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 
 from benchmarks.scale import mixes
-from sweeps.controller.gang_scheduler import Admission, Group, Pace, Running, Waiting, capacity, fit, fits_ever
+from cluster.resources.backfill import BackfillScheduler, Group, Pace, Running, Waiting, capacity, fit, fits_ever
 
 GPU = {"GPU": 1.0}
 
@@ -16,8 +16,8 @@ def gpus(*free: float) -> dict[str, dict[str, float]]:
     return {f"n{i}": {"GPU": f} for i, f in enumerate(free)}
 
 
-def wants(trial: str, size: int, expected: float | None = None, fewest: int = 0) -> Waiting:
-    return Waiting(trial, Group(GPU, size, fewest or size), expected)
+def wants(trial: str, size: int, expected: float | None = None, min_workers: int = 0) -> Waiting:
+    return Waiting(trial, Group(GPU, size, min_workers or size), expected)
 
 
 def runs(size: int, left: float | None, node: str = "n0") -> Running:
@@ -58,53 +58,53 @@ def test_two_bundles_of_four_cpus_do_not_fit_nodes_of_three_whatever_the_cluster
 
 
 def test_who_stands_first_and_fits_is_started_first():
-    choice = Admission().choose(gpus(8.0), [wants("a", 2), wants("b", 1)], [], 0.0)
+    choice = BackfillScheduler().choose(gpus(8.0), [wants("a", 2), wants("b", 1)], [], 0.0)
     assert choice is not None
     assert (choice.trial, choice.workers) == ("a", 2)
 
 
 def test_a_small_trial_passes_a_large_one_only_when_it_is_over_by_the_promised_time_or_leaves_room():
     line = [wants("large", 8, 5.0), wants("long", 2, 30.0), wants("short", 1, 9.0)]
-    choice = Admission().choose(gpus(2.0), line, [runs(6, 10.0)], 0.0)
+    choice = BackfillScheduler().choose(gpus(2.0), line, [runs(6, 10.0)], 0.0)
     assert choice is not None
     assert choice.trial == "short"
-    beside = Admission().choose(gpus(4.0), line, [runs(6, 10.0)], 0.0)  # ten in all: two are to spare
+    beside = BackfillScheduler().choose(gpus(4.0), line, [runs(6, 10.0)], 0.0)  # ten in all: two are to spare
     assert beside is not None
     assert beside.trial == "long"
 
 
 def test_from_its_promised_time_on_nothing_starts_before_the_head_of_the_line():
-    admission, line = Admission(), [wants("large", 8, 5.0), wants("short", 1, 0.1)]
-    assert admission.choose(gpus(2.0), line, [runs(6, 10.0)], 0.0) is not None
-    assert admission.choose(gpus(2.0), line, [runs(6, 10.0)], 9.0) is not None
-    assert admission.choose(gpus(2.0), line, [runs(6, 10.0)], 10.0) is None  # the running one is late; they wait
-    head = admission.choose(gpus(8.0), line, [], 12.0)
+    backfill, line = BackfillScheduler(), [wants("large", 8, 5.0), wants("short", 1, 0.1)]
+    assert backfill.choose(gpus(2.0), line, [runs(6, 10.0)], 0.0) is not None
+    assert backfill.choose(gpus(2.0), line, [runs(6, 10.0)], 9.0) is not None
+    assert backfill.choose(gpus(2.0), line, [runs(6, 10.0)], 10.0) is None  # the running one is late; they wait
+    head = backfill.choose(gpus(8.0), line, [], 12.0)
     assert head is not None
     assert head.trial == "large"
 
 
 def test_a_promise_comes_nearer_when_others_end_early_and_never_moves_away():
-    admission, line = Admission(), [wants("large", 8, 5.0), wants("short", 2, 6.0)]
-    assert admission.choose(gpus(2.0), line, [runs(6, 10.0)], 0.0) is not None
-    assert admission.choose(gpus(2.0), line, [runs(6, 3.0)], 1.0) is None  # over at 4, and the short one at 7
-    assert admission.choose(gpus(2.0), line, [runs(6, 20.0)], 2.0) is None
+    backfill, line = BackfillScheduler(), [wants("large", 8, 5.0), wants("short", 2, 6.0)]
+    assert backfill.choose(gpus(2.0), line, [runs(6, 10.0)], 0.0) is not None
+    assert backfill.choose(gpus(2.0), line, [runs(6, 3.0)], 1.0) is None  # over at 4, and the short one at 7
+    assert backfill.choose(gpus(2.0), line, [runs(6, 20.0)], 2.0) is None
 
 
 def test_where_nothing_is_known_a_fixed_number_may_overtake():
-    admission, passed = Admission(overtakes=3), 0
-    while admission.choose(gpus(2.0), [wants("large", 8), wants(f"s{passed}", 1)], [runs(6, None)], 0.0):
+    backfill, passed = BackfillScheduler(overtakes=3), 0
+    while backfill.choose(gpus(2.0), [wants("large", 8), wants(f"s{passed}", 1)], [runs(6, None)], 0.0):
         passed += 1
     assert passed == 3
 
 
 def test_an_elastic_trial_waits_a_bounded_time_for_all_its_workers_and_then_takes_what_fits():
-    admission, line = Admission(elastic_wait_s=60), [wants("e", 8, fewest=2)]
-    assert admission.choose(gpus(3.0), line, [runs(5, 500.0)], 0.0) is None
-    assert admission.choose(gpus(3.0), line, [runs(5, 440.0)], 59.0) is None
-    choice = admission.choose(gpus(3.0), line, [runs(5, 439.0)], 60.0)
+    backfill, line = BackfillScheduler(elastic_wait_s=60), [wants("e", 8, min_workers=2)]
+    assert backfill.choose(gpus(3.0), line, [runs(5, 500.0)], 0.0) is None
+    assert backfill.choose(gpus(3.0), line, [runs(5, 440.0)], 59.0) is None
+    choice = backfill.choose(gpus(3.0), line, [runs(5, 439.0)], 60.0)
     assert choice is not None
     assert choice.workers == 3
-    assert admission.choose(gpus(1.0), line, [runs(7, 439.0)], 61.0) is None  # below its fewest
+    assert backfill.choose(gpus(1.0), line, [runs(7, 439.0)], 61.0) is None  # below its minimum
 
 
 def test_pace_is_learned_by_kind():
@@ -135,21 +135,21 @@ def test_fifty_random_mixes_keep_the_cluster_full_and_everybody_starts_within_th
 
 
 def test_the_end_of_a_line_is_served_longest_first_and_put_in_order_once():
-    nodes, admission = gpus(4, 4), Admission()
+    nodes, backfill = gpus(4, 4), BackfillScheduler()
     line = [wants("a", 1, 2.0), wants("b", 2, 9.0), wants("c", 4, 3.0), wants("d", 1, 9.0)]
-    assert [w.trial for w in admission.order([*line, wants("e", 8, 5.0)], nodes)] == ["a", "b", "c", "d", "e"]
-    assert [w.trial for w in admission.order(line, nodes)] == [
+    assert [w.trial for w in backfill.order([*line, wants("e", 8, 5.0)], nodes)] == ["a", "b", "c", "d", "e"]
+    assert [w.trial for w in backfill.order(line, nodes)] == [
         "b",
         "d",
         "c",
         "a",
     ]  # 41 GPU seconds, 72 in the longest run
     changed = [wants("back", 1, 99.0), wants("a", 1, 99.0), wants("c", 4, 3.0)]
-    assert [w.trial for w in admission.order(changed, nodes)] == ["c", "a", "back"]
+    assert [w.trial for w in backfill.order(changed, nodes)] == ["c", "a", "back"]
     later = [wants("back", 1, 1.0), wants("branch", 1, 5.0)]
-    assert [w.trial for w in admission.order(later, nodes)] == ["branch", "back"]  # the next end
+    assert [w.trial for w in backfill.order(later, nodes)] == ["branch", "back"]  # the next end
 
 
 def test_nobody_is_put_in_order_by_what_is_not_known():
     line = [wants("a", 1, 2.0), wants("b", 1)]
-    assert Admission().order(line, gpus(8)) == line
+    assert BackfillScheduler().order(line, gpus(8)) == line

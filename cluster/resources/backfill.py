@@ -1,12 +1,13 @@
-"""Which waiting trial starts now: whole groups of workers on a cluster of unequal gaps, without anybody waiting for ever.
+"""Gang scheduling with backfill: which waiting trial starts now, on a cluster of unequal gaps, without starving any.
 
-Pure, and without a clock of its own: the caller says what is free on each node, who waits, what runs and what time it
-is. The line is served in order. Who stands at its head and does not fit is promised a time: when, by what is known of
-the running trials, enough of them will have ended. Until then smaller ones may overtake it, if by then they are over or
-leave it room (EASY backfilling: Lifka 1995); from then on nothing starts before it. The promise only moves nearer, when
-others end early. So it waits as long as the running trials were expected to take, and then for what still runs: two of
-the longest runs where expectations hold. Where nothing is known of the running trials, a fixed number may overtake it.
-The end of a line that nobody joins any more is served longest first, so that no long trial runs on alone.
+Pure, and without a clock of its own: the caller says what is free on each node, which trials wait, what runs and what
+time it is. The queue is served in order. When its head does not fit, a start is reserved for it: the time at which, by
+what is known of the running trials, enough of them will have ended. Until then smaller trials may overtake it if they
+end before that time or leave it room (EASY backfilling: Lifka 1995); from then on nothing starts before it. The
+reserved start only moves nearer, when others end early. So the head waits as long as the running trials were expected
+to take, and then for what still runs: two of the longest runs where expectations hold. Where nothing is known of the
+running trials, a fixed number of others may overtake it. The last trials of a queue that nothing joins any more are
+served longest first, so that no long trial runs on alone.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from dataclasses import dataclass, field, replace
 Resources = Mapping[str, float]
 Nodes = Mapping[str, Resources]  # what each node has free, by name
 
-OVERTAKES = 8  # without expectations: so many may pass the head of the line
-HELD_S = 10.0  # so long it must look as if others held the room of a trial; what just ended is free in less
-ELASTIC_WAIT_S = 60.0  # so long an elastic trial waits for all its workers before it takes fewer
+OVERTAKES = 8  # without expectations: this many trials may overtake the head of the queue
+BLOCKED_S = 10.0  # a trial counts as blocked by external usage after this long; what just ended is free in less
+ELASTIC_WAIT_S = 60.0  # an elastic trial waits this long for all its workers before it takes fewer
 _EPS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What an attempt reserves, all or nothing: `workers` equal bundles, or as few as `fewest` when it is elastic."""
+    """What an attempt reserves, all or nothing: `workers` equal bundles, down to `min_workers` when it is elastic."""
 
     bundle: Resources = field(hash=False)
     workers: int
-    fewest: int
+    min_workers: int
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A trial in the line; `expected` is how long it will run, in seconds, None when nothing is known."""
+    """A trial in the queue; `expected` is how long it will run, in seconds, None when nothing is known."""
 
     trial: str
     group: Group
@@ -60,88 +61,105 @@ class Choice:
     placed: Mapping[str, int]
 
 
-class Admission:
-    """Serves the line. Remembers only who stands at its head, since when, what that trial was promised, and the line's end."""
+class BackfillScheduler:
+    """Decides the order of starts.
+
+    Args:
+        overtakes: without expectations, how many trials may overtake the head of the queue.
+        elastic_wait_s: how long an elastic trial waits for all its workers before it takes fewer.
+
+    Attributes:
+        head: the trial at the head of the queue, there `since` (seconds). reserved_start: when it starts at the latest,
+            by what is known. overtaken: how many were started before it.
+        final_order: place of each of the last trials, once no other joins the queue.
+        blocked_by_external: groups that would not fit even if everything of this sweep ended, and since when.
+    """
 
     def __init__(self, overtakes: int = OVERTAKES, elastic_wait_s: float = ELASTIC_WAIT_S) -> None:
         self.overtakes, self.elastic_wait_s = overtakes, elastic_wait_s
-        self.head, self.since, self.promised, self.overtaken = "", 0.0, math.inf, 0
-        self.end: dict[str, int] = {}  # places in the end of the line, once that has begun
-        self.shut_out: dict[Group, float] = {}  # who would not fit though all that runs here were over, and since when
+        self.head, self.since, self.reserved_start, self.overtaken = "", 0.0, math.inf, 0
+        self.final_order: dict[str, int] = {}
+        self.blocked_by_external: dict[Group, float] = {}
 
     def order(self, line: Sequence[Waiting], total: Nodes) -> list[Waiting]:
-        """Returns a whole line, behind which nobody comes any more, in the order in which it is to be served: as it is, until
-        what waits is no more than the cluster does in the time of the longest of them; from then on longest first.
+        """Returns the queue in the order in which it is to be served, when no further trial will join it.
 
-        The end is put in order once, since a head that changes again and again is promised nothing. With more than one
-        longest run in it some would wait beyond their fair bound (`benchmarks.scale.mixes`). Who comes all the same, such
-        as a trial whose node was lost, stands behind.
+        The order stays as it is until the cluster can do all that waits in the time of the longest of them; from then on
+        it is longest first. It is changed once, since a head that changes again and again never gets a reserved start,
+        and late, since otherwise some would wait beyond their fair bound (`benchmarks.scale.mixes`). A trial that joins
+        all the same, such as one whose node was lost, comes last.
         """
-        if not any(w.trial in self.end for w in line):
-            self.end = {}  # all of that end have started; these came later
-        if not self.end and _one_longest_run(line, total):
+        if not any(w.trial in self.final_order for w in line):
+            self.final_order = {}  # all of those have started; these came later
+        if not self.final_order and _one_longest_run(line, total):
             longest = sorted(line, key=lambda w: -(w.expected or 0.0))
-            self.end = {w.trial: place for place, w in enumerate(longest)}
-        return sorted(line, key=lambda w: self.end.get(w.trial, len(self.end)))
+            self.final_order = {w.trial: place for place, w in enumerate(longest)}
+        return sorted(line, key=lambda w: self.final_order.get(w.trial, len(self.final_order)))
 
     def choose(
-        self, free: Nodes, line: Sequence[Waiting], running: Sequence[Running], now: float, *, strangers: bool = True
+        self,
+        free: Nodes,
+        line: Sequence[Waiting],
+        running: Sequence[Running],
+        now: float,
+        *,
+        external_usage: bool = True,
     ) -> Choice | None:
         """Returns what to start now, or None: then ask again when something has ended.
 
         Args:
-            free: what each node has free. line: who waits, in order. running: what will be given back.
+            free: what each node has free. line: the waiting trials, in order. running: what will be given back.
             now: seconds on any clock that never goes back.
-            strangers: what is neither free nor given back is held by those who will not give it back for this line.
+            external_usage: what is neither free nor in `running` belongs to others, who will not give it back for this queue.
         """
-        self._note_the_shut_out(free, line, running, now)
-        if strangers:
-            line = [w for w in line if not self.held_up_by_others(w.group, now)]
+        self._note_blocked(free, line, running, now)
+        if external_usage:
+            line = [w for w in line if not self.blocked(w.group, now)]
         if not line:
             return None
         head = line[0]
         if (choice := _whole(free, head)) is not None:
             return choice
-        self._meet(free, head, running, now)
+        self._reserve(free, head, running, now)
         waited = now - self.since
         if waited >= self.elastic_wait_s and (choice := _fewer(free, head)) is not None:
             return choice
-        known = math.isfinite(self.promised)
-        if now >= self.promised or (not known and self.overtaken >= self.overtakes):
+        known = math.isfinite(self.reserved_start)
+        if now >= self.reserved_start or (not known and self.overtaken >= self.overtakes):
             return None
-        then = _after(free, running, self.promised - now) if known else {}
-        answers: dict[Group, Choice | None] = {}  # one look at each size: a line holds many of the same
-        for other in sorted(line[1:], key=_large_and_long):  # they have fewer chances
+        then = _after(free, running, self.reserved_start - now) if known else {}
+        answers: dict[Group, Choice | None] = {}  # one look at each size: a queue holds many of the same
+        for other in sorted(line[1:], key=_large_and_long):  # large and long ones fit least often
             if other.group not in answers:
                 answers[other.group] = _whole(free, other)
             choice = answers[other.group]
             if choice is None:
                 continue
-            over_by_then = other.expected is not None and now + other.expected <= self.promised
+            over_by_then = other.expected is not None and now + other.expected <= self.reserved_start
             if not known or over_by_then or _leaves_room(then, other.group, choice, head.group):
                 self.overtaken += 1
                 return replace(choice, trial=other.trial)
         return None
 
-    def held_up_by_others(self, group: Group, now: float) -> bool:
-        """True when machines that the group needs are held by others for some time now: another sweep, a notebook."""
-        return now - self.shut_out.get(group, now) >= HELD_S
+    def blocked(self, group: Group, now: float) -> bool:
+        """True when machines that the group needs have been in external use for BLOCKED_S: another sweep, a notebook."""
+        return now - self.blocked_by_external.get(group, now) >= BLOCKED_S
 
-    def _note_the_shut_out(self, free: Nodes, line: Sequence[Waiting], running: Sequence[Running], now: float) -> None:
-        """Notes whom only others keep waiting: nothing that starts here does, and what ends here would not help."""
+    def _note_blocked(self, free: Nodes, line: Sequence[Waiting], running: Sequence[Running], now: float) -> None:
+        """Notes the groups that only external usage keeps waiting: an end of this sweep's trials would not help them."""
         all_ours = {n: dict(has) for n, has in free.items()}
         for r in running:
             _add(all_ours, r.bundle, r.placed, 1)
         for group in {w.group for w in line}:
             if fits_ever(all_ours, group):
-                self.shut_out.pop(group, None)
+                self.blocked_by_external.pop(group, None)
             else:
-                self.shut_out.setdefault(group, now)
+                self.blocked_by_external.setdefault(group, now)
 
-    def _meet(self, free: Nodes, head: Waiting, running: Sequence[Running], now: float) -> None:
+    def _reserve(self, free: Nodes, head: Waiting, running: Sequence[Running], now: float) -> None:
         if head.trial != self.head:
-            self.head, self.since, self.overtaken, self.promised = head.trial, now, 0, math.inf
-        self.promised = min(self.promised, now + _room_in(free, head.group, running))  # sooner, never later
+            self.head, self.since, self.overtaken, self.reserved_start = head.trial, now, 0, math.inf
+        self.reserved_start = min(self.reserved_start, now + _room_in(free, head.group, running))  # sooner, never later
 
 
 def fit(free: Nodes, bundle: Resources, workers: int) -> dict[str, int] | None:
@@ -180,7 +198,7 @@ def capacity(has: Resources, bundle: Resources) -> int:
 
 def fits_ever(total: Nodes, group: Group) -> bool:
     """True when an empty cluster of these nodes holds the group at its smallest."""
-    return fit(total, group.bundle, group.fewest) is not None
+    return fit(total, group.bundle, group.min_workers) is not None
 
 
 @dataclass(slots=True)
@@ -207,7 +225,7 @@ def _whole(free: Nodes, waiting: Waiting) -> Choice | None:
 
 def _fewer(free: Nodes, waiting: Waiting) -> Choice | None:
     group = waiting.group
-    for workers in range(group.workers - 1, group.fewest - 1, -1):
+    for workers in range(group.workers - 1, group.min_workers - 1, -1):
         placed = fit(free, group.bundle, workers)
         if placed is not None:
             return Choice(waiting.trial, workers, placed)
@@ -231,7 +249,7 @@ def _large_and_long(waiting: Waiting) -> tuple[int, float]:
 
 
 def _leaves_room(then: Nodes, other: Group, choice: Choice, head: Group) -> bool:
-    """True when the head of the line finds its room at the promised time beside the other trial."""
+    """True when the head of the queue fits at its reserved start beside the other trial."""
     return fit(less(then, other.bundle, choice.placed), head.bundle, head.workers) is not None
 
 

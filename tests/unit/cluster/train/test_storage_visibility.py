@@ -66,7 +66,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Any:
         machines = Machines(*args, **kwargs)
         for name in ("nodes", "remote", "get"):
             monkeypatch.setattr(module.ray, name, getattr(machines, name))
-        monkeypatch.setattr(module.ray._private.state.state, "get_draining_nodes", machines.draining)
+        monkeypatch.setattr(module, "draining_nodes", machines.draining)
         check_nodes("/shared/s-1", "token")
         return machines.asked
 

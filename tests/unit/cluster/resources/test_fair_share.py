@@ -1,4 +1,4 @@
-"""Two sweeps on one cluster: shares by weight, nobody starves, a dead driver holds nothing. Pure, no Ray."""
+"""Two sweeps on one cluster: state by weight, nobody starves, a dead driver holds nothing. Pure, no Ray."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from cluster.resources.autoscaler import Growth, from_ray_cluster, growth_of, place
-from cluster.resources.fair_share import EXPIRY_S, OVERTAKES, Asks, Shares
-from sweeps.controller.gang_scheduler import Resources
+from cluster.resources.backfill import Resources
+from cluster.resources.fair_share import EXPIRY_S, OVERTAKES, FairShareState, NodeRequests
 
 TOTAL = {"GPU": 8.0, "CPU": 64.0}
 
 
 def play(weights: dict[str, float], sizes: dict[str, int], turns: int = 4000, seed: int = 0) -> dict[str, float]:
     """Sweeps that always want more of their size, on eight GPUs; returns the GPU-turns that each held."""
-    rng, shares = random.Random(seed), Shares()
+    rng, state = random.Random(seed), FairShareState()
     running: list[tuple[int, str]] = []  # until which turn, whose
     used = dict.fromkeys(weights, 0.0)
     started = dict.fromkeys(weights, 0)
@@ -25,7 +25,7 @@ def play(weights: dict[str, float], sizes: dict[str, int], turns: int = 4000, se
     def tell(name: str, turn: int) -> bool:
         held = {"GPU": float(sum(sizes[n] for _, n in running if n == name))}
         fits = 8 - sum(sizes[n] for _, n in running) >= sizes[name]
-        shares.hear(name, weights[name], held, {"GPU": float(sizes[name])}, fits, turn / 10)
+        state.update(name, weights[name], held, {"GPU": float(sizes[name])}, fits, turn / 10)
         return fits
 
     for turn in range(turns):
@@ -33,7 +33,7 @@ def play(weights: dict[str, float], sizes: dict[str, int], turns: int = 4000, se
         for name in weights:  # every driver is heard of once in a turn
             tell(name, turn)
         for name in rng.sample(sorted(weights), len(weights)):
-            while tell(name, turn) and shares.may_start(name, TOTAL):
+            while tell(name, turn) and state.may_start(name, TOTAL):
                 running.append((turn + rng.randint(5, 30), name))
                 started[name] += 1
         for _, name in running:
@@ -57,87 +57,87 @@ def test_trials_that_need_the_whole_cluster_get_their_turn_beside_a_stream_of_sm
 
 
 def test_one_sweep_alone_is_never_held_back():
-    shares = Shares()
-    shares.hear("a", 1.0, {"GPU": 7.0}, {"GPU": 1.0}, True, 0.0)
-    assert shares.may_start("a", TOTAL)
+    state = FairShareState()
+    state.update("a", 1.0, {"GPU": 7.0}, {"GPU": 1.0}, True, 0.0)
+    assert state.may_start("a", TOTAL)
 
 
 def test_above_its_share_a_sweep_waits_for_one_that_is_served_less_and_that_one_may_start():
-    shares = Shares()
-    shares.hear("a", 1.0, {"GPU": 6.0}, {"GPU": 1.0}, True, 0.0)
-    shares.hear("b", 1.0, {"GPU": 1.0}, {"GPU": 1.0}, True, 0.0)
-    assert not shares.may_start("a", TOTAL)
-    assert shares.may_start("b", TOTAL)
+    state = FairShareState()
+    state.update("a", 1.0, {"GPU": 6.0}, {"GPU": 1.0}, True, 0.0)
+    state.update("b", 1.0, {"GPU": 1.0}, {"GPU": 1.0}, True, 0.0)
+    assert not state.may_start("a", TOTAL)
+    assert state.may_start("b", TOTAL)
 
 
 def test_one_free_place_is_given_to_one_sweep_although_both_still_see_it():
-    shares = Shares()
-    shares.hear("a", 1.0, {"GPU": 4.0}, {"GPU": 1.0}, True, 0.0)
-    shares.hear("b", 1.0, {"GPU": 3.0}, {"GPU": 1.0}, True, 0.0)
-    assert shares.may_start("b", TOTAL)
-    assert not shares.may_start("a", TOTAL)
-    shares.hear("b", 1.0, {"GPU": 3.0}, {}, True, 1.0)  # it has ended one
-    assert shares.may_start("a", TOTAL)
+    state = FairShareState()
+    state.update("a", 1.0, {"GPU": 4.0}, {"GPU": 1.0}, True, 0.0)
+    state.update("b", 1.0, {"GPU": 3.0}, {"GPU": 1.0}, True, 0.0)
+    assert state.may_start("b", TOTAL)
+    assert not state.may_start("a", TOTAL)
+    state.update("b", 1.0, {"GPU": 3.0}, {}, True, 1.0)  # it has ended one
+    assert state.may_start("a", TOTAL)
 
 
 def test_what_evaluators_hold_is_no_place_for_a_trial():
-    shares = Shares()
+    state = FairShareState()
     for name in ("a", "b"):
-        shares.hear(name, 1.0, {"GPU": 3.0}, {"GPU": 1.0}, True, 0.0)
-    shares.parties["a"].reserved = {"GPU": 1.0}
-    assert shares.may_start("a", TOTAL)  # the last of eight
-    assert not shares.may_start("b", TOTAL)
+        state.update(name, 1.0, {"GPU": 3.0}, {"GPU": 1.0}, True, 0.0)
+    state.sweeps["a"].reserved = {"GPU": 1.0}
+    assert state.may_start("a", TOTAL)  # the last of eight
+    assert not state.may_start("b", TOTAL)
 
 
 def test_a_trial_that_strangers_leave_no_room_for_holds_no_other_sweep_up():
-    shares = Shares()
+    state = FairShareState()
     for turn in range(3 * OVERTAKES):
-        shares.hear("large", 1.0, {}, {"GPU": 8.0}, False, turn)
-        shares.hear("small", 1.0, {"GPU": 4.0}, {"GPU": 1.0}, True, turn)
-        shares.look(TOTAL, {"GPU": 3.0, "CPU": 60.0})  # four are the small ones', one a notebook's
-        assert shares.kept_by_strangers("large", TOTAL)
-        assert shares.may_start("small", TOTAL)
-    shares.hear("large", 1.0, {}, {"GPU": 8.0}, False, 99.0)
-    shares.hear("small", 1.0, {"GPU": 4.0}, {"GPU": 1.0}, True, 99.0)
-    shares.look(TOTAL, {"GPU": 4.0, "CPU": 60.0})  # the notebook is gone
-    assert not shares.kept_by_strangers("large", TOTAL)
+        state.update("large", 1.0, {}, {"GPU": 8.0}, False, turn)
+        state.update("small", 1.0, {"GPU": 4.0}, {"GPU": 1.0}, True, turn)
+        state.observe(TOTAL, {"GPU": 3.0, "CPU": 60.0})  # four are the small ones', one a notebook's
+        assert state.blocked_by_external("large", TOTAL)
+        assert state.may_start("small", TOTAL)
+    state.update("large", 1.0, {}, {"GPU": 8.0}, False, 99.0)
+    state.update("small", 1.0, {"GPU": 4.0}, {"GPU": 1.0}, True, 99.0)
+    state.observe(TOTAL, {"GPU": 4.0, "CPU": 60.0})  # the notebook is gone
+    assert not state.blocked_by_external("large", TOTAL)
 
 
 def test_what_ended_a_moment_ago_is_not_strangers():
-    shares = Shares()
-    shares.hear("large", 1.0, {}, {"GPU": 8.0}, False, 0.0)
-    shares.hear("small", 1.0, {"GPU": 8.0}, {"GPU": 1.0}, True, 0.0)
-    shares.look(TOTAL, {"GPU": 0.0})
-    shares.hear("small", 1.0, {"GPU": 7.0}, {"GPU": 1.0}, True, 1.0)
-    shares.look(TOTAL, {"GPU": 0.0})  # Ray has not freed it yet
-    assert not shares.kept_by_strangers("large", TOTAL)
+    state = FairShareState()
+    state.update("large", 1.0, {}, {"GPU": 8.0}, False, 0.0)
+    state.update("small", 1.0, {"GPU": 8.0}, {"GPU": 1.0}, True, 0.0)
+    state.observe(TOTAL, {"GPU": 0.0})
+    state.update("small", 1.0, {"GPU": 7.0}, {"GPU": 1.0}, True, 1.0)
+    state.observe(TOTAL, {"GPU": 0.0})  # Ray has not freed it yet
+    assert not state.blocked_by_external("large", TOTAL)
 
 
 def test_what_a_dead_driver_held_and_wanted_is_forgotten():
-    shares = Shares()
-    shares.hear("dead", 1.0, {}, {"GPU": 8.0}, True, 0.0)
-    shares.hear("a", 1.0, {"GPU": 6.0}, {"GPU": 1.0}, True, EXPIRY_S)
-    assert not shares.may_start("a", TOTAL)
-    shares.hear("a", 1.0, {"GPU": 6.0}, {"GPU": 1.0}, True, EXPIRY_S + 0.1)
-    assert shares.may_start("a", TOTAL)
+    state = FairShareState()
+    state.update("dead", 1.0, {}, {"GPU": 8.0}, True, 0.0)
+    state.update("a", 1.0, {"GPU": 6.0}, {"GPU": 1.0}, True, EXPIRY_S)
+    assert not state.may_start("a", TOTAL)
+    state.update("a", 1.0, {"GPU": 6.0}, {"GPU": 1.0}, True, EXPIRY_S + 0.1)
+    assert state.may_start("a", TOTAL)
 
 
 def test_after_a_restart_the_shares_are_what_the_drivers_say_again():
-    shares = Shares()
-    shares.hear("b", 1.0, {"GPU": 1.0}, {"GPU": 2.0}, True, 0.0)
-    again = Shares()
-    for other in (shares, again):
-        other.hear("a", 1.0, {"GPU": 5.0}, {"GPU": 1.0}, True, 1.0)
-        other.hear("b", 1.0, {"GPU": 1.0}, {"GPU": 2.0}, True, 1.0)
-    assert again.parties.keys() == shares.parties.keys()
-    assert [s.may_start(n, TOTAL) for s in (shares, again) for n in ("a", "b")] == [False, True, False, True]
+    state = FairShareState()
+    state.update("b", 1.0, {"GPU": 1.0}, {"GPU": 2.0}, True, 0.0)
+    again = FairShareState()
+    for other in (state, again):
+        other.update("a", 1.0, {"GPU": 5.0}, {"GPU": 1.0}, True, 1.0)
+        other.update("b", 1.0, {"GPU": 1.0}, {"GPU": 2.0}, True, 1.0)
+    assert again.sweeps.keys() == state.sweeps.keys()
+    assert [s.may_start(n, TOTAL) for s in (state, again) for n in ("a", "b")] == [False, True, False, True]
 
 
 def test_a_trial_that_fits_nowhere_although_nobody_else_holds_anything_does_not_block_the_others():
-    shares = Shares()
-    shares.hear("stuck", 1.0, {}, {"GPU": 64.0}, False, 0.0)
-    shares.hear("a", 1.0, {}, {"GPU": 1.0}, True, 1.0)
-    assert shares.may_start("a", TOTAL)
+    state = FairShareState()
+    state.update("stuck", 1.0, {}, {"GPU": 64.0}, False, 0.0)
+    state.update("a", 1.0, {}, {"GPU": 1.0}, True, 1.0)
+    assert state.may_start("a", TOTAL)
 
 
 # ---- machines that an autoscaler may add -------------------------------------------------------------------------------
@@ -146,44 +146,48 @@ GPU = {"CPU": 1.0, "GPU": 1.0}
 NODE = {"CPU": 8.0, "GPU": 4.0}
 
 
-def asked(growth: Growth, **sweeps: Asks) -> list[Resources]:
-    shares = Shares()
-    for name, asks in sweeps.items():
-        shares.hear(name, 1.0, {}, {}, True, 0.0)
-        shares.parties[name].asks = asks
-    return list(shares.asked(growth))
+def requested(growth: Growth, **sweeps: NodeRequests) -> list[Resources]:
+    state = FairShareState()
+    for name, node_requests in sweeps.items():
+        state.update(name, 1.0, {}, {}, True, 0.0)
+        state.sweeps[name].node_requests = node_requests
+    return list(state.requested_bundles(growth))
 
 
 def test_what_should_exist_is_all_that_is_held_and_then_what_waits_by_turns_as_far_as_the_cluster_may_grow():
     growth = Growth({"CPU": 0.0}, {"gpus": (NODE, 2)}, 2)
     a = ([(GPU, 3)], [({"GPU": 2.0}, 1), ({"GPU": 2.0}, 1)])
     b = ([(GPU, 1)], [({"GPU": 1.0}, 1), ({"GPU": 1.0}, 1)])
-    assert asked(growth, a=a, b=b) == [GPU] * 4 + [{"GPU": 2.0}, {"GPU": 1.0}, {"GPU": 1.0}]  # eight GPUs, not one more
-    assert asked(growth) == []
+    assert requested(growth, a=a, b=b) == [GPU] * 4 + [
+        {"GPU": 2.0},
+        {"GPU": 1.0},
+        {"GPU": 1.0},
+    ]  # eight GPUs, not one more
+    assert requested(growth) == []
 
 
 def test_a_group_of_workers_is_asked_for_whole_or_not_at_all_and_smaller_ones_behind_it_still_are():
     growth = Growth({}, {"gpus": (NODE, 2)}, 2)
-    assert asked(growth, a=([], [(GPU, 9), (GPU, 5), (GPU, 4), (GPU, 3)])) == [GPU] * 8
-    assert asked(growth, a=([], [({"GPU": 5.0}, 1)])) == []  # no node holds it
+    assert requested(growth, a=([], [(GPU, 9), (GPU, 5), (GPU, 4), (GPU, 3)])) == [GPU] * 8
+    assert requested(growth, a=([], [({"GPU": 5.0}, 1)])) == []  # no node holds it
 
 
 def test_evaluators_that_reserve_nothing_need_no_machine_and_what_the_head_holds_needs_none_either():
     growth = Growth({"CPU": 2.0}, {"cpus": ({"CPU": 2.0}, 3)}, 1)  # three of that group, but one node in all
     pool, waits = ({"GPU": 0.0, "CPU": 0.0}, 2), [({"CPU": 2.0}, 1)] * 4
-    assert asked(growth, a=([pool], waits)) == [{"CPU": 2.0}] * 2
+    assert requested(growth, a=([pool], waits)) == [{"CPU": 2.0}] * 2
     assert place({"n0": {"CPU": 2.0}}, [pool, *waits]) == [{"CPU": 2.0}]
 
 
 def test_a_dead_driver_asks_for_nothing_and_one_that_left_neither():
-    shares, growth = Shares(), Growth({}, {"gpus": (NODE, 2)}, 2)
+    state, growth = FairShareState(), Growth({}, {"gpus": (NODE, 2)}, 2)
     for name in ("dead", "gone"):
-        shares.hear(name, 1.0, {}, {}, True, 0.0)
-        shares.parties[name].asks = ([(GPU, 1)], [])
-    assert len(shares.asked(growth)) == 2
-    shares.leave("gone")
-    shares.hear("a", 1.0, {}, {}, True, EXPIRY_S + 0.1)
-    assert shares.asked(growth) == []
+        state.update(name, 1.0, {}, {}, True, 0.0)
+        state.sweeps[name].node_requests = ([(GPU, 1)], [])
+    assert len(state.requested_bundles(growth)) == 2
+    state.leave("gone")
+    state.update("a", 1.0, {}, {}, True, EXPIRY_S + 0.1)
+    assert state.requested_bundles(growth) == []
 
 
 def test_what_an_autoscaler_may_add_is_read_from_its_own_configuration():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.connect.address import is_loopback, jobs_url, open_door
+from cluster.connect.address import connect, is_loopback, jobs_url
 from cluster.connect.environment import JOB_CONFIG, prepare
 from cluster.connect.tokens import find_token, make_token, read_token
 from sweeps.errors import InputError
@@ -164,31 +164,31 @@ def test_what_loopback_is():
 
 
 def test_a_right_token_opens_the_door(board, token_file: Path):
-    door = open_door(board("token").url + "/", token_file)
-    assert door.locked
-    assert door.ray == "2.60.0"
-    assert TOKEN not in repr(door)
+    endpoint = connect(board("token").url + "/", token_file)
+    assert endpoint.locked
+    assert endpoint.ray == "2.60.0"
+    assert TOKEN not in repr(endpoint)
 
 
 def test_a_missing_and_a_wrong_token_are_told_apart(board, tmp_path: Path, token_file: Path):
     locked = board("token")
     with pytest.raises(InputError, match="wants a token"):
-        open_door(locked.url)
+        connect(locked.url)
     token_file.write_text("another-token-of-some-length")
     with pytest.raises(InputError, match=r"refuses this token \(403\)"):
-        open_door(locked.url, token_file)
+        connect(locked.url, token_file)
 
 
 def test_an_open_cluster_on_this_machine_is_used_without_sending_a_token(board, token_file: Path):
     unlocked = board("disabled")
-    assert open_door(unlocked.url, token_file).headers == {}
+    assert connect(unlocked.url, token_file).headers == {}
     assert all(sent == "" for _, sent in unlocked.asked)
 
 
 def test_a_server_that_is_no_ray_never_sees_the_token(board, token_file: Path):
     other = board(None)
     with pytest.raises(InputError, match="not as the dashboard"):
-        open_door(other.url, token_file)
+        connect(other.url, token_file)
     assert other.asked == [("/api/authentication_mode", "")]
 
 
@@ -201,7 +201,7 @@ def beyond(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_beyond_this_machine_nothing_is_sent_without_a_token(board, beyond: None):
     far = board("token")
     with pytest.raises(InputError, match="needs a token"):
-        open_door(far.url)
+        connect(far.url)
     assert far.asked == []
 
 
@@ -226,7 +226,7 @@ def test_ray_itself_beyond_this_machine_is_not_spoken_to_without_a_token(
 def test_beyond_this_machine_an_open_cluster_is_refused(board, beyond: None, token_file: Path):
     far = board("disabled")
     with pytest.raises(InputError, match="runs the code of everybody"):
-        open_door(far.url, token_file)
+        connect(far.url, token_file)
     assert far.asked == [("/api/authentication_mode", "")]
 
 
@@ -234,5 +234,5 @@ def test_nobody_there_is_said_in_one_sentence():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         with pytest.raises(InputError, match="nobody answers") as e:
-            open_door(f"http://127.0.0.1:{s.getsockname()[1]}")
+            connect(f"http://127.0.0.1:{s.getsockname()[1]}")
     assert "\n" not in str(e.value)

@@ -1,0 +1,86 @@
+"""A sweep from its checks to its report, with progress on the terminal and an exit code: what commands and jobs share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sweeps.config.schema import Sweep
+from sweeps.errors import DipsweepError, InputError, Interrupted, NoDriver
+
+
+def run_and_tell(
+    sweep: Sweep, storage: Any = None, in_process: bool = False, cpus: int | None = None, dashboard: bool = False,
+    address: str | None = None,
+) -> None:  # fmt: skip
+    """Runs a sweep from its checks to its report and prints what happens; `run`, `resume` and submitted jobs do this.
+
+    Raises:
+        DipsweepError: every trial failed.
+    """
+    from cluster.preflight.checks import preflight
+    from cluster.preflight.contamination import contamination
+    from cluster.run import run as run_sweep
+    from sweeps.storage.base import join
+
+    preflight(sweep, storage, here=not (address or os.environ.get("RAY_ADDRESS")))
+    started = time.monotonic()
+    say = _progress(started)
+    say(f"{sweep.id}: {describe_size(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
+    for line in contamination(sweep):
+        say(line)
+    folder = run_sweep(
+        sweep,
+        storage=storage,
+        backend="in-process" if in_process else "ray",
+        cpus=cpus,
+        dashboard=dashboard,
+        address=address,
+        say=say,
+    )
+    page = folder / "report" / "index.html"
+    print(f"\nThe report: {page}")
+    from sweeps.journal.history import History
+    from sweeps.journal.writer import read_rows
+
+    curves = list(History(read_rows(folder)).trials())
+    if curves and all(c.state == "failed" for c in curves):
+        raise DipsweepError(f"every trial failed; the first: {curves[0].reason}. The report says more: {page}")
+
+
+def describe_size(sweep: Sweep) -> str:
+    """Returns `6 trials of at most 400 steps`."""
+    from sweeps.config.plan import Plan
+
+    total = Plan(sweep).total
+    budgets = [int(b) for b in sweep.axis_values("steps", sweep.trainer.steps)]
+    return f"{total} trial{'s' if total != 1 else ''} of at most {max(budgets)} steps"
+
+
+def _progress(started: float) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        seconds = int(time.monotonic() - started)
+        print(f"{seconds // 60:3d}:{seconds % 60:02d}  {line}", flush=True)
+
+    return say
+
+
+def main_of(act: Callable[[], Any]) -> None:
+    """Runs `act` and exits the process: every error of ours becomes one clear message and its exit code."""
+    try:
+        code = act()
+        sys.exit(code if isinstance(code, int) else 0)
+    except DipsweepError as e:
+        print(f"{'' if isinstance(e, InputError | Interrupted | NoDriver) else 'error: '}{e}", file=sys.stderr)
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as e:
+        if type(e).__module__.startswith(("click", "typer")) and hasattr(e, "exit_code"):
+            e.show()  # type: ignore[attr-defined]
+            sys.exit(e.exit_code)
+        raise

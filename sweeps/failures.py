@@ -1,0 +1,35 @@
+"""Why an attempt broke, as one type from the worker to the controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """What an attempt's end means for its trial."""
+
+    USER = "user"  # the trial's own: an exception, a divergence, data that cannot be read; final
+    OUT_OF_MEMORY = "oom"  # tried once more: another process may have held the memory
+    WORKER_CRASHED = "worker-crashed"  # a process died on a node that lives; counts against `limits.retries`
+    WORKER_LOST = "worker-lost"  # a process is gone, perhaps with its node; counts unless the node was taken away
+    NODE_PREEMPTED = "node-preempted"  # its node was taken away; never counts
+    BAD_CHECKPOINT = "bad-checkpoint"  # the checkpoint it was to start from is damaged; an earlier one is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt broke.
+
+    Attributes:
+        kind: what follows from it. reason: a slug for the journal, such as `diverged`. detail: one sentence.
+    """
+
+    kind: FailureKind
+    reason: str
+    detail: str = ""
+
+    @property
+    def retryable(self) -> bool:
+        """True when the trial itself may be sound."""
+        return self.kind not in (FailureKind.USER, FailureKind.BAD_CHECKPOINT)
