@@ -165,7 +165,7 @@ def test_what_loopback_is():
 
 def test_a_right_token_opens_the_door(board, token_file: Path):
     endpoint = connect(board("token").url + "/", token_file)
-    assert endpoint.locked
+    assert endpoint.requires_token
     assert endpoint.ray == "2.60.0"
     assert TOKEN not in repr(endpoint)
 
