@@ -28,6 +28,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The documentation as a site, strictly: a broken link or an unknown name ends it. Look at it with .venv/bin/mkdocs serve.
 docs: $(READY)
