@@ -22,7 +22,7 @@ from cluster.cli.cluster_commands import (
 )
 from cluster.launch import main_of, run_and_tell
 from cluster.locate import DEFAULT, definition, find
-from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError, NoDriver
+from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
