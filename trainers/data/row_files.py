@@ -1,4 +1,4 @@
-"""From a file to raw rows: JSONL, Parquet and Arrow, one row at a time, each either an object or a fault with its place.
+"""From a file to raw rows: JSON lines, a JSON array, Parquet and Arrow; each row an object, or a fault with its place.
 
 Any bytes give rows or one clear error; nothing else is ever raised (`tests/unit/trainers/data/test_row_files.py` tries many).
 
@@ -10,6 +10,7 @@ Any bytes give rows or one clear error; nothing else is ever raised (`tests/unit
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -51,7 +52,9 @@ def rows(path: str | Path) -> Iterator[RawRow]:
     suffixes = [s for s in file.suffixes[-2:] if s not in COMPRESSED]
     kind = suffixes[-1].lower() if suffixes else ""
     try:
-        if kind in JSONL:
+        if kind == ".json" and _first_sign(file) == b"[":
+            yield from _array(file)
+        elif kind in JSONL:
             yield from _jsonl(file)
         elif kind == ".parquet":
             yield from _parquet(file)
@@ -67,6 +70,65 @@ def rows(path: str | Path) -> Iterator[RawRow]:
         raise InputError(f"data file {path} cannot be read: {e or type(e).__name__}") from e
     except Exception as e:  # zlib, lzma, pyarrow: each decoder has errors of its own
         raise InputError(f"data file {path} is damaged or not what its name says: {type(e).__name__}: {e}") from e
+
+
+def objects(path: str | Path) -> Iterator[Mapping[str, Any]]:
+    """Yields the objects of a file in which every row must be one; `rows` is for files that may hold bad ones.
+
+    Raises:
+        InputError: the file cannot be read, or a row is no object; names the row.
+    """
+    for row in rows(path):
+        if row.value is None:
+            raise InputError(f"{path}:{row.number}: {row.fault}")
+        yield row.value
+
+
+def _first_sign(path: Path) -> bytes:
+    """Returns the first byte of a file that is no white space."""
+    import fsspec
+
+    with fsspec.open(str(path), "rb", compression="infer") as file:
+        start: bytes = file.read(4096)
+        return start.removeprefix(BOM).lstrip()[:1]
+
+
+def _array(path: Path) -> Iterator[RawRow]:
+    """The elements of one JSON array; the file is held in memory as a whole."""
+    import fsspec
+
+    with fsspec.open(str(path), "rb", compression="infer") as file:
+        try:
+            text = file.read().decode("utf-8-sig")
+        except UnicodeDecodeError as e:
+            raise InputError(f"{path} is not UTF-8: byte {e.object[e.start]:#04x} at {e.start}") from e
+    decoder, space = json.JSONDecoder(), re.compile(r"\s*")
+    at, number, closed = _behind(space, text, text.index("[") + 1), 0, False
+    while not closed:
+        if text[at : at + 1] == "]" and number == 0:
+            break
+        number += 1
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as e:
+            reason = "nested too deeply" if isinstance(e, RecursionError) else str(e)
+            raise InputError(f"{path}: element {number} of its array is not JSON: {reason}") from e
+        if isinstance(value, dict):
+            yield RawRow(number, None, value)
+        else:
+            yield RawRow(number, None, None, f"expected a JSON object, not {_kind(value)}", text[at : at + 200])
+        at = _behind(space, text, end)
+        closed = text[at : at + 1] == "]"
+        if not closed and text[at : at + 1] != ",":
+            raise InputError(
+                f"{path}: got {text[at : at + 20]!r} behind element {number} of its array; expected , or ]"
+            )
+        at = _behind(space, text, at + 1)
+
+
+def _behind(space: re.Pattern[str], text: str, at: int) -> int:
+    found = space.match(text, at)
+    return found.end() if found else at
 
 
 def _jsonl(path: Path) -> Iterator[RawRow]:

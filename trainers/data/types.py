@@ -31,6 +31,7 @@ class TierData:
         bad: rows that could not be used and were left out.
         source: the file that they are of, with what it may lose; None for data made here.
         primary_numbers, replay_numbers: of each conversation the number of its row in that file, from 1.
+        notes: how the rows were understood, and which of their keys were not used.
     """
 
     primary: Sequence[Conversation]
@@ -39,3 +40,4 @@ class TierData:
     source: TierSource | None = None
     primary_numbers: Sequence[int] = ()
     replay_numbers: Sequence[int] = ()
+    notes: tuple[str, ...] = ()

@@ -11,19 +11,18 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError, nearest
 from trainers.data.download_cache import cache_folder, fetched, is_remote, listing
+from trainers.data.messages import COLUMNS, parse_row, short
 from trainers.data.row_files import rows
 from trainers.data.types import Conversation, TierData
 
 log = logging.getLogger(__name__)
-COLUMNS: Final = ("messages", "prompt", "response", "replay")
-_ROLES: Final = ("system", "user", "assistant")
 _SHOWN_FAULTS: Final = 20
 CHECKED_BYTES: Final = 256 * 2**20
 """What `dipsweep validate` reads of a file in a few seconds."""
@@ -45,10 +44,10 @@ class BadRow(NamedTuple):
 
 
 def read(source: TierSource) -> TierData:
-    """Reads a tier: one conversation a row.
+    """Reads a tier: one conversation a row, as `trainers.data.messages` understands rows.
 
-    Columns (`source.columns` says what they are called in the file): `messages`, a list of `{"role", "content"}`, or
-    `prompt` and `response`, two texts; `replay`, optional, true for rows that belong to the replay pool instead.
+    `source.columns` says what columns are called in the file; `replay`, optional, is true for rows that belong to the
+    replay pool instead.
 
     Raises:
         InputError: the file cannot be opened, holds nothing to train on, or more rows are bad than the tier allows; names
@@ -60,28 +59,37 @@ def read(source: TierSource) -> TierData:
         raise InputError(f"columns: {unknown[0]!r} is unknown{nearest(unknown[0], COLUMNS)}; known: {known}")
     pools: dict[bool, list[tuple[int, Conversation]]] = {False: [], True: []}
     bad: list[BadRow] = []
+    forms, unused = Counter[str](), Counter[str]()
     for row in rows(fetched(source.path)):
         try:
             if row.value is None:
                 raise ValueError(row.fault)
-            is_replay = bool(row.value.get(source.columns.get("replay", "replay")))
-            pools[is_replay].append((row.number, conversation(row.value, source.columns)))
+            parsed = parse_row(row.value, source.columns)
         except ValueError as fault:
-            bad.append(BadRow(row.number, row.offset, str(fault), row.start or _short(row.value, 200)))
+            bad.append(BadRow(row.number, row.offset, str(fault), row.start or short(row.value, 200)))
             if len(bad) >= _MANY_FAULTS and len(bad) > source.max_bad_rows * row.number:
                 break
+        else:
+            pools[parsed.replay].append((row.number, parsed.conversation))
+            forms[parsed.form] += 1
+            unused.update(parsed.unused)
     primary, replay = pools[False], pools[True]
     _judge(source, bad, len(primary) + len(replay))
     if not primary:
         raise InputError(f"{source.path}: no conversation to train on; expected one JSON object a line")
     return TierData(
-        [c for _, c in primary],
-        [c for _, c in replay],
-        len(bad),
-        source,
-        [n for n, _ in primary],
-        [n for n, _ in replay],
-    )
+        [c for _, c in primary], [c for _, c in replay], len(bad), source, [n for n, _ in primary], [n for n, _ in replay],
+        tuple(_understood(forms, unused, len(primary) + len(replay), bool(replay))),
+    )  # fmt: skip
+
+
+def _understood(forms: Counter[str], unused: Counter[str], total: int, replay: bool) -> Iterator[str]:
+    """Yields how the rows were read, and what of them was not used."""
+    kinds = "; ".join(form if count == total else f"{form} ({count})" for form, count in forms.most_common())
+    yield f"{total} rows read as {kinds}" + (", some of them replay" if replay else "")
+    if unused:
+        keys = ", ".join(f"{key} ({count} of {total})" for key, count in unused.most_common(12))
+        yield f"not used, since nothing here is trained by it: {keys}"
 
 
 def check_data(source: TierSource) -> None:
@@ -134,52 +142,3 @@ def _quarantine(path: str, bad: Iterable[BadRow]) -> str:
     except OSError as e:  # what is wrong with the data matters more
         return f"not written down ({e})"
     return str(file)
-
-
-def conversation(row: Mapping[str, Any], columns: Mapping[str, str]) -> Conversation:
-    """Builds one conversation from a row.
-
-    Raises:
-        ValueError: says what the row holds and what would do.
-    """
-    named = {name: columns.get(name, name) for name in COLUMNS}
-    if named["messages"] in row:
-        return _checked(row[named["messages"]])
-    if named["prompt"] in row and named["response"] in row:
-        pair = (("user", row[named["prompt"]]), ("assistant", row[named["response"]]))
-        return _checked([{"role": role, "content": content} for role, content in pair])
-    raise ValueError(
-        f"neither {named['messages']!r} nor {named['prompt']!r} and {named['response']!r} among its columns "
-        f"({', '.join(map(str, row)) or 'none'}); name yours under `columns`"
-    )
-
-
-def _checked(messages: Any) -> Conversation:
-    if not isinstance(messages, list) or not messages:
-        raise ValueError(f"messages must be a list with at least one message, not {_short(messages)}")
-    for place, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise ValueError(f"message {place} must be an object with role and content, not {_short(message)}")
-        if message.get("role") not in _ROLES:
-            raise ValueError(f"message {place}: role {message.get('role')!r} is unknown; known: {', '.join(_ROLES)}")
-        content = message.get("content")
-        if not isinstance(content, str):
-            raise ValueError(f"message {place}: content must be text, not {_short(content)}")
-        if "\0" in content or not _is_unicode(content):
-            raise ValueError(f"message {place}: content holds a NUL character or half a surrogate pair")
-    if not any(message["role"] == "assistant" and message["content"] for message in messages):
-        raise ValueError("no assistant message with content: nothing to learn from this row")
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _short(value: Any, length: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= length else text[: length - 3] + "..."

@@ -46,12 +46,12 @@ BAD = {
     "null": (b"null", "expected a JSON object, not null"),
     "nested too deeply": (b"[" * 100_000, "nested too deeply"),
     "a number too long": (b'{"x": ' + b"9" * 5000 + b"}", "not JSON"),
-    "wrong columns": (b'{"instruction": "a", "output": "b"}', r"among its columns \(instruction, output\); name yours"),
+    "wrong columns": (b'{"input": "a", "target": "b"}', r"among its columns \(input, target\); name yours"),
     "messages no list": (b'{"messages": "hi"}', "messages must be a list with at least one message, not 'hi'"),
     "an escaped NUL": (GOOD.replace(b"2+2?", b"\\u0000"), "NUL character or half a surrogate pair"),
     "half a surrogate pair": (GOOD.replace(b"2+2?", b"\\ud800"), "NUL character or half a surrogate pair"),
     "nobody answers": (b'{"prompt": "hi", "response": ""}', "nothing to learn from this row"),
-    "an unknown role": (b'{"messages": [{"role": "tool", "content": "x"}]}', "role 'tool' is unknown"),
+    "an unknown role": (b'{"messages": [{"role": "narrator", "content": "x"}]}', "role 'narrator' is unknown"),
 }
 
 

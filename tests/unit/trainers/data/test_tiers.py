@@ -110,7 +110,7 @@ def test_all_faulty_rows_are_named_at_once(tmp_path):
         tmp_path / "ours.jsonl",
         {"messages": TURN},
         {"text": "no messages here"},
-        {"messages": [{"role": "human", "content": "hi"}]},
+        {"messages": [{"role": "judge", "content": "hi"}]},
         {"messages": [{"role": "user", "content": "nobody answers"}]},
         {"messages": [{"role": "assistant", "content": None}]},
     )
@@ -119,7 +119,7 @@ def test_all_faulty_rows_are_named_at_once(tmp_path):
     *lines, summary = str(caught.value).splitlines()
     assert "4 of 5 rows are bad (80.00%)" in summary
     assert [line.split(":")[1] for line in lines] == ["2", "3", "4", "5"]
-    assert "'human' is unknown; known: system, user, assistant" in lines[1]
+    assert "'judge' is unknown; known: system, developer, user, assistant" in lines[1]
 
 
 @pytest.mark.parametrize(

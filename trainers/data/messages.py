@@ -1,0 +1,334 @@
+"""From a row of a user's file to a conversation: every key is used, known to be harmless, told of, or makes the row bad.
+
+messages, conversations      lists of {"role", "content"} or ShareGPT's {"from", "value"}
+prompt + response            two texts (also completion; instruction, input and output; question and answer;
+                             problem and solution), or TRL's two lists of messages, of which the second is learnt
+system, tools, reasoning     beside either of them
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from trainers.data.types import TOOLS_ROLE, Conversation, Message
+
+COLUMNS: Final = ("messages", "prompt", "response", "replay", "system", "tools", "reasoning")
+"""What `columns` of a tier can rename."""
+_LISTS: Final = ("messages", "conversations", "conversation")
+_PAIRS: Final[tuple[tuple[str, str], ...]] = (
+    ("prompt", "response"), ("prompt", "completion"), ("instruction", "output"), ("instruction", "response"),
+    ("question", "answer"), ("question", "response"), ("problem", "solution"), ("query", "response"),
+)  # fmt: skip
+_SYSTEM: Final = ("system", "system_prompt")
+REASONING: Final = ("reasoning_content", "reasoning", "thinking", "thought")
+"""Where data keeps the thought of a reply, in a message or beside `response`."""
+_MASKS: Final = ("weight", "train", "loss_mask", "learn", "trainable", "loss")
+_MEDIA: Final = ("image", "images", "video", "videos", "audio", "audios")
+_ROLES: Final = {
+    "system": "system", "developer": "developer", "user": "user", "assistant": "assistant", "tool": "tool",
+    "human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant",
+    "function": "tool", "observation": "tool", "ipython": "tool", "tool_response": "tool",
+    "function_call": "function_call",
+}  # fmt: skip
+_NAMES: Final = frozenset({
+    "id", "idx", "index", "uuid", "uid", "row_id", "prompt_id", "conversation_id", "conv_id", "message_id", "hash",
+    "source", "sources", "dataset", "dataset_name", "origin", "split", "subset", "url", "license", "language", "lang",
+    "timestamp", "date", "created", "created_at", "model", "model_name", "meta", "metadata", "category", "domain",
+    "num_tokens", "token_count", "num_turns", "length",
+})  # fmt: skip
+"""Keys that say where a row comes from, and nothing about what it teaches."""
+
+
+class Parsed(NamedTuple):
+    """A row as a conversation.
+
+    Attributes:
+        replay: it belongs to the replay pool. form: how it was understood, such as `messages of role and content`.
+        unused: keys that carried something and were not used, `key` of the row or `message.key`.
+    """
+
+    conversation: Conversation
+    replay: bool
+    form: str
+    unused: tuple[str, ...]
+
+
+def parse_row(row: Mapping[str, Any], columns: Mapping[str, str]) -> Parsed:
+    """Reads one row.
+
+    Args:
+        columns: what the columns of COLUMNS are called in this file, where they have other names.
+
+    Raises:
+        ValueError: the row is bad; says what it holds and what was expected.
+    """
+    left = {str(key): value for key, value in row.items() if not _is_empty(value)}
+    unused: Counter[str] = Counter()
+    replay = _flag("replay", left.pop(columns.get("replay", "replay"), False))
+    media = [key for key in _MEDIA if key in left]
+    if media:
+        raise ValueError(f"column {media[0]!r} holds what only a model for pictures, films or sound can read")
+    system = _taken(left, [columns["system"]] if "system" in columns else _SYSTEM)
+    tools = _tools(left.pop(columns.get("tools", "tools"), None))
+    masked = [key for key in _MASKS if key in left and not _flag(key, left.pop(key))]
+    messages, form = _messages(left, columns, unused)
+    _add_system(messages, system)
+    if masked:
+        raise ValueError(f"its {masked[0]!r} says that it is not to be learnt")
+    if not any(m["role"] == "assistant" and m.get("learn", True) and _says(m) for m in messages):
+        raise ValueError("no assistant message with content: nothing to learn from this row")
+    unused.update(key for key in left if key not in _NAMES)
+    declared: Conversation = [{"role": TOOLS_ROLE, "content": "", "tools": tools}] if tools else []
+    return Parsed([*declared, *messages], replay, form, tuple(unused))
+
+
+def _says(message: Message) -> bool:
+    return bool(message["content"] or message.get("reasoning_content") or message.get("tool_calls"))
+
+
+def _is_empty(value: Any) -> bool:
+    """True for what Parquet writes where a row has no such key, and for empty lists and texts."""
+    return value is None or value == [] or value == {}
+
+
+def _taken(left: dict[str, Any], names: Sequence[str]) -> str:
+    """Takes the one text that stands under any of some names; empty texts count as none."""
+    found = [(name, left.pop(name)) for name in names if name in left]
+    for name, value in found:
+        if not isinstance(value, str):
+            raise ValueError(f"{name!r} must be text, not {short(value)}")
+    texts = {value for _, value in found if value.strip()}
+    if len(texts) > 1:
+        raise ValueError(f"{' and '.join(repr(name) for name, _ in found)} hold different texts; keep one of them")
+    return next(iter(texts), "")
+
+
+def _flag(name: str, value: Any) -> bool:
+    """Reads true or false as data writes them; anything else is no flag."""
+    if isinstance(value, str):
+        known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
+        if (text := value.strip().lower()) in known:
+            return known[text]
+    elif value is None:
+        return False
+    elif (
+        isinstance(value, bool | int | float)
+        and not (isinstance(value, float) and math.isnan(value))
+        and value in (0, 1)
+    ):
+        return bool(value)
+    raise ValueError(f"{name!r} must be true or false, or 0 or 1, not {short(value)}")
+
+
+def _messages(left: dict[str, Any], columns: Mapping[str, str], unused: Counter[str]) -> tuple[Conversation, str]:
+    """Takes the messages of a row out of its columns, and says how they were understood."""
+    lists = (columns["messages"],) if "messages" in columns else _LISTS
+    reasoning = [columns["reasoning"]] if "reasoning" in columns else REASONING
+    for name in lists:
+        if name in left:
+            messages, form = _listed(left.pop(name), name, unused)
+            return messages, f"{name} of {form}"
+    pairs = _PAIRS
+    if "prompt" in columns or "response" in columns:
+        pairs = ((columns.get("prompt", "prompt"), columns.get("response", "response")),)
+    for asked, answered in pairs:
+        if asked in left and answered in left:
+            form = f"{asked} and {answered}"
+            prompt, response = _from_json(left.pop(asked)), _from_json(left.pop(answered))
+            if isinstance(prompt, list) or isinstance(response, list):
+                return _continued(prompt, response, unused), f"{form}, lists of messages"
+            if asked == "instruction" and isinstance(extra := left.pop("input", ""), str) and extra.strip():
+                prompt, form = f"{prompt}\n\n{extra}", "instruction, input and output"
+            reply = {"role": "assistant", "content": response, **_thought_beside(left, reasoning)}
+            return [_message(0, {"role": "user", "content": prompt}, unused), _message(1, reply, unused)], form
+    expected = f"neither {lists[0]!r} nor {pairs[0][0]!r} and {pairs[0][1]!r}"
+    raise ValueError(f"{expected} among its columns ({', '.join(left) or 'none'}); name yours under `columns`")
+
+
+def _thought_beside(left: dict[str, Any], names: Sequence[str]) -> Message:
+    thought = _taken(left, names)
+    return {"reasoning_content": thought} if thought else {}
+
+
+def _continued(prompt: Any, response: Any, unused: Counter[str]) -> Conversation:
+    """TRL's pair of lists: what stands in the first is shown, and never learnt."""
+    first = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    second = response if isinstance(response, list) else [{"role": "assistant", "content": response}]
+    messages, _ = _listed([*first, *second], "prompt and completion", unused)
+    shown = [{**m, "learn": False} if m["role"] == "assistant" else m for m in messages[: len(first)]]
+    return [*shown, *messages[len(first) :]]
+
+
+def _from_json(value: Any) -> Any:
+    """Returns the list that a text holds as JSON; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        try:
+            found = json.loads(value)
+        except ValueError:
+            return value
+        return found if isinstance(found, list) else value
+    return value
+
+
+def _listed(value: Any, name: str, unused: Counter[str]) -> tuple[Conversation, str]:
+    messages = _from_json(value)
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f"{name} must be a list with at least one message, not {short(value)}")
+    sharegpt = isinstance(messages[0], Mapping) and "from" in messages[0]
+    return [_message(i, message, unused) for i, message in enumerate(messages)], (
+        "from and value" if sharegpt else "role and content"
+    )
+
+
+def _message(place: int, value: Any, unused: Counter[str]) -> Message:
+    """Reads one message of any of the known spellings."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"message {place} must be an object with role and content, not {short(value)}")
+    left = {str(key): inner for key, inner in value.items() if not _is_empty(inner)}
+    try:
+        given = left.pop("role", left.pop("from", None))
+        role = _ROLES.get(given) if isinstance(given, str) else None
+        if role is None:
+            raise ValueError(f"role {given!r} is unknown; known: {', '.join(dict.fromkeys(_ROLES))}")
+        message = _spoken(role, left)
+        if left.pop("prefix", False):
+            raise ValueError("'prefix' marks a reply that is begun and not ended; only whole replies can be learnt")
+    except ValueError as fault:
+        raise ValueError(f"message {place}: {fault}") from None
+    unused.update(f"message.{key}" for key in left if key not in _NAMES)
+    return message
+
+
+def _spoken(role: str, left: dict[str, Any]) -> Message:
+    content, thought = _content(left)
+    message: Message = {"role": "assistant" if role == "function_call" else role, "content": content}
+    if role == "function_call":
+        message |= {"content": "", "tool_calls": _calls([content])}
+    if role != "assistant":
+        if role == "tool":
+            message |= {key: left.pop(key) for key in ("tool_call_id", "name") if key in left}
+        for key in [k for k in _MASKS if k in left]:
+            if _flag(key, left.pop(key)) and key != "weight" and role != "function_call":
+                raise ValueError(
+                    f"{key!r} asks for a {role} message to be learnt; only replies of the assistant can be"
+                )
+        return message
+    message |= _beside(thought or _taken(left, REASONING), content)
+    if "function_call" in left or "tool_calls" in left:
+        message["tool_calls"] = _calls(left.pop("tool_calls", None) or [left.pop("function_call")])
+    flags = [_flag(key, left.pop(key)) for key in _MASKS if key in left]
+    if not all(flags):
+        message["learn"] = False
+    return message
+
+
+def _beside(thought: str, content: str) -> Message:
+    """Keeps a thought under a key of its own, unless the content begins with the same thought in tags."""
+    before, closed, _ = content.partition("</think>")
+    if not thought or not (closed and before.lstrip().startswith("<think>")):
+        return {"reasoning_content": _text(thought)} if thought else {}
+    if "".join(before.replace("<think>", "").split()) != "".join(thought.split()):
+        raise ValueError("a thought stands in its content, and another one beside it; keep one of them")
+    return {}
+
+
+def _content(left: dict[str, Any]) -> tuple[str, str]:
+    """Takes the text of a message, and the thought that stands among the parts of one written in parts."""
+    value = next((left.pop(key) for key in ("content", "value", "text") if key in left), None)
+    if value is None:
+        value = left.pop("refusal", "") if "refusal" in left else ""
+        if not value and not any(key in left for key in ("tool_calls", "function_call", *REASONING)):
+            raise ValueError("content must be text, not None")
+    thought = ""
+    if isinstance(value, list):
+        texts = {"text": "", "thinking": "", "reasoning": ""}
+        for part in value:
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            said = part.get(kind, part.get("text")) if isinstance(part, Mapping) and isinstance(kind, str) else None
+            if kind not in texts or not isinstance(said, str):
+                raise ValueError(
+                    f"a part of its content is {short(part)}; only parts of type text and thinking can be read"
+                )
+            texts[kind] += said
+        value, thought = texts["text"], texts["thinking"] or texts["reasoning"]
+    return _text(value), thought
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"content must be text, not {short(value)}")
+    if "\0" in value or not _is_unicode(value):
+        raise ValueError("content holds a NUL character or half a surrogate pair")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _tools(value: Any) -> list[Any]:
+    """Reads the functions that a row declares: a list, or the same as JSON text."""
+    if isinstance(value, str):
+        value = _parsed("'tools'", value) if value.strip() else None
+    if not value:
+        return []
+    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
+        raise ValueError(f"'tools' must be a list of functions, not {short(value)}")
+    return [_without_none(tool) for tool in value]
+
+
+def _parsed(what: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{what} is text that is no JSON: {short(text)}") from None
+
+
+def _calls(value: Any) -> list[Any]:
+    """Reads the calls of a reply as templates expect them: {"type", "function": {"name", "arguments": object}}."""
+    calls = []
+    value = _parsed("tool_calls", value) if isinstance(value, str) else value
+    for each in value if isinstance(value, list) else [value]:
+        call = _parsed("a tool call", each) if isinstance(each, str) else each
+        inner = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
+            raise ValueError(f"a tool call must be an object with a name and arguments, not {short(each)}")
+        arguments = inner.get("arguments") or {}
+        if isinstance(arguments, str):
+            arguments = _parsed(f"arguments of tool call {inner['name']!r}", arguments)
+        named = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
+        function = {"name": inner["name"], "arguments": _without_none(arguments)}
+        calls.append({**named, "type": "function", "function": function})
+    return calls
+
+
+def _without_none(value: Any) -> Any:
+    """Leaves out keys of no value: Arrow gives every struct the keys of all."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _add_system(messages: Conversation, system: str) -> None:
+    """Puts a row's own system prompt first."""
+    if not system:
+        return
+    if messages[0]["role"] in ("system", "developer"):
+        if messages[0]["content"].strip() != system.strip():
+            raise ValueError("a system prompt stands in a column, and another one among the messages; keep one of them")
+        return
+    messages.insert(0, {"role": "system", "content": _text(system)})
+
+
+def short(value: Any, length: int = 60) -> str:
+    """Returns how a value begins, for a message."""
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
