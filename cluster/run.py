@@ -92,7 +92,7 @@ def _root(storage: Where, say: Progress) -> Store:
     """Opens the storage as a driver does: an outage pauses it and is told, whatever it takes."""
     if is_url(storage) or isinstance(storage, Store):
         return open_store(storage, patience_s=FOREVER, say=say)
-    return open_store(Path(storage).expanduser().resolve())
+    return open_store(Path(storage).expanduser().resolve(), patience_s=FOREVER, say=say)
 
 
 def _execute(

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from evaluators.scores import Scores
-from sweeps.errors import StorageError, Unreachable
+from sweeps.errors import StorageError, StorageUnavailable
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store
 
@@ -37,7 +37,9 @@ class ScoreCache:
     def put(self, digest: str, suite: str, settings: Mapping[str, Any], scores: Scores) -> None:
         """Writes scores down; the last writer wins, and all writers write the same."""
         text = json.dumps(asdict(scores), allow_nan=False, default=dict)
-        with contextlib.suppress(Unreachable):  # then it is scored again some day; the scores at hand are not lost
+        with contextlib.suppress(
+            StorageUnavailable
+        ):  # then it is scored again some day; the scores at hand are not lost
             self.store.write(_key(digest, suite, settings), text.encode())
 
 

@@ -71,12 +71,16 @@ class NoBucket(StorageError):
     """The bucket does not exist."""
 
 
-class StorageFull(StorageError):
-    """No room is left on the disk."""
+class StorageUnavailable(StorageError):
+    """The storage cannot be read or written just now; waiting may cure it, and nothing else is wrong."""
 
 
-class Unreachable(StorageError):
-    """The storage does not answer, or answers that it cannot just now: the one storage error that waiting may cure."""
+class StorageFull(StorageUnavailable):
+    """No room is left on the disk, or in the user's quota."""
+
+
+class Unreachable(StorageUnavailable):
+    """The storage does not answer, or answers that it cannot just now."""
 
 
 class JournalError(StorageError):

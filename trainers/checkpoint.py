@@ -12,11 +12,10 @@ needs no state: the rows of step n follow from the seed (`trainers.data.sampler`
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,11 +25,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sweeps.checkpoints.manifest import MANIFEST, STATE, VERSION, Manifest, read_manifest, seal, verify
-from sweeps.errors import StorageError, TrialFailed
+from sweeps.config.trial import Saved
+from sweeps.errors import StorageError, StorageUnavailable
+from sweeps.storage.base import storage_trouble
 
 FACTS: Final = "trainer.json"
+WAIT_S: Final = 120.0  # other workers wait meanwhile, in a collective that gives up after minutes
 __all__ = ["FACTS", "MANIFEST", "STATE", "Manifest", "fresh", "random_states", "read_manifest", "read_state",
-           "restore_random_states", "room_for", "seal", "step_folder", "verify", "write_state"]  # fmt: skip
+           "restore_random_states", "seal", "step_folder", "verify", "write_patiently", "write_state"]  # fmt: skip
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -46,23 +48,42 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
-@contextmanager
-def room_for(target: Path) -> Iterator[None]:
-    """What is written in this block needs room: without it the trial ends with a clear reason, and nothing half is left.
+def write_patiently(target: Path, write: Callable[[], Saved], give_up: Callable[[], bool] = lambda: False) -> Saved:
+    """Returns what `write` returns, tried for `WAIT_S` while the disk has no room, or is gone; nothing half is left.
+
+    Args:
+        target: the checkpoint's folder. give_up: looked at between tries; True ends the waiting.
 
     Raises:
-        TrialFailed: `disk-full`.
+        StorageUnavailable: the disk did not take it in that time. The training is sound, and can go on from the checkpoint
+            before.
     """
-    try:
-        yield
-    except (OSError, SafetensorError) as e:
-        if getattr(e, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and "No space left" not in str(e):
-            raise
-        shutil.rmtree(target, ignore_errors=True)
-        raise TrialFailed(
-            "disk-full",
-            f"no room is left for checkpoint {target}; free some or use another disk, then run the sweep again",
-        ) from e
+
+    def attempt() -> Saved:
+        try:
+            return write()
+        except (OSError, SafetensorError) as e:
+            trouble = storage_trouble(e)
+            shutil.rmtree(target, ignore_errors=True)
+            if trouble is None:
+                raise
+            raise type(trouble)(f"checkpoint {target.name} of {target.parent} was not written: {trouble}") from e
+
+    until, pause = time.monotonic() + WAIT_S, 0.5
+    while True:
+        try:
+            return attempt()
+        except StorageUnavailable:
+            if give_up() or time.monotonic() + pause > until:
+                raise
+        _sleep(pause, give_up)
+        pause = min(2 * pause, 10.0)
+
+
+def _sleep(seconds: float, give_up: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while not give_up() and time.monotonic() < until:
+        time.sleep(0.2)
 
 
 def write_state(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

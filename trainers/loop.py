@@ -233,7 +233,7 @@ class _Run:
             "window": asdict(state.window),
         }
         with self.meter.phase("checkpoint"):
-            saved = self.learner.save(self.folder, state.step, self.tokenizer, facts, self.rank)
+            saved = self.learner.save(self.folder, state.step, self.tokenizer, facts, self.rank, self.hooks.stop_asked)
         if saved is not None:
             self.hooks.saved(saved)
 

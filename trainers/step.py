@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,22 +97,33 @@ class Learner:
         return torch.autocast(self.device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext()
 
     def save(
-        self, folder: Path, step: int, tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any], rank: int
-    ) -> Saved | None:
-        """Writes a whole checkpoint; every worker must call, rank 0 writes and returns it."""
+        self, folder: Path, step: int, tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any], rank: int,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> Saved | None:  # fmt: skip
+        """Writes a whole checkpoint; every worker must call, rank 0 writes and returns it.
+
+        Args:
+            give_up: ends the waiting for a disk without room.
+
+        Raises:
+            StorageUnavailable: the disk did not take it (`trainers.checkpoint.write_patiently`).
+        """
         weights = {n: parallel.whole(t.detach()).cpu() for n, t in self._persistent()}
         moments = {n: parallel.whole(t).cpu() for n, t in self._moments()}
         adapters = {f"lora/{n}": weights[n] for n in self.trainable} if self.config.lora_rank else {}
         if rank != 0:
             return None
         target = checkpoint.step_folder(folder, step)
-        with checkpoint.room_for(target):
+
+        def write() -> Saved:
             checkpoint.fresh(target)
             self.network.save_pretrained(target, state_dict=lora.merged(weights, self.config))
             self._write_tokenizer(tokenizer, target)
             state = {**moments, **adapters, **checkpoint.random_states()}
             checkpoint.write_state(target, state, {"step": step, **facts})
             return checkpoint.seal(target, step)
+
+        return checkpoint.write_patiently(target, write, give_up)
 
     def _write_tokenizer(self, tokenizer: PreTrainedTokenizerBase, target: Path) -> None:
         """Writes the tokenizer's files; it never changes, and making its JSON anew takes a tenth of a second and more."""

@@ -15,11 +15,16 @@ from sweeps.config.trial import Hooks, Saved, TrialSpec, attempt_folder
 from sweeps.controller.controller import Director, Launch
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance, time_limit
-from sweeps.errors import Interrupted, JournalError, LimitError, StorageFull, TrialFailed, Unreachable, out_of_memory
+from sweeps.errors import Interrupted, JournalError, LimitError, StorageError, TrialFailed, out_of_memory
 from sweeps.executors.interrupt import Interrupt, ctrl_c
+from sweeps.storage.base import storage_trouble
 
 Progress = Callable[[str], None]
 PAUSE_S = 0.2  # a paused sweep looks this often whether it may go on
+STORAGE_S = (
+    1.0,
+    60.0,
+)  # so long, twice as long each time, after an attempt or a score for which the storage had no room
 
 
 class Train(Protocol):
@@ -103,6 +108,7 @@ class InProcess:
         self.interrupt = Interrupt()
         self.allowance = Allowance(director.plan.sweep.evaluation.timeout_s)
         self.started = time.monotonic()
+        self._storage_s = STORAGE_S[0]
 
     def run(self) -> None:
         """Runs the sweep to its end.
@@ -142,9 +148,14 @@ class InProcess:
             self.train(spec, _Hooks(self, launch), folder=folder, resume=launch.resume)
         except TrialFailed as e:
             self.director.failed(spec.id, attempt, e.reason, e.detail)
-        except (JournalError, StorageFull, Unreachable, LimitError):  # not the trial's fault
+        except (JournalError, LimitError):  # not the trial's fault
             raise
         except Exception as e:
+            if (trouble := storage_trouble(e)) is not None:
+                if not self.ending:
+                    self.director.yielded(spec.id, attempt, str(trouble))
+                    self._wait_for_storage(trouble)
+                return
             memory = out_of_memory(e)
             reason = "oom" if memory else "error"
             self.director.failed(spec.id, attempt, reason, f"{type(e).__name__}: {e}", lost=memory)
@@ -152,6 +163,16 @@ class InProcess:
             if self.ending:
                 return  # it was asked to save and stop: neither trained nor failed, it goes on after a resume
             self.director.trained(spec.id, attempt)
+            self._storage_s = STORAGE_S[0]
+
+    def _wait_for_storage(self, trouble: StorageError) -> None:
+        """Lets time pass before what the storage stood in the way of is tried again."""
+        self.say(f"paused: {trouble}; tried again in {self._storage_s:.0f} s, as often as it takes")
+        until = time.monotonic() + self._storage_s
+        self._storage_s = min(2 * self._storage_s, STORAGE_S[1])
+        while not self.ending and time.monotonic() < until:
+            time.sleep(PAUSE_S)
+            self.steer()
 
     def score_all(self) -> None:
         """Scores every checkpoint that waits for it."""
@@ -161,7 +182,10 @@ class InProcess:
                 with time_limit(self.allowance.overdue, self.allowance.limit_s):
                     scores = self.evaluate(job)
             except Exception as e:
-                self.director.eval_failed(job, f"{type(e).__name__}: {e}")
+                trouble = storage_trouble(e)
+                self.director.eval_failed(job, f"{type(e).__name__}: {e}", preempted=trouble is not None)
+                if trouble is not None:
+                    self._wait_for_storage(trouble)
                 continue
             self.allowance.took(time.monotonic() - began, scores)
             take_scores(self.director, job, scores)

@@ -16,11 +16,12 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Protocol, Self, overload
 
-from sweeps.errors import Fenced, JournalError, StorageError, SweepBusy
+from sweeps.errors import Fenced, JournalError, StorageUnavailable, SweepBusy
 from sweeps.journal.compaction import LOG, Packer, segment_key
 from sweeps.journal.lease import LEASE_S, Holder, Lease, boot_id
 from sweeps.journal.reader import LogReader, is_sweep, read_rows, segments
@@ -88,7 +89,7 @@ class SweepJournal:
         self._depth = 0
         self._broken = False
         path = self.store.local()
-        self._lock = _exclusive(path / "driver.lock") if path is not None else None
+        self._lock = self.store.patiently(lambda: _exclusive(path / "driver.lock")) if path is not None else None
         # A lock that the kernel gave us means that no process of this kernel holds the sweep, in whatever container.
         gone: Callable[[Holder], bool] = Holder.gone
         if self._lock is not None:
@@ -113,6 +114,7 @@ class SweepJournal:
             what = {"host": holder.host, "pid": holder.pid, "since": holder.since, "lease": self.lease.number}
             row = Row("lease", self.store.name, extra={**what, "token": holder.token}).at(first)
             if not self.store.create(segment_key(first), row.line().encode()):
+                _drop_torn(self.store, first)
                 continue
             path = self.store.local(segment_key(first))
             if path is not None and _overtook(self.store, first, reader):
@@ -120,7 +122,7 @@ class SweepJournal:
                 continue
             self._rows.append(row)
             if path is not None:
-                self._file = _Segment(path)
+                self._file = _Segment(self.store, path)
             else:
                 self._packer = Packer(self.store, reader.packed, reader.loose)
                 self._packer.add(row.line().encode())
@@ -159,15 +161,22 @@ class SweepJournal:
             raise self._fenced(self.lease.fenced_by)
         first = len(self._rows) - len(self._pending)
         data = "".join(self._pending).encode()
-        if self._file is not None:
-            self._file.append(data)
-            if self._file.newer():
-                raise self._fenced(None)
-        elif not self.store.create(segment_key(first), data):
+        try:
+            written = self._put(first, data)
+        except StorageUnavailable as e:  # for longer than the store's patience
+            raise JournalError(f"{e}; the sweep's log cannot be written, resume goes on when it can") from e
+        if not written:
             raise self._fenced(None)
         self._pending.clear()
         if self._packer is not None:
             self._packer.add(data)
+
+    def _put(self, first: int, data: bytes) -> bool:
+        """Stores rows that begin with number `first`; False when somebody else has continued the log."""
+        if self._file is None:
+            return self.store.create(segment_key(first), data)
+        self._file.append(data)
+        return not self._file.overtaken()
 
     def _fenced(self, by: Holder | None) -> Fenced:
         return Fenced(f"{self.store}: {by or 'another driver'} has taken this sweep over; this one writes nothing more. It "
@@ -198,27 +207,65 @@ def _same_kernel(holder: Holder) -> bool:
 class _Segment:
     """A segment in a folder, open for appending."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, store: Store, path: Path) -> None:
+        self.store, self.path = store, path
         self._first = int(path.stem)
-        self._file: IO[bytes] = open(path, "ab", buffering=0)  # noqa: SIM115 - lives as long as the journal
+        self._file = _open_for_append(path)
+        self._size = os.fstat(self._file.fileno()).st_size  # bytes of whole rows
+        self._torn = False
 
     def append(self, data: bytes) -> None:
+        """Adds whole rows; they are on the disk when it returns. What a failed try left behind is taken back first."""
+        self.store.patiently(lambda: self._append(data))
+
+    def _append(self, data: bytes) -> None:
         try:
-            written = self._file.write(data)
-            if written != len(data):  # a disk that fills up takes a part first
-                self._file.write(data[written:])
+            if self._torn:
+                self._file.close()  # a disk that was away may have come back as another mount
+                self._file = _open_for_append(self.path)
+                os.ftruncate(self._file.fileno(), self._size)
+            self._torn = True
+            rest = memoryview(data)
+            while rest:  # a disk that fills up takes a part first
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as e:
             raise storage_error(self.path, e) from e
+        self._size += len(data)
+        self._torn = False
 
-    def newer(self) -> bool:
-        """True when somebody has continued the log in a segment after this one."""
-        stems = (Path(name).stem for name in os.listdir(self.path.parent) if name.endswith(".jsonl"))
-        return any(stem.isdigit() and int(stem) > self._first for stem in stems)
+    def overtaken(self) -> bool:
+        """True when somebody has continued the log in a segment after this one, or has put another in its place."""
+        names = os.listdir(self.path.parent)
+        stems = (Path(name).stem for name in names if name.endswith(".jsonl"))
+        if any(stem.isdigit() and int(stem) > self._first for stem in stems):
+            return True
+        mine = os.fstat(self._file.fileno())
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            return True
+        return (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
 
     def close(self) -> None:
         self._file.close()
+
+
+def _open_for_append(path: Path) -> FileIO:
+    """Opens a segment that is there; one that is not has been taken away, and is not made anew."""
+    return FileIO(os.open(path, os.O_WRONLY | os.O_APPEND), "ab")
+
+
+def _drop_torn(store: Store, first: int) -> None:
+    """Removes a segment without one whole row; only for whoever holds the lease.
+
+    On a file system without hard links a segment is made in place: a driver that was killed there, or found no room, leaves
+    it empty or cut, and nobody could ever continue the log.
+    """
+    path = store.local(segment_key(first))
+    with contextlib.suppress(FileNotFoundError):
+        if path is not None and b"\n" not in path.read_bytes():
+            path.unlink()
 
 
 def _overtook(store: Store, first: int, reader: LogReader) -> bool:
@@ -237,7 +284,7 @@ def _exclusive(path: Path) -> IO[str] | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(path, "a+")  # noqa: SIM115 - its life is the lock
     except OSError as e:
-        raise StorageError(f"{path}: cannot be opened for writing ({e.strerror or e})") from e
+        raise storage_error(path, e) from e
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

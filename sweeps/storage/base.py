@@ -12,14 +12,30 @@ sweep file and never through a pickle.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import os
+import re
+import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple, Self, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias, TypeVar
 
-from sweeps.errors import InputError, NotFound, StorageError, StorageFull
+from sweeps.errors import (
+    InputError,
+    JournalError,
+    NoBucket,
+    NoCredentials,
+    NotFound,
+    StorageDenied,
+    StorageError,
+    StorageFull,
+    StorageUnavailable,
+    TrialFailed,
+)
 
+T = TypeVar("T")
 COMMAND_S: Final = 8.0
 """How long a one-shot command keeps trying while the storage does not answer."""
 FOREVER: Final = float("inf")
@@ -97,6 +113,10 @@ class Store(ABC):
     def local(self, key: str = "") -> Path | None:
         """Returns the path of a key on this machine, where the store is a folder."""
         return None
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Returns what a call returns that works on this store's own files, tried as often as the store's calls are."""
+        return call()
 
     @property
     def once(self) -> Store:
@@ -177,10 +197,54 @@ def folder(prefix: str) -> str:
     return checked(prefix.rstrip("/")) if prefix.strip("/") else ""
 
 
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+AWAY: Final = frozenset(
+    {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN}
+)
+"""A disk that is read-only, broken or gone, a file server that is away: errors of the machine, which may pass."""
+_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust say it, safetensors among them
+
+
 def storage_error(path: Path, e: OSError) -> StorageError:
     """Returns what an error of the operating system means for the user."""
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(
-            f"{path}: no room is left on this disk ({os.strerror(e.errno)}); free some, then resume the sweep"
-        )
-    return StorageError(f"{path}: cannot be opened for reading or writing ({e.strerror or e})")
+    why = os.strerror(e.errno) if e.errno else str(e)
+    if e.errno in FULL:
+        return StorageFull(f"{path}: no room is left on this disk ({why}{_free(path)}); free some")
+    if e.errno in AWAY:
+        return StorageUnavailable(f"{path}: this disk cannot be used now ({why}); mount it again, or repair it")
+    if isinstance(e, PermissionError):
+        return StorageDenied(f"{path}: this user may not read or write here; change its owner, or use another folder")
+    return StorageError(f"{path}: cannot be opened for reading or writing ({why})")
+
+
+def _free(path: Path) -> str:
+    """Returns how much is free where a path lies, as ` : 12 MB are free`; empty where that cannot be seen."""
+    with contextlib.suppress(OSError):
+        there = next(p for p in (path, *path.parents) if p.exists())
+        return f", {shutil.disk_usage(there).free / 1e6:.1f} MB are free"
+    return ""
+
+
+def storage_trouble(e: BaseException) -> StorageError | None:
+    """Returns the storage's error behind an exception of training or scoring code; None when there is none.
+
+    A full disk, one that is gone, a bucket that does not answer or does not let us in: what ran is sound, and can be run
+    again when that is cured.
+    """
+    seen: set[int] = set()
+    found: BaseException | None = e
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        if isinstance(found, StorageUnavailable | StorageDenied | NoCredentials | NoBucket):
+            return found
+        if isinstance(found, TrialFailed | JournalError):
+            return None
+        number = found.errno if isinstance(found, OSError) else None
+        if number is None and (said := _OS_ERROR.search(str(found))):
+            number = int(said[1])
+        if number in FULL | AWAY:
+            where = getattr(found, "filename", None)
+            return storage_error(Path(os.fsdecode(where)) if where else Path("this machine"), OSError(number, ""))
+        inner = getattr(found, "cause", None)  # Ray's wrapper of a task's error
+        found = inner if isinstance(inner, BaseException) else found.__cause__
+    return None

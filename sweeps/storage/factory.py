@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sweeps.errors import InputError
-from sweeps.storage.base import COMMAND_S, Store, Where, is_url, url_fault
+from sweeps.storage.base import COMMAND_S, FOREVER, Store, Where, is_url, url_fault
 from sweeps.storage.local import LocalStore
 from sweeps.storage.retry import RetryingStore
 
@@ -16,7 +16,7 @@ def open_store(where: Where, *, patience_s: float = COMMAND_S, say: Callable[[st
 
     Args:
         where: a path, `s3://bucket/prefix`, or a store (returned as it is).
-        patience_s: for how long calls keep trying while an S3 storage does not answer: a few seconds for a command,
+        patience_s: for how long calls keep trying while the storage cannot be used: a few seconds for a command,
             FOREVER for drivers and workers.
         say: takes a sentence now and then while calls keep trying; by default it is logged.
 
@@ -26,7 +26,8 @@ def open_store(where: Where, *, patience_s: float = COMMAND_S, say: Callable[[st
     if isinstance(where, Store):
         return where
     if not is_url(where):
-        return LocalStore(Path(where))
+        local = LocalStore(Path(where))
+        return RetryingStore(local, patience_s, say) if patience_s == FOREVER else local
     if fault := url_fault(str(where)):
         raise InputError(fault)
     from sweeps.storage.s3 import S3Store

@@ -41,8 +41,8 @@ class LocalStore(Store):
             write_through(aside, data)
             try:
                 os.link(aside, self.path / key)  # atomic, also on NFS; the file appears whole
-            except FileExistsError:
-                return False
+            except FileExistsError:  # maybe by ourselves, before something failed and this was tried again
+                return (self.path / key).read_bytes() == data
             except OSError as e:
                 if e.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
                     raise
@@ -136,14 +136,19 @@ def sync(path: Path) -> None:
 
 
 def _create_in_place(file: Path, data: bytes) -> bool:
+    """Creates a file that is not whole at once: whoever is killed in here leaves a torn one (`sweeps.journal.writer`)."""
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:
-        return False
-    with os.fdopen(handle, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
+        return file.read_bytes() == data
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError:  # no room: nobody may find a piece of it
+        file.unlink(missing_ok=True)
+        raise
     return True
 
 
@@ -154,10 +159,6 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as e:
         raise NotFound(f"{path} does not exist") from e
-    except PermissionError as e:
-        raise StorageError(
-            f"{path}: this user may not read or write here; change its owner, or use another folder"
-        ) from e
     except NotADirectoryError as e:
         raise StorageError(f"{path}: cannot be opened, a part of this path is a file; give a folder") from e
     except OSError as e:

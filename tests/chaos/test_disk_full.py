@@ -1,10 +1,12 @@
-"""A disk that fills up in the middle of a sweep: said clearly, nothing corrupt, and it goes on when there is room again."""
+"""A disk that fills up, or goes away, in the middle of a sweep: it says what it needs, waits, and goes on by itself."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,8 @@ import pytest
 from cluster.run import run
 from sweeps import Sweep, grid
 from sweeps.config.trial import Hooks, Saved, TrialSpec
-from sweeps.errors import StorageFull, TrialFailed
 from sweeps.journal.history import History
+from sweeps.journal.rows import Row
 from sweeps.journal.writer import read_rows
 from tests.support.crash import finished_stay_finished, no_row_twice
 from tests.support.fakes import FakeTrainer, fake_evaluate
@@ -35,18 +37,14 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def heavy(kib: int):
-    """FakeTrainer whose checkpoints weigh something; as the real one, it ends its trial when no room is left for them."""
+    """FakeTrainer whose checkpoints weigh something, and which lets a full disk's error through as any own loop would."""
 
     def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
         class Heavy:
             report, stop_asked = hooks.report, hooks.stop_asked
 
             def saved(self, checkpoint: Saved) -> None:
-                try:
-                    (Path(checkpoint.path) / "weights").write_bytes(b"w" * kib * 1024)
-                except OSError as e:
-                    (Path(checkpoint.path) / "weights").unlink()
-                    raise TrialFailed("disk-full", f"no room is left for checkpoint {checkpoint.path}") from e
+                (Path(checkpoint.path) / "weights").write_bytes(b"w" * kib * 1024)
                 hooks.saved(checkpoint)
 
         FakeTrainer()(trial, Heavy(), folder=folder, resume=resume)
@@ -54,46 +52,66 @@ def heavy(kib: int):
     return train
 
 
-def go(disk: Path, kib: int) -> None:
-    run(SWEEP, storage=disk, backend="in-process", train=heavy(kib), evaluate=fake_evaluate, say=lambda line: None)
+class Person:
+    """Reads what the sweep says, and makes room when it says what is needed; `lines` is all of it."""
+
+    def __init__(
+        self, makes_room: Callable[[], object], fills: Callable[[], object] = lambda: None, at: int = 0
+    ) -> None:
+        self.lines, self.makes_room, self.fills, self.at = list[str](), makes_room, fills, at
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        if len(self.lines) == self.at:
+            self.fills()
+        if "no room is left on this disk" in line and "free some" in line:
+            threading.Timer(1.0, self.makes_room).start()
 
 
-def held(disk: Path) -> None:
+def go(disk: Path, kib: int, person: Person) -> list[Row]:
+    """Runs the sweep once, to its end; returns its rows."""
+    run(SWEEP, storage=disk, backend="in-process", train=heavy(kib), evaluate=fake_evaluate, say=person)
     rows = read_rows(disk / SWEEP.id)
     no_row_twice(rows)
     finished_stay_finished(rows)
+    return rows
 
 
-def test_no_room_for_a_checkpoint_fails_that_trial_with_a_reason_and_the_log_goes_on(disk: Path):
-    go(disk, 300)
-    curves = list(History(read_rows(disk / SWEEP.id)).trials())
-    assert {(c.state, c.reason) for c in curves} == {("failed", "disk-full")}
-    assert "no room is left for checkpoint" in curves[0].detail
-    held(disk)
+def test_no_room_for_a_checkpoint_pauses_the_sweep_until_somebody_makes_room(disk: Path):
+    def enlarge() -> None:
+        subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
 
-
-def test_no_room_for_the_log_ends_the_sweep_clearly_and_with_room_it_goes_on_where_it_was(disk: Path):
-    filler = disk / "somebody-elses"
-    lines: list[str] = []
-
-    def fill_up(line: str) -> None:
-        """Somebody else takes all the room that is left, at the second line of progress."""
-        lines.append(line)
-        if len(lines) == 4:
-            with filler.open("wb", buffering=0) as out:
-                try:
-                    while True:
-                        out.write(b"x" * 512)
-                except OSError:
-                    pass
-
-    with pytest.raises(StorageFull, match=r"no room is left on this disk .*; free some, then resume the sweep"):
-        run(SWEEP, storage=disk, backend="in-process", train=heavy(4), evaluate=fake_evaluate, say=fill_up)
-    before = read_rows(disk / SWEEP.id)
-    assert len(before) > 10
-    filler.unlink()
-    go(disk, 4)
-    rows = read_rows(disk / SWEEP.id)
-    assert rows[: len(before)] == before
+    person = Person(enlarge)
+    rows = go(disk, 300, person)
     assert {c.state for c in History(rows).trials()} == {"completed"}
-    held(disk)
+    assert any(line.startswith("paused: ") and "tried again" in line for line in person.lines)
+
+
+def test_no_room_for_the_log_pauses_the_sweep_and_nothing_is_lost(disk: Path):
+    filler = disk / "somebody-elses"
+
+    def fill() -> None:
+        with filler.open("wb", buffering=0) as out, contextlib.suppress(OSError):
+            while True:
+                out.write(b"x" * 512)
+
+    person = Person(filler.unlink, fill, at=4)
+    rows = go(disk, 4, person)
+    assert {c.state for c in History(rows).trials()} == {"completed"}
+    assert any("no room is left" in line for line in person.lines)
+
+
+def test_a_disk_that_becomes_read_only_pauses_the_sweep_too(disk: Path):
+    def remount(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=False)
+
+    class Administrator(Person):
+        def __call__(self, line: str) -> None:
+            super().__call__(line)
+            if "this disk cannot be used now" in line:
+                threading.Timer(1.0, remount, ["rw,size=16m"]).start()
+
+    person = Administrator(lambda: None, lambda: remount("ro"), at=4)
+    rows = go(disk, 4, person)
+    assert {c.state for c in History(rows).trials()} == {"completed"}
+    assert any("this disk cannot be used now" in line for line in person.lines)

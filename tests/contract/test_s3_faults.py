@@ -237,7 +237,7 @@ def test_an_outage_is_told_once_a_minute_and_called_a_pause_after_ten():
     assert said[0].startswith("s3://b: the storage answers 503; trying again, for")
     paused = [line for line in said if line.startswith("paused: ")]
     assert 13 <= len(paused) <= 16
-    assert "everything goes on by itself when it is back" in paused[0]
+    assert "everything goes on by itself when that is over" in paused[0]
 
 
 def test_patience_is_a_budget_of_time_not_of_tries():

@@ -1,12 +1,14 @@
 """A checkpoint is whole or it is none."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
-from sweeps.errors import InputError, StorageError, TrialFailed
+from sweeps.config.trial import Saved
+from sweeps.errors import InputError, StorageError, StorageFull, StorageUnavailable
 from tests.support.tiny_sft import network, tokenizer, write_base
 from trainers import checkpoint
 from trainers.checkpoint import read_manifest, seal, step_folder, verify
@@ -84,22 +86,51 @@ def test_a_checkpoint_holds_data_formats_only(sealed):
     assert {file.suffix for file in sealed[0].iterdir()} == {".safetensors", ".json", ".jinja"}
 
 
-def test_a_full_disk_ends_the_trial_with_a_reason_and_leaves_nothing_half(tmp_path):
+FULL = [
+    OSError(28, "No space left on device"),
+    OSError(122, "Disk quota exceeded"),
+    SafetensorError("I/O error: No space left on device (os error 28)"),
+]
+AWAY = [OSError(30, "Read-only file system"), OSError(5, "Input/output error"), OSError(116, "Stale file handle")]
+
+
+class Disk:
+    """Writes half a checkpoint and fails, so many times."""
+
+    def __init__(self, target: Path, error: Exception, failures: int) -> None:
+        self.target, self.error, self.left = target, error, failures
+
+    def __call__(self) -> Saved:
+        self.target.mkdir()
+        (self.target / "half").write_text("x")
+        self.left -= 1
+        if self.left >= 0:
+            raise self.error
+        return Saved(4, str(self.target), "sha256:0")
+
+
+@pytest.mark.parametrize("error", FULL + AWAY, ids=str)
+def test_a_checkpoint_waits_for_a_disk_without_room(tmp_path, monkeypatch, error: Exception):
+    monkeypatch.setattr(checkpoint, "_sleep", lambda seconds, give_up: None)
     target = tmp_path / "step-000004"
-    for error in (OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device")):
-        target.mkdir()
-        (target / "half").write_text("x")
-        with pytest.raises(TrialFailed, match=r"disk-full: no room is left for checkpoint .*step-000004") as e:
-            _write_and(error, target)
-        assert e.value.reason == "disk-full"
-        assert not target.exists()
+    assert checkpoint.write_patiently(target, Disk(target, error, 2)).step == 4
+    assert [p.name for p in target.iterdir()] == ["half"]
+
+
+@pytest.mark.parametrize("error", FULL + AWAY, ids=str)
+def test_a_disk_that_stays_full_is_the_storages_fault_and_leaves_nothing_half(tmp_path, error: Exception):
+    target = tmp_path / "step-000004"
+    kind = StorageFull if error in FULL else StorageUnavailable
+    with pytest.raises(kind, match=r"checkpoint step-000004 .*was not written: .*(no room is left|cannot be used now)"):
+        checkpoint.write_patiently(target, Disk(target, error, 9), give_up=lambda: True)
+    assert not target.exists()
+
+
+def test_another_error_is_not_waited_for(tmp_path):
+    target = tmp_path / "step-000004"
     with pytest.raises(PermissionError):
-        _write_and(PermissionError(13, "Permission denied"), target)
-
-
-def _write_and(error: Exception, target) -> None:
-    with checkpoint.room_for(target):
-        raise error
+        checkpoint.write_patiently(target, Disk(target, PermissionError(13, "Permission denied"), 1))
+    assert not target.exists()
 
 
 def test_an_export_is_a_plain_folder_that_transformers_reads(sealed, tmp_path):

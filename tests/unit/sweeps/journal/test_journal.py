@@ -222,7 +222,7 @@ def test_no_sweep_and_no_place_to_write_are_told_apart(tmp_path: Path):
     with pytest.raises(StorageError, match="no sweep here"):
         read_rows(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be opened for writing"):
+    with pytest.raises(StorageError, match="cannot be opened for reading or writing"):
         SweepJournal(tmp_path / "file" / "s")
 
 
