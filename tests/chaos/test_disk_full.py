@@ -99,19 +99,3 @@ def test_no_room_for_the_log_pauses_the_sweep_and_nothing_is_lost(disk: Path):
     rows = go(disk, 4, person)
     assert {c.state for c in History(rows).trials()} == {"completed"}
     assert any("no room is left" in line for line in person.lines)
-
-
-def test_a_disk_that_becomes_read_only_pauses_the_sweep_too(disk: Path):
-    def remount(how: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=False)
-
-    class Administrator(Person):
-        def __call__(self, line: str) -> None:
-            super().__call__(line)
-            if "this disk cannot be used now" in line:
-                threading.Timer(1.0, remount, ["rw,size=16m"]).start()
-
-    person = Administrator(lambda: None, lambda: remount("ro"), at=4)
-    rows = go(disk, 4, person)
-    assert {c.state for c in History(rows).trials()} == {"completed"}
-    assert any("this disk cannot be used now" in line for line in person.lines)

@@ -1,0 +1,51 @@
+"""What an attempt or a score stumbles over because of the storage is tried again, and counts against nobody."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from cluster.run import run
+from sweeps import Sweep, grid
+from sweeps.errors import StorageDenied, Unreachable
+from sweeps.executors import local
+from sweeps.journal.history import History
+from sweeps.journal.writer import read_rows
+from tests.support.fakes import FakeTrainer, fake_evaluate
+
+SWEEP = Sweep(name="s", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 8, "lr": 1e-3}, limits={"retries": 0})
+TROUBLES = [
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+    OSError(errno.EIO, os.strerror(errno.EIO)),
+    StorageDenied("s3://b: the storage refuses these credentials (ExpiredToken)"),
+    Unreachable("s3://b: the storage answers 503"),
+]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=str)
+def test_no_trial_and_no_score_is_given_up_for_the_storage(tmp_path: Path, monkeypatch, trouble: Exception):
+    monkeypatch.setattr(local, "STORAGE_S", (0.01, 0.02))
+    train, left, said = FakeTrainer(), {"train": 5, "score": 9}, list[str]()
+
+    def stumble(what: str) -> None:
+        left[what] -= 1
+        if left[what] >= 0:
+            raise trouble
+
+    def training(*args, **kwargs) -> None:
+        train(*args, **kwargs)
+        stumble("train")
+
+    def scoring(job):
+        stumble("score")
+        return fake_evaluate(job)
+
+    run(SWEEP, storage=tmp_path, backend="in-process", train=training, evaluate=scoring, say=said.append)
+    rows = read_rows(tmp_path / SWEEP.id)
+    assert {c.state for c in History(rows).trials()} == {"completed"}
+    assert all(c.steps("transfer/score")[-1] == 8 for c in History(rows).trials())
+    assert any(line.startswith("paused: ") for line in said)

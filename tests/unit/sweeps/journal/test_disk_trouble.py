@@ -1,0 +1,131 @@
+"""A log whose disk is full, read-only or broken for a while: nothing is lost, and nothing stands there twice."""
+
+from __future__ import annotations
+
+import errno
+import os
+from io import FileIO
+from pathlib import Path
+
+import pytest
+
+from sweeps.errors import Fenced, JournalError, StorageFull, StorageUnavailable
+from sweeps.journal import writer
+from sweeps.journal.compaction import segment_key
+from sweeps.journal.rows import Row
+from sweeps.journal.writer import SweepJournal, read_rows
+from sweeps.storage.base import FOREVER, storage_trouble
+from sweeps.storage.local import LocalStore
+from sweeps.storage.retry import RetryingStore
+
+ID = "s-00000000"
+TROUBLES = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE]
+
+
+def patient(folder: Path, said: list[str]) -> RetryingStore:
+    clock = iter(range(0, 10**9, 10))
+    return RetryingStore(LocalStore(folder), FOREVER, said.append, lambda: float(next(clock)), lambda s: None)
+
+
+class Disk:
+    """Takes `room` more bytes of a write, then raises, so many times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, times: int, room: int = 7) -> None:
+        self.number, self.times, self.room = number, times, room
+        write = FileIO.write
+
+        class Segment(FileIO):
+            def write(file, data):
+                if self.times > 0:
+                    if len(data) > self.room:
+                        return write(file, bytes(data)[: self.room])
+                    self.times -= 1
+                    raise OSError(self.number, os.strerror(self.number))
+                return write(file, data)
+
+        monkeypatch.setattr(writer, "FileIO", Segment)
+
+
+def row(step: int) -> Row:
+    return Row("report", ID, "t-1", 1, step, metrics={"transfer/score": 0.5})
+
+
+@pytest.mark.parametrize("number", TROUBLES, ids=errno.errorcode.get)
+def test_the_log_waits_says_why_and_each_row_stands_once(tmp_path: Path, monkeypatch, number: int):
+    said = list[str]()
+    disk = Disk(monkeypatch, number, 0)
+    with SweepJournal(patient(tmp_path / ID, said), beating=False) as journal:
+        journal.append(row(1))
+        disk.times, disk.room = 4, 20
+        with journal.batch():
+            journal.append(row(2))
+            journal.append(row(3))
+    assert [r.step for r in read_rows(tmp_path / ID)[1:]] == [1, 2, 3]
+    assert os.strerror(number) in said[0]
+    assert "trying again" in said[0]
+
+
+def test_without_patience_the_driver_ends_and_the_next_one_goes_on(tmp_path: Path, monkeypatch):
+    disk = Disk(monkeypatch, errno.ENOSPC, 0)
+    with SweepJournal(tmp_path / ID, beating=False) as journal:
+        journal.append(row(1))
+        disk.times = 1
+        with pytest.raises(JournalError, match=r"no room is left on this disk.*resume goes on"):
+            journal.append(row(2))
+    with SweepJournal(tmp_path / ID, beating=False) as journal:
+        journal.append(row(2))
+    assert [r.step for r in read_rows(tmp_path / ID) if r.kind == "report"] == [1, 2]
+
+
+def test_a_segment_that_was_taken_away_is_not_written_on(tmp_path: Path):
+    with SweepJournal(tmp_path / ID, beating=False) as journal:
+        path = tmp_path / ID / segment_key(0)
+        path.replace(path.with_suffix(".aside"))
+        with pytest.raises(Fenced):
+            journal.append(row(1))
+
+
+@pytest.fixture
+def no_hard_links(monkeypatch) -> None:
+    def link(source: object, target: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no hard links here")
+
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.usefixtures("no_hard_links")
+@pytest.mark.parametrize("torn", [b"", b'{"v":1,"seq":2,"ki'])
+def test_a_segment_without_a_whole_row_is_no_other_driver(tmp_path: Path, torn: bytes):
+    with SweepJournal(tmp_path / ID, beating=False) as journal:
+        journal.append(row(1))
+    (tmp_path / ID / segment_key(2)).write_bytes(torn)  # killed, or out of room, in its first write
+    with SweepJournal(tmp_path / ID, beating=False) as journal:
+        journal.append(row(2))
+    assert [r.kind for r in read_rows(tmp_path / ID)] == ["lease", "report", "lease", "report"]
+
+
+@pytest.mark.usefixtures("no_hard_links")
+def test_no_room_for_a_new_segment_leaves_none(tmp_path: Path, monkeypatch):
+    store = LocalStore(tmp_path)
+    sync, failures = os.fsync, iter([errno.ENOSPC])
+
+    def fsync(handle: int) -> None:
+        if "b" in os.readlink(f"/proc/self/fd/{handle}").rpartition("/")[2] and (number := next(failures, 0)):
+            raise OSError(number, os.strerror(number))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr("sweeps.storage.local.write_through", lambda file, data: file.write_bytes(data))
+    with pytest.raises(StorageFull):
+        store.create("b", b"x")
+    assert store.create("b", b"x")
+
+
+def test_what_is_the_storages_fault_is_told_from_what_is_the_trials():
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    wrapped = RuntimeError("worker failed")
+    wrapped.__cause__ = full
+    for error in (full, wrapped, StorageFull("full"), ValueError("I/O error: Input/output error (os error 5)")):
+        assert isinstance(storage_trouble(error), StorageUnavailable)
+    for error in (ValueError("no"), FileNotFoundError(2, "none"), JournalError("row"), OSError("without a number")):
+        assert storage_trouble(error) is None
