@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sweeps.config.schema import NAME, Sweep
+from sweeps.config.names import NAME
+from sweeps.config.schema import Sweep
 from sweeps.errors import InputError, nearest
 from sweeps.storage.base import Store, is_url
 from sweeps.storage.factory import open_store

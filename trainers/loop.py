@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.errors import InputError, TrialFailed
 from trainers import checkpoint
-from trainers.config import TrainerConfig
 from trainers.data.batches import Feed, Progress, Step
 from trainers.data.types import TierData
 from trainers.model import memory, parallel
@@ -108,7 +108,7 @@ class _Run:
         world: int,
         data: TierData | None,
     ) -> None:
-        self.config = config = TrainerConfig.from_config(trial.config)
+        self.config = config = TrialSettings.from_config(trial.config)
         self.hooks, self.folder, self.rank, self.world = hooks, folder, rank, world
         self.snapshots, self.saves = frozenset(trial.snapshots), trial.saves
         torch.set_num_threads(max(1, int(trial.model.cpus_per_worker)))
@@ -137,7 +137,7 @@ class _Run:
 
     def _resumed(self, resume: Saved) -> State:
         facts = self.learner.load(resume.path)
-        same_trial = facts["config"] == asdict(self.config)
+        same_trial = facts["config"] == self.config.model_dump()
         if same_trial and facts["data"] != self.rows:
             raise InputError(
                 f"checkpoint {resume.path} was trained on other rows than tier {self.config.data!r} holds now; "
@@ -157,7 +157,7 @@ class _Run:
                     self._save()
                 return
             self._one_step()
-            if state.step in self.snapshots or state.step % self.config.log_every == 0:
+            if state.step in self.snapshots or state.step % self.config.logging_steps == 0:
                 self._report()
             if state.step in self.saves:
                 self._save()
@@ -186,7 +186,7 @@ class _Run:
 
     def _diverged(self, loss: float, norm: float) -> None:
         step, before = self.state.step, self.state.window
-        rate = self.config.lr * lr_factor(step, self.config)
+        rate = self.config.learning_rate * lr_factor(step, self.config)
         if self.rank == 0:
             self._speak({"train/loss": loss, "train/grad_norm": norm, "train/lr": rate}, self.meter.spent())
         last = (
@@ -194,8 +194,8 @@ class _Run:
         )
         raise TrialFailed(
             "diverged",
-            f"step {step}: loss {loss}, gradient norm {norm} at lr {rate:.3g}{last}; "
-            "try a lower lr, a longer warmup or a smaller clip",
+            f"step {step}: loss {loss}, gradient norm {norm} at learning rate {rate:.3g}{last}; "
+            "try a lower learning_rate, more warmup_steps or a smaller max_grad_norm",
         )
 
     def _report(self) -> None:
@@ -203,7 +203,7 @@ class _Run:
         state = self.state
         metrics = {
             **state.window.means(),
-            "train/lr": self.config.lr * lr_factor(state.step, self.config),
+            "train/lr": self.config.learning_rate * lr_factor(state.step, self.config),
             "train/rows_dropped": float(self.feed.dropped),
             "train/rows_cut": float(self.feed.cut),
             "train/rows_bad": float(self.feed.bad),
@@ -226,7 +226,7 @@ class _Run:
     def _save(self) -> None:
         state = self.state
         facts = {
-            "config": asdict(self.config),
+            "config": self.config.model_dump(),
             "data": self.rows,
             "world": self.world,
             "progress": state.progress.to_json(),

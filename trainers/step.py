@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.config.trial import Saved
 from sweeps.errors import StorageError
 from trainers import checkpoint
-from trainers.config import TrainerConfig
 from trainers.data.packing import Pack
 from trainers.model import attention, lora, parallel
 from trainers.model.loss import Objective
@@ -39,7 +39,7 @@ class Learner:
     """
 
     def __init__(
-        self, config: TrainerConfig, network: Any, device: torch.device, world: int, *, sharded: bool | None = None
+        self, config: TrialSettings, network: Any, device: torch.device, world: int, *, sharded: bool | None = None
     ) -> None:
         self.config, self.device, self.world = config, device, world
         bf16 = config.precision == "bf16"
@@ -47,7 +47,7 @@ class Learner:
         if config.lora_rank:
             lora.attach(network, config)
         self.network = network.to(device).train()
-        if config.recompute:
+        if config.gradient_checkpointing:
             recompute_activations(self.network)
         self.objective = Objective(self.network, self.choice)
         sharded = world > 1 if sharded is None else sharded
@@ -56,8 +56,8 @@ class Learner:
         self.trainable = dict(lora.trainable(self.network))
         self.optimizer = torch.optim.AdamW(
             self.trainable.values(),
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
             weight_decay=config.weight_decay,
             fused=True,
         )
@@ -86,8 +86,8 @@ class Learner:
             loss += share.detach()
         with meter.phase("optimizer"):
             for group in self.optimizer.param_groups:
-                group["lr"] = self.config.lr * lr_factor(step, self.config)
-            bound = self.config.clip or float("inf")
+                group["lr"] = self.config.learning_rate * lr_factor(step, self.config)
+            bound = self.config.max_grad_norm or float("inf")
             norm = parallel.whole(torch.nn.utils.clip_grad_norm_(self.trainable.values(), bound))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)

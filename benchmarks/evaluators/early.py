@@ -32,7 +32,7 @@ def sweep(replay: float, steps: int) -> Sweep:
     return Sweep(
         name="early",
         trainer={
-            "steps": steps, "lr": 3e-3, "batch_tokens": 1536, "max_length": 256, "precision": "fp32", "replay": replay,
+            "steps": steps, "learning_rate": 3e-3, "batch_tokens": 1536, "max_length": 256, "precision": "fp32", "replay": replay,
         },
         constraints=[{"metric": "safety/refusal", "relative_to_base": -0.1}],
         evaluation={"stop_early": 0.05},

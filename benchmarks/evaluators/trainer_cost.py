@@ -96,7 +96,14 @@ def trial(model: str, steps: int, root: Path) -> TrialSpec:
         shutil.copytree(builtin_folder("tiny-s"), folder)
         CPU[model].network("sdpa").save_pretrained(folder)
         models = {model: {"path": str(folder)}}
-    trainer = {"steps": steps, "lr": 1e-3, "batch_tokens": 1536, "max_length": 256, "precision": "fp32", "replay": 0.15}
+    trainer = {
+        "steps": steps,
+        "learning_rate": 1e-3,
+        "batch_tokens": 1536,
+        "max_length": 256,
+        "precision": "fp32",
+        "replay": 0.15,
+    }
     space = {"model": {"grid": [model]}}
     return Plan(Sweep(name="cost", models=models, space=space, trainer=trainer)).known_trials()[0]
 

@@ -12,9 +12,9 @@ import random
 import time
 
 from benchmarks.scale.memory import rss_mib
+from sweeps.config.objective import Goal
 from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.rows import Row
-from sweeps.stopping.base import Goal
 from sweeps.stopping.registry import make_rule
 from tests.support.fakes import dip_curve
 

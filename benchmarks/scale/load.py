@@ -42,7 +42,7 @@ def definition(trials: int, reports: int, rule: str) -> Sweep:
     """Returns the sweep: random search over two axes, one score at the end beside the trainer's own reports."""
     return Sweep(
         name="load",
-        space={"data": grid("verified-long-cot", "answer-only"), "lr": loguniform(1e-5, 1e-2)},
+        space={"data": grid("verified-long-cot", "answer-only"), "learning_rate": loguniform(1e-5, 1e-2)},
         search={"algorithm": "random", "trials": trials // 2},
         stopping={"rule": rule},
         trainer={"steps": reports},

@@ -22,8 +22,9 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.stopping.worlds import METRIC, WORLDS, Generated, generate, goal
+from sweeps.config.objective import Goal
 from sweeps.executors.simulated import Outcome, simulate
-from sweeps.stopping.base import Action, Goal, StopRule, Verdict
+from sweeps.stopping.base import Action, StopRule, Verdict
 from sweeps.stopping.registry import parse_rule
 
 HELD_OUT = 100_000  # first held-out seed; everything below TUNING may be looked at while tuning

@@ -39,11 +39,12 @@ def sweeps() -> list[Sweep]:
                         "model": grid(model),
                         "data": grid("verified-long-cot", "answer-only", "corrupted-cot"),
                         "replay": grid(0.0, 0.05, 0.2),
-                        "lr": grid(*RATES[model]),
+                        "learning_rate": grid(*RATES[model]),
                     },
                     objective={"metric": "general/score"},
-                    trainer={"steps": STEPS, "schedule": schedule, "warmup": 10.0, "min_lr": 0.1 if schedule == "cosine" else 0.0,
-                             "batch_tokens": 1024, "max_length": 256, "beta2": 0.98},
+                    trainer={"steps": STEPS, "lr_scheduler_type": schedule, "warmup_steps": 10.0,
+                             "min_lr_rate": 0.1 if schedule == "cosine" else 0.0,
+                             "batch_tokens": 1024, "max_length": 256, "adam_beta2": 0.98},
                     evaluation={"suite": "mini", "items": 100, "at": [5, 10, 20, 30, 40, 60, 80, 120, 160, 200, 240, 280, 320]},
                 )
             )  # fmt: skip

@@ -20,9 +20,9 @@ import numpy as np
 
 from benchmarks.stopping.measure import fare, line, summary
 from benchmarks.stopping.worlds import WORLDS, generate, goal
+from sweeps.config.objective import Goal
 from sweeps.executors.simulated import simulate
 from sweeps.journal.history import Curve, Point
-from sweeps.stopping.base import Goal
 from sweeps.stopping.curve_library import Array
 from sweeps.stopping.dip_aware import DipAware
 from sweeps.stopping.forecast import Forecast, histogram

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sweeps.config.objective import Goal
 from sweeps.executors.simulated import Recording
 from sweeps.journal.rows import Row, base_trial
-from sweeps.stopping.base import Goal
 
 METRIC = "transfer/score"
 STEPS_PER_REPORT = 20

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.trainer.shapes import CPU, Qwen3, rows
-from trainers.config import TrainerConfig
+from sweeps.config.blocks import TrialSettings
 from trainers.data.packing import collate
 from trainers.data.rows import Rows
 from trainers.data.sampler import fill_steps, shuffled_forever
@@ -46,9 +46,9 @@ Variant = Callable[[], tuple[int, float]]
 """Trains some steps; returns (tokens, CPU-seconds)."""
 
 
-def settings(precision: str) -> TrainerConfig:
-    config = {"model": "bench", "data": "bench", "steps": 100_000, "lr": 1e-4, "batch_tokens": PACK_TOKENS}
-    return TrainerConfig.from_config({**config, "precision": precision})
+def settings(precision: str) -> TrialSettings:
+    config = {"model": "bench", "data": "bench", "steps": 100_000, "learning_rate": 1e-4, "batch_tokens": PACK_TOKENS}
+    return TrialSettings.from_config({**config, "precision": precision})
 
 
 def ours(shape: Qwen3, table: Rows, precision: str, num_steps: int) -> Variant:

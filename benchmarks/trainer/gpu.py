@@ -1,7 +1,7 @@
 """Training steps on one CUDA device, without Ray: tokens per second and MFU of packed rows of 0.5-2k tokens.
 
     python -m benchmarks.trainer.gpu                      every size, path and check, a table and gpu.json
-    python -m benchmarks.trainer.gpu --sizes 1.7B --pack-tokens 8192 --recompute
+    python -m benchmarks.trainer.gpu --sizes 1.7B --pack-tokens 8192 --gradient-checkpointing
     python -m benchmarks.trainer.gpu --rehearse           every line of it on the CPU with a toy model: figures mean nothing
 
 Weights and tokens are random. `ours` is the worker under autocast, `ours sharded` the same as one FSDP2 unit a layer on
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.trainer.shapes import GPU, Qwen3, rows
-from trainers.config import TrainerConfig
+from sweeps.config.blocks import TrialSettings
 from trainers.data.layout import Layout
 from trainers.data.packing import Pack, collate
 from trainers.data.rows import Rows
@@ -49,21 +49,27 @@ def work(table: Rows, pack_tokens: int) -> list[Work]:
     ]
 
 
-def settings(pack_tokens: int, recompute: bool) -> TrainerConfig:
-    config = {"model": "bench", "data": "bench", "steps": 1000, "batch_tokens": pack_tokens, "recompute": recompute}
-    return TrainerConfig.from_config(config)
+def settings(pack_tokens: int, gradient_checkpointing: bool) -> TrialSettings:
+    config = {
+        "model": "bench",
+        "data": "bench",
+        "steps": 1000,
+        "batch_tokens": pack_tokens,
+        "gradient_checkpointing": gradient_checkpointing,
+    }
+    return TrialSettings.from_config(config)
 
 
-def ours(shape: Qwen3, config: TrainerConfig, device: torch.device, sharded: bool) -> Callable[[int, Work], Any]:
+def ours(shape: Qwen3, config: TrialSettings, device: torch.device, sharded: bool) -> Callable[[int, Work], Any]:
     register()
     learner = Learner(config, shape.network(PACKED, device.type), device, world=1, sharded=sharded)
     meter = Meter(device, world=1)
     return lambda step, item: learner.update(step, [item[0]], item[2], meter)
 
 
-def dense(shape: Qwen3, config: TrainerConfig, device: torch.device) -> Callable[[int, Work], Any]:
+def dense(shape: Qwen3, config: TrialSettings, device: torch.device) -> Callable[[int, Work], Any]:
     network = shape.network("sdpa", device.type)
-    if config.recompute:
+    if config.gradient_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
 
@@ -141,10 +147,15 @@ def one_process_group() -> None:
 
 
 def run(size: str, path: str, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    shape, config = SHAPES[size], settings(options.pack_tokens, options.recompute)
+    shape, config = SHAPES[size], settings(options.pack_tokens, options.gradient_checkpointing)
     table = rows(options.rows, shape.vocab, median=1000, shortest=500, longest=2000)
     todo = work(table, options.pack_tokens)
-    answer = {"size": size, "path": path, "pack_tokens": options.pack_tokens, "recompute": options.recompute}
+    answer = {
+        "size": size,
+        "path": path,
+        "pack_tokens": options.pack_tokens,
+        "gradient_checkpointing": options.gradient_checkpointing,
+    }
     try:
         if path == "dense mask":
             step = dense(shape, config, device)
@@ -167,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--paths", nargs="+", default=["ours", "ours sharded", "dense mask"])
     parser.add_argument("--pack-tokens", type=int, default=16_384)
     parser.add_argument("--rows", type=int, default=400)
-    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--rehearse", action="store_true")
     options = parser.parse_args(arguments)

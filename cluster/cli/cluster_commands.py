@@ -165,7 +165,7 @@ def clone(
     warm: Annotated[bool, typer.Option("--warm", help="Start from the trial's last checkpoint instead of the base.")] = False,
     storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
 ) -> None:  # fmt: skip
-    """Start a copy of a trial with other settings: `--set lr=1e-4`."""
+    """Start a copy of a trial with other settings: `--set learning_rate=1e-4`."""
     _ask(sweep_id, storage, address, token_file, "clone", trial, set=_settings(settings, "clone"), warm=warm)
 
 

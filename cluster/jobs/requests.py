@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cluster.locate import definition
-from sweeps.config.schema import LimitsBlock, Sweep, known_axes
+from sweeps.config.blocks import LimitsBlock, checked_block
+from sweeps.config.checks import checked_settings
+from sweeps.config.schema import Sweep
 from sweeps.controller import requests as control
-from sweeps.errors import InputError, SpecError, nearest
+from sweeps.errors import InputError, nearest
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import LogReader
@@ -79,34 +81,14 @@ def _sensible(sweep: Sweep, action: str, args: Mapping[str, Any]) -> None:
     """Refuses settings and values that the schema refuses, before they travel."""
     settings = args.get("set")
     if action == "limits":
-        _limits(settings or {})
+        # the price may stand in the sweep already
+        checked_block(LimitsBlock, {"usd_per_gpu_hour": 1.0, **(settings or {})})
     elif settings is not None:
-        for name in settings:
-            if name not in known_axes():
-                raise InputError(
-                    f"setting '{name}' is unknown; known: {', '.join(known_axes())}{nearest(name, known_axes())}"
-                )
-        try:
-            type(sweep)(**{**sweep.to_json(), "space": {name: {"grid": [value]} for name, value in settings.items()}})
-        except SpecError as e:
-            raise InputError("; ".join(f"{f.where.removeprefix('space.')}: {f.message}" for f in e.faults)) from None
-
-
-def _limits(settings: Mapping[str, Any]) -> None:
-    import pydantic
-
-    fields = LimitsBlock.model_fields
-    for name in settings:
-        if name not in fields:
-            raise InputError(f"limit '{name}' is unknown; known: {', '.join(fields)}{nearest(name, fields)}")
-    try:
-        LimitsBlock.model_validate({"usd_per_gpu_hour": 1.0, **settings})  # the price may stand in the sweep already
-    except pydantic.ValidationError as e:
-        raise InputError("; ".join(f"{x['loc'][0]}: came {x['input']!r}; {x['msg']}" for x in e.errors())) from None
+        checked_settings(sweep, settings)
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """Returns `lr=1e-4` and the like as settings; values are read as in a sweep file.
+    """Returns `learning_rate=1e-4` and the like as settings; values are read as in a sweep file.
 
     Raises:
         InputError: one is not of the form name=value, or a name comes twice.
@@ -117,8 +99,8 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name or not text:
-            raise InputError(f"--set: came '{pair}'; give name=value, such as lr=1e-4")
+            raise InputError(f"--set: got '{pair}'; expected name=value, such as learning_rate=1e-4")
         if name in out:
-            raise InputError(f"--set: '{name}' comes twice")
+            raise InputError(f"--set: '{name}' is given twice")
         out[name] = value_of(text)
     return out

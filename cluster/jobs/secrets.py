@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from sweeps.config.schema import TrainerBlock
+from sweeps.config.blocks import TrainerBlock
 from sweeps.errors import Fault, SpecError
 
 _NAME: Final = re.compile(

@@ -115,7 +115,7 @@ def _memory(sweep: Sweep) -> Iterator[Fault]:
     plan, seen = Plan(sweep), set[tuple[object, ...]]()
     for cell in plan.cells:
         config = plan.config(cell, {}, 0)
-        way = tuple(config[name] for name in ("model", "precision", "lora_rank", "lora_targets"))
+        way = tuple(config[name] for name in ("model", "precision", "lora_rank", "lora_target_modules"))
         source = sweep.model_source(str(config["model"]))
         file = Path(source.path).expanduser() / "config.json"
         if source.path == "builtin" or way in seen or not file.is_file():
@@ -123,14 +123,14 @@ def _memory(sweep: Sweep) -> Iterator[Fault]:
         seen.add(way)
         import torch
 
-        from trainers.config import TrainerConfig
+        from sweeps.config.blocks import TrialSettings
         from trainers.model.memory import check, device_bytes
 
         device = torch.device("cuda" if source.gpus_per_worker else "cpu")
         if source.gpus_per_worker and not torch.cuda.is_available():
             continue  # told already
         try:
-            check(TrainerConfig.from_config(config), json.loads(file.read_text()), source.fewest, device_bytes(device))
+            check(TrialSettings.from_config(config), json.loads(file.read_text()), source.fewest, device_bytes(device))
         except InputError as e:
             yield Fault(f"models.{config['model']}", str(e))
 

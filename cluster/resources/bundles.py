@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cluster.resources.backfill import Nodes, fit, less
-from sweeps.config.schema import EvaluationBlock
+from sweeps.config.blocks import EvaluationBlock
 from sweeps.config.trial import ModelSource, TrialSpec
 from sweeps.controller.controller import Launch
 

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
 from sweeps.executors.simulated import verdict_row
 from sweeps.journal.history import ENDED
 from sweeps.journal.rows import Row, base_trial, split_finite
 from sweeps.report.replay import read_rows
-from sweeps.stopping.base import Action, Constraint, Goal, StopRule
+from sweeps.stopping.base import Action, StopRule
 from sweeps.stopping.noise import as_number, as_step, standard_error
 from sweeps.stopping.registry import make_rule
 

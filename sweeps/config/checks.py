@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from sweeps.config.blocks import TrainerBlock, TrialSettings, known_axes
 from sweeps.config.known_models import known_model
-from sweeps.config.schema import BUILTIN_MODELS, BUILTIN_TIERS, Sweep, TrainerBlock, known_axes
-from sweeps.config.schema_errors import MAX_FAULTS, dotted, explain, show, suggest
+from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, is_judged, suggest
+from sweeps.config.schema_errors import MAX_FAULTS, dotted, explain, show, unknown_key
 from sweeps.config.space import Axis, Choice, Grid, RandInt, cell_count, sampled
-from sweeps.controller.eval_early_stopping import answered
-from sweeps.errors import Fault, nearest
+from sweeps.errors import Fault, InputError, nearest
+from sweeps.setting_names import RENAMED
 from sweeps.storage.base import is_url, url_fault
+
+if TYPE_CHECKING:
+    from sweeps.config.schema import Sweep
 
 MAX_TRIALS = 100_000
 MAX_EVALUATIONS = 10_000  # of one trial
@@ -28,33 +31,42 @@ def check(sweep: Sweep) -> list[Fault]:
     return list(islice(chain.from_iterable(part(sweep) for part in parts), MAX_FAULTS))
 
 
-def check_rest(data: Mapping[str, Any], error: ValidationError) -> list[Fault]:
-    """Returns what `check` finds once the parts that broke the schema are taken out, so that all faults come at once."""
-    rest = copy.deepcopy(dict(data))
-    for e in error.errors():
-        _drop(rest, e["loc"])
-    try:
-        return check(Sweep.unchecked({"name": "unnamed", **rest}))
-    except ValidationError:
-        return []
+def checked_settings(sweep: Sweep, settings: Mapping[str, Any]) -> TrialSettings:
+    """Returns the settings of a trial of this sweep, with its defaults for what is not given.
+
+    Raises:
+        InputError: a name or a value is not one that a trial of this sweep can have.
+    """
+    for name in settings:
+        if name not in TrialSettings.model_fields:
+            raise InputError(f"{name}: {unknown_key((name,), known_axes())}")
+    defaults = {"model": sweep.default_model, "data": sweep.default_tier, **sweep.trainer.model_dump()}
+    found = TrialSettings.from_config({**defaults, **settings})
+    for name, value in (("model", found.model), ("data", found.data)):
+        if fault := _name_fault(sweep, name, value):
+            raise InputError(f"{name}: {fault}")
+    return found
 
 
-def _drop(data: Any, path: tuple[Any, ...]) -> None:
-    """Removes the value at `path`; of a list that loses an entry, the whole list goes."""
-    for depth, part in enumerate(path):
-        inner = data.get(part) if isinstance(data, dict) else None
-        if depth == len(path) - 1 or not isinstance(inner, dict):
-            if isinstance(data, dict):
-                data.pop(part, None)
-            return
-        data = inner
+def _name_fault(sweep: Sweep, axis: str, value: Any) -> str:
+    """Returns why a trial cannot have this model or data tier; empty if it can."""
+    block, known = {
+        "model": ("models", {*sweep.models, *BUILTIN_MODELS}),
+        "data": ("tiers", {*sweep.tiers, *BUILTIN_TIERS}),
+    }[axis]
+    if value in known:
+        return ""
+    listed = ", ".join(sorted(known))
+    return f"'{value}' is unknown; known: {listed}{nearest(str(value), known)} A new one goes under {block}."
 
 
 def _names(sweep: Sweep) -> Iterator[Fault]:
     for block, builtin in (("models", BUILTIN_MODELS), ("tiers", BUILTIN_TIERS)):
         for name, source in getattr(sweep, block).items():
             if not source.path.isprintable():
-                yield Fault(f"{block}.{name}.path", f"came {show(source.path)}; no path has control characters")
+                yield Fault(
+                    f"{block}.{name}.path", f"got {show(source.path)}; expected a path without control characters"
+                )
             if source.path == "builtin" and block == "models" and (known := known_model(name)) is not None:
                 yield Fault(f"models.{name}.path", f"missing; {known.repository} does not ship with dipsweep: give the "
                                                    "folder or s3:// address where it lies")  # fmt: skip
@@ -66,6 +78,9 @@ def _names(sweep: Sweep) -> Iterator[Fault]:
 def _space(sweep: Sweep) -> Iterator[Fault]:
     for name, axis in sweep.space.items():
         where = f"space.{name}"
+        if name in RENAMED:
+            yield Fault(where, f"is now space.{RENAMED[name]}")
+            continue
         if name not in known_axes():
             hint = " (seeds come from search.repeats)" if name == "seed" else ""
             yield Fault(
@@ -81,15 +96,12 @@ def _space(sweep: Sweep) -> Iterator[Fault]:
 def _axis_values(sweep: Sweep, name: str, axis: Axis) -> Iterator[Fault]:
     where = f"space.{name}"
     if name in ("model", "data"):
-        known = {"model": {*sweep.models, *BUILTIN_MODELS}, "data": {*sweep.tiers, *BUILTIN_TIERS}}[name]
-        block = {"model": "models", "data": "tiers"}[name]
         if not isinstance(axis, Grid | Choice):
             yield Fault(where, f"{axis.kind} makes no sense for names; use grid or choice")
             return
         for value in axis.samples():
-            if value not in known:
-                yield Fault(where, f"'{value}' is unknown; known: {', '.join(sorted(known))}"
-                                   f"{nearest(str(value), known)} A new one goes under {block}.")  # fmt: skip
+            if fault := _name_fault(sweep, name, value):
+                yield Fault(where, fault)
         return
     field = TrainerBlock.model_fields[name]
     if _is_whole(field) and not isinstance(axis, Grid | Choice | RandInt):
@@ -121,7 +133,7 @@ def _search(sweep: Sweep) -> Iterator[Fault]:
                                          "use grid here, or an algorithm such as random or optuna-tpe")  # fmt: skip
         if search.trials != 1:
             yield Fault(
-                "search.trials", f"came {search.trials}, but algorithm grid runs each cell once; use search.repeats"
+                "search.trials", f"got {search.trials}, but algorithm grid runs each cell once; use search.repeats"
             )
     elif not free:
         yield Fault(
@@ -130,7 +142,7 @@ def _search(sweep: Sweep) -> Iterator[Fault]:
     if search.repeats > 1 and search.algorithm not in ("grid", "random", "qmc"):
         yield Fault(
             "search.repeats",
-            f"came {search.repeats}; '{search.algorithm}' learns from single results, so repeats must be 1",
+            f"got {search.repeats}; expected 1, since '{search.algorithm}' learns from single results",
         )
     total = cell_count(sweep.space) * search.trials * search.repeats
     if total > MAX_TRIALS:
@@ -148,13 +160,13 @@ def _stopping(sweep: Sweep) -> Iterator[Fault]:
         if value is not None and rule not in rules:
             yield Fault(
                 f"stopping.{name}",
-                f"came {show(value)}, but rule '{rule}' has no {name}; it belongs to {', '.join(rules)}",
+                f"got {show(value)}, but rule '{rule}' has no {name}; it belongs to {', '.join(rules)}",
             )
     smallest = min((s for s in sweep.axis_values("steps", sweep.trainer.steps) if isinstance(s, int)), default=1)
     grace = sweep.stopping.grace
     if grace is not None and grace >= smallest:
         yield Fault(
-            "stopping.grace", f"came {grace}, but the smallest step budget is {smallest}: the rule would never speak"
+            "stopping.grace", f"got {grace}, but the smallest step budget is {smallest}: the rule would never speak"
         )
 
 
@@ -166,7 +178,7 @@ def _trainer(sweep: Sweep) -> Iterator[Fault]:
     if packs and batches and max(packs) > min(batches):
         yield Fault(
             "trainer.pack_tokens",
-            f"came {max(packs)}, but a step has batch_tokens {min(batches)}; at most that would do, or 0 for all of it",
+            f"got {max(packs)}, but a step has batch_tokens {min(batches)}; expected at most that, or 0 for all of it",
         )
 
 
@@ -179,22 +191,22 @@ def _evaluation(sweep: Sweep) -> Iterator[Fault]:
     if isinstance(at, dict) and set(at) == {"every"}:
         every = at["every"]
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            yield Fault(dotted(("evaluation", "at", "every")), f"came {show(every)}; a whole number >= 1 would do")
+            yield Fault(dotted(("evaluation", "at", "every")), f"got {show(every)}; expected a whole number >= 1")
         elif every > largest:
             yield Fault(where, f"every {every} steps is never reached within the largest budget of {largest} steps")
         elif largest // every > MAX_EVALUATIONS:
-            yield Fault(where, f"every {every} of {largest:,} steps is {largest // every:,} evaluations a trial; at most "
-                               f"{MAX_EVALUATIONS:,} would do")  # fmt: skip
+            yield Fault(where, f"every {every} of {largest:,} steps is {largest // every:,} evaluations a trial; expected at "
+                               f"most {MAX_EVALUATIONS:,}")  # fmt: skip
     elif isinstance(at, list | tuple) and at:
         bad = [s for s in at if isinstance(s, bool) or not isinstance(s, int) or s < 1]
         if bad:
             yield Fault(
-                where, f"came {show(bad[0])} in the list; steps are whole numbers >= 1 (step 0 is the base model)"
+                where, f"got {show(bad[0])} in the list; expected whole numbers >= 1 (step 0 is the base model)"
             )
         elif max(at) > largest:
             yield Fault(where, f"step {max(at)} lies beyond the largest budget of {largest} steps")
     else:
-        yield Fault(where, f"came {show(at)}; log, {{every: n}} or a list of steps would do")
+        yield Fault(where, f"got {show(at)}; expected log, {{every: n}} or a list of steps")
 
 
 def _stop_early(sweep: Sweep) -> Iterator[Fault]:
@@ -203,7 +215,7 @@ def _stop_early(sweep: Sweep) -> Iterator[Fault]:
     where = "evaluation.stop_early"
     if sweep.evaluation.suite.startswith("lm-eval:"):
         yield Fault(where, "lm-eval asks its own items, all at once; use another suite, or leave stop_early out")
-    if not answered(sweep.objective.metric):
+    if not is_judged(sweep.objective.metric):
         yield Fault(where, f"objective {sweep.objective.metric} is no share of right items; stop_early needs a score of math, "
                            "transfer, general or safety, without a tail of test_time")  # fmt: skip
 
@@ -213,4 +225,4 @@ def _storage(sweep: Sweep) -> Iterator[Fault]:
         if fault := url_fault(sweep.storage):
             yield Fault("storage", fault)
     elif not sweep.storage.isprintable() or ".." in sweep.storage.split("/"):
-        yield Fault("storage", f"came {sweep.storage!r}; a path without '..' and control characters would do")
+        yield Fault("storage", f"got {sweep.storage!r}; expected a path without '..' and control characters")

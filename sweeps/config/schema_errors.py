@@ -1,14 +1,16 @@
-"""From a validator's errors to sentences that a person can act on: what came, and what would do."""
+"""From a validator's errors to sentences that a person can act on: what was got, and what is expected."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from sweeps.config.names import METRIC, NAME, suggest
 from sweeps.errors import Fault, nearest
+from sweeps.setting_names import RENAMED
 
 MAX_FAULTS = 100
 """So many are told at once; whoever has more begins with these."""
@@ -23,32 +25,21 @@ _BOUNDS = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="),
            "less_than": ("lt", "<"), "less_than_equal": ("le", "<=")}  # fmt: skip
 
 
-_SYNONYMS = {"learning_rate": "lr", "batch_size": "batch_tokens", "epochs": "steps", "max_steps": "steps",
-             "warmup_steps": "warmup", "warmup_ratio": "warmup", "num_samples": "trials", "n_trials": "trials",
-             "mode": "goal", "metrics": "metric", "max_seq_length": "max_length", "grad_clip": "clip",
-             "lr_scheduler": "schedule"}  # fmt: skip
+FieldsAt = Callable[[tuple[Any, ...]], Iterable[str]]
+"""Gives the names that may stand at a place of the schema."""
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'?" by spelling, or by what other trainers call the same thing."""
-    known = list(known)
-    for other, ours in _SYNONYMS.items():
-        if ours in known and nearest(name, [other]):
-            return f"; did you mean '{ours}'?"
-    return nearest(name, known)
-
-
-def explain(error: ValidationError) -> list[Fault]:
-    """Returns one Fault for each error, with its dotted path as the place."""
+def explain(error: ValidationError, fields_at: FieldsAt = lambda _: ()) -> list[Fault]:
+    """Returns one Fault for each error, with its dotted path as the place; `fields_at` helps with names that are unknown."""
     errors = error.errors()
-    faults = [Fault(dotted(e["loc"]), _sentence(e)) for e in errors[:MAX_FAULTS]]
+    faults = [Fault(dotted(e["loc"]), _sentence(e, fields_at)) for e in errors[:MAX_FAULTS]]
     if len(errors) > MAX_FAULTS:
         faults.insert(0, Fault("sweep", f"{len(errors):,} faults; the first {MAX_FAULTS} follow"))
     return faults
 
 
 def dotted(path: tuple[Any, ...]) -> str:
-    """Returns `trainer.lr` for ("trainer", "lr") and `constraints[0].metric` for ("constraints", 0, "metric")."""
+    """Returns `trainer.steps` for ("trainer", "steps") and `constraints[0].metric` for ("constraints", 0, "metric")."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
@@ -67,35 +58,47 @@ def _cut(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _sentence(e: ErrorDetails) -> str:
-    kind, ctx, came = e["type"], e.get("ctx", {}), e["input"]
+def _sentence(e: ErrorDetails, fields_at: FieldsAt) -> str:
+    kind, ctx, got = e["type"], e.get("ctx", {}), e["input"]
     if kind == "extra_forbidden":
-        from sweeps.config.schema import block_fields
-
-        fields = block_fields(e["loc"][:-1])
-        return f"unknown key {_cut(str(e['loc'][-1]))}; known: {', '.join(fields)}{suggest(str(e['loc'][-1]), fields)}"
+        return unknown_key(e["loc"], list(fields_at(e["loc"][:-1])))
     if kind == "missing":
-        return f"missing; every sweep needs a {e['loc'][-1]}"
+        return "missing; it has no default"
     if kind in _BOUNDS:
         key, sign = _BOUNDS[kind]
-        return f"came {show(came)}; must be {sign} {ctx[key]}"
+        return f"got {show(got)}; expected a number {sign} {ctx[key]}"
     if kind in _WANTED:
-        return f"came {show(came)}; {_WANTED[kind]} would do"
+        return f"got {show(got)}; expected {_WANTED[kind]}"
     if kind == "literal_error":
         options = [o.strip(" '") for o in str(ctx["expected"]).replace(" or ", ", ").split(",")]
-        return f"came {show(came)}; one of {', '.join(options)} would do{nearest(str(came), options)}"
+        return f"got {show(got)}; expected one of {', '.join(options)}{_meant(str(got), options)}"
     if kind == "string_pattern_mismatch":
-        return f"came {show(came)}; {_pattern(str(ctx['pattern']))}"
+        return f"got {show(got)}; expected {_pattern(str(ctx['pattern']))}"
     if kind == "string_too_short":
-        return f"came {show(came)}; must not be empty"
+        return f"got {show(got)}; expected some text"
     return str(e["msg"]).removeprefix("Value error, ")
 
 
-def _pattern(pattern: str) -> str:
-    from sweeps.config.schema import METRIC, NAME
+def unknown_key(path: tuple[Any, ...], known: Iterable[str]) -> str:
+    """Returns what to say of a name that may not stand at `path`: its name of today, or those that may."""
+    name, known = str(path[-1]), list(known)
+    if RENAMED.get(name) in known:
+        return f"is now {dotted((*path[:-1], RENAMED[name]))}"
+    return f"unknown key {_cut(name)}; known: {', '.join(known)}{suggest(name, known)}"
 
+
+_SCHEDULES = {"warmup_stable_decay": "wsd", "constant_with_warmup": "constant", "cosine_with_min_lr": "cosine"}
+"""What transformers calls the schedules of `lr_scheduler_type`."""
+
+
+def _meant(got: str, options: list[str]) -> str:
+    ours = _SCHEDULES.get(got)
+    return f"; did you mean '{ours}'?" if ours in options else nearest(got, options)
+
+
+def _pattern(pattern: str) -> str:
     if pattern == NAME:
-        return "lower-case letters, digits and '-' would do, at most 63, starting with a letter or digit"
+        return "at most 63 lower-case letters, digits and '-', starting with a letter or digit"
     if pattern != METRIC:
-        return "another means at test time is '@8' (samples), 'cap=64', 'think=32' or 't=0.7', several joined by commas"
-    return "a metric is role/name with the role one of math, transfer, general, safety, train, length, perf"
+        return "'@8' (samples), 'cap=64', 'think=32' or 't=0.7', several joined by commas"
+    return "role/name with the role one of math, transfer, general, safety, train, length, perf"

@@ -19,10 +19,10 @@ def shared_steps(config: Mapping[str, Any]) -> int:
     0 where none are. The decay of `trainers.schedule` is `max(1, round(decay * steps))` steps long, and its first step
     still has the full rate.
     """
-    steps, warmup = int(config["steps"]), float(config["warmup"])
-    if 0 < warmup < 1 or config["schedule"] == "cosine" or warmup >= steps:
+    steps, warmup = int(config["steps"]), float(config["warmup_steps"])
+    if 0 < warmup < 1 or config["lr_scheduler_type"] == "cosine" or warmup >= steps:
         return 0
-    if config["schedule"] == "constant":
+    if config["lr_scheduler_type"] == "constant":
         return steps
     falling = max(1, round(float(config["decay"]) * steps))
     return max(0, steps - falling + 1)
@@ -36,8 +36,8 @@ def longest(config: Mapping[str, Any], budgets: Iterable[int]) -> int | None:
 
 def why_not(config: Mapping[str, Any]) -> str:
     """Returns why runs of these settings share no trunk, as half a sentence; empty where they do."""
-    if config["schedule"] == "cosine":
-        return "schedule cosine ties every step to the budget (wsd and constant do not)"
-    if 0 < float(config["warmup"]) < 1:
-        return f"warmup {config['warmup']:g} is a share of the budget (give it in steps)"
+    if config["lr_scheduler_type"] == "cosine":
+        return "lr_scheduler_type cosine ties every step to the budget (wsd and constant do not)"
+    if 0 < float(config["warmup_steps"]) < 1:
+        return f"warmup_steps {config['warmup_steps']:g} is a share of the budget (give it in steps)"
     return ""

@@ -165,16 +165,16 @@ def axis_from(data: Any) -> Axis:
     """Reads an axis from YAML (`{grid: [1, 2]}`, `{loguniform: [1e-5, 1e-3]}`), or returns the axis it was given.
 
     Raises:
-        ValueError: `data` is no axis; the message says what would do.
+        ValueError: `data` is no axis; the message says what is expected.
     """
     if isinstance(data, Axis):
         return data
     if not isinstance(data, Mapping):
-        raise ValueError(f"came {_short(data)}; an axis is one of {{grid: [...]}}, {{choice: [...]}}, {{uniform: [low, high]}}, "
-                         "{loguniform: [low, high]}, {randint: [low, high]}")  # fmt: skip
+        raise ValueError(f"got {_short(data)}; expected an axis, one of {{grid: [...]}}, {{choice: [...]}}, "
+                         "{uniform: [low, high]}, {loguniform: [low, high]}, {randint: [low, high]}")  # fmt: skip
     if len(data) != 1:
         raise ValueError(
-            f"came the keys {', '.join(list(map(str, data))[:8]) or 'none'}; an axis has exactly one of {', '.join(AXES)}"
+            f"got the keys {', '.join(list(map(str, data))[:8]) or 'none'}; expected exactly one of {', '.join(AXES)}"
         )
     (kind, values), *_ = data.items()
     if kind not in AXES:

@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from sweeps.config.schema import Sweep, anchored_suite
+from sweeps.config.blocks import anchored_suite
+from sweeps.config.schema import Sweep
 from sweeps.config.schema_errors import dotted, show
 from sweeps.errors import Fault, InputError, SpecError
 
@@ -71,7 +72,9 @@ class _Reader:
             where = f"{self.name}:{node.start_mark.line + 1}"
             raise InputError(f"{where}: more than {MAX_NODES:,} values, aliases expanded; a sweep file is smaller")
         if len(path) > MAX_DEPTH:
-            raise InputError(f"{self.name}:{node.start_mark.line + 1}: nested too deeply; {MAX_DEPTH} levels would do")
+            raise InputError(
+                f"{self.name}:{node.start_mark.line + 1}: nested too deeply; expected at most {MAX_DEPTH} levels"
+            )
         self.lines.setdefault(path, node.start_mark.line + 1)
         if node.tag not in _CORE:
             self.fault(node, path, f"the tag '{node.tag[:60]}' is refused; sweep files hold plain values only")
@@ -107,7 +110,7 @@ class _Reader:
     def _scalar(self, node: ScalarNode, path: Place) -> Any:
         kind, text = node.tag.rsplit(":", 1)[1], node.value
         if not _writable(text):
-            self.fault(node, path, f"came {text[:40]!a}, which holds half a character; write the character itself")
+            self.fault(node, path, f"got {text[:40]!a}, which holds half a character; write the character itself")
             return None
         if kind == "bool" and text.lower() in ("true", "false"):
             return text.lower() == "true"
@@ -127,8 +130,8 @@ class _Reader:
         try:
             return kind(text)
         except ValueError:
-            came = text if len(text) <= 40 else f"{text[:37]}..."
-            self.fault(node, path, f"'{came}' cannot be read as a number")
+            got = text if len(text) <= 40 else f"{text[:37]}..."
+            self.fault(node, path, f"'{got}' cannot be read as a number")
             return None
 
     def fault(self, node: Node, path: Place, message: str) -> None:

@@ -29,7 +29,9 @@ from sweeps.storage.base import inside, is_url, join
 
 ASKED_FOR = -1  # the number of a trial that a person added: the search did not suggest it
 DAMAGED = "bad-checkpoint"  # reason of an attempt that could not start from its checkpoint
-LESS_MEMORY = "lower batch_tokens or max_length, set pack_tokens or recompute, or give the model more workers"
+LESS_MEMORY = (
+    "lower batch_tokens or max_length, set pack_tokens or gradient_checkpointing, or give the model more workers"
+)
 PREEMPTIONS = 100  # machines taken away are nobody's fault; a trial that lost this many will not end by itself
 Status = Literal["waiting", "running", "parked", "scoring", "ended"]
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sweeps.config.names import is_judged
+from sweeps.config.objective import Constraint, Goal
 from sweeps.config.schema import Sweep
 from sweeps.config.trial import TrialSpec
-from sweeps.journal.rows import JUDGED_ROLES
-from sweeps.stopping.base import Constraint, Goal
 
 
 class Question(NamedTuple):
@@ -60,12 +60,7 @@ def early_end(sweep: Sweep, spec: TrialSpec, step: int) -> EarlyEnd | None:
 def questions(goal: Goal) -> tuple[Question, ...]:
     """Returns what puts a checkpoint out of the running, of what items can tell."""
     own = [Question(goal.metric, ceiling=not goal.maximize)]
-    return tuple(q for q in [*own, *map(_broken, goal.constraints)] if answered(q.metric))
-
-
-def answered(metric: str) -> bool:
-    """True for a score of the suite's own replies: those of `evaluation.test_time` have a tail."""
-    return metric.partition("/")[0] in JUDGED_ROLES and "@" not in metric and "," not in metric
+    return tuple(q for q in [*own, *map(_broken, goal.constraints)] if is_judged(q.metric))
 
 
 def _broken(constraint: Constraint) -> Question:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sweeps.config.schema import LimitsBlock, known_axes
+from sweeps.config.blocks import LimitsBlock, checked_block
+from sweeps.config.checks import checked_settings
 from sweeps.config.shared_prefix import shared_steps, why_not
 from sweeps.config.space import sampled
 from sweeps.controller import requests as control
@@ -103,6 +104,7 @@ def _extend(director: Director, request: Request) -> str:
         raise InputError(
             f"{request.trial} has a budget of {spec.steps} steps already; extend it to more, not to {steps}"
         )
+    checked_settings(director.plan.sweep, {**spec.config, "steps": steps})
     shared = shared_steps(spec.config)
     start = director.checkpoint(request.trial, shared or None)
     exact = start is not None and 0 < start.step <= shared
@@ -123,13 +125,14 @@ def _clone(director: Director, request: Request) -> str:
     assert spec is not None
     config = {**spec.config, **_settings(request)}
     if config == dict(spec.config):
-        raise InputError(f"a clone of {request.trial} needs at least one other setting, such as lr=1e-4")
+        raise InputError(f"a clone of {request.trial} needs at least one other setting, such as learning_rate=1e-4")
     start = director.checkpoint(request.trial, int(config["steps"]) - 1) if request.args.get("warm") else None
     if request.args.get("warm") and start is None:
         raise InputError(f"{request.trial} has no checkpoint below step {config['steps']} to start warm from")
     if start is not None and config["model"] != spec.config["model"]:
         raise InputError(f"a warm clone keeps the model of {request.trial} ({spec.config['model']})")
-    new = director.add(_checked(director, config), parent=request.trial if start else "",
+    checked_settings(director.plan.sweep, config)
+    new = director.add(config, parent=request.trial if start else "",
                        fork=start.step if start else 0, by=request.who)  # fmt: skip
     where = f"from {request.trial} at step {start.step}" if start else "from the base model"
     return f"{new} starts {where} with {', '.join(f'{k}={v}' for k, v in _settings(request).items())}"
@@ -146,21 +149,16 @@ def _add(director: Director, request: Request) -> str:
     settings = _settings(request)
     if missing := [name for name in axes if name not in settings and len(plan.sweep.space[name].samples()) > 1]:
         raise InputError(f"a new trial needs a value for {', '.join(missing)} too")
-    new = director.add(_checked(director, plan.config({**axes, **settings}, {}, 0)), by=request.who)
+    config = plan.config({**axes, **settings}, {}, 0)
+    checked_settings(plan.sweep, config)
+    new = director.add(config, by=request.who)
     return f"{new} starts with {', '.join(f'{k}={v}' for k, v in settings.items())}"
 
 
 def _limits(director: Director, request: Request) -> str:
-    import pydantic
-
     before = director.plan.sweep.limits
     changes = dict(request.args.get("set", {}))
-    if unknown := [name for name in changes if name not in LimitsBlock.model_fields]:
-        raise InputError(f"limit {unknown[0]!r} is unknown{nearest(unknown[0], LimitsBlock.model_fields)}")
-    try:
-        limits = LimitsBlock.model_validate({**before.model_dump(), **changes})
-    except pydantic.ValidationError as e:
-        raise InputError("; ".join(f"limits.{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in e.errors())) from None
+    limits = checked_block(LimitsBlock, {**before.model_dump(), **changes})
     director.plan = replace(director.plan, sweep=director.plan.sweep.model_copy(update={"limits": limits}))
     return ", ".join(f"{name} {getattr(before, name)} -> {getattr(limits, name)}" for name in changes) or "no change"
 
@@ -181,15 +179,5 @@ def _whole(request: Request, name: str) -> int:
 def _settings(request: Request) -> dict[str, Any]:
     settings = dict(request.args.get("set", {}))
     if not settings:
-        raise InputError(f"{request.action} needs settings, such as lr=1e-4")
-    if unknown := [name for name in settings if name not in known_axes()]:
-        raise InputError(f"setting {unknown[0]!r} is unknown{nearest(unknown[0], known_axes())}")
+        raise InputError(f"{request.action} needs settings, such as learning_rate=1e-4")
     return settings
-
-
-def _checked(director: Director, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks a trial's settings by the schema and its names by what the sweep knows."""
-    sweep = director.plan.sweep
-    space = {name: {"grid": [config[name]]} for name in known_axes() if name in config}
-    type(sweep)(**{**sweep.to_json(), "space": space})  # raises SpecError with every fault
-    return dict(config)

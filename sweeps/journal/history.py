@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sweeps.journal.rows import BASE_PREFIX, Row, base_trial
+from sweeps.setting_names import current_names
 
 State = Literal["waiting", "running", "parked", "scoring", "completed", "pruned", "failed"]
 ENDED: frozenset[str] = frozenset({"completed", "pruned", "failed"})
@@ -116,7 +117,7 @@ class History:
             return row.kind in ("control", "lease")
         curve = self._curve(row.trial)
         if row.config and not curve.config:
-            curve.config = row.config
+            curve.config = current_names(row.config)
         if row.budget is not None:
             curve.budget = row.budget
         return self._fold_trial_row(curve, row)

@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, get_args
 
+from sweeps.config.names import JUDGED_ROLES
 from sweeps.errors import JournalError
 
 VERSION: Final = 1
 Kind = Literal["sweep", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease"]
 KINDS: Final = frozenset(get_args(Kind))
-JUDGED_ROLES: Final = ("math", "transfer", "general", "safety")
-"""Roles whose scores are shares of right items."""
 ROLES: Final = (*JUDGED_ROLES, "train", "length", "perf")
 BASE_PREFIX: Final = "base-"
 

@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeps.config.objective import Goal
 from sweeps.errors import InputError, JournalError
 from sweeps.executors.simulated import Outcome, Recording, simulate
 from sweeps.journal.history import Curve, History, Point
 from sweeps.journal.reader import read_rows as read_log
 from sweeps.journal.rows import Row, parse
-from sweeps.stopping.base import Goal, StopRule
+from sweeps.stopping.base import StopRule
 from sweeps.stopping.registry import parse_rule
 from sweeps.storage.base import is_url
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sweeps.stopping.base import Action, Constraint, Goal, NeverStop, Phase, StopRule, Verdict
+from sweeps.config.objective import Constraint, Goal
+from sweeps.stopping.base import Action, NeverStop, Phase, StopRule, Verdict
 
 if TYPE_CHECKING:
     from sweeps.stopping.dip_aware import DipAware

@@ -10,9 +10,10 @@ import math
 import statistics
 from collections import defaultdict
 
+from sweeps.config.objective import Goal
 from sweeps.errors import InputError
 from sweeps.journal.rows import Row
-from sweeps.stopping.base import Action, Goal, StopRule, Verdict
+from sweeps.stopping.base import Action, StopRule, Verdict
 
 
 class _Scores(StopRule):

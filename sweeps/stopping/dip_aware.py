@@ -18,10 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sweeps.config.objective import Goal
 from sweeps.errors import InputError, nearest
 from sweeps.journal.history import Point
 from sweeps.journal.rows import Row
-from sweeps.stopping.base import Action, Goal, Phase, StopRule, Verdict
+from sweeps.stopping.base import Action, Phase, StopRule, Verdict
 from sweeps.stopping.curve_library import Array
 from sweeps.stopping.diagnostics import cut_off, signals
 from sweeps.stopping.forecasts import Track

@@ -181,7 +181,7 @@ class Field:
         value = self.sign * anchor.metrics[self.metric]
         sd = self._error(anchor, self.unit) if known else FAR
         config = curve.config
-        start = 1.0 - float(config.get("decay", 0.2)) if config.get("schedule") == "wsd" else None
+        start = 1.0 - float(config.get("decay", 0.2)) if config.get("lr_scheduler_type") == "wsd" else None
         budget = _budget(curve)
         self.longest = max(self.longest, budget)
         if row >= len(self.draws):
@@ -198,7 +198,7 @@ class Field:
         A cosine or WSD run of half the budget is a whole run in half the time. Under a constant rate, or where the
         schedule is not known, it is the first half of the longer run.
         """
-        if str(curve.config.get("schedule", "constant")) != "constant":
+        if str(curve.config.get("lr_scheduler_type", "constant")) != "constant":
             return budget
         return max([budget, *map(_budget, self.history.curves.values())])
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import optuna
 
+from sweeps.config.objective import Goal
 from sweeps.errors import InputError
 from sweeps.journal.rows import Row, split_finite
-from sweeps.stopping.base import Action, Goal, StopRule, Verdict
+from sweeps.stopping.base import Action, StopRule, Verdict
 from sweeps.stopping.noise import as_number, as_step, standard_error
 from sweeps.stopping.registry import make_rule
 

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row
-from sweeps.stopping.base import Constraint, Goal, Phase
+from sweeps.stopping.base import Phase
 from sweeps.stopping.curve_library import Array
 from sweeps.stopping.forecasts import DRAWS, Field, Track
 from sweeps.stopping.top_k import Places

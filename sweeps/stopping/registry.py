@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from sweeps.config.objective import Goal
 from sweeps.errors import InputError, nearest
-from sweeps.stopping.base import Goal, NeverStop, StopRule
+from sweeps.stopping.base import NeverStop, StopRule
 
 
 def _known() -> dict[str, Callable[..., StopRule]]:

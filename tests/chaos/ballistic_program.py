@@ -25,7 +25,7 @@ PACE_S = 0.4  # a step
 SWEEP = Sweep(
     name="ballistic",
     space={"replay": grid(0.1, 0.0, 0.2, 0.02)},
-    trainer={"steps": 16, "lr": 1e-3},
+    trainer={"steps": 16, "learning_rate": 1e-3},
     stopping={"rule": "asha", "grace": 4, "reduction": 2.5, "top": 1},  # rungs at 4 and 10: none at the very end
     limits={"retries": 100},
 )

@@ -21,7 +21,7 @@ from sweeps.storage.factory import open_store
 from tests.support.fakes import FakeTrainer, Paced, fake_evaluate
 from tests.support.programs import ends_like_a_command, say
 
-SWEEP = Sweep(name="drivers", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
+SWEEP = Sweep(name="drivers", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
 
 
 def main(storage: str, lease_s: float, gate: str = "") -> None:

@@ -21,7 +21,7 @@ from tests.support.crash import finished_stay_finished, no_row_twice
 from tests.support.fakes import FakeTrainer, fake_evaluate
 
 pytestmark = pytest.mark.chaos
-SWEEP = Sweep(name="full", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
+SWEEP = Sweep(name="full", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
 
 
 @pytest.fixture

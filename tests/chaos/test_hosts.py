@@ -27,7 +27,7 @@ COMMON = ["--block", "--num-cpus=1", "--object-store-memory=100000000", "--disab
 SWEEP = """
 name: hosts
 space: {data: {grid: [answer-only, verified-long-cot]}}
-trainer: {steps: 1000, lr: 3.0e-3, batch_tokens: 256, max_length: 128}
+trainer: {steps: 1000, learning_rate: 3.0e-3, batch_tokens: 256, max_length: 128}
 evaluation: {items: 2, at: {every: 100}}
 limits: {retries: 5}
 """

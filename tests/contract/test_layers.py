@@ -42,7 +42,7 @@ def tiny_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
     path.write_text(
         "name: tiny\nspace: {data: {grid: [answer-only]}}\n"
-        "trainer: {steps: 2, lr: 3.0e-3, batch_tokens: 256, max_length: 128}\nevaluation: {items: 4, at: [1, 2]}\n"
+        "trainer: {steps: 2, learning_rate: 3.0e-3, batch_tokens: 256, max_length: 128}\nevaluation: {items: 4, at: [1, 2]}\n"
     )
     return path
 
@@ -80,7 +80,7 @@ def test_an_intruder_under_one_of_our_names_is_named_with_the_way_out():
 
 
 def test_the_built_in_names_of_the_schema_are_those_that_the_trainers_ship():
-    from sweeps.config.schema import BUILTIN_MODELS, BUILTIN_TIERS
+    from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS
     from trainers.data.datasets import BUILTIN as TIERS
     from trainers.model.builtin import BUILTIN, builtin_folder
 

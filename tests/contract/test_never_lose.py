@@ -28,7 +28,7 @@ from sweeps.storage.memory import MemoryStore
 from tests.support.crash import finished_stay_finished, no_row_twice, verdicts_replay
 from tests.support.faulty_store import Calls, FaultyStore, out_of_reach
 
-SWEEP = Sweep(name="model", space={"replay": grid(0.0, 0.1, 0.2, 0.3)}, trainer={"steps": 24, "lr": 1e-3},
+SWEEP = Sweep(name="model", space={"replay": grid(0.0, 0.1, 0.2, 0.3)}, trainer={"steps": 24, "learning_rate": 1e-3},
               stopping={"rule": "dip-aware", "top": 1}, limits={"retries": 3})  # fmt: skip
 Y = SWEEP.goal.metric
 SLOTS = 2

@@ -14,10 +14,10 @@ import numpy as np
 import optuna
 import pytest
 
+from sweeps.config.objective import Goal
 from sweeps.errors import InputError
 from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.rows import Row
-from sweeps.stopping.base import Goal
 from sweeps.stopping.optuna_pruner import RulePruner
 from sweeps.stopping.registry import make_rule
 

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cluster.tune.rule_scheduler import RuleScheduler
+from sweeps.config.objective import Goal
 from sweeps.errors import InputError
 from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.rows import Row, split_finite
-from sweeps.stopping.base import Action, Goal
+from sweeps.stopping.base import Action
 from sweeps.stopping.noise import as_number, as_step, estimate, noise_floor
 from sweeps.stopping.optuna_pruner import METRIC, RulePruner
 from sweeps.stopping.registry import parse_rule

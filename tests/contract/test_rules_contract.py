@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from sweeps.config.objective import Goal
 from sweeps.errors import InputError
 from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.rows import Row, split_finite
-from sweeps.stopping.base import Action, Goal
+from sweeps.stopping.base import Action
 from sweeps.stopping.registry import make_rule, parse_rule
 
 Y = "transfer/score"

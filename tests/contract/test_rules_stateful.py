@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from sweeps.config.objective import Goal
 from sweeps.executors.simulated import verdict_row
 from sweeps.journal.rows import Row
-from sweeps.stopping.base import Action, Goal
+from sweeps.stopping.base import Action
 from sweeps.stopping.dip_aware import DipAware
 
 Y, BUDGET, EVERY, MOST = "transfer/score", 320, 20, 6

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.config.trial import ModelSource, TrialSpec
 from tests.support.tiny_sft import Notes, network, tier, trial, write_base
-from trainers.config import TrainerConfig
 from trainers.data.layout import Layout
 from trainers.data.packing import collate
 from trainers.data.rows import Rows
@@ -47,7 +47,9 @@ def on_gpu(spec: TrialSpec) -> TrialSpec:
     return replace(spec, model=ModelSource(spec.model.path, gpus_per_worker=1))
 
 
-@pytest.mark.parametrize("settings", [{"lr": 1e-2}, {"lr": 5e-2, "lora_rank": 8}], ids=["all weights", "adapters"])
+@pytest.mark.parametrize(
+    "settings", [{"learning_rate": 1e-2}, {"learning_rate": 5e-2, "lora_rank": 8}], ids=["all weights", "adapters"]
+)
 def test_a_run_trains_saves_and_resumes_on_the_device(tmp_path, settings):
     base = tmp_path / "base"
     network(hidden_size=64, head_dim=64).save_pretrained(write_base(base))
@@ -65,7 +67,7 @@ def test_an_update_never_waits_for_the_device():
     """CUDA itself says so; on the CPU `tests/unit/trainers/test_loop.py` counts what would."""
     register()
     device = torch.device("cuda")
-    config = TrainerConfig.from_config({"model": "m", "data": "d", "steps": 9, "batch_tokens": 4096})
+    config = TrialSettings.from_config({"model": "m", "data": "d", "steps": 9, "batch_tokens": 4096})
     learner = Learner(config, network(PACKED, hidden_size=64, head_dim=64), device, world=1)
     table = Rows.of([(list(range(1, 60)), [True] * 59), (list(range(3, 30)), [True] * 27)])
     pack, meter = collate(table, [0, 1]), Meter(device, world=1)

@@ -27,7 +27,7 @@ from tests.scenario.program import train  # noqa: E402
 from tests.support.fakes import FakeScores, fake_evaluate  # noqa: E402
 
 SWEEP = Sweep(
-    name="faults", space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3},
+    name="faults", space={"replay": grid(0.1)}, trainer={"steps": 16, "learning_rate": 1e-3},
     evaluation={"workers": 2, "timeout_s": 20.0},
 )  # fmt: skip
 RAISES, HANGS, WAITS = 2, 4, 8

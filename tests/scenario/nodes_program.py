@@ -37,7 +37,7 @@ from tests.support.fakes import fake_evaluate  # noqa: E402
 SWEEP = Sweep(
     name="nodes",
     models={"tiny-s": {"workers": [1, 2]}},
-    trainer={"steps": 64, "lr": 1e-3},
+    trainer={"steps": 64, "learning_rate": 1e-3},
     limits={"retries": 0},
 )
 WAITS = {"attempt-1": 9, "attempt-2": 17}

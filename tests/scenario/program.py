@@ -36,18 +36,18 @@ SWEEPS = {
     "stops": Sweep(
         name="stops",
         space={"replay": grid(0.0, 0.1, 0.2)},
-        trainer={"steps": 8, "lr": 1e-3},
+        trainer={"steps": 8, "learning_rate": 1e-3},
         models={"tiny-s": {"workers": 2}},
     ),
     # a trainer faster than any evaluator comes up: all its checkpoints wait, and none is left out
     "sweep": Sweep(
         name="sweep",
         space={"replay": grid(0.0, 0.1, 0.2)},
-        trainer={"steps": 16, "lr": 2e-3},
+        trainer={"steps": 16, "learning_rate": 2e-3},
         evaluation={"backlog": 100},
     ),
-    "deaf": Sweep(name="deaf", space={"replay": grid(0.0)}, trainer={"steps": 8, "lr": 1e-3}),
-    "failures": Sweep(name="failures", space={"lr": grid(666.0, 667.0, 999.0, 1e-3)}, trainer={"steps": 8}),
+    "deaf": Sweep(name="deaf", space={"replay": grid(0.0)}, trainer={"steps": 8, "learning_rate": 1e-3}),
+    "failures": Sweep(name="failures", space={"learning_rate": grid(666.0, 667.0, 999.0, 1e-3)}, trainer={"steps": 8}),
 }
 
 
@@ -65,8 +65,8 @@ class _Mortal(Paced):
     """Its process dies once, right after its first attempt has saved step 4, where the learning rate is 999."""
 
     def __init__(self, hooks: Hooks, trial: TrialSpec, folder: Path) -> None:
-        super().__init__(hooks, pace_s=0.2 if trial.config["lr"] == 2e-3 else 0.0)
-        self.doomed = trial.config["lr"] == 999 and folder.name == "attempt-1"
+        super().__init__(hooks, pace_s=0.2 if trial.config["learning_rate"] == 2e-3 else 0.0)
+        self.doomed = trial.config["learning_rate"] == 999 and folder.name == "attempt-1"
 
     def saved(self, checkpoint: Saved) -> None:
         super().saved(checkpoint)

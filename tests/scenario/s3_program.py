@@ -13,7 +13,7 @@ from tests.support.fakes import SealingTrainer, fake_evaluate
 from tests.support.programs import ends_like_a_command, say
 
 PACE_S = 0.3  # a step
-SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
+SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
 
 
 def main(url: str) -> None:

@@ -30,7 +30,7 @@ def home(tmp_path: Path) -> Path:
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(t) + "\n" for t in talks))
     (tmp_path / "own.yaml").write_text(
         "name: own\nmodels: {mine: {path: model}}\ntiers: {talks: {path: talks.jsonl}}\n"
-        "trainer: {steps: 2, lr: 1.0e-3, batch_tokens: 256, max_length: 64}\nevaluation: {items: 4, at: [2]}\n"
+        "trainer: {steps: 2, learning_rate: 1.0e-3, batch_tokens: 256, max_length: 64}\nevaluation: {items: 4, at: [2]}\n"
     )
     (tmp_path / "elsewhere").mkdir()
     return tmp_path

@@ -56,7 +56,7 @@ def test_a_trial_that_raises_diverges_or_loses_its_worker_is_told_apart_and_the_
     _, err = process.communicate()
     assert process.returncode == 0, err[-3000:]
     journal = rows(tmp_path)
-    ended = {c.config["lr"]: c for c in History(journal).trials()}
+    ended = {c.config["learning_rate"]: c for c in History(journal).trials()}
     assert (ended[666.0].state, ended[666.0].reason) == ("failed", "error")
     assert (ended[667.0].state, ended[667.0].reason) == ("failed", "diverged")
     assert (ended[999.0].state, ended[999.0].attempt) == ("completed", 2)  # its worker died once, after step 4

@@ -19,7 +19,7 @@ from sweeps.storage.factory import open_store
 from tests.support.fakes import SealingTrainer, by_trial, fake_evaluate
 from tests.support.s3 import FaultProxy, S3Server
 
-SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "lr": 1e-3})
+SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
 
 
 @pytest.fixture

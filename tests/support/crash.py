@@ -74,26 +74,26 @@ class Case:
         return bool(self.asks)
 
 
-WSD = {"lr": 1e-3, "schedule": "wsd", "warmup": 2}
+WSD = {"learning_rate": 1e-3, "lr_scheduler_type": "wsd", "warmup_steps": 2}
 CASES: dict[str, Case] = {
     "grid on shared trunks, median": Case(
         Sweep(name="trunk", space={"replay": grid(0.0, 0.1, 0.2), "steps": grid(8, 16)}, trainer=WSD,
               stopping={"rule": "median"}),
         lambda goal: make_rule("median", goal)),
     "search with dip-aware and parks": Case(
-        Sweep(name="search", space={"lr": loguniform(1e-4, 1e-2), "replay": grid(0.0, 0.1)},
+        Sweep(name="search", space={"learning_rate": loguniform(1e-4, 1e-2), "replay": grid(0.0, 0.1)},
               search={"algorithm": "optuna-tpe", "trials": 2}, trainer={"steps": 12}, stopping={"rule": "dip-aware"}),
         lambda goal: ParkingDipAware(goal)),
     "people ask": Case(
         Sweep(name="asked", space={"replay": grid(0.0, 0.1)}, trainer={**WSD, "steps": 10}),
         NeverStop,
-        asks={7: ("extend", {"steps": 16}), 9: ("clone", {"set": {"lr": 5e-4}, "warm": True}),
+        asks={7: ("extend", {"steps": 16}), 9: ("clone", {"set": {"learning_rate": 5e-4}, "warm": True}),
               11: ("stop", {}), 13: ("limits", {"set": {"gpu_hours": 9.0}})}),
     "damaged checkpoints, broken evaluations, failing trials": Case(
-        Sweep(name="damage", space={"lr": grid(666.0, 667.0, 1e-3), "replay": grid(0.0, 0.1)}, trainer={"steps": 8}),
+        Sweep(name="damage", space={"learning_rate": grid(666.0, 667.0, 1e-3), "replay": grid(0.0, 0.1)}, trainer={"steps": 8}),
         NeverStop, damages=True, bad_scores=True),
     "asha": Case(
-        Sweep(name="asha", space={"replay": grid(0.0, 0.1, 0.2, 0.02)}, trainer={"steps": 16, "lr": 1e-3},
+        Sweep(name="asha", space={"replay": grid(0.0, 0.1, 0.2, 0.02)}, trainer={"steps": 16, "learning_rate": 1e-3},
               stopping={"rule": "asha", "grace": 2}),
         lambda goal: make_rule("asha", goal, grace=2)),
 }  # fmt: skip

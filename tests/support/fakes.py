@@ -43,7 +43,7 @@ class FakeTrainer:
         self.die_at: tuple[str, int] | None = None
 
     def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
-        lr = trial.config["lr"]
+        lr = trial.config["learning_rate"]
         if lr == 666:
             raise RuntimeError("this learning rate is cursed")
         for step in range(resume.step + 1 if resume else 1, trial.steps + 1):

@@ -62,6 +62,11 @@ class Story:
         return trial_id(dict(self.config))
 
     @property
+    def draw(self) -> str:
+        """What the noise of its scores is drawn by; the tests' numbers were found with the rate called `lr`."""
+        return trial_id({"lr" if name == "learning_rate" else name: value for name, value in self.config.items()})
+
+    @property
     def budget(self) -> int:
         return int(self.config["steps"])
 
@@ -75,7 +80,7 @@ def story(data: str = "verified-long-cot", replay: float = 0.1, steps: int = 400
     """A trial whose curves follow its data and replay, as the tiny study found them."""
     gain = {"verified-long-cot": 0.50, "answer-only": 0.34}.get(data, -0.10)
     shape = NEVER if not replay else GENTLE if data == "answer-only" else RECOVERS
-    config = {"model": "tiny-s", "data": data, "steps": steps, "replay": replay, "lr": 0.003, "seed": seed}
+    config = {"model": "tiny-s", "data": data, "steps": steps, "replay": replay, "learning_rate": 0.003, "seed": seed}
     curves = {"math/in_domain": rise(gain), "math/score": dip(0.5, 0.1), **shape}
     return Story(**{"config": {**config, **more.pop("config", {})}, "curves": curves, **more})
 
@@ -92,7 +97,7 @@ def scores(trial: Story, step: int, items: int = ITEMS) -> dict[str, float]:
     out = {}
     for metric, curve in trial.curves.items():
         mean = min(max(BASE[metric] + curve(step / 400), 0.01), 0.99)
-        out[metric] = round(min(max(mean + standard_error(mean, items) * noise(trial.id, metric, step), 0.0), 1.0), 4)
+        out[metric] = round(min(max(mean + standard_error(mean, items) * noise(trial.draw, metric, step), 0.0), 1.0), 4)
     return out
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
-from trainers.config import TrainerConfig
 from trainers.data.chat import Tokenised
 from trainers.data.losses import check_rows
 from trainers.data.packing import Pack, collate, split_step
@@ -72,7 +72,7 @@ class Feed:
             for and the tier has none.
     """
 
-    def __init__(self, config: TrainerConfig, tokenizer: PreTrainedTokenizerBase, data: TierData) -> None:
+    def __init__(self, config: TrialSettings, tokenizer: PreTrainedTokenizerBase, data: TierData) -> None:
         self._config = config
         primary = self._pool(tokenizer, data.primary if config.replay < 1 else (), "primary")
         replay = self._pool(tokenizer, data.replay if config.replay > 0 else (), "replay")
@@ -119,7 +119,7 @@ class Feed:
         return [collate(self.rows, [step.rows[i] for i in pack]) for pack in share]
 
 
-def _counts(pool: Tokenised, config: TrainerConfig) -> str:
+def _counts(pool: Tokenised, config: TrialSettings) -> str:
     return (
         f"{pool.dropped} rows were dropped, longer than {config.row_limit} tokens or without anything to learn"
         if pool.dropped

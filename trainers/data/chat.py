@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeps.config.blocks import LongRows
 from sweeps.errors import InputError
-from trainers.config import LongRows
 from trainers.data.chat_template import ChatTemplate, opens_thought, split_tools
 from trainers.data.rows import Rows
 from trainers.data.types import Conversation, Message

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
-from trainers.config import TrainerConfig
 from trainers.data.chat import Tokenised
 from trainers.data.types import TierData
 
@@ -70,7 +70,7 @@ def refused_rows(data: TierData, primary: Tokenised, replay: Tokenised) -> Itera
             yield RefusedRow(number, f"{path}:{number}" if number else f"{name} conversation {conversation}", reason)
 
 
-def check_rows(data: TierData, primary: Tokenised, replay: Tokenised, config: TrainerConfig) -> None:
+def check_rows(data: TierData, primary: Tokenised, replay: Tokenised, config: TrialSettings) -> None:
     """Compares what a tier loses with what it may.
 
     Raises:

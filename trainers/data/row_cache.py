@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from trainers.config import LongRows
+from sweeps.config.blocks import LongRows
 from trainers.data.chat import Refused, Tokenised, tokenise
 from trainers.data.chat_template import TEMPLATE_DATE
 from trainers.data.download_cache import cache_folder

@@ -13,8 +13,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
-from trainers.config import TrainerConfig
 
 ADAPTER: Final = "default"
 TARGETS: Final[Mapping[str, str | list[str]]] = {
@@ -24,7 +24,7 @@ TARGETS: Final[Mapping[str, str | list[str]]] = {
 }
 
 
-def attach(network: Any, config: TrainerConfig) -> None:
+def attach(network: Any, config: TrialSettings) -> None:
     """Freezes a network and puts fp32 adapters of `config.lora_rank` beside its linear layers, in place.
 
     The adapters start from the trial's seed alone, so every worker makes the same ones; B is zero, so the network computes
@@ -39,7 +39,7 @@ def attach(network: Any, config: TrainerConfig) -> None:
         raise InputError(
             f"lora_rank is {config.lora_rank}, but peft is not installed; pip install 'dipsweep[lora]', or set lora_rank to 0"
         ) from None
-    targets = TARGETS[config.lora_targets]
+    targets = TARGETS[config.lora_target_modules]
     network.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -50,7 +50,9 @@ def attach(network: Any, config: TrainerConfig) -> None:
         try:
             inject_adapter_in_model(settings, network, ADAPTER)
         except ValueError as e:
-            raise InputError(f"lora_targets is {config.lora_targets!r}, which this model does not have: {e}") from e
+            raise InputError(
+                f"lora_target_modules is {config.lora_target_modules!r}, which this model does not have: {e}"
+            ) from e
     for _, parameter in trainable(network):
         parameter.data = parameter.data.float()
 
@@ -60,7 +62,7 @@ def trainable(network: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
     yield from ((name, p) for name, p in network.named_parameters() if p.requires_grad)
 
 
-def merged(weights: Mapping[str, Tensor], config: TrainerConfig) -> dict[str, Tensor]:
+def merged(weights: Mapping[str, Tensor], config: TrialSettings) -> dict[str, Tensor]:
     """Returns the weights of the plain network, fp32, with every adapter added to its layer.
 
     Args:
@@ -80,11 +82,11 @@ def merged(weights: Mapping[str, Tensor], config: TrainerConfig) -> dict[str, Te
     return out
 
 
-def num_adapter_parameters(config: TrainerConfig, model: Mapping[str, Any]) -> int:
+def num_adapter_parameters(config: TrialSettings, model: Mapping[str, Any]) -> int:
     """Returns how many parameters the adapters of a Qwen-like decoder have, from its config.json."""
     hidden, heads = int(model["hidden_size"]), int(model["num_attention_heads"])
     head_size = int(model.get("head_dim") or hidden // heads)
     kv_heads, width = int(model.get("num_key_value_heads") or heads), int(model["intermediate_size"])
     attention = 2 * (hidden + heads * head_size) + 2 * (hidden + kv_heads * head_size)
     sides = {"attention": attention, "mlp": 3 * (hidden + width), "all-linear": attention + 3 * (hidden + width)}
-    return config.lora_rank * sides[config.lora_targets] * int(model["num_hidden_layers"])
+    return config.lora_rank * sides[config.lora_target_modules] * int(model["num_hidden_layers"])

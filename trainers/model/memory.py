@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import torch
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
-from trainers.config import TrainerConfig
 from trainers.model.linear_cross_entropy import CHUNK_ROWS
 from trainers.model.lora import num_adapter_parameters
 
@@ -64,7 +64,7 @@ def num_parameters(model: Mapping[str, Any]) -> int:
     return int(model["num_hidden_layers"]) * layer + embeddings
 
 
-def estimate(config: TrainerConfig, model: Mapping[str, Any], world: int) -> Memory:
+def estimate(config: TrialSettings, model: Mapping[str, Any], world: int) -> Memory:
     """Estimates the peak on each of `world` devices.
 
     Args:
@@ -89,12 +89,12 @@ def estimate(config: TrainerConfig, model: Mapping[str, Any], world: int) -> Mem
         weights=weights,
         gradients=4 * trained // world,
         adam=8 * trained // world,
-        activations=tokens * hidden * 4 * layers + per_layer if config.recompute else per_layer * layers,
+        activations=tokens * hidden * 4 * layers + per_layer if config.gradient_checkpointing else per_layer * layers,
         head=rows * vocab * (4 + size) + (0 if config.lora_rank else 4 * hidden * vocab),
     )
 
 
-def _weights(config: TrainerConfig, model: Mapping[str, Any], world: int) -> tuple[int, int]:
+def _weights(config: TrialSettings, model: Mapping[str, Any], world: int) -> tuple[int, int]:
     """Returns the bytes of all weights on one device, and how many of them are trained (over all devices)."""
     parameters, bf16 = num_parameters(model), config.precision == "bf16"
     layer_by_layer = int(model["num_hidden_layers"]) if world > 1 else 1
@@ -117,7 +117,7 @@ def device_bytes(device: torch.device) -> int:
     return min(machine, int(limit)) if limit.isdigit() else machine
 
 
-def check(config: TrainerConfig, model: Mapping[str, Any], world: int, available: int) -> Memory | None:
+def check(config: TrialSettings, model: Mapping[str, Any], world: int, available: int) -> Memory | None:
     """Compares the estimate with a device of `available` bytes and returns it; None for a shape it cannot read.
 
     Only arithmetic refuses: weights, gradients and Adam's moments that cannot fit. Where it is the estimate of the
@@ -143,11 +143,11 @@ def check(config: TrainerConfig, model: Mapping[str, Any], world: int, available
     return need
 
 
-def _knobs(config: TrainerConfig, need: Memory, world: int) -> list[str]:
+def _knobs(config: TrialSettings, need: Memory, world: int) -> list[str]:
     knobs = [f"more workers (now {world}; weights, gradients and Adam are shared among them)"]
     if need.activations > need.total / 10:
         knobs.append(f"smaller pack_tokens (now {config.pass_tokens}; no effect on the update)")
-        knobs += [] if config.recompute else ["recompute: true"]
+        knobs += [] if config.gradient_checkpointing else ["gradient_checkpointing: true"]
     if config.precision == "fp32":
         knobs.append("precision: bf16")
     if not config.lora_rank:

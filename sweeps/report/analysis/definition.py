@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeps.config.objective import Constraint, Goal
 from sweeps.journal.history import Curve
 from sweeps.report.analysis.findings import Axis, Check
-from sweeps.stopping.base import Constraint, Goal
+from sweeps.setting_names import current_names
 
 MAX_LEVELS = 12  # an axis with more levels is a scale, not a condition
 
@@ -25,7 +26,7 @@ def goal_of(spec: Mapping[str, Any]) -> Goal:
 
 def axes_of(spec: Mapping[str, Any], curves: Sequence[Curve]) -> tuple[Axis, ...]:
     """Axes with listed levels, from the sweep file; without one, the settings in which the trials differ."""
-    listed = [(n, a.get("grid") or a.get("choice")) for n, a in spec.get("space", {}).items()]
+    listed = [(n, a.get("grid") or a.get("choice")) for n, a in current_names(spec.get("space", {})).items()]
     if spec:
         return tuple(Axis(name, tuple(levels)) for name, levels in listed if levels and len(levels) <= MAX_LEVELS)
     found = [(name, levels_of(curves, name)) for name in varying_of(curves)]

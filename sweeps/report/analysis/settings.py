@@ -14,6 +14,7 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from sweeps.config.objective import Constraint
 from sweeps.report.analysis.definition import check, meets
 from sweeps.report.analysis.findings import Check, Setting, SettingMetric, Trend, Trial
 from sweeps.report.analysis.inference import (
@@ -29,7 +30,6 @@ from sweeps.report.analysis.inference import (
 )
 from sweeps.report.analysis.pairing import Outcomes, mean_outcomes, paired
 from sweeps.report.analysis.shape import BACK_AT, Measured, error_of
-from sweeps.stopping.base import Constraint
 
 TREND_FROM = 0.5  # share of the steps run at which the last stretch begins
 TREND_POINTS = 3

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sweeps.journal.rows import JUDGED_ROLES, base_trial
+from sweeps.config.names import JUDGED_ROLES
+from sweeps.config.objective import Goal
+from sweeps.journal.rows import base_trial
 from sweeps.report.analysis.effects import effects, factors, judged_effect, judged_importance, observations
 from sweeps.report.analysis.evidence import Evidence
 from sweeps.report.analysis.findings import Axis, Effect, Importance, Paired, Rivalry, Setting, Trial
@@ -15,7 +17,6 @@ from sweeps.report.analysis.settings import checked, judged, measured, p_values,
 from sweeps.report.analysis.shape import Measured, Reading, read_shape
 from sweeps.report.analysis.verdicts import Limit, limits, on_limits, on_safety, on_the_front, on_training
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY
-from sweeps.stopping.base import Goal
 
 LESS_IS_BETTER = ("over_refusal", "asr", "loss", "perplexity")
 PANELS = (IN_DOMAIN, "transfer/score", "general/score", SAFETY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from sweeps.config.objective import Goal
 from sweeps.journal.history import ENDED, Curve
 from sweeps.journal.rows import BASE_PREFIX, Row
 from sweeps.report.analysis.answer import answer, headline, notes
@@ -16,7 +17,6 @@ from sweeps.report.analysis.findings import Axis, Spent, Summary, Trial
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.study import Study
 from sweeps.report.analysis.wording import label
-from sweeps.stopping.base import Goal
 
 
 def summarize(rows: Iterable[Row]) -> Summary:

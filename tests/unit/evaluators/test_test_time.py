@@ -11,8 +11,8 @@ from evaluators.evaluate import answer, score_model
 from evaluators.suites.registry import load_suite
 from evaluators.test_time import Variant, cut, parse_variant
 from sweeps import Sweep
+from sweeps.config.names import METRIC
 from sweeps.config.plan import Plan
-from sweeps.config.schema import METRIC
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError, SpecError
 from trainers.model.builtin import builtin_folder

@@ -44,7 +44,7 @@ def test_hooks_that_remember_are_hooks():
 
 
 def test_the_loss_falls(base, tmp_path):
-    notes = run(base, tmp_path, snapshots=(60,), lr=1e-2)
+    notes = run(base, tmp_path, snapshots=(60,), learning_rate=1e-2)
     losses = [m["train/loss"] for m in notes.reports.values()]
     assert losses[-1] < 0.6 * losses[0]
 
@@ -199,7 +199,7 @@ def test_data_that_changed_under_a_trial_is_refused(base, whole, tmp_path):
 
 
 def test_a_branch_with_other_settings_goes_on_from_a_parents_checkpoint(base, whole, tmp_path):
-    branch = run(base, tmp_path, resume=whole.checkpoints[1], schedule="wsd", snapshots=(5, 20))
+    branch = run(base, tmp_path, resume=whole.checkpoints[1], lr_scheduler_type="wsd", snapshots=(5, 20))
     assert [c.step for c in branch.checkpoints] == [20]
     assert branch.progress[20]["tokens"] > whole.progress[5]["tokens"]
 
@@ -246,7 +246,7 @@ GOLDEN = {
 @pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-5), ("bf16", 1e-3)])
 def test_the_losses_are_those_of_the_loop_as_it_was(base, tmp_path, precision, within):
     """To be changed only together with a reason in the notebook: a refactoring of the loop leaves them as they are."""
-    notes = run(base, tmp_path, precision=precision, log_every=1)
+    notes = run(base, tmp_path, precision=precision, logging_steps=1)
     losses = [notes.reports[step]["train/loss"] for step in range(1, 9)]
     assert losses == pytest.approx(GOLDEN[precision], rel=within)
 

@@ -44,7 +44,7 @@ def test_a_real_refusal_of_the_allocator_is_known():
 
 @pytest.mark.parametrize(("times", "ends"), [(1, "completed"), (2, "failed")])
 def test_in_this_process_it_is_tried_once_more_and_the_sweep_goes_on(times: int, ends: str, tmp_path: Path):
-    sweep = Sweep(name="oom", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    sweep = Sweep(name="oom", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
     begins: list[tuple[float, int]] = []
 
     def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:

@@ -21,9 +21,11 @@ from sweeps.stopping import NeverStop
 from sweeps.storage.memory import MemoryStore
 
 GRID = Sweep(
-    name="g", space={"replay": grid(0.0, 0.1)}, trainer={"lr": 1e-3, "schedule": "wsd", "warmup": 2, "steps": 16}
+    name="g",
+    space={"replay": grid(0.0, 0.1)},
+    trainer={"learning_rate": 1e-3, "lr_scheduler_type": "wsd", "warmup_steps": 2, "steps": 16},
 )
-SAMPLED = Sweep(name="r", space={"lr": loguniform(1e-4, 1e-3)}, search={"algorithm": "random", "trials": 2})
+SAMPLED = Sweep(name="r", space={"learning_rate": loguniform(1e-4, 1e-3)}, search={"algorithm": "random", "trials": 2})
 
 
 class Steered:
@@ -58,7 +60,7 @@ def test_trials_that_people_add_clone_or_extend_count_beside_the_plans():
     assert steered.total() == 2
     assert steered.ask("add", set={"replay": 0.3}).total() == 3
     first = steered.trials[0]
-    assert steered.ask("clone", first, set={"lr": 5e-4}).total() == 4
+    assert steered.ask("clone", first, set={"learning_rate": 5e-4}).total() == 4
     steered.director.launch(first)
     steered.director.saved(first, 1, Saved(8, "x", "d"))
     assert steered.ask("extend", first, steps=32).total() == 5
@@ -66,7 +68,7 @@ def test_trials_that_people_add_clone_or_extend_count_beside_the_plans():
 
 
 def test_a_request_that_was_refused_adds_nothing():
-    steered = Steered(GRID).ask("add", trials=2).ask("clone", "t-00000000", set={"lr": 1.0})
+    steered = Steered(GRID).ask("add", trials=2).ask("clone", "t-00000000", set={"learning_rate": 1.0})
     assert steered.total() == 2
 
 

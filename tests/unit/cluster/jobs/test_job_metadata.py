@@ -18,13 +18,13 @@ from sweeps.errors import InputError
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal
 
-SWEEP = Sweep(name="mine", space={"lr": {"grid": [1e-3, 1e-4]}})
+SWEEP = Sweep(name="mine", space={"learning_rate": {"grid": [1e-3, 1e-4]}})
 
 
 def kept(root: Path, sweep: str = SWEEP.id, trial: str = "t-11111111") -> Path:
     """Leaves a sweep with one trial under a root."""
     with SweepJournal(root / sweep, beating=False) as journal:
-        journal.append(Row("trial", sweep, trial, budget=8, config={"lr": 1e-3}))
+        journal.append(Row("trial", sweep, trial, budget=8, config={"learning_rate": 1e-3}))
     write_spec(SWEEP, root / sweep)
     return root / sweep
 

@@ -21,7 +21,7 @@ from sweeps.journal.writer import SweepJournal
 from sweeps.storage.base import Store
 from sweeps.storage.factory import open_store
 
-SWEEP = Sweep(name="steered", space={"lr": {"grid": [1e-3, 1e-4]}})
+SWEEP = Sweep(name="steered", space={"learning_rate": {"grid": [1e-3, 1e-4]}})
 
 
 class Driver:
@@ -32,7 +32,7 @@ class Driver:
         self.journal = SweepJournal(root / SWEEP.id, beating=False)
         write_spec(SWEEP, root / SWEEP.id)
         for trial in ("t-11111111", "t-22222222"):
-            self.journal.append(Row("trial", SWEEP.id, trial, budget=8, config={"lr": 1e-3}))
+            self.journal.append(Row("trial", SWEEP.id, trial, budget=8, config={"learning_rate": 1e-3}))
 
     @property
     def home(self) -> Store:
@@ -86,10 +86,11 @@ def test_without_a_driver_a_request_waits_in_the_storage(driver: Driver):
     ("action", "trial", "args", "says"),
     [
         ("stop", "t-1111111", {}, "did you mean 't-11111111'"),
-        ("clone", "t-11111111", {"set": {"lrr": 1e-4}}, "setting 'lrr' is unknown"),
-        ("clone", "t-11111111", {"set": {"lr": -1.0}}, "lr.*must be > 0"),
+        ("clone", "t-11111111", {"set": {"lrr": 1e-4}}, "lrr: unknown key 'lrr'.*did you mean 'learning_rate'"),
+        ("clone", "t-11111111", {"set": {"learning_rate": -1.0}}, "learning_rate.*expected a number > 0"),
+        ("clone", "t-11111111", {"set": {"lr": 1e-4}}, "lr: is now learning_rate"),
         ("limits", "", {"set": {"gpu_hour": 5}}, "did you mean 'gpu_hours'"),
-        ("limits", "", {"set": {"gpu_hours": -5}}, "gpu_hours: came -5"),
+        ("limits", "", {"set": {"gpu_hours": -5}}, "gpu_hours: got -5"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_it_travels(
@@ -101,12 +102,12 @@ def test_what_cannot_be_meant_is_refused_before_it_travels(
 
 
 def test_settings_read_as_in_a_sweep_file():
-    assert settings_of(["lr=1e-4", "data=answer-only", "gpu_hours=null"]) == {
-        "lr": 1e-4,
+    assert settings_of(["learning_rate=1e-4", "data=answer-only", "gpu_hours=null"]) == {
+        "learning_rate": 1e-4,
         "data": "answer-only",
         "gpu_hours": None,
     }
-    for wrong in (["lr"], ["lr="], ["=1"], ["lr=1", "lr=2"], ["lr=[1"]):
+    for wrong in (["learning_rate"], ["lr="], ["=1"], ["lr=1", "lr=2"], ["lr=[1"]):
         with pytest.raises(InputError):
             settings_of(wrong)
 

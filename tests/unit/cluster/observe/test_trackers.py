@@ -19,7 +19,7 @@ SWEEP = Sweep(name="s")
 ROWS = [
     Row("sweep", SWEEP.id),
     Row("report", SWEEP.id, "base-tiny-s", 0, 0, metrics={"transfer/score": 0.9}),
-    Row("trial", SWEEP.id, "t-1", budget=8, config={"lr": 1e-3}),
+    Row("trial", SWEEP.id, "t-1", budget=8, config={"learning_rate": 1e-3}),
     Row("attempt", SWEEP.id, "t-1", 1, 0),
     Row("report", SWEEP.id, "t-1", 1, 4, metrics={"train/loss": 1.5}),
     Row("report", SWEEP.id, "t-1", 1, 2, metrics={"transfer/score": 0.4}),
@@ -48,7 +48,7 @@ class Heard:
 
 
 TOLD = [
-    ("trial", "t-1", {"lr": 1e-3}), ("log", "t-1", 4, {"train/loss": 1.5}), ("log", "t-1", 2, {"transfer/score": 0.4}),
+    ("trial", "t-1", {"learning_rate": 1e-3}), ("log", "t-1", 4, {"train/loss": 1.5}), ("log", "t-1", 2, {"transfer/score": 0.4}),
     ("end", "t-1", "pruned"),
 ]  # fmt: skip
 

@@ -12,8 +12,8 @@ from cluster.resources.bundles import Attempt, beside_evaluators, most_workers
 from cluster.resources.fit_check import check_fits
 from cluster.resources.placement import LOOK_AHEAD, NODES_S, SETTLE_S, PlacementScheduler
 from sweeps import InputError, Sweep, grid, uniform
+from sweeps.config.blocks import EvaluationBlock
 from sweeps.config.plan import Plan
-from sweeps.config.schema import EvaluationBlock
 from sweeps.controller.controller import Launch
 
 GPU = {"gpus_per_worker": 1.0, "cpus_per_worker": 0.01, "path": "unused"}

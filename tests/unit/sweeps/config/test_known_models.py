@@ -5,10 +5,10 @@ import json
 import pytest
 
 from sweeps import Sweep, grid
+from sweeps.config.blocks import TrialSettings
 from sweeps.config.known_models import KNOWN, known_model
 from sweeps.config.plan import Plan
 from sweeps.errors import InputError, SpecError
-from trainers.config import TrainerConfig
 from trainers.model.load import load_model
 from trainers.model.memory import HEADROOM, estimate, num_parameters
 
@@ -29,8 +29,8 @@ def test_the_shapes_have_the_published_numbers_of_parameters():
 
 def needs(name, devices, **settings):
     """Bytes on each of `devices` for packs of 16,384 tokens with activation checkpointing, as the table's head says."""
-    packs = {"batch_tokens": 65_536, "pack_tokens": 16_384, "max_length": 16_384, "recompute": True}
-    config = TrainerConfig.from_config({"model": name, "data": "d", "steps": 1, **packs, **settings})
+    packs = {"batch_tokens": 65_536, "pack_tokens": 16_384, "max_length": 16_384, "gradient_checkpointing": True}
+    config = TrialSettings.from_config({"model": name, "data": "d", "steps": 1, **packs, **settings})
     return estimate(config, KNOWN[name].shape.config(), devices).total
 
 
@@ -93,16 +93,16 @@ def test_a_known_name_without_a_path_is_told_to_give_one():
 
 
 def test_packs_larger_than_a_step_are_refused_before_anything_starts():
-    with pytest.raises(SpecError, match=r"trainer\.pack_tokens: came 8192, but a step has batch_tokens 4096"):
+    with pytest.raises(SpecError, match=r"trainer\.pack_tokens: got 8192, but a step has batch_tokens 4096"):
         Sweep(name="x", trainer={"pack_tokens": 8192}, space={"batch_tokens": grid(4096, 16_384)})
 
 
 @pytest.mark.parametrize(
     ("trainer", "message"),
     [
-        ({"lora_rank": -1}, r"trainer\.lora_rank: came -1 \(a whole number\); must be >= 0"),
-        ({"lora_targets": "attn"}, "one of all-linear, attention, mlp would do"),
-        ({"long_rows": "cut"}, "one of drop, cut-prompt, cut-answer would do"),
+        ({"lora_rank": -1}, r"trainer\.lora_rank: got -1 \(a whole number\); expected a number >= 0"),
+        ({"lora_target_modules": "attn"}, "one of all-linear, attention, mlp"),
+        ({"long_rows": "cut"}, "one of drop, cut-prompt, cut-answer"),
         ({"batch_rows": 1.5}, r"trainer\.batch_rows"),
     ],
 )
@@ -113,5 +113,5 @@ def test_bad_settings_of_the_worker_are_named(trainer, message):
 
 def test_rank_and_rows_can_be_searched():
     sweep = Sweep(name="x", space={"lora_rank": grid(0, 8, 16), "batch_rows": grid(0, 32)})
-    configs = [TrainerConfig.from_config(t.config) for t in Plan(sweep).known_trials()]
+    configs = [TrialSettings.from_config(t.config) for t in Plan(sweep).known_trials()]
     assert {(c.lora_rank, c.batch_rows) for c in configs} == {(r, b) for r in (0, 8, 16) for b in (0, 32)}

@@ -42,7 +42,7 @@ def test_sampled_trials_are_not_known_in_advance_but_counted():
     plan = Plan(
         Sweep(
             name="x",
-            space={"steps": grid(4, 8), "lr": uniform(1e-4, 1e-3)},
+            space={"steps": grid(4, 8), "learning_rate": uniform(1e-4, 1e-3)},
             search={"algorithm": "random", "trials": 5},
         )
     )

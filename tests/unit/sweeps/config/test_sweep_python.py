@@ -8,12 +8,12 @@ from sweeps.config.yaml import loads
 
 def test_yaml_and_python_are_the_same_sweep():
     yaml = (
-        "name: same\nspace:\n  data: {grid: [verified-long-cot, answer-only]}\n  lr: {loguniform: [1.0e-5, 1.0e-3]}\n"
+        "name: same\nspace:\n  data: {grid: [verified-long-cot, answer-only]}\n  learning_rate: {loguniform: [1.0e-5, 1.0e-3]}\n"
         "search: {algorithm: random, trials: 4}\n"
     )
     python = Sweep(
         name="same",
-        space={"data": grid("verified-long-cot", "answer-only"), "lr": loguniform(1e-5, 1e-3)},
+        space={"data": grid("verified-long-cot", "answer-only"), "learning_rate": loguniform(1e-5, 1e-3)},
         search={"algorithm": "random", "trials": 4},
     )
     assert loads(yaml) == python
@@ -33,9 +33,9 @@ def test_what_was_written_as_yaml_reads_back_as_the_same_sweep(tmp_path):
     sweep = Sweep(
         name="all",
         space={
-            "lr": uniform(1e-5, 1e-3),
+            "learning_rate": uniform(1e-5, 1e-3),
             "batch_tokens": randint(512, 2048),
-            "schedule": choice("wsd", "cosine"),
+            "lr_scheduler_type": choice("wsd", "cosine"),
             "steps": grid(4, 8),
         },
         search={"algorithm": "optuna-tpe", "trials": 3},
@@ -47,8 +47,8 @@ def test_what_was_written_as_yaml_reads_back_as_the_same_sweep(tmp_path):
 
 def test_faults_in_python_name_the_dotted_path():
     with pytest.raises(SpecError) as e:
-        Sweep(name="x", trainer={"lr": 0}, space={"steps": grid()})
-    assert [f.where for f in e.value.faults] == ["trainer.lr", "space.steps"]
+        Sweep(name="x", trainer={"learning_rate": 0}, space={"steps": grid()})
+    assert [f.where for f in e.value.faults] == ["trainer.learning_rate", "space.steps"]
 
 
 def test_a_sweep_is_frozen():
@@ -58,12 +58,11 @@ def test_a_sweep_is_frozen():
 
 
 def test_every_trainer_setting_reaches_the_worker_under_the_same_name_and_default():
+    from sweeps.config.blocks import TrainerBlock, TrialSettings
     from sweeps.config.plan import Plan
-    from sweeps.config.schema import TrainerBlock
-    from trainers.config import TrainerConfig
 
     config = Plan(Sweep(name="x")).known_trials()[0].config
-    settings = TrainerConfig.from_config(config)
+    settings = TrialSettings.from_config(config)
     for name, value in TrainerBlock().model_dump().items():
         assert getattr(settings, name) == value, name
 

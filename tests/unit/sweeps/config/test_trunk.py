@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 from sweeps import Sweep, choice, grid
+from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
 from sweeps.config.shared_prefix import shared_steps, why_not
 from sweeps.config.trial import Saved
 from tests.support.tiny_sft import Notes, tier, trial, write_base
-from trainers.config import TrainerConfig
 from trainers.loop import train
 from trainers.schedule import lr_factor
 
-WSD = {"schedule": "wsd", "warmup": 3, "decay": 0.2}
+WSD = {"lr_scheduler_type": "wsd", "warmup_steps": 3, "decay": 0.2}
 
 
 def config(steps: int, **changes) -> dict:
@@ -30,10 +30,10 @@ def config(steps: int, **changes) -> dict:
         (config(100), 81),
         (config(100, decay=0.001), 100),  # a decay of one step: its rate is still the full one
         (config(100, decay=1.0), 1),
-        (config(100, schedule="constant"), 100),
-        (config(100, schedule="cosine"), 0),
-        (config(100, warmup=0.1), 0),
-        (config(100, warmup=0), 81),
+        (config(100, lr_scheduler_type="constant"), 100),
+        (config(100, lr_scheduler_type="cosine"), 0),
+        (config(100, warmup_steps=0.1), 0),
+        (config(100, warmup_steps=0), 81),
         (config(2), 0),  # still warming up when it ends
     ],
 )
@@ -41,10 +41,10 @@ def test_runs_share_the_steps_before_their_rate_falls(settings, shared):
     assert shared_steps(settings) == shared
 
 
-@pytest.mark.parametrize("settings", [config(40), config(40, decay=0.5), config(17, schedule="constant")])
+@pytest.mark.parametrize("settings", [config(40), config(40, decay=0.5), config(17, lr_scheduler_type="constant")])
 def test_up_to_the_shared_steps_a_longer_run_has_the_same_rates(settings):
-    short = TrainerConfig(model="m", data="d", **settings)
-    long = TrainerConfig(model="m", data="d", **{**settings, "steps": 400})
+    short = TrialSettings(model="m", data="d", **settings)
+    long = TrialSettings(model="m", data="d", **{**settings, "steps": 400})
     shared = shared_steps(settings)
     assert all(lr_factor(s, short) == lr_factor(s, long) for s in range(1, shared + 1))
     assert shared == short.steps or lr_factor(shared + 1, short) != lr_factor(shared + 1, long)
@@ -52,7 +52,7 @@ def test_up_to_the_shared_steps_a_longer_run_has_the_same_rates(settings):
 
 def sweep(**changes) -> Sweep:
     space = {"steps": grid(10, 20, 40), "replay": grid(0.0, 0.1)}
-    return Sweep(**{"name": "t", "space": space, "trainer": {**WSD, "lr": 1e-3}, **changes})
+    return Sweep(**{"name": "t", "space": space, "trainer": {**WSD, "learning_rate": 1e-3}, **changes})
 
 
 def test_the_longest_run_is_the_trunk_and_keeps_what_the_others_need():
@@ -71,20 +71,23 @@ def test_the_longest_run_is_the_trunk_and_keeps_what_the_others_need():
     "changes",
     [
         {"search": {"share_trunk": False}},
-        {"trainer": {"schedule": "cosine", "warmup": 3}},
-        {"trainer": {"schedule": "wsd", "warmup": 0.1}},
-        {"space": {"steps": grid(10, 20), "lr": choice(1e-3, 2e-3)}, "search": {"algorithm": "random", "trials": 2}},
+        {"trainer": {"lr_scheduler_type": "cosine", "warmup_steps": 3}},
+        {"trainer": {"lr_scheduler_type": "wsd", "warmup_steps": 0.1}},
+        {
+            "space": {"steps": grid(10, 20), "learning_rate": choice(1e-3, 2e-3)},
+            "search": {"algorithm": "random", "trials": 2},
+        },
     ],
 )
 def test_where_runs_are_not_twins_nothing_is_shared(changes):
     plan = Plan(sweep(**changes))
-    settings = plan.config({"steps": 10}, {"lr": 1e-3}, 0)
+    settings = plan.config({"steps": 10}, {"learning_rate": 1e-3}, 0)
     assert plan.trunk(settings) is None
 
 
 def test_why_nothing_is_shared_is_said():
-    assert "cosine" in why_not(config(10, schedule="cosine"))
-    assert "give it in steps" in why_not(config(10, warmup=0.1))
+    assert "cosine" in why_not(config(10, lr_scheduler_type="cosine"))
+    assert "give it in steps" in why_not(config(10, warmup_steps=0.1))
     assert why_not(config(10)) == ""
 
 
@@ -94,14 +97,14 @@ def test_a_branch_off_the_trunk_equals_a_run_of_its_own_to_the_bit(tmp_path: Pat
 
     def run(name: str, steps: int, snapshots: tuple[int, ...], resume: Saved | None = None) -> dict[int, Saved]:
         notes = Notes()
-        one = trial(base, snapshots, steps=steps, schedule=schedule, warmup=3, decay=0.4)
+        one = trial(base, snapshots, steps=steps, lr_scheduler_type=schedule, warmup_steps=3, decay=0.4)
         train(one, notes, folder=tmp_path / name, resume=resume, data=tier())
         return {c.step: c for c in notes.checkpoints}
 
     def weights(saved: Saved) -> dict[str, torch.Tensor]:
         return load_file(Path(saved.path) / "model.safetensors")
 
-    fork = shared_steps({"schedule": schedule, "warmup": 3, "decay": 0.4, "steps": 8})
+    fork = shared_steps({"lr_scheduler_type": schedule, "warmup_steps": 3, "decay": 0.4, "steps": 8})
     trunk = run("trunk", 16, (min(fork, 8), 16))
     alone = weights(run("alone", 8, (8,))[8])
     branch = weights(trunk[8] if fork == 8 else run("branch", 8, (8,), trunk[fork])[8])

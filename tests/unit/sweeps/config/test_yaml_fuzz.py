@@ -113,7 +113,7 @@ def test_any_bytes_in_a_file_are_a_sweep_or_are_refused(tmp_path_factory: pytest
 
 @settings(max_examples=80, deadline=None)
 @given(sweeps_gone_wrong(), st.booleans())
-@example({"name": "x", "search": {"algorithm": "random"}, "space": {"lr": {"uniform": [1, 10**400]}}}, True)
+@example({"name": "x", "search": {"algorithm": "random"}, "space": {"learning_rate": {"uniform": [1, 10**400]}}}, True)
 @example({"name": "x", "trainer": {"steps": 10**40}}, True)
 @example({"name": "x", "models": {"a": {"path": "~nobody/x"}}}, True)
 @example({"name": "x", "evaluation": {"test_time": ["@99999999999999"]}}, True)
@@ -153,7 +153,7 @@ LARGE: dict[str, str] = {
     "typos of one block": "name: x\ntrainer:\n" + "".join(f"  lr{i}: 1\n" for i in range(4000)),
     "wrong words of a grid": "name: x\nspace: {data: {grid: [" + ",".join(f"w{i}" for i in range(9000)) + "]}}",
     "three grids": "name: x\nspace:\n" + "".join(
-        f"  {n}: {{grid: [{','.join(str(i) for i in range(1, 1000))}]}}\n" for n in ("lr", "steps", "clip")),
+        f"  {n}: {{grid: [{','.join(str(i) for i in range(1, 1000))}]}}\n" for n in ("learning_rate", "steps", "max_grad_norm")),
     "anchors": "".join(f"a{i}: &a{i} 1\n" for i in range(BIG // 16)),
     "a long tag": "name: !" + "a" * BIG + " x",
     "digits": "name: x\nseed: " + "1" * BIG,

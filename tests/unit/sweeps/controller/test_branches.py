@@ -19,7 +19,14 @@ from tests.support.fakes import FakeTrainer, by_trial, fake_evaluate
 
 def sweep(schedule: str = "wsd", **changes) -> Sweep:
     space = {"steps": grid(10, 20, 40)}
-    return Sweep(**{"name": "b", "space": space, "trainer": {"lr": 1e-3, "schedule": schedule, "warmup": 2}, **changes})
+    return Sweep(
+        **{
+            "name": "b",
+            "space": space,
+            "trainer": {"learning_rate": 1e-3, "lr_scheduler_type": schedule, "warmup_steps": 2},
+            **changes,
+        }
+    )
 
 
 def run(tmp_path: Path, definition: Sweep, trainer=None, journal=None) -> Director:
@@ -110,7 +117,7 @@ def test_cut_anywhere_branches_go_on_the_same(tmp_path: Path, cut: int):
 
 
 def director_with_checkpoints(tmp_path: Path) -> tuple[Director, str]:
-    definition = sweep(space={}, trainer={"lr": 1e-3, "steps": 8})
+    definition = sweep(space={}, trainer={"learning_rate": 1e-3, "steps": 8})
     director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
     InProcess(director, FakeTrainer(), fake_evaluate, tmp_path)
     launch = director.next()

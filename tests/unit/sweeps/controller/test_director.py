@@ -22,7 +22,11 @@ from tests.support.fakes import FakeScores, FakeTrainer, by_trial, fake_evaluate
 
 
 def sweep(**changes) -> Sweep:
-    settings = {"name": "d", "space": {"replay": grid(0.0, 0.1), "steps": grid(8, 16)}, "trainer": {"lr": 1e-3}}
+    settings = {
+        "name": "d",
+        "space": {"replay": grid(0.0, 0.1), "steps": grid(8, 16)},
+        "trainer": {"learning_rate": 1e-3},
+    }
     return Sweep(**{**settings, **changes})
 
 
@@ -75,7 +79,7 @@ def test_the_journal_is_numbered_without_gaps_and_every_row_can_be_written(tmp_p
 )
 def test_a_trial_that_breaks_ends_failed_with_its_reason_and_the_sweep_goes_on(tmp_path: Path, lr):
     value, reason, detail = lr
-    director = run(tmp_path, sweep(space={"lr": grid(value, 1e-3)}, trainer={"steps": 8}))
+    director = run(tmp_path, sweep(space={"learning_rate": grid(value, 1e-3)}, trainer={"steps": 8}))
     broken, fine = director.history.trials()
     end = by_trial(director.journal.rows(), "end")[broken.trial][-1]
     assert (broken.state, broken.reason, fine.state) == ("failed", reason, "completed")
@@ -83,7 +87,7 @@ def test_a_trial_that_breaks_ends_failed_with_its_reason_and_the_sweep_goes_on(t
 
 
 def test_a_value_that_is_not_finite_stands_in_invalid_and_never_in_metrics(tmp_path: Path):
-    director = run(tmp_path, sweep(space={"lr": grid(667.0)}, trainer={"steps": 8}))
+    director = run(tmp_path, sweep(space={"learning_rate": grid(667.0)}, trainer={"steps": 8}))
     curve = next(director.history.trials())
     assert curve.points[3].invalid == {"train/loss": "nan"}
     assert "train/loss" not in curve.points[3].metrics
@@ -112,7 +116,7 @@ def test_a_parked_trial_that_nobody_wakes_ends_pruned_and_the_sweep_ends(tmp_pat
 
 
 def test_a_parked_trial_that_is_woken_goes_on_from_its_checkpoint(tmp_path: Path):
-    definition = sweep(space={"replay": grid(0.0)}, trainer={"steps": 8, "lr": 1e-3})
+    definition = sweep(space={"replay": grid(0.0)}, trainer={"steps": 8, "learning_rate": 1e-3})
     trainer = FakeTrainer()
     director = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.PARK, 4, wakes=1), trainer=trainer)
     curve = next(director.history.trials())
@@ -159,7 +163,7 @@ def relocated(rows: list[Row]) -> list[Row]:
 
 
 def test_a_lost_machine_is_tried_again_within_the_limit_and_then_fails(tmp_path: Path):
-    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3}, limits={"retries": 2})
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3}, limits={"retries": 2})
     director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
     for attempt in (1, 2, 3):
         launch = director.next(lambda spec: True)
@@ -171,7 +175,7 @@ def test_a_lost_machine_is_tried_again_within_the_limit_and_then_fails(tmp_path:
 
 
 def test_who_was_asked_to_leave_for_a_pause_that_is_over_goes_on_instead_of_failing():
-    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
     director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
     launch = director.next()
     assert launch is not None
@@ -198,7 +202,7 @@ def test_a_woken_trial_is_not_parked_again_for_steps_that_it_was_parked_for():
         def wake(self, parked):
             return parked[0]
 
-    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
     director = Director(Plan(definition), MemoryJournal(), ParkInTheDip(definition.goal))
     losses, ended = {2: 0.5, 4: 1.5, 6: 1.4, 8: 0.4}, []
     while not ended:
@@ -218,7 +222,7 @@ def test_a_woken_trial_is_not_parked_again_for_steps_that_it_was_parked_for():
 
 
 def test_an_attempt_that_was_superseded_can_say_nothing_any_more(tmp_path: Path):
-    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
     director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
     first = director.next(lambda spec: True)
     assert first is not None
@@ -235,7 +239,7 @@ def test_an_attempt_that_was_superseded_can_say_nothing_any_more(tmp_path: Path)
 
 
 def test_an_evaluation_that_breaks_is_tried_again_and_then_given_up_without_ending_the_trial(tmp_path: Path):
-    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "lr": 1e-3})
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
     calls: list[int] = []
 
     def flaky(job) -> FakeScores:
@@ -262,7 +266,7 @@ def test_what_does_not_fit_waits_and_nothing_overtakes_it():
 
 
 def test_checkpoints_that_nobody_needs_are_offered_for_deletion_but_never_the_last_two_or_the_best(tmp_path: Path):
-    director = run(tmp_path, sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3}))
+    director = run(tmp_path, sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "learning_rate": 1e-3}))
     trial = next(director.history.trials()).trial
     gone = {c.step for _, c in director.disposable()}
     assert gone == set(director.plan.known_trials()[0].snapshots) - {11, 16}  # 16 is the best as well
@@ -288,7 +292,7 @@ def test_a_limit_ends_the_sweep_resumable(tmp_path: Path):
 
 
 def test_ctrl_c_in_process_saves_and_stops_and_the_next_run_goes_on_from_there(tmp_path: Path):
-    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3})
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
     journal, trainer = MemoryJournal(), FakeTrainer()
 
     def pressed(trial, hooks, *, folder, resume):
@@ -342,7 +346,7 @@ def test_a_constraint_in_doubt_does_not_break_the_dip_aware_rule(tmp_path: Path)
 
     definition = sweep(
         space={"replay": grid(0.0, 0.06, 0.1, 0.2, 0.3)},
-        trainer={"steps": 16, "lr": 1e-3},
+        trainer={"steps": 16, "learning_rate": 1e-3},
         constraints=[{"metric": "safety/refusal", "at_least": 0.55}],
     )
     director = run(tmp_path, definition, rule=DipAware(definition.goal))
@@ -350,7 +354,7 @@ def test_a_constraint_in_doubt_does_not_break_the_dip_aware_rule(tmp_path: Path)
 
 
 def test_a_sweep_that_was_moved_goes_on_from_its_checkpoints_in_the_new_place(tmp_path: Path):
-    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3})
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
     plan, trainer = Plan(definition), FakeTrainer()
     trainer.die_at = (plan.known_trials()[0].id, 9)
     old, new = tmp_path / "old" / plan.sweep_id, tmp_path / "new" / plan.sweep_id

@@ -13,8 +13,12 @@ from sweeps.journal.writer import MemoryJournal
 from sweeps.stopping import Action, NeverStop, StopRule, Verdict
 
 Y = "transfer/score"
-SWEEP = Sweep(name="left", space={"replay": grid(0.1)}, trainer={"steps": 16, "lr": 1e-3})
-TRUNK = Sweep(name="left", space={"steps": grid(8, 16)}, trainer={"lr": 1e-3, "schedule": "wsd", "warmup": 2})
+SWEEP = Sweep(name="left", space={"replay": grid(0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
+TRUNK = Sweep(
+    name="left",
+    space={"steps": grid(8, 16)},
+    trainer={"learning_rate": 1e-3, "lr_scheduler_type": "wsd", "warmup_steps": 2},
+)
 
 
 class StopAtFour(StopRule):

@@ -10,14 +10,14 @@ from sweeps.controller.searcher import OptunaSearch, Result, make_searcher
 def plan(algorithm: str = "optuna-tpe", trials: int = 12, **space) -> Plan:
     space = space or {
         "data": grid("verified-long-cot", "answer-only"),
-        "lr": loguniform(1e-5, 1e-2),
+        "learning_rate": loguniform(1e-5, 1e-2),
         "replay": choice(0.0, 0.1, 0.2),
     }
     return Plan(Sweep(name="s", seed=7, space=space, search={"algorithm": algorithm, "trials": trials}))
 
 
 def outcome(config, number: int) -> Result:
-    value = -abs(config["lr"] - 1e-3) + config["replay"]
+    value = -abs(config["learning_rate"] - 1e-3) + config["replay"]
     return Result("pruned" if number % 4 == 3 else "completed", {10: value / 2, 20: value})
 
 
@@ -83,8 +83,10 @@ def test_a_grid_asks_every_cell_once_per_repeat_and_then_no_more():
 
 def test_repeats_of_sampled_trials_differ_in_the_seed_only():
     sweep = Sweep(
-        name="r", space={"lr": loguniform(1e-5, 1e-3)}, search={"algorithm": "random", "trials": 3, "repeats": 2}
+        name="r",
+        space={"learning_rate": loguniform(1e-5, 1e-3)},
+        search={"algorithm": "random", "trials": 3, "repeats": 2},
     )
     asked = run(make_searcher(Plan(sweep)))
-    assert [s.config["lr"] for s in asked[:3]] == [s.config["lr"] for s in asked[3:]]
+    assert [s.config["learning_rate"] for s in asked[:3]] == [s.config["learning_rate"] for s in asked[3:]]
     assert [s.config["seed"] for s in asked] == [0, 0, 0, 1, 1, 1]

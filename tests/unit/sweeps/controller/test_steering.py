@@ -19,7 +19,7 @@ from sweeps.stopping import NeverStop
 from sweeps.storage.memory import MemoryStore
 from tests.support.fakes import FakeTrainer, by_trial, fake_evaluate
 
-WSD = {"lr": 1e-3, "schedule": "wsd", "warmup": 2}
+WSD = {"learning_rate": 1e-3, "lr_scheduler_type": "wsd", "warmup_steps": 2}
 
 
 def sweep(**changes) -> Sweep:
@@ -128,21 +128,21 @@ def test_an_extended_trial_goes_on_from_before_its_rate_fell(tmp_path: Path):
 
 
 def test_an_extension_that_is_no_longer_exact_says_so(tmp_path: Path):
-    definition = sweep(trainer={"lr": 1e-3, "steps": 16, "schedule": "cosine"})
+    definition = sweep(trainer={"learning_rate": 1e-3, "steps": 16, "lr_scheduler_type": "cosine"})
     first, _ = known(definition)
     desk = Desk(tmp_path, definition, {25: [Request("extend", first, {"steps": 32}, who="ana")]}).run()
-    assert "schedule cosine ties every step to the budget" in desk.controls[0].extra["reason"]
+    assert "lr_scheduler_type cosine ties every step to the budget" in desk.controls[0].extra["reason"]
     assert next(c for c in desk.curves.values() if c.budget == 32).state == "completed"
 
 
 def test_a_clone_starts_cold_or_warm(tmp_path: Path):
     first, _ = known(sweep())
     wishes = [
-        Request("clone", first, {"set": {"lr": lr}, "warm": warm}, who="ana")
+        Request("clone", first, {"set": {"learning_rate": lr}, "warm": warm}, who="ana")
         for lr, warm in ((5e-4, False), (6e-4, True))
     ]
     desk = Desk(tmp_path, sweep(), {25: wishes}).run()
-    cold, warm = (next(c for c in desk.curves.values() if c.config["lr"] == lr) for lr in (5e-4, 6e-4))
+    cold, warm = (next(c for c in desk.curves.values() if c.config["learning_rate"] == lr) for lr in (5e-4, 6e-4))
     assert (cold.state, warm.state) == ("completed", "completed")
     starts = {t: rows[0].step for t, rows in by_trial(desk.journal.rows(), "attempt").items()}
     assert starts[cold.trial] == 0
@@ -152,7 +152,7 @@ def test_a_clone_starts_cold_or_warm(tmp_path: Path):
 def test_a_trial_can_be_added_to_a_grid_and_trials_to_a_search(tmp_path: Path):
     desk = Desk(tmp_path, sweep(), {5: [Request("add", args={"set": {"replay": 0.3}}, who="ana")]}).run()
     assert sorted(c.config["replay"] for c in desk.curves.values()) == [0.0, 0.1, 0.3]
-    searched = sweep(space={"lr": loguniform(1e-4, 1e-3)}, search={"algorithm": "random", "trials": 2})
+    searched = sweep(space={"learning_rate": loguniform(1e-4, 1e-3)}, search={"algorithm": "random", "trials": 2})
     desk = Desk(tmp_path, searched, {5: [Request("add", args={"trials": 3}, who="ana")]}).run()
     assert len(desk.curves) == 5
     again = Director(Plan(searched), desk.journal, NeverStop(searched.goal))
@@ -174,11 +174,11 @@ def test_limits_change_while_the_sweep_runs(tmp_path: Path):
         (Request("extend", "", {"steps": 32}), "extend needs a trial"),
         (Request("extend", "FIRST", {"steps": 16}), "has a budget of 16 steps already"),
         (Request("extend", "FIRST", {"steps": "many"}), "needs steps as a whole number"),
-        (Request("clone", "FIRST", {"set": {"lrr": 1.0}}), "setting 'lrr' is unknown; did you mean 'lr'?"),
-        (Request("clone", "FIRST", {"set": {"lr": -1.0}}), "lr"),
+        (Request("clone", "FIRST", {"set": {"lrr": 1.0}}), "unknown key 'lrr'"),
+        (Request("clone", "FIRST", {"set": {"learning_rate": -1.0}}), "learning_rate"),
         (Request("clone", "FIRST"), "clone needs settings"),
         (Request("add", args={"trials": 2}), "the search has no more trials"),
-        (Request("add", args={"set": {"lr": 1e-4}}), "needs a value for replay"),
+        (Request("add", args={"set": {"learning_rate": 1e-4}}), "needs a value for replay"),
         (Request("limits", args={"set": {"gpu_hour": 1.0}}), "did you mean 'gpu_hours'?"),
         (Request("limits", args={"set": {"gpu_hours": -1.0}}), "limits.gpu_hours"),
     ],

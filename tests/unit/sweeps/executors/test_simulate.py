@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.stopping.worlds import generate, goal
+from sweeps.config.objective import Goal
 from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.rows import Row
-from sweeps.stopping.base import Action, Goal, NeverStop, StopRule, Verdict
+from sweeps.stopping.base import Action, NeverStop, StopRule, Verdict
 from sweeps.stopping.dip_aware import DipAware
 
 Y = "y"

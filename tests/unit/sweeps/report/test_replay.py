@@ -101,7 +101,7 @@ def test_cost_that_starts_anew_with_an_attempt_is_not_taken_as_negative():
 def test_a_run_that_was_recorded_only_in_part_is_no_winner():
     rows = [r for r in rows_of() if not (r.trial == "t-3" and r.step > 50)]
     history = History(rows)
-    from sweeps.stopping.base import Goal
+    from sweeps.config.objective import Goal
 
     assert set(finals(history, Goal(Y))) == {"t-0", "t-1", "t-2"}
 

@@ -40,9 +40,9 @@ def sampled(count=12, slope=0.1, seed=0):
         lr, replay = 10 ** draw.uniform(-5, -3), round(draw.uniform(0, 0.2), 3)
         gain = slope * (math.log10(lr) + 4) - 0.2
         curves = {"transfer/score": lambda share, g=gain: g}
-        stories.append(story(replay=replay, config={"lr": lr}, curves=curves))
+        stories.append(story(replay=replay, config={"learning_rate": lr}, curves=curves))
     spec = definition({}, constraints=[])
-    spec["space"] = {"lr": {"loguniform": [1e-5, 1e-3]}, "replay": {"uniform": [0.0, 0.2]}}
+    spec["space"] = {"learning_rate": {"loguniform": [1e-5, 1e-3]}, "replay": {"uniform": [0.0, 0.2]}}
     return journal(stories, spec=spec)
 
 
@@ -52,7 +52,7 @@ def sampled(count=12, slope=0.1, seed=0):
 def test_with_a_sampled_axis_nothing_is_called_a_matched_pair():
     rows = journal(
         [
-            story(data, config={"lr": lr})
+            story(data, config={"learning_rate": lr})
             for data, lr in (("verified-long-cot", 1e-3), ("answer-only", 1e-5), ("answer-only", 2e-4))
         ]
     )
@@ -66,14 +66,16 @@ def test_every_reference_is_in_one_pair_only():
 
 
 def test_seeds_are_counted_not_trials_of_a_cell():
-    summary = summarize(journal([story(config={"lr": lr}) for lr in (1e-3, 2e-3, 3e-3)] + [story("answer-only")]))
+    summary = summarize(
+        journal([story(config={"learning_rate": lr}) for lr in (1e-3, 2e-3, 3e-3)] + [story("answer-only")])
+    )
     assert max(g.seeds for g in summary.groups) == 1
     assert any(note.startswith("Single seed") for note in summary.notes)
 
 
 def test_a_sampled_axis_has_an_effect_with_its_error():
     summary = summarize(sampled())
-    lr = next(e for e in summary.effects if e.axis == "lr" and e.metric == "transfer/score")
+    lr = next(e for e in summary.effects if e.axis == "learning_rate" and e.metric == "transfer/score")
     assert lr.difference.real
     assert lr.difference.low < 0.1 < lr.difference.high
     assert lr.sentence.startswith("lr x 10: transfer/score +0.")
@@ -158,7 +160,7 @@ def test_one_level_decides_everywhere():
 def test_many_comparisons_ask_for_more_than_one():
     one = summarize(lengths(story(), [0.97, 0.97, 0.97, 0.935]))
     assert one.settings[0].metrics["transfer/score"].change.p < 0.05
-    flat = [story(config={"lr": i / 1000}, curves=FLAT) for i in range(1, 31)]
+    flat = [story(config={"learning_rate": i / 1000}, curves=FLAT) for i in range(1, 31)]
     many = summarize(journal(flat, spec=definition({}, constraints=[])))
     assert many.threshold < 0.01
     assert many.comparisons > 100
@@ -175,7 +177,9 @@ def test_the_power_of_a_comparison_decides_nothing():
 
 
 def test_the_best_of_many_alike_is_not_believed_at_its_face_value():
-    flat = [story(config={"lr": i / 1000}, curves={"transfer/score": lambda share: -0.3}) for i in range(1, 21)]
+    flat = [
+        story(config={"learning_rate": i / 1000}, curves={"transfer/score": lambda share: -0.3}) for i in range(1, 21)
+    ]
     summary = summarize(journal(flat, spec=definition({}, constraints=[])))
     best = summary.ranked()[0].metrics["transfer/score"]
     assert summary.corrected.value < best.value
@@ -221,7 +225,11 @@ def test_training_luck_seen_between_seeds_widens_every_range():
 
 def test_what_survivors_alone_show_is_bounded_by_the_stopped():
     gone = story(
-        config={"lr": 1e-2}, curves={"transfer/score": lambda share: -0.56}, until=0.3, end="pruned", reason="no hope"
+        config={"learning_rate": 1e-2},
+        curves={"transfer/score": lambda share: -0.56},
+        until=0.3,
+        end="pruned",
+        reason="no hope",
     )
     kept = story(curves={"transfer/score": lambda share: 0.0})
     other = story("answer-only", curves={"transfer/score": lambda share: -0.1})
@@ -261,7 +269,7 @@ def test_why_a_trial_was_parked_stays_readable_after_it_is_pruned():
 def test_a_sweep_over_sampled_axes_alone_has_importances():
     summary = summarize(sampled(16))
     share = {i.axes: i.share for i in summary.importances if i.metric == "transfer/score"}
-    assert share["lr",] > 0.5 > share["replay",]
+    assert share["learning_rate",] > 0.5 > share["replay",]
     page = render_html(summary)
     assert "there is nothing to compare" not in page
     assert "<td>x 10</td>" in page

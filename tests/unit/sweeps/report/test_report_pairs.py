@@ -29,7 +29,9 @@ def journal(*more: Row) -> list[Row]:
     """Two completed trials: the first loses 12 of the base's 80 right items of each task, the second loses one."""
     rows = [Row("sweep", "s-1", extra={"name": "s", "spec": {}, "trials": 2}), scores(base_trial("tiny-s"), 0, 80)]
     for trial, lr, lost in (("t-a", 1e-3, 12), ("t-b", 3e-3, 1)):
-        rows.append(Row("trial", "s-1", trial, budget=8, config={"model": "tiny-s", "lr": lr}, extra={"number": 0}))
+        rows.append(
+            Row("trial", "s-1", trial, budget=8, config={"model": "tiny-s", "learning_rate": lr}, extra={"number": 0})
+        )
         rows += [scores(trial, step, 80, lost) for step in (2, 4, 8)]
         rows.append(Row("end", "s-1", trial, 1, 8, extra={"of": "scoring", "status": "completed"}))
     return [row.at(i) for i, row in enumerate([*rows, *more])]

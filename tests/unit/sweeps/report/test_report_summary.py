@@ -77,7 +77,7 @@ def test_only_completed_trials_that_meet_the_constraints_are_ranked(demo):
 
 
 def test_settings_not_told_apart_from_the_best_are_called_tied():
-    same = [story(config={"lr": lr}) for lr in (1e-3, 2e-3, 3e-3, 4e-3)]
+    same = [story(config={"learning_rate": lr}) for lr in (1e-3, 2e-3, 3e-3, 4e-3)]
     summary = summarize(journal(same))
     assert len(summary.tied) == 3
     assert summary.best[0] not in summary.tied
@@ -157,7 +157,7 @@ def test_failed_trials_save_nothing(demo):
 
 def test_a_branch_continues_its_parents_curve_and_its_cost_is_its_own():
     trunk = story(until=0.5, end="completed")
-    branch = story(config={"schedule": "wsd"}, parent=trunk.id, fork_step=160)
+    branch = story(config={"lr_scheduler_type": "wsd"}, parent=trunk.id, fork_step=160)
     summary = summarize(journal([trunk, branch]))
     child = summary.trial(branch.id)
     steps = [p.step for p in child.curves["general/score"]]
@@ -260,7 +260,7 @@ def test_an_interrupted_sweep_says_so_and_tells_what_was_not_started():
 def test_a_real_sweep_in_this_process_is_read_to_the_end(tmp_path):
     sweep = Sweep(
         name="whole",
-        space={"replay": grid(0.0, 0.1), "lr": grid(1e-3, 666.0, 667.0)},
+        space={"replay": grid(0.0, 0.1), "learning_rate": grid(1e-3, 666.0, 667.0)},
         trainer={"steps": 64},
         constraints=[{"metric": "safety/refusal", "at_least": 0.1}],
     )
@@ -268,7 +268,7 @@ def test_a_real_sweep_in_this_process_is_read_to_the_end(tmp_path):
     director = Director(Plan(sweep), log, NeverStop(sweep.goal))
     InProcess(director, FakeTrainer(), fake_evaluate, tmp_path).run()
     summary = summarize(log.rows())
-    states = {(t.config["replay"], t.config["lr"]): t for t in summary.trials}
+    states = {(t.config["replay"], t.config["learning_rate"]): t for t in summary.trials}
     assert states[0.1, 1e-3].readings["transfer/score"].shape is Shape.RECOVERED
     assert states[0.0, 1e-3].readings["transfer/score"].shape is Shape.NOT_BACK
     assert states[0.1, 666.0].reason == "error: RuntimeError: this learning rate is cursed"

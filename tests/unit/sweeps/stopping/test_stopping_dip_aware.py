@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
 from sweeps.journal.rows import Row
 from sweeps.report.replay import read_rows, replay
-from sweeps.stopping.base import Action, Constraint, Goal, Phase
+from sweeps.stopping.base import Action, Phase
 from sweeps.stopping.dip_aware import DipAware
 
 PUBLISHED = Path(__file__).parents[4] / "benchmarks" / "stopping" / "published.jsonl"
@@ -313,7 +314,7 @@ def test_scores_of_two_suites_are_never_one_curve():
 def test_before_a_wsd_decay_a_low_score_is_not_held_against_a_trial():
     curves = {**FIELD, "low": -0.06 * smooth(X, 0, 0.1)}
     plain, decaying = DipAware(Goal(Y, top=3), protect="soft"), DipAware(Goal(Y, top=3), protect="soft")
-    for rule, config in ((plain, {}), (decaying, {"schedule": "wsd", "decay": 0.2})):
+    for rule, config in ((plain, {}), (decaying, {"lr_scheduler_type": "wsd", "decay": 0.2})):
         for row in journal(curves):
             if row.kind == "trial" and row.trial == "low":
                 row = Row("trial", "s", "low", budget=640, config={"model": "m", **config})

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError, StorageError
 from tests.support import tiny_sft
 from tests.support.tiny_sft import network, same_to_the_bit, write_base
 from trainers.checkpoint import STATE
-from trainers.config import TrainerConfig
 from trainers.export import export
 from trainers.model import lora
 from trainers.model.attention import PACKED, register
@@ -22,7 +22,7 @@ from trainers.model.memory import estimate
 
 pytest.importorskip("peft")
 SNAPSHOTS = (4, 8)
-LORA = {"lora_rank": 4, "lora_alpha": 16.0, "lr": 3e-2}
+LORA = {"lora_rank": 4, "lora_alpha": 16.0, "learning_rate": 3e-2}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def whole(base, tmp_path_factory):
 
 
 def config(**settings):
-    return TrainerConfig.from_config({"model": "m", "data": "d", "steps": 10, "lora_rank": 4, **settings})
+    return TrialSettings.from_config({"model": "m", "data": "d", "steps": 10, "lora_rank": 4, **settings})
 
 
 def test_the_loss_falls(base, tmp_path):
@@ -75,11 +75,11 @@ def test_resumed_it_repeats_the_run_to_the_bit(base, tmp_path, precision):
 
 def test_a_checkpoint_computes_what_the_adapted_network_did(base, whole, tmp_path):
     """Merged weights on the next step's rows against adapters beside the base: the loss that the run itself reports."""
-    longer = run(base, tmp_path / "longer", log_every=1)
-    merged = run(whole.checkpoints[0].path, tmp_path / "merged", lora_rank=0, lr=1e-9, log_every=1)
-    again = run(base, tmp_path / "again", resume=whole.checkpoints[0], log_every=1)
+    longer = run(base, tmp_path / "longer", logging_steps=1)
+    merged = run(whole.checkpoints[0].path, tmp_path / "merged", lora_rank=0, learning_rate=1e-9, logging_steps=1)
+    again = run(base, tmp_path / "again", resume=whole.checkpoints[0], logging_steps=1)
     assert again.reports[5]["train/loss"] == longer.reports[5]["train/loss"]
-    first = run(base, tmp_path / "first", lr=1e-9, log_every=1)
+    first = run(base, tmp_path / "first", learning_rate=1e-9, logging_steps=1)
     assert merged.reports[1]["train/loss"] < first.reports[1]["train/loss"]
 
 
@@ -119,7 +119,7 @@ def test_adapters_start_from_the_seed_and_change_nothing_at_first():
 @pytest.mark.parametrize("targets", ["all-linear", "attention", "mlp"])
 def test_adapters_are_counted_from_the_config_alone(targets):
     register()
-    model, settings = network(PACKED), config(lora_targets=targets)
+    model, settings = network(PACKED), config(lora_target_modules=targets)
     lora.attach(model, settings)
     assert lora.num_adapter_parameters(settings, model.config.to_dict()) == sum(
         p.numel() for _, p in lora.trainable(model)
@@ -140,7 +140,7 @@ def test_adapters_of_another_rank_are_not_taken_up(base, whole, tmp_path):
 
 
 def test_a_full_run_is_no_start_for_adapters_nor_the_other_way_round(base, whole, tmp_path):
-    full = run(base, tmp_path / "full", lora_rank=0, lr=3e-3)
+    full = run(base, tmp_path / "full", lora_rank=0, learning_rate=3e-3)
     for settings, start in (({}, full), ({"lora_rank": 0}, whole)):
         with pytest.raises(StorageError, match="no optimizer state"):
             run(base, tmp_path / "next", resume=start.checkpoints[0], **settings)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
 from tests.support.tiny_sft import Notes, network, tier, trial, write_base
 from trainers import loop
-from trainers.config import TrainerConfig
 from trainers.model import memory
 from trainers.model.flops import step_flops
 from trainers.model.memory import check, device_bytes, estimate, num_parameters
@@ -25,7 +25,7 @@ H200 = 141 * 10**9
 
 
 def config(**settings):
-    return TrainerConfig.from_config({"model": "m", "data": "d", "steps": 10, "batch_tokens": 16_384, **settings})
+    return TrialSettings.from_config({"model": "m", "data": "d", "steps": 10, "batch_tokens": 16_384, **settings})
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -46,7 +46,7 @@ def test_states_take_sixteen_bytes_a_parameter_and_are_shared_among_workers():
 
 
 def test_recomputing_and_smaller_packs_lower_the_activations_only():
-    whole, recomputed = (estimate(config(recompute=r), QWEN3_4B, 1) for r in (False, True))
+    whole, recomputed = (estimate(config(gradient_checkpointing=r), QWEN3_4B, 1) for r in (False, True))
     halved = estimate(config(pack_tokens=8_192), QWEN3_4B, 1)
     assert recomputed.activations < whole.activations / 4
     assert halved.activations == whole.activations // 2
@@ -61,13 +61,20 @@ def test_what_fits_is_let_through_in_silence(caplog):
 def test_states_that_cannot_fit_are_refused_with_the_numbers_and_the_knobs():
     with pytest.raises(InputError) as caught:
         check(config(precision="fp32"), QWEN3_4B, 1, 60 * 10**9)
-    for part in ("about", "on each of 1 devices of 60.0 GB", "workers", "pack_tokens", "recompute", "precision: bf16"):
+    for part in (
+        "about",
+        "on each of 1 devices of 60.0 GB",
+        "workers",
+        "pack_tokens",
+        "gradient_checkpointing",
+        "precision: bf16",
+    ):
         assert part in str(caught.value)
 
 
 def test_activations_that_may_not_fit_are_a_warning(caplog):
     check(config(), QWEN3_4B, 1, 80 * 10**9)
-    assert "recompute: true" in caplog.text
+    assert "gradient_checkpointing: true" in caplog.text
 
 
 def test_operations_of_a_step_follow_weights_labels_and_row_lengths():

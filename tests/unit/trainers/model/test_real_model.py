@@ -52,11 +52,11 @@ def test_smollm2_learns_from_ten_steps_on_countdown_traces(tmp_path):
         "model": "smollm2",
         "data": "countdown",
         "steps": 10,
-        "lr": 2e-4,
-        "warmup": 2,
+        "learning_rate": 2e-4,
+        "warmup_steps": 2,
         "batch_tokens": 512,
         "max_length": 256,
-        "log_every": 1,
+        "logging_steps": 1,
     }
     spec = TrialSpec("t-real", "s-real", config, ModelSource(FOLDER), TierSource("unused"), (10,))
     notes = Notes()

@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.config.trial import Saved
 from tests.support.tiny_sft import Notes, network, tier, tokenizer, trial, write_base
 from tests.support.two_workers import main
 from trainers.checkpoint import verify
-from trainers.config import TrainerConfig
 from trainers.data.packing import collate
 from trainers.data.rows import Rows
 from trainers.loop import train
@@ -73,7 +73,7 @@ def start(saved):
     return {"step": saved.step, "path": saved.path}
 
 
-LORA = {"lora_rank": 4, "lr": 1e-2}
+LORA = {"lora_rank": 4, "learning_rate": 1e-2}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,9 @@ def test_a_checkpoint_of_two_workers_is_a_plain_folder_with_its_digest(runs):
 
 def test_one_device_may_be_sharded_too_and_updates_alike(tmp_path):
     """What a single GPU does to compute in bf16 throughout; here in fp32, where the answer has to be the same."""
-    config = TrainerConfig.from_config({"model": "m", "data": "d", "steps": 3, "precision": "fp32", "lr": 1e-2})
+    config = TrialSettings.from_config(
+        {"model": "m", "data": "d", "steps": 3, "precision": "fp32", "learning_rate": 1e-2}
+    )
     draw = torch.Generator().manual_seed(0)
     table = Rows.of([(torch.randint(0, 64, (n,), generator=draw).tolist(), [True] * n) for n in (9, 30, 17)])
     pack, labels = collate(table, [0, 1, 2]), sum(table.labels())

@@ -1,0 +1,328 @@
+"""The blocks of a sweep's definition, each a frozen model that refuses unknown keys and wrong types.
+
+The text under a field is its documentation: editors show it (`dipsweep schema`), and the tables of docs/sweep-file.md are
+made from it. What a block cannot see alone (an axis that names an unknown model, say) is checked in `sweeps.config.checks`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
+
+from sweeps.config.names import METRIC, SUITE
+from sweeps.config.schema_errors import explain
+from sweeps.config.trial import EvalSpec
+from sweeps.errors import InputError
+
+
+class Block(BaseModel):
+    """Base of all blocks."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
+    )  # fmt: skip
+
+
+B = TypeVar("B", bound=Block)
+
+
+def checked_block(block: type[B], values: Mapping[str, Any]) -> B:
+    """Returns the block with these values.
+
+    Raises:
+        InputError: a key is unknown, or a value will not do; it names every one.
+    """
+    try:
+        return block.model_validate(dict(values))
+    except ValidationError as e:
+        raise InputError("; ".join(map(str, explain(e, lambda _: block.model_fields)))) from None
+
+
+def _absolute(path: str) -> str:
+    """A sweep must mean the same from every folder: workers and a later `resume` have another working directory."""
+    if path == "builtin" or not path or "://" in path:
+        return path
+    return str(Path(os.path.expanduser(path)).absolute())
+
+
+def anchored_suite(suite: str, anchor: Callable[[str], str]) -> str:
+    """Returns a suite's name with the folder in it, if any, as `anchor` makes it: `paper:DIR`, `lm-eval:ROLE/TASK@DIR`."""
+    kind, _, rest = suite.partition(":")
+    if kind == "paper" and rest:
+        return f"{kind}:{anchor(rest)}"
+    tasks, at, folder = rest.partition("@")
+    return f"{kind}:{tasks}@{anchor(folder)}" if kind == "lm-eval" and at and folder else suite
+
+
+def _suite(name: str) -> str:
+    if re.fullmatch(SUITE, name) is None:
+        raise ValueError(f"got {name!r}; expected the name of a suite, such as mini or paper:DIR (settings of test-time "
+                         "compute belong under evaluation.test_time, a judge under evaluation.judge)")  # fmt: skip
+    return anchored_suite(name, _absolute)
+
+
+_Path = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
+_Positive = Annotated[float, Field(gt=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=1, lt=2**31)]
+Whole = Annotated[int, Field(ge=0, lt=2**31)]
+LongRows = Literal["drop", "cut-prompt", "cut-answer"]
+_Setting = r"(cap|think|t)=[0-9.]+"
+_Variant = Annotated[str, Field(pattern=rf"^(@[1-9]\d{{0,3}}(,{_Setting})*|{_Setting}(,{_Setting})*)$")]
+
+
+def _workers(value: Any) -> int | tuple[int, int]:
+    """`2`, or `[1, 4]` for a trial that may run on fewer when not all fit."""
+    ends = list(value) if isinstance(value, list | tuple) else [value, value]
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 2**31 for n in ends)
+    if len(ends) != 2 or not whole or ends[0] > ends[1]:
+        raise ValueError(f"got {value!r}; expected a whole number >= 1, or [fewest, most] such as [1, 4]")
+    return ends[1] if ends[0] == ends[1] else (ends[0], ends[1])
+
+
+_Workers = Annotated[
+    int | tuple[int, int],
+    PlainValidator(_workers),
+    PlainSerializer(lambda n: list(n) if isinstance(n, tuple) else n, return_type=Any),
+]
+
+
+class ModelBlock(Block):
+    """Where a model comes from and what a trial of it needs."""
+
+    path: _Path = "builtin"
+    """`builtin`, or a folder with config.json, tokenizer and safetensors, here or on `s3://`."""
+    workers: _Workers | None = None
+    """Training processes of one trial, or `[fewest, most]`: as many as there is room for, with the same batch.
+    By default what `sweeps.config.known_models` says for a name it knows, else 1."""
+    cpus_per_worker: _Positive = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    """By default 1 for a name of `sweeps.config.known_models` with a path, else 0."""
+
+
+class TierBlock(Block):
+    """Where a data tier comes from."""
+
+    path: _Path = "builtin"
+    """`builtin`, or a JSONL, Parquet or Arrow file of conversations, here or on `s3://`."""
+    columns: dict[str, str] = {}
+    """Renames columns: `{messages: conversation}` or `{prompt: question, response: answer}`."""
+    max_bad_rows: _Share = 0.0
+    """Share of unusable rows that may be left out (into a quarantine file, counted); above it nothing starts."""
+    max_long_rows: _Share = 0.05
+    """Share of rows that may be dropped because they are longer than `max_length`; above it nothing starts."""
+
+
+class SearchBlock(Block):
+    """Who picks the values of the axes that are not grids."""
+
+    algorithm: Literal["grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2"] = "grid"
+    trials: _Count = 1
+    """Samples per grid cell."""
+    repeats: _Count = 1
+    """Runs of every trial, each with its own seed."""
+    share_trunk: bool = True
+    """Let trials that differ in `steps` alone share their first steps, where that changes no bit
+    (`sweeps.config.shared_prefix`)."""
+
+
+class ObjectiveBlock(Block):
+    """The metric by which trials are ranked."""
+
+    metric: Annotated[str, Field(pattern=METRIC)] = "transfer/score"
+    goal: Literal["maximize", "minimize"] = "maximize"
+
+
+class ConstraintBlock(Block):
+    """A metric that has to hold: exactly one of the three bounds."""
+
+    metric: Annotated[str, Field(pattern=METRIC)]
+    at_least: float | None = None
+    at_most: float | None = None
+    relative_to_base: float | None = None
+    """Allowed change from the base model's score: -0.10 means at most 0.10 below it."""
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        given = [n for n in ("at_least", "at_most", "relative_to_base") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"got {' and '.join(given) or 'no bound'}; expected exactly one of at_least, at_most, relative_to_base"
+            )
+        return self
+
+
+class StoppingBlock(Block):
+    """Which rule prunes, and how hard it protects a dip."""
+
+    rule: Literal["none", "dip-aware", "asha", "median", "hyperband", "patient"] = "none"
+    protect: Literal["strict", "soft"] = "strict"
+    top: _Count = 3
+    """How many best trials the sweep is after."""
+    risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """dip-aware: share of the true top that may be lost, an upper bound; by default 0.07 under strict, 0.1 under soft."""
+    patience: Annotated[float, Field(ge=1)] | None = None
+    """dip-aware: with a dip, in multiples of its trough step; patient: reports without a new best."""
+    grace: _Count | None = None
+    """asha, median, hyperband, patient: no verdict before this step."""
+    reduction: Annotated[float, Field(ge=1.5)] | None = None
+    """asha, hyperband: keep one in this many."""
+
+
+class TrainerBlock(Block):
+    """Settings of every trial; any of them may also be an axis of `space`. Names are those of transformers and TRL."""
+
+    steps: _Count = 400
+    """Budget in optimizer steps."""
+    learning_rate: _Positive = 5e-5
+    """Peak learning rate; the paper's value for 1.7B-14B (arXiv 2604.06628); tiny-s wants about 3e-3."""
+    lr_scheduler_type: Literal["cosine", "constant", "wsd"] = "cosine"
+    """What follows the warm-up: cosine to `min_lr_rate`, constant, or wsd (constant, then a linear decay)."""
+    warmup_steps: Annotated[float, Field(ge=0)] = 0.1
+    """Linear warm-up: steps (>= 1), or a share of the budget (< 1)."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """wsd: last share of the budget, in which the rate falls."""
+    min_lr_rate: _Share = 0.0
+    """Final learning rate as a share of the peak."""
+    batch_tokens: Annotated[int, Field(ge=2, lt=2**31)] = 8192
+    """Tokens of one optimizer step over all workers, prompts included; a step comes as close as whole rows allow."""
+    batch_rows: Whole = 0
+    """Rows of one optimizer step, however many tokens they have; 0 counts tokens. Holds tiers at equal rows."""
+    pack_tokens: Whole = 0
+    """Tokens of one forward pass, at most `batch_tokens`; 0 takes `batch_tokens`. Decides memory, never the update."""
+    max_length: Annotated[int, Field(ge=2, lt=2**31)] = 4096
+    """Longest conversation in tokens; `long_rows` says what happens to longer ones, which are always counted."""
+    long_rows: LongRows = "drop"
+    """drop them, cut-prompt (keep the prompt's end and the whole answer), or cut-answer."""
+    replay: _Share = 0.0
+    """Share of examples drawn from general data instead of the tier."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's decoupled weight decay, on every parameter."""
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW's decay of the first moment."""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW's decay of the second moment."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Largest global gradient norm; 0 turns clipping off."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Compute precision; master weights and optimizer state are always fp32."""
+    gradient_checkpointing: bool = False
+    """Recomputes activations in the backward pass: less memory, about a third more compute."""
+    lora_rank: Whole = 0
+    """Rank of low-rank adapters on frozen weights (LoRA, arXiv 2106.09685); 0 trains all weights."""
+    lora_alpha: _Positive = 32.0
+    """Adapters count `lora_alpha / lora_rank` times."""
+    lora_target_modules: Literal["all-linear", "attention", "mlp"] = "all-linear"
+    """Which of a layer's matrices get an adapter: all, those of attention, or those of the feed-forward part."""
+    logging_steps: _Count = 10
+    """Train metrics at least this often, in steps; checkpoints always report."""
+
+
+class TrialSettings(TrainerBlock):
+    """All that decides what one trial computes: the trainer's settings with model, data and seed. Equal ones, equal runs."""
+
+    model: str
+    """Name of the base model; the trial's `ModelSource` says where it lies."""
+    data: str
+    """Name of the data tier; the trial's `TierSource` says where it lies."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides the order of the data; two runs of one seed see the same rows in the same steps."""
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of one forward pass, at most."""
+        return self.pack_tokens or self.batch_tokens
+
+    @property
+    def row_limit(self) -> int:
+        """Longest row that can be trained on, in tokens: it has to fit one forward pass."""
+        return min(self.max_length, self.pass_tokens)
+
+    @model_validator(mode="after")
+    def _packs_fit_a_step(self) -> Self:
+        if self.pack_tokens > self.batch_tokens:
+            raise ValueError(f"got pack_tokens {self.pack_tokens}; expected at most batch_tokens {self.batch_tokens}")
+        return self
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Reads a trial's resolved configuration.
+
+        Raises:
+            InputError: a setting is unknown, missing, of the wrong type or out of range; it names every one.
+        """
+        return checked_block(cls, config)
+
+
+class EvaluationBlock(Block):
+    """Which suite scores the checkpoints, and at which steps."""
+
+    suite: Annotated[str, Field(min_length=1), AfterValidator(_suite)] = "mini"
+    at: Any = "log"
+    """`log`, `{every: n}`, or a list of optimizer steps; the last step is always scored."""
+    items: _Count = 100
+    """Items per task."""
+    test_time: list[_Variant] = []
+    """Other means at test time for the same items, by the tail of their metrics: `@8`, `cap=64`, `think=32`."""
+    judge: _Path | None = None
+    """Folder of a model that judges what a rule cannot, and refusals; default: rules alone."""
+    workers: _Count = 1
+    """Evaluator processes shared by all trials."""
+    cpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
+    """What each reserves; 0 shares the cores with the trainers."""
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """An evaluator answers on one device at most."""
+    timeout_s: _Positive | None = None
+    """Longest time of one evaluation; default: ten times the longest so far, twelve hours for the first ones."""
+    backlog: _Count = 8
+    """Checkpoints that may wait per evaluator; of more, spare ones that a later score has overtaken are skipped."""
+    stop_early: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Ends the evaluation of a checkpoint that is clearly worse than its base, or clearly breaks a constraint, wrongly with
+    at most this chance (`sweeps.controller.eval_early_stopping`); by default all items are asked."""
+
+    @property
+    def spec(self) -> EvalSpec:
+        """What decides a checkpoint's scores, as evaluators take it."""
+        return EvalSpec(self.suite, self.items, tuple(self.test_time), self.judge or "")
+
+
+class LimitsBlock(Block):
+    """What the sweep may cost. Reaching a limit ends the sweep resumable, exit code 3."""
+
+    trials: _Count | None = None
+    gpu_hours: _Positive | None = None
+    wall_hours: _Positive | None = None
+    usd: _Positive | None = None
+    usd_per_gpu_hour: _Positive | None = None
+    retries: Whole = 2
+    """How often a trial whose worker died is started again; machines that were taken away do not count."""
+    weight: _Positive = 1.0
+    """Share of a cluster that other sweeps use too: twice the weight, twice the machines."""
+
+    @model_validator(mode="after")
+    def _price(self) -> Self:
+        if self.usd is not None and self.usd_per_gpu_hour is None:
+            raise ValueError(
+                "got usd without usd_per_gpu_hour; expected the price of a GPU hour beside a limit in money"
+            )
+        return self
+
+
+def known_axes() -> tuple[str, ...]:
+    """Returns every name that `space` may hold."""
+    return ("model", "data", *TrainerBlock.model_fields)

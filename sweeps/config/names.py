@@ -1,0 +1,40 @@
+"""Names that a sweep file may use: their patterns, what is built in, and what other trainers call the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from sweeps.errors import nearest
+from sweeps.setting_names import RENAMED
+
+BUILTIN_MODELS: Final = ("tiny-s", "tiny-xs", "tiny-m")
+BUILTIN_TIERS: Final = ("verified-long-cot", "answer-only", "corrupted-cot")
+ALGORITHMS: Final = ("grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2")
+RULES: Final = ("none", "dip-aware", "asha", "median", "hyperband", "patient")
+NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+SUITE: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(:.*)?$"
+JUDGED_ROLES: Final = ("math", "transfer", "general", "safety")
+"""Roles whose scores are shares of items that were answered right."""
+METRIC: Final = r"^(math|transfer|general|safety|train|length|perf)/[A-Za-z0-9_.\-]+(@\d+)?(,[a-z]+=[^,\s]+)*$"
+_SYNONYMS: Final = {
+    "batch_size": "batch_tokens", "per_device_train_batch_size": "batch_tokens", "epochs": "steps", "max_steps": "steps",
+    "num_train_epochs": "steps", "warmup_ratio": "warmup_steps", "num_samples": "trials", "n_trials": "trials",
+    "mode": "goal", "metrics": "metric", "max_seq_length": "max_length", "grad_clip": "max_grad_norm",
+    "lr_scheduler": "lr_scheduler_type", "min_lr_ratio": "min_lr_rate", "bf16": "precision", "lora_r": "lora_rank",
+    "r": "lora_rank", "target_modules": "lora_target_modules",
+}  # fmt: skip
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean 'x'?" by spelling, or by what other trainers call the same thing."""
+    known = list(known)
+    for other, ours in (_SYNONYMS | RENAMED).items():
+        if ours in known and nearest(name, [other]):
+            return f"; did you mean '{ours}'?"
+    return nearest(name, known)
+
+
+def is_judged(metric: str) -> bool:
+    """True for a score of the suite's own replies: those of `evaluation.test_time` have a tail."""
+    return metric.partition("/")[0] in JUDGED_ROLES and "@" not in metric and "," not in metric
