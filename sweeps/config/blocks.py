@@ -41,8 +41,8 @@ class Block(BaseModel):
 B = TypeVar("B", bound=Block)
 
 
-def checked_block(block: type[B], values: Mapping[str, Any]) -> B:
-    """Returns the block with these values.
+def checked_block(block: type[B], values: Mapping[str, Any], where: str = "") -> B:
+    """Returns the block with these values; `where` is its place in a sweep file.
 
     Raises:
         InputError: a key is unknown, or a value will not do; it names every one.
@@ -50,7 +50,8 @@ def checked_block(block: type[B], values: Mapping[str, Any]) -> B:
     try:
         return block.model_validate(dict(values))
     except ValidationError as e:
-        raise InputError("; ".join(map(str, explain(e, lambda _: block.model_fields)))) from None
+        faults = explain(e, lambda _: block.model_fields)
+        raise InputError("; ".join(f"{where and where + '.'}{fault}" for fault in faults)) from None
 
 
 def _absolute(path: str) -> str:

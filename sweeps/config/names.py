@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Final
 
-from sweeps.errors import nearest
 from sweeps.setting_names import RENAMED
 
 BUILTIN_MODELS: Final = ("tiny-s", "tiny-xs", "tiny-m")
@@ -29,10 +29,11 @@ _SYNONYMS: Final = {
 def suggest(name: str, known: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" by spelling, or by what other trainers call the same thing."""
     known = list(known)
-    for other, ours in (_SYNONYMS | RENAMED).items():
-        if ours in known and nearest(name, [other]):
-            return f"; did you mean '{ours}'?"
-    return nearest(name, known)
+    meant = {other: ours for other, ours in (_SYNONYMS | RENAMED).items() if ours in known} | {
+        ours: ours for ours in known
+    }
+    close = difflib.get_close_matches(name, meant, n=1, cutoff=0.6)
+    return f"; did you mean '{meant[close[0]]}'?" if close else ""
 
 
 def is_judged(metric: str) -> bool:

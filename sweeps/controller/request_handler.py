@@ -158,7 +158,7 @@ def _add(director: Director, request: Request) -> str:
 def _limits(director: Director, request: Request) -> str:
     before = director.plan.sweep.limits
     changes = dict(request.args.get("set", {}))
-    limits = checked_block(LimitsBlock, {**before.model_dump(), **changes})
+    limits = checked_block(LimitsBlock, {**before.model_dump(), **changes}, "limits")
     director.plan = replace(director.plan, sweep=director.plan.sweep.model_copy(update={"limits": limits}))
     return ", ".join(f"{name} {getattr(before, name)} -> {getattr(limits, name)}" for name in changes) or "no change"
 

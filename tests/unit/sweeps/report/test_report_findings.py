@@ -78,7 +78,7 @@ def test_a_sampled_axis_has_an_effect_with_its_error():
     lr = next(e for e in summary.effects if e.axis == "learning_rate" and e.metric == "transfer/score")
     assert lr.difference.real
     assert lr.difference.low < 0.1 < lr.difference.high
-    assert lr.sentence.startswith("lr x 10: transfer/score +0.")
+    assert lr.sentence.startswith("learning_rate x 10: transfer/score +0.")
     replay = next(e for e in summary.effects if e.axis == "replay" and e.metric == "transfer/score")
     assert not replay.difference.real
     assert "not told from no effect" in replay.sentence
