@@ -32,7 +32,7 @@ def run_and_tell(
     say(f"{sweep.id}: {describe_size(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
     for line in contamination(sweep):
         say(line)
-    folder = run_sweep(
+    results = run_sweep(
         sweep,
         storage=storage,
         backend="in-process" if in_process else "ray",
@@ -41,14 +41,15 @@ def run_and_tell(
         address=address,
         say=say,
     )
-    page = folder / "report" / "index.html"
-    print(f"\nThe report: {page}")
-    from sweeps.journal.history import History
-    from sweeps.journal.writer import read_rows
-
-    curves = list(History(read_rows(folder)).trials())
-    if curves and all(c.state == "failed" for c in curves):
-        raise DipsweepError(f"every trial failed; the first: {curves[0].reason}. The report says more: {page}")
+    print()
+    for sentence in results.answer:
+        print(sentence)
+    print(f"\nThe report: {results.report}")
+    trials = results.summary.trials
+    if trials and all(t.state == "failed" for t in trials):
+        raise DipsweepError(
+            f"every trial failed; the first: {trials[0].reason}. The report says more: {results.report}"
+        )
 
 
 def describe_size(sweep: Sweep) -> str:

@@ -23,6 +23,7 @@ from sweeps.executors.local import Evaluate, InProcess, Progress, Scored, Train
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal
 from sweeps.report.console import Narrator
+from sweeps.results import Results
 from sweeps.stopping.base import StopRule
 from sweeps.storage.base import FOREVER, Store, Where, inside, is_url, join
 from sweeps.storage.factory import open_store
@@ -45,7 +46,7 @@ def run(
     say: Progress = print,
     train: Train | None = None,
     evaluate: Evaluate | None = None,
-) -> Path | Store:
+) -> Results:
     """Runs a sweep to its end, or goes on with it where an earlier run stopped; writes its report.
 
     Args:
@@ -57,7 +58,7 @@ def run(
         train, evaluate: stand-ins for `trainers.loop.train` and `evaluators.evaluate`, for tests and own loops.
 
     Returns:
-        The sweep's folder, with `report/index.html` in it: a path, or for a bucket a store; `/` and `str` work on both.
+        Its results, as `sweeps.load` returns them; `.report` is the page, and `/` and `str` are those of its folder.
 
     Raises:
         SweepBusy: another driver runs this sweep. LimitError, Interrupted: ended early, can be resumed.
@@ -85,7 +86,7 @@ def run(
     folder = home.local()
     if folder is not None:
         shutil.rmtree(folder / ".ray", ignore_errors=True)
-    return folder or home
+    return Results(home)
 
 
 def _root(storage: Where, say: Progress) -> Store:

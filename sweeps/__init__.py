@@ -7,16 +7,19 @@ from sweeps.config.space import choice, grid, loguniform, randint, uniform
 from sweeps.errors import DipsweepError, InputError, SpecError
 
 if TYPE_CHECKING:
+    from sweeps.results import Results, load
     from sweeps.stopping.dip_aware import DipAware
 
 __all__ = [
     "DipAware",
     "DipsweepError",
     "InputError",
+    "Results",
     "SpecError",
     "Sweep",
     "choice",
     "grid",
+    "load",
     "loguniform",
     "randint",
     "uniform",
@@ -24,9 +27,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`DipAware` brings NumPy along, so it is imported when it is asked for."""
+    """`DipAware` brings NumPy along and `load` the report, so they are imported when they are asked for."""
     if name == "DipAware":
         from sweeps.stopping.dip_aware import DipAware
 
         return DipAware
+    if name in ("Results", "load"):
+        from sweeps import results
+
+        return getattr(results, name)
     raise AttributeError(f"module 'sweeps' has no attribute {name!r}")

@@ -82,7 +82,7 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temp, open(args.out, "w", encoding="utf-8") as out:
         for sweep in sweeps()[part::parts]:
-            folder = run(
+            results = run(
                 sweep,
                 storage=args.storage or temp,
                 backend="in-process",
@@ -90,7 +90,7 @@ def main() -> None:
                     print(f"{time.monotonic() - started:6.0f} s  {line}", flush=True) if "[" in line else None
                 ),
             )
-            out.writelines(row.line() for row in slim(read_rows(folder)))
+            out.writelines(row.line() for row in slim(read_rows(results.path)))
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def undisturbed(folder: Path) -> list[Row]:
         evaluate=fake_evaluate,
         say=lambda line: None,
     )
-    return read_rows(home)
+    return read_rows(home.path)
 
 
 def test_shot_at_over_and_over_a_sweep_loses_nothing_and_does_nothing_twice(field: Range, tmp_path: Path):

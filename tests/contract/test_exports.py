@@ -8,7 +8,8 @@ import sweeps
 
 def test_the_public_names_are_these_and_each_can_be_imported():
     assert sweeps.__all__ == [
-        "DipAware", "DipsweepError", "InputError", "SpecError", "Sweep", "choice", "grid", "loguniform", "randint", "uniform",
+        "DipAware", "DipsweepError", "InputError", "Results", "SpecError", "Sweep", "choice", "grid", "load", "loguniform",
+        "randint", "uniform",
     ]  # fmt: skip
     assert cluster.__all__ == ["run", "submit"]
     for module in (sweeps, cluster):

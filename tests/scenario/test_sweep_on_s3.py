@@ -33,7 +33,8 @@ def proxy(s3_server: S3Server, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def go(url: str, trainer: SealingTrainer, said: list[str] | None = None) -> object:
     lines = said if said is not None else []
-    return run(SWEEP, storage=url, backend="in-process", say=lines.append, train=trainer, evaluate=fake_evaluate)
+    results = run(SWEEP, storage=url, backend="in-process", say=lines.append, train=trainer, evaluate=fake_evaluate)
+    return results.path
 
 
 def test_a_sweep_runs_in_a_bucket_and_leaves_what_a_folder_would_hold(s3_url: str, s3_server: S3Server, monkeypatch):
