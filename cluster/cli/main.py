@@ -66,15 +66,36 @@ def validate(
 
 
 @app.command()
-def plan(sweep: SweepFile, as_json: AsJson = False) -> None:
-    """List the trials and steps of a sweep without starting anything."""
+def plan(
+    sweep: SweepFile,
+    storage: Storage = None,
+    gpus: Annotated[
+        float | None, typer.Option(help="Devices of one machine: says how long the sweep takes on it.")
+    ] = None,
+    nodes: Annotated[str | None, typer.Option(help="Machines and devices of each, such as 2x8.")] = None,
+    gpu: Annotated[str, typer.Option(help="Which device: H100, H200, A100 or L40S.")] = "H100",
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Train and score some steps of each model here first.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a sweep will run, what it will cost and how long it takes, without starting it."""
+    from cluster.cli.plan_view import cost_text, limits_kept, parse_nodes, speeds_for
     from cluster.cli.render import plan_json, plan_text, print_json
     from sweeps.config.plan import Plan
     from sweeps.config.yaml import load
+    from sweeps.planning.estimate import estimate
 
+    machines = parse_nodes(gpus, nodes)
     unfolded = Plan(load(sweep))
-    print_json(plan_json(unfolded)) if as_json else print(plan_text(unfolded))
     unfolded.check_limits()
+    speeds = speeds_for(unfolded, gpu=gpu, storage=storage, probe=probe)
+    expected = estimate(unfolded, speeds, machines)
+    if as_json:
+        print_json({**plan_json(unfolded), "cost": expected.to_json()})
+    else:
+        print(f"{plan_text(unfolded)}\n\n{cost_text(expected)}")
+    limits_kept(expected, unfolded)
 
 
 @app.command()

@@ -1,0 +1,249 @@
+"""`dipsweep plan`: what a sweep will run, what that will cost, and where each figure is from."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sweeps.config.known_models import known_model
+from sweeps.config.plan import Plan
+from sweeps.config.schema import Sweep
+from sweeps.config.trial import ModelSource
+from sweeps.errors import DipsweepError, InputError, LimitError
+from sweeps.journal.rows import Row
+from sweeps.planning.devices import PEAK_BF16
+from sweeps.planning.estimate import Estimate, ModelCost, Range
+from sweeps.planning.speeds import Key, Measured, Speed, key_of, measured_speeds, published_speed
+from sweeps.planning.work import TrialWork, planned_work
+
+RECENT: Final = 20
+"""Earlier sweeps of a storage that are read for their speed: the last ones by name."""
+TASKS: Final = 10
+"""Tasks of a suite that cannot be loaded here. An assumption."""
+PROBE_STEPS: Final = 16
+PROBE_ITEMS: Final = 8
+PROBE_ERROR: Final = 0.15
+
+
+def parse_nodes(gpus: float | None, nodes: str | None) -> list[float]:
+    """Returns the devices of each node from `--gpus 8` or `--nodes 2x8`.
+
+    Raises:
+        InputError: both are given, or `nodes` is not of the form COUNTxDEVICES.
+    """
+    if gpus is not None and nodes is not None:
+        raise InputError("plan: got both --gpus and --nodes; expected one of them")
+    if nodes is None:
+        return [gpus] if gpus else []
+    count, x, each = nodes.lower().partition("x")
+    if not (x and count.isdigit() and each.isdigit() and int(count) and int(each)):
+        raise InputError(f"plan: --nodes: got {nodes!r}; expected COUNTxDEVICES, such as 2x8")
+    return [float(each)] * int(count)
+
+
+def speeds_for(plan: Plan, *, gpu: str, storage: str | None, probe: bool) -> dict[Key, Speed]:
+    """Returns how fast each model of a sweep is, from the best source at hand.
+
+    Args:
+        gpu: name of the devices, of `PEAK_BF16`. storage: root of earlier sweeps. probe: train and score a little here.
+
+    Raises:
+        InputError: the device is unknown, or a model's shape cannot be read.
+    """
+    if gpu not in PEAK_BF16:
+        raise InputError(f"plan: --gpu: got {gpu!r}; expected one of {', '.join(PEAK_BF16)}")
+    sweep = plan.sweep
+    past = measured_speeds(_journals(storage or sweep.storage), sweep.evaluation.suite, source="earlier sweeps here")
+    if probe:
+        past |= measured_speeds(
+            [_probe(plan)], sweep.evaluation.suite, source=f"a probe of {PROBE_STEPS} steps here", error=PROBE_ERROR
+        )
+    replies = _tasks(sweep) * sweep.evaluation.items
+    speeds: dict[Key, Speed] = {}
+    for item in planned_work(plan):
+        key = key_of(item.config, item.workers)
+        if key not in speeds:
+            speeds[key] = _speed(plan, item, gpu, replies, past.get(key))
+    return speeds
+
+
+def _speed(plan: Plan, item: TrialWork, gpu: str, replies: int, measured: Measured | None) -> Speed:
+    from trainers.model.memory import num_parameters
+
+    shape = model_shape(item.model, plan.sweep.model_source(item.model))
+    guess = published_speed(
+        item.config, shape, num_parameters(shape), workers=item.workers, on_gpu=item.gpus > 0, gpu=gpu, replies=replies
+    )
+    return measured.over(guess, plan.sweep.evaluation.items) if measured else guess
+
+
+def model_shape(name: str, source: ModelSource) -> dict[str, Any]:
+    """Returns a model's config.json: of a built-in model, of a folder or bucket, or of a published name.
+
+    Raises:
+        InputError: there is none to read.
+    """
+    from sweeps.storage.base import open_store
+    from trainers.model.builtin import builtin_folder
+
+    try:
+        if source.path == "builtin":
+            text: str | bytes = (builtin_folder(name) / "config.json").read_text(encoding="utf-8")
+        else:
+            text = open_store(source.path).read("config.json")
+        found: dict[str, Any] = json.loads(text)
+        return found
+    except (OSError, ValueError, DipsweepError) as e:
+        known = known_model(name)
+        if known is not None:
+            return known.shape.config()
+        raise InputError(f"plan: model {name!r}: config.json cannot be read from {source.path}: {e}") from e
+
+
+def _tasks(sweep: Sweep) -> int:
+    from evaluators.tasks import load_suite
+
+    try:
+        return len(load_suite(sweep.evaluation.full_suite, items=1).tasks)
+    except DipsweepError:
+        return TASKS
+
+
+def _journals(storage: str) -> Iterator[Sequence[Row]]:
+    from sweeps.journal.writer import read_rows, sweeps_in
+    from sweeps.storage.base import open_store
+
+    try:
+        homes = list(sweeps_in(open_store(storage)))[-RECENT:]
+    except (DipsweepError, OSError):
+        return
+    for home in homes:
+        try:
+            yield read_rows(home)
+        except DipsweepError:
+            continue
+
+
+def _probe(plan: Plan) -> Sequence[Row]:
+    """Trains and scores each model on each tier for some steps, in this process, in a folder that is removed again."""
+    from cluster.run import run
+    from sweeps.journal.writer import read_rows
+
+    definition = plan.sweep.to_json()
+    pairs = {(w.model, w.data) for w in planned_work(plan)}
+    rows: list[Row] = []
+    for model, data in sorted(pairs):
+        with tempfile.TemporaryDirectory(prefix="dipsweep-probe-") as folder:
+            probe = Sweep(**_probe_definition(definition, model, data))
+            run(probe, storage=folder, backend="in-process", say=lambda line: None)
+            rows += read_rows(Path(folder) / probe.id)
+    return rows
+
+
+def _probe_definition(definition: dict[str, Any], model: str, data: str) -> dict[str, Any]:
+    trainer = {**definition["trainer"], "steps": PROBE_STEPS, "log_every": 4}
+    if trainer["warmup"] >= 1:
+        trainer["warmup"] = 1.0
+    evaluation = {**definition["evaluation"], "items": PROBE_ITEMS, "at": [PROBE_STEPS], "stop_early": None}
+    return {
+        **definition,
+        "name": "probe",
+        "space": {"model": {"grid": [model]}, "data": {"grid": [data]}},
+        "search": {"algorithm": "grid"},
+        "stopping": {"rule": "none"},
+        "limits": {},
+        "trainer": trainer,
+        "evaluation": evaluation,
+    }
+
+
+def limits_kept(estimate: Estimate, plan: Plan) -> None:
+    """Raises LimitError when the expected cost is over a limit of the sweep, with the changes that would help most."""
+    over = estimate.over_limits(plan)
+    if over:
+        raise LimitError("; ".join([*over, *_cheaper(estimate)]))
+
+
+def _cheaper(estimate: Estimate) -> list[str]:
+    """Returns what would save most: the dearest model, and shared steps where budgets share none."""
+    dearest = max(estimate.models, key=lambda m: m.total.value)
+    share = dearest.total.value / max(estimate.device_seconds.value, 1e-9)
+    found = [f"without model {dearest.model} it would cost {share:.0%} less"] if len(estimate.models) > 1 else []
+    if dearest.evaluation.value > dearest.training.value:
+        found.append("evaluation costs more than training: fewer evaluation.items or a sparser evaluation.at")
+    return found
+
+
+def cost_text(estimate: Estimate) -> str:
+    """Returns the cost as a table that is read in half a minute."""
+    head = ("model", "trials", "on", "steps", "tokens", "training", "evaluation", "start-up", "device hours")
+    rows = [head, *(_cells(m) for m in estimate.models)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append("")
+    total = estimate.device_seconds
+    lines.append(f"in all       {_hours(total)} device hours{_price(estimate)}")
+    if estimate.wall:
+        lines.append(f"wall clock   {_time(estimate.wall)} on {_nodes(estimate)}")
+    if estimate.sampled:
+        lines.append("sampled axes: these trials are random draws; which ones the search picks depends on scores")
+    lines.append("not counted: what the stop rule saves")
+    sources = dict.fromkeys(s for m in estimate.models for s in m.sources)
+    lines += ["where the figures are from:", *(f"  {source}" for source in sources)]
+    return "\n".join(lines)
+
+
+def _cells(cost: ModelCost) -> tuple[str, ...]:
+    shared = f" of {cost.alone:,}" if cost.alone != cost.steps else ""
+    device = "GPU" if cost.on_gpu else "CPU"
+    return (
+        cost.model,
+        str(cost.trials),
+        f"{cost.devices:g} {device}{'s' if cost.devices != 1 else ''}",
+        f"{cost.steps:,}{shared}",
+        _count(cost.tokens),
+        _short(cost.training),
+        f"{_short(cost.evaluation)} ({cost.evaluations} checkpoints)",
+        _short(cost.start_up),
+        _hours(cost.total),
+    )
+
+
+def _count(number: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"
+
+
+def _short(span: Range) -> str:
+    return _duration(span.value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _hours(span: Range) -> str:
+    return f"{span.value / 3600:.3g} ({span.low / 3600:.2g} to {span.high / 3600:.2g})"
+
+
+def _time(span: Range) -> str:
+    return f"{_duration(span.value)} ({_duration(span.low)} to {_duration(span.high)})"
+
+
+def _price(estimate: Estimate) -> str:
+    usd = estimate.usd
+    return f", {usd.value:,.0f} USD ({usd.low:,.0f} to {usd.high:,.0f})" if usd else ""
+
+
+def _nodes(estimate: Estimate) -> str:
+    device = "GPU" if any(m.on_gpu for m in estimate.models) else "CPU"
+    return f"{len(estimate.nodes)} node{'s' if len(estimate.nodes) != 1 else ''} of {estimate.nodes[0]:g} {device}s"

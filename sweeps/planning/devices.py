@@ -1,0 +1,40 @@
+"""What a device computes per second: vendors' rates, and the utilisation that others have published for SFT on them."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+PEAK_BF16: Final = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
+"""Dense bf16 operations per second by the device's name, from the vendor's data sheets (SXM parts)."""
+
+MEMORY_GB: Final = {"H100": 80.0, "H200": 141.0, "A100": 80.0, "L40S": 48.0}
+"""Memory by the device's name, from the vendor's data sheets; of the A100 the larger part."""
+
+
+class Utilisation(NamedTuple):
+    """Share of a device's bf16 rate that training reaches (MFU), and where that was published."""
+
+    parameters: float
+    mfu: float
+    source: str
+
+
+PUBLISHED_MFU: Final = (
+    Utilisation(0.6e9, 0.168, "prime-rl benchmarks/baselines, Qwen3-0.6B SFT, 1 H100, full recomputation"),
+    Utilisation(4e9, 0.266, "prime-rl benchmarks/baselines, Qwen3-4B SFT, 8 H100, full recomputation"),
+    Utilisation(7e9, 0.35, "open-instruct docs, OLMo2-7B packed SFT, 16 H100: 33 to 37 %"),
+    Utilisation(8e9, 0.36, "torchtitan benchmarks, Llama 3.1 8B, 8 H100: 33 to 39 %"),
+    Utilisation(32e9, 0.394, "torchtitan#1690, Qwen3-32B, FSDP on 8 H100"),
+)
+"""From small to large models. None of these was measured with dipsweep: a plan says so."""
+
+CPU_BF16: Final = 1.4e11
+CPU_FP32: Final = 4.0e10
+"""Operations per second of one core in dipsweep's own loop, on a CPU with AVX512_BF16 (`benchmarks.trainer.cpu`)."""
+CPU_STEP_S: Final = 0.02
+"""Seconds of a CPU step that do not depend on the model's size, for packs of some thousand tokens."""
+
+
+def published_mfu(parameters: float) -> Utilisation:
+    """Returns the published figure of the nearest model size, on a logarithmic scale."""
+    return min(PUBLISHED_MFU, key=lambda u: max(u.parameters / parameters, parameters / u.parameters))

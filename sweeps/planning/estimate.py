@@ -1,0 +1,206 @@
+"""A sweep's cost before it runs: work times speed, by model and in sum, each with the error that its sources deserve."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sweeps.config.plan import Plan
+from sweeps.planning.clock import timeline
+from sweeps.planning.speeds import Figure, Key, Speed, key_of
+from sweeps.planning.work import TrialWork, planned_work
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """An amount with the bounds that its sources leave."""
+
+    value: float
+    low: float
+    high: float
+
+    def __add__(self, other: Range) -> Range:
+        return Range(self.value + other.value, self.low + other.low, self.high + other.high)
+
+    def scaled(self, factor: float) -> Range:
+        return Range(self.value * factor, self.low * factor, self.high * factor)
+
+
+NOTHING = Range(0.0, 0.0, 0.0)
+
+
+def _range(figure: Figure, times: float) -> Range:
+    value = figure.seconds * times
+    return Range(value, value / (1 + figure.error), value * (1 + figure.error))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """One model's part of a sweep.
+
+    Attributes:
+        devices: GPUs of one trial (CPUs where it has none).
+        steps: optimizer steps to run; alone: as many as without shared prefixes. tokens: of those steps.
+        training, evaluation, start_up: device seconds.
+    """
+
+    model: str
+    trials: int
+    workers: int
+    devices: float
+    on_gpu: bool
+    steps: int
+    alone: int
+    tokens: int
+    evaluations: int
+    training: Range
+    evaluation: Range
+    start_up: Range
+    sources: tuple[str, ...]
+
+    @property
+    def total(self) -> Range:
+        """Device seconds in all."""
+        return self.training + self.evaluation + self.start_up
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a sweep will cost.
+
+    Attributes:
+        models: by model, in the order in which they come. wall: seconds from start to end on `nodes`, None where no
+            machines were named. usd: at `limits.usd_per_gpu_hour`, None without a price.
+        sampled: the trials are random draws, since the search has yet to pick them.
+    """
+
+    sweep: str
+    trials: int
+    models: tuple[ModelCost, ...]
+    nodes: tuple[float, ...]
+    wall: Range | None
+    usd: Range | None
+    sampled: bool
+
+    @property
+    def device_seconds(self) -> Range:
+        return sum((m.total for m in self.models), NOTHING)
+
+    @property
+    def gpu_hours(self) -> Range:
+        return sum((m.total for m in self.models if m.on_gpu), NOTHING).scaled(1 / 3600)
+
+    def over_limits(self, plan: Plan) -> list[str]:
+        """Returns one sentence for each limit that the expected cost is over, and by how much."""
+        limits, found = plan.sweep.limits, []
+        for name, limit, expected in (
+            ("gpu_hours", limits.gpu_hours, self.gpu_hours),
+            ("wall_hours", limits.wall_hours, self.wall.scaled(1 / 3600) if self.wall else None),
+            ("usd", limits.usd, self.usd),
+        ):
+            if limit is not None and expected is not None and expected.value > limit:
+                found.append(
+                    f"limits.{name} is {limit:g}; the plan needs about {expected.value:.3g} "
+                    f"({expected.low:.3g} to {expected.high:.3g}), {expected.value / limit - 1:.0%} more"
+                )
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the estimate as plain JSON."""
+        totals = {"device_seconds": asdict(self.device_seconds), "gpu_hours": asdict(self.gpu_hours)}
+        return {**asdict(self), **totals}
+
+
+def estimate(plan: Plan, speeds: Mapping[Key, Speed], nodes: Sequence[float] = ()) -> Estimate:
+    """Estimates a sweep.
+
+    Args:
+        plan: the unfolded sweep. speeds: of every model that it trains, by `key_of`.
+        nodes: devices of each node, GPUs if any trial needs some, else CPUs; empty: no wall-clock time.
+
+    Raises:
+        DoesNotFit: a trial needs more than all nodes have.
+    """
+    from sweeps.config.space import sampled
+
+    work = planned_work(plan)
+    by_model: dict[str, list[TrialWork]] = defaultdict(list)
+    for item in work:
+        by_model[item.model].append(item)
+    models = tuple(_model_cost(name, items, speeds) for name, items in by_model.items())
+    price = plan.sweep.limits.usd_per_gpu_hour
+    on_gpu = any(m.on_gpu for m in models)
+    gpu_hours = sum((m.total for m in models if m.on_gpu), NOTHING).scaled(1 / 3600)
+    return Estimate(
+        sweep=plan.sweep_id,
+        trials=len(work),
+        models=models,
+        nodes=tuple(nodes),
+        wall=_wall(plan, work, speeds, nodes, on_gpu) if nodes else None,
+        usd=gpu_hours.scaled(price) if price is not None and on_gpu else None,
+        sampled=bool(sampled(plan.sweep.space)),
+    )
+
+
+def _speed(item: TrialWork, speeds: Mapping[Key, Speed]) -> Speed:
+    return speeds[key_of(item.config, item.workers)]
+
+
+def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Speed]) -> ModelCost:
+    training = evaluation = start_up = NOTHING
+    first = items[0]
+    on_gpu, devices = first.gpus > 0, first.gpus or first.cpus
+    for item in items:
+        speed = _speed(item, speeds)
+        tokens = int(item.config["batch_tokens"])
+        step = Figure(speed.step_seconds(tokens), speed.step.error, speed.step.source)
+        training += _range(step, item.steps * devices)
+        evaluation += _range(speed.evaluation, item.evaluations)
+        start_up += _range(speed.start_up, devices)
+    evaluation += _range(_speed(first, speeds).evaluation, 1)  # the base model, once
+    used = [_speed(item, speeds) for item in items]
+    sources = dict.fromkeys(s for u in used for s in (u.step.source, u.evaluation.source, u.start_up.source))
+    return ModelCost(
+        model=model,
+        trials=len(items),
+        workers=first.workers,
+        devices=devices,
+        on_gpu=on_gpu,
+        steps=sum(i.steps for i in items),
+        alone=sum(i.budget for i in items),
+        tokens=sum(i.steps * int(i.config["batch_tokens"]) for i in items),
+        evaluations=sum(i.evaluations for i in items) + 1,
+        training=training,
+        evaluation=evaluation,
+        start_up=start_up,
+        sources=tuple(sources),
+    )
+
+
+def _wall(
+    plan: Plan, work: Sequence[TrialWork], speeds: Mapping[Key, Speed], nodes: Sequence[float], on_gpu: bool
+) -> Range:
+    """Wall-clock time: trials side by side, evaluators beside them on cores of their own or after them."""
+    ends = []
+    for pick in (0, 1, -1):  # expected, slow, fast
+        seconds = {}
+        for item in work:
+            speed = _speed(item, speeds)
+            tokens = int(item.config["batch_tokens"])
+            train = speed.step_seconds(tokens) * item.steps
+            seconds[item.trial] = _bound(train, speed.step.error, pick) + _bound(
+                speed.start_up.seconds, speed.start_up.error, pick
+            )
+        trained = max(span.end for span in timeline(work, seconds, nodes, gpus=on_gpu))
+        scored = sum(
+            _bound(_speed(i, speeds).evaluation.seconds, _speed(i, speeds).evaluation.error, pick) * i.evaluations
+            for i in work
+        )
+        ends.append(max(trained, scored / plan.sweep.evaluation.workers))
+    return Range(ends[0], ends[2], ends[1])
+
+
+def _bound(seconds: float, error: float, pick: int) -> float:
+    return seconds * (1 + error) ** pick

@@ -1,0 +1,205 @@
+"""How fast one model trains and is scored, and from where that is known.
+
+Three sources, best first: a probe on this machine, earlier sweeps of the same storage, published utilisation of devices.
+Each figure carries its source and a relative error that the source deserves; a plan prints both.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sweeps.journal.rows import BASE_PREFIX, Row
+from sweeps.planning.devices import CPU_BF16, CPU_FP32, CPU_STEP_S, PEAK_BF16, published_mfu
+
+PAST_ERROR: Final = 0.25
+PUBLISHED_ERROR: Final = 0.4
+ASSUMED_ERROR: Final = 1.0
+GENERATION_MFU: Final = 0.05
+"""Share of a device's rate that generation reaches; decoding is bound by memory. An assumption, not a measurement."""
+REPLY_TOKENS: Final = 512
+"""Tokens of a reply where no earlier sweep tells. An assumption."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number of seconds, how far off it may be (a share of it), and where it is from."""
+
+    seconds: float
+    error: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds of one trial's machines: per token trained, per scored checkpoint, and to start an attempt.
+
+    `step` is the time of a step of `tokens` tokens on all workers of the trial together (wall clock).
+    """
+
+    step: Figure
+    evaluation: Figure
+    start_up: Figure
+    tokens: int
+
+    def step_seconds(self, tokens: int) -> float:
+        """Returns the time of a step with another number of tokens."""
+        return self.step.seconds * tokens / self.tokens
+
+
+Key = tuple[str, int, str, bool]
+"""Model, workers, precision, and whether adapters are trained: what decides how long a step takes."""
+
+
+def key_of(config: Mapping[str, Any], workers: int) -> Key:
+    return str(config["model"]), workers, str(config["precision"]), bool(config["lora_rank"])
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What journals tell of one key: seconds per token of a step, per item of each task, and to start; None: nothing."""
+
+    step: Figure | None
+    evaluation: Figure | None
+    start_up: Figure | None
+
+    def over(self, guess: Speed, items: int) -> Speed:
+        """Returns the guess with what was measured in its place, for evaluations of `items` items a task."""
+        evaluation = self.evaluation
+        return Speed(
+            step=Figure(self.step.seconds * guess.tokens, self.step.error, self.step.source)
+            if self.step
+            else guess.step,
+            evaluation=Figure(evaluation.seconds * items, evaluation.error, evaluation.source)
+            if evaluation
+            else guess.evaluation,
+            start_up=self.start_up or guess.start_up,
+            tokens=guess.tokens,
+        )
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the attempts of one key spent."""
+
+    per_token: list[float]
+    start_up: list[float]
+
+
+def measured_speeds(
+    journals: Iterable[Sequence[Row]], suite: str, *, source: str, error: float = PAST_ERROR
+) -> dict[Key, Measured]:
+    """Returns what sweeps took, by key; the median over attempts.
+
+    Args:
+        journals: the rows of each sweep. suite: evaluations of this suite count, per item and task.
+        source: where the journals are from, in words. error: how far off another sweep may be.
+
+    The cost in a report row is cumulative per attempt: from the first report of an attempt to its last one it is training alone,
+    and what the first one has beyond that pace is start-up.
+    """
+    seen: dict[Key, _Seen] = defaultdict(lambda: _Seen([], []))
+    scoring: dict[str, list[float]] = defaultdict(list)
+    for rows in journals:
+        _read_one(rows, suite, seen, scoring)
+
+    def median(values: Sequence[float], what: str) -> Figure | None:
+        return Figure(statistics.median(values), error, f"{what}: {source}") if values else None
+
+    return {
+        key: Measured(
+            step=median(one.per_token, "steps"),
+            evaluation=median(scoring[key[0]], "evaluations"),
+            start_up=median(one.start_up, "start-up"),
+        )
+        for key, one in seen.items()
+    }
+
+
+def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: dict[str, list[float]]) -> None:
+    spec: Mapping[str, Any] = next((row.extra.get("spec", {}) for row in rows if row.kind == "sweep"), {})
+    evaluation = spec.get("evaluation", {})
+    items = int(evaluation.get("items", 0)) if evaluation.get("suite") == suite else 0
+    configs: dict[str, Mapping[str, Any]] = {}
+    workers: dict[tuple[str, int], int] = {}
+    forked: set[tuple[str, int]] = set()
+    points: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        if row.kind == "trial":
+            configs[row.trial] = row.config
+        elif row.kind == "attempt":
+            workers[row.trial, row.attempt] = int(row.extra.get("workers", 1)) or 1
+            if row.step:
+                forked.add((row.trial, row.attempt))
+        elif row.kind == "report" and row.cost and "tokens" in row.progress:
+            points[row.trial, row.attempt].append((row.progress["tokens"], sum(row.cost.values())))
+        elif row.kind == "eval" and row.cost and items and (model := _model(row.trial, configs)):
+            scoring[model].append(sum(row.cost.values()) / items)
+    for (trial, attempt), found in points.items():
+        config = configs.get(trial)
+        if config is None or len(found) < 2:
+            continue
+        (tokens_0, cost_0), (tokens_1, cost_1) = found[0], found[-1]
+        if tokens_1 <= tokens_0 or cost_1 <= cost_0:
+            continue
+        world = workers.get((trial, attempt), 1)
+        per_token = (cost_1 - cost_0) / (tokens_1 - tokens_0) / world
+        one = seen[key_of(config, world)]
+        one.per_token.append(per_token)
+        if (trial, attempt) not in forked:
+            one.start_up.append(max(0.0, cost_0 / world - per_token * tokens_0))
+
+
+def _model(trial: str, configs: Mapping[str, Mapping[str, Any]]) -> str:
+    if trial.startswith(BASE_PREFIX):
+        return trial.removeprefix(BASE_PREFIX)
+    return str(configs.get(trial, {}).get("model", ""))
+
+
+def published_speed(
+    config: Mapping[str, Any],
+    shape: Mapping[str, Any],
+    parameters: int,
+    *,
+    workers: int,
+    on_gpu: bool,
+    gpu: str,
+    replies: int,
+) -> Speed:
+    """Returns the speed that published figures suggest.
+
+    Args:
+        config: resolved hyperparameters of a trial. shape: the model's config.json. parameters: as counted from it.
+        workers: processes of the trial. on_gpu: each has a device. gpu: its name, of `PEAK_BF16`.
+        replies: items of one evaluation, over all tasks.
+    """
+    tokens = int(config["batch_tokens"])
+    flops = flops_per_token(shape, parameters, int(config["max_length"]), frozen=bool(config["lora_rank"])) * tokens
+    if on_gpu:
+        known = published_mfu(parameters)
+        rate = PEAK_BF16[gpu] * known.mfu * workers
+        step = Figure(flops / rate, PUBLISHED_ERROR, f"MFU {known.mfu:.0%} on {gpu}: {known.source}")
+        answer = 2.0 * parameters * replies * REPLY_TOKENS / (PEAK_BF16[gpu] * GENERATION_MFU)
+    else:
+        rate = (CPU_BF16 if config["precision"] == "bf16" else CPU_FP32) * workers
+        step = Figure(CPU_STEP_S + flops / rate, ASSUMED_ERROR, "operations of one CPU core in dipsweep's own loop")
+        answer = 2.0 * parameters * replies * REPLY_TOKENS / CPU_FP32
+    evaluation = Figure(answer, ASSUMED_ERROR, f"assumed: replies of {REPLY_TOKENS} tokens")
+    load = 16.0 * parameters / 2e9 + 10.0
+    return Speed(step, evaluation, Figure(load, ASSUMED_ERROR, "assumed: 10 s and 2 GB of states a second"), tokens)
+
+
+def flops_per_token(shape: Mapping[str, Any], parameters: int, length: int, *, frozen: bool) -> float:
+    """Returns the operations of a training token, forward and backward, in rows of half the longest length.
+
+    Six per weight (four where weights are frozen), and causal attention: 6 · layers · heads · head size · row length.
+    """
+    shape = shape.get("text_config", shape)
+    hidden, heads = int(shape["hidden_size"]), int(shape["num_attention_heads"])
+    head_size = int(shape.get("head_dim") or hidden // heads)
+    embedding = 0 if shape.get("tie_word_embeddings") else hidden * int(shape["vocab_size"])
+    attention = 6.0 * int(shape["num_hidden_layers"]) * heads * head_size * length / 2
+    return (4.0 if frozen else 6.0) * (parameters - embedding) + attention

@@ -1,0 +1,78 @@
+"""What a sweep asks machines to do, trial by trial, before anything has run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.config.plan import Plan
+from sweeps.config.space import sampled
+from sweeps.controller.searcher import OptunaSearch
+
+
+@dataclass(frozen=True, slots=True)
+class TrialWork:
+    """One trial's share of the work.
+
+    Attributes:
+        budget: optimizer steps of the trial. fork: how many of them its parent runs for it; 0 without a parent.
+        evaluations: checkpoints that it has scored itself; those up to the fork are its parent's.
+        workers, cpus, gpus: processes, and what all of them together reserve.
+    """
+
+    trial: str
+    model: str
+    data: str
+    budget: int
+    evaluations: int
+    workers: int
+    cpus: float
+    gpus: float
+    config: Mapping[str, Any]
+    parent: str = ""
+    fork: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that the trial runs itself."""
+        return self.budget - self.fork
+
+
+def planned_work(plan: Plan) -> list[TrialWork]:
+    """Returns the work of all trials, in the order in which they are suggested.
+
+    Of a sampled sweep these are random draws: which values the search will pick depends on scores that do not exist.
+    """
+    return [_work(plan, config) for config in _configurations(plan)]
+
+
+def _configurations(plan: Plan) -> list[Mapping[str, Any]]:
+    if not sampled(plan.sweep.space):
+        return [plan.config(cell, {}, r) for r in range(plan.sweep.search.repeats) for cell in plan.cells]
+    search = plan.sweep.search.model_copy(update={"algorithm": "random"})
+    drawn = OptunaSearch(Plan(plan.sweep.model_copy(update={"search": search}), plan.more))
+    found: list[Mapping[str, Any]] = []
+    while (suggestion := drawn.ask()) is not None:
+        found.append(suggestion.config)
+    return found
+
+
+def _work(plan: Plan, config: Mapping[str, Any]) -> TrialWork:
+    trial = plan.trial(config)
+    branch = plan.trunk(config)
+    fork = branch.step if branch else 0
+    model = trial.model
+    return TrialWork(
+        trial=trial.id,
+        model=str(config["model"]),
+        data=str(config["data"]),
+        budget=trial.steps,
+        evaluations=sum(step > fork for step in trial.snapshots),
+        workers=model.workers,
+        cpus=model.workers * model.cpus_per_worker,
+        gpus=model.workers * model.gpus_per_worker,
+        config=config,
+        parent=branch.parent if branch else "",
+        fork=fork,
+    )
