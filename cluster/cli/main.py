@@ -80,7 +80,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a sweep will run, what it will cost and how long it takes, without starting it."""
-    from cluster.cli.plan_view import cost_text, limits_kept, parse_nodes, speeds_for
+    from cluster.cli.plan_view import cost_text, limits_kept, memory_lines, parse_nodes, speeds_for
     from cluster.cli.render import plan_json, plan_text, print_json
     from sweeps.config.plan import Plan
     from sweeps.config.yaml import load
@@ -94,7 +94,7 @@ def plan(
     if as_json:
         print_json({**plan_json(unfolded), "cost": expected.to_json()})
     else:
-        print(f"{plan_text(unfolded)}\n\n{cost_text(expected)}")
+        print(f"{plan_text(unfolded)}\n\n{cost_text(expected, memory_lines(unfolded, gpu))}")
     limits_kept(expected, unfolded)
 
 

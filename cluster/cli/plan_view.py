@@ -14,7 +14,7 @@ from sweeps.config.schema import Sweep
 from sweeps.config.trial import ModelSource
 from sweeps.errors import DipsweepError, InputError, LimitError
 from sweeps.journal.rows import Row
-from sweeps.planning.devices import PEAK_BF16
+from sweeps.planning.devices import MEMORY_GB, PEAK_BF16
 from sweeps.planning.estimate import Estimate, ModelCost, Range
 from sweeps.planning.speeds import Key, Measured, Speed, key_of, measured_speeds, published_speed
 from sweeps.planning.work import TrialWork, planned_work
@@ -104,12 +104,13 @@ def model_shape(name: str, source: ModelSource) -> dict[str, Any]:
 
 
 def _tasks(sweep: Sweep) -> int:
-    from evaluators.tasks import load_suite
+    from evaluators.suites.registry import load_suite
 
     try:
-        return len(load_suite(sweep.evaluation.full_suite, items=1).tasks)
+        suite = load_suite(sweep.evaluation.spec, seed=sweep.seed)
     except DipsweepError:
         return TASKS
+    return len(suite.tasks) * (1 + len(suite.variants))
 
 
 def _journals(storage: str) -> Iterator[Sequence[Row]]:
@@ -128,36 +129,58 @@ def _journals(storage: str) -> Iterator[Sequence[Row]]:
 
 
 def _probe(plan: Plan) -> Sequence[Row]:
-    """Trains and scores each model on each tier for some steps, in this process, in a folder that is removed again."""
+    """Trains and scores some steps of each kind of trial on each tier, in this process, in a folder that is removed again."""
     from cluster.run import run
     from sweeps.journal.writer import read_rows
 
-    definition = plan.sweep.to_json()
-    pairs = {(w.model, w.data) for w in planned_work(plan)}
+    kinds = {(key_of(w.config, w.workers), w.data): w for w in planned_work(plan)}
     rows: list[Row] = []
-    for model, data in sorted(pairs):
+    for item in kinds.values():
         with tempfile.TemporaryDirectory(prefix="dipsweep-probe-") as folder:
-            probe = Sweep(**_probe_definition(definition, model, data))
+            probe = Sweep(**_probe_definition(plan.sweep, item))
             run(probe, storage=folder, backend="in-process", say=lambda line: None)
             rows += read_rows(Path(folder) / probe.id)
     return rows
 
 
-def _probe_definition(definition: dict[str, Any], model: str, data: str) -> dict[str, Any]:
-    trainer = {**definition["trainer"], "steps": PROBE_STEPS, "log_every": 4}
-    if trainer["warmup"] >= 1:
-        trainer["warmup"] = 1.0
-    evaluation = {**definition["evaluation"], "items": PROBE_ITEMS, "at": [PROBE_STEPS], "stop_early": None}
+def _probe_definition(sweep: Sweep, item: TrialWork) -> dict[str, Any]:
+    """The sweep with one trial, with the settings of `item`, for few steps and few items."""
+    definition = sweep.to_json()
+    trainer = {name: item.config[name] for name in definition["trainer"]}
+    trainer |= {"steps": PROBE_STEPS, "log_every": 4, "warmup": 1.0}
     return {
         **definition,
         "name": "probe",
-        "space": {"model": {"grid": [model]}, "data": {"grid": [data]}},
+        "space": {"model": {"grid": [item.model]}, "data": {"grid": [item.data]}},
         "search": {"algorithm": "grid"},
+        "constraints": [],
         "stopping": {"rule": "none"},
         "limits": {},
         "trainer": trainer,
-        "evaluation": evaluation,
+        "evaluation": {**definition["evaluation"], "items": PROBE_ITEMS, "at": [PROBE_STEPS], "stop_early": None},
     }
+
+
+def memory_lines(plan: Plan, gpu: str) -> list[str]:
+    """Returns, for each model on GPUs, the predicted peak of a device with its parts, against the device's memory."""
+    work = {w.model: w for w in planned_work(plan) if w.gpus > 0}
+    if not work:
+        return []
+    from trainers.config import TrainerConfig
+    from trainers.model.memory import estimate as peak
+
+    lines, have = [], MEMORY_GB[gpu]
+    for model, item in work.items():
+        need = peak(
+            TrainerConfig.from_config(item.config), model_shape(model, plan.sweep.model_source(model)), item.workers
+        )
+        fits = (
+            ""
+            if need.total <= 0.9 * have * 1e9
+            else "; does not fit: more workers, smaller pack_tokens, or recomputation"
+        )
+        lines.append(f"memory       {model}: {need} of {have:g} GB on each {gpu}{fits}")
+    return lines
 
 
 def limits_kept(estimate: Estimate, plan: Plan) -> None:
@@ -177,8 +200,8 @@ def _cheaper(estimate: Estimate) -> list[str]:
     return found
 
 
-def cost_text(estimate: Estimate) -> str:
-    """Returns the cost as a table that is read in half a minute."""
+def cost_text(estimate: Estimate, memory: Sequence[str] = ()) -> str:
+    """Returns the cost as a table that is read in half a minute; `memory`: of `memory_lines`."""
     head = ("model", "trials", "on", "steps", "tokens", "training", "evaluation", "start-up", "device hours")
     rows = [head, *(_cells(m) for m in estimate.models)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
@@ -188,6 +211,7 @@ def cost_text(estimate: Estimate) -> str:
     lines.append(f"in all       {_hours(total)} device hours{_price(estimate)}")
     if estimate.wall:
         lines.append(f"wall clock   {_time(estimate.wall)} on {_nodes(estimate)}")
+    lines += memory
     if estimate.sampled:
         lines.append("sampled axes: these trials are random draws; which ones the search picks depends on scores")
     lines.append("not counted: what the stop rule saves")
@@ -232,7 +256,18 @@ def _duration(seconds: float) -> str:
 
 
 def _hours(span: Range) -> str:
-    return f"{span.value / 3600:.3g} ({span.low / 3600:.2g} to {span.high / 3600:.2g})"
+    return f"{_plain(span.value / 3600)} ({_plain(span.low / 3600)} to {_plain(span.high / 3600)})"
+
+
+def _plain(number: float) -> str:
+    """Two digits at least, never an exponent."""
+    return (
+        f"{number:,.0f}"
+        if number >= 10
+        else f"{number:.1f}"
+        if number >= 1
+        else f"{number:.4f}".rstrip("0").rstrip(".") or "0"
+    )
 
 
 def _time(span: Range) -> str:

@@ -102,8 +102,8 @@ class Estimate:
         ):
             if limit is not None and expected is not None and expected.value > limit:
                 found.append(
-                    f"limits.{name} is {limit:g}; the plan needs about {expected.value:.3g} "
-                    f"({expected.low:.3g} to {expected.high:.3g}), {expected.value / limit - 1:.0%} more"
+                    f"limits.{name} is {limit:g}; the plan needs about {expected.value:,.4g} "
+                    f"({expected.low:,.4g} to {expected.high:,.4g}), {expected.value / limit - 1:.0%} more"
                 )
         return found
 

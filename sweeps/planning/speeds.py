@@ -20,8 +20,10 @@ PUBLISHED_ERROR: Final = 0.4
 ASSUMED_ERROR: Final = 1.0
 GENERATION_MFU: Final = 0.05
 """Share of a device's rate that generation reaches; decoding is bound by memory. An assumption, not a measurement."""
-REPLY_TOKENS: Final = 512
-"""Tokens of a reply where no earlier sweep tells. An assumption."""
+REPLY_SHARE: Final = 1 / 8
+"""Tokens of a reply as a share of `max_length`, where no earlier sweep tells. An assumption."""
+START_UP_S: Final = {"GPU": 30.0, "CPU": 4.0}
+"""Seconds of a process until its model is loaded: imports, device, process group. An assumption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,20 +178,25 @@ def published_speed(
         workers: processes of the trial. on_gpu: each has a device. gpu: its name, of `PEAK_BF16`.
         replies: items of one evaluation, over all tasks.
     """
-    tokens = int(config["batch_tokens"])
+    tokens, reply = int(config["batch_tokens"]), REPLY_SHARE * int(config["max_length"])
     flops = flops_per_token(shape, parameters, int(config["max_length"]), frozen=bool(config["lora_rank"])) * tokens
     if on_gpu:
         known = published_mfu(parameters)
         rate = PEAK_BF16[gpu] * known.mfu * workers
-        step = Figure(flops / rate, PUBLISHED_ERROR, f"MFU {known.mfu:.0%} on {gpu}: {known.source}")
-        answer = 2.0 * parameters * replies * REPLY_TOKENS / (PEAK_BF16[gpu] * GENERATION_MFU)
+        step = Figure(flops / rate, PUBLISHED_ERROR, f"steps: MFU {known.mfu:.0%} on {gpu}: {known.source}")
+        answer = 2.0 * parameters * replies * reply / (PEAK_BF16[gpu] * GENERATION_MFU)
     else:
         rate = (CPU_BF16 if config["precision"] == "bf16" else CPU_FP32) * workers
-        step = Figure(CPU_STEP_S + flops / rate, ASSUMED_ERROR, "operations of one CPU core in dipsweep's own loop")
-        answer = 2.0 * parameters * replies * REPLY_TOKENS / CPU_FP32
-    evaluation = Figure(answer, ASSUMED_ERROR, f"assumed: replies of {REPLY_TOKENS} tokens")
-    load = 16.0 * parameters / 2e9 + 10.0
-    return Speed(step, evaluation, Figure(load, ASSUMED_ERROR, "assumed: 10 s and 2 GB of states a second"), tokens)
+        step = Figure(
+            CPU_STEP_S + flops / rate, ASSUMED_ERROR, "steps: operations of one CPU core in dipsweep's own loop"
+        )
+        answer = 2.0 * parameters * replies * reply / CPU_FP32
+    evaluation = Figure(answer, ASSUMED_ERROR, f"evaluations: assumed, replies of {reply:.0f} tokens")
+    begin = START_UP_S["GPU" if on_gpu else "CPU"]
+    load = Figure(
+        begin + 16.0 * parameters / 2e9, ASSUMED_ERROR, f"start-up: assumed, {begin:g} s and 2 GB of states a second"
+    )
+    return Speed(step, evaluation, load, tokens)
 
 
 def flops_per_token(shape: Mapping[str, Any], parameters: int, length: int, *, frozen: bool) -> float:

@@ -1,0 +1,149 @@
+"""A plan's arithmetic: work, machines in time, speeds from journals, and limits."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeps import Sweep, grid, loguniform
+from sweeps.config.plan import Plan
+from sweeps.journal.rows import Row
+from sweeps.planning.clock import DoesNotFit, timeline
+from sweeps.planning.devices import PEAK_BF16, published_mfu
+from sweeps.planning.estimate import estimate
+from sweeps.planning.speeds import Figure, Speed, flops_per_token, key_of, measured_speeds, published_speed
+from sweeps.planning.work import TrialWork, planned_work
+
+QWEN3_4B = {
+    "num_hidden_layers": 36, "hidden_size": 2560, "intermediate_size": 9728, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def sweep(**more) -> Sweep:
+    fields = {
+        "name": "planned",
+        "space": {"data": grid("verified-long-cot"), "steps": grid(100, 200, 400)},
+        "trainer": {"lr_scheduler_type": "wsd", "warmup_steps": 10, "batch_tokens": 1000},
+        "evaluation": {"at": {"every": 50}},
+    }
+    return Sweep(**{**fields, **more})
+
+
+def item(trial: str, *, gpus: float = 1.0, workers: int = 1, parent: str = "") -> TrialWork:
+    return TrialWork(trial, "m", "d", 100, 1, workers, workers, gpus * workers, {}, parent, 50 if parent else 0)
+
+
+def speeds(plan: Plan, *, step: float = 1.0, evaluation: float = 10.0, start_up: float = 5.0, error: float = 0.0):
+    one = Speed(Figure(step, error, "a"), Figure(evaluation, error, "b"), Figure(start_up, error, "c"), tokens=1000)
+    return {key_of(w.config, w.workers): one for w in planned_work(plan)}
+
+
+def test_shared_steps_and_scores_are_counted_once():
+    short, middle, long = planned_work(Plan(sweep()))
+    assert (short.budget, short.fork, short.steps) == (100, 81, 19)
+    assert (middle.fork, long.fork, long.steps) == (161, 0, 400)
+    assert (short.evaluations, middle.evaluations, long.evaluations) == (1, 1, 8)
+    assert {short.parent, middle.parent} == {long.trial}
+
+
+def test_a_sampled_sweep_has_as_many_trials_as_its_plan():
+    plan = Plan(
+        sweep(
+            space={"data": grid("answer-only"), "learning_rate": loguniform(1e-4, 1e-3)},
+            search={"algorithm": "optuna-tpe", "trials": 7},
+        )
+    )
+    drawn = planned_work(plan)
+    assert len(drawn) == plan.total == 7
+    assert len({w.config["learning_rate"] for w in drawn}) == 7
+
+
+def test_cost_is_work_times_speed():
+    plan = Plan(sweep())
+    cost = estimate(plan, speeds(plan))
+    (model,) = cost.models
+    assert (model.steps, model.alone) == (19 + 39 + 400, 700)
+    assert model.training.value == pytest.approx(458.0)
+    assert model.evaluation.value == pytest.approx((10 + 1) * 10.0)  # and the base model's score
+    assert model.start_up.value == pytest.approx(15.0)
+    assert model.tokens == 458_000
+
+
+def test_a_range_is_as_wide_as_its_source_deserves():
+    plan = Plan(sweep())
+    cost = estimate(plan, speeds(plan, error=0.25))
+    whole = cost.device_seconds
+    assert whole.low == pytest.approx(whole.value / 1.25)
+    assert whole.high == pytest.approx(whole.value * 1.25)
+
+
+def test_branches_wait_for_their_trunk():
+    spans = {
+        s.trial: s
+        for s in timeline([item("a", parent="t"), item("b"), item("t")], {"a": 5, "b": 7, "t": 20}, [2], gpus=True)
+    }
+    assert spans["t"].start == spans["b"].start == 0
+    assert (spans["a"].start, spans["a"].end) == (20, 25)
+
+
+def test_a_trial_of_several_workers_spreads_over_nodes_only_where_none_holds_it():
+    work = [item("wide", workers=4), item("small")]
+    spans = {s.trial: s for s in timeline(work, {"wide": 10, "small": 10}, [4, 1], gpus=True)}
+    assert (spans["wide"].node, spans["small"].node) == (0, 1)
+    spread = timeline([item("wide", workers=4)], {"wide": 10}, [2, 2], gpus=True)
+    assert spread[0].end == 10
+
+
+def test_a_trial_that_never_fits_is_named():
+    with pytest.raises(DoesNotFit, match=r"needs 8 x 1 GPUs; the nodes have 4"):
+        timeline([item("big", workers=8)], {"big": 1}, [4], gpus=True)
+
+
+def test_wall_clock_time_is_that_of_the_machines():
+    plan = Plan(sweep(trainer={"lr_scheduler_type": "cosine", "batch_tokens": 1000}))
+    one, two = (estimate(plan, speeds(plan, evaluation=0.0), [n]).wall for n in (1.0, 2.0))
+    assert one is not None
+    assert two is not None
+    assert one.value == pytest.approx(700 + 15)
+    assert two.value == pytest.approx(405 + 105)  # 400 beside 200, then 100 where the 200 ran
+
+
+def test_limits_say_by_how_much_they_are_passed():
+    models = {"qwen3-4b": {"path": "/models/q", "workers": 1, "gpus_per_worker": 1}}
+    limits = {"gpu_hours": 1.0, "usd": 10.0, "usd_per_gpu_hour": 3.0}
+    plan = Plan(sweep(models=models, space={"model": grid("qwen3-4b"), "steps": grid(7200)}, limits=limits))
+    over = estimate(plan, speeds(plan, evaluation=0, start_up=0)).over_limits(plan)
+    assert [line.split(";")[0] for line in over] == ["limits.gpu_hours is 1"]
+    assert "needs about 2 " in over[0]
+    assert "100% more" in over[0]
+
+
+def test_speed_is_read_from_the_journals_of_earlier_sweeps():
+    config = {**planned_work(Plan(sweep()))[0].config}
+    spec = {"evaluation": {"suite": "mini", "items": 20}}
+    rows = [
+        Row("sweep", "s", extra={"spec": spec}),
+        Row("trial", "s", "t", config=config),
+        Row("attempt", "s", "t", 1, 0, extra={"workers": 1}),
+        *(Row("report", "s", "t", 1, n, progress={"tokens": n * 1000.0}, cost={"cpu_s": 3.0 + n * 0.5}) for n in (10, 20, 40)),
+        Row("eval", "s", "t", 1, 40, cost={"cpu_s": 4.0}, extra={"status": "done"}),
+    ]  # fmt: skip
+    ((key, found),) = measured_speeds([rows], "mini", source="here").items()
+    assert key == key_of(config, 1)
+    assert found.step is not None
+    assert found.step.seconds * 1000 == pytest.approx(0.5)
+    assert found.start_up is not None
+    assert found.start_up.seconds == pytest.approx(3.0)
+    assert found.evaluation is not None
+    assert found.evaluation.seconds * 20 == pytest.approx(4.0)
+    assert measured_speeds([rows], "gym", source="here")[key].evaluation is None
+
+
+def test_a_published_figure_is_that_of_the_nearest_size_and_says_so():
+    assert published_mfu(1e9).parameters == 0.6e9
+    assert published_mfu(14e9).parameters == 8e9
+    config = {"batch_tokens": 65_536, "max_length": 8192, "lora_rank": 0, "precision": "bf16"}
+    speed = published_speed(config, QWEN3_4B, 4_022_000_000, workers=2, on_gpu=True, gpu="H100", replies=100)
+    flops = flops_per_token(QWEN3_4B, 4_022_000_000, 8192, frozen=False) * 65_536
+    assert speed.step.seconds == pytest.approx(flops / (PEAK_BF16["H100"] * 0.266 * 2))
+    assert "prime-rl" in speed.step.source
