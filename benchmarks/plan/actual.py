@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of sweeps; default all")
     chosen = parser.parse_args().only
     print(
-        f"{'sweep':18} {'actual':>8} {'unprobed':>9} {'ratio':>6} {'probed':>8} {'ratio':>6} {'bounds hold':>12} {'wall ratio':>10}"
+        f"{'sweep':18} {'actual':>8} {'unprobed':>9} {'ratio':>6} {'probed':>8} {'ratio':>6} {'bounds hold':>12} {'wall':>10}"
     )
     with (
         tempfile.TemporaryDirectory() as folder

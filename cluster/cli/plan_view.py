@@ -147,7 +147,7 @@ def _probe_definition(sweep: Sweep, item: TrialWork) -> dict[str, Any]:
     """The sweep with one trial, with the settings of `item`, for few steps and few items."""
     definition = sweep.to_json()
     trainer = {name: item.config[name] for name in definition["trainer"]}
-    trainer |= {"steps": PROBE_STEPS, "log_every": 4, "warmup": 1.0}
+    trainer |= {"steps": PROBE_STEPS, "logging_steps": 4, "warmup_steps": 1.0}
     return {
         **definition,
         "name": "probe",
@@ -166,13 +166,13 @@ def memory_lines(plan: Plan, gpu: str) -> list[str]:
     work = {w.model: w for w in planned_work(plan) if w.gpus > 0}
     if not work:
         return []
-    from trainers.config import TrainerConfig
+    from sweeps.config.blocks import TrialSettings
     from trainers.model.memory import estimate as peak
 
     lines, have = [], MEMORY_GB[gpu]
     for model, item in work.items():
         need = peak(
-            TrainerConfig.from_config(item.config), model_shape(model, plan.sweep.model_source(model)), item.workers
+            TrialSettings.from_config(item.config), model_shape(model, plan.sweep.model_source(model)), item.workers
         )
         fits = (
             ""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sweeps.config.schema import Sweep
 from sweeps.config.shared_prefix import longest, shared_steps
-from sweeps.config.space import Scalar, cells, sampled
+from sweeps.config.space import Grid, Scalar, cells, sampled
 from sweeps.config.trial import TrialSpec, trial_id
 from sweeps.errors import LimitError
 
@@ -73,9 +73,25 @@ class Plan:
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:
-        """Step budgets that can share a trunk: all other axes are grids, so that every run has its longer twin."""
-        shares = self.sweep.search.share_trunk and not sampled(self.sweep.space)
-        return tuple(int(b) for b in self.sweep.axis_values("steps", self.sweep.trainer.steps)) if shares else ()
+        """Step budgets that can share a trunk; none where the search samples the budget itself.
+
+        Every run has its longer twin: grids cross all budgets, and sampled axes are drawn once for all of them (`groups`).
+        """
+        if not self.sweep.search.share_trunk or not isinstance(self.sweep.space.get("steps"), Grid | None):
+            return ()
+        return tuple(int(b) for b in self.sweep.axis_values("steps", self.sweep.trainer.steps))
+
+    @cached_property
+    def groups(self) -> tuple[int, ...]:
+        """For each cell the number of its group: cells that differ in nothing but a budget of `budgets` are one group.
+
+        A search draws one configuration for a group, and tries it with each of its budgets.
+        """
+        if len(self.budgets) < 2:
+            return tuple(range(len(self.cells)))
+        numbers: dict[tuple[tuple[str, Scalar], ...], int] = {}
+        keys = (tuple((name, value) for name, value in cell.items() if name != "steps") for cell in self.cells)
+        return tuple(numbers.setdefault(key, len(numbers)) for key in keys)
 
     def trunk(self, config: Mapping[str, Any]) -> Branch | None:
         """Returns where a trial turns off from the longest run of the same settings; None where it runs alone."""

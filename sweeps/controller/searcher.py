@@ -2,6 +2,8 @@
 
 Every ask is decided by (sweep seed, cell, draw) and by what was told before it; so a driver that was killed and started
 again asks the same trials. Optuna does the sampling; one study per grid cell, because a cell is a question of its own.
+Cells that differ in their step budget alone are one question (`Plan.groups`): a configuration is drawn once, tried with each
+budget, and judged by the longest one that ran to its end; scores at shorter budgets are intermediate values of the same trial.
 """
 
 from __future__ import annotations
@@ -84,6 +86,26 @@ class GridSearch:
         """A grid learns nothing."""
 
 
+@dataclass(slots=True)
+class _Drawn:
+    """One configuration of a group of cells, with what its runs gave; `number` is Optuna's."""
+
+    group: int
+    number: int
+    params: Mapping[str, Any]
+    state: Mapping[str, Any]
+    results: dict[int, Result] = field(default_factory=dict)
+    told: bool = False
+
+    def by_step(self) -> dict[int, float]:
+        """Scores by step: the longest run's, and at the end of a shorter budget that run's own."""
+        merged: dict[int, float] = {}
+        for _, result in sorted(self.results.items(), reverse=True):
+            merged = {**result.by_step, **merged}
+        ends = {b: r.value for b, r in self.results.items() if r.ended == "completed" and r.value is not None}
+        return {**merged, **ends}
+
+
 class OptunaSearch:
     """Samples the free axes of each cell with an Optuna sampler; cells take turns.
 
@@ -98,9 +120,10 @@ class OptunaSearch:
         self.free = sampled(plan.sweep.space)
         self.distributions = {name: _distribution(axis) for name, axis in self.free.items()}
         direction = "maximize" if plan.sweep.goal.maximize else "minimize"
-        self.studies: list[Study] = [optuna.create_study(direction=direction) for _ in plan.cells]
-        self.given: list[list[Mapping[str, Any]]] = [[] for _ in plan.cells]
-        self.place: dict[int, tuple[int, int]] = {}  # suggestion number -> (cell, Optuna's trial number)
+        groups = range(len(set(plan.groups)))
+        self.studies: list[Study] = [optuna.create_study(direction=direction) for _ in groups]
+        self.given: list[list[_Drawn]] = [[] for _ in groups]
+        self.place: dict[int, _Drawn] = {}  # by suggestion number
 
     def ask(self) -> Suggestion | None:
         while self.next < self.plan.total:
@@ -114,29 +137,30 @@ class OptunaSearch:
     def _ask(self, number: int) -> Suggestion | None:
         turn, cell = divmod(number, len(self.plan.cells))
         repeat, draw = divmod(turn, self.plan.draws)
+        group = self.plan.groups[cell]
+        if draw < len(self.given[group]):
+            return self._suggestion(number, self.given[group][draw], repeat)
         if repeat:
-            if draw >= len(self.given[cell]):
-                return None
-            return Suggestion(number, self.plan.config(self.plan.cells[cell], self.given[cell][draw], repeat))
-        study = self.studies[cell]
+            return None
+        study = self.studies[group]
         for attempt in range(RETRIES_FOR_NEW):
-            study.sampler = self._sampler(cell, draw, attempt)
+            study.sampler = self._sampler(group, draw, attempt)
             if self.plan.sweep.search.algorithm == "qmc":
-                study.enqueue_trial(self._sobol(cell, draw + attempt))
+                study.enqueue_trial(self._sobol(group, draw + attempt))
             trial = study.ask(self.distributions)
-            if trial.params not in self.given[cell]:
+            if all(trial.params != drawn.params for drawn in self.given[group]):
                 attrs = study._storage.get_trial_system_attrs(trial._trial_id)
                 state = {"system_attrs": {k: v for k, v in attrs.items() if _plain(v)}} if attrs else {}
-                return self._given(number, cell, trial.number, trial.params, state)
+                self.given[group].append(_Drawn(group, trial.number, dict(trial.params), state))
+                return self._suggestion(number, self.given[group][draw], 0)
             study.tell(trial.number, state=_state("failed"))
         return None
 
-    def _given(
-        self, number: int, cell: int, optuna_number: int, params: Mapping[str, Any], state: Mapping[str, Any]
-    ) -> Suggestion:
-        self.given[cell].append(dict(params))
-        self.place[number] = (cell, optuna_number)
-        return Suggestion(number, self.plan.config(self.plan.cells[cell], params, 0), state)
+    def _suggestion(self, number: int, drawn: _Drawn, repeat: int) -> Suggestion:
+        if not repeat:
+            self.place[number] = drawn
+        cell = self.plan.cells[number % len(self.plan.cells)]
+        return Suggestion(number, self.plan.config(cell, drawn.params, repeat), {} if repeat else drawn.state)
 
     def restore(self, suggestion: Suggestion) -> None:
         from optuna.trial import create_trial
@@ -145,37 +169,54 @@ class OptunaSearch:
         turn, cell = divmod(suggestion.number, len(self.plan.cells))
         if turn >= self.plan.draws:
             return
+        group = self.plan.groups[cell]
         params = {name: suggestion.config[name] for name in self.distributions}
-        study = self.studies[cell]
-        study.add_trial(
-            create_trial(
-                state=_state("running"),
-                params=params,
-                distributions=self.distributions,
-                system_attrs=dict(suggestion.state.get("system_attrs", {})),
+        drawn = next((one for one in self.given[group] if one.params == params), None)
+        if drawn is None:
+            study = self.studies[group]
+            system_attrs = dict(suggestion.state.get("system_attrs", {}))
+            study.add_trial(
+                create_trial(
+                    state=_state("running"), params=params, distributions=self.distributions, system_attrs=system_attrs
+                )
             )
-        )
-        self._given(suggestion.number, cell, len(study.get_trials(deepcopy=False)) - 1, params, suggestion.state)
+            drawn = _Drawn(group, len(study.get_trials(deepcopy=False)) - 1, params, suggestion.state)
+            self.given[group].append(drawn)
+        self.place[suggestion.number] = drawn
 
     def tell(self, number: int, result: Result) -> None:
-        if number not in self.place:
+        drawn = self.place.get(number)
+        if drawn is None or drawn.told:
             return
-        cell, optuna_number = self.place[number]
-        study = self.studies[cell]
-        storage = study._storage
-        trial = storage.get_trial_id_from_study_id_trial_number(study._study_id, optuna_number)
-        for step, value in result.by_step.items():
-            storage.set_trial_intermediate_value(trial, step, value)
-        if result.ended == "completed" and result.value is not None:
-            study.tell(optuna_number, result.value)
-        else:
-            study.tell(optuna_number, state=_state("pruned" if result.ended == "pruned" else "failed"))
+        cell = number % len(self.plan.cells)
+        drawn.results[self._budget(cell)] = result
+        budgets = [self._budget(c) for c, group in enumerate(self.plan.groups) if group == drawn.group]
+        longest = drawn.results.get(max(budgets))
+        best_known = longest is not None and longest.ended == "completed" and longest.value is not None
+        if best_known or len(drawn.results) == len(budgets):
+            self._tell(drawn, longest if best_known else None)
 
-    def _sampler(self, cell: int, draw: int, attempt: int) -> BaseSampler:
+    def _tell(self, drawn: _Drawn, longest: Result | None) -> None:
+        """Tells the study what is known of one configuration: its value at the longest budget, or how far it came."""
+        drawn.told = True
+        study = self.studies[drawn.group]
+        trial = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, drawn.number)
+        for step, value in sorted(drawn.by_step().items()):
+            study._storage.set_trial_intermediate_value(trial, step, value)
+        if longest is not None:
+            study.tell(drawn.number, longest.value)
+            return
+        pruned = drawn.by_step() and any(result.ended != "failed" for result in drawn.results.values())
+        study.tell(drawn.number, state=_state("pruned" if pruned else "failed"))
+
+    def _budget(self, cell: int) -> int:
+        return int(self.plan.cells[cell].get("steps", self.plan.sweep.trainer.steps))
+
+    def _sampler(self, group: int, draw: int, attempt: int) -> BaseSampler:
         """A new sampler per ask: one that lived on would answer differently after a restart."""
         import optuna
 
-        key = f"{self.plan.sweep.seed}/{cell}/{draw}/{attempt}"
+        key = f"{self.plan.sweep.seed}/{group}/{draw}/{attempt}"
         seed = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16)
         name = self.plan.sweep.search.algorithm
         if name == "optuna-tpe":
@@ -186,12 +227,12 @@ class OptunaSearch:
             return optuna.samplers.NSGAIISampler(seed=seed)
         return optuna.samplers.RandomSampler(seed=seed)
 
-    def _sobol(self, cell: int, index: int) -> dict[str, Any]:
-        """Point `index` of the cell's scrambled Sobol sequence. Optuna's own QMC sampler keeps its place in the study's
+    def _sobol(self, group: int, index: int) -> dict[str, Any]:
+        """Point `index` of the group's scrambled Sobol sequence. Optuna's own QMC sampler keeps its place in the study's
         attributes, which a rebuilt study does not have; a point by its number needs no memory."""
         from scipy.stats import qmc
 
-        sequence = qmc.Sobol(len(self.distributions), scramble=True, rng=self.plan.sweep.seed * 1009 + cell)
+        sequence = qmc.Sobol(len(self.distributions), scramble=True, rng=self.plan.sweep.seed * 1009 + group)
         if index:  # SciPy refuses to go forward by 0
             sequence.fast_forward(index)
         point = sequence.random(1)[0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sweeps import Sweep, choice, grid
+from sweeps import Sweep, choice, grid, uniform
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
 from sweeps.config.shared_prefix import shared_steps, why_not
@@ -73,16 +73,22 @@ def test_the_longest_run_is_the_trunk_and_keeps_what_the_others_need():
         {"search": {"share_trunk": False}},
         {"trainer": {"lr_scheduler_type": "cosine", "warmup_steps": 3}},
         {"trainer": {"lr_scheduler_type": "wsd", "warmup_steps": 0.1}},
-        {
-            "space": {"steps": grid(10, 20), "learning_rate": choice(1e-3, 2e-3)},
-            "search": {"algorithm": "random", "trials": 2},
-        },
+        {"space": {"steps": choice(10, 20), "replay": grid(0.0)}, "search": {"algorithm": "random", "trials": 2}},
     ],
 )
 def test_where_runs_are_not_twins_nothing_is_shared(changes):
     plan = Plan(sweep(**changes))
-    settings = plan.config({"steps": 10}, {"learning_rate": 1e-3}, 0)
+    settings = plan.config({"steps": 10}, {}, 0)
     assert plan.trunk(settings) is None
+
+
+def test_sampled_settings_are_drawn_once_for_all_budgets():
+    space = {"steps": grid(10, 20, 40), "replay": grid(0.0, 0.1), "weight_decay": uniform(0.0, 0.1)}
+    plan = Plan(sweep(space=space, search={"algorithm": "random", "trials": 2}))
+    assert plan.groups == (0, 1, 0, 1, 0, 1)
+    long = plan.config({"steps": 40, "replay": 0.1}, {"weight_decay": 0.05}, 0)
+    assert plan.trunk({**long, "steps": 10}) == (plan.trial(long).id, 9)
+    assert plan.trunk(long) is None
 
 
 def test_why_nothing_is_shared_is_said():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import Sweep, grid
+from sweeps import Sweep, grid, uniform
 from sweeps.config.plan import Plan
 from sweeps.controller.controller import DAMAGED, LESS_MEMORY, Director
 from sweeps.errors import TrialFailed
@@ -54,6 +54,16 @@ def test_the_trunk_trains_first_and_the_branches_only_what_it_has_not(tmp_path: 
     assert {r.trial for r in inherited} == {trial[10], trial[20]}
     costs = summarize(director.journal.rows()).costs
     assert (costs.steps_run, costs.steps_planned, costs.steps_shared) == (44, 44, 9 + 17)
+
+
+def test_sampled_configurations_share_a_trunk_each(tmp_path: Path):
+    space = {"steps": grid(10, 20, 40), "weight_decay": uniform(0.0, 0.1)}
+    definition = sweep(space=space, search={"algorithm": "random", "trials": 3})
+    trainer = FakeTrainer()
+    director = run(tmp_path, definition, trainer)
+    assert [c.state for c in director.history.trials()] == ["completed"] * 9
+    assert len(trainer.log) == 3 * (40 + 1 + 3)  # instead of 3 * 70
+    assert len({c.config["weight_decay"] for c in director.history.trials()}) == 3
 
 
 def test_under_a_constant_rate_the_trunk_trains_all_of_it(tmp_path: Path):

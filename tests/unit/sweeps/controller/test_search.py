@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps import Sweep, choice, grid, loguniform
+from sweeps import Sweep, choice, grid, loguniform, uniform
 from sweeps.config.plan import Plan
 from sweeps.controller.searcher import OptunaSearch, Result, make_searcher
 
@@ -90,3 +90,55 @@ def test_repeats_of_sampled_trials_differ_in_the_seed_only():
     asked = run(make_searcher(Plan(sweep)))
     assert [s.config["learning_rate"] for s in asked[:3]] == [s.config["learning_rate"] for s in asked[3:]]
     assert [s.config["seed"] for s in asked] == [0, 0, 0, 1, 1, 1]
+
+
+def budgets(algorithm: str = "optuna-tpe") -> Plan:
+    space = {"steps": grid(10, 20), "replay": uniform(0.0, 0.5)}
+    trainer = {"lr_scheduler_type": "wsd", "warmup_steps": 2}
+    search = {"algorithm": algorithm, "trials": 8}
+    return Plan(Sweep(name="b", seed=7, space=space, trainer=trainer, search=search))
+
+
+def test_a_configuration_is_drawn_once_and_tried_with_every_budget():
+    asked = run(make_searcher(budgets()))
+    assert [s.config["steps"] for s in asked] == [10, 20] * 8
+    drawn = [s.config["replay"] for s in asked]
+    assert drawn[::2] == drawn[1::2]
+    assert len(set(drawn)) == 8
+
+
+def test_a_configuration_is_judged_at_its_longest_budget_and_shorter_ones_are_fidelities_of_it():
+    searcher = make_searcher(budgets())
+    assert isinstance(searcher, OptunaSearch)
+    first = [searcher.ask() for _ in range(6)]
+    results = [
+        Result("completed", {5: 0.1, 10: 0.3}), Result("completed", {5: 0.1, 20: 0.7}),  # the longer one decides
+        Result("completed", {10: 0.4}), Result("pruned", {5: 0.2, 15: 0.1}),  # how far it came, by step
+        Result("failed"), Result("failed"),
+    ]  # fmt: skip
+    for suggestion, result in zip(first, results, strict=True):
+        assert suggestion is not None
+        searcher.tell(suggestion.number, result)
+    [study] = searcher.studies
+    whole, cut, lost = study.trials
+    assert (whole.state.name, whole.value) == ("COMPLETE", 0.7)
+    assert whole.intermediate_values == {5: 0.1, 10: 0.3, 20: 0.7}
+    assert (cut.state.name, cut.intermediate_values) == ("PRUNED", {5: 0.2, 10: 0.4, 15: 0.1})
+    assert lost.state.name == "FAIL"
+
+
+def test_the_longest_run_is_told_at_once_without_waiting_for_its_branches():
+    searcher = make_searcher(budgets())
+    assert isinstance(searcher, OptunaSearch)
+    _, long = searcher.ask(), searcher.ask()
+    assert long is not None
+    searcher.tell(long.number, Result("completed", {20: 0.7}))
+    assert searcher.studies[0].trials[0].value == 0.7
+
+
+@pytest.mark.parametrize("algorithm", ["random", "qmc", "optuna-tpe"])
+def test_a_search_over_budgets_that_was_cut_off_goes_on_the_same(algorithm: str):
+    whole = run(make_searcher(budgets(algorithm)))
+    for cut in (1, 4, 9):
+        first = run(make_searcher(budgets(algorithm)), stop=cut)
+        assert [s.config for s in run(make_searcher(budgets(algorithm)), asked=first)] == [s.config for s in whole]
