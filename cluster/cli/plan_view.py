@@ -86,7 +86,7 @@ def model_shape(name: str, source: ModelSource) -> dict[str, Any]:
     Raises:
         InputError: there is none to read.
     """
-    from sweeps.storage.base import open_store
+    from sweeps.storage.factory import open_store
     from trainers.model.builtin import builtin_folder
 
     try:
@@ -115,7 +115,7 @@ def _tasks(sweep: Sweep) -> int:
 
 def _journals(storage: str) -> Iterator[Sequence[Row]]:
     from sweeps.journal.writer import read_rows, sweeps_in
-    from sweeps.storage.base import open_store
+    from sweeps.storage.factory import open_store
 
     try:
         homes = list(sweeps_in(open_store(storage)))[-RECENT:]
@@ -177,7 +177,7 @@ def memory_lines(plan: Plan, gpu: str) -> list[str]:
         fits = (
             ""
             if need.total <= 0.9 * have * 1e9
-            else "; does not fit: more workers, smaller pack_tokens, or recomputation"
+            else "; does not fit: more workers, smaller pack_tokens, or gradient_checkpointing"
         )
         lines.append(f"memory       {model}: {need} of {have:g} GB on each {gpu}{fits}")
     return lines

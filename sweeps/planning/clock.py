@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sweeps.errors import InputError
 from sweeps.planning.work import TrialWork
 
 
@@ -23,7 +24,7 @@ class Span:
     node: int
 
 
-class DoesNotFit(ValueError):
+class DoesNotFit(InputError):
     """A trial asks for more than the whole cluster has."""
 
 

@@ -1,0 +1,73 @@
+"""`dipsweep plan` as a person sees it: table, machines, limits and where the figures are from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.cli.main import app
+from cluster.cli.plan_view import parse_nodes
+from sweeps.errors import InputError, LimitError
+
+SWEEP = """
+name: planned
+models: {qwen3-4b: {path: s3://models/qwen3-4b, workers: 2, gpus_per_worker: 1}}
+space: {model: {grid: [qwen3-4b]}, steps: {grid: [500, 1000]}}
+trainer: {batch_tokens: 65536, max_length: 8192, lr_scheduler_type: wsd, warmup_steps: 50}
+evaluation: {items: 20}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path):
+    def run(*options: str, more: str = ""):
+        path = tmp_path / "planned.yaml"
+        path.write_text(SWEEP + more)
+        return CliRunner().invoke(app, ["plan", str(path), "--storage", str(tmp_path / "none"), *options])
+
+    return run
+
+
+def test_machines_are_given_as_devices_or_as_nodes():
+    assert parse_nodes(8, None) == [8]
+    assert parse_nodes(None, "2x4") == [4.0, 4.0]
+    assert parse_nodes(None, None) == []
+    with pytest.raises(InputError, match="got '2 by 4'; expected COUNTxDEVICES"):
+        parse_nodes(None, "2 by 4")
+    with pytest.raises(InputError, match="expected one of them"):
+        parse_nodes(8, "2x4")
+
+
+def test_a_plan_says_cost_time_memory_and_where_each_figure_is_from(plan):
+    text = plan("--nodes", "1x2").output
+    assert "of 1,500" in text  # steps without shared prefixes
+    assert "on 1 node of 2 GPUs" in text
+    assert "memory       qwen3-4b" in text
+    assert "prime-rl" in text
+    assert "not counted: what the stop rule saves" in text
+
+
+def test_the_same_is_there_for_scripts(plan):
+    cost = json.loads(plan("--json").output)["cost"]
+    (model,) = cost["models"]
+    assert (model["trials"], model["alone"], model["devices"]) == (2, 1500, 2)
+    assert model["steps"] == 1000 + 500 - 401
+    total = cost["gpu_hours"]
+    assert total["low"] < total["value"] < total["high"]
+
+
+def test_a_plan_over_a_limit_says_by_how_much(plan):
+    done = plan(more="limits: {gpu_hours: 0.5}\n")
+    assert isinstance(done.exception, LimitError)
+    assert "limits.gpu_hours is 0.5; the plan needs about" in str(done.exception)
+
+
+def test_an_unknown_device_is_refused_with_the_known_ones(plan):
+    assert "got 'B200'; expected one of H100, H200, A100, L40S" in str(plan("--gpu", "B200").exception)
+
+
+def test_a_machine_that_is_too_small_is_refused(plan):
+    assert "needs 2 x 1 GPUs; the nodes have 1" in str(plan("--gpus", "1").exception)
