@@ -15,14 +15,15 @@ from sweeps.checkpoints.transfer import RemoteStorageEvalFn, RemoteStorageTrainF
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.trial import EvalSpec, Hooks, ModelSource, Saved, TrialSpec
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.request_handler import Steering
 from sweeps.errors import StorageError
 from sweeps.executors.local import Evaluate, InProcess, Progress, Scored, Train
 from sweeps.journal.rows import Row
+from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal
-from sweeps.report.console import Narrator
+from sweeps.report.console import EventFormatter
 from sweeps.results import Results
 from sweeps.stopping.base import StopRule
 from sweeps.storage.base import FOREVER, Store, Where, inside, is_url, join
@@ -68,20 +69,22 @@ def run(
     root = _root(storage or sweep.storage, say)
     home = root / plan.sweep_id
     with SweepJournal(home, say=say) as journal:
-        narrator = Narrator(plan)
-        for row in journal.rows():
-            narrator.line(row)
-        director = Director(
-            plan, journal, stop_rule(sweep), watch=lambda row: _tell(narrator, row, say), home=home.root
+        rule = stop_rule(sweep)
+        state = SweepState(history=rule.history, fold=rule.observe)
+        formatter = EventFormatter(plan, state)
+        controller = SweepController(
+            plan, journal, rule, home=home.root, subscribers=[lambda row: _tell(formatter, row, say)], state=state
         )
         write_spec(sweep, home)  # anew: limits may have changed, they are not part of the id
-        steer = Steering(director, root, lambda: write_spec(director.plan.sweep, home))
+        steer = Steering(controller, root, lambda: write_spec(controller.plan.sweep, home))
         steer()  # what was asked while nobody drove, such as a longer run of a trial of a finished sweep
-        if director.done():
+        if controller.finish_if_done():
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
             scored = evaluate or partial(score_job, scores=f"{root}/.scores")
-            _execute(director, root, home, backend, cpus, dashboard, address, say, train or train_model, scored, steer)
+            _execute(
+                controller, root, home, backend, cpus, dashboard, address, say, train or train_model, scored, steer
+            )
         write_report(home)
     folder = home.local()
     if folder is not None:
@@ -97,14 +100,14 @@ def _root(storage: Where, say: Progress) -> Store:
 
 
 def _execute(
-    director: Director, root: Store, home: Store, backend: Backend, cpus: int | None, dashboard: bool,
+    controller: SweepController, root: Store, home: Store, backend: Backend, cpus: int | None, dashboard: bool,
     address: str | None, say: Progress, train: Train, evaluate: Evaluate, steer: Callable[[], None],
 ) -> None:  # fmt: skip
-    keep = _keeper(director, home)
+    keep = _keeper(controller, home)
     if is_url(root.root):
         train, evaluate = RemoteStorageTrainFn(train, root.root), RemoteStorageEvalFn(evaluate)
     if backend == "in-process":
-        InProcess(director, train, evaluate, root.root, keep, say, steer).run()
+        InProcess(controller, train, evaluate, root.root, keep, say, steer).run()
         return
     token = write_marker(home)
     if not is_url(root.root):
@@ -117,14 +120,14 @@ def _execute(
     from cluster.observe.exporter import exported
     from cluster.train.storage_visibility import check_nodes
 
-    with local_ray(cpus, dashboard=dashboard, address=address), exported(director):
+    with local_ray(cpus, dashboard=dashboard, address=address), exported(controller):
         check_nodes(home.root, token)
-        RayLoop(director, train, evaluate, root.root, say=say, keep=keep, steer=steer,
+        RayLoop(controller, train, evaluate, root.root, say=say, keep=keep, steer=steer,
                 shared=bool(address or os.environ.get("RAY_ADDRESS"))).run()  # fmt: skip
 
 
-def _tell(narrator: Narrator, row: Row, say: Progress) -> None:
-    line = narrator.line(row)
+def _tell(formatter: EventFormatter, row: Row, say: Progress) -> None:
+    line = formatter.format(row)
     if line:
         say(line)
 
@@ -172,16 +175,16 @@ def _base_scores(model: str, path: str, evaluation: EvalSpec, scores: Where) -> 
     return evaluate(model_folder(model, ModelSource(path)), evaluation, cache=ScoreCache(scores))
 
 
-def _keeper(director: Director, home: Store) -> Callable[[], None]:
+def _keeper(controller: SweepController, home: Store) -> Callable[[], None]:
     """Returns what deletes checkpoints that nobody needs any more: all but a trial's last two and its best."""
 
     def keep() -> None:
-        for trial, checkpoint in director.disposable():
+        for trial, checkpoint in controller.checkpoints_to_delete():
             key = inside(checkpoint.path, home.root)
             if key is not None:  # a journal is data: it cannot name what lies elsewhere for deletion
                 with contextlib.suppress(StorageError):
                     drop_checkpoint(home, key)
-            director.dropped(trial, checkpoint)
+            controller.checkpoint_deleted(trial, checkpoint)
 
     return keep
 

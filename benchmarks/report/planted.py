@@ -24,6 +24,7 @@ from sweeps.config.trial import trial_id
 from sweeps.journal.rows import Row, base_trial
 from sweeps.report import Summary, summarize
 from sweeps.report.analysis.findings import Kind, Setting
+from tests.support.rows import make_row
 
 STEPS = (10, 20, 40, 80, 120, 160, 200, 240, 280, 320, 360, 400)
 BUDGET = STEPS[-1]
@@ -118,7 +119,9 @@ def rows_of(
         "name": "planted", "space": space, "objective": {"metric": METRIC, "goal": "maximize"}, "constraints": [],
         "stopping": {"rule": "none", "top": 3},
     }  # fmt: skip
-    rows = [Row("sweep", "planted", extra={"name": "planted", "spec": spec, "trials": sum(t.seeds for t in truths)})]
+    rows = [
+        make_row("sweep", "planted", extra={"name": "planted", "spec": spec, "trials": sum(t.seeds for t in truths)})
+    ]
 
     def scores(changes: dict[str, float]) -> dict[str, Any]:
         values = {m: {METRIC: base, SAFETY: 0.8, INSIDE: 0.3}[m] + c + draw.gauss(0, se) for m, c in changes.items()}
@@ -126,21 +129,23 @@ def rows_of(
 
     for model in sorted({t.config["model"] for t in truths}):
         rows.append(
-            Row("report", "planted", base_trial(model), 0, 0, **scores(dict.fromkeys((METRIC, SAFETY, INSIDE), 0.0)))
+            make_row(
+                "report", "planted", base_trial(model), 0, 0, **scores(dict.fromkeys((METRIC, SAFETY, INSIDE), 0.0))
+            )
         )
     for t in truths:
         for seed in range(t.seeds):
             config = {**t.config, "seed": seed}
             id, shift = trial_id(config), draw.gauss(0, luck)
-            rows.append(Row("trial", "planted", id, config=config, budget=BUDGET))
-            rows.append(Row("attempt", "planted", id, 1, 0))
+            rows.append(make_row("trial", "planted", id, config=config, budget=BUDGET))
+            rows.append(make_row("attempt", "planted", id, 1, 0))
             cut = draw.random() < pruned
             for step in STEPS[: 4 if cut else None]:
                 share = step / BUDGET
                 changes = {METRIC: t.curve(step) + shift, SAFETY: t.refusal * share, INSIDE: t.inside * share}
-                rows.append(Row("report", "planted", id, 1, step, **scores(changes)))
+                rows.append(make_row("report", "planted", id, 1, step, **scores(changes)))
             end = {"of": "scoring", "status": "pruned" if cut else "completed"}
-            rows.append(Row("end", "planted", id, 1, 80 if cut else BUDGET, extra=end))
+            rows.append(make_row("end", "planted", id, 1, 80 if cut else BUDGET, extra=end))
     return [row.at(i) for i, row in enumerate(rows)]
 
 

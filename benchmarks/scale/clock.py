@@ -14,7 +14,7 @@ import time
 from benchmarks.scale.memory import rss_mib
 from sweeps.config.objective import Goal
 from sweeps.executors.simulated import Recording, simulate
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import ReportRow, Row, TrialRow
 from sweeps.stopping.registry import make_rule
 from tests.support.fakes import dip_curve
 
@@ -24,13 +24,13 @@ def recording(i: int, reports: int) -> Recording:
     rng, trial = random.Random(i), f"t{i:05d}"
     end = rng.uniform(0.3, 1.0)
     rows = tuple(
-        Row("report", "s", trial, step=s, budget=reports,
+        ReportRow("s", trial, step=s, budget=reports,
             metrics={"transfer/score": dip_curve(s, reports, 0.4, end) + rng.gauss(0, 0.02)},
             se={"transfer/score": 0.02})
         for s in range(1, reports + 1)
     )  # fmt: skip
-    base = Row("report", "s", trial, step=0, metrics={"transfer/score": 0.9}, se={"transfer/score": 0.01})
-    return Recording(trial, Row("trial", "s", trial, budget=reports), rows, (1.0,) * reports, (base,))
+    base = ReportRow("s", trial, step=0, metrics={"transfer/score": 0.9}, se={"transfer/score": 0.01})
+    return Recording(trial, TrialRow("s", trial, budget=reports), rows, (1.0,) * reports, (base,))
 
 
 class Told:

@@ -72,11 +72,11 @@ class Load:
         self.stop_time = 0.0
 
     def heard(self, row: Row) -> None:
-        if row.kind == "verdict" and row.extra["action"] != "CONTINUE":
+        if row.kind == "verdict" and row.action != "CONTINUE":
             self.verdicts[row.trial, row.attempt] = time.monotonic()
         elif row.kind == "report" and not row.suite:
             self.reports += 1
-        elif row.kind == "end" and row.extra.get("of") == "scoring":
+        elif row.kind == "end" and row.of == "scoring":
             self.ended += 1
             if self.ended % 100 == 0:
                 self.line()

@@ -56,7 +56,7 @@ def slim(rows: Iterable[Row]) -> list[Row]:
     kept = []
     for row in rows:
         if row.kind == "trial":
-            kept.append(replace(row, extra={}))
+            kept.append(replace(row, parent="", fork_step=None, number=None, search=None))
         elif row.kind == "report":
             kept.append(
                 replace(
@@ -66,7 +66,8 @@ def slim(rows: Iterable[Row]) -> list[Row]:
                     n={k: v for k, v in row.n.items() if k in KEPT},
                     cost={k: round(v, 2) for k, v in row.cost.items()},
                     progress={},
-                    extra={},
+                    items={},
+                    parts=None,
                 )
             )
     return [row.at(i) for i, row in enumerate(kept)]

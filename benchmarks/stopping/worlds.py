@@ -23,7 +23,7 @@ import numpy as np
 
 from sweeps.config.objective import Goal
 from sweeps.executors.simulated import Recording
-from sweeps.journal.rows import Row, base_trial
+from sweeps.journal.rows import ReportRow, Row, TrialRow, base_trial
 
 METRIC = "transfer/score"
 STEPS_PER_REPORT = 20
@@ -205,7 +205,7 @@ def generate(world: str, seed: int, *, trials: int = 32, reports: int = 32, nois
         error = rng.standard_t(4, reports + 1) / np.sqrt(2) if w.heavy else rng.normal(size=reports + 1)
         seen = np.clip(true + se * error, 0, 1)
         config = {"model": name, "data": family, "steps": length * STEPS_PER_REPORT, "seed": i}
-        start = Row("trial", "generated", trial, budget=length * STEPS_PER_REPORT, config=config)
+        start = TrialRow("generated", trial, budget=length * STEPS_PER_REPORT, config=config)
         rows = tuple(_score_row(trial, t * STEPS_PER_REPORT, start.budget, seen[t], se) for t in range(1, length + 1))
         pace = cost * rng.uniform(0.9, 1.1)
         made.recordings.append(Recording(trial, start, rows, (pace,) * length))
@@ -225,4 +225,4 @@ def _wiggle(rng: Rng, n: int, sd: float) -> Array:
 def _score_row(trial: str, step: int, budget: int | None, value: float, se: float) -> Row:
     items = {METRIC: round(0.25 / se**2)}
     scores = {METRIC: float(value)}
-    return Row("report", "generated", trial, step=step, budget=budget, metrics=scores, se={METRIC: se}, n=items)
+    return ReportRow("generated", trial, step=step, budget=budget, metrics=scores, se={METRIC: se}, n=items)

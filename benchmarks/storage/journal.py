@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from sweeps.journal.compaction import listed
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import ReportRow, Row
 from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.storage.factory import open_store
 from tests.support.s3 import S3Server
@@ -24,9 +24,9 @@ def report(i: int) -> Row:
     """A scored report as a real sweep writes it: nine metrics with errors and counts, about 800 bytes."""
     names = [f"{role}/score" for role in ("math", "transfer", "general", "safety")]
     names += ["math/in_domain", "general/gcd", "general/sorting", "length/mean", "safety/refusal"]
-    return Row(
-        "report", "bench-00000000", f"t-{i % 200:08x}", 1, i // 200, 640, dict.fromkeys(names, i % 97 / 97),
-        dict.fromkeys(names, 0.018), dict.fromkeys(names, 300), suite="mini@3f2e1a",
+    return ReportRow("bench-00000000", f"t-{i % 200:08x}", 1, i // 200, budget=640,
+        metrics=dict.fromkeys(names, i % 97 / 97), se=dict.fromkeys(names, 0.018), n=dict.fromkeys(names, 300),
+        suite="mini@3f2e1a",
     )  # fmt: skip
 
 

@@ -18,10 +18,11 @@ from typing import Any
 
 from sweeps import Sweep, uniform
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.controller.searcher import make_searcher
 from sweeps.journal.history import History
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import AttemptRow, CommitRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
+from sweeps.journal.vocabulary import EvalStatus
 from sweeps.journal.writer import MemoryJournal, SweepJournal
 from sweeps.stopping.registry import make_rule
 
@@ -41,14 +42,14 @@ def write(home: Path, trials: int, rows: int) -> None:
     plan = Plan(definition(trials))
     searcher, snapshots = make_searcher(plan), rows // trials // 4
     with SweepJournal(home) as journal, journal.batch():
-        journal.append(Row("sweep", plan.sweep_id, extra={"trials": plan.total}))
+        journal.append(SweepRow(plan.sweep_id, trials=plan.total))
         for _ in range(trials):
             suggestion = searcher.ask()
             assert suggestion is not None
             spec = plan.trial(suggestion.config)
             asked = {"number": suggestion.number, "search": dict(suggestion.state)}
-            journal.append(Row("trial", plan.sweep_id, spec.id, budget=STEPS, config=spec.config, extra=asked))
-            journal.append(Row("attempt", plan.sweep_id, spec.id, 1, 0, STEPS, extra={"workers": 1}))
+            journal.append(TrialRow(plan.sweep_id, spec.id, budget=STEPS, config=spec.config, **asked))
+            journal.append(AttemptRow(plan.sweep_id, spec.id, 1, 0, budget=STEPS, workers=1))
             for i in range(1, snapshots + 1):
                 for row in snapshot(plan.sweep_id, spec.id, i, i * STEPS // snapshots):
                     journal.append(row)
@@ -59,12 +60,12 @@ def snapshot(sweep: str, trial: str, i: int, step: int) -> list[Row]:
     where = {"path": f"trials/{trial}/attempt-1/step-{step:06d}"}
     trained = {"train/loss": 1 / step, "train/grad_norm": 0.3, "perf/tokens_per_s": 1000.0}
     return [
-        Row("report", sweep, trial, 1, step, STEPS, trained, cost={"cpu_s": float(step)},
+        ReportRow(sweep, trial, 1, step, budget=STEPS, metrics=trained, cost={"cpu_s": float(step)},
             progress={"tokens": 10 * step, "label_tokens": 4 * step, "rows": step}),
-        Row("commit", sweep, trial, 1, step, checkpoint="sha256:" + "0" * 64, extra=where),
-        Row("report", sweep, trial, 1, step, metrics=dict.fromkeys(NAMES, i % 97 / 97), se=dict.fromkeys(NAMES, 0.018),
+        CommitRow(sweep, trial, 1, step, checkpoint="sha256:" + "0" * 64, **where),
+        ReportRow(sweep, trial, 1, step, metrics=dict.fromkeys(NAMES, i % 97 / 97), se=dict.fromkeys(NAMES, 0.018),
             n=dict.fromkeys(NAMES, 300), suite="mini@3f2e1a"),
-        Row("eval", sweep, trial, 1, step, suite="mini@3f2e1a", cost={"cpu_s": 3.0}, extra={"status": "done"}),
+        EvalRow(sweep, trial, 1, step, suite="mini@3f2e1a", cost={"cpu_s": 3.0}, status=EvalStatus.DONE),
     ]  # fmt: skip
 
 
@@ -92,8 +93,8 @@ def main() -> None:
         out: dict[str, Any] = {"rows": len(rows), "open the journal": best(lambda: SweepJournal(home).close())}
         out["curves"] = best(lambda: History(rows))
         for rule in RULES:
-            out[f"director, {rule}"] = best(
-                lambda rule=rule: Director(Plan(sweep), MemoryJournal(rows), make_rule(rule, sweep.goal))
+            out[f"controller, {rule}"] = best(
+                lambda rule=rule: SweepController(Plan(sweep), MemoryJournal(rows), make_rule(rule, sweep.goal))
             )
     print(json.dumps(out, indent=1))
 

@@ -12,7 +12,6 @@ from sweeps.errors import DipsweepError, InputError, Interrupted
 
 if TYPE_CHECKING:
     from cluster.jobs.client import Jobs
-    from sweeps.journal.rows import Row
     from sweeps.storage.base import Store
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -233,21 +232,14 @@ def track(
     storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
 ) -> None:  # fmt: skip
     """Copy a sweep's curves to TensorBoard, MLflow or Weights & Biases, a run per trial; also while it runs."""
-    from cluster.cli.render import DriverCheck, ended
+    from cluster.cli.render import Follower
     from cluster.locate import definition
     from cluster.observe.trackers import track as feed_tracker
     from cluster.observe.trackers import tracker_for
     from sweeps.journal.writer import LogReader
 
     home = home_of(sweep_id, storage, address, token_file)
-    driven = DriverCheck(home)
-
-    def over(rows: list[Row]) -> bool:
-        if not ended(rows):
-            driven(rows)
-            return False
-        return True
-
+    over = Follower(home).take
     rows = feed_tracker(LogReader(home).rows, tracker_for(to, definition(home)), follow=follow, over=over)
     print(f"{home.name}: {rows} rows told to {to}")
 

@@ -14,14 +14,14 @@ from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.shared_prefix import why_not
 from sweeps.config.space import sampled
-from sweeps.controller.requests import TrialCount
 from sweeps.errors import DipsweepError, InputError, NoDriver, StorageError, nearest
-from sweeps.journal.history import History
 from sweeps.journal.lease import DriverState, driver_state, driver_states
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import Row, SweepRow
+from sweeps.journal.state import SweepState, address_of
+from sweeps.journal.vocabulary import SweepStatus, TrialStatus
 from sweeps.journal.writer import LogReader, read_rows
-from sweeps.report.console import Narrator
-from sweeps.storage.base import Store, join
+from sweeps.report.console import EventFormatter
+from sweeps.storage.base import Store
 
 DRIVER_CHECK_S: Final = 3.0
 """After so long without a row a follower looks whether somebody still drives the sweep."""
@@ -56,13 +56,13 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 def plan_text(plan: Plan) -> str:
     """Returns the plan as a table a person can read."""
-    narrator, known = Narrator(plan), plan.known_trials()
+    formatter, known = EventFormatter(plan), plan.known_trials()
     lines = [f"{plan.sweep_id}: {plan.total} trials in {len(plan.cells)} grid cells"]
     for trial in known[:200]:
-        narrator.configs[trial.id] = trial.config
         branch = plan.trunk(trial.config)
         trunk = f", from {branch.parent} at step {branch.step}" if branch else ""
-        lines.append(f"  {narrator.label(trial.id)}  {trial.steps} steps{trunk}, scored at {_steps(trial.snapshots)}")
+        label = formatter.label(trial.id, trial.config)
+        lines.append(f"  {label}  {trial.steps} steps{trunk}, scored at {_steps(trial.snapshots)}")
     if len(known) > 200:
         lines.append(f"  … and {len(known) - 200} more (--json lists all)")
     if not known:
@@ -96,41 +96,42 @@ def sweep_state(home: Store) -> dict[str, Any]:
 
 def _state_at(home: Store, driver: DriverState) -> dict[str, Any]:
     rows = read_rows(home)  # after the look at the driver: one that ends in between has ended the sweep by then
-    state = state_of(definition(home), rows, driver)
+    state = state_of(definition(home), SweepState(rows), driver)
     return {**state, "sweep": home.name, "folder": str(home)}
 
 
-def state_of(sweep: Sweep, rows: Sequence[Row], driver: DriverState | None = None) -> dict[str, Any]:
-    """Returns how a sweep stands by its rows.
+def state_of(sweep: Sweep, state: SweepState, driver: DriverState | None = None) -> dict[str, Any]:
+    """Returns how a sweep stands.
 
     Args:
-        driver: whether somebody drives it; without it the rows alone say.
+        state: what its rows say. driver: whether somebody drives it; without it the rows alone say.
     """
-    history, plan = History(rows), Plan(sweep)
-    narrator, count = Narrator(plan), TrialCount(plan)
-    for row in rows:
-        narrator.line(row)
-        count.take(row)
-    metric, lost = sweep.objective.metric, driver is not None and not driver.alive
-    nobody = left(rows) or lost
+    formatter, metric = EventFormatter(Plan(sweep), state), sweep.objective.metric
+    lost = driver is not None and not driver.alive
+    status = SweepStatus.STOPPED if lost and not state.done else state.status
     trials = [
         {
-            "trial": c.trial, "label": narrator.label(c.trial), "state": _state(c.state, nobody), "phase": c.phase,
-            "step": c.last_step, "budget": c.budget, "attempt": c.attempt, "reason": c.reason, "detail": c.detail,
-            metric: c.values(metric)[-1] if c.steps(metric) else None,
+            "trial": c.trial, "label": formatter.label(c.trial), "state": str(state.trial_status(c.trial, lost=lost)),
+            "phase": str(c.phase), "step": c.last_step, "budget": c.budget, "attempt": c.attempt, "reason": c.reason,
+            "detail": c.detail, metric: c.values(metric)[-1] if c.steps(metric) else None,
         }
-        for c in history.trials()
+        for c in state.history.trials()
     ]  # fmt: skip
     counts = Counter(str(t["state"]) for t in trials)
     return {
         "sweep": sweep.id,
-        "trials": count.total,
+        "status": str(status),
+        "saving": len(state.with_status(TrialStatus.RUNNING)) if status in _SAVING else 0,
+        "trials": formatter.count.total,
         "states": dict(counts),
         "objective": metric,
         "each": trials,
-        "driver": _driver_json(driver, ended(rows)) if driver is not None else None,
-        "hint": driver.message(sweep.id) if driver is not None and not ended(rows) else "",
+        "driver": _driver_json(driver, state.done) if driver is not None else None,
+        "hint": driver.message(sweep.id) if driver is not None and not state.done else "",
     }
+
+
+_SAVING: Final = frozenset({SweepStatus.PAUSING, SweepStatus.STOPPING})
 
 
 def _driver_json(driver: DriverState, over: bool) -> dict[str, Any]:
@@ -138,11 +139,6 @@ def _driver_json(driver: DriverState, over: bool) -> dict[str, Any]:
     holder = driver.holder
     where = {"host": holder.host, "pid": holder.pid} if holder is not None else {}
     return {"state": "none" if over and not driver.alive else driver.kind, "last_heard": driver.since or None, **where}
-
-
-def _state(state: str, nobody: bool) -> str:
-    """A trial whose driver has left does not run: it waits for the next one."""
-    return "waiting" if nobody and state == "running" else state
 
 
 def states_or_faults(homes: Iterable[Store]) -> list[dict[str, Any]]:
@@ -166,9 +162,22 @@ def sweep_line(state: dict[str, Any]) -> str:
     """Returns one line for `dipsweep list`."""
     if "unreadable" in state:
         return f"{state['sweep']}  unreadable: {state['unreadable']}"
-    counts = ", ".join(f"{n} {s}" for s, n in state["states"].items()) or "nothing started"
     hint = f"; {state['hint']}" if state.get("hint") else ""
-    return f"{state['sweep']}  {state['trials']} trials: {counts}{hint}"
+    return f"{state['sweep']}  {headline(state)}{hint}"
+
+
+def headline(state: dict[str, Any], what: str = "trials") -> str:
+    """Returns how many trials a sweep has, in which states, and what the sweep itself is about to do."""
+    counts = ", ".join(f"{n} {s}" for s, n in state["states"].items()) or "nothing started"
+    return f"{state['trials']} {what}: {counts}{_about_to(state)}"
+
+
+def _about_to(state: dict[str, Any]) -> str:
+    if state["status"] in (SweepStatus.RUNNING, SweepStatus.DONE):
+        return ""
+    number = state["saving"]
+    saving = f" ({number} trial{'s' if number != 1 else ''} saving)" if number else ""
+    return f"; {state['status']}{saving}"
 
 
 def status_text(state: dict[str, Any]) -> str:
@@ -190,62 +199,54 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
     Raises:
         NoDriver: `follow`, and nobody drives the sweep any more.
     """
-    narrator, reader, seen = Narrator(Plan(definition(home))), LogReader(home), 0
-    driven = DriverCheck(home)
+    reader, follower, seen = LogReader(home), Follower(home), 0
+    formatter = EventFormatter(Plan(definition(home)))
     while True:
         rows = reader.rows()
         for row in rows[seen:]:
-            line = narrator.line(row)
+            line = formatter.format(row)
             if line:
                 yield line
         seen = len(rows)
-        if not follow or narrator.over:
+        if not follow or follower.take(rows):
             return
-        driven(rows)
         time.sleep(0.5)
 
 
-class DriverCheck:
-    """For whoever follows a sweep: looks at its lease when no row has come for a while."""
+class Follower:
+    """For whoever follows a sweep: what its rows say so far, and a look at its lease when none has come for a while."""
 
     def __init__(self, home: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self.home, self.clock = home, clock
-        self._rows, self._looked = -1, clock()
+        self.state = SweepState()
+        self._rows, self._looked = 0, clock()
 
-    def __call__(self, rows: Sequence[Row]) -> None:
-        """Takes a sweep's rows, which has not ended by them.
+    def take(self, rows: Sequence[Row]) -> bool:
+        """Takes a sweep's rows as they are now; True when it has ended.
 
         Raises:
-            NoDriver: nobody drives it.
+            NoDriver: it has not ended, and nobody drives it.
         """
-        if len(rows) != self._rows:
-            self._rows, self._looked = len(rows), self.clock()
-        elif not left(rows) and self.clock() - self._looked < DRIVER_CHECK_S:
-            return
-        elif (state := driver_state(self.home)).alive:
+        if len(rows) < self._rows:  # a driver withdrew its first row
+            self.state, self._rows = SweepState(), 0
+        news = rows[self._rows :]
+        for row in news:
+            self.state.apply(row)
+        self._rows = len(rows)
+        if self.state.done:
+            return True
+        if news:
+            self._looked = self.clock()
+        elif self.state.interrupted or self.clock() - self._looked >= DRIVER_CHECK_S:
+            self._look(rows)
+        return False
+
+    def _look(self, rows: Sequence[Row]) -> None:
+        driver = driver_state(self.home)
+        if driver.alive:
             self._looked = self.clock()
         elif len(LogReader(self.home).rows()) == len(rows):  # else it has just written, the end maybe
-            raise NoDriver(f"{self.home.name}: {state.message(self.home.name)}")
-
-
-def over(rows: Sequence[Row]) -> bool:
-    """True when a sweep has ended, or nobody drives it now."""
-    return left(rows) or ended(rows)
-
-
-def ended(rows: Sequence[Row]) -> bool:
-    """True when a sweep has run to its end."""
-    return any(r.kind == "end" and not r.trial for r in rows[-3:])
-
-
-def left(rows: Sequence[Row]) -> bool:
-    """True when a sweep's last driver was interrupted or stopped, and no other has taken the sweep since."""
-    for row in reversed(rows):
-        if row.kind == "lease":
-            return False
-        if row.kind == "control" and not row.trial and row.extra.get("action") == "interrupt":
-            return True
-    return False
+            raise NoDriver(f"{self.home.name}: {driver.message(self.home.name)}")
 
 
 def kept_checkpoint(home: Store, trial: str, step: str) -> str:
@@ -254,31 +255,26 @@ def kept_checkpoint(home: Store, trial: str, step: str) -> str:
     Raises:
         InputError: there is no such trial, or that checkpoint is not kept.
     """
-    rows = read_rows(home)
-    history, sweep = History(rows), definition(home)
-    if trial not in history.curves:
+    state, goal = SweepState(read_rows(home)), definition(home).goal
+    known = state.trials.get(trial)
+    if known is None:
         raise InputError(
-            f"no trial '{trial}' in {home.name}; there are {', '.join(history.curves)}{nearest(trial, history.curves)}"
+            f"no trial '{trial}' in {home.name}; there are {', '.join(state.trials)}{nearest(trial, state.trials)}"
         )
-    saved: dict[int, str] = {}
-    for row in rows:
-        if row.kind == "commit" and row.trial == trial and row.step is not None:
-            if row.extra.get("dropped"):
-                saved.pop(row.step, None)
-            else:
-                path = str(row.extra["path"])
-                saved[row.step] = path if path.startswith("/") or "://" in path else join(home.root, path)
-    if not saved:
+    kept = {at: address_of(checkpoint.path, home.root) for at, checkpoint in known.kept().items()}
+    if not kept:
         raise InputError(f"{trial} has no checkpoint yet")
-    curve, goal = history.curves[trial], sweep.goal
-    scored = [s for s in saved if s in curve.steps(goal.metric)]
+    points = known.curve.points
+    scored = [s for s in kept if s in points and goal.metric in points[s].metrics]
     if step == "best" and scored:
-        return saved[max(scored, key=lambda s: goal.sign * curve.points[s].metrics[goal.metric])]
+        return kept[max(scored, key=lambda s: goal.sign * points[s].metrics[goal.metric])]
     if step in ("best", "last"):
-        return saved[max(saved)]
-    if not step.isdigit() or int(step) not in saved:
-        raise InputError(f"came step '{step}'; kept are best, last and {', '.join(map(str, sorted(saved)))}")
-    return saved[int(step)]
+        return kept[max(kept)]
+    if not step.isdigit() or int(step) not in kept:
+        raise InputError(
+            f"got step '{step}'; expected best, last or one that is kept: {', '.join(map(str, sorted(kept)))}"
+        )
+    return kept[int(step)]
 
 
 def replay_curves(
@@ -307,5 +303,5 @@ def replay_curves(
 
 def _objective(rows: list[Row]) -> str:
     """Returns the metric that a recorded sweep was after; empty when the rows do not say."""
-    found = {str(r.extra.get("spec", {}).get("objective", {}).get("metric", "")) for r in rows if r.kind == "sweep"}
+    found = {str(r.spec.get("objective", {}).get("metric", "")) for r in rows if isinstance(r, SweepRow)}
     return found.pop() if len(found) == 1 else ""

@@ -40,19 +40,19 @@ def _live(home: Store) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from cluster.cli.render import DriverCheck, ended, state_of
+    from cluster.cli.render import Follower, state_of
 
     console, reader, sweep, seen = Console(), LogReader(home), definition(home), -1
-    driven = DriverCheck(home)
+    follower = Follower(home)
     with Live(console=console, auto_refresh=False) as live:
         while True:
             rows = reader.rows()
-            if len(rows) != seen:
+            over, new = follower.take(rows), len(rows) != seen
+            if new:
                 seen = len(rows)
-                live.update(picture(state_of(sweep, rows), max(5, console.height - 5)), refresh=True)
-            if ended(rows):
+                live.update(picture(state_of(sweep, follower.state), max(5, console.height - 5)), refresh=True)
+            if over:
                 return
-            driven(rows)
             time.sleep(EVERY_S)
 
 
@@ -61,10 +61,11 @@ def picture(state: dict[str, Any], lines: int) -> Group:
     from rich.console import Group
     from rich.text import Text
 
+    from cluster.cli.render import headline
+
     each = sorted(state["each"], key=lambda t: (ORDER.get(t["state"], 9), -(t[state["objective"]] or 0)))
     ended = sum(t["state"] in ENDED for t in each)
-    counts = ", ".join(f"{n} {s}" for s, n in state["states"].items()) or "nothing started yet"
-    head = Text(f"{state['sweep']}  {ended} of {state['trials']} trials ended: {counts}")
+    head = Text(f"{state['sweep']}  {ended} of {headline(state, 'trials ended')}")
     more = f"… and {len(each) - lines} more; dipsweep status lists all" if len(each) > lines else ""
     return Group(head, _table(each[:lines], state["objective"]), Text(more, style="dim"))
 

@@ -16,7 +16,8 @@ from sweeps.config.schema import Sweep
 from sweeps.controller import requests as control
 from sweeps.errors import InputError, nearest
 from sweeps.journal.history import History
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import ControlRow
+from sweeps.journal.vocabulary import ControlAction
 from sweeps.journal.writer import LogReader
 from sweeps.storage.base import Store
 from sweeps.storage.factory import open_store
@@ -29,7 +30,7 @@ NO_DRIVER_MESSAGE: Final = (  # the same --storage or --address, because without
 
 
 def send_request_and_wait(
-    home: Store, action: control.Steer, trial: str = "", *, wait_s: float = ANSWER_S, **args: Any
+    home: Store, action: ControlAction, trial: str = "", *, wait_s: float = ANSWER_S, **args: Any
 ) -> str | None:
     """Asks the driver of a sweep to do something; returns its answer as one sentence, or None when no driver answers in time.
 
@@ -45,12 +46,12 @@ def send_request_and_wait(
     sweep, answer = home.name, _wait_for_reply(reader, post_request(home, action, trial, **args), wait_s)
     if answer is None:
         return None
-    if str(answer.extra.get("action", "")).endswith("refused"):
-        raise InputError(f"{sweep}: {answer.extra.get('reason')}")
-    return str(answer.extra.get("reason", "done"))
+    if answer.refused:
+        raise InputError(f"{sweep}: {answer.reason}")
+    return answer.reason or "done"
 
 
-def post_request(home: Store, action: control.Steer, trial: str = "", **args: Any) -> str:
+def post_request(home: Store, action: ControlAction, trial: str = "", **args: Any) -> str:
     """Leaves a request in a sweep's storage, with who asks and when; returns its id."""
     who = f"{getpass.getuser()}@{socket.gethostname()}"
     request = control.Request(action, trial, args, who=who, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
@@ -58,12 +59,12 @@ def post_request(home: Store, action: control.Steer, trial: str = "", **args: An
     return control.post(open_store(root), sweep, request)
 
 
-def _wait_for_reply(reader: LogReader, request: str, wait_s: float) -> Row | None:
+def _wait_for_reply(reader: LogReader, request: str, wait_s: float) -> ControlRow | None:
     """Returns the row in which a driver says what became of a request, or None when none does in time."""
     until = time.monotonic() + wait_s
     while True:
         for row in reversed(reader.rows()):
-            if row.kind == "control" and row.extra.get("request") == request:
+            if isinstance(row, ControlRow) and row.request == request:
                 return row
         if time.monotonic() >= until:
             return None
@@ -77,10 +78,10 @@ def _known_trial(home: Store, history: History, trial: str) -> None:
         raise InputError(f"no trial '{trial}' in {home.name}{have}{nearest(trial, some)}")
 
 
-def _sensible(sweep: Sweep, action: str, args: Mapping[str, Any]) -> None:
+def _sensible(sweep: Sweep, action: ControlAction, args: Mapping[str, Any]) -> None:
     """Refuses settings and values that the schema refuses, before they travel."""
     settings = args.get("set")
-    if action == "limits":
+    if action == ControlAction.LIMITS:
         # the price may stand in the sweep already
         checked_block(LimitsBlock, {"usd_per_gpu_hour": 1.0, **(settings or {})})
     elif settings is not None:

@@ -10,6 +10,8 @@ from cluster.jobs.submit import spec_of
 from cluster.locate import definition, find
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError, StorageError
+from sweeps.journal.state import SweepState
+from sweeps.journal.vocabulary import ControlAction
 from sweeps.journal.writer import read_rows
 from sweeps.storage.base import Store
 
@@ -40,7 +42,7 @@ def request_resume(home: Store) -> str:
     one finds the request)."""
     if not paused(home):
         return ""
-    return send_request_and_wait(home, "resume") or ""
+    return send_request_and_wait(home, ControlAction.RESUME) or ""
 
 
 def request_resume_on_cluster(sweep: str, root: str) -> str:
@@ -53,8 +55,7 @@ def request_resume_on_cluster(sweep: str, root: str) -> str:
 
 def paused(home: Store) -> bool:
     """True when somebody paused the sweep and nobody let it go on; a stop or Ctrl-C since then does not end a pause."""
-    asked = [r.extra.get("action") for r in read_rows(home) if r.kind == "control" and not r.trial]
-    return next((a for a in reversed(asked) if a in ("pause", "resume")), "") == "pause"
+    return bool(SweepState(read_rows(home)).paused_by)
 
 
 def prepare_resumed_sweep(sweep: Sweep, root: str) -> Sweep:
@@ -69,5 +70,5 @@ def prepare_resumed_sweep(sweep: Sweep, root: str) -> Sweep:
     except InputError:  # nothing is there yet
         return sweep
     if paused(home):
-        post_request(home, "resume")
+        post_request(home, ControlAction.RESUME)
     return sweep.model_copy(update={"limits": stored.limits})

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from cluster.observe.metrics import FAMILIES, Meters
-from sweeps.controller.controller import Director
+from cluster.observe.metrics import FAMILIES, SweepMetrics
+from sweeps.controller.controller import SweepController
 from sweeps.journal.rows import Row
 
 EVERY_S: Final = 4.0
@@ -24,18 +24,12 @@ _log = logging.getLogger("dipsweep")
 
 
 @contextmanager
-def exported(director: Director, *, every_s: float = EVERY_S) -> Iterator[None]:
-    """Exports the sweep of a director while the block runs; needs a Ray that is initialised. It never harms the sweep."""
-    exporter = Exporter(Meters(director.plan.sweep), director.queues)
-    for row in director.journal.rows():
+def exported(controller: SweepController, *, every_s: float = EVERY_S) -> Iterator[None]:
+    """Exports the sweep of a controller while the block runs; needs a Ray that is initialised. It never harms the sweep."""
+    exporter = Exporter(SweepMetrics(controller.plan.sweep, controller.state), controller.queues)
+    for row in controller.journal.rows():
         exporter.take(row)
-    heard = director.watch
-
-    def watch(row: Row) -> None:
-        heard(row)
-        exporter.take(row)
-
-    director.watch = watch
+    unsubscribe = controller.subscribe(exporter.take)
     over = threading.Event()
     thread = threading.Thread(target=_keep_pushing, args=(exporter, over, every_s), daemon=True)
     thread.start()
@@ -44,7 +38,7 @@ def exported(director: Director, *, every_s: float = EVERY_S) -> Iterator[None]:
     finally:
         over.set()
         thread.join(timeout=2 * every_s)
-        director.watch = heard
+        unsubscribe()
 
 
 def _keep_pushing(exporter: Exporter, over: threading.Event, every_s: float) -> None:
@@ -61,14 +55,14 @@ def _keep_pushing(exporter: Exporter, over: threading.Event, every_s: float) -> 
 
 
 class Exporter:
-    """Sets Ray's metrics to what the meters say.
+    """Sets Ray's metrics to what a sweep's metrics say.
 
     Args:
-        meters: the numbers. queues: lengths of queues, by name, now.
+        metrics: the numbers. queues: lengths of queues, by name, now.
     """
 
-    def __init__(self, meters: Meters, queues: Callable[[], Mapping[str, int]] = dict) -> None:
-        self.meters, self.queues = meters, queues
+    def __init__(self, metrics: SweepMetrics, queues: Callable[[], Mapping[str, int]] = dict) -> None:
+        self.metrics, self.queues = metrics, queues
         self._lock = threading.Lock()
         self._metrics: dict[str, Any] = {}
         self._counted: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
@@ -76,16 +70,16 @@ class Exporter:
     def take(self, row: Row) -> None:
         """Takes one row in."""
         with self._lock:
-            self.meters.take(row)
+            self.metrics.apply(row)
 
     def progress(self) -> str:
         with self._lock:
-            return self.meters.progress()
+            return self.metrics.progress()
 
     def push(self) -> None:
         """Hands every sample to Ray."""
         with self._lock:
-            samples = list(self.meters.samples(self.queues()))
+            samples = list(self.metrics.samples(self.queues()))
         for name, labels, value in samples:
             metric = self._metrics.get(name) or self._make(name)
             if FAMILIES[name].kind == "gauge":

@@ -15,7 +15,20 @@ from typing import Final, Literal, NamedTuple
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.controller.requests import TrialCount
-from sweeps.journal.rows import BASE_PREFIX, ROLES, Row
+from sweeps.journal.rows import (
+    ROLES,
+    AttemptRow,
+    ControlRow,
+    EndRow,
+    LeaseRow,
+    ReportRow,
+    Row,
+    SweepRow,
+    TrialRow,
+    VerdictRow,
+)
+from sweeps.journal.state import SweepState, is_base
+from sweeps.journal.vocabulary import EndOf, TrialStatus
 
 MOST_TRIALS: Final = 100
 MOST_METRICS: Final = 24
@@ -61,17 +74,11 @@ class Sample(NamedTuple):
 
 @dataclass(slots=True)
 class _Trial:
-    row: Row
-    budget: int = 0
+    row: TrialRow
     step: int = 0
-    start: int = 0
-    state: str = "waiting"
-    phase: str = ""
-    scores: dict[str, Row] = field(default_factory=dict)  # the row of each metric's last step
-    perf: dict[str, float] = field(default_factory=dict)  # of the attempt that runs
     attempt: int = 0
-    cost: dict[str, float] = field(default_factory=dict)  # of the attempt that runs
-    spent: dict[str, float] = field(default_factory=dict)  # of all attempts before it
+    scores: dict[str, ReportRow] = field(default_factory=dict)  # the row of each metric's last step
+    perf: dict[str, float] = field(default_factory=dict)  # of the attempt that runs
 
 
 class _Best:
@@ -84,143 +91,132 @@ class _Best:
     def __init__(self, sweep: Sweep) -> None:
         self.goal = goal = sweep.goal
         self.metrics = dict.fromkeys([goal.metric, *(c.metric for c in goal.constraints)])
-        self.facts = [Row("sweep", sweep.id, extra={"spec": sweep.to_json()})]  # and the base models' scores
-        self.ripe: list[tuple[float, list[Row]]] = []
-        self.unsure: list[tuple[float, list[Row]]] = []  # a constraint was not measured, maybe on the base model
+        self.facts: list[Row] = [SweepRow(sweep.id, spec=sweep.to_json())]  # and the base models' scores
+        self.pending: list[tuple[float, list[Row]]] = []
+        self.unevaluated: list[tuple[float, list[Row]]] = []  # a constraint was not measured, maybe on the base model
         self.value: float | None = None
 
-    def base(self, row: Row) -> None:
+    def base(self, row: ReportRow) -> None:
         """Takes scores of a base model in, which may come after trials of it have completed."""
-        self.facts.append(replace(row, extra={}))
-        self.ripe, self.unsure = [*self.ripe, *self.unsure], []
+        self.facts.append(replace(row, items={}, parts=None))
+        self.pending, self.unevaluated = [*self.pending, *self.unevaluated], []
 
-    def completed(self, trial: _Trial, end: Row) -> None:
+    def completed(self, trial: _Trial, end: EndRow) -> None:
         """Takes a completed trial in, by its last scores."""
         if self.goal.metric not in trial.scores:
             return
-        last = [replace(trial.scores[m], extra={}) for m in self.metrics if m in trial.scores]
+        last = [replace(trial.scores[m], items={}, parts=None) for m in self.metrics if m in trial.scores]
         value = trial.scores[self.goal.metric].metrics[self.goal.metric]
-        self.ripe.append((value, [replace(trial.row, extra={}), *last, end]))  # it has its parent's scores as its own
+        self.pending.append(
+            (value, [replace(trial.row, parent="", fork_step=None), *last, end])
+        )  # it has its parent's scores as its own
 
     def read(self) -> float | None:
         """Returns the best value now; None when no trial has one."""
-        if not self.ripe:
+        if not self.pending:
             return self.value
         from sweeps.report.analysis.summarize import summarize
 
         sign = self.goal.sign
-        for value, rows in sorted(self.ripe, key=lambda one: -sign * one[0]):
+        for value, rows in sorted(self.pending, key=lambda one: -sign * one[0]):
             if self.value is not None and sign * value <= sign * self.value:
                 break
             summary = summarize([*self.facts, *rows])
             if summary.best:
                 self.value = value
             elif summary.trials[0].meets is None:
-                self.unsure.append((value, rows))
-        self.ripe = []
+                self.unevaluated.append((value, rows))
+        self.pending = []
         return self.value
 
 
-class Meters:
+class SweepMetrics:
     """The numbers of one sweep.
 
     Args:
-        sweep: whose.
+        sweep: whose. state: what its journal says, the row that is taken in included; one of its own by default.
     """
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Sweep, state: SweepState | None = None) -> None:
         self.sweep, self.metric = sweep.id, sweep.objective.metric
-        self.count, self.best = TrialCount(Plan(sweep)), _Best(sweep)
+        self.follows = state is None
+        self.state = SweepState() if state is None else state
+        self.count, self.best = TrialCount(Plan(sweep), self.state), _Best(sweep)
+        self.total = self.count.total
         self.open: dict[str, _Trial] = {}
-        self.ended: Counter[str] = Counter()
+        self.ended: dict[str, TrialStatus] = {}
         self.verdicts: Counter[tuple[str, str]] = Counter()
-        self.spent: dict[str, Counter[str]] = {"training": Counter(), "scoring": Counter()}
         self.saved_steps, self.saved_gpu_s = 0, 0.0
 
     @property
     def done(self) -> int:
         """Trials that have ended."""
-        return self.ended.total()
+        return len(self.ended)
 
     def progress(self) -> str:
         """Returns how far the sweep is, in one line."""
-        value, total = self.best.read(), self.count.total
+        value, total = self.best.read(), self.total
         best = "" if value is None else f", best {self.metric} {value:.3f}"
         return f"{self.done} of {total} trial{'s' if total != 1 else ''} ended{best}"
 
-    def take(self, row: Row) -> None:
+    def apply(self, row: Row) -> None:
         """Takes one row in; rows of an earlier driver too, in the order of the journal."""
-        self.count.take(row)
-        if row.kind == "eval":
-            self.spent["scoring"].update(row.cost)
-        elif row.kind == "lease":  # a new driver: what ran under the one before waits now
-            for trial in self.open.values():
-                if trial.state == "running":
-                    self._rest(trial, "waiting")
-        elif row.trial.startswith(BASE_PREFIX):
-            if row.kind == "report":
+        if self.follows:
+            self.state.apply(row)
+        match row:
+            case TrialRow():
+                self.open[row.trial] = _Trial(row)
+                self.total = self.count.total
+            case ControlRow():
+                self.total = self.count.total
+            case AttemptRow() if self.ended.pop(row.trial, None):  # it had failed, and somebody had it tried again
+                self.open[row.trial] = _Trial(self.state.trials[row.trial].row)
+            case LeaseRow():  # a new driver: nothing trains under it yet
+                for trial in self.open.values():
+                    trial.perf = {}
+            case ReportRow() if is_base(row.trial):
                 self.best.base(row)
-        elif row.kind == "trial":
-            start = int(row.extra.get("fork_step", 0) or 0)
-            self.open[row.trial] = _Trial(row, budget=row.budget or 0, start=start)
         if (known := self.open.get(row.trial)) is not None:
-            self._take(row, known)
+            self._apply_to_trial(row, known)
 
-    def _take(self, row: Row, trial: _Trial) -> None:
-        if row.kind == "attempt":
-            self._close_attempt(trial)
-            trial.attempt, trial.state = row.attempt, "running"
-            trial.scores = {m: r for m, r in trial.scores.items() if (r.step or 0) <= (row.step or 0)}
-        elif row.kind == "report":
-            self._report(trial, row)
-        elif row.kind == "verdict":
-            trial.phase = str(row.extra.get("phase", ""))
-            self.verdicts[str(row.extra.get("action", "")), trial.phase] += 1
-            if row.extra.get("action") == "PARK":
-                self._rest(trial, "parked")
-        elif row.kind == "control" and row.extra.get("action") in ("retry", "yield"):
-            self._rest(trial, "waiting")
-        elif row.kind == "end":
-            self._end(row, trial)
+    def _apply_to_trial(self, row: Row, trial: _Trial) -> None:
+        if self.state.trials[row.trial].status is not TrialStatus.RUNNING:
+            trial.perf = {}  # a pace that a trial no longer has is not shown
+        match row:
+            case AttemptRow():
+                trial.attempt, trial.perf = row.attempt, {}
+                trial.scores = {m: r for m, r in trial.scores.items() if (r.step or 0) <= (row.step or 0)}
+            case ReportRow():
+                self._report(trial, row)
+            case VerdictRow():
+                self.verdicts[row.action, row.phase] += 1
+            case EndRow(of=EndOf.SCORING):
+                self._end(trial, row)
 
-    def _report(self, trial: _Trial, row: Row) -> None:
+    def _report(self, trial: _Trial, row: ReportRow) -> None:
         trial.step = max(trial.step, row.step or 0)
-        if row.attempt == trial.attempt and row.cost:
-            trial.cost = {**trial.cost, **row.cost}
+        running = self.state.trials[row.trial].status is TrialStatus.RUNNING
         for name, value in row.metrics.items():
             role = name.partition("/")[0]
             if role == "perf":
-                if trial.state == "running" and row.attempt == trial.attempt:
+                if running and row.attempt == trial.attempt:
                     trial.perf[name] = value
             elif role in ROLES or name in self.best.metrics:
                 last = trial.scores.get(name)
                 if last is None or (row.step or 0) >= (last.step or 0):  # scores of an earlier step may come later
                     trial.scores[name] = row
 
-    def _rest(self, trial: _Trial, state: str) -> None:
-        """Notes that a trial does not train now: a pace it no longer has is not shown."""
-        trial.state, trial.perf = state, {}
-
-    def _close_attempt(self, trial: _Trial) -> None:
-        self.spent["training"].update(trial.cost)
-        for unit, amount in trial.cost.items():
-            trial.spent[unit] = trial.spent.get(unit, 0.0) + amount
-        trial.cost, trial.perf = {}, {}
-
-    def _end(self, row: Row, trial: _Trial) -> None:
-        if row.extra.get("of") == "training":
-            self._rest(trial, "scoring")
-            return
-        self._close_attempt(trial)
+    def _end(self, trial: _Trial, row: EndRow) -> None:
         del self.open[row.trial]
-        status = str(row.extra.get("status", "failed"))
-        self.ended[status] += 1
-        if status == "completed":
+        status = self.ended[row.trial] = TrialStatus(row.status)
+        if status is TrialStatus.COMPLETED:
             self.best.completed(trial, row)
-        missing, own = max(0, trial.budget - trial.step), trial.step - trial.start
-        if status == "pruned":
+        elif status is TrialStatus.PRUNED:
+            missing = max(0, (trial.row.budget or 0) - trial.step)
+            own = trial.step - (trial.row.fork_step or 0)
+            gpu_s = self.state.costs.training_of(row.trial).get("gpu_s", 0.0)
             self.saved_steps += missing
-            self.saved_gpu_s += trial.spent.get("gpu_s", 0.0) / own * missing if own > 0 else 0.0
+            self.saved_gpu_s += gpu_s / own * missing if own > 0 else 0.0
 
     def samples(self, queues: Mapping[str, int] | None = None) -> Iterator[Sample]:
         """Yields the value of every series as it is now; a series that is not there has ceased to be.
@@ -228,11 +224,11 @@ class Meters:
         Args:
             queues: lengths of queues, by name.
         """
-        states = Counter(t.state for t in self.open.values()) + self.ended
-        for state in ("waiting", "running", "scoring", "parked", "completed", "pruned", "failed"):
+        states = Counter([*map(self.state.trial_status, self.open), *self.ended.values()])
+        for state in TrialStatus:
             yield self._sample("dipsweep_trials", states[state], state=state)
-        yield self._sample("dipsweep_planned_trials", self.count.total)
-        for phase, number in Counter(t.phase or "unknown" for t in self.open.values()).items():
+        yield self._sample("dipsweep_planned_trials", self.total)
+        for phase, number in Counter(map(self._phase, self.open)).items():
             yield self._sample("dipsweep_trials_in_phase", number, phase=phase)
         for (action, phase), number in self.verdicts.items():
             yield self._sample("dipsweep_verdicts", number, action=action, phase=phase)
@@ -242,23 +238,24 @@ class Meters:
         yield self._sample("dipsweep_objective", 1, metric=self.metric)
         if (best := self.best.read()) is not None:
             yield self._sample("dipsweep_best", best, metric=self.metric)
-        shown = sorted(self.open.items(), key=lambda item: item[1].state == "waiting")[:MOST_TRIALS]
-        for name, trial in shown:
-            yield from self._trial(name, trial)
+        waits = {name: self.state.trial_status(name) is TrialStatus.WAITING for name in self.open}
+        for name in sorted(self.open, key=waits.__getitem__)[:MOST_TRIALS]:
+            yield from self._trial(name, self.open[name])
 
     def _costs(self) -> Iterator[Sample]:
-        for part, spent in self.spent.items():
-            live = [t.cost for t in self.open.values()] if part == "training" else []
+        for part, spent in {"training": self.state.costs.training, "scoring": self.state.costs.scoring}.items():
             for unit in ("gpu", "cpu"):
-                seconds = spent[f"{unit}_s"] + sum(c.get(f"{unit}_s", 0.0) for c in live)
-                yield self._sample(f"dipsweep_{unit}_hours", seconds / 3600, part=part)
+                yield self._sample(f"dipsweep_{unit}_hours", spent.get(f"{unit}_s", 0.0) / 3600, part=part)
         yield self._sample("dipsweep_saved_gpu_hours", self.saved_gpu_s / 3600)
         yield self._sample("dipsweep_saved_steps", self.saved_steps)
 
+    def _phase(self, trial: str) -> str:
+        return self.state.history.curves[trial].phase or "unknown"
+
     def _trial(self, name: str, trial: _Trial) -> Iterator[Sample]:
         yield self._sample("dipsweep_step", trial.step, trial=name)
-        yield self._sample("dipsweep_budget", trial.budget, trial=name)
-        yield self._sample("dipsweep_trial_phase", 1, trial=name, phase=trial.phase or "unknown")
+        yield self._sample("dipsweep_budget", trial.row.budget or 0, trial=name)
+        yield self._sample("dipsweep_trial_phase", 1, trial=name, phase=self._phase(name))
         if "perf/tokens_per_s" in trial.perf:
             yield self._sample("dipsweep_tokens_per_s", trial.perf["perf/tokens_per_s"], trial=name)
         if "perf/mfu" in trial.perf:

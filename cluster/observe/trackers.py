@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError, nearest
-from sweeps.journal.rows import BASE_PREFIX, Row
+from sweeps.journal.rows import BASE_PREFIX, EndRow, ReportRow, Row, TrialRow
+from sweeps.journal.vocabulary import EndOf
 
 
 class Tracker(Protocol):
@@ -37,12 +38,12 @@ def feed(rows: Iterable[Row], tracker: Tracker) -> None:
     for row in rows:
         if not row.trial or row.trial.startswith(BASE_PREFIX):
             continue
-        if row.kind == "trial":
+        if isinstance(row, TrialRow):
             tracker.trial(row.trial, row.config)
-        elif row.kind == "report" and row.step is not None and row.metrics:
+        elif isinstance(row, ReportRow) and row.step is not None and row.metrics:
             tracker.log(row.trial, row.step, row.metrics)
-        elif row.kind == "end" and row.extra.get("of") != "training":
-            tracker.end(row.trial, str(row.extra.get("status", "failed")))
+        elif isinstance(row, EndRow) and row.of is not EndOf.TRAINING:
+            tracker.end(row.trial, row.status)
 
 
 def track(reader: Callable[[], list[Row]], tracker: Tracker, *, follow: bool, over: Callable[[list[Row]], bool],

@@ -23,7 +23,8 @@ from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
 from sweeps.executors.simulated import verdict_row
 from sweeps.journal.history import ENDED
-from sweeps.journal.rows import Row, base_trial, split_finite
+from sweeps.journal.rows import EndRow, ReportRow, Row, TrialRow, base_trial, split_finite
+from sweeps.journal.vocabulary import EndStatus
 from sweeps.report.replay import read_rows
 from sweeps.stopping.base import Action, StopRule
 from sweeps.stopping.noise import as_number, as_step, standard_error
@@ -126,7 +127,7 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         numbers = {m: v for m in sorted(wanted) if (v := as_number(result.get(m))) is not None}
         good, bad = split_finite(numbers)
         errors = {m: e for m in good if (e := standard_error(as_number(result.get(self._error_key(m)))))}
-        return Row("report", "tune", trial, attempt, step, metrics=good, se=errors, invalid=bad)
+        return ReportRow("tune", trial, attempt, step, metrics=good, se=errors, invalid=bad)
 
     def _error_key(self, metric: str) -> str:
         return self._se if self._se and metric == self._metric else f"{metric}_se"
@@ -146,7 +147,7 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         if trial.trial_id not in self.rule.history.curves:
             plain = {k: p for k, v in trial.config.items() if (p := _plain(v)) is not None}
             config = {"model": "", **plain}
-            self._tell(Row("trial", "tune", trial.trial_id, budget=self._budget_of(trial), config=config))
+            self._tell(TrialRow("tune", trial.trial_id, budget=self._budget_of(trial), config=config))
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         running = sum(t.status == Trial.RUNNING for t in tune_controller.get_trials())
@@ -183,7 +184,7 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _end(self, trial: Trial, status: str, reason: str = "") -> None:
         if not self._ended(trial):
-            self._tell(Row("end", "tune", trial.trial_id, extra={"status": status, "reason": reason}))
+            self._tell(EndRow("tune", trial.trial_id, status=EndStatus(status), reason=reason))
 
     def _ended(self, trial: Trial) -> bool:
         curve = self.rule.history.curves.get(trial.trial_id)

@@ -11,15 +11,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sweeps.checkpoints.scratch import scratch
 from sweeps.checkpoints.transfer import drop_checkpoint
-from sweeps.controller.controller import checkpoint_path
 from sweeps.errors import SweepBusy
-from sweeps.journal.history import History
 from sweeps.journal.lease import LEASE_S
 from sweeps.journal.rows import Row
+from sweeps.journal.state import FileStatus, SweepState, address_of
 from sweeps.journal.writer import SweepJournal, read_rows, sweeps_in
 from sweeps.storage.base import Store, Where, inside, join
 from sweeps.storage.factory import open_store
@@ -83,22 +82,22 @@ def collect_all(storage: Where, *, apply: bool = False) -> list[Garbage]:
 
 def _garbage(store: Store, rows: list[Row], *, driven: bool) -> Iterator[tuple[Garbage, Callable[[], None]]]:
     """Yields what can go and how; `driven`: somebody may be running the sweep, so its latest attempts are left out."""
-    named, useless = _named(store, rows)
-    latest = {r.trial: r.attempt for r in rows if r.kind == "attempt"}
-    over = {c.trial for c in History(rows).trials() if c.state in ("completed", "pruned", "failed")}
+    state = SweepState(rows)
+    files = {inside(address_of(path, store.root), store.root): status for path, status in state.files.items()}
     for folder, size in sorted(_checkpoints(store).items()):
-        if folder in named:
+        if files.get(folder) is FileStatus.KEPT:
             continue
         _, trial, attempt, _ = folder.split("/")
-        open_ = trial in latest and trial not in over and attempt == f"attempt-{latest[trial]}"
-        if folder in useless:
-            why = useless[folder]
+        known = state.trials.get(trial)
+        open_ = known is not None and known.attempt and not known.ended and attempt == f"attempt-{known.attempt}"
+        if folder in files:
+            why = _USELESS[files[folder]]
         elif open_ and driven:
             continue
         else:
             why = (
                 "its attempt ended before the sweep heard of this checkpoint"
-                if trial in latest
+                if known is not None and known.attempt
                 else "of no trial of this sweep"
             )
         yield Garbage(join(store.root, folder), size, why), partial(drop_checkpoint, store, folder)
@@ -110,22 +109,10 @@ def _garbage(store: Store, rows: list[Row], *, driven: bool) -> Iterator[tuple[G
             )
 
 
-def _named(store: Store, rows: list[Row]) -> tuple[set[str], dict[str, str]]:
-    """Returns the checkpoint folders that the journal counts on, and those that it does not any more, with the reason."""
-    named: set[str] = set()
-    useless: dict[str, str] = {}
-    for row in rows:
-        key = inside(checkpoint_path(row, store.root), store.root) if row.kind == "commit" else None
-        if key is None:
-            continue
-        if row.extra.get("dropped"):
-            useless[key] = "not among what the sweep keeps of its trial; its removal was cut off"
-        elif row.extra.get("damaged"):
-            useless[key] = "damaged"
-        else:
-            named.add(key)
-            useless.pop(key, None)
-    return named - useless.keys(), useless
+_USELESS: Final = {
+    FileStatus.DELETED: "not among what the sweep keeps of its trial; its removal was cut off",
+    FileStatus.DAMAGED: "damaged",
+}
 
 
 def _checkpoints(store: Store) -> dict[str, int]:

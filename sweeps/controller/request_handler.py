@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from sweeps.config.blocks import LimitsBlock, checked_block
@@ -16,9 +15,10 @@ from sweeps.config.checks import checked_settings
 from sweeps.config.shared_prefix import shared_steps, why_not
 from sweeps.config.space import sampled
 from sweeps.controller import requests as control
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.controller.requests import Request
 from sweeps.errors import InputError, nearest
+from sweeps.journal.vocabulary import ControlAction, TrialStatus
 from sweeps.storage.base import Store
 
 POLL_S = 2.0  # how long a request may go unnoticed; one listing of an (almost always empty) folder
@@ -28,16 +28,16 @@ class Steering:
     """The driver's side of `sweeps.controller.requests`; call it in every turn of a run loop.
 
     Args:
-        director: carries out. store: where requests wait.
+        controller: carries out. store: where requests wait.
         changed: called when limits have changed, to write the sweep's definition anew.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, director: Director, store: Store, changed: Callable[[], None] = lambda: None,
+        self, controller: SweepController, store: Store, changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self.director, self.store, self.changed, self.clock = director, store, changed, clock
+        self.controller, self.store, self.changed, self.clock = controller, store, changed, clock
         self.next_look = float("-inf")
 
     def __call__(self) -> None:
@@ -45,9 +45,9 @@ class Steering:
         if self.clock() < self.next_look:
             return
         self.next_look = self.clock() + POLL_S
-        sweep = self.director.plan.sweep_id
+        sweep = self.controller.plan.sweep_id
         for request in control.pending(self.store, sweep):
-            if not self.director.knows(request.id):
+            if request.id not in self.controller.state.requests:
                 self.take(request)
             control.done(self.store, sweep, request)
 
@@ -55,63 +55,65 @@ class Steering:
         """Carries out one request, or writes down why not."""
         row = {"request": request.id, "when": request.when, "args": dict(request.args)}
         try:
-            said = carry_out(self.director, request)
+            said = carry_out(self.controller, request)
         except InputError as e:
-            known = request.trial if self.director.spec(request.trial) else ""  # a row with a trial makes it one
-            self.director.control(f"{request.action} refused", request.who, known, reason=str(e), **row)
+            known = request.trial if self.controller.spec(request.trial) else ""  # a row with a trial makes it one
+            self.controller.control(request.action, request.who, known, refused=True, reason=str(e), **row)
             return
-        self.director.control(request.action, request.who, request.trial, reason=said, **row)
-        if request.action == "limits":
+        self.controller.control(request.action, request.who, request.trial, reason=said, **row)
+        if request.action == ControlAction.LIMITS:
             self.changed()
 
 
-def carry_out(director: Director, request: Request) -> str:
+def carry_out(controller: SweepController, request: Request) -> str:
     """Does what is asked and returns one sentence on it.
 
     Raises:
         InputError: it cannot be done: no such trial, a budget that is not longer, a setting that is unknown.
     """
-    if request.trial and director.spec(request.trial) is None:
-        raise InputError(f"there is no trial {request.trial}{nearest(request.trial, director.history.curves)}")
-    if request.action in ("extend", "clone") and not request.trial:
+    if request.trial and controller.spec(request.trial) is None:
+        raise InputError(f"there is no trial {request.trial}{nearest(request.trial, controller.history.curves)}")
+    if request.action in (ControlAction.EXTEND, ControlAction.CLONE) and not request.trial:
         raise InputError(f"{request.action} needs a trial; `dipsweep status` lists them")
-    return _DO[request.action](director, request)
+    return _DO[ControlAction(request.action)](controller, request)
 
 
-def _stop(director: Director, request: Request) -> str:
+def _stop(controller: SweepController, request: Request) -> str:
     if request.trial:
-        director.stop(request.trial, request.who)
+        controller.stop(request.trial, request.who)
         return "stopped"
-    director.stopping = request.who
     return "the sweep saves its trials and ends; `dipsweep resume` goes on with it"
 
 
-def _pause(director: Director, request: Request) -> str:
+def _pause(controller: SweepController, request: Request) -> str:
     return "running trials save and give their machines back; nothing starts until `dipsweep resume`"
 
 
-def _resume(director: Director, request: Request) -> str:
-    if director.ending or director.stopping:
+def _resume(controller: SweepController, request: Request) -> str:
+    if controller.ending or controller.stopping:
         raise InputError("it is saving its trials and ending, as it was asked to; resume it when it has ended")
-    return "the sweep goes on" if director.paused else "the sweep was not paused"
+    return "the sweep goes on" if controller.is_paused else "the sweep was not paused"
 
 
-def _extend(director: Director, request: Request) -> str:
-    spec = director.spec(request.trial)
+def _extend(controller: SweepController, request: Request) -> str:
+    spec = controller.spec(request.trial)
     assert spec is not None
     steps = _whole(request, "steps")
     if steps <= spec.steps:
         raise InputError(
             f"{request.trial} has a budget of {spec.steps} steps already; extend it to more, not to {steps}"
         )
-    checked_settings(director.plan.sweep, {**spec.config, "steps": steps})
+    checked_settings(controller.plan.sweep, {**spec.config, "steps": steps})
     shared = shared_steps(spec.config)
-    start = director.checkpoint(request.trial, shared or None)
+    start = controller.checkpoint(request.trial, shared or None)
     exact = start is not None and 0 < start.step <= shared
-    start = start or director.checkpoint(request.trial)
+    start = start or controller.checkpoint(request.trial)
     if start is None:
         raise InputError(f"{request.trial} has no checkpoint yet to go on from; wait for its first, or add a new trial")
-    new = director.add({**spec.config, "steps": steps}, parent=request.trial, fork=start.step, by=request.who)
+    config = {**spec.config, "steps": steps}
+    new, there = _added(controller, config, parent=request.trial, fork_step=start.step, by=request.who)
+    if there:
+        return there
     how = "as one run of that budget" if exact else f"not the same as one run of that budget: {_why(spec.config)}"
     return f"{new} goes on from {request.trial} at step {start.step} to step {steps}, {how}"
 
@@ -120,26 +122,28 @@ def _why(config: Mapping[str, Any]) -> str:
     return why_not(config) or "the checkpoint from before its rate fell is gone"
 
 
-def _clone(director: Director, request: Request) -> str:
-    spec = director.spec(request.trial)
+def _clone(controller: SweepController, request: Request) -> str:
+    spec = controller.spec(request.trial)
     assert spec is not None
     config = {**spec.config, **_settings(request)}
     if config == dict(spec.config):
         raise InputError(f"a clone of {request.trial} needs at least one other setting, such as learning_rate=1e-4")
-    start = director.checkpoint(request.trial, int(config["steps"]) - 1) if request.args.get("warm") else None
+    start = controller.checkpoint(request.trial, int(config["steps"]) - 1) if request.args.get("warm") else None
     if request.args.get("warm") and start is None:
         raise InputError(f"{request.trial} has no checkpoint below step {config['steps']} to start warm from")
     if start is not None and config["model"] != spec.config["model"]:
         raise InputError(f"a warm clone keeps the model of {request.trial} ({spec.config['model']})")
-    checked_settings(director.plan.sweep, config)
-    new = director.add(config, parent=request.trial if start else "",
-                       fork=start.step if start else 0, by=request.who)  # fmt: skip
+    checked_settings(controller.plan.sweep, config)
+    new, there = _added(controller, config, parent=request.trial if start else "",
+                        fork_step=start.step if start else 0, by=request.who)  # fmt: skip
+    if there:
+        return there
     where = f"from {request.trial} at step {start.step}" if start else "from the base model"
     return f"{new} starts {where} with {', '.join(f'{k}={v}' for k, v in _settings(request).items())}"
 
 
-def _add(director: Director, request: Request) -> str:
-    plan = director.plan
+def _add(controller: SweepController, request: Request) -> str:
+    plan = controller.plan
     if "trials" in request.args:
         more = _whole(request, "trials")
         if not sampled(plan.sweep.space) or plan.sweep.search.repeats > 1:
@@ -151,21 +155,56 @@ def _add(director: Director, request: Request) -> str:
         raise InputError(f"a new trial needs a value for {', '.join(missing)} too")
     config = plan.config({**axes, **settings}, {}, 0)
     checked_settings(plan.sweep, config)
-    new = director.add(config, by=request.who)
+    new, there = _added(controller, config, by=request.who)
+    if there:
+        return there
     return f"{new} starts with {', '.join(f'{k}={v}' for k, v in settings.items())}"
 
 
-def _limits(director: Director, request: Request) -> str:
-    before = director.plan.sweep.limits
+def _limits(controller: SweepController, request: Request) -> str:
+    before = controller.plan.sweep.limits
     changes = dict(request.args.get("set", {}))
     limits = checked_block(LimitsBlock, {**before.model_dump(), **changes}, "limits")
-    director.plan = replace(director.plan, sweep=director.plan.sweep.model_copy(update={"limits": limits}))
+    controller.set_limits(limits)
     return ", ".join(f"{name} {getattr(before, name)} -> {getattr(limits, name)}" for name in changes) or "no change"
 
 
-_DO: dict[str, Callable[[Director, Request], str]] = {
-    "stop": _stop, "pause": _pause, "resume": _resume, "extend": _extend, "clone": _clone, "add": _add,
-    "limits": _limits,
+def _retry(controller: SweepController, request: Request) -> str:
+    if request.trial:  # the row of the request puts it back in the queue
+        trial = controller.state.trials[request.trial]
+        if trial.status is not TrialStatus.FAILED:
+            raise InputError(f"{trial.id} is {trial.status}; only a trial that failed can be tried again")
+        return f"{trial.id} is tried again {_from(controller, trial.id)}; it had failed: {trial.curve.reason}"
+    failed = controller.state.with_status(TrialStatus.FAILED)
+    if not failed:
+        raise InputError("no trial has failed")
+    for trial in failed:
+        controller.control(ControlAction.RETRY, request.who, trial.id, reason=_from(controller, trial.id))
+    return f"{len(failed)} trial{'s are' if len(failed) > 1 else ' is'} tried again: {', '.join(t.id for t in failed)}"
+
+
+def _from(controller: SweepController, trial: str) -> str:
+    last = controller.checkpoint(trial)
+    return f"from step {last.step}" if last is not None else "from the start"
+
+
+def _added(controller: SweepController, config: Mapping[str, Any], **keys: Any) -> tuple[str, str]:
+    """Adds a trial; returns its id, and a sentence where it was there already, else "".
+
+    Raises:
+        InputError: it has failed; that one can be tried again.
+    """
+    known = controller.state.trials.get(controller.plan.trial(config).id)
+    if known is not None and known.status is TrialStatus.FAILED:
+        raise InputError(f"{known.id} has these settings and has failed ({known.curve.reason}); try it again: "
+                         f"dipsweep retry {controller.plan.sweep_id} --trial {known.id}")  # fmt: skip
+    return controller.add(config, **keys), f"{known.id} has these settings already: {known.status}" if known else ""
+
+
+_DO: dict[ControlAction, Callable[[SweepController, Request], str]] = {
+    ControlAction.STOP: _stop, ControlAction.PAUSE: _pause, ControlAction.RESUME: _resume,
+    ControlAction.EXTEND: _extend, ControlAction.CLONE: _clone, ControlAction.ADD: _add,
+    ControlAction.LIMITS: _limits, ControlAction.RETRY: _retry,
 }  # fmt: skip
 
 

@@ -12,17 +12,20 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeps.errors import InputError, NotFound, nearest
-from sweeps.journal.rows import BASE_PREFIX, Row
+from sweeps.journal.state import SweepState
+from sweeps.journal.vocabulary import ControlAction
 
 if TYPE_CHECKING:
     from sweeps.config.plan import Plan
     from sweeps.storage.base import Store
 
-Steer = Literal["stop", "pause", "resume", "extend", "clone", "add", "limits"]
-ACTIONS: Final = get_args(Steer)
+ACTIONS: Final = tuple(
+    ControlAction(name) for name in ("stop", "pause", "resume", "extend", "clone", "add", "limits", "retry")
+)
+"""What people may ask for."""
 FOLDER: Final = "control"
 
 
@@ -33,14 +36,14 @@ class Request:
     Attributes:
         action: `stop` (one trial, or the sweep: resumable), `pause` and `resume` (the sweep), `extend` (a trial, to
             `steps`), `clone` (a trial, with `set`, `warm` or not), `add` (`trials` more, or one with `set`),
-            `limits` (`set` to new values).
+            `limits` (`set` to new values), `retry` (a failed trial, or all of them).
         trial: the trial that it is about; empty means the sweep.
         args: `steps`, `set`, `warm`, `trials`, as the action takes them.
         who, when: the person's name for the journal, and their clock as text: neither decides anything.
         id: names the request; set by `post`.
     """
 
-    action: Steer
+    action: ControlAction
     trial: str = ""
     args: Mapping[str, Any] = field(default_factory=dict)
     who: str = ""
@@ -73,32 +76,22 @@ def done(store: Store, sweep: str, request: Request) -> None:
 
 
 class TrialCount:
-    """How many trials a sweep is meant to have, by its journal: those of its plan, and those that people asked for.
+    """How many trials a sweep is meant to have: those of its plan, and those that people asked for.
 
     Args:
-        plan: the sweep's, as it was defined or as its driver has it now: what was asked for is counted from the rows.
+        plan: the sweep's, as it was defined; what was asked for since then is counted from the state.
+        state: what its journal says.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = replace(plan, more=0)
-        self.seen: set[str] = set()
-        self.added: set[str] = set()
-
-    def take(self, row: Row) -> None:
-        """Takes one row in."""
-        if row.kind == "control" and row.extra.get("action") == "add":  # not one that was refused
-            more = int(row.extra.get("args", {}).get("trials") or 0)
-            self.plan = replace(self.plan, more=self.plan.more + more)
-        if not row.trial or row.trial.startswith(BASE_PREFIX):
-            return
-        self.seen.add(row.trial)
-        if row.kind == "trial" and "number" not in row.extra and row.trial not in self._known:
-            self.added.add(row.trial)
+    def __init__(self, plan: Plan, state: SweepState) -> None:
+        self.plan, self.state = replace(plan, more=0), state
 
     @property
     def total(self) -> int:
         """Trials that the sweep is meant to have; never fewer than there are."""
-        return max(self.plan.total + len(self.added), len(self.seen))
+        planned = replace(self.plan, more=self.state.added).total
+        added = sum(t.row.number is None and t.id not in self._known for t in self.state.trials.values())
+        return max(planned + added, len(self.state.history.curves))
 
     @cached_property
     def _known(self) -> frozenset[str]:
@@ -110,8 +103,5 @@ def _parse(data: Any) -> Request:
     action = str(data["action"])
     if action not in ACTIONS:
         raise InputError(f"control action {action!r} is unknown{nearest(action, ACTIONS)}")
-    return Request(
-        action=action,  # type: ignore[arg-type]
-        trial=str(data.get("trial", "")), args=dict(data.get("args", {})), who=str(data.get("who", "")),
-        when=str(data.get("when", "")), id=str(data["id"]),
-    )  # fmt: skip
+    return Request(ControlAction(action), str(data.get("trial", "")), dict(data.get("args", {})),
+                   str(data.get("who", "")), str(data.get("when", "")), str(data["id"]))  # fmt: skip

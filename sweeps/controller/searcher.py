@@ -11,17 +11,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps.config.plan import Plan
 from sweeps.config.space import Axis, Choice, LogUniform, RandInt, Uniform, sampled
+from sweeps.journal.vocabulary import EndStatus
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.study import Study
 
-Ended = Literal["completed", "pruned", "failed"]
 RETRIES_FOR_NEW = 32  # a sampler over few choices repeats itself; after this many repeats the cell counts as used up
 
 
@@ -38,7 +38,7 @@ class Suggestion:
 class Result:
     """How a suggestion ended: the objective by step; `value` only when it ran to its budget."""
 
-    ended: Ended
+    ended: EndStatus
     by_step: Mapping[int, float] = field(default_factory=dict)
 
     @property

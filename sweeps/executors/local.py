@@ -1,6 +1,6 @@
 """Runs a sweep in this very process, one trial at a time: no Ray, and the easiest place to debug.
 
-The same director decides as on a cluster; only the hands differ. Scores are taken as soon as a checkpoint is whole, so
+The same controller decides as on a cluster; only the hands differ. Scores are taken as soon as a checkpoint is whole, so
 with this executor whole sweeps are deterministic.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeps.config.trial import Hooks, Saved, TrialSpec, attempt_folder
-from sweeps.controller.controller import Director, Launch
+from sweeps.controller.controller import Launch, SweepController
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance, time_limit
 from sweeps.errors import Interrupted, JournalError, LimitError, StorageError, TrialFailed, out_of_memory
@@ -55,21 +55,18 @@ class Scored(Protocol):
 Evaluate = Callable[[EvalJob], Scored]
 
 
-def take_scores(director: Director, job: EvalJob, scores: Scored) -> None:
-    """Hands what an evaluation gave to the director; per-item outcomes go along where there are any.
+def take_scores(controller: SweepController, job: EvalJob, scores: Scored) -> None:
+    """Hands what an evaluation gave to the controller; per-item outcomes go along where there are any.
 
     Only one that may end early (`sweeps.controller.eval_early_stopping`) has `asked`; others need not know of it.
     """
-    extra = None
-    if scores.outcomes:
-        parts = {metric: list(tasks) for metric, tasks in scores.parts.items()}
-        extra = {"items": dict(scores.outcomes), "parts": parts}
-    director.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost, extra=extra,
-                    asked=getattr(scores, "asked", None))  # fmt: skip
+    parts = {metric: list(tasks) for metric, tasks in scores.parts.items()} if scores.outcomes else None
+    controller.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost,
+                      items=dict(scores.outcomes), parts=parts, asked=getattr(scores, "asked", None))  # fmt: skip
 
 
 class _Hooks:
-    """Hands what the worker says straight to the director, and scores what is to be scored before training goes on."""
+    """Hands what the worker says straight to the controller, and scores what is to be scored before training goes on."""
 
     def __init__(self, loop: InProcess, launch: Launch) -> None:
         self.loop, self.trial, self.attempt = loop, launch.spec.id, launch.attempt
@@ -77,36 +74,38 @@ class _Hooks:
     def report(
         self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
     ) -> None:
-        self.loop.director.report(self.trial, self.attempt, step, metrics, progress=progress, cost=cost)
+        self.loop.controller.report(self.trial, self.attempt, step, metrics, progress=progress, cost=cost)
+        self.loop.look_at_limits()
 
     def saved(self, checkpoint: Saved) -> None:
-        self.loop.director.saved(self.trial, self.attempt, checkpoint)
+        self.loop.controller.saved(self.trial, self.attempt, checkpoint)
         self.loop.score_all()
 
     def stop_asked(self) -> bool:
         self.loop.steer()
-        director = self.loop.director
-        return self.loop.ending or director.paused or not director.wants(self.trial, self.attempt)
+        controller = self.loop.controller
+        return self.loop.ending or controller.is_paused or not controller.is_current_attempt(self.trial, self.attempt)
 
 
 class InProcess:
     """The in-process executor.
 
     Args:
-        director: decides. train: runs one attempt. evaluate: scores one checkpoint. storage: root of all sweeps.
+        controller: decides. train: runs one attempt. evaluate: scores one checkpoint. storage: root of all sweeps.
         keep: called now and then, to delete what nobody needs. say: takes one line for a person.
         steer: called between steps; carries out what people ask for (`sweeps.controller.request_handler`).
     """
 
     def __init__(
-        self, director: Director, train: Train, evaluate: Evaluate, storage: str | Path,
+        self, controller: SweepController, train: Train, evaluate: Evaluate, storage: str | Path,
         keep: Callable[[], None] = lambda: None, say: Progress = lambda line: None,
         steer: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.director, self.train, self.evaluate, self.storage = director, train, evaluate, storage
+        self.controller, self.train, self.evaluate, self.storage = controller, train, evaluate, storage
         self.keep, self.say, self.steer = keep, say, steer
         self.interrupt = Interrupt()
-        self.allowance = Allowance(director.plan.sweep.evaluation.timeout_s)
+        self.limit: str | None = None
+        self.allowance = Allowance(controller.plan.sweep.evaluation.timeout_s)
         self.started = time.monotonic()
         self._storage_s = STORAGE_S[0]
 
@@ -119,27 +118,37 @@ class InProcess:
         with ctrl_c(self.say) as self.interrupt:
             try:
                 self.steer()
-                while not self.ending and not self.director.done():
+                while not self.ending and not self.controller.finish_if_done():
                     self.score_all()
-                    launch = None if self.ending else self.director.next()
+                    launch = None if self.ending else self.controller.next()
                     if launch is not None:
                         self._attempt(launch)
-                    elif self.director.paused:
+                    elif self.controller.is_paused:
                         time.sleep(PAUSE_S)
                     self.steer()
             except KeyboardInterrupt:  # the second press, maybe in the middle of a row: nothing more is written
                 raise Interrupted("interrupted at once; resume continues from the last checkpoints") from None
+        if self.limit is not None:
+            self.controller.interrupt("limits", self.limit)
+            raise LimitError(
+                f"{self.limit}; raise it in the sweep file and run that again: it goes on where it stopped"
+            )
         if self.interrupt:
-            self.director.interrupt("user", "Ctrl-C")
+            self.controller.interrupt("user", "Ctrl-C")
             raise Interrupted("interrupted; resume continues from the last checkpoints")
-        if self.director.stopping:
-            self.director.interrupt(self.director.stopping, "asked to stop")
-            raise Interrupted(f"stopped by {self.director.stopping}; resume continues from the last checkpoints")
+        if self.controller.stopping:
+            self.controller.interrupt(self.controller.stopping, "asked to stop")
+            raise Interrupted(f"stopped by {self.controller.stopping}; resume continues from the last checkpoints")
 
     @property
     def ending(self) -> bool:
         """True once the sweep is to save and end before its time."""
-        return bool(self.interrupt or self.director.stopping)
+        return bool(self.interrupt or self.controller.stopping or self.limit)
+
+    def look_at_limits(self) -> None:
+        """Notes the limit that is used up: whatever runs saves, and the sweep ends."""
+        if self.limit is None:
+            self.limit = self.controller.over_limit(time.monotonic() - self.started)
 
     def _attempt(self, launch: Launch) -> None:
         spec, attempt = launch.spec, launch.attempt
@@ -147,22 +156,22 @@ class InProcess:
         try:
             self.train(spec, _Hooks(self, launch), folder=folder, resume=launch.resume)
         except TrialFailed as e:
-            self.director.failed(spec.id, attempt, e.reason, e.detail)
+            self.controller.failed(spec.id, attempt, e.reason, e.detail)
         except (JournalError, LimitError):  # not the trial's fault
             raise
         except Exception as e:
             if (trouble := storage_trouble(e)) is not None:
                 if not self.ending:
-                    self.director.yielded(spec.id, attempt, str(trouble))
+                    self.controller.suspended(spec.id, attempt, str(trouble))
                     self._wait_for_storage(trouble)
                 return
             memory = out_of_memory(e)
             reason = "oom" if memory else "error"
-            self.director.failed(spec.id, attempt, reason, f"{type(e).__name__}: {e}", lost=memory)
+            self.controller.failed(spec.id, attempt, reason, f"{type(e).__name__}: {e}", lost=memory)
         else:
             if self.ending:
                 return  # it was asked to save and stop: neither trained nor failed, it goes on after a resume
-            self.director.trained(spec.id, attempt)
+            self.controller.trained(spec.id, attempt)
             self._storage_s = STORAGE_S[0]
 
     def _wait_for_storage(self, trouble: StorageError) -> None:
@@ -176,21 +185,18 @@ class InProcess:
 
     def score_all(self) -> None:
         """Scores every checkpoint that waits for it."""
-        while not self.ending and (job := self.director.next_eval()) is not None:
+        while not self.ending and (job := self.controller.next_eval()) is not None:
             began = time.monotonic()
             try:
                 with time_limit(self.allowance.overdue, self.allowance.limit_s):
                     scores = self.evaluate(job)
             except Exception as e:
                 trouble = storage_trouble(e)
-                self.director.eval_failed(job, f"{type(e).__name__}: {e}", preempted=trouble is not None)
+                self.controller.eval_failed(job, f"{type(e).__name__}: {e}", preempted=trouble is not None)
                 if trouble is not None:
                     self._wait_for_storage(trouble)
-                continue
-            self.allowance.took(time.monotonic() - began, scores)
-            take_scores(self.director, job, scores)
+            else:
+                self.allowance.took(time.monotonic() - began, scores)
+                take_scores(self.controller, job, scores)
+            self.look_at_limits()
         self.keep()
-        over = self.director.over_limit(time.monotonic() - self.started)
-        if over:
-            self.director.interrupt("limits", over)
-            raise LimitError(f"{over}; raise it in the sweep file and run that again: it goes on where it stopped")

@@ -11,7 +11,8 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import AttemptRow, EndRow, ReportRow, Row, TrialRow, VerdictRow
+from sweeps.journal.vocabulary import EndStatus
 from sweeps.stopping.base import Action, StopRule, Verdict
 
 RESUME_REPORTS = 0.3  # restoring a checkpoint costs a trial this share of its mean time between two reports
@@ -29,8 +30,8 @@ class Recording:
     """
 
     trial: str
-    start: Row
-    reports: tuple[Row, ...]
+    start: TrialRow
+    reports: tuple[ReportRow, ...]
     seconds: tuple[float, ...]
     base: tuple[Row, ...] = ()
 
@@ -150,7 +151,7 @@ class _Clock:
         if run.attempt == 1:
             self.write(recording.start, 0)
         step = recording.reports[run.done - 1].step if run.done else 0
-        self.write(Row("attempt", self.sweep, trial, step=step), run.attempt)
+        self.write(AttemptRow(self.sweep, trial, step=step), run.attempt)
         if run.attempt == 1:
             for row in recording.base:
                 self.write(row, 1)
@@ -192,15 +193,11 @@ class _Clock:
         run.ended = status
         step = recording.reports[run.done - 1].step if run.done else 0
         reason = run.verdict.reason if status == "pruned" and run.verdict else ""
-        self.write(Row("end", self.sweep, trial, step=step, extra={"status": status, "reason": reason}), run.attempt)
+        row = EndRow(self.sweep, trial, step=step, status=EndStatus(status), reason=reason)
+        self.write(row, run.attempt)
 
 
-def verdict_row(sweep: str, trial: str, verdict: Verdict, step: int | None) -> Row:
+def verdict_row(sweep: str, trial: str, verdict: Verdict, step: int | None) -> VerdictRow:
     """Returns the journal row of a verdict."""
-    extra = {
-        "action": str(verdict.action),
-        "phase": str(verdict.phase),
-        "reason": verdict.reason,
-        "evidence": dict(verdict.evidence),
-    }
-    return Row("verdict", sweep, trial, step=step, extra=extra)
+    return VerdictRow(sweep, trial, step=step, action=verdict.action, phase=verdict.phase, reason=verdict.reason,
+                      evidence=dict(verdict.evidence))  # fmt: skip

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from sweeps.journal.rows import BASE_PREFIX, Row, base_trial
+from sweeps.journal.rows import (
+    BASE_PREFIX,
+    AttemptRow,
+    ControlRow,
+    EndRow,
+    LeaseRow,
+    ReportRow,
+    Row,
+    SweepRow,
+    VerdictRow,
+    base_trial,
+)
+from sweeps.journal.vocabulary import ENDED as ENDED
+from sweeps.journal.vocabulary import Action, ControlAction, EndOf, EndStatus, TrialStatus
 from sweeps.setting_names import current_names
-
-State = Literal["waiting", "running", "parked", "scoring", "completed", "pruned", "failed"]
-ENDED: frozenset[str] = frozenset({"completed", "pruned", "failed"})
 
 
 @dataclass(slots=True)
@@ -31,7 +41,7 @@ class Point:
     cost: dict[str, float] = field(default_factory=dict)
     progress: dict[str, float] = field(default_factory=dict)
 
-    def merge(self, row: Row) -> None:
+    def merge(self, row: ReportRow) -> None:
         self.metrics.update(row.metrics)
         self.se.update(row.se)
         self.n.update(row.n)
@@ -46,7 +56,14 @@ class Point:
 
 @dataclass(slots=True)
 class Curve:
-    """One trial: its configuration, its points in order of step, and how it stands."""
+    """One trial: its configuration, its points in order of step, and how it stands.
+
+    Attributes:
+        resumed_from: step from which each attempt went on.
+        state: how the trial stands; rows change it, and nothing else does. reason, detail: why it ended, was
+            parked, or waits to go on.
+        stopped_at: the step at which its training ended. phase: as the stop rule saw it last.
+    """
 
     trial: str
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -54,7 +71,7 @@ class Curve:
     points: dict[int, Point] = field(default_factory=dict)
     attempt: int = 0
     resumed_from: dict[int, int] = field(default_factory=dict)
-    state: State = "waiting"
+    state: TrialStatus = TrialStatus.WAITING
     reason: str = ""
     detail: str = ""
     stopped_at: int | None = None
@@ -84,8 +101,8 @@ class Curve:
             for newer, start in self.resumed_from.items()
         )
 
-    def news(self, row: Row) -> bool:
-        """True when a report row would change this curve: it is not fenced off, and not a copy of what is known."""
+    def is_news(self, row: ReportRow) -> bool:
+        """True when a report would change this curve: it is not fenced off, and not a copy of what is known."""
         if row.step is None or not self.accepts(row):
             return False
         point = self.points.get(row.step)
@@ -97,12 +114,13 @@ class Curve:
 
 
 class History:
-    """The fold of a journal. `fold` one row at a time, in journal order; read curves at any moment."""
+    """The fold of a journal into curves. `fold` one row at a time, in journal order; read curves at any moment."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self.curves: dict[str, Curve] = {}
         self.base: dict[str, Curve] = {}
-        self.sweep: Row | None = None
+        self.by_state: dict[TrialStatus, set[str]] = {state: set() for state in TrialStatus}
+        self.sweep: SweepRow | None = None
         self.seq = -1
         for row in rows:
             self.fold(row)
@@ -110,59 +128,85 @@ class History:
     def fold(self, row: Row) -> bool:
         """Takes one row in; returns False when the row says nothing new or is fenced off."""
         self.seq = max(self.seq, row.seq)
-        if row.kind == "sweep":
+        if isinstance(row, SweepRow):
             self.sweep = row
             return True
+        if isinstance(row, LeaseRow):
+            self._fold_lease()
+            return True
         if not row.trial:
-            return row.kind in ("control", "lease")
-        curve = self._curve(row.trial)
+            return isinstance(row, ControlRow)
+        curve = self.curve(row.trial)
         if row.config and not curve.config:
             curve.config = current_names(row.config)
         if row.budget is not None:
             curve.budget = row.budget
         return self._fold_trial_row(curve, row)
 
+    def _fold_lease(self) -> None:
+        """What ran under the driver before waits for this one to start it again."""
+        for trial in list(self.by_state[TrialStatus.RUNNING]):
+            self._set_state(self.curve(trial), TrialStatus.WAITING)
+
     def _fold_trial_row(self, curve: Curve, row: Row) -> bool:
-        if row.kind == "attempt":
-            start = row.step or 0
-            curve.attempt = max(curve.attempt, row.attempt)
-            curve.resumed_from[row.attempt] = start
-            for step in [s for s, p in curve.points.items() if s > start and p.attempt < row.attempt]:
-                del curve.points[step]
-            curve.state = "running"
-        elif row.kind == "report":
-            return self._fold_report(curve, row)
-        elif row.kind == "verdict":
-            curve.phase = str(row.extra.get("phase", curve.phase))
-            if row.extra.get("action") == "PARK":
-                curve.state, curve.reason = "parked", str(row.extra.get("reason", ""))
-            elif row.extra.get("action") == "STOP":
-                curve.reason = str(row.extra.get("reason", ""))
-        elif row.kind == "end":
-            self._fold_end(curve, row)
+        match row:
+            case ReportRow():
+                return self._fold_report(curve, row)
+            case AttemptRow():
+                self._fold_attempt(curve, row)
+            case VerdictRow():
+                self._fold_verdict(curve, row)
+            case ControlRow(action=ControlAction.RETRY | ControlAction.YIELD, refused=False):
+                self._set_state(curve, TrialStatus.WAITING)
+                curve.reason, curve.detail = row.reason, row.detail
+            case EndRow():
+                self._fold_end(curve, row)
         return True
 
-    def _fold_report(self, curve: Curve, row: Row) -> bool:
-        if row.step is None or not curve.news(row):
+    def _fold_report(self, curve: Curve, row: ReportRow) -> bool:
+        if row.step is None or not curve.is_news(row):
             return False
         curve.points.setdefault(row.step, Point(row.step)).merge(row)
         return True
 
-    def _fold_end(self, curve: Curve, row: Row) -> None:
-        status = str(row.extra.get("status", "completed"))
-        curve.reason = str(row.extra.get("reason", curve.reason))
-        curve.detail = str(row.extra.get("detail", ""))
-        if row.extra.get("of", "scoring") == "training":
-            curve.stopped_at = row.step
-            curve.state = "scoring"
-        else:
-            curve.state = status if status in ENDED else "failed"  # type: ignore[assignment]
-            curve.stopped_at = row.step if row.step is not None else curve.stopped_at
+    def _fold_attempt(self, curve: Curve, row: AttemptRow) -> None:
+        start = row.step or 0
+        curve.attempt = max(curve.attempt, row.attempt)
+        curve.resumed_from[row.attempt] = start
+        for step in [s for s, p in curve.points.items() if s > start and p.attempt < row.attempt]:
+            del curve.points[step]
+        curve.reason = curve.detail = ""
+        self._set_state(curve, TrialStatus.RUNNING)
 
-    def _curve(self, trial: str) -> Curve:
+    def _fold_verdict(self, curve: Curve, row: VerdictRow) -> None:
+        curve.phase = row.phase
+        if row.action is Action.CONTINUE:
+            return
+        curve.reason = row.reason
+        if row.action is Action.PARK:
+            self._set_state(curve, TrialStatus.PARKED)
+
+    def _fold_end(self, curve: Curve, row: EndRow) -> None:
+        curve.reason = curve.reason if row.reason is None else row.reason
+        curve.detail = row.detail
+        curve.stopped_at = row.step if row.step is not None else curve.stopped_at
+        if row.of is EndOf.TRAINING and row.status is EndStatus.COMPLETED:
+            self._set_state(curve, TrialStatus.SCORING)
+        else:  # a training that failed or was pruned has decided the trial before the last score is in
+            self._set_state(curve, TrialStatus.FAILED if row.status is EndStatus.DONE else TrialStatus(row.status))
+
+    def _set_state(self, curve: Curve, state: TrialStatus) -> None:
+        self.by_state[curve.state].discard(curve.trial)
+        self.by_state[state].add(curve.trial)
+        curve.state = state
+
+    def curve(self, trial: str) -> Curve:
+        """Returns the curve of a trial or of a base model; an empty one where it has no rows yet."""
         home = self.base if trial.startswith(BASE_PREFIX) else self.curves
         if trial not in home:
             home[trial] = Curve(trial)
+            if home is self.curves:
+                self.by_state[TrialStatus.WAITING].add(trial)
         return home[trial]
 
     def suite(self, trial: str) -> str:

@@ -1,20 +1,22 @@
 """The journal's rows, version 1: the one vocabulary that every part of dipsweep reads and writes.
 
-A row is one fact about a sweep. Scores, verdicts, ends of trials are all rows; the report, the stop rule and a resumed
-driver see nothing else. Two rules keep rows honest: what was not measured is absent (never 0), and a number that is not
-finite stands in `invalid` as text, never in `metrics`.
+A row is one fact about a sweep, and each kind of fact is a type. Scores, verdicts, ends of trials are all rows; the
+report, the stop rule and a resumed driver see nothing else. Two rules keep rows honest: what was not measured is absent
+(never 0), and a number that is not finite stands in `invalid` as text, never in `metrics`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Literal, Self, get_args
 
 from sweeps.config.names import JUDGED_ROLES
 from sweeps.errors import JournalError
+from sweeps.journal.vocabulary import Action, ControlAction, EndOf, EndStatus, EvalStatus, Phase
 
 VERSION: Final = 1
 Kind = Literal["sweep", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease"]
@@ -22,56 +24,50 @@ KINDS: Final = frozenset(get_args(Kind))
 ROLES: Final = (*JUDGED_ROLES, "train", "length", "perf")
 BASE_PREFIX: Final = "base-"
 
-_EMPTY: Mapping[str, Any] = {}
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One journal row.
+    """What all kinds of rows have.
 
     Attributes:
-        kind: what sort of fact this is.
+        kind: what sort of fact this is; a constant of each type.
         sweep, trial: ids. Step 0 of a model has the trial id `base-<model>`.
         attempt: which run of the trial on machines, from 1.
         step: the trainer's own optimizer step, never Ray's `training_iteration`.
         budget: optimizer steps that the trial is meant to run.
-        metrics: finite numbers by name (`role/name`); absent means not measured.
-        se: standard error of a metric, in the metric's own unit. n: items behind it.
-        invalid: metrics that came out not finite, as text (`"nan"`, `"inf"`).
-        suite: version of the evaluation suite; scores of two suites are never put on one curve.
-        checkpoint: digest or path of the weights that were scored or saved.
-        progress: `tokens, label_tokens, rows, epoch` so far. cost: `gpu_s, cpu_s`, cumulative per attempt.
         config: the trial's resolved hyperparameters.
-        extra: keys of one kind only (`action`, `reason`, …), and keys this version does not know, kept as they came.
+        extra: keys that this version does not know, kept as they came.
         seq: position in the driver's log; -1 before it is written.
     """
 
-    kind: Kind
+    kind: ClassVar[Kind]
+    always: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are written when they are empty too."""
+
     sweep: str
     trial: str = ""
     attempt: int = 0
     step: int | None = None
+    _: KW_ONLY
     budget: int | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    se: Mapping[str, float] = field(default_factory=dict)
-    n: Mapping[str, int] = field(default_factory=dict)
-    invalid: Mapping[str, str] = field(default_factory=dict)
-    suite: str = ""
-    checkpoint: str = ""
-    progress: Mapping[str, float] = field(default_factory=dict)
-    cost: Mapping[str, float] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     seq: int = -1
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the row as plain JSON, without what is empty."""
-        out: dict[str, Any] = {"v": VERSION, "seq": self.seq, "kind": self.kind, "sweep": self.sweep}
-        for name in _FIELDS:
+        """Returns the row as plain JSON: its own keys, then those of all rows; without what is empty."""
+        own, shared = _KEYS.get(type(self)) or _keys(type(self))
+        out: dict[str, Any] = dict(self.extra)
+        self._write(out, own)
+        out |= {"v": VERSION, "seq": self.seq, "kind": self.kind, "sweep": self.sweep}
+        self._write(out, shared)
+        return out
+
+    def _write(self, out: dict[str, Any], keys: Sequence[tuple[str, str, Any]]) -> None:
+        for name, key, default in keys:
             value = getattr(self, name)
-            if value is not None and value != "" and value != {} and not (name == "attempt" and not value):
-                out[name] = dict(value) if isinstance(value, Mapping) else value
-        return {**self.extra, **out}
+            if value != default or isinstance(value, StrEnum) or name in self.always:
+                out[key] = _plain(value)
 
     def line(self) -> str:
         """Returns the row as one line of strict JSON (no NaN), newline included.
@@ -84,72 +80,221 @@ class Row:
         except ValueError as e:
             raise JournalError(f"row of kind {self.kind!r}, trial {self.trial!r}: {e}; use split_finite") from e
 
-    def at(self, seq: int) -> Row:
+    def at(self, seq: int) -> Self:
         """Returns the same row with its place in the driver's log."""
         return replace(self, seq=seq)
 
 
-_SPECIAL: Final = {"kind", "sweep", "seq", "extra"}
-_NAMES: Final = tuple(f.name for f in fields(Row))
-_FIELDS: Final = tuple(name for name in _NAMES if name not in _SPECIAL)
-_MAPPINGS: Final = frozenset({"metrics", "se", "n", "invalid", "progress", "cost", "config"})
-_NUMBERS: Final = frozenset({"step", "budget", "attempt"})
-_DEFAULTS: Final[tuple[Any, ...]] = tuple(
-    {"attempt": 0, "step": None, "budget": None, "seq": -1}.get(n, _EMPTY if n in _MAPPINGS else "") for n in _NAMES
-)
-_SET: Final[tuple[Callable[[Row, Any], None], ...]] = tuple(getattr(Row, name).__set__ for name in _NAMES)
-_SEEN: Final[dict[tuple[Any, ...], tuple[str, ...]]] = {}
-"""Keys and types of rows that were found good -> which of the keys are no fields. A journal has a dozen of these."""
-_MOST_SEEN: Final = 1000
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRow(Row):
+    """The sweep begins: its name and definition, the number of trials it plans, the version that wrote it."""
+
+    kind: ClassVar[Kind] = "sweep"
+    name: str = ""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    trials: int | None = None
+    version: int | None = None
+    dipsweep: str = ""
 
 
-def parse(data: Any) -> Row:
-    """Builds a Row from JSON; keys that this version does not know go to `extra`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRow(Row):
+    """A trial exists.
 
-    A journal has 100,000 rows of a dozen shapes, so a shape is looked at once: 2.5 us a row instead of 6.
-
-    Raises:
-        JournalError: `kind` is missing or unknown, or a field has the wrong shape.
+    Attributes:
+        parent, fork_step: the trial that it begins from, at its last checkpoint not beyond that step.
+        number, search: the search's number of the suggestion, and what rebuilds the search; None where a person (`by`)
+            added the trial.
     """
-    shape = (*data, *map(type, data.values())) if type(data) is dict else ()
-    others = _SEEN.get(shape)
-    if others is None or data["kind"] not in KINDS:
-        row, plain = _parse_with_care(data)
-        if shape and plain and len(_SEEN) < _MOST_SEEN:
-            _SEEN[shape] = tuple(name for name in data if name not in _NAMES and name != "v")
-        return row
-    row = Row.__new__(Row)  # a frozen dataclass sets its 17 fields one by one anyway, and slower
-    for put, value in zip(_SET, map(data.get, _NAMES, _DEFAULTS), strict=True):
-        put(row, value)
-    _SET_EXTRA(row, {name: data[name] for name in others} if others else _EMPTY)
-    return row
+
+    kind: ClassVar[Kind] = "trial"
+    parent: str = ""
+    fork_step: int | None = None
+    number: int | None = None
+    search: Mapping[str, Any] | None = None
+    by: str = ""
 
 
-_SET_EXTRA: Final = _SET[_NAMES.index("extra")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow(Row):
+    """An attempt starts from the checkpoint at `step` (0: from scratch), on `workers` processes.
+
+    `parent` is named where that checkpoint is another trial's; `fork_step` is its step then.
+    """
+
+    kind: ClassVar[Kind] = "attempt"
+    workers: int | None = None
+    parent: str = ""
+    fork_step: int | None = None
 
 
-def _parse_with_care(data: Any) -> tuple[Row, bool]:
-    """Returns the row, and whether another of the same keys and types may be taken over as it stands."""
-    if not isinstance(data, Mapping):
-        raise JournalError(f"a row is an object, not {type(data).__name__}")
-    kind = data.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise JournalError(f"row kind {kind!r} is unknown; known: {', '.join(sorted(KINDS))}")
-    known = {name: _checked(name, data[name]) for name in _FIELDS if data.get(name) is not None}
-    extra = {name: value for name, value in data.items() if name not in _NAMES and name != "v"}
-    row = Row(kind, str(data.get("sweep", "")), seq=int(data.get("seq", -1)), extra=extra or _EMPTY, **known)  # type: ignore[arg-type]
-    whole = all(data[name] is not None for name in _NAMES if name in data)
-    return row, whole and type(data.get("sweep")) is str and type(data.get("seq")) is int and "extra" not in data
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRow(Row):
+    """Numbers were measured at a step: by the trainer (no `suite`), or by an evaluation.
+
+    Attributes:
+        metrics: finite numbers by name (`role/name`); absent means not measured.
+        se: standard error of a metric, in the metric's own unit. n: items behind it.
+        invalid: metrics that came out not finite, as text (`"nan"`, `"inf"`).
+        suite: version of the evaluation suite; scores of two suites are never put on one curve.
+        checkpoint: digest or path of the weights that were scored.
+        progress: `tokens, label_tokens, rows, epoch` so far. cost: `gpu_s, cpu_s`, cumulative per attempt.
+        inherited: the parent trial that measured this, at a step that both share.
+        items, parts: right or wrong, item by item, of each task; the tasks behind each metric.
+    """
+
+    kind: ClassVar[Kind] = "report"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    se: Mapping[str, float] = field(default_factory=dict)
+    n: Mapping[str, int] = field(default_factory=dict)
+    invalid: Mapping[str, str] = field(default_factory=dict)
+    suite: str = ""
+    checkpoint: str = ""
+    progress: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    inherited: str = ""
+    items: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, Sequence[str]] | None = None
 
 
-def _checked(name: str, value: Any) -> Any:
-    if name in _MAPPINGS and not isinstance(value, Mapping):
-        raise JournalError(f"row field {name!r} must be an object, not {type(value).__name__}")
-    if name in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int)):
-        raise JournalError(f"row field {name!r} must be a whole number, not {value!r}")
-    if name not in _MAPPINGS and name not in _NUMBERS and not isinstance(value, str):
-        raise JournalError(f"row field {name!r} must be text, not {value!r}")
-    return value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRow(Row):
+    """What became of the evaluation of a checkpoint, and what it cost.
+
+    Attributes:
+        tries: how often it was tried. given_up: it will have no scores; None where the row does not say.
+        asked: of one that ended before all items were asked: how many `items`, `of` how many, and why.
+    """
+
+    kind: ClassVar[Kind] = "eval"
+    status: EvalStatus = EvalStatus.DONE
+    reason: str = ""
+    tries: int | None = field(default=None, metadata={"key": "try"})
+    given_up: bool | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    suite: str = ""
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRow(Row):
+    """What the stop rule decided, from the rows up to `seen`: one sentence, and the numbers behind it."""
+
+    kind: ClassVar[Kind] = "verdict"
+    always: ClassVar[frozenset[str]] = frozenset({"reason", "evidence"})
+    action: Action
+    phase: Phase = Phase.UNKNOWN
+    reason: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    seen: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlRow(Row):
+    """Somebody asked for something, or the driver did something with an attempt on its own account (`who: driver`).
+
+    Attributes:
+        refused: it cannot be done; `reason` says why. Else `reason` says what is done.
+        preempted: of a retry: the machine was taken away, which counts against nobody.
+        request, when, args: the request's id, the asker's clock as text, and the arguments.
+    """
+
+    kind: ClassVar[Kind] = "control"
+    who: str = ""
+    action: ControlAction
+    refused: bool = False
+    reason: str = ""
+    detail: str = ""
+    preempted: bool = False
+    request: str = ""
+    when: str = ""
+    args: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As all rows; that it was refused stands in the action: `extend refused`."""
+        out = Row.to_json(self)
+        if out.pop("refused", False):
+            out["action"] = f"{self.action}{REFUSED}"
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitRow(Row):
+    """A checkpoint is whole; or its files were deleted (`dropped`), or cannot be used (`damaged`, with the reason).
+
+    Attributes:
+        path: where it lies, inside the sweep's folder where it can.
+        checkpoint: digest of its weights.
+    """
+
+    kind: ClassVar[Kind] = "commit"
+    path: str
+    dropped: bool = False
+    damaged: bool = False
+    reason: str = ""
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndRow(Row):
+    """The end of a trial's training, of a trial with its last score, or of the sweep.
+
+    `reason` is a sentence, or of a failure its kind (`oom`, `diverged`, …), with more in `detail`.
+    """
+
+    kind: ClassVar[Kind] = "end"
+    of: EndOf = EndOf.SCORING
+    status: EndStatus = EndStatus.COMPLETED
+    reason: str | None = None
+    detail: str = ""
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRow(Row):
+    """A driver took the sweep: host, process, its clock as text, number and token of its lease."""
+
+    kind: ClassVar[Kind] = "lease"
+    host: str = ""
+    pid: int | None = None
+    since: str = ""
+    lease: int | None = None
+    token: str = ""
+
+
+ROW_TYPES: Final[Mapping[str, type[Row]]] = {
+    row.kind: row
+    for row in (SweepRow, TrialRow, AttemptRow, ReportRow, EvalRow, VerdictRow, ControlRow, CommitRow, EndRow, LeaseRow)
+}
+REFUSED: Final = " refused"
+_FIRST: Final = ("sweep", "extra", "seq")  # written by themselves
+_SHARED: Final = ("trial", "attempt", "step", "budget", "metrics", "se", "n", "invalid", "suite", "checkpoint",
+                  "progress", "cost", "config")  # fmt: skip
+_KEYS: Final[dict[type[Row], tuple[list[tuple[str, str, Any]], list[tuple[str, str, Any]]]]] = {}
+
+
+def json_key(f: Field[Any]) -> str:
+    """Returns the key under which a field of a row is written."""
+    return str(f.metadata.get("key", f.name))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, StrEnum):
+        return value.value
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _keys(row: type[Row]) -> tuple[list[tuple[str, str, Any]], list[tuple[str, str, Any]]]:
+    """Returns (field, key, what counts as empty) of a row's own fields, and of those that stand in all kinds alike."""
+    keys = {f.name: (f.name, json_key(f), _empty(f)) for f in fields(row) if f.name not in _FIRST}
+    own = [key for name, key in keys.items() if name not in _SHARED]
+    return _KEYS.setdefault(row, (own, [keys[name] for name in _SHARED if name in keys]))
+
+
+def _empty(f: Field[Any]) -> Any:
+    if f.default_factory is not MISSING:
+        return f.default_factory()
+    return None if f.default is MISSING else f.default
 
 
 def split_finite(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, str]]:

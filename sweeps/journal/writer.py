@@ -25,7 +25,7 @@ from sweeps.errors import Fenced, JournalError, StorageUnavailable, SweepBusy
 from sweeps.journal.compaction import LOG, Packer, segment_key
 from sweeps.journal.lease import LEASE_S, Holder, Lease, boot_id
 from sweeps.journal.reader import LogReader, is_sweep, read_rows, segments
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import LeaseRow, Row
 from sweeps.storage.base import Store, Where, storage_error
 from sweeps.storage.factory import open_store
 
@@ -111,8 +111,8 @@ class SweepJournal:
             self._rows = reader.rows()
             first = len(self._rows)
             holder = self.lease.holder
-            what = {"host": holder.host, "pid": holder.pid, "since": holder.since, "lease": self.lease.number}
-            row = Row("lease", self.store.name, extra={**what, "token": holder.token}).at(first)
+            row = LeaseRow(self.store.name, host=holder.host, pid=holder.pid, since=holder.since,
+                           lease=self.lease.number, token=holder.token).at(first)  # fmt: skip
             if not self.store.create(segment_key(first), row.line().encode()):
                 _drop_torn(self.store, first)
                 continue

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sweeps.journal.rows import BASE_PREFIX, Row
+from sweeps.journal.rows import BASE_PREFIX, AttemptRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
 from sweeps.planning.devices import CPU_BF16, CPU_FP32, CPU_STEP_S, PEAK_BF16, published_mfu
 
 PAST_ERROR: Final = 0.25
@@ -122,7 +122,7 @@ def measured_speeds(
 
 
 def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: dict[str, list[float]]) -> None:
-    spec: Mapping[str, Any] = next((row.extra.get("spec", {}) for row in rows if row.kind == "sweep"), {})
+    spec: Mapping[str, Any] = next((row.spec for row in rows if isinstance(row, SweepRow)), {})
     evaluation = spec.get("evaluation", {})
     items = int(evaluation.get("items", 0)) if evaluation.get("suite") == suite else 0
     configs: dict[str, Mapping[str, Any]] = {}
@@ -130,15 +130,15 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
     forked: set[tuple[str, int]] = set()
     points: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
-        if row.kind == "trial":
+        if isinstance(row, TrialRow):
             configs[row.trial] = row.config
-        elif row.kind == "attempt":
-            workers[row.trial, row.attempt] = int(row.extra.get("workers", 1)) or 1
+        elif isinstance(row, AttemptRow):
+            workers[row.trial, row.attempt] = row.workers or 1
             if row.step:
                 forked.add((row.trial, row.attempt))
-        elif row.kind == "report" and row.cost and "tokens" in row.progress:
+        elif isinstance(row, ReportRow) and row.cost and "tokens" in row.progress:
             points[row.trial, row.attempt].append((row.progress["tokens"], sum(row.cost.values())))
-        elif row.kind == "eval" and row.cost and items and (model := _model(row.trial, configs)):
+        elif isinstance(row, EvalRow) and row.cost and items and (model := _model(row.trial, configs)):
             scoring[model].append(sum(row.cost.values()) / items)
     for (trial, attempt), found in points.items():
         config = configs.get(trial)

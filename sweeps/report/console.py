@@ -8,7 +8,18 @@ from typing import Any
 from sweeps.config.plan import Plan
 from sweeps.config.space import Axis
 from sweeps.controller.requests import TrialCount
-from sweeps.journal.rows import BASE_PREFIX, Row
+from sweeps.journal.rows import (
+    REFUSED,
+    AttemptRow,
+    ControlRow,
+    EndRow,
+    EvalRow,
+    ReportRow,
+    Row,
+    VerdictRow,
+)
+from sweeps.journal.state import SweepState
+from sweeps.journal.vocabulary import ENDED, Action, EndOf, EndStatus, EvalStatus
 
 SHORT = {
     "math/in_domain": "in-domain",
@@ -19,52 +30,45 @@ SHORT = {
 }
 
 
-class Narrator:
+class EventFormatter:
     """Turns rows into lines; rows not worth a line give None.
 
     Args:
         plan: whose axes tell trials apart.
+        state: what the journal says up to the row that is formatted; one of its own, to which it applies each row, by default.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, state: SweepState | None = None) -> None:
         self.axes: Mapping[str, Axis] = plan.sweep.space
         self.metric = plan.sweep.objective.metric
-        self.count = TrialCount(plan)
-        self.configs: dict[str, Mapping[str, Any]] = {}
-        self.budgets: dict[str, int] = {}
-        self.ended = 0
-        self.over = False
+        self.follows = state is None
+        self.state = SweepState() if state is None else state
+        self.count = TrialCount(plan, self.state)
 
-    def line(self, row: Row) -> str | None:
+    def format(self, row: Row) -> str | None:
         """Returns the line for a row."""
-        self.count.take(row)
-        if row.kind == "trial":
-            self.configs[row.trial] = row.config
-            self.budgets[row.trial] = row.budget or 0
-            return None
-        if row.kind == "attempt":
-            again = f" (attempt {row.attempt}, from step {row.step})" if row.attempt > 1 else ""
-            if row.extra.get("fork_step"):
-                again = f" (from {row.extra['parent']} at step {row.step})"
-            return f"{self.label(row.trial)} starts{again}"
-        if row.kind == "report" and row.suite and not row.extra.get("inherited"):
-            return f"{self.label(row.trial)} step {row.step}{self._of(row.trial)}: {self._scores(row)}"
-        if row.kind == "verdict" and row.extra.get("action") != "CONTINUE":
-            return f"{self.label(row.trial)} {row.extra['action']}: {row.extra['reason']}"
-        if row.kind == "eval" and row.extra.get("status") == "failed":
-            return f"{self.label(row.trial)} step {row.step} could not be scored: {row.extra['reason']}"
-        if row.kind == "control":
-            return f"{row.extra.get('action')} by {row.extra.get('who')}: {row.extra.get('reason', '')}"
-        if row.kind == "end" and not row.trial:
-            self.over = True
-            return None
-        if row.kind == "end" and row.extra.get("of") != "training":
-            return self._end(row)
+        if self.follows:
+            self.state.apply(row)
+        match row:
+            case AttemptRow():
+                return f"{self.label(row.trial)} starts{_from(row)}"
+            case ReportRow() if row.suite and not row.inherited:
+                return f"{self.label(row.trial)} step {row.step}{self._budget(row.trial)}: {self._scores(row)}"
+            case VerdictRow() if row.action is not Action.CONTINUE:
+                return f"{self.label(row.trial)} {row.action}: {row.reason}"
+            case EvalRow(status=EvalStatus.FAILED):
+                return f"{self.label(row.trial)} step {row.step} could not be scored: {row.reason}"
+            case ControlRow():
+                return f"{row.action}{REFUSED if row.refused else ''} by {row.who}: {row.reason}"
+            case EndRow() if row.trial and row.of is not EndOf.TRAINING:
+                return self._end(row)
         return None
 
-    def label(self, trial: str) -> str:
+    def label(self, trial: str, config: Mapping[str, Any] | None = None) -> str:
         """Returns `t-1a2b3c4d data=answer-only replay=0.1`: the id, and what tells the trial apart."""
-        config = self.configs.get(trial, {})
+        if config is None:
+            curve = self.state.history.curves.get(trial)
+            config = curve.config if curve is not None else {}
         varied = [
             f"{name}={_short(config[name])}"
             for name, axis in self.axes.items()
@@ -72,19 +76,26 @@ class Narrator:
         ]
         return " ".join([trial, *varied])
 
-    def _of(self, trial: str) -> str:
-        return "" if trial.startswith(BASE_PREFIX) else f"/{self.budgets.get(trial, 0)}"
+    def _budget(self, trial: str) -> str:
+        curve = self.state.history.curves.get(trial)
+        return f"/{curve.budget or 0}" if curve is not None else ""
 
-    def _scores(self, row: Row) -> str:
+    def _scores(self, row: ReportRow) -> str:
         names = {self.metric: self.metric, **SHORT}
         parts = [f"{names[m]} {row.metrics[m]:.2f}" for m in names if m in row.metrics]
         return ", ".join(parts) or "no scores"
 
-    def _end(self, row: Row) -> str:
-        self.ended += 1
-        status, detail = row.extra.get("status"), row.extra.get("detail") or row.extra.get("reason")
-        why = f": {detail}" if detail and status != "completed" else ""
-        return f"{self.label(row.trial)} {status} at step {row.step} [{self.ended}/{self.count.total}]{why}"
+    def _end(self, row: EndRow) -> str:
+        ended = sum(len(self.state.history.by_state[status]) for status in ENDED)
+        detail = row.detail or row.reason
+        why = f": {detail}" if detail and row.status is not EndStatus.COMPLETED else ""
+        return f"{self.label(row.trial)} {row.status} at step {row.step} [{ended}/{self.count.total}]{why}"
+
+
+def _from(row: AttemptRow) -> str:
+    if row.fork_step:
+        return f" (from {row.parent} at step {row.step})"
+    return f" (attempt {row.attempt}, from step {row.step})" if row.attempt > 1 else ""
 
 
 def _short(value: Any) -> str:

@@ -15,9 +15,10 @@ from typing import Any
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError, JournalError
 from sweeps.executors.simulated import Outcome, Recording, simulate
+from sweeps.journal.codec import parse
 from sweeps.journal.history import Curve, History, Point
 from sweeps.journal.reader import read_rows as read_log
-from sweeps.journal.rows import Row, parse
+from sweeps.journal.rows import ReportRow, Row, TrialRow
 from sweeps.stopping.base import StopRule
 from sweeps.stopping.registry import parse_rule
 from sweeps.storage.base import is_url
@@ -120,7 +121,7 @@ def _only_metric(histories: Iterable[History]) -> str:
 # --- recordings -------------------------------------------------------------------------------------------------------
 
 
-def recorded(history: History, metric: str) -> tuple[list[Recording], list[Row]]:
+def recorded(history: History, metric: str) -> tuple[list[Recording], list[ReportRow]]:
     """Returns the recordings of all trials in which `metric` was scored beyond step 0, and the shared base scores."""
     recordings = [r for curve in history.trials() if (r := _recording(curve, metric)) is not None]
     shared = [_report(curve, curve.points[0]) for curve in history.base.values() if 0 in curve.points]
@@ -133,7 +134,7 @@ def _recording(curve: Curve, metric: str) -> Recording | None:
         return None
     points = [curve.points[s] for s in steps]
     base = (_report(curve, curve.points[0]),) if 0 in curve.points else ()
-    start = Row("trial", "", curve.trial, budget=_budget(curve), config=curve.config)
+    start = TrialRow("", curve.trial, budget=_budget(curve), config=curve.config)
     return Recording(curve.trial, start, tuple(_report(curve, p) for p in points), _seconds(points), base)
 
 
@@ -143,9 +144,8 @@ def _budget(curve: Curve) -> int:
     return curve.budget or (steps if isinstance(steps, int) and steps > 0 else curve.last_step)
 
 
-def _report(curve: Curve, p: Point) -> Row:
-    return Row(
-        "report",
+def _report(curve: Curve, p: Point) -> ReportRow:
+    return ReportRow(
         "",
         curve.trial,
         step=p.step,

@@ -10,33 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from sweeps.config.objective import Goal
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row
-
-
-class Action(StrEnum):
-    """What is to be done with a running trial."""
-
-    CONTINUE = "CONTINUE"
-    PARK = "PARK"  # give the machines back, keep the checkpoint; may be resumed; parked at the end means pruned
-    STOP = "STOP"
-
-
-class Phase(StrEnum):
-    """Where a trial stands on its curve."""
-
-    BEFORE = "before"
-    DIP = "dip"
-    RECOVERY = "recovery"
-    PLATEAU = "plateau"
-    COLLAPSE = "collapse"
-    LATE_DECLINE = "late-decline"
-    DIVERGED = "diverged"
-    UNKNOWN = "unknown"
+from sweeps.journal.vocabulary import Action as Action
+from sweeps.journal.vocabulary import Phase as Phase
 
 
 @dataclass(frozen=True, slots=True)

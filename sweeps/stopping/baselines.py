@@ -12,7 +12,7 @@ from collections import defaultdict
 
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import ReportRow, Row
 from sweeps.stopping.base import Action, StopRule, Verdict
 
 
@@ -25,7 +25,7 @@ class _Scores(StopRule):
 
     def observe(self, row: Row) -> bool:
         fresh = super().observe(row)
-        if fresh and row.kind == "report" and row.step:
+        if fresh and isinstance(row, ReportRow) and row.step:
             score = row.metrics.get(self.goal.metric)
             if score is not None:
                 self.scores.setdefault(row.trial, {})[row.step] = self.goal.sign * score
@@ -89,7 +89,7 @@ class Asha(_Scores):
     def observe(self, row: Row) -> bool:
         """Takes one row in; a report at or past a rung that its trial has not been at fills that rung."""
         fresh = super().observe(row)
-        if fresh and row.kind == "report" and row.trial in self.scores:
+        if fresh and isinstance(row, ReportRow) and row.trial in self.scores:
             step, score = self.latest(row.trial)
             if row.step in self.scores[row.trial]:
                 self.earliest = min(self.earliest, row.step)

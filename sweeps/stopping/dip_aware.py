@@ -21,7 +21,7 @@ import numpy as np
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError, nearest
 from sweeps.journal.history import Point
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import Row, VerdictRow
 from sweeps.stopping.base import Action, Phase, StopRule, Verdict
 from sweeps.stopping.curve_library import Array
 from sweeps.stopping.diagnostics import cut_off, signals
@@ -87,7 +87,7 @@ class DipAware(StopRule):
         fresh = super().observe(row)
         if fresh:
             self.race.observe(row)
-            if row.kind == "verdict" and row.extra.get("action") == Action.PARK:
+            if isinstance(row, VerdictRow) and row.action is Action.PARK:
                 self.yielded.add(row.trial)
         return fresh
 

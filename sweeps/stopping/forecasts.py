@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sweeps.journal.history import Curve, History, Point
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import ReportRow, Row
 from sweeps.stopping.curve_library import FAMILIES, Array, library
 from sweeps.stopping.diagnostics import SPOILT, TRUNCATED, normal_truncation
 from sweeps.stopping.forecast import Belief, Forecast, Forecasts, GainCache, Noise
@@ -107,7 +107,7 @@ class Field:
             track = self.tracks.get(row.trial)
             if track is not None and track.last > (row.step or 0):
                 self._rebuild(row.trial)
-        if row.kind != "report" or row.step is None or not usable(row.metrics.get(self.metric, math.nan)):
+        if not isinstance(row, ReportRow) or row.step is None or not usable(row.metrics.get(self.metric, math.nan)):
             return
         if row.trial in self.history.base:
             for trial in [t for t, c in self.history.curves.items() if f"base-{c.model}" == row.trial]:

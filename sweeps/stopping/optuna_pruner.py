@@ -19,7 +19,8 @@ import optuna
 
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError
-from sweeps.journal.rows import Row, split_finite
+from sweeps.journal.rows import EndRow, ReportRow, TrialRow, split_finite
+from sweeps.journal.vocabulary import EndStatus
 from sweeps.stopping.base import Action, StopRule, Verdict
 from sweeps.stopping.noise import as_number, as_step, standard_error
 from sweeps.stopping.registry import make_rule
@@ -93,18 +94,18 @@ class RulePruner(optuna.pruners.BasePruner):  # type: ignore[misc]
         name, rule = str(trial.number), told.rule
         if name not in rule.history.curves:
             config = {"model": "", **trial.params}
-            rule.observe(Row("trial", "optuna", name, budget=self._budget_of(trial), config=config))
+            rule.observe(TrialRow("optuna", name, budget=self._budget_of(trial), config=config))
         for step, value in sorted(trial.intermediate_values.items()):
             if (trial.number, step) not in told.reports:
                 told.reports.add((trial.number, step))
                 good, bad = split_finite({METRIC: float(value)})
                 se = standard_error(as_number(trial.user_attrs.get("se")))
                 errors = {METRIC: se} if se and good else {}
-                rule.observe(Row("report", "optuna", name, step=step, metrics=good, se=errors, invalid=bad))
+                rule.observe(ReportRow("optuna", name, step=step, metrics=good, se=errors, invalid=bad))
         if trial.state.is_finished():
             told.ended.add(trial.number)
             done = trial.state == optuna.trial.TrialState.COMPLETE
-            rule.observe(Row("end", "optuna", name, extra={"status": "completed" if done else "pruned"}))
+            rule.observe(EndRow("optuna", name, status=EndStatus.COMPLETED if done else EndStatus.PRUNED))
 
     def _budget_of(self, trial: optuna.trial.FrozenTrial) -> int:
         found = self.budget

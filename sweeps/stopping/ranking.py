@@ -16,7 +16,8 @@ import numpy as np
 from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
 from sweeps.journal.history import History
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import EndRow, Row
+from sweeps.journal.vocabulary import EndStatus
 from sweeps.stopping.base import Phase
 from sweeps.stopping.curve_library import Array
 from sweeps.stopping.forecasts import DRAWS, Field, Track
@@ -95,7 +96,7 @@ class Race:
         """Takes in a row that the history has folded."""
         for f in (self.field, *(limit.field for limit in self.limits)):
             f.observe(row)
-        if row.kind == "end" and row.extra.get("status") in ("pruned", "failed"):
+        if isinstance(row, EndRow) and row.status in (EndStatus.PRUNED, EndStatus.FAILED):
             self.out.add(row.trial)
             self.field.changed.add(row.trial)
         elif row.kind == "attempt" and row.trial in self.out:

@@ -242,7 +242,7 @@ def test_a_host_that_is_cut_off_commits_nothing_more_and_its_trial_goes_on_elsew
     (moved,) = {r.trial for r in rows if r.kind == "attempt" and r.attempt == 2}
     second = next(r for r in rows if r.trial == moved and r.attempt == 2)
     assert second.step  # from what the first attempt had saved
-    rows = [r for r in rows if "dropped" not in r.extra]  # a checkpoint that nobody needs any more
+    rows = [r for r in rows if not getattr(r, "dropped", False)]  # a checkpoint that nobody needs any more
     late = [r for r in rows if r.trial == moved and r.attempt == 1 and r.seq > second.seq]
     trained = [r for r in late if r.kind in ("report", "commit", "end") and not r.suite]
     assert trained == []  # late scores of what it had saved in time are welcome
@@ -261,7 +261,7 @@ def test_a_machine_that_is_told_to_end_lets_its_trial_save_and_go_on_elsewhere(t
     town.c.shut_down()
     town.until(lambda: set(town.states(sweep).values()) == {"completed"}, 600)
     rows = read_rows(town.storage / sweep)
-    assert [r.extra["reason"] for r in rows if r.kind == "control" and r.extra["action"] == "retry"] == ["preempted"]
+    assert [r.reason for r in rows if r.kind == "control" and r.action == "retry"] == ["preempted"]
     assert [r.step for r in rows if r.kind == "attempt" and r.attempt == 2] > [0]  # from what it saved
 
 
@@ -278,7 +278,7 @@ def trainers(host: Host) -> set[int]:
 def again(town: Town, sweep: str) -> list[str]:
     """Returns the trials that were given up on their machine and are to run again."""
     rows = read_rows(town.storage / sweep)
-    return [r.trial for r in rows if r.kind == "control" and r.extra["action"] == "retry"]
+    return [r.trial for r in rows if r.kind == "control" and r.action == "retry"]
 
 
 def committed(town: Town, sweep: str) -> set[str]:

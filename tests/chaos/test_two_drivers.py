@@ -94,10 +94,10 @@ def test_a_driver_that_was_frozen_and_overtaken_changes_nothing_when_it_wakes(
     assert journal[: len(before)] == before
     held(journal)
     [_, taken] = [r for r in journal if r.kind == "lease"]
-    assert taken.extra["pid"] == second.pid
+    assert taken.pid == second.pid
     trial = next(r.trial for r in before if r.kind == "commit")
     mine = [r for r in journal if r.seq > taken.seq and r.trial == trial and r.kind in ("report", "commit")]
-    assert {r.attempt for r in mine if not r.suite and not r.extra.get("dropped")} == {2}
+    assert {r.attempt for r in mine if not getattr(r, "suite", "") and not getattr(r, "dropped", False)} == {2}
 
 
 def test_a_frozen_driver_on_this_machine_keeps_its_sweep(start: Start, tmp_path: Path):

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
-from sweeps.controller.controller import Director, Launch
+from sweeps.controller.controller import Launch, SweepController
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.errors import Fenced, JournalError, StorageError, Unreachable
 from sweeps.journal.rows import Row
@@ -27,6 +27,7 @@ from sweeps.stopping.dip_aware import DipAware
 from sweeps.storage.memory import MemoryStore
 from tests.support.crash import finished_stay_finished, no_row_twice, verdicts_replay
 from tests.support.faulty_store import Calls, FaultyStore, out_of_reach
+from tests.support.rows import make_row
 
 SWEEP = Sweep(name="model", space={"replay": grid(0.0, 0.1, 0.2, 0.3)}, trainer={"steps": 24, "learning_rate": 1e-3},
               stopping={"rule": "dip-aware", "top": 1}, limits={"retries": 3})  # fmt: skip
@@ -59,7 +60,7 @@ class NeverLose(RuleBasedStateMachine):
         self.home = MemoryStore() / SWEEP.id
         self.workers: list[Worker] = []
         self.zombies: list[Worker] = []
-        self.fenced: list[Director] = []
+        self.fenced: list[SweepController] = []
         self.jobs: list[EvalJob] = []
         self.seen: list[Row] = []
         self.drive()
@@ -69,7 +70,7 @@ class NeverLose(RuleBasedStateMachine):
         self.calls = Calls()
         store = FaultyStore(self.home, self.calls)
         self.journal = SweepJournal(store, lease_s=0, beating=False)
-        self.director = Director(Plan(SWEEP), self.journal, DipAware(SWEEP.goal))
+        self.controller = SweepController(Plan(SWEEP), self.journal, DipAware(SWEEP.goal))
         self.zombies += self.workers
         self.workers, self.jobs = [], []
 
@@ -78,7 +79,7 @@ class NeverLose(RuleBasedStateMachine):
     @precondition(lambda self: len(self.workers) < SLOTS)
     @rule()
     def start_an_attempt(self) -> None:
-        launch = self.director.next()
+        launch = self.controller.next()
         if launch is not None:
             assert all(w.trial != launch.spec.id for w in self.workers)
             self.workers.append(Worker(launch, launch.resume.step if launch.resume else 0))
@@ -90,20 +91,20 @@ class NeverLose(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self.workers))
         spec, attempt = worker.launch.spec, worker.launch.attempt
         for _ in range(steps):
-            if worker not in self.workers or not self.director.wants(spec.id, attempt):
+            if worker not in self.workers or not self.controller.is_current_attempt(spec.id, attempt):
                 break
             worker.step += 1
-            self.director.report(spec.id, attempt, worker.step, {"train/loss": 1.0 / worker.step})
+            self.controller.report(spec.id, attempt, worker.step, {"train/loss": 1.0 / worker.step})
             if worker.step in spec.saves:
-                self.director.saved(spec.id, attempt, Saved(worker.step, f"/{spec.id}/{attempt}/{worker.step}", "d"))
+                self.controller.saved(spec.id, attempt, Saved(worker.step, f"/{spec.id}/{attempt}/{worker.step}", "d"))
             if worker.step == spec.steps:
-                self.director.trained(spec.id, attempt)
+                self.controller.trained(spec.id, attempt)
                 self.workers.remove(worker)
-        self.workers = [w for w in self.workers if self.director.wants(w.trial, w.launch.attempt)]
+        self.workers = [w for w in self.workers if self.controller.is_current_attempt(w.trial, w.launch.attempt)]
 
     @rule()
     def take_a_checkpoint_to_score(self) -> None:
-        job = self.director.next_eval()
+        job = self.controller.next_eval()
         if job is not None:
             self.jobs.append(job)
 
@@ -113,8 +114,8 @@ class NeverLose(RuleBasedStateMachine):
         job = data.draw(st.sampled_from(self.jobs))
         self.jobs.remove(job)
         for _ in range(times):
-            self.director.scored(job, {Y: score}, se={Y: 0.02}, n={Y: 100}, suite="s@1", cost={"cpu_s": 1.0})
-        self.workers = [w for w in self.workers if self.director.wants(w.trial, w.launch.attempt)]
+            self.controller.scored(job, {Y: score}, se={Y: 0.02}, n={Y: 100}, suite="s@1", cost={"cpu_s": 1.0})
+        self.workers = [w for w in self.workers if self.controller.is_current_attempt(w.trial, w.launch.attempt)]
 
     # ---- what goes wrong ------------------------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class NeverLose(RuleBasedStateMachine):
     def evaluation_breaks(self, data: st.DataObject) -> None:
         job = data.draw(st.sampled_from(self.jobs))
         self.jobs.remove(job)
-        self.director.eval_failed(job, "the judge is out")
+        self.controller.eval_failed(job, "the judge is out")
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), how=st.sampled_from(["lost", "oom", "bad-checkpoint"]))
@@ -131,7 +132,7 @@ class NeverLose(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self.workers))
         self.workers.remove(worker)
         self.zombies.append(worker)
-        self.director.failed(worker.trial, worker.launch.attempt, how, "gone", lost=how != "bad-checkpoint")
+        self.controller.failed(worker.trial, worker.launch.attempt, how, "gone", lost=how != "bad-checkpoint")
 
     @rule()
     def driver_dies_and_another_goes_on(self) -> None:
@@ -139,7 +140,7 @@ class NeverLose(RuleBasedStateMachine):
 
     @rule()
     def driver_falls_silent_and_is_overtaken(self) -> None:
-        self.fenced.append(self.director)
+        self.fenced.append(self.controller)
         self.drive()
 
     @precondition(lambda self: self.workers)
@@ -151,12 +152,12 @@ class NeverLose(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self.workers))
         try:
             for more in range(5):
-                self.director.report(
+                self.controller.report(
                     worker.trial, worker.launch.attempt, worker.step + 1, {f"train/sign_of_life_{more}": 1.0}
                 )
         except (Unreachable, JournalError):
             with pytest.raises(StorageError):
-                self.journal.append(Row("control", SWEEP.id))
+                self.journal.append(make_row("control", SWEEP.id))
         self.drive()
 
     @precondition(lambda self: self.zombies)
@@ -165,12 +166,12 @@ class NeverLose(RuleBasedStateMachine):
         """A worker whose attempt is over reports and commits; nobody writes it down."""
         zombie = data.draw(st.sampled_from(self.zombies))
         attempt = zombie.launch.attempt
-        if self.director.wants(zombie.trial, attempt):
+        if self.controller.is_current_attempt(zombie.trial, attempt):
             return
         before = len(self.journal.rows())
-        self.director.report(zombie.trial, attempt, zombie.step + 1, {"train/loss": -1.0})
-        self.director.trained(zombie.trial, attempt)
-        self.director.failed(zombie.trial, attempt, "lost", lost=True)
+        self.controller.report(zombie.trial, attempt, zombie.step + 1, {"train/loss": -1.0})
+        self.controller.trained(zombie.trial, attempt)
+        self.controller.failed(zombie.trial, attempt, "lost", lost=True)
         assert len(self.journal.rows()) == before
 
     @precondition(lambda self: self.fenced)
@@ -204,7 +205,7 @@ class NeverLose(RuleBasedStateMachine):
             if row.kind == "attempt":
                 assert row.attempt == latest[row.trial] + 1
                 latest[row.trial] = row.attempt
-            elif row.kind == "commit" and not (row.extra.get("dropped") or row.extra.get("damaged")):
+            elif row.kind == "commit" and not (row.dropped or row.damaged):
                 assert row.attempt == latest[row.trial]
                 assert row.step is not None
                 assert row.step > committed[row.trial, row.attempt]
@@ -213,8 +214,8 @@ class NeverLose(RuleBasedStateMachine):
     @invariant()
     def no_verdict_falls_in_a_protected_window(self) -> None:
         for row in self.seen:
-            if row.kind == "verdict" and row.extra["action"] != Action.CONTINUE:
-                assert row.extra["phase"] not in PROTECTED, row.line()
+            if row.kind == "verdict" and row.action != Action.CONTINUE:
+                assert row.phase not in PROTECTED, row.line()
 
     def teardown(self) -> None:
         if not hasattr(self, "seen"):
@@ -226,20 +227,20 @@ class NeverLose(RuleBasedStateMachine):
         """From wherever it stands, the sweep comes to its end."""
         self.drive()
         for _ in range(400):
-            if self.director.done():
+            if self.controller.finish_if_done():
                 break
-            while (job := self.director.next_eval()) is not None:
-                self.director.scored(job, {Y: 0.5}, se={Y: 0.02}, n={Y: 100}, suite="s@1", cost={})
-            if (launch := self.director.next()) is not None:
+            while (job := self.controller.next_eval()) is not None:
+                self.controller.scored(job, {Y: 0.5}, se={Y: 0.02}, n={Y: 100}, suite="s@1", cost={})
+            if (launch := self.controller.next()) is not None:
                 spec, attempt = launch.spec, launch.attempt
                 for step in sorted(s for s in spec.saves if s > (launch.resume.step if launch.resume else 0)):
-                    self.director.saved(spec.id, attempt, Saved(step, f"/{spec.id}/{attempt}/{step}", "d"))
-                self.director.trained(spec.id, attempt)
-        assert self.director.done()
+                    self.controller.saved(spec.id, attempt, Saved(step, f"/{spec.id}/{attempt}/{step}", "d"))
+                self.controller.trained(spec.id, attempt)
+        assert self.controller.finish_if_done()
         rows = read_rows(self.home)
         no_row_twice(rows, retrained=True)
         finished_stay_finished(rows)
-        ends = Counter(r.trial for r in rows if r.kind == "end" and r.trial and r.extra["of"] == "scoring")
+        ends = Counter(r.trial for r in rows if r.kind == "end" and r.trial and r.of == "scoring")
         assert set(ends.values()) == {1}
         assert set(ends) == {t.id for t in Plan(SWEEP).known_trials()}
 

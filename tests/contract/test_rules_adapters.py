@@ -17,9 +17,9 @@ import pytest
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError
 from sweeps.executors.simulated import Recording, simulate
-from sweeps.journal.rows import Row
 from sweeps.stopping.optuna_pruner import RulePruner
 from sweeps.stopping.registry import make_rule
+from tests.support.rows import make_row
 
 METRIC, BUDGET, REPORTS = "objective", 320, 16
 
@@ -44,9 +44,9 @@ def simulated(rule="dip-aware", *, name=str, **settings):
     recordings = [
         Recording(
             name(i),
-            Row("trial", "", name(i), budget=BUDGET, config={"model": ""}),
+            make_row("trial", "", name(i), budget=BUDGET, config={"model": ""}),
             tuple(
-                Row("report", "", name(i), step=20 * (j + 1), metrics={METRIC: v}, se={METRIC: SE})
+                make_row("report", "", name(i), step=20 * (j + 1), metrics={METRIC: v}, se={METRIC: SE})
                 for j, v in enumerate(ys)
             ),
             (1.0,) * REPORTS,

@@ -17,11 +17,12 @@ from cluster.tune.rule_scheduler import RuleScheduler
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError
 from sweeps.executors.simulated import Recording, simulate
-from sweeps.journal.rows import Row, split_finite
+from sweeps.journal.rows import ReportRow, split_finite
 from sweeps.stopping.base import Action
 from sweeps.stopping.noise import as_number, as_step, estimate, noise_floor
 from sweeps.stopping.optuna_pruner import METRIC, RulePruner
 from sweeps.stopping.registry import parse_rule
+from tests.support.rows import make_row
 
 RULES = ["dip-aware", "dip-aware:protect=soft", "asha", "median", "hyperband", "patient:patience=2"]
 BUDGET = 90
@@ -52,8 +53,8 @@ def recording(trial, values, error):
     for j, value in enumerate(values):
         good, bad = split_finite({METRIC: value})
         se = {METRIC: error} if good and error is not None else {}
-        rows.append(Row("report", "", trial, step=10 * (j + 1), metrics=good, invalid=bad, se=se))
-    return Recording(trial, Row("trial", "", trial, budget=BUDGET), tuple(rows), (1.0,) * len(rows))
+        rows.append(ReportRow("", trial, step=10 * (j + 1), metrics=good, invalid=bad, se=se))
+    return Recording(trial, make_row("trial", "", trial, budget=BUDGET), tuple(rows), (1.0,) * len(rows))
 
 
 @QUICK
@@ -177,7 +178,7 @@ def test_scores_rounded_to_two_digits_are_no_surer_than_their_rounding():
     for trial in range(4):
         for step in range(1, 30):
             value = round(0.3 + 0.02 * trial + 0.01 * step, 2)
-            history.fold(Row("report", "s", f"t-{trial}", step=step, metrics={METRIC: value}))
+            history.fold(make_row("report", "s", f"t-{trial}", step=step, metrics={METRIC: value}))
     assert estimate(history.curves.values(), METRIC) == pytest.approx(0.01 / math.sqrt(12), rel=0.01)
 
 
@@ -188,11 +189,11 @@ def test_the_usual_rules_end_a_trial_that_is_never_finite(text, bad, up):
     rule = parse_rule(text, Goal(METRIC, maximize=up, top=2))
     for trial in range(4):
         for step in range(10, 90, 10):
-            rule.observe(Row("report", "s", f"t-{trial}", step=step, metrics={METRIC: 0.5}))
+            rule.observe(make_row("report", "s", f"t-{trial}", step=step, metrics={METRIC: 0.5}))
             rule.decide(f"t-{trial}")
     said = []
     for step in range(10, 90, 10):
-        rule.observe(Row("report", "s", "gone", step=step, invalid={METRIC: bad}))
+        rule.observe(make_row("report", "s", "gone", step=step, invalid={METRIC: bad}))
         said.append(rule.decide("gone").action)
     assert Action.STOP in said
 

@@ -10,9 +10,10 @@ import pytest
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError
 from sweeps.executors.simulated import Recording, simulate
-from sweeps.journal.rows import Row, split_finite
+from sweeps.journal.rows import split_finite
 from sweeps.stopping.base import Action
 from sweeps.stopping.registry import make_rule, parse_rule
+from tests.support.rows import make_row
 
 Y = "transfer/score"
 RULES = ["none", "dip-aware", "dip-aware:protect=soft", "asha", "median", "hyperband", "patient:patience=4"]
@@ -31,16 +32,16 @@ def recordings(count=10, reports=12, seed=0, budget=240):
         y = 0.4 + fall + rise + 0.01 * rng.normal(size=reports)
         trial = f"t-{i}"
         rows = tuple(
-            Row("report", "", trial, step=budget * (j + 1) // reports, metrics={Y: float(v)}, se={Y: 0.01})
+            make_row("report", "", trial, step=budget * (j + 1) // reports, metrics={Y: float(v)}, se={Y: 0.01})
             for j, v in enumerate(y)
         )
-        start = Row("trial", "", trial, budget=budget, config={"model": "m"})
+        start = make_row("trial", "", trial, budget=budget, config={"model": "m"})
         out.append(Recording(trial, start, rows, (rng.uniform(0.5, 2.0),) * reports))
     return out
 
 
 def base():
-    return [Row("report", "", "base-m", step=0, metrics={Y: 0.4}, se={Y: 0.005})]
+    return [make_row("report", "", "base-m", step=0, metrics={Y: 0.4}, se={Y: 0.005})]
 
 
 @pytest.mark.parametrize("text", RULES)
@@ -61,23 +62,23 @@ class TestEveryRule:
         for row in out.journal:
             if row.kind == "verdict":
                 again = rule.decide(row.trial)
-                assert str(again.action) == row.extra["action"]
-                assert again.reason == row.extra["reason"]
+                assert str(again.action) == row.action
+                assert again.reason == row.reason
             rule.observe(row)
 
     def test_invalid_missing_and_odd_rows_are_survived(self, text):
         rule = parse_rule(text, GOAL)
         rows = [
-            Row("trial", "s", "a", budget=100, config={"model": "m"}),
-            Row("report", "s", "a", step=10, metrics={"train/loss": 2.0}),
-            Row("report", "s", "a", step=20, metrics=split_finite({Y: math.nan})[0], invalid={Y: "nan"}),
-            Row("report", "s", "a", step=40, metrics={Y: 0.5}),
-            Row("report", "s", "a", step=30, metrics={Y: 0.4}),
-            Row("report", "s", "a", step=30, metrics={Y: 0.4}),
-            Row("report", "s", "a", step=40, se={Y: 0.01}),
-            Row("report", "s", "unknown", step=10, metrics={Y: 0.2}),
-            Row("report", "s", "base-m", step=0, metrics={Y: 0.45}, se={Y: 0.0}),
-            Row("report", "s", "a", step=60, metrics={Y: 0.5}, se={Y: 0.0}),
+            make_row("trial", "s", "a", budget=100, config={"model": "m"}),
+            make_row("report", "s", "a", step=10, metrics={"train/loss": 2.0}),
+            make_row("report", "s", "a", step=20, metrics=split_finite({Y: math.nan})[0], invalid={Y: "nan"}),
+            make_row("report", "s", "a", step=40, metrics={Y: 0.5}),
+            make_row("report", "s", "a", step=30, metrics={Y: 0.4}),
+            make_row("report", "s", "a", step=30, metrics={Y: 0.4}),
+            make_row("report", "s", "a", step=40, se={Y: 0.01}),
+            make_row("report", "s", "unknown", step=10, metrics={Y: 0.2}),
+            make_row("report", "s", "base-m", step=0, metrics={Y: 0.45}, se={Y: 0.0}),
+            make_row("report", "s", "a", step=60, metrics={Y: 0.5}, se={Y: 0.0}),
         ]
         for row in rows:
             rule.observe(row)
@@ -91,9 +92,10 @@ class TestEveryRule:
         same = [
             Recording(
                 f"t-{i}",
-                Row("trial", "", f"t-{i}", budget=100, config={"model": "m"}),
+                make_row("trial", "", f"t-{i}", budget=100, config={"model": "m"}),
                 tuple(
-                    Row("report", "", f"t-{i}", step=10 * (j + 1), metrics={Y: 0.5}, se={Y: 0.01}) for j in range(10)
+                    make_row("report", "", f"t-{i}", step=10 * (j + 1), metrics={Y: 0.5}, se={Y: 0.01})
+                    for j in range(10)
                 ),
                 (1.0,) * 10,
             )
@@ -143,9 +145,9 @@ def test_optunas_patient_curve_is_pruned_on_its_way_up_by_patience_and_not_by_di
     for text in ("patient:patience=2", "dip-aware", "dip-aware:protect=soft"):
         rule = parse_rule(text, Goal(Y, top=3))
         for trial, values in {**others, "dip": [50, 44, 40, 41, 46, 55, 57]}.items():
-            rule.observe(Row("trial", "s", trial, budget=140, config={"model": "m"}))
+            rule.observe(make_row("trial", "s", trial, budget=140, config={"model": "m"}))
             for i, v in enumerate(values):
-                rule.observe(Row("report", "s", trial, step=10 * (i + 1), metrics={Y: float(v)}, se={Y: 1.0}))
+                rule.observe(make_row("report", "s", trial, step=10 * (i + 1), metrics={Y: float(v)}, se={Y: 1.0}))
                 if trial == "dip" and rule.decide(trial).action is not Action.CONTINUE:
                     gone.setdefault(text, 10 * (i + 1))
     assert gone == {"patient:patience=2": 40}

@@ -17,6 +17,7 @@ from sweeps.executors.simulated import verdict_row
 from sweeps.journal.rows import Row
 from sweeps.stopping.base import Action
 from sweeps.stopping.dip_aware import DipAware
+from tests.support.rows import make_row
 
 Y, BUDGET, EVERY, MOST = "transfer/score", 320, 20, 6
 moves = st.floats(-6.0, 6.0).map(lambda v: round(v, 2))
@@ -34,7 +35,7 @@ class Sweep(RuleBasedStateMachine):
         self.attempt: dict[str, int] = {}
         self.parked: set[str] = set()
         self.stopped: set[str] = set()
-        self.tell(Row("report", "s", "base-m", step=0, metrics={Y: 50.0}, se={Y: 0.5}))
+        self.tell(make_row("report", "s", "base-m", step=0, metrics={Y: 50.0}, se={Y: 0.5}))
 
     def tell(self, row: Row) -> None:
         row = row.at(len(self.rows))
@@ -50,7 +51,7 @@ class Sweep(RuleBasedStateMachine):
         self.step[trial] += EVERY
         self.level[trial] += move
         at, score = self.step[trial], {Y: self.level[trial]}
-        self.tell(Row("report", "s", trial, self.attempt[trial], step=at, metrics=score, se={Y: 1.0}))
+        self.tell(make_row("report", "s", trial, self.attempt[trial], step=at, metrics=score, se={Y: 1.0}))
         verdict = self.rule.decide(trial)
         if verdict.action is Action.CONTINUE:
             return
@@ -67,7 +68,7 @@ class Sweep(RuleBasedStateMachine):
         assert trial in self.parked
         self.parked.remove(trial)
         self.attempt[trial] += 1
-        self.tell(Row("attempt", "s", trial, self.attempt[trial], step=self.step[trial]))
+        self.tell(make_row("attempt", "s", trial, self.attempt[trial], step=self.step[trial]))
         return True
 
     @precondition(lambda self: len(self.step) < MOST)
@@ -75,7 +76,7 @@ class Sweep(RuleBasedStateMachine):
     def start(self):
         trial = f"t-{len(self.step)}"
         self.level[trial], self.step[trial], self.attempt[trial] = 50.0, 0, 1
-        self.tell(Row("trial", "s", trial, budget=BUDGET, config={"model": "m"}))
+        self.tell(make_row("trial", "s", trial, budget=BUDGET, config={"model": "m"}))
 
     @precondition(lambda self: self.running())
     @rule(data=st.data(), move=moves, times=st.integers(1, 4))

@@ -7,9 +7,10 @@ import sys
 import ray
 
 from cluster.observe.exporter import Exporter
-from cluster.observe.metrics import Meters
+from cluster.observe.metrics import SweepMetrics
 from sweeps import Sweep
-from sweeps.journal.rows import Row, parse
+from sweeps.journal.codec import parse
+from sweeps.journal.rows import Row
 
 SWEEP = Sweep(name="shown", space={"data": {"grid": ["answer-only", "verified-long-cot"]}})
 
@@ -40,7 +41,7 @@ def rows() -> list[Row]:
 
 def main() -> None:
     ray.init(address=sys.argv[1], log_to_driver=False)
-    exporter = Exporter(Meters(SWEEP), lambda: {"trials": 1, "evaluations": 3})
+    exporter = Exporter(SweepMetrics(SWEEP), lambda: {"trials": 1, "evaluations": 3})
     for row in rows():
         exporter.take(row)
     import threading

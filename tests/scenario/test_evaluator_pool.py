@@ -43,7 +43,7 @@ def test_evaluators_that_raise_hang_or_are_killed_cost_no_score_and_no_training(
     steps = curve.steps("transfer/score")
     assert steps == [1, 2, 3, 4, 6, 8, 11, 16]
     assert curve.values("transfer/score") == [dip_curve(s, 16, depth=0.5, end=0.95) for s in steps]
-    failed = {r.step: r.extra for r in rows if r.kind == "eval" and r.extra["status"] == "failed"}
+    failed = {r.step: r.to_json() for r in rows if r.kind == "eval" and r.status == "failed"}
     assert set(failed) == {RAISES, HANGS, WAITS}
     assert "judge is out" in failed[RAISES]["reason"]
     assert "over the limit of 20 s" in failed[HANGS]["reason"]
@@ -51,7 +51,7 @@ def test_evaluators_that_raise_hang_or_are_killed_cost_no_score_and_no_training(
     scored = [r.step for r in rows if r.kind == "report" and r.suite and r.trial == curve.trial]
     assert sorted(scored) == steps  # each of them once
     assert scored != steps  # and not in their order
-    over = next(r.seq for r in rows if r.kind == "end" and r.extra["of"] == "training")
+    over = next(r.seq for r in rows if r.kind == "end" and r.of == "training")
     assert over < killed_at <= next(r.seq for r in rows if r.kind == "report" and r.suite and r.step == WAITS)
 
 

@@ -67,11 +67,11 @@ def test_an_elastic_trial_leaves_a_drained_node_survives_a_dead_one_and_none_of_
 ):
     (result,) = program("tests.scenario.nodes_program", str(tmp_path), *inside)
     rows = read_rows(next(iter(sweeps_in(tmp_path))))
-    attempts = [(r.attempt, r.step, r.extra["workers"]) for r in rows if r.kind == "attempt"]
+    attempts = [(r.attempt, r.step, r.workers) for r in rows if r.kind == "attempt"]
     assert attempts == [(1, 0, 2), (2, 8, 2), (3, 16, 1)]  # retries is 0: nothing of this was a failure
-    retries = [r.extra for r in rows if r.kind == "control"]
+    retries = [r.to_json() for r in rows if r.kind == "control"]
     assert [r["reason"] for r in retries] == ["preempted", "preempted"]
-    assert [r.extra["status"] for r in rows if r.kind == "end" and r.extra["of"] == "scoring"] == ["completed"]
+    assert [r.status for r in rows if r.kind == "end" and r.of == "scoring"] == ["completed"]
     there, free = result["cpus"]
     assert there == free
     assert there in (1.0, 2.0)  # Ray takes the drained node away when it likes, within its minute

@@ -63,7 +63,7 @@ def test_a_trial_that_raises_diverges_or_loses_its_worker_is_told_apart_and_the_
     assert (ended[1e-3].state, ended[1e-3].attempt) == ("completed", 1)
     again = [r for r in by_trial(journal, "attempt")[ended[999.0].trial] if r.attempt == 2]
     assert again[0].step == 4
-    details = {r.extra["detail"] for r in journal if r.kind == "end" and r.extra.get("reason") == "error"}
+    details = {r.detail for r in journal if r.kind == "end" and r.reason == "error"}
     assert details == {"RuntimeError: this learning rate is cursed"}
 
 
@@ -119,5 +119,5 @@ def test_ctrl_c_saves_and_exits_130_and_the_sweep_can_be_resumed(start, tmp_path
     assert process.returncode == 130, err[-3000:]
     assert "resume continues from the last checkpoints" in err
     journal = rows(tmp_path)
-    assert [r.extra["reason"] for r in journal if r.kind == "control"] == ["Ctrl-C"]
+    assert [r.reason for r in journal if r.kind == "control"] == ["Ctrl-C"]
     assert all(c.state in ("running", "waiting") for c in History(journal).trials())

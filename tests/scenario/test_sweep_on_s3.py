@@ -49,8 +49,8 @@ def test_a_sweep_runs_in_a_bucket_and_leaves_what_a_folder_would_hold(s3_url: st
     assert [r.seq for r in rows] == list(range(len(rows)))
     assert b"<html" in store.read(f"{SWEEP.id}/report/index.html")
     kept = {e.key.rpartition("/")[0] for e in store.list(f"{SWEEP.id}/trials") if e.key.endswith("manifest.json")}
-    dropped = {r.extra["path"] for r in rows if r.kind == "commit" and r.extra.get("dropped")}
-    saved = {r.extra["path"] for r in rows if r.kind == "commit"}
+    dropped = {r.path for r in rows if r.kind == "commit" and r.dropped}
+    saved = {r.path for r in rows if r.kind == "commit"}
     assert kept == {f"{SWEEP.id}/{path}" for path in saved - dropped}
     assert dropped
     assert 2 * 2 <= len(kept) < len(saved)
@@ -77,7 +77,7 @@ def test_cut_off_and_resumed_on_another_machine_no_finished_trial_runs_again(s3_
     assert rows[: len(before)] == before
     assert {c.state for c in History(rows).trials()} == {"completed"}
     assert {trial for trial, _, _ in trainer.fake.log} == {second}
-    last = max(r.step for r in before if r.kind == "commit" and r.trial == second and not r.extra.get("dropped"))
+    last = max(r.step for r in before if r.kind == "commit" and r.trial == second and not r.dropped)
     assert trainer.resumed == [(last, f"{_trials()[1].config['replay']} 16")]
     scored = [(r.trial, r.step) for r in rows if r.kind == "report" and r.suite]
     assert len(scored) == len(set(scored))
@@ -97,7 +97,7 @@ def test_every_fourth_request_goes_wrong_and_the_sweep_does_not(s3_url: str, pro
     assert [r.seq for r in rows] == list(range(len(rows)))
     scored = [(r.trial, r.step) for r in rows if r.kind == "report" and r.suite]
     assert len(scored) == len(set(scored))
-    assert not [r for r in rows if r.kind == "eval" and r.extra.get("status") == "failed"]
+    assert not [r for r in rows if r.kind == "eval" and r.status == "failed"]
 
 
 def test_a_checkpoint_that_changed_in_the_bucket_is_found_and_the_one_before_is_used(s3_url: str):
@@ -112,9 +112,9 @@ def test_a_checkpoint_that_changed_in_the_bucket_is_found_and_the_one_before_is_
     trainer, said = SealingTrainer(), list[str]()
     home = go(s3_url, trainer, said)
     assert trainer.resumed[0][0] == steps[-2]
-    struck = [r for r in read_rows(home) if r.kind == "commit" and r.extra.get("damaged")]
+    struck = [r for r in read_rows(home) if r.kind == "commit" and r.damaged]
     assert [r.step for r in struck] == [steps[-1]]
-    assert "state has" in struck[0].extra["reason"]
+    assert "state has" in struck[0].reason
     assert {c.state for c in History(read_rows(home)).trials()} == {"completed"}
 
 

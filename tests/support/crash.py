@@ -17,7 +17,7 @@ from typing import Any
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Hooks, Saved, TrialSpec
-from sweeps.controller.controller import DAMAGED, Director
+from sweeps.controller.controller import BAD_CHECKPOINT, SweepController
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.request_handler import POLL_S, Steering
 from sweeps.controller.requests import Request, post
@@ -44,7 +44,7 @@ class ParkingDipAware(DipAware):
         self.rested: set[str] = set()
 
     def observe(self, row: Row) -> bool:
-        if row.kind == "verdict" and row.extra.get("action") == "PARK":
+        if row.kind == "verdict" and row.action == "PARK":
             self.rested.add(row.trial)
         return super().observe(row)
 
@@ -157,17 +157,17 @@ class World:
                     journal.close()
 
     def _go_on(self, journal: SweepJournal) -> bool:
-        self.director = Director(self.plan, journal, self.case.rule(self.case.sweep.goal))
+        self.controller = SweepController(self.plan, journal, self.case.rule(self.case.sweep.goal))
         clock = [0.0]
-        steering = Steering(self.director, FaultyStore(self.store, self.calls), clock=lambda: clock[0])
+        steering = Steering(self.controller, FaultyStore(self.store, self.calls), clock=lambda: clock[0])
 
         def look() -> None:
             clock[0] += POLL_S
             self._ask()
             steering()
 
-        InProcess(self.director, self._train, self._evaluate, str(self.files), keep=self._keep, steer=look).run()
-        return self.director.done()
+        InProcess(self.controller, self._train, self._evaluate, str(self.files), keep=self._keep, steer=look).run()
+        return self.controller.finish_if_done()
 
     def _ask(self) -> None:
         """People ask once each, when the sweep has come so far; a dead driver does not make them ask again."""
@@ -181,7 +181,7 @@ class World:
 
     def _train(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
         if resume is not None and resume.path in self.damaged:
-            raise TrialFailed(DAMAGED, "its sha256 does not match")
+            raise TrialFailed(BAD_CHECKPOINT, "its sha256 does not match")
         ended = self.ended()
         world = self
 
@@ -207,10 +207,10 @@ class World:
         return fake_evaluate(job)
 
     def _keep(self) -> None:
-        for trial, checkpoint in self.director.disposable():
+        for trial, checkpoint in self.controller.checkpoints_to_delete():
             self.calls.run("remove", checkpoint.path, lambda path=checkpoint.path: shutil.rmtree(path, ignore_errors=True),
                            writes=True)  # fmt: skip
-            self.director.dropped(trial, checkpoint)
+            self.controller.checkpoint_deleted(trial, checkpoint)
 
     def rows(self) -> list[Row]:
         return read_rows(self.home)
@@ -223,7 +223,7 @@ class World:
         newest: dict[str, dict[int, str]] = {}
         for row in self.rows():
             if row.kind == "commit" and row.step is not None:
-                newest.setdefault(row.trial, {})[row.step] = str(row.extra["path"])
+                newest.setdefault(row.trial, {})[row.step] = str(row.path)
         for trial, saved in newest.items():
             if trial not in self.ended() and len(saved) > 1:
                 self.damaged.add(saved[max(saved)])
@@ -279,7 +279,7 @@ def no_row_twice(rows: list[Row], *, retrained: bool = False) -> None:
     assert not [key for key, n in said.items() if n > 1]
     scored = Counter((r.trial, r.attempt * retrained, r.step) for r in rows if r.kind == "report" and r.suite)
     assert not [key for key, n in scored.items() if n > 1]
-    ends = Counter((r.trial, r.extra.get("of")) for r in rows if r.kind == "end")
+    ends = Counter((r.trial, r.of) for r in rows if r.kind == "end")
     assert not [key for key, n in ends.items() if n > 1], ends
     trials = Counter(r.trial for r in rows if r.kind == "trial")
     assert not [key for key, n in trials.items() if n > 1]
@@ -290,9 +290,9 @@ def verdicts_replay(rows: list[Row], rule: StopRule) -> None:
     for row in rows:
         if row.kind == "verdict":
             assert rule.history.seq == row.seq - 1
-            assert row.extra["seen"] <= row.seq - 1
+            assert row.seen <= row.seq - 1
             again = rule.decide(row.trial)
-            said = (row.extra["action"], row.extra["phase"], row.extra["reason"])
+            said = (row.action, row.phase, row.reason)
             assert (str(again.action), str(again.phase), again.reason) == said, f"row {row.seq}"
         rule.observe(row)
 
@@ -301,10 +301,10 @@ def finished_stay_finished(rows: list[Row]) -> None:
     over: set[str] = set()
     for row in rows:
         if row.trial in over:
-            dropped = row.kind == "commit" and (row.extra.get("dropped") or row.extra.get("damaged"))
+            dropped = row.kind == "commit" and (row.dropped or row.damaged)
             late = row.kind in ("eval", "control") or dropped
             assert late, f"row {row.seq} after the end: {row.line()}"
-        if row.kind == "end" and row.trial and row.extra.get("of") == "scoring":
+        if row.kind == "end" and row.trial and row.of == "scoring":
             over.add(row.trial)
 
 
@@ -318,11 +318,10 @@ def outcome(rows: list[Row]) -> dict[str, Any]:
 
 def verdicts(rows: list[Row]) -> list[tuple[Any, ...]]:
     """All verdicts in order, each once: a step that is trained again is judged again, and alike."""
-    keys = ("action", "phase", "reason")
-    return list(dict.fromkeys((r.trial, r.step, *(r.extra[k] for k in keys)) for r in rows if r.kind == "verdict"))
+    return list(dict.fromkeys((r.trial, r.step, r.action, r.phase, r.reason) for r in rows if r.kind == "verdict"))
 
 
 def asked(rows: list[Row]) -> list[tuple[str, str]]:
     """What people asked for, and what became of it."""
-    mine = [r for r in rows if r.kind == "control" and r.extra.get("who") == "ana"]
-    return [(str(r.extra["action"]), r.trial) for r in mine]
+    mine = [r for r in rows if r.kind == "control" and r.who == "ana"]
+    return [(str(r.action), r.trial) for r in mine]

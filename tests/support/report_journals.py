@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeps.config.trial import trial_id
 from sweeps.journal.rows import Row, base_trial, split_finite
+from tests.support.rows import make_row
 
 STEPS = (5, 10, 20, 40, 80, 120, 160, 200, 300, 400)
 BASE = {
@@ -108,7 +109,7 @@ def standard_error(value: float, items: int = ITEMS) -> float:
 def scored(trial: str, step: int, values: Mapping[str, float], **more: Any) -> Row:
     """A score row, as the evaluators write it."""
     good, bad = split_finite(values)
-    return Row(
+    return make_row(
         "report",
         SWEEP,
         trial,
@@ -142,7 +143,7 @@ def axes_of(stories: Sequence[Story]) -> dict[str, list[Any]]:
 def journal(stories: Sequence[Story], *, base: bool = True, spec: Mapping[str, Any] | None = None) -> list[Row]:
     """All rows of a sweep, in a plausible order: training reports at once, scores one step late."""
     rows = [
-        Row(
+        make_row(
             "sweep",
             SWEEP,
             extra={"name": "fake", "spec": spec or definition(axes_of(stories)), "version": 1, "trials": len(stories)},
@@ -158,21 +159,21 @@ def journal(stories: Sequence[Story], *, base: bool = True, spec: Mapping[str, A
 
 def _trial_rows(s: Story) -> Iterator[Row]:
     extra = {} if s.parent is None else {"parent": s.parent, "fork_step": s.fork_step}
-    yield Row("trial", SWEEP, s.id, config=s.config, budget=s.budget, extra=extra)
+    yield make_row("trial", SWEEP, s.id, config=s.config, budget=s.budget, extra=extra)
     start = s.fork_step or 0
-    yield Row("attempt", SWEEP, s.id, attempt=1, step=start)
+    yield make_row("attempt", SWEEP, s.id, attempt=1, step=start)
     last = max(int(s.until * s.budget), start)
     late: list[Row] = []
     for step in sorted({*(x for x in STEPS if start < x <= last), *([last] if last > start else [])}):
         cost = {"cpu_s": round(0.05 * (step - start), 3)}
         loss = {"train/loss": round(0.3 + 2 * math.exp(-step / 50), 4)}
-        yield Row(
+        yield make_row(
             "report", SWEEP, s.id, attempt=1, step=step, budget=s.budget, metrics=loss, cost=cost, config=s.config
         )
-        yield Row("commit", SWEEP, s.id, attempt=1, step=step, checkpoint=f"sha256:{step:08x}")
-        yield Row("eval", SWEEP, s.id, attempt=1, step=step, extra={"status": "queued"})
+        yield make_row("commit", SWEEP, s.id, 1, step, checkpoint=f"sha256:{step:08x}", path=f"trials/{s.id}/{step}")
+        yield make_row("eval", SWEEP, s.id, attempt=1, step=step, extra={"status": "queued"})
         yield from late
-        done = Row("eval", SWEEP, s.id, attempt=1, step=step, cost={"cpu_s": 0.8}, extra={"status": "done"})
+        done = make_row("eval", SWEEP, s.id, attempt=1, step=step, cost={"cpu_s": 0.8}, extra={"status": "done"})
         late = [scored(s.id, step, scores(s, step)), done]
     yield from _ending(s, last, late)
 
@@ -180,13 +181,13 @@ def _trial_rows(s: Story) -> Iterator[Row]:
 def _ending(s: Story, last: int, late: Sequence[Row]) -> Iterator[Row]:
     def end(of: str) -> Row:
         extra = {"of": of, "status": s.end, "reason": s.reason}
-        return Row("end", SWEEP, s.id, attempt=1, step=last, extra=extra)
+        return make_row("end", SWEEP, s.id, attempt=1, step=last, extra=extra)
 
     if s.end in ("pruned", "parked"):
         yield from late
         action = "STOP" if s.end == "pruned" else "PARK"
         verdict = {"action": action, "phase": "collapse", "reason": s.reason, "evidence": {"p": 0.01}, "seen": 7}
-        yield Row("verdict", SWEEP, s.id, attempt=1, step=last, extra=verdict)
+        yield make_row("verdict", SWEEP, s.id, attempt=1, step=last, extra=verdict)
     if s.end in ("completed", "pruned", "failed"):
         yield end("training")
         if s.end == "completed":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import ReportRow
 from sweeps.report.analysis.findings import Paired
 from sweeps.report.analysis.inference import ALPHA, Level
 from sweeps.statistics import Paired as Compared
@@ -23,16 +23,16 @@ class Answers:
 
     __slots__ = ("_row",)
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: ReportRow) -> None:
         self._row = row
 
     def of(self, metric: str) -> Outcomes | None:
         """Returns the outcomes of the tasks that a metric is the mean of; None where they were not kept."""
         row = self._row
-        tasks = row.extra.get("parts", {}).get(metric, (metric,))
-        if not all(task in row.extra["items"] and task in row.n for task in tasks):
+        tasks = (row.parts or {}).get(metric, (metric,))
+        if not all(task in row.items and task in row.n for task in tasks):
             return None
-        return [shares(row.extra["items"][task], row.n[task], self._replies(task)) for task in tasks]
+        return [shares(row.items[task], row.n[task], self._replies(task)) for task in tasks]
 
     def _replies(self, task: str) -> int:
         return max((int(m.removeprefix(f"{task}@")) for m in self._row.metrics if _is_pass(m, task)), default=1)

@@ -33,7 +33,7 @@ def summarize(rows: Iterable[Row]) -> Summary:
         >>> print(summarize(read_rows(Path("runs/tiers-1a2b3c4d"))).headline)
     """
     evidence = Evidence(rows)
-    spec = evidence.head.get("spec", {})
+    spec = evidence.head.spec
     goal = goal_of(spec)
     curves = list(evidence.history.trials())
     axes = axes_of(spec, curves)
@@ -48,10 +48,10 @@ def summarize(rows: Iterable[Row]) -> Summary:
     base_scoring = sum((evidence.scoring(t) for t in evidence.history.base), Spent())
     summary = Summary(
         sweep=evidence.sweep_id(),
-        name=str(evidence.head.get("name", "")) or evidence.sweep_id() or "sweep",
-        version=str(evidence.head.get("version", "")),
+        name=evidence.head.name or evidence.sweep_id() or "sweep",
+        version=str(evidence.head.version or ""),
         seq=evidence.seq,
-        planned=evidence.head.get("trials"),
+        planned=evidence.head.trials,
         headline="",
         suite=evidence.suite,
         objective=goal.metric,
@@ -123,7 +123,7 @@ def _trial(
     state = evidence.state(curve)
     objective = curves[goal.metric][-1] if curves.get(goal.metric) else None
     checks = tuple(check(c, _last(curves, c.metric), _value(base.get(c.metric))) for c in goal.constraints)
-    fork = aside.fork_step if aside.parent is not None else None
+    fork = evidence.fork_step(curve.trial) if evidence.parent(curve.trial) is not None else None
     steps = max(_steps_run(curve), fork or 0)
     return Trial(
         id=curve.trial,
@@ -136,7 +136,7 @@ def _trial(
         steps_run=steps,
         own_steps=steps - (fork or 0),
         attempts=curve.attempt,
-        parent=aside.parent,
+        parent=evidence.parent(curve.trial),
         fork_step=fork,
         curves=curves,
         readings={},
@@ -167,8 +167,8 @@ def _joined(evidence: Evidence, curve: Curve) -> dict[str, tuple[Measured, ...]]
     columns: dict[str, dict[int, Measured]] = {}
     line = evidence.line(curve.trial)
     for i, part in enumerate(line):
-        start = evidence.aside(part.trial).fork_step or 0
-        end = evidence.aside(line[i + 1].trial).fork_step if i + 1 < len(line) else None
+        start = evidence.fork_step(part.trial) or 0
+        end = evidence.fork_step(line[i + 1].trial) if i + 1 < len(line) else None
         for step in sorted(part.points):
             if step <= 0 or step <= start or (end is not None and step > end):
                 continue

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.errors import DipsweepError, InputError
 from sweeps.journal.lease import DriverState, driver_state
+from sweeps.journal.rows import LeaseRow
 from sweeps.journal.writer import LogReader, sweeps_in
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.analysis.summarize import summarize, with_driver_note
@@ -97,7 +98,7 @@ class Shelf:
         try:
             rows = reader.rows()
             if id not in self._known or self._known[id][0] != len(rows):
-                since = max((str(r.extra.get("since", "")) for r in rows if r.kind == "lease"), default="")
+                since = max((r.since for r in rows if isinstance(r, LeaseRow)), default="")
                 self._known[id] = len(rows), Listed(id, summarize(rows), since=since)
         except DipsweepError as e:
             self._readers.pop(id)

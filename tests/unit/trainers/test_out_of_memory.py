@@ -12,7 +12,7 @@ from cluster.train.worker import explain
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Hooks, Saved, TrialSpec
-from sweeps.controller.controller import LESS_MEMORY, Director
+from sweeps.controller.controller import LESS_MEMORY, SweepController
 from sweeps.errors import out_of_memory
 from sweeps.executors.local import InProcess
 from sweeps.failures import FailureKind
@@ -63,9 +63,9 @@ def test_in_this_process_it_is_tried_once_more_and_the_sweep_goes_on(times: int,
 
         FakeTrainer()(trial, Short(hooks), folder=folder, resume=resume)
 
-    director = Director(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
-    InProcess(director, train, fake_evaluate, tmp_path).run()
-    first, second = director.history.trials()
+    controller = SweepController(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
+    InProcess(controller, train, fake_evaluate, tmp_path).run()
+    first, second = controller.history.trials()
     assert (first.state, second.state) == (ends, "completed")
     assert [step > 0 for replay, step in begins if replay == 0.0] == [False, True]
     if ends == "failed":

@@ -9,13 +9,14 @@ from rich.console import Console
 from cluster.cli.render import state_of, sweep_line
 from cluster.cli.watch import picture
 from cluster.observe.exporter import exported
-from cluster.observe.metrics import Meters
+from cluster.observe.metrics import SweepMetrics
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import Steering
 from sweeps.controller.requests import Request
+from sweeps.journal.state import SweepState
 from sweeps.journal.writer import MemoryJournal
 from sweeps.stopping import NeverStop
 from sweeps.storage.memory import MemoryStore
@@ -33,9 +34,9 @@ class Steered:
 
     def __init__(self, sweep: Sweep, known: int = 9) -> None:
         self.sweep, self.journal = sweep, MemoryJournal()
-        self.director = Director(Plan(sweep), self.journal, NeverStop(sweep.goal))
-        self.trials = [spec.id for spec in self.director.waiting(known)]
-        self.steering = Steering(self.director, MemoryStore())
+        self.controller = SweepController(Plan(sweep), self.journal, NeverStop(sweep.goal))
+        self.trials = [spec.id for spec in self.controller.next_trials(known)]
+        self.steering = Steering(self.controller, MemoryStore())
 
     def ask(self, action: str, trial: str = "", **args: Any) -> Steered:
         self.steering.take(Request(action, trial, args, who="ana"))
@@ -43,13 +44,13 @@ class Steered:
 
     @property
     def state(self) -> dict[str, Any]:
-        return state_of(self.sweep, self.journal.rows())
+        return state_of(self.sweep, SweepState(self.journal.rows()))
 
     def total(self) -> int:
         """The number that status says, and that the metrics say too."""
-        meters = Meters(self.sweep)
+        meters = SweepMetrics(self.sweep)
         for row in self.journal.rows():
-            meters.take(row)
+            meters.apply(row)
         (planned,) = [s.value for s in meters.samples() if s.name == "dipsweep_planned_trials"]
         assert planned == self.state["trials"]
         return int(planned)
@@ -61,8 +62,8 @@ def test_trials_that_people_add_clone_or_extend_count_beside_the_plans():
     assert steered.ask("add", set={"replay": 0.3}).total() == 3
     first = steered.trials[0]
     assert steered.ask("clone", first, set={"learning_rate": 5e-4}).total() == 4
-    steered.director.launch(first)
-    steered.director.saved(first, 1, Saved(8, "x", "d"))
+    steered.controller.launch(first)
+    steered.controller.saved(first, 1, Saved(8, "x", "d"))
     assert steered.ask("extend", first, steps=32).total() == 5
     assert sweep_line(steered.state).endswith("5 trials: 1 running, 4 waiting")
 
@@ -76,24 +77,24 @@ def test_trials_added_to_a_search_count_before_they_are_proposed_and_once_for_th
     steered = Steered(SAMPLED, known=1).ask("add", trials=3)
     assert len(steered.trials) == 1
     assert steered.total() == 5
-    grown = Director(Plan(SAMPLED), steered.journal, NeverStop(SAMPLED.goal))
+    grown = SweepController(Plan(SAMPLED), steered.journal, NeverStop(SAMPLED.goal))
     assert grown.plan.total == 5
     assert steered.total() == 5
 
 
 def test_a_trial_of_the_grid_that_is_asked_for_before_its_turn_counts_once():
     steered = Steered(GRID, known=1).ask("add", set={"replay": 0.1})
-    assert [r.extra.get("by") for r in steered.journal.rows() if r.kind == "trial"] == [None, "ana"]
+    assert [r.by for r in steered.journal.rows() if r.kind == "trial"] == ["", "ana"]
     assert steered.total() == 2
 
 
 def test_base_models_are_no_trials():
     steered = Steered(GRID)
-    steered.director.launch(steered.trials[0])
-    job = steered.director.next_eval()
+    steered.controller.launch(steered.trials[0])
+    job = steered.controller.next_eval()
     assert job is not None
     assert job.trial.startswith("base-")
-    steered.director.scored(job, {"transfer/score": 0.5}, se={}, n={}, suite="s", cost={})
+    steered.controller.scored(job, {"transfer/score": 0.5}, se={}, n={}, suite="s", cost={})
     assert steered.total() == 2
 
 
@@ -112,7 +113,7 @@ def test_the_exporter_of_a_resumed_driver_counts_what_was_asked_for_once(monkeyp
     monkeypatch.setattr("cluster.observe.exporter.job_reporter", lambda: lines.append)
     monkeypatch.setattr("cluster.observe.exporter.Exporter.push", lambda self: None)
     steered = Steered(SAMPLED).ask("add", trials=3)
-    again = Director(Plan(SAMPLED), steered.journal, NeverStop(SAMPLED.goal))
+    again = SweepController(Plan(SAMPLED), steered.journal, NeverStop(SAMPLED.goal))
     with exported(again, every_s=0.01):
         pass
     assert lines[-1] == "0 of 5 trials ended"
@@ -120,7 +121,7 @@ def test_the_exporter_of_a_resumed_driver_counts_what_was_asked_for_once(monkeyp
 
 def test_after_its_driver_has_left_no_trial_is_said_to_run():
     steered = Steered(GRID)
-    steered.director.launch(steered.trials[0])
+    steered.controller.launch(steered.trials[0])
     assert steered.state["states"] == {"running": 1, "waiting": 1}
-    steered.director.interrupt("ana", "asked to stop")
+    steered.controller.interrupt("ana", "asked to stop")
     assert steered.state["states"] == {"waiting": 2}

@@ -13,7 +13,7 @@ from cluster.cli import main as cli
 from cluster.run import write_report, write_spec
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.journal.writer import SweepJournal
 from sweeps.stopping import NeverStop
 
@@ -31,8 +31,8 @@ def drive(root: Path) -> SweepJournal:
     """Begins the sweep as a driver does; it is held until the journal is closed."""
     journal = SweepJournal(root / SWEEP.id)
     write_spec(SWEEP, root / SWEEP.id)
-    director = Director(Plan(SWEEP), journal, NeverStop(SWEEP.goal))
-    director.launch(director.waiting()[0].id)
+    controller = SweepController(Plan(SWEEP), journal, NeverStop(SWEEP.goal))
+    controller.launch(controller.next_trials()[0].id)
     return journal
 
 

@@ -15,8 +15,8 @@ from cluster.locate import find, is_id
 from cluster.run import write_spec
 from sweeps import Sweep
 from sweeps.errors import InputError
-from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal
+from tests.support.rows import make_row
 
 SWEEP = Sweep(name="mine", space={"learning_rate": {"grid": [1e-3, 1e-4]}})
 
@@ -24,7 +24,7 @@ SWEEP = Sweep(name="mine", space={"learning_rate": {"grid": [1e-3, 1e-4]}})
 def kept(root: Path, sweep: str = SWEEP.id, trial: str = "t-11111111") -> Path:
     """Leaves a sweep with one trial under a root."""
     with SweepJournal(root / sweep, beating=False) as journal:
-        journal.append(Row("trial", sweep, trial, budget=8, config={"learning_rate": 1e-3}))
+        journal.append(make_row("trial", sweep, trial, budget=8, config={"learning_rate": 1e-3}))
     write_spec(SWEEP, root / sweep)
     return root / sweep
 

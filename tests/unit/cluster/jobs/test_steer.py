@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from cluster.cli.render import left, over
 from cluster.jobs.requests import send_request_and_wait, settings_of
 from cluster.locate import definition, find
 from cluster.run import write_spec
 from sweeps import Sweep
 from sweeps.controller import requests as control
 from sweeps.errors import InputError
-from sweeps.journal.rows import Row
+from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal
 from sweeps.storage.base import Store
 from sweeps.storage.factory import open_store
+from tests.support.rows import make_row
 
 SWEEP = Sweep(name="steered", space={"learning_rate": {"grid": [1e-3, 1e-4]}})
 
@@ -28,11 +28,11 @@ class Driver:
     """A driver that answers the first request it finds, in a thread; its journal is a real one."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.taken = root, list[control.Request]()
+        self.root, self.taken, self.threads = root, list[control.Request](), list[threading.Thread]()
         self.journal = SweepJournal(root / SWEEP.id, beating=False)
         write_spec(SWEEP, root / SWEEP.id)
         for trial in ("t-11111111", "t-22222222"):
-            self.journal.append(Row("trial", SWEEP.id, trial, budget=8, config={"learning_rate": 1e-3}))
+            self.journal.append(make_row("trial", SWEEP.id, trial, budget=8, config={"learning_rate": 1e-3}))
 
     @property
     def home(self) -> Store:
@@ -45,11 +45,12 @@ class Driver:
                 pass
             self.taken.append(waiting[0])
             extra = {"action": action, "who": waiting[0].who, "reason": reason, "request": waiting[0].id}
-            self.journal.append(Row("control", SWEEP.id, extra=extra))
+            self.journal.append(make_row("control", SWEEP.id, extra=extra))
             control.done(store, SWEEP.id, waiting[0])
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
+        self.threads.append(thread)
         return thread
 
 
@@ -57,6 +58,8 @@ class Driver:
 def driver(tmp_path: Path) -> Iterator[Driver]:
     driver = Driver(tmp_path)
     yield driver
+    for thread in driver.threads:
+        thread.join()
     driver.journal.close()
 
 
@@ -121,8 +124,9 @@ def test_a_sweep_is_found_by_id_name_or_folder_and_a_near_miss_is_named(driver: 
 
 
 def test_a_sweep_whose_driver_was_interrupted_is_left_until_the_next_one_takes_it():
-    lease, asked = Row("lease", "s"), Row("control", "s", extra={"action": "interrupt"})
-    assert not left([lease])
-    assert left([lease, asked, Row("commit", "s", "t-1", 1, 5)])
-    assert not left([lease, asked, lease])
-    assert over([lease, Row("end", "s")])
+    lease, asked = make_row("lease", "s"), make_row("control", "s", extra={"action": "interrupt"})
+    late = make_row("commit", "s", "t-1", 1, 5, path="p")
+    assert [str(SweepState(rows).status) for rows in ([lease], [lease, asked, late], [lease, asked, lease])] == [
+        "running", "stopped", "running",
+    ]  # fmt: skip
+    assert SweepState([lease, make_row("end", "s", of="sweep", status="done")]).done

@@ -13,18 +13,18 @@ import pytest
 from cluster.observe.trackers import feed, track, tracker_for
 from sweeps import Sweep
 from sweeps.errors import InputError
-from sweeps.journal.rows import Row
+from tests.support.rows import make_row
 
 SWEEP = Sweep(name="s")
 ROWS = [
-    Row("sweep", SWEEP.id),
-    Row("report", SWEEP.id, "base-tiny-s", 0, 0, metrics={"transfer/score": 0.9}),
-    Row("trial", SWEEP.id, "t-1", budget=8, config={"learning_rate": 1e-3}),
-    Row("attempt", SWEEP.id, "t-1", 1, 0),
-    Row("report", SWEEP.id, "t-1", 1, 4, metrics={"train/loss": 1.5}),
-    Row("report", SWEEP.id, "t-1", 1, 2, metrics={"transfer/score": 0.4}),
-    Row("end", SWEEP.id, "t-1", 1, 8, extra={"of": "training", "status": "completed"}),
-    Row("end", SWEEP.id, "t-1", 1, 8, extra={"of": "scoring", "status": "pruned"}),
+    make_row("sweep", SWEEP.id),
+    make_row("report", SWEEP.id, "base-tiny-s", 0, 0, metrics={"transfer/score": 0.9}),
+    make_row("trial", SWEEP.id, "t-1", budget=8, config={"learning_rate": 1e-3}),
+    make_row("attempt", SWEEP.id, "t-1", 1, 0),
+    make_row("report", SWEEP.id, "t-1", 1, 4, metrics={"train/loss": 1.5}),
+    make_row("report", SWEEP.id, "t-1", 1, 2, metrics={"transfer/score": 0.4}),
+    make_row("end", SWEEP.id, "t-1", 1, 8, extra={"of": "training", "status": "completed"}),
+    make_row("end", SWEEP.id, "t-1", 1, 8, extra={"of": "scoring", "status": "pruned"}),
 ]
 
 

@@ -15,6 +15,7 @@ from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.storage.base import Store
 from sweeps.storage.factory import open_store
 from sweeps.storage.memory import MemoryStore
+from tests.support.rows import make_row
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -29,16 +30,16 @@ def write(home: Store, *rows: Row) -> None:
 
 
 def attempt(trial: str, number: int) -> Row:
-    return Row("attempt", "s-1", trial, number, 0)
+    return make_row("attempt", "s-1", trial, number, 0)
 
 
 def commit(trial: str, number: int, step: int, **extra: object) -> Row:
     path = f"trials/{trial}/attempt-{number}/step-{step:06d}"
-    return Row("commit", "s-1", trial, number, step, extra={"path": path, **extra})
+    return make_row("commit", "s-1", trial, number, step, extra={"path": path, **extra})
 
 
 def end(trial: str) -> Row:
-    return Row("end", "s-1", trial, 1, 8, extra={"of": "scoring", "status": "completed"})
+    return make_row("end", "s-1", trial, 1, 8, extra={"of": "scoring", "status": "completed"})
 
 
 def saved(home: Store, trial: str, number: int, step: int) -> str:
@@ -50,7 +51,7 @@ def saved(home: Store, trial: str, number: int, step: int) -> str:
 
 def sweep(home: Store) -> dict[str, str]:
     """A sweep with one of everything; returns the folders that are of no use, with the reason."""
-    trial = [Row("trial", "s-1", t, extra={"number": i}) for i, t in enumerate(("t-done", "t-open"))]
+    trial = [make_row("trial", "s-1", t, extra={"number": i}) for i, t in enumerate(("t-done", "t-open"))]
     write(home, *trial, attempt("t-done", 1), commit("t-done", 1, 2), commit("t-done", 1, 2, dropped=True),
           commit("t-done", 1, 4), commit("t-done", 1, 6), commit("t-done", 1, 6, damaged=True), end("t-done"),
           attempt("t-open", 1), commit("t-open", 1, 2), attempt("t-open", 2))  # fmt: skip

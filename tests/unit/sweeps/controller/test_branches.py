@@ -1,4 +1,4 @@
-"""Trials that begin from another's checkpoint: budgets on one trunk, run by the director."""
+"""Trials that begin from another's checkpoint: budgets on one trunk, run by the controller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from sweeps import Sweep, grid, uniform
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import DAMAGED, LESS_MEMORY, Director
+from sweeps.controller.controller import BAD_CHECKPOINT, LESS_MEMORY, SweepController
 from sweeps.errors import TrialFailed
 from sweeps.executors.local import InProcess
 from sweeps.journal.writer import MemoryJournal
@@ -29,10 +29,10 @@ def sweep(schedule: str = "wsd", **changes) -> Sweep:
     )
 
 
-def run(tmp_path: Path, definition: Sweep, trainer=None, journal=None) -> Director:
-    director = Director(Plan(definition), journal or MemoryJournal(), NeverStop(definition.goal))
-    InProcess(director, trainer or FakeTrainer(), fake_evaluate, tmp_path).run()
-    return director
+def run(tmp_path: Path, definition: Sweep, trainer=None, journal=None) -> SweepController:
+    controller = SweepController(Plan(definition), journal or MemoryJournal(), NeverStop(definition.goal))
+    InProcess(controller, trainer or FakeTrainer(), fake_evaluate, tmp_path).run()
+    return controller
 
 
 def ids(definition: Sweep) -> dict[int, str]:
@@ -41,18 +41,18 @@ def ids(definition: Sweep) -> dict[int, str]:
 
 def test_the_trunk_trains_first_and_the_branches_only_what_it_has_not(tmp_path: Path):
     trainer = FakeTrainer()
-    director = run(tmp_path, sweep(), trainer)
+    controller = run(tmp_path, sweep(), trainer)
     trial = ids(sweep())
     assert [t for t, _, _ in trainer.log] == [trial[40]] * 40 + [trial[10]] + [trial[20]] * 3
     assert len(trainer.log) == Plan(sweep()).steps_to_run()
-    assert all(c.state == "completed" for c in director.history.trials())
-    for steps, curve in ((s, director.history.curves[t]) for s, t in trial.items()):
+    assert all(c.state == "completed" for c in controller.history.trials())
+    for steps, curve in ((s, controller.history.curves[t]) for s, t in trial.items()):
         # what it did not run it has from its trunk, where the trunk was scored
         assert curve.steps("transfer/score")[-1] == steps
         assert curve.budget == steps
-    inherited = [r for r in director.journal.rows() if r.extra.get("inherited")]
+    inherited = [r for r in controller.journal.rows() if getattr(r, "inherited", "")]
     assert {r.trial for r in inherited} == {trial[10], trial[20]}
-    costs = summarize(director.journal.rows()).costs
+    costs = summarize(controller.journal.rows()).costs
     assert (costs.steps_run, costs.steps_planned, costs.steps_shared) == (44, 44, 9 + 17)
 
 
@@ -60,33 +60,31 @@ def test_sampled_configurations_share_a_trunk_each(tmp_path: Path):
     space = {"steps": grid(10, 20, 40), "weight_decay": uniform(0.0, 0.1)}
     definition = sweep(space=space, search={"algorithm": "random", "trials": 3})
     trainer = FakeTrainer()
-    director = run(tmp_path, definition, trainer)
-    assert [c.state for c in director.history.trials()] == ["completed"] * 9
+    controller = run(tmp_path, definition, trainer)
+    assert [c.state for c in controller.history.trials()] == ["completed"] * 9
     assert len(trainer.log) == 3 * (40 + 1 + 3)  # instead of 3 * 70
-    assert len({c.config["weight_decay"] for c in director.history.trials()}) == 3
+    assert len({c.config["weight_decay"] for c in controller.history.trials()}) == 3
 
 
 def test_under_a_constant_rate_the_trunk_trains_all_of_it(tmp_path: Path):
     trainer = FakeTrainer()
-    director = run(tmp_path, sweep("constant"), trainer)
+    controller = run(tmp_path, sweep("constant"), trainer)
     trial = ids(sweep("constant"))
     assert {t for t, _, _ in trainer.log} == {trial[40]}
-    assert [director.history.curves[t].state for t in trial.values()] == ["completed"] * 3
-    [commit] = by_trial(director.journal.rows(), "commit")[trial[10]]
-    assert commit.extra["path"] == next(
-        r.extra["path"] for r in by_trial(director.journal.rows(), "commit")[trial[40]] if r.step == 10
-    )
-    assert director.spent() == run(tmp_path / "x", sweep("constant", space={"steps": grid(40)})).spent() | {
-        "cpu_s": director.spent()["cpu_s"]
+    assert [controller.history.curves[t].state for t in trial.values()] == ["completed"] * 3
+    [commit] = by_trial(controller.journal.rows(), "commit")[trial[10]]
+    assert commit.path == next(r.path for r in by_trial(controller.journal.rows(), "commit")[trial[40]] if r.step == 10)
+    assert controller.spent() == run(tmp_path / "x", sweep("constant", space={"steps": grid(40)})).spent() | {
+        "cpu_s": controller.spent()["cpu_s"]
     }
 
 
 def test_a_checkpoint_that_a_branch_needs_or_has_is_kept(tmp_path: Path):
-    director = run(tmp_path, sweep("constant"))
-    lent = {r.extra["path"] for t, rows in by_trial(director.journal.rows(), "commit").items()
+    controller = run(tmp_path, sweep("constant"))
+    lent = {r.path for t, rows in by_trial(controller.journal.rows(), "commit").items()
             if t != ids(sweep("constant"))[40] for r in rows}  # fmt: skip
     assert lent
-    assert not lent & {saved.path for _, saved in director.disposable(keep=0)}
+    assert not lent & {saved.path for _, saved in controller.checkpoints_to_delete(keep=0)}
 
 
 def test_a_branch_of_a_trunk_that_broke_goes_its_own_way(tmp_path: Path):
@@ -107,11 +105,11 @@ def test_a_branch_of_a_trunk_that_broke_goes_its_own_way(tmp_path: Path):
             return super().__call__(trial, Stops(), folder=folder, resume=resume)
 
     trainer = Breaks()
-    director = run(tmp_path, sweep(), trainer)
+    controller = run(tmp_path, sweep(), trainer)
     trial = ids(sweep())
-    states = {s: director.history.curves[t].state for s, t in trial.items()}
+    states = {s: controller.history.curves[t].state for s, t in trial.items()}
     assert states == {10: "completed", 20: "completed", 40: "failed"}
-    starts = {t: rows[0].step for t, rows in by_trial(director.journal.rows(), "attempt").items()}
+    starts = {t: rows[0].step for t, rows in by_trial(controller.journal.rows(), "attempt").items()}
     assert starts[trial[10]] == 9
     assert 9 <= starts[trial[20]] < 17
 
@@ -126,37 +124,37 @@ def test_cut_anywhere_branches_go_on_the_same(tmp_path: Path, cut: int):
         assert again.history.curves[trial].state == curve.state
 
 
-def director_with_checkpoints(tmp_path: Path) -> tuple[Director, str]:
+def director_with_checkpoints(tmp_path: Path) -> tuple[SweepController, str]:
     definition = sweep(space={}, trainer={"learning_rate": 1e-3, "steps": 8})
-    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
-    InProcess(director, FakeTrainer(), fake_evaluate, tmp_path)
-    launch = director.next()
+    controller = SweepController(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    InProcess(controller, FakeTrainer(), fake_evaluate, tmp_path)
+    launch = controller.next()
     assert launch is not None
-    return director, launch.spec.id
+    return controller, launch.spec.id
 
 
 def test_an_attempt_that_cannot_start_from_a_checkpoint_goes_back_to_the_one_before(tmp_path: Path):
     from sweeps.config.trial import Saved
 
-    director, trial = director_with_checkpoints(tmp_path)
+    controller, trial = director_with_checkpoints(tmp_path)
     for step in (2, 4):
-        director.saved(trial, 1, Saved(step, str(tmp_path / str(step)), f"sha256:{step}"))
-    director.failed(trial, 1, "lost", lost=True)
+        controller.saved(trial, 1, Saved(step, str(tmp_path / str(step)), f"sha256:{step}"))
+    controller.failed(trial, 1, "lost", lost=True)
     for attempt, start in ((2, 4), (3, 2), (4, None)):
-        launch = director.next()
+        launch = controller.next()
         assert launch is not None
         assert (launch.attempt, launch.resume.step if launch.resume else None) == (attempt, start)
-        director.failed(trial, attempt, DAMAGED, "model.safetensors has changed since it was written")
-    assert director.history.curves[trial].state == "failed"  # from the base model there is nothing earlier
-    damaged = [r for r in director.journal.rows() if r.extra.get("damaged")]
+        controller.failed(trial, attempt, BAD_CHECKPOINT, "model.safetensors has changed since it was written")
+    assert controller.history.curves[trial].state == "failed"  # from the base model there is nothing earlier
+    damaged = [r for r in controller.journal.rows() if getattr(r, "damaged", False)]
     assert [r.step for r in damaged] == [4, 2]
 
 
 def test_out_of_memory_is_tried_again_once_and_then_says_what_to_change(tmp_path: Path):
-    director, trial = director_with_checkpoints(tmp_path)
-    director.failed(trial, 1, "oom", "used 80 GiB", lost=True)
-    assert director.next() is not None
-    director.failed(trial, 2, "oom", "used 80 GiB", lost=True)
-    curve = director.history.curves[trial]
+    controller, trial = director_with_checkpoints(tmp_path)
+    controller.failed(trial, 1, "oom", "used 80 GiB", lost=True)
+    assert controller.next() is not None
+    controller.failed(trial, 2, "oom", "used 80 GiB", lost=True)
+    curve = controller.history.curves[trial]
     assert (curve.state, curve.reason) == ("failed", "oom")
     assert LESS_MEMORY in curve.detail

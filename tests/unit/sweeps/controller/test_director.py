@@ -1,4 +1,4 @@
-"""The director on its own: what is started, journalled, decided, and how it goes on after a cut at any row."""
+"""The controller on its own: what is started, journalled, decided, and how it goes on after a cut at any row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EVAL_TRIES
 from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.executors.local import InProcess
@@ -19,6 +19,7 @@ from sweeps.journal.rows import Row
 from sweeps.journal.writer import MemoryJournal, SweepJournal
 from sweeps.stopping import Action, NeverStop, Phase, StopRule, Verdict
 from tests.support.fakes import FakeScores, FakeTrainer, by_trial, fake_evaluate
+from tests.support.rows import make_row
 
 
 def sweep(**changes) -> Sweep:
@@ -52,18 +53,18 @@ class StopAtStep(StopRule):
 
 def run(tmp_path: Path, definition: Sweep, journal=None, rule=None, trainer=None):
     journal = journal if journal is not None else MemoryJournal()
-    director = Director(Plan(definition), journal, rule or NeverStop(definition.goal))
-    InProcess(director, trainer or FakeTrainer(), fake_evaluate, tmp_path).run()
-    return director
+    controller = SweepController(Plan(definition), journal, rule or NeverStop(definition.goal))
+    InProcess(controller, trainer or FakeTrainer(), fake_evaluate, tmp_path).run()
+    return controller
 
 
 def test_every_trial_runs_to_its_budget_and_every_snapshot_is_scored_once(tmp_path: Path):
-    director = run(tmp_path, sweep())
-    curves = list(director.history.trials())
+    controller = run(tmp_path, sweep())
+    curves = list(controller.history.trials())
     assert [c.state for c in curves] == ["completed"] * 4
     for curve in curves:
-        assert curve.steps("transfer/score") == list(director.plan.trial(curve.config).snapshots)
-    scored = [(r.trial, r.step) for r in director.journal.rows() if r.kind == "report" and r.suite]
+        assert curve.steps("transfer/score") == list(controller.plan.trial(curve.config).snapshots)
+    scored = [(r.trial, r.step) for r in controller.journal.rows() if r.kind == "report" and r.suite]
     assert len(scored) == len(set(scored))
     assert ("base-tiny-s", 0) in scored
 
@@ -79,47 +80,47 @@ def test_the_journal_is_numbered_without_gaps_and_every_row_can_be_written(tmp_p
 )
 def test_a_trial_that_breaks_ends_failed_with_its_reason_and_the_sweep_goes_on(tmp_path: Path, lr):
     value, reason, detail = lr
-    director = run(tmp_path, sweep(space={"learning_rate": grid(value, 1e-3)}, trainer={"steps": 8}))
-    broken, fine = director.history.trials()
-    end = by_trial(director.journal.rows(), "end")[broken.trial][-1]
+    controller = run(tmp_path, sweep(space={"learning_rate": grid(value, 1e-3)}, trainer={"steps": 8}))
+    broken, fine = controller.history.trials()
+    end = by_trial(controller.journal.rows(), "end")[broken.trial][-1]
     assert (broken.state, broken.reason, fine.state) == ("failed", reason, "completed")
-    assert detail in end.extra["detail"]
+    assert detail in end.detail
 
 
 def test_a_value_that_is_not_finite_stands_in_invalid_and_never_in_metrics(tmp_path: Path):
-    director = run(tmp_path, sweep(space={"learning_rate": grid(667.0)}, trainer={"steps": 8}))
-    curve = next(director.history.trials())
+    controller = run(tmp_path, sweep(space={"learning_rate": grid(667.0)}, trainer={"steps": 8}))
+    curve = next(controller.history.trials())
     assert curve.points[3].invalid == {"train/loss": "nan"}
     assert "train/loss" not in curve.points[3].metrics
 
 
 def test_a_stop_ends_the_trial_as_pruned_and_is_written_with_what_it_had_seen(tmp_path: Path):
     definition = sweep()
-    director = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.STOP, 4))
-    states = {(c.config["replay"], c.config["steps"]): (c.state, c.last_step) for c in director.history.trials()}
+    controller = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.STOP, 4))
+    states = {(c.config["replay"], c.config["steps"]): (c.state, c.last_step) for c in controller.history.trials()}
     assert states == {
         (0.0, 8): ("pruned", 4),
         (0.0, 16): ("pruned", 4),
         (0.1, 8): ("completed", 8),
         (0.1, 16): ("completed", 16),
     }
-    for verdict in (r for r in director.journal.rows() if r.kind == "verdict" and r.extra["action"] == "STOP"):
-        assert verdict.extra["seen"] == verdict.seq - 1
-        assert verdict.extra["reason"] == "step 4 is seen"
+    for verdict in (r for r in controller.journal.rows() if r.kind == "verdict" and r.action == "STOP"):
+        assert verdict.seen == verdict.seq - 1
+        assert verdict.reason == "step 4 is seen"
 
 
 def test_a_parked_trial_that_nobody_wakes_ends_pruned_and_the_sweep_ends(tmp_path: Path):
     definition = sweep()
-    director = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.PARK, 4))
-    states = [c.state for c in director.history.trials()]
+    controller = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.PARK, 4))
+    states = [c.state for c in controller.history.trials()]
     assert sorted(states) == ["completed", "completed", "pruned", "pruned"]
 
 
 def test_a_parked_trial_that_is_woken_goes_on_from_its_checkpoint(tmp_path: Path):
     definition = sweep(space={"replay": grid(0.0)}, trainer={"steps": 8, "learning_rate": 1e-3})
     trainer = FakeTrainer()
-    director = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.PARK, 4, wakes=1), trainer=trainer)
-    curve = next(director.history.trials())
+    controller = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.PARK, 4, wakes=1), trainer=trainer)
+    curve = next(controller.history.trials())
     assert (curve.state, curve.attempt) == ("completed", 2)
     assert [step for _, _, step in trainer.log] == list(range(1, 9))  # no step twice
 
@@ -132,8 +133,8 @@ def test_interrupted_anywhere_and_started_again_nothing_is_lost_or_done_twice(tm
         trainer.die_at = (target.id, step)
         with pytest.raises(Interrupted):
             run(tmp_path / str(step), definition, journal, trainer=trainer)
-        director = run(tmp_path / str(step), definition, journal, trainer=trainer)
-        assert [c.state for c in director.history.trials()] == ["completed"] * 4
+        controller = run(tmp_path / str(step), definition, journal, trainer=trainer)
+        assert [c.state for c in controller.history.trials()] == ["completed"] * 4
         reports = [(r.trial, r.step, tuple(r.metrics)) for r in journal.rows() if r.kind == "report"]
         assert len(reports) == len(set(reports))
         others = [t for t, _, _ in trainer.log if t != target.id]
@@ -164,30 +165,30 @@ def relocated(rows: list[Row]) -> list[Row]:
 
 def test_a_lost_machine_is_tried_again_within_the_limit_and_then_fails(tmp_path: Path):
     definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3}, limits={"retries": 2})
-    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    controller = SweepController(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
     for attempt in (1, 2, 3):
-        launch = director.next(lambda spec: True)
+        launch = controller.next(lambda spec: True)
         assert launch is not None
         assert launch.attempt == attempt
-        director.failed(launch.spec.id, attempt, "lost", "node died", lost=True)
-    assert director.next(lambda spec: True) is None
-    assert next(director.history.trials()).state == "failed"
+        controller.failed(launch.spec.id, attempt, "lost", "node died", lost=True)
+    assert controller.next(lambda spec: True) is None
+    assert next(controller.history.trials()).state == "failed"
 
 
 def test_who_was_asked_to_leave_for_a_pause_that_is_over_goes_on_instead_of_failing():
     definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
-    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
-    launch = director.next()
+    controller = SweepController(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    launch = controller.next()
     assert launch is not None
     trial = launch.spec.id
-    director.control("pause", "ana")
-    director.control("resume", "ana")  # before the attempt has saved and left
-    director.trained(trial, 1, asked=True)
-    again = director.next()
+    controller.control("pause", "ana")
+    controller.control("resume", "ana")  # before the attempt has saved and left
+    controller.trained(trial, 1, asked=True)
+    again = controller.next()
     assert again is not None
     assert (again.spec.id, again.attempt) == (trial, 2)
-    director.trained(trial, 2)  # nobody asked: this is no end that was meant
-    assert director.history.curves[trial].reason == "no-metrics"
+    controller.trained(trial, 2)  # nobody asked: this is no end that was meant
+    assert controller.history.curves[trial].reason == "no-metrics"
 
 
 def test_a_woken_trial_is_not_parked_again_for_steps_that_it_was_parked_for():
@@ -203,39 +204,39 @@ def test_a_woken_trial_is_not_parked_again_for_steps_that_it_was_parked_for():
             return parked[0]
 
     definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
-    director = Director(Plan(definition), MemoryJournal(), ParkInTheDip(definition.goal))
+    controller = SweepController(Plan(definition), MemoryJournal(), ParkInTheDip(definition.goal))
     losses, ended = {2: 0.5, 4: 1.5, 6: 1.4, 8: 0.4}, []
     while not ended:
-        launch = director.next()
+        launch = controller.next()
         assert launch is not None
         assert launch.attempt <= 3
         trial, attempt = launch.spec.id, launch.attempt
         for step, loss in losses.items():  # it has no checkpoint, so it begins anew each time
-            director.report(trial, attempt, step, {"train/loss": loss})
-            if not director.wants(trial, attempt):
+            controller.report(trial, attempt, step, {"train/loss": loss})
+            if not controller.is_current_attempt(trial, attempt):
                 break
         else:
             ended.append((attempt, step))
     assert ended == [(3, 8)]  # parked at 4, and then at 6
-    verdicts = by_trial(director.journal.rows(), "verdict")[trial]
-    assert [v.step for v in verdicts if v.extra["action"] == "PARK"] == [4, 6]
+    verdicts = by_trial(controller.journal.rows(), "verdict")[trial]
+    assert [v.step for v in verdicts if v.action == "PARK"] == [4, 6]
 
 
 def test_an_attempt_that_was_superseded_can_say_nothing_any_more(tmp_path: Path):
     definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
-    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
-    first = director.next(lambda spec: True)
+    controller = SweepController(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    first = controller.next(lambda spec: True)
     assert first is not None
     trial = first.spec.id
-    director.failed(trial, 1, "lost", lost=True)
-    director.next(lambda spec: True)
-    before = len(director.journal.rows())
-    director.report(trial, 1, 4, {"train/loss": 1.0})
-    director.saved(trial, 1, Saved(4, "/nowhere", "sha256:0"))
-    director.trained(trial, 1)
-    director.failed(trial, 1, "error")
-    assert len(director.journal.rows()) == before
-    assert director.wants(trial, 2)
+    controller.failed(trial, 1, "lost", lost=True)
+    controller.next(lambda spec: True)
+    before = len(controller.journal.rows())
+    controller.report(trial, 1, 4, {"train/loss": 1.0})
+    controller.saved(trial, 1, Saved(4, "/nowhere", "sha256:0"))
+    controller.trained(trial, 1)
+    controller.failed(trial, 1, "error")
+    assert len(controller.journal.rows()) == before
+    assert controller.is_current_attempt(trial, 2)
 
 
 def test_an_evaluation_that_breaks_is_tried_again_and_then_given_up_without_ending_the_trial(tmp_path: Path):
@@ -248,31 +249,31 @@ def test_an_evaluation_that_breaks_is_tried_again_and_then_given_up_without_endi
             raise RuntimeError("judge is out")
         return fake_evaluate(job)
 
-    director = Director(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
-    InProcess(director, FakeTrainer(), flaky, tmp_path).run()
-    curve = next(director.history.trials())
+    controller = SweepController(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    InProcess(controller, FakeTrainer(), flaky, tmp_path).run()
+    curve = next(controller.history.trials())
     assert calls.count(4) == EVAL_TRIES
     assert curve.state == "completed"
     assert 4 not in curve.steps("transfer/score")
 
 
 def test_what_does_not_fit_waits_and_nothing_overtakes_it():
-    director = Director(Plan(sweep()), MemoryJournal(), NeverStop(sweep().goal))
-    assert director.next(lambda spec: False) is None
-    assert not director.done()
-    launch = director.next(lambda spec: True)
+    controller = SweepController(Plan(sweep()), MemoryJournal(), NeverStop(sweep().goal))
+    assert controller.next(lambda spec: False) is None
+    assert not controller.finish_if_done()
+    launch = controller.next(lambda spec: True)
     assert launch is not None
     assert launch.spec.id == Plan(sweep()).known_trials()[0].id
 
 
 def test_checkpoints_that_nobody_needs_are_offered_for_deletion_but_never_the_last_two_or_the_best(tmp_path: Path):
-    director = run(tmp_path, sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "learning_rate": 1e-3}))
-    trial = next(director.history.trials()).trial
-    gone = {c.step for _, c in director.disposable()}
-    assert gone == set(director.plan.known_trials()[0].snapshots) - {11, 16}  # 16 is the best as well
-    for t, checkpoint in director.disposable():
-        director.dropped(t, checkpoint)
-    assert director.disposable() == []
+    controller = run(tmp_path, sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "learning_rate": 1e-3}))
+    trial = next(controller.history.trials()).trial
+    gone = {c.step for _, c in controller.checkpoints_to_delete()}
+    assert gone == set(controller.plan.known_trials()[0].snapshots) - {11, 16}  # 16 is the best as well
+    for t, checkpoint in controller.checkpoints_to_delete():
+        controller.checkpoint_deleted(t, checkpoint)
+    assert controller.checkpoints_to_delete() == []
     assert trial
 
 
@@ -285,10 +286,10 @@ def test_a_limit_ends_the_sweep_resumable(tmp_path: Path):
         trainer(trial, hooks, folder=folder, resume=resume)
 
     journal = MemoryJournal()
-    director = Director(Plan(definition), journal, NeverStop(definition.goal))
+    controller = SweepController(Plan(definition), journal, NeverStop(definition.goal))
     with pytest.raises(LimitError, match=r"1\.11 GPU hours are spent, 1\.0 are allowed"):
-        InProcess(director, costly, fake_evaluate, tmp_path).run()
-    assert Director(Plan(definition), journal, NeverStop(definition.goal)).next(lambda spec: True) is not None
+        InProcess(controller, costly, fake_evaluate, tmp_path).run()
+    assert SweepController(Plan(definition), journal, NeverStop(definition.goal)).next(lambda spec: True) is not None
 
 
 def test_ctrl_c_in_process_saves_and_stops_and_the_next_run_goes_on_from_there(tmp_path: Path):
@@ -306,10 +307,10 @@ def test_ctrl_c_in_process_saves_and_stops_and_the_next_run_goes_on_from_there(t
 
         trainer(trial, Pressing(), folder=folder, resume=resume)
 
-    director = Director(Plan(definition), journal, NeverStop(definition.goal))
+    controller = SweepController(Plan(definition), journal, NeverStop(definition.goal))
     with pytest.raises(Interrupted):
-        InProcess(director, pressed, fake_evaluate, tmp_path).run()
-    assert [r.extra["reason"] for r in journal.rows() if r.kind == "control"] == ["Ctrl-C"]
+        InProcess(controller, pressed, fake_evaluate, tmp_path).run()
+    assert [r.reason for r in journal.rows() if r.kind == "control"] == ["Ctrl-C"]
     run(tmp_path, definition, journal, trainer=trainer)
     assert [step for _, _, step in trainer.log] == list(range(1, 17))  # no step twice
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -317,16 +318,16 @@ def test_ctrl_c_in_process_saves_and_stops_and_the_next_run_goes_on_from_there(t
 
 def test_a_row_that_was_cut_off_in_the_middle_is_followed_by_no_other(tmp_path: Path, monkeypatch):
     journal = SweepJournal(tmp_path / "s")
-    journal.append(Row("control", "s"))
+    journal.append(make_row("control", "s", action="pause"))
     monkeypatch.setattr(os, "fsync", lambda fd: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        journal.append(Row("control", "s"))
+        journal.append(make_row("control", "s", action="pause"))
     monkeypatch.undo()
     with pytest.raises(StorageError, match="a write was interrupted"):
-        journal.append(Row("control", "s"))
+        journal.append(make_row("control", "s", action="pause"))
     journal.close()
     with SweepJournal(tmp_path / "s") as again:
-        again.append(Row("control", "s"))
+        again.append(make_row("control", "s", action="pause"))
         assert [r.seq for r in again.rows()] == list(range(len(again.rows())))
 
 
@@ -336,9 +337,9 @@ def test_evidence_that_is_not_finite_is_left_out_and_never_ends_a_trial(tmp_path
             return Verdict(Action.CONTINUE, "open", Phase.DIP, {"cut": float("-inf"), "p": 0.5})
 
     definition = sweep()
-    director = run(tmp_path, definition, rule=Odd(definition.goal))
-    assert {c.state for c in director.history.trials()} == {"completed"}
-    assert {tuple(r.extra["evidence"]) for r in director.journal.rows() if r.kind == "verdict"} == {("p",)}
+    controller = run(tmp_path, definition, rule=Odd(definition.goal))
+    assert {c.state for c in controller.history.trials()} == {"completed"}
+    assert {tuple(r.evidence) for r in controller.journal.rows() if r.kind == "verdict"} == {("p",)}
 
 
 def test_a_constraint_in_doubt_does_not_break_the_dip_aware_rule(tmp_path: Path):
@@ -349,8 +350,8 @@ def test_a_constraint_in_doubt_does_not_break_the_dip_aware_rule(tmp_path: Path)
         trainer={"steps": 16, "learning_rate": 1e-3},
         constraints=[{"metric": "safety/refusal", "at_least": 0.55}],
     )
-    director = run(tmp_path, definition, rule=DipAware(definition.goal))
-    assert {c.state for c in director.history.trials()} <= {"completed", "pruned"}
+    controller = run(tmp_path, definition, rule=DipAware(definition.goal))
+    assert {c.state for c in controller.history.trials()} <= {"completed", "pruned"}
 
 
 def test_a_sweep_that_was_moved_goes_on_from_its_checkpoints_in_the_new_place(tmp_path: Path):
@@ -360,13 +361,13 @@ def test_a_sweep_that_was_moved_goes_on_from_its_checkpoints_in_the_new_place(tm
     old, new = tmp_path / "old" / plan.sweep_id, tmp_path / "new" / plan.sweep_id
     with SweepJournal(old) as journal, pytest.raises(Interrupted):
         InProcess(
-            Director(plan, journal, NeverStop(definition.goal), home=old), trainer, fake_evaluate, old.parent
+            SweepController(plan, journal, NeverStop(definition.goal), home=old), trainer, fake_evaluate, old.parent
         ).run()
     new.parent.mkdir()
     old.rename(new)
     with SweepJournal(new) as journal:
-        director = Director(plan, journal, NeverStop(definition.goal), home=new)
-        launch = director.next(lambda spec: True)
+        controller = SweepController(plan, journal, NeverStop(definition.goal), home=new)
+        launch = controller.next(lambda spec: True)
         assert launch is not None
         assert launch.resume is not None
         assert launch.resume.step == 8
@@ -378,4 +379,4 @@ def test_the_end_of_the_sweep_is_written_once(tmp_path: Path):
     journal = MemoryJournal()
     for _ in range(2):
         assert run(tmp_path, sweep(), journal).done()
-    assert [r.extra["of"] for r in journal.rows() if r.kind == "end" and not r.trial] == ["sweep"]
+    assert [r.of for r in journal.rows() if r.kind == "end" and not r.trial] == ["sweep"]

@@ -8,7 +8,7 @@ from sweeps import Sweep, grid
 from sweeps.config.objective import Constraint, Goal
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_early_stopping import Question, early_end, questions
 from sweeps.errors import SpecError
 from sweeps.executors.local import take_scores
@@ -64,23 +64,24 @@ class Told:
 
 
 def test_the_journal_and_the_report_say_what_was_not_asked():
-    director = Director(Plan(early()), MemoryJournal(), NeverStop(early().goal))
-    launch = director.next()
+    controller = SweepController(Plan(early()), MemoryJournal(), NeverStop(early().goal))
+    launch = controller.next()
     for step in (4, 64):
-        director.saved(launch.spec.id, 1, Saved(step, f"/c/{step}"))
-    director.trained(launch.spec.id, 1)
-    base = director.next_eval()
+        controller.saved(launch.spec.id, 1, Saved(step, f"/c/{step}"))
+    controller.trained(launch.spec.id, 1)
+    base = controller.next_eval()
     assert base.early is None
-    assert director.next_eval().step == 64  # asked in full, so it need not wait for the base
-    assert director.next_eval() is None  # step 4 is compared with its base as it goes
-    take_scores(director, base, Told(100))
-    way = director.next_eval()
+    assert controller.next_eval().step == 64  # asked in full, so it need not wait for the base
+    assert controller.next_eval() is None  # step 4 is compared with its base as it goes
+    take_scores(controller, base, Told(100))
+    way = controller.next_eval()
     assert (way.step, way.early.base) == (4, "builtin")
-    take_scores(director, way, Told(13))
-    rows = {row.step: row.extra for row in director.journal.rows() if row.kind == "eval"}
-    assert rows[4] == {"status": "done", "asked": {"items": 13, "of": 100, "clear": "transfer/score is below its base"}}
-    assert rows[0] == {"status": "done"}
-    found = summarize(director.journal.rows())
+    take_scores(controller, way, Told(13))
+    rows = {row.step: row for row in controller.journal.rows() if row.kind == "eval"}
+    assert (rows[4].status, rows[0].status) == ("done", "done")
+    assert rows[4].asked == {"items": 13, "of": 100, "clear": "transfer/score is below its base"}
+    assert rows[0].asked == {}
+    found = summarize(controller.journal.rows())
     assert found.trials[0].evals_early == ((4, 13, 100),)
     assert any("1 evaluation ended early" in note and "87 of 100 items" in note for note in found.notes)
 

@@ -7,10 +7,10 @@ import pytest
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
-from sweeps.controller.controller import DAMAGED, Director
-from sweeps.journal.rows import Row
+from sweeps.controller.controller import BAD_CHECKPOINT, SweepController
 from sweeps.journal.writer import MemoryJournal
 from sweeps.stopping import Action, NeverStop, StopRule, Verdict
+from tests.support.rows import make_row
 
 Y = "transfer/score"
 SWEEP = Sweep(name="left", space={"replay": grid(0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
@@ -29,11 +29,11 @@ class StopAtFour(StopRule):
         return Verdict(Action.STOP if last == 4 else Action.CONTINUE, f"step {last}")
 
 
-def director(sweep: Sweep, journal: MemoryJournal, rule: type[StopRule] = NeverStop) -> Director:
-    return Director(Plan(sweep), journal, rule(sweep.goal))
+def controller(sweep: Sweep, journal: MemoryJournal, rule: type[StopRule] = NeverStop) -> SweepController:
+    return SweepController(Plan(sweep), journal, rule(sweep.goal))
 
 
-def score(at: Director) -> list[int]:
+def score(at: SweepController) -> list[int]:
     """Scores all that waits; returns at which steps."""
     steps = []
     while (job := at.next_eval()) is not None:
@@ -45,13 +45,13 @@ def score(at: Director) -> list[int]:
 @pytest.mark.parametrize("cut", ["report", "verdict"])
 def test_a_verdict_and_an_end_that_were_owed_are_given(cut: str):
     journal = MemoryJournal()
-    first = director(SWEEP, journal, StopAtFour)
+    first = controller(SWEEP, journal, StopAtFour)
     launch = first.next()
     assert launch is not None
     first.report(launch.spec.id, 1, 4, {Y: 0.5})
     rows = journal.rows()
     last = max(i for i, r in enumerate(rows) if r.kind == cut)
-    again = director(SWEEP, left := MemoryJournal(rows[: last + 1]), StopAtFour)
+    again = controller(SWEEP, left := MemoryJournal(rows[: last + 1]), StopAtFour)
     assert [r.kind for r in left.rows()] == [r.kind for r in rows]
     score(again)  # of the base model
     assert again.done()
@@ -60,11 +60,11 @@ def test_a_verdict_and_an_end_that_were_owed_are_given(cut: str):
 
 def test_a_score_that_comes_before_its_trial_goes_on_is_judged_too():
     journal = MemoryJournal()
-    first = director(SWEEP, journal, StopAtFour)
+    first = controller(SWEEP, journal, StopAtFour)
     launch = first.next()
     assert launch is not None
     first.saved(launch.spec.id, 1, Saved(4, "/4", "d"))
-    again = director(SWEEP, journal, StopAtFour)
+    again = controller(SWEEP, journal, StopAtFour)
     assert 4 in score(again)
     assert [c.state for c in again.history.trials()] == ["pruned"]
     assert again.next() is None
@@ -72,7 +72,7 @@ def test_a_score_that_comes_before_its_trial_goes_on_is_judged_too():
 
 def test_steps_that_are_trained_anew_after_a_damaged_checkpoint_are_scored_anew():
     journal = MemoryJournal()
-    at = director(SWEEP, journal)
+    at = controller(SWEEP, journal)
     launch = at.next()
     assert launch is not None
     trial, snapshots = launch.spec.id, launch.spec.snapshots
@@ -85,7 +85,7 @@ def test_steps_that_are_trained_anew_after_a_damaged_checkpoint_are_scored_anew(
     assert second is not None
     assert second.resume is not None
     assert second.resume.step == late
-    at.failed(trial, 2, DAMAGED, "its sha256 does not match")
+    at.failed(trial, 2, BAD_CHECKPOINT, "its sha256 does not match")
     third = at.next()
     assert third is not None
     assert third.resume is not None
@@ -96,7 +96,7 @@ def test_steps_that_are_trained_anew_after_a_damaged_checkpoint_are_scored_anew(
 
 
 def test_late_scores_of_a_superseded_attempt_do_not_stand_for_the_new_one():
-    at = director(SWEEP, MemoryJournal())
+    at = controller(SWEEP, MemoryJournal())
     launch = at.next()
     assert launch is not None
     trial, step = launch.spec.id, launch.spec.snapshots[1]
@@ -107,7 +107,7 @@ def test_late_scores_of_a_superseded_attempt_do_not_stand_for_the_new_one():
     assert old is not None
     at.failed(trial, 1, "lost", lost=True)
     assert at.next() is not None
-    at.failed(trial, 2, DAMAGED, "its sha256 does not match")
+    at.failed(trial, 2, BAD_CHECKPOINT, "its sha256 does not match")
     assert at.next() is not None
     at.scored(old, {Y: 0.9}, se={}, n={}, suite="s@1", cost={})
     at.saved(trial, 3, Saved(step, "/3", "d"))
@@ -116,7 +116,7 @@ def test_late_scores_of_a_superseded_attempt_do_not_stand_for_the_new_one():
 
 def test_a_fork_is_kept_until_its_branch_has_a_checkpoint_of_its_own():
     journal = MemoryJournal()
-    at = director(TRUNK, journal)
+    at = controller(TRUNK, journal)
     trunk = at.next()
     assert trunk is not None
     for step in sorted(trunk.spec.saves):
@@ -128,7 +128,7 @@ def test_a_fork_is_kept_until_its_branch_has_a_checkpoint_of_its_own():
     assert branch.resume is not None
     fork = branch.resume.step
     assert fork not in gone(at)
-    again = director(TRUNK, journal)  # the branch died before its first checkpoint
+    again = controller(TRUNK, journal)  # the branch died before its first checkpoint
     assert fork not in gone(again)
     once_more = again.next()
     assert once_more is not None
@@ -139,17 +139,17 @@ def test_a_fork_is_kept_until_its_branch_has_a_checkpoint_of_its_own():
     assert fork in gone(again)
 
 
-def gone(at: Director) -> set[int]:
+def gone(at: SweepController) -> set[int]:
     return {c.step for _, c in at.disposable()}
 
 
 def test_a_report_of_a_trial_that_has_ended_is_owed_no_verdict():
     journal = MemoryJournal()
-    at = director(SWEEP, journal)
+    at = controller(SWEEP, journal)
     launch = at.next()
     assert launch is not None
     at.stop(launch.spec.id, "ana")
-    journal.append(Row("report", SWEEP.id, launch.spec.id, 1, 4, metrics={Y: 0.5}))
+    journal.append(make_row("report", SWEEP.id, launch.spec.id, 1, 4, metrics={Y: 0.5}))
     before = len(journal.rows())
-    director(SWEEP, journal, StopAtFour)
+    controller(SWEEP, journal, StopAtFour)
     assert len(journal.rows()) == before

@@ -9,7 +9,7 @@ import pytest
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan, snapshot_steps
 from sweeps.config.trial import EvalSpec, Saved
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import (
     EvalJob,
     ScoreQueue,
@@ -136,32 +136,34 @@ class InDoubt(NeverStop):
         return Verdict(Action.CONTINUE, "looks", Phase.DIP if steps and steps[-1] <= 40 else Phase.BEFORE)
 
 
-def slow_pool(rule=NeverStop, trained=640) -> tuple[Director, list[int]]:
+def slow_pool(rule=NeverStop, trained=640) -> tuple[SweepController, list[int]]:
     """A trial whose trainer is done before the first score is in, with a backlog of 1; returns the scored steps too."""
     sweep = Sweep(name="slow", space={"replay": grid(0.1)}, trainer={"steps": 640}, evaluation={"backlog": 1})
-    director = Director(Plan(sweep), MemoryJournal(), rule(sweep.goal))
-    launch = director.next()
+    controller = SweepController(Plan(sweep), MemoryJournal(), rule(sweep.goal))
+    launch = controller.next()
     assert launch is not None
     for step in [s for s in launch.spec.snapshots if s <= trained]:
-        director.saved(launch.spec.id, 1, Saved(step, f"/c/step-{step}", f"sha256:{step}"))
+        controller.saved(launch.spec.id, 1, Saved(step, f"/c/step-{step}", f"sha256:{step}"))
     if trained == 640:
-        director.trained(launch.spec.id, 1)
+        controller.trained(launch.spec.id, 1)
     scored = []
-    while (job := director.next_eval()) is not None:
+    while (job := controller.next_eval()) is not None:
         scored.append(job.step)
-        director.scored(job, {"transfer/score": 0.5}, se={}, n={}, suite="fake@1", cost={})
-    return director, scored
+        controller.scored(job, {"transfer/score": 0.5}, se={}, n={}, suite="fake@1", cost={})
+    return controller, scored
 
 
 def test_a_pool_that_cannot_keep_up_scores_the_log_spaced_part_and_says_what_it_left_out():
-    director, scored = slow_pool()
+    controller, scored = slow_pool()
     assert scored == [0, 640, *sorted(milestones(LOG) - {640})]
-    skipped = [row for row in director.journal.rows() if row.kind == "eval" and row.extra["status"] == "skipped"]
+    skipped = [row for row in controller.journal.rows() if row.kind == "eval" and row.status == "skipped"]
     assert {row.step for row in skipped} == set(LOG) - milestones(LOG)
-    assert skipped[0].extra["reason"] == "12 checkpoints wait, and step 640 has scores"
-    assert next(director.history.trials()).state == "completed"
-    assert {s.step for _, s in director.disposable()} >= {row.step for row in skipped} - {453}  # the last two stay
-    assert director.done()
+    assert skipped[0].reason == "12 checkpoints wait, and step 640 has scores"
+    assert next(controller.history.trials()).state == "completed"
+    assert {s.step for _, s in controller.checkpoints_to_delete()} >= {row.step for row in skipped} - {
+        453
+    }  # the last two stay
+    assert controller.finish_if_done()
 
 
 def test_where_a_dip_is_suspected_every_checkpoint_is_scored():
@@ -172,28 +174,28 @@ def test_where_a_dip_is_suspected_every_checkpoint_is_scored():
 
 def test_a_driver_that_starts_again_asks_for_the_same_checkpoints_in_the_same_order():
     sweep = Sweep(name="again", space={"replay": grid(0.1, 0.2)}, trainer={"steps": 64})
-    director = Director(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
-    for launch in (director.next(), director.next()):
+    controller = SweepController(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
+    for launch in (controller.next(), controller.next()):
         assert launch is not None
         for step in (1, 3, 4):
-            director.saved(launch.spec.id, 1, Saved(step, str(Path("/c") / launch.spec.id / str(step))))
-    again = Director(Plan(sweep), MemoryJournal(director.journal.rows()), NeverStop(sweep.goal))
-    first, second = ([j.key for j in iter(d.next_eval, None)] for d in (director, again))
+            controller.saved(launch.spec.id, 1, Saved(step, str(Path("/c") / launch.spec.id / str(step))))
+    again = SweepController(Plan(sweep), MemoryJournal(controller.journal.rows()), NeverStop(sweep.goal))
+    first, second = ([j.key for j in iter(d.next_eval, None)] for d in (controller, again))
     assert first == second
     assert len(first) == 7
 
 
 def test_scores_of_another_suite_are_refused_with_a_row_and_never_reach_the_curve():
     sweep = Sweep(name="other", space={"replay": grid(0.1)}, trainer={"steps": 8})
-    director = Director(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
-    launch = director.next()
+    controller = SweepController(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
+    launch = controller.next()
     assert launch is not None
-    director.saved(launch.spec.id, 1, Saved(8, "/c/8"))
-    base, last = director.next_eval(), director.next_eval()
+    controller.saved(launch.spec.id, 1, Saved(8, "/c/8"))
+    base, last = controller.next_eval(), controller.next_eval()
     assert base is not None
     assert last is not None
     for asked, suite in ((base, "mini@11111111"), (last, "mini@22222222")):
         scores = FakeScores({"transfer/score": 0.5}, suite=suite)
-        director.scored(asked, scores.metrics, se={}, n={}, suite=scores.suite, cost={})
-    assert "mini@22222222, the sweep's are of mini@11111111" in director.journal.rows()[-1].extra["reason"]
-    assert next(director.history.trials()).steps("transfer/score") == []
+        controller.scored(asked, scores.metrics, se={}, n={}, suite=scores.suite, cost={})
+    assert "mini@22222222, the sweep's are of mini@11111111" in controller.journal.rows()[-1].reason
+    assert next(controller.history.trials()).steps("transfer/score") == []

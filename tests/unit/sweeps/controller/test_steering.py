@@ -8,7 +8,7 @@ import pytest
 
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import POLL_S, Steering
 from sweeps.controller.requests import Request, pending, post
 from sweeps.errors import Interrupted
@@ -33,11 +33,11 @@ class Desk:
     def __init__(self, tmp_path: Path, definition: Sweep, at: dict[int, list[Request]], journal=None) -> None:
         self.plan, self.at, self.looks, self.clock = Plan(definition), at, 0, 0.0
         self.journal = journal if journal is not None else MemoryJournal()
-        self.director = Director(self.plan, self.journal, NeverStop(definition.goal))
+        self.controller = SweepController(self.plan, self.journal, NeverStop(definition.goal))
         self.store, self.trainer = MemoryStore(), FakeTrainer()
         self.changes = 0
-        self.steering = Steering(self.director, self.store, self.changed, clock=lambda: self.clock)
-        self.loop = InProcess(self.director, self.trainer, fake_evaluate, tmp_path, steer=self.look)
+        self.steering = Steering(self.controller, self.store, self.changed, clock=lambda: self.clock)
+        self.loop = InProcess(self.controller, self.trainer, fake_evaluate, tmp_path, steer=self.look)
 
     def changed(self) -> None:
         self.changes += 1
@@ -55,11 +55,11 @@ class Desk:
 
     @property
     def controls(self) -> list[Row]:
-        return [r for r in self.journal.rows() if r.kind == "control" and r.extra["who"] != "driver"]
+        return [r for r in self.journal.rows() if r.kind == "control" and r.who != "driver"]
 
     @property
     def curves(self):
-        return self.director.history.curves
+        return self.controller.history.curves
 
 
 def known(definition: Sweep) -> list[str]:
@@ -81,12 +81,12 @@ def test_a_stopped_sweep_ends_resumable_and_goes_on(tmp_path: Path):
         desk.run()
     again = Desk(tmp_path, sweep(), {}, desk.journal).run()
     assert [c.state for c in again.curves.values()] == ["completed"] * 2
-    assert not again.director.stopping
+    assert not again.controller.stopping
 
 
 def test_a_paused_sweep_trains_nothing_until_it_may_go_on_and_loses_nothing(tmp_path: Path):
     desk = Desk(tmp_path, sweep(), {9: [Request("pause", who="ana")], 14: [Request("resume", who="bo")]}).run()
-    assert [r.extra["action"] for r in desk.controls] == ["pause", "resume"]
+    assert [r.action for r in desk.controls] == ["pause", "resume"]
     first = known(sweep())[0]
     assert [r.attempt for r in by_trial(desk.journal.rows(), "attempt")[first]] == [1, 2]
     assert [c.state for c in desk.curves.values()] == ["completed"] * 2
@@ -97,8 +97,8 @@ def test_a_driver_that_is_ending_does_not_promise_to_go_on(tmp_path: Path):
     desk = Desk(tmp_path, sweep(), {3: asked})
     with pytest.raises(Interrupted):
         desk.run()
-    assert [r.extra["action"] for r in desk.controls if r.extra["who"] == "bo"] == ["resume refused"]
-    assert desk.director.paused
+    assert [(r.action, r.refused) for r in desk.controls if r.who == "bo"] == [("resume", True)]
+    assert desk.controller.is_paused
 
 
 def test_a_pause_outlives_the_driver(tmp_path: Path):
@@ -107,9 +107,9 @@ def test_a_pause_outlives_the_driver(tmp_path: Path):
     with pytest.raises(Interrupted):
         desk.run()
     again = Desk(tmp_path, sweep(), {}, journal)
-    assert again.director.paused
-    assert again.director.next() is None
-    assert not again.director.done()
+    assert again.controller.is_paused
+    assert again.controller.next() is None
+    assert not again.controller.finish_if_done()
 
 
 def test_an_extended_trial_goes_on_from_before_its_rate_fell(tmp_path: Path):
@@ -119,19 +119,19 @@ def test_an_extended_trial_goes_on_from_before_its_rate_fell(tmp_path: Path):
     new = next(c for c in desk.curves.values() if c.budget == 32)
     assert new.state == "completed"
     [attempt] = by_trial(desk.journal.rows(), "attempt")[new.trial]
-    assert (attempt.extra["parent"], attempt.extra["fork_step"], attempt.step) == (first, 14, 14)
-    assert "as one run of that budget" in desk.controls[0].extra["reason"]
-    inherited = [r.step for r in desk.journal.rows() if r.extra.get("inherited") == first]
+    assert (attempt.parent, attempt.fork_step, attempt.step) == (first, 14, 14)
+    assert "as one run of that budget" in desk.controls[0].reason
+    inherited = [r.step for r in desk.journal.rows() if getattr(r, "inherited", "") == first]
     assert inherited == [s for s in desk.curves[first].steps("transfer/score") if s <= 14]
     assert min(step for t, _, step in desk.trainer.log if t == new.trial) == 15
-    assert not any(r.cost for r in desk.journal.rows() if r.extra.get("inherited"))
+    assert not any(r.cost for r in desk.journal.rows() if getattr(r, "inherited", ""))
 
 
 def test_an_extension_that_is_no_longer_exact_says_so(tmp_path: Path):
     definition = sweep(trainer={"learning_rate": 1e-3, "steps": 16, "lr_scheduler_type": "cosine"})
     first, _ = known(definition)
     desk = Desk(tmp_path, definition, {25: [Request("extend", first, {"steps": 32}, who="ana")]}).run()
-    assert "lr_scheduler_type cosine ties every step to the budget" in desk.controls[0].extra["reason"]
+    assert "lr_scheduler_type cosine ties every step to the budget" in desk.controls[0].reason
     assert next(c for c in desk.curves.values() if c.budget == 32).state == "completed"
 
 
@@ -155,16 +155,16 @@ def test_a_trial_can_be_added_to_a_grid_and_trials_to_a_search(tmp_path: Path):
     searched = sweep(space={"learning_rate": loguniform(1e-4, 1e-3)}, search={"algorithm": "random", "trials": 2})
     desk = Desk(tmp_path, searched, {5: [Request("add", args={"trials": 3}, who="ana")]}).run()
     assert len(desk.curves) == 5
-    again = Director(Plan(searched), desk.journal, NeverStop(searched.goal))
+    again = SweepController(Plan(searched), desk.journal, NeverStop(searched.goal))
     assert again.done()
     assert again.plan.total == 5
 
 
 def test_limits_change_while_the_sweep_runs(tmp_path: Path):
     desk = Desk(tmp_path, sweep(), {5: [Request("limits", args={"set": {"gpu_hours": 50.0}}, who="ana")]}).run()
-    assert desk.director.plan.sweep.limits.gpu_hours == 50.0
+    assert desk.controller.plan.sweep.limits.gpu_hours == 50.0
     assert desk.changes == 1
-    assert desk.plan.sweep_id == desk.director.plan.sweep_id
+    assert desk.plan.sweep_id == desk.controller.plan.sweep_id
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ def test_what_cannot_be_done_is_refused_in_a_sentence_and_nothing_changes(tmp_pa
     wish = Request(wish.action, wish.trial.replace("FIRST", first), wish.args, who="ana")
     desk = Desk(tmp_path, sweep(), {20: [wish]}).run()
     [row] = desk.controls
-    assert row.extra["action"] == f"{wish.action} refused"
-    assert said in row.extra["reason"]
+    assert (row.action, row.refused) == (wish.action, True)
+    assert said in row.reason
     assert [c.state for c in desk.curves.values()] == ["completed"] * 2
 
 

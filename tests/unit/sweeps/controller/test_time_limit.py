@@ -13,7 +13,7 @@ from evaluators.evaluate import evaluate
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import EvalSpec
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_timeout import FIRST_S, SHORTEST_S, Allowance, time_limit
 from sweeps.executors.local import InProcess
 from sweeps.journal.writer import MemoryJournal
@@ -102,9 +102,9 @@ def test_an_evaluation_that_hangs_in_process_is_tried_again_and_given_up_and_the
     sweep = Sweep(
         name="hang", space={"replay": grid(0.1)}, trainer={"steps": 8}, evaluation={"timeout_s": 0.05, "at": [4]}
     )
-    director = Director(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
-    InProcess(director, FakeTrainer(), hangs, tmp_path).run()
-    failed = [row for row in director.journal.rows() if row.kind == "eval" and row.extra["status"] == "failed"]
-    assert [row.extra["given_up"] for row in failed] == [False, False, True]
-    assert failed[0].extra["reason"] == "TimeoutError: over the limit of 0.05 s (evaluation.timeout_s)"
-    assert next(director.history.trials()).state == "completed"
+    controller = SweepController(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
+    InProcess(controller, FakeTrainer(), hangs, tmp_path).run()
+    failed = [row for row in controller.journal.rows() if row.kind == "eval" and row.status == "failed"]
+    assert [row.given_up for row in failed] == [False, False, True]
+    assert failed[0].reason == "TimeoutError: over the limit of 0.05 s (evaluation.timeout_s)"
+    assert next(controller.history.trials()).state == "completed"

@@ -13,9 +13,9 @@ from cluster.jobs.resume import paused, prepare_resumed_sweep, request_resume_on
 from cluster.run import write_spec
 from sweeps import Sweep
 from sweeps.controller.requests import pending
-from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal
 from sweeps.storage.factory import open_store
+from tests.support.rows import make_row
 from tests.unit.cluster.jobs.test_submit import Shelf, send, shelf
 
 __all__ = ["shelf"]
@@ -33,7 +33,7 @@ class Kept:
 
     def asked(self, *actions: str) -> None:
         for action in actions:
-            self.journal.append(Row("control", SWEEP.id, extra={"action": action, "who": "ana"}))
+            self.journal.append(make_row("control", SWEEP.id, extra={"action": action, "who": "ana"}))
 
     def requests(self) -> list[str]:
         return [r.action for r in pending(open_store(self.root), SWEEP.id)]

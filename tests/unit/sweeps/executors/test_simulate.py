@@ -7,16 +7,16 @@ import pytest
 from benchmarks.stopping.worlds import generate, goal
 from sweeps.config.objective import Goal
 from sweeps.executors.simulated import Recording, simulate
-from sweeps.journal.rows import Row
 from sweeps.stopping.base import Action, NeverStop, StopRule, Verdict
 from sweeps.stopping.dip_aware import DipAware
+from tests.support.rows import make_row
 
 Y = "y"
 
 
 def run_of(trial, values, seconds=1.0):
-    rows = tuple(Row("report", "", trial, step=i + 1, metrics={Y: float(v)}) for i, v in enumerate(values))
-    return Recording(trial, Row("trial", "", trial, budget=len(values)), rows, (seconds,) * len(values))
+    rows = tuple(make_row("report", "", trial, step=i + 1, metrics={Y: float(v)}) for i, v in enumerate(values))
+    return Recording(trial, make_row("trial", "", trial, budget=len(values)), rows, (seconds,) * len(values))
 
 
 class ParkOnce(StopRule):

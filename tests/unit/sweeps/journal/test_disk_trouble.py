@@ -17,6 +17,7 @@ from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.storage.base import FOREVER, storage_trouble
 from sweeps.storage.local import LocalStore
 from sweeps.storage.retry import RetryingStore
+from tests.support.rows import make_row
 
 ID = "s-00000000"
 TROUBLES = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE]
@@ -47,7 +48,7 @@ class Disk:
 
 
 def row(step: int) -> Row:
-    return Row("report", ID, "t-1", 1, step, metrics={"transfer/score": 0.5})
+    return make_row("report", ID, "t-1", 1, step, metrics={"transfer/score": 0.5})
 
 
 @pytest.mark.parametrize("number", TROUBLES, ids=errno.errorcode.get)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row
+from tests.support.rows import make_row
 
 
 def score(step: int, value: float, attempt: int = 1, metric: str = "transfer/score") -> Row:
-    return Row("report", "s", "t", attempt, step, metrics={metric: value}, suite="m@1")
+    return make_row("report", "s", "t", attempt, step, metrics={metric: value}, suite="m@1")
 
 
 def curve(rows):
@@ -37,12 +38,12 @@ def test_partial_rows_of_one_step_merge_by_metric():
 
 def test_a_newer_attempt_replaces_what_lies_beyond_the_step_it_resumed_at():
     old = [score(s, 0.1) for s in (2, 4, 6)]
-    resumed = [*old, Row("attempt", "s", "t", 2, 4), score(6, 0.9, attempt=2)]
+    resumed = [*old, make_row("attempt", "s", "t", 2, 4), score(6, 0.9, attempt=2)]
     assert curve(resumed) == {2: 0.1, 4: 0.1, 6: 0.9}
 
 
 def test_what_a_superseded_attempt_says_late_is_fenced_off_beyond_its_fork_but_counts_before_it():
-    rows = [score(2, 0.1), Row("attempt", "s", "t", 2, 4)]
+    rows = [score(2, 0.1), make_row("attempt", "s", "t", 2, 4)]
     history = History(rows)
     assert not history.fold(score(6, 0.3, attempt=1))
     assert history.fold(score(4, 0.2, attempt=1))
@@ -51,15 +52,15 @@ def test_what_a_superseded_attempt_says_late_is_fenced_off_beyond_its_fork_but_c
 
 
 def test_an_invalid_value_is_kept_as_text_and_gives_way_to_a_measured_one():
-    history = History([Row("report", "s", "t", 1, 4, invalid={"train/loss": "nan"})])
+    history = History([make_row("report", "s", "t", 1, 4, invalid={"train/loss": "nan"})])
     assert history.curves["t"].points[4].invalid == {"train/loss": "nan"}
-    history.fold(Row("report", "s", "t", 1, 4, metrics={"train/loss": 0.2}))
+    history.fold(make_row("report", "s", "t", 1, 4, metrics={"train/loss": 0.2}))
     assert history.curves["t"].points[4].invalid == {}
 
 
 def test_the_base_score_is_shared_by_all_trials_of_a_model():
-    base = Row("report", "s", "base-tiny-s", 0, 0, metrics={"transfer/score": 0.9}, suite="m@1")
-    trials = [Row("trial", "s", t, config={"model": "tiny-s"}, budget=8) for t in ("t", "u")]
+    base = make_row("report", "s", "base-tiny-s", 0, 0, metrics={"transfer/score": 0.9}, suite="m@1")
+    trials = [make_row("trial", "s", t, config={"model": "tiny-s"}, budget=8) for t in ("t", "u")]
     history = History([base, *trials])
     assert history.base_point("t") == history.base_point("u")
     assert history.base_point("t").metrics == {"transfer/score": 0.9}

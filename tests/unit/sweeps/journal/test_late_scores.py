@@ -9,7 +9,7 @@ import pytest
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EVAL_TRIES, EvalJob
 from sweeps.journal.history import Curve
 from sweeps.journal.writer import MemoryJournal
@@ -19,20 +19,20 @@ from tests.support.fakes import dip_curve
 SWEEP = Sweep(name="late", space={"replay": grid(0.1, 0.2)}, trainer={"steps": 64})
 
 
-def trained() -> tuple[Director, list[EvalJob]]:
+def trained() -> tuple[SweepController, list[EvalJob]]:
     """Two trials whose training is over, and the evaluations that were asked for."""
-    director = Director(Plan(SWEEP), MemoryJournal(), NeverStop(SWEEP.goal))
-    while (launch := director.next()) is not None:
+    controller = SweepController(Plan(SWEEP), MemoryJournal(), NeverStop(SWEEP.goal))
+    while (launch := controller.next()) is not None:
         for step in launch.spec.snapshots:
-            director.report(launch.spec.id, 1, step, {"train/loss": 1 / step})
-            director.saved(launch.spec.id, 1, Saved(step, f"/{launch.spec.id}/{step}", f"sha256:{step}"))
-        director.trained(launch.spec.id, 1)
-    return director, list(iter(director.next_eval, None))
+            controller.report(launch.spec.id, 1, step, {"train/loss": 1 / step})
+            controller.saved(launch.spec.id, 1, Saved(step, f"/{launch.spec.id}/{step}", f"sha256:{step}"))
+        controller.trained(launch.spec.id, 1)
+    return controller, list(iter(controller.next_eval, None))
 
 
-def deliver(director: Director, job: EvalJob) -> None:
+def deliver(controller: SweepController, job: EvalJob) -> None:
     value = 0.9 if job.step == 0 else dip_curve(job.step, 64, 0.5, 0.95)
-    director.scored(
+    controller.scored(
         job, {"transfer/score": value}, se={"transfer/score": 0.02}, n={}, suite="fake@1", cost={"cpu_s": 1}
     )
 
@@ -42,17 +42,17 @@ def points(curve: Curve) -> dict[int, tuple[dict[str, float], dict[str, float], 
 
 
 def in_order() -> dict[str, object]:
-    director, jobs = trained()
+    controller, jobs = trained()
     for job in sorted(jobs, key=lambda job: (job.trial, job.step)):
-        deliver(director, job)
-    assert director.done()
-    return {c.trial: (points(c), c.state) for c in director.history.trials()}
+        deliver(controller, job)
+    assert controller.finish_if_done()
+    return {c.trial: (points(c), c.state) for c in controller.history.trials()}
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_late_doubled_shuffled_and_lost_scores_give_the_same_curves(seed):
     draw = random.Random(seed)
-    director, jobs = trained()
+    controller, jobs = trained()
     draw.shuffle(jobs)
     late = [(job, draw.random()) for job in jobs]
     mail = [(job, draw.random(), "scores") for job, _ in late]
@@ -61,56 +61,56 @@ def test_late_doubled_shuffled_and_lost_scores_give_the_same_curves(seed):
     lost = draw.choice([job for job, _, _ in mail])
     mail = [letter for letter in mail if letter[0] is not lost]
     for job, _, _ in mail:
-        deliver(director, job)
-    director.eval_failed(lost, "ActorDiedError: the evaluator was killed")
-    assert not director.done()
-    again = director.next_eval()
+        deliver(controller, job)
+    controller.eval_failed(lost, "ActorDiedError: the evaluator was killed")
+    assert not controller.finish_if_done()
+    again = controller.next_eval()
     assert again is not None
     assert (again.key, again.tries) == (lost.key, 2)
-    deliver(director, again)
-    assert director.done()
-    assert {c.trial: (points(c), c.state) for c in director.history.trials()} == in_order()
+    deliver(controller, again)
+    assert controller.finish_if_done()
+    assert {c.trial: (points(c), c.state) for c in controller.history.trials()} == in_order()
 
 
 def test_a_trial_whose_training_is_over_ends_with_its_last_score_and_keeps_what_is_not_scored():
-    director, jobs = trained()
-    trial = next(director.history.trials())
+    controller, jobs = trained()
+    trial = next(controller.history.trials())
     own = [job for job in jobs if job.trial == trial.trial]
     for job in own[:-1]:
-        deliver(director, job)
-        kept = {s.step for t, s in director.disposable() if t == trial.trial}
+        deliver(controller, job)
+        kept = {s.step for t, s in controller.checkpoints_to_delete() if t == trial.trial}
         assert not kept & {job.step for job in own if job.step not in trial.steps("transfer/score")}
         assert trial.state == "scoring"
-    deliver(director, own[-1])
+    deliver(controller, own[-1])
     assert trial.state == "completed"
 
 
 def test_scores_that_come_twice_are_written_and_paid_for_once():
-    director, jobs = trained()
+    controller, jobs = trained()
     for _ in range(2):
-        deliver(director, jobs[-1])
-    rows = [r for r in director.journal.rows() if r.step == jobs[-1].step and r.trial == jobs[-1].trial]
+        deliver(controller, jobs[-1])
+    rows = [r for r in controller.journal.rows() if r.step == jobs[-1].step and r.trial == jobs[-1].trial]
     assert sum(r.kind == "report" and bool(r.suite) for r in rows) == 1
-    assert director.spent()["cpu_s"] == 1
+    assert controller.spent()["cpu_s"] == 1
 
 
 def test_an_evaluation_that_went_with_its_machine_is_no_try():
-    director, jobs = trained()
+    controller, jobs = trained()
     job = jobs[-1]
     for _ in range(2 * EVAL_TRIES):
-        director.eval_failed(job, "ActorDiedError: its node has died", preempted=True)
-        again = director.next_eval()
+        controller.eval_failed(job, "ActorDiedError: its node has died", preempted=True)
+        again = controller.next_eval()
         assert again is not None
         assert (again.key, again.tries) == (job.key, 1)
         job = again
-    deliver(director, job)
-    assert director.history.curves[job.trial].points[job.step].suite
+    deliver(controller, job)
+    assert controller.history.curves[job.trial].points[job.step].suite
 
 
 def test_what_a_broken_evaluation_cost_is_counted():
-    director, jobs = trained()
-    director.eval_failed(jobs[0], "TimeoutError: over the limit", {"gpu_s": 30.0})
-    again = director.next_eval()
+    controller, jobs = trained()
+    controller.eval_failed(jobs[0], "TimeoutError: over the limit", {"gpu_s": 30.0})
+    again = controller.next_eval()
     assert again is not None
-    deliver(director, again)
-    assert director.spent() == {"gpu_s": 30.0, "cpu_s": 1.0}
+    deliver(controller, again)
+    assert controller.spent() == {"gpu_s": 30.0, "cpu_s": 1.0}

@@ -10,6 +10,7 @@ from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.storage.memory import MemoryStore
 from tests.support.faulty_store import Calls, FaultyStore, out_of_reach
+from tests.support.rows import make_row
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def write(home: MemoryStore, *batches: int) -> list[Row]:
         for size in batches:
             with journal.batch():
                 for _ in range(size):
-                    journal.append(Row("report", "s", "t-1", 1, len(journal.rows()), metrics={"train/loss": 0.5}))
+                    journal.append(make_row("report", "s", "t-1", 1, len(journal.rows()), metrics={"train/loss": 0.5}))
         return journal.rows()
 
 
@@ -106,7 +107,7 @@ def test_a_pack_that_cannot_be_written_fails_nothing():
 
     with SweepJournal(Unpackable(home), lease_s=0, beating=False) as journal:
         for step in range(9):
-            journal.append(Row("report", "s", "t-1", 1, step))
+            journal.append(make_row("report", "s", "t-1", 1, step))
     assert listed(home)[1] == {}
     assert read_rows(home) == journal.rows()
 
@@ -119,7 +120,7 @@ def test_a_driver_that_dies_at_a_pack_leaves_a_log_that_goes_on(moment: str):
         try:
             journal = SweepJournal(FaultyStore(home, calls), lease_s=0, beating=False)
             for step in range(9):
-                journal.append(Row("report", "s", "t-1", 1, step))
+                journal.append(make_row("report", "s", "t-1", 1, step))
         except BaseException:
             assert calls.dead
         before = read_rows(home) if listed(home)[0] else []

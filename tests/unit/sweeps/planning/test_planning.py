@@ -6,12 +6,12 @@ import pytest
 
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
-from sweeps.journal.rows import Row
 from sweeps.planning.clock import DoesNotFit, timeline
 from sweeps.planning.devices import PEAK_BF16, published_mfu
 from sweeps.planning.estimate import estimate
 from sweeps.planning.speeds import Figure, Speed, flops_per_token, key_of, measured_speeds, published_speed
 from sweeps.planning.work import TrialWork, planned_work
+from tests.support.rows import make_row
 
 QWEN3_4B = {
     "num_hidden_layers": 36, "hidden_size": 2560, "intermediate_size": 9728, "num_attention_heads": 32,
@@ -122,11 +122,12 @@ def test_speed_is_read_from_the_journals_of_earlier_sweeps():
     config = {**planned_work(Plan(sweep()))[0].config}
     spec = {"evaluation": {"suite": "mini", "items": 20}}
     rows = [
-        Row("sweep", "s", extra={"spec": spec}),
-        Row("trial", "s", "t", config=config),
-        Row("attempt", "s", "t", 1, 0, extra={"workers": 1}),
-        *(Row("report", "s", "t", 1, n, progress={"tokens": n * 1000.0}, cost={"cpu_s": 3.0 + n * 0.5}) for n in (10, 20, 40)),
-        Row("eval", "s", "t", 1, 40, cost={"cpu_s": 4.0}, extra={"status": "done"}),
+        make_row("sweep", "s", extra={"spec": spec}),
+        make_row("trial", "s", "t", config=config),
+        make_row("attempt", "s", "t", 1, 0, extra={"workers": 1}),
+        *(make_row("report", "s", "t", 1, n, progress={"tokens": n * 1000.0}, cost={"cpu_s": 3.0 + n * 0.5})
+          for n in (10, 20, 40)),
+        make_row("eval", "s", "t", 1, 40, cost={"cpu_s": 4.0}, extra={"status": "done"}),
     ]  # fmt: skip
     ((key, found),) = measured_speeds([rows], "mini", source="here").items()
     assert key == key_of(config, 1)

@@ -9,8 +9,8 @@ import pytest
 from benchmarks.stopping.worlds import METRIC, generate
 from sweeps.errors import InputError
 from sweeps.journal.history import History
-from sweeps.journal.rows import Row
 from sweeps.report.replay import compare, finals, lost_winners, pareto_page, read_rows, recorded, replay, table, winners
+from tests.support.rows import make_row
 
 Y = "transfer/score"
 
@@ -22,7 +22,7 @@ def rows_of(sweep="s", trials=4, reports=10, budget=100, cost=None, metric=Y):
             spent = {"cpu_s": cost * j * (i + 1)} if cost else {}
             value = 0.4 + 0.01 * i * j
             out.append(
-                Row(
+                make_row(
                     "report",
                     sweep,
                     f"t-{i}",
@@ -37,9 +37,9 @@ def rows_of(sweep="s", trials=4, reports=10, budget=100, cost=None, metric=Y):
 
 def generated_rows(seed, world="published", trials=12):
     made = generate(world, seed, trials=trials)
-    rows = [Row(**{**_fields(r), "sweep": f"{world}-{seed}"}) for r in made.shared]
+    rows = [make_row(**{**_fields(r), "sweep": f"{world}-{seed}"}) for r in made.shared]
     for r in made.recordings:
-        rows += [Row(**{**_fields(x), "sweep": f"{world}-{seed}", "config": r.start.config}) for x in r.reports]
+        rows += [make_row(**{**_fields(x), "sweep": f"{world}-{seed}", "config": r.start.config}) for x in r.reports]
     return rows
 
 
@@ -72,7 +72,7 @@ def test_sweeps_are_told_apart_and_each_gets_a_fresh_rule():
 
 
 def test_step_0_inside_a_trial_is_its_base_and_no_report():
-    base = Row("report", "s", "t-0", step=0, metrics={Y: 0.4})
+    base = make_row("report", "s", "t-0", step=0, metrics={Y: 0.4})
     recordings, shared = recorded(History([base, *rows_of()]), Y)
     assert not shared
     assert recordings[0].base[0].step == 0
@@ -88,11 +88,11 @@ def test_cost_comes_from_the_cumulative_cost_and_else_is_one_a_step():
 
 def test_cost_that_starts_anew_with_an_attempt_is_not_taken_as_negative():
     rows = [
-        Row("report", "s", "t", 1, step=10, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 5.0}),
-        Row("report", "s", "t", 1, step=20, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 10.0}),
-        Row("attempt", "s", "t", 2, step=20),
-        Row("report", "s", "t", 2, step=30, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 6.0}),
-        Row("report", "s", "t", 2, step=40, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 11.0}),
+        make_row("report", "s", "t", 1, step=10, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 5.0}),
+        make_row("report", "s", "t", 1, step=20, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 10.0}),
+        make_row("attempt", "s", "t", 2, step=20),
+        make_row("report", "s", "t", 2, step=30, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 6.0}),
+        make_row("report", "s", "t", 2, step=40, budget=40, metrics={Y: 0.1}, cost={"cpu_s": 11.0}),
     ]
     (recording,), _ = recorded(History(rows), Y)
     assert recording.seconds == (5.0, 5.0, 6.0, 5.0)
@@ -110,7 +110,7 @@ def test_lost_winners_are_those_of_the_final_top_that_did_not_run_to_the_end():
     crossing = rows_of(trials=3)
     for j in range(1, 11):
         value = 0.30 if j < 8 else 0.9
-        crossing.append(Row("report", "s", "late", step=10 * j, budget=100, metrics={Y: value}))
+        crossing.append(make_row("report", "s", "late", step=10 * j, budget=100, metrics={Y: value}))
     result = replay(crossing, "asha:reduction=2", workers=4, top=1)
     assert result["sweeps"]["s"]["winners"] == ["late"]
     assert result["sweeps"]["s"]["lost_winners"] == ["late"]
@@ -170,11 +170,11 @@ def test_a_comparison_is_a_table_and_a_page():
 
 def test_what_protection_cost_is_told_where_a_dip_was_held_that_the_odds_would_have_ended():
     """Three that rise, one that falls and stays down: strict waits out its patience, soft and none have nothing to pay."""
-    rows = [Row("report", "s", "base-", step=0, metrics={Y: 0.4}, se={Y: 0.005})]
+    rows = [make_row("report", "s", "base-", step=0, metrics={Y: 0.4}, se={Y: 0.005})]
     for trial, fall in (("a", 0.0), ("b", 0.0), ("c", 0.0), ("down", 0.3)):
         for j in range(1, 21):
             value = 0.4 + 0.01 * j - fall * min(j / 4, 1.0) - 0.01 * j * (fall > 0)
-            rows.append(Row("report", "s", trial, step=10 * j, budget=200, metrics={Y: value}, se={Y: 0.01}))
+            rows.append(make_row("report", "s", trial, step=10 * j, budget=200, metrics={Y: value}, se={Y: 0.01}))
     cost = {rule: replay(rows, rule, top=1) for rule in ("dip-aware", "dip-aware:protect=soft", "none")}
     shares = {rule: result["summary"]["protection_cost"] for rule, result in cost.items()}
     assert shares["dip-aware"] > 0.0
@@ -201,7 +201,9 @@ def test_winners_that_tie_for_the_last_places_stand_in_for_each_other(completed,
 
 def test_a_sweep_of_saturated_scores_loses_nothing_to_the_order_of_its_starts():
     rows = [
-        Row("report", "s", f"t-{i}", step=10 * (j + 1), budget=60, metrics={Y: 1.0}) for i in range(6) for j in range(6)
+        make_row("report", "s", f"t-{i}", step=10 * (j + 1), budget=60, metrics={Y: 1.0})
+        for i in range(6)
+        for j in range(6)
     ]
     sweep = replay(rows, "asha:grace=10,reduction=2", top=2)["sweeps"]["s"]
     assert sweep["places"] == 2

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
-from sweeps.journal.rows import Row, base_trial
+from sweeps.journal.rows import base_trial
 from sweeps.report import render_html, summarize
 from sweeps.report.analysis.answer import console_lines
 from sweeps.report.analysis.findings import Kind
 from tests.support.report_journals import SWEEP, definition, dip, journal, scored, story
+from tests.support.rows import make_row
 
 FLAT = {"transfer/score": lambda share: 0.0, "math/in_domain": lambda share: 0.4}
 
@@ -19,16 +21,17 @@ FLAT = {"transfer/score": lambda share: 0.0, "math/in_domain": lambda share: 0.4
 def lengths(trial, values, *, base=0.97, se=0.01, metric="transfer/score", end="completed", spec=None):
     """A sweep of one trial with the given scores at steps 40, 80, …, every one with the same error."""
     rows = [
-        Row("sweep", SWEEP, extra={"name": "s", "spec": spec or definition({}, constraints=[]), "trials": 1}),
-        Row("report", SWEEP, base_trial("tiny-s"), 0, 0, metrics={metric: base}, se={metric: se}, n={metric: 400}, suite="m@1"),
-        Row("trial", SWEEP, trial.id, config=trial.config, budget=trial.budget),
-        Row("attempt", SWEEP, trial.id, attempt=1, step=0),
+        make_row("sweep", SWEEP, extra={"name": "s", "spec": spec or definition({}, constraints=[]), "trials": 1}),
+        make_row("report", SWEEP, base_trial("tiny-s"), 0, 0, metrics={metric: base}, se={metric: se},
+                 n={metric: 400}, suite="m@1"),
+        make_row("trial", SWEEP, trial.id, config=trial.config, budget=trial.budget),
+        make_row("attempt", SWEEP, trial.id, attempt=1, step=0),
     ]  # fmt: skip
     for i, value in enumerate(values, start=1):
         score = {"metrics": {metric: value}, "se": {metric: se}, "n": {metric: 400}, "suite": "m@1"}
-        rows.append(Row("report", SWEEP, trial.id, 1, i * trial.budget // len(values), **score))
+        rows.append(make_row("report", SWEEP, trial.id, 1, i * trial.budget // len(values), **score))
     if end:
-        rows.append(Row("end", SWEEP, trial.id, 1, trial.budget, extra={"of": "scoring", "status": end}))
+        rows.append(make_row("end", SWEEP, trial.id, 1, trial.budget, extra={"of": "scoring", "status": end}))
     return rows
 
 
@@ -247,7 +250,7 @@ def test_what_survivors_alone_show_is_bounded_by_the_stopped():
 
 def test_why_a_trial_was_parked_stays_readable_after_it_is_pruned():
     s = story(until=0.3, end="parked", reason="P(top 3) 0.32 is below the price of 0.40")
-    late = Row(
+    late = make_row(
         "end",
         SWEEP,
         s.id,
@@ -362,7 +365,7 @@ def test_the_price_in_safety_is_told_in_points_a_point():
 
 def test_a_curve_without_errors_or_base_gets_no_verdict_but_says_what_is_missing():
     rows = lengths(story(), [0.9, 0.8, 0.9])
-    bare = [Row(**{**{n: getattr(r, n) for n in r.__dataclass_fields__}, "se": {}}) for r in rows]
+    bare = [replace(r, se={}) if r.kind == "report" else r for r in rows]
     verdict = summarize(bare).settings[0].verdicts[0]
     assert (verdict.kind, verdict.settle) == (Kind.INCONCLUSIVE, "scores with their standard errors")
     baseless = [r for r in rows if not r.trial.startswith("base-")]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sweeps.journal.rows import Row, base_trial
 from sweeps.report import summarize
 from sweeps.report.html.page import render_html
 from sweeps.statistics import pack
+from tests.support.rows import make_row
 
 SUITE = "mini@1"
 
@@ -19,7 +22,7 @@ def scores(trial: str, step: int, right: int, lost: int = 0, suite: str = SUITE,
     tasks = {f"transfer/{name}": share for name in "ab"}
     passes = {f"{task}@{samples}": share for task in tasks} if samples > 1 else {}
     metrics = {"transfer/score": share, **tasks, **passes}
-    return Row(
+    return make_row(
         "report", "s-1", trial, 1, step, 8, metrics, dict.fromkeys(metrics, 0.05), dict.fromkeys(metrics, 100),
         suite=suite, extra={"items": {t: pack(bits) for t in tasks}, "parts": {"transfer/score": list(tasks)}},
     )  # fmt: skip
@@ -27,13 +30,15 @@ def scores(trial: str, step: int, right: int, lost: int = 0, suite: str = SUITE,
 
 def journal(*more: Row) -> list[Row]:
     """Two completed trials: the first loses 12 of the base's 80 right items of each task, the second loses one."""
-    rows = [Row("sweep", "s-1", extra={"name": "s", "spec": {}, "trials": 2}), scores(base_trial("tiny-s"), 0, 80)]
+    rows = [make_row("sweep", "s-1", extra={"name": "s", "spec": {}, "trials": 2}), scores(base_trial("tiny-s"), 0, 80)]
     for trial, lr, lost in (("t-a", 1e-3, 12), ("t-b", 3e-3, 1)):
         rows.append(
-            Row("trial", "s-1", trial, budget=8, config={"model": "tiny-s", "learning_rate": lr}, extra={"number": 0})
+            make_row(
+                "trial", "s-1", trial, budget=8, config={"model": "tiny-s", "learning_rate": lr}, extra={"number": 0}
+            )
         )
         rows += [scores(trial, step, 80, lost) for step in (2, 4, 8)]
-        rows.append(Row("end", "s-1", trial, 1, 8, extra={"of": "scoring", "status": "completed"}))
+        rows.append(make_row("end", "s-1", trial, 1, 8, extra={"of": "scoring", "status": "completed"}))
     return [row.at(i) for i, row in enumerate([*rows, *more])]
 
 
@@ -75,21 +80,19 @@ def test_several_replies_an_item_count_as_one_item():
 
 
 def test_without_outcomes_of_the_same_items_nothing_is_compared():
-    bare = [row if row.kind != "report" else Row(**{**as_row(row), "extra": {}}) for row in journal()]
+    bare = [row if row.kind != "report" else replace(row, items={}, parts=None) for row in journal()]
     assert summarize(bare).trial("t-a").paired == ()
     assert "Item by item" not in render_html(summarize(bare))
     other = [scores(r.trial, 0, 80, suite="mini@2") if r.step == 0 else r for r in journal()]
     assert summarize(other).trial("t-a").paired == ()
 
 
-def as_row(row: Row) -> dict[str, object]:
-    return {name: getattr(row, name) for name in row.__dataclass_fields__}
-
-
 def test_checkpoints_that_were_skipped_are_told_of_and_no_longer_waited_for():
     skipped = [
-        Row("commit", "s-1", "t-a", 1, 3, checkpoint="sha256:3", extra={"path": "x"}),
-        Row("eval", "s-1", "t-a", 1, 3, extra={"status": "skipped", "reason": "9 checkpoints wait", "given_up": True}),
+        make_row("commit", "s-1", "t-a", 1, 3, checkpoint="sha256:3", extra={"path": "x"}),
+        make_row(
+            "eval", "s-1", "t-a", 1, 3, extra={"status": "skipped", "reason": "9 checkpoints wait", "given_up": True}
+        ),
     ]
     summary = summarize(journal(*skipped))
     assert summary.trial("t-a").evals_skipped == (3,)

@@ -9,9 +9,9 @@ import pytest
 
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.executors.local import InProcess
-from sweeps.journal.rows import Row, parse
+from sweeps.journal.codec import parse
 from sweeps.journal.writer import MemoryJournal
 from sweeps.report import render_html, summarize
 from sweeps.report.analysis.findings import Kind
@@ -30,6 +30,7 @@ from tests.support.report_journals import (
     scored,
     story,
 )
+from tests.support.rows import make_row
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_minimising_turns_the_ranking_round():
     stories = [story(), story(replay=0.0)]
     spec = definition(axes_of(stories), objective={"metric": "train/loss", "goal": "minimize"}, constraints=[])
     rows = journal(stories, spec=spec)
-    end = Row("report", SWEEP, stories[1].id, attempt=1, step=401, metrics={"train/loss": 0.1})
+    end = make_row("report", SWEEP, stories[1].id, attempt=1, step=401, metrics={"train/loss": 0.1})
     summary = summarize([*rows, end])
     assert summary.best[0] == stories[1].id
     assert summary.objective in summary.panels
@@ -142,8 +143,8 @@ def test_a_second_attempt_adds_its_own_cost():
     s = story(until=0.5, end="running")
     rows = journal([s])
     more = [
-        Row("attempt", SWEEP, s.id, attempt=2, step=200),
-        Row("report", SWEEP, s.id, attempt=2, step=400, metrics={"train/loss": 0.1}, cost={"cpu_s": 9.0}),
+        make_row("attempt", SWEEP, s.id, attempt=2, step=200),
+        make_row("report", SWEEP, s.id, attempt=2, step=400, metrics={"train/loss": 0.1}, cost={"cpu_s": 9.0}),
     ]
     trial = summarize(rows + more).trials[0]
     assert trial.training.cpu_s == pytest.approx(10.0 + 9.0)
@@ -229,7 +230,7 @@ def test_two_suites_never_share_a_curve():
 
 def test_scores_still_to_come_are_announced_and_failed_evaluations_kept():
     s = story(until=0.5, end="running")
-    bad = Row("eval", SWEEP, s.id, attempt=1, step=80, extra={"status": "failed", "reason": "out of memory"})
+    bad = make_row("eval", SWEEP, s.id, attempt=1, step=80, extra={"status": "failed", "reason": "out of memory"})
     trial = summarize([*journal([s]), bad]).trials[0]
     assert trial.evals_open == 1, "the last snapshot's score is late"
     assert trial.evals_failed == ("step 80: out of memory",)
@@ -238,20 +239,20 @@ def test_scores_still_to_come_are_announced_and_failed_evaluations_kept():
 def test_a_failed_try_that_will_be_repeated_is_still_waiting():
     s = story(until=0.5, end="running")
     extra = {"status": "failed", "reason": "out of memory", "try": 1, "given_up": False}
-    trial = summarize([*journal([s]), Row("eval", SWEEP, s.id, attempt=1, step=200, extra=extra)]).trials[0]
+    trial = summarize([*journal([s]), make_row("eval", SWEEP, s.id, attempt=1, step=200, extra=extra)]).trials[0]
     assert (trial.evals_open, trial.evals_failed) == (1, ())
 
 
 def test_a_snapshot_that_a_newer_attempt_makes_again_is_not_waited_for_twice():
     s = story(until=0.5, end="running")
-    again = Row("attempt", SWEEP, s.id, attempt=2, step=160)
+    again = make_row("attempt", SWEEP, s.id, attempt=2, step=160)
     assert summarize([*journal([s]), again]).trials[0].evals_open == 0
 
 
 def test_an_interrupted_sweep_says_so_and_tells_what_was_not_started():
     rows = journal([story()])
-    rows[0] = replace(rows[0], extra={**rows[0].extra, "trials": 3})
-    stop = Row("control", SWEEP, extra={"who": "user", "action": "interrupt", "reason": "Ctrl-C"})
+    rows[0] = replace(rows[0], trials=3)
+    stop = make_row("control", SWEEP, extra={"who": "user", "action": "interrupt", "reason": "Ctrl-C"})
     summary = summarize([*rows, stop])
     assert "Interrupted 1 time, last for: Ctrl-C." in summary.notes
     assert progress(summary) == "2 not started"
@@ -265,8 +266,8 @@ def test_a_real_sweep_in_this_process_is_read_to_the_end(tmp_path):
         constraints=[{"metric": "safety/refusal", "at_least": 0.1}],
     )
     log = MemoryJournal()
-    director = Director(Plan(sweep), log, NeverStop(sweep.goal))
-    InProcess(director, FakeTrainer(), fake_evaluate, tmp_path).run()
+    controller = SweepController(Plan(sweep), log, NeverStop(sweep.goal))
+    InProcess(controller, FakeTrainer(), fake_evaluate, tmp_path).run()
     summary = summarize(log.rows())
     states = {(t.config["replay"], t.config["learning_rate"]): t for t in summary.trials}
     assert states[0.1, 1e-3].readings["transfer/score"].shape is Shape.RECOVERED
@@ -281,7 +282,9 @@ def test_a_real_sweep_in_this_process_is_read_to_the_end(tmp_path):
 
 def test_a_training_that_failed_is_failed_before_its_last_score_is_in():
     s = story(until=0.5, end="running")
-    end = Row("end", SWEEP, s.id, attempt=1, step=200, extra={"of": "training", "status": "failed", "reason": "oom"})
+    end = make_row(
+        "end", SWEEP, s.id, attempt=1, step=200, extra={"of": "training", "status": "failed", "reason": "oom"}
+    )
     trial = summarize([*journal([s]), end]).trials[0]
     assert (trial.state, trial.reason) == ("failed", "oom")
 

@@ -12,10 +12,10 @@ import pytest
 
 from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
-from sweeps.journal.rows import Row
 from sweeps.report.replay import read_rows, replay
 from sweeps.stopping.base import Action, Phase
 from sweeps.stopping.dip_aware import DipAware
+from tests.support.rows import make_row
 
 PUBLISHED = Path(__file__).parents[4] / "benchmarks" / "stopping" / "published.jsonl"
 Y = "transfer/score"
@@ -43,7 +43,7 @@ class Sweep:
         noise = np.random.default_rng(seed)
         if base is not None:
             rule.observe(
-                Row(
+                make_row(
                     "report",
                     "s",
                     "base-m",
@@ -53,7 +53,7 @@ class Sweep:
                 )
             )
         for trial in curves:
-            rule.observe(Row("trial", "s", trial, budget=budget, config={"model": "m", **(config or {})}))
+            rule.observe(make_row("trial", "s", trial, budget=budget, config={"model": "m", **(config or {})}))
         for i in range(len(X)):
             for trial, values in curves.items():
                 if not self.live[trial]:
@@ -62,7 +62,7 @@ class Sweep:
                 value = (base or 0.4) + float(values[i]) + (se or 0.01) * float(noise.normal())
                 extra = {k: float(v[i]) for k, v in (more or {}).get(trial, {}).items()}
                 rule.observe(
-                    Row(
+                    make_row(
                         "report",
                         "s",
                         trial,
@@ -155,14 +155,14 @@ def test_a_lone_collapse_is_given_up_and_a_lone_dip_is_not():
 @pytest.mark.parametrize("loss", ["rises", "nan"])
 def test_a_diverged_trial_is_stopped_at_once_whatever_its_score(loss):
     rule = DipAware(Goal(Y))
-    rule.observe(Row("trial", "s", "t", budget=100, config={"model": "m"}))
+    rule.observe(make_row("trial", "s", "t", budget=100, config={"model": "m"}))
     losses = {10: 2.0, 20: 1.5, 30: 2.9, 40: 3.5}
     verdicts = []
     for step, value in losses.items():
         bad = loss == "nan" and step == 40
-        row = Row("report", "s", "t", step=step, metrics={Y: 0.5} if bad else {Y: 0.5, "train/loss": value})
+        row = make_row("report", "s", "t", step=step, metrics={Y: 0.5} if bad else {Y: 0.5, "train/loss": value})
         rule.observe(
-            Row("report", "s", "t", step=step, metrics={Y: 0.5}, invalid={"train/loss": "nan"}) if bad else row
+            make_row("report", "s", "t", step=step, metrics={Y: 0.5}, invalid={"train/loss": "nan"}) if bad else row
         )
         verdicts.append(rule.decide("t"))
     assert [v.action for v in verdicts[:3]] == [Action.CONTINUE] * 3
@@ -200,10 +200,10 @@ def back_at_base(se, items):
     """P(a run 25 points down after 10 % of its budget ends above its base), as scores with this s.e. tell it."""
     rule = DipAware(Goal(Y))
     n = {Y: round(0.25 / se**2)} if items else {}
-    rule.observe(Row("report", "s", "base-m", step=0, metrics={Y: 0.4}, se={Y: se}, n=n))
-    rule.observe(Row("trial", "s", "deep", budget=640, config={"model": "m"}))
+    rule.observe(make_row("report", "s", "base-m", step=0, metrics={Y: 0.4}, se={Y: se}, n=n))
+    rule.observe(make_row("trial", "s", "deep", budget=640, config={"model": "m"}))
     for step, score in ((20, 0.31), (40, 0.2), (60, 0.15), (80, 0.15)):
-        rule.observe(Row("report", "s", "deep", step=step, metrics={Y: score}, se={Y: se}, n=n))
+        rule.observe(make_row("report", "s", "deep", step=step, metrics={Y: score}, se={Y: se}, n=n))
     field = rule.race.field
     return field.probability_above(field.tracks["deep"], 0.4)
 
@@ -221,30 +221,20 @@ def test_minimising_the_negative_is_the_same_as_maximising():
     up, down = DipAware(Goal(Y, top=2)), DipAware(Goal(Y, maximize=False, top=2))
     for row in rows:
         up.observe(row)
-        down.observe(
-            Row(
-                row.kind,
-                row.sweep,
-                row.trial,
-                step=row.step,
-                budget=row.budget,
-                config=row.config,
-                se=row.se,
-                metrics={k: -v for k, v in row.metrics.items()},
-            )
-        )
+        measured = row.kind == "report"
+        down.observe(replace(row, metrics={k: -v for k, v in row.metrics.items()}) if measured else row)
         if row.kind == "report" and row.step:
             assert up.decide(row.trial).action is down.decide(row.trial).action
 
 
 def journal(curves, *, se=0.01, seed=1):
     noise = np.random.default_rng(seed)
-    rows = [Row("report", "s", "base-m", step=0, metrics={Y: 0.4}, se={Y: se})]
-    rows += [Row("trial", "s", t, budget=640, config={"model": "m"}) for t in curves]
+    rows = [make_row("report", "s", "base-m", step=0, metrics={Y: 0.4}, se={Y: se})]
+    rows += [make_row("trial", "s", t, budget=640, config={"model": "m"}) for t in curves]
     for i in range(len(X)):
         for t, v in curves.items():
             rows.append(
-                Row(
+                make_row(
                     "report",
                     "s",
                     t,
@@ -297,13 +287,13 @@ def test_other_signals_stand_in_the_evidence_as_they_were_given():
 def test_scores_of_two_suites_are_never_one_curve():
     """A harder suite from step 220 on: no dip, no collapse, and no verdict from the old one's rivals."""
     rule = DipAware(Goal(Y, top=1))
-    rule.observe(Row("report", "s", "base-m", step=0, metrics={Y: 0.5}, se={Y: 0.01}, suite="a"))
+    rule.observe(make_row("report", "s", "base-m", step=0, metrics={Y: 0.5}, se={Y: 0.01}, suite="a"))
     for trial in ("t", "rival"):
-        rule.observe(Row("trial", "s", trial, budget=640, config={"model": "m"}))
+        rule.observe(make_row("trial", "s", trial, budget=640, config={"model": "m"}))
         for step in range(20, 220, 20):
-            rule.observe(Row("report", "s", trial, step=step, metrics={Y: 0.6}, se={Y: 0.01}, suite="a"))
+            rule.observe(make_row("report", "s", trial, step=step, metrics={Y: 0.6}, se={Y: 0.01}, suite="a"))
     for count, step in enumerate(range(220, 640, 20), 1):
-        rule.observe(Row("report", "s", "t", step=step, metrics={Y: 0.3}, se={Y: 0.01}, suite="b"))
+        rule.observe(make_row("report", "s", "t", step=step, metrics={Y: 0.3}, se={Y: 0.01}, suite="b"))
         verdict = rule.decide("t")
         assert verdict.action is Action.CONTINUE
         assert verdict.phase not in FALLEN
@@ -317,7 +307,7 @@ def test_before_a_wsd_decay_a_low_score_is_not_held_against_a_trial():
     for rule, config in ((plain, {}), (decaying, {"lr_scheduler_type": "wsd", "decay": 0.2})):
         for row in journal(curves):
             if row.kind == "trial" and row.trial == "low":
-                row = Row("trial", "s", "low", budget=640, config={"model": "m", **config})
+                row = make_row("trial", "s", "low", budget=640, config={"model": "m", **config})
             if row.step is None or row.step <= 480:
                 rule.observe(row)
     odds = [r.race.standing(r.race.field.tracks["low"]).p for r in (plain, decaying)]

@@ -1,0 +1,101 @@
+"""The fixed words of journal rows: what a rule decides, how a trial stands, what people may ask for.
+
+Each is a `StrEnum`: its value is what stands in the journal, and it compares equal to that text.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Action(StrEnum):
+    """What is to be done with a running trial."""
+
+    CONTINUE = "CONTINUE"
+    PARK = "PARK"  # give the machines back, keep the checkpoint; may be resumed; parked at the end means pruned
+    STOP = "STOP"
+
+
+class Phase(StrEnum):
+    """Where a trial stands on its curve."""
+
+    BEFORE = "before"
+    DIP = "dip"
+    RECOVERY = "recovery"
+    PLATEAU = "plateau"
+    COLLAPSE = "collapse"
+    LATE_DECLINE = "late-decline"
+    DIVERGED = "diverged"
+    UNKNOWN = "unknown"
+
+
+class TrialStatus(StrEnum):
+    """How a trial stands. It changes by a journal row or not at all (`sweeps.journal.history`)."""
+
+    WAITING = "waiting"  # for machines: not started yet, or to go on after its attempt ended early
+    RUNNING = "running"
+    PARKED = "parked"
+    SCORING = "scoring"  # trained to its budget; scores are missing
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+ENDED: Final = frozenset({TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED})
+
+
+class EndStatus(StrEnum):
+    """How training, a trial or a sweep ended."""
+
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    DONE = "done"  # the sweep
+
+
+class EndOf(StrEnum):
+    """What ended: the training of a trial, the trial as a whole with its last score, or the sweep."""
+
+    TRAINING = "training"
+    SCORING = "scoring"
+    SWEEP = "sweep"
+
+
+class EvalStatus(StrEnum):
+    """What became of the evaluation of a checkpoint."""
+
+    QUEUED = "queued"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"  # overtaken: a later checkpoint of the trial has scores
+
+
+class ControlAction(StrEnum):
+    """What a person asked for, or what the driver did with an attempt on its own account."""
+
+    STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+    EXTEND = "extend"
+    CLONE = "clone"
+    ADD = "add"
+    LIMITS = "limits"
+    RETRY = "retry"  # with `who: driver`: the attempt was lost, the trial goes on; else: a failed trial is tried again
+    YIELD = "yield"  # an attempt gave its machines back before its end; the trial goes on later
+    INTERRUPT = "interrupt"  # the driver saves its trials and ends; the sweep can be resumed
+
+
+DRIVER: Final = "driver"
+"""`who` of a control row that nobody asked for."""
+
+
+class SweepStatus(StrEnum):
+    """How a sweep stands, by its journal alone; whether its driver is alive, only the lease can tell."""
+
+    RUNNING = "running"
+    PAUSING = "pausing"  # trials save and give their machines back
+    PAUSED = "paused"
+    STOPPING = "stopping"  # trials save, then the driver ends
+    STOPPED = "stopped"  # no driver; resume goes on from the last checkpoints
+    DONE = "done"
