@@ -16,7 +16,9 @@ from sweeps.journal.history import History
 from sweeps.journal.writer import read_rows
 from tests.support.fakes import FakeTrainer, fake_evaluate
 
-SWEEP = Sweep(name="s", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 8, "learning_rate": 1e-3}, limits={"retries": 0})
+SWEEP = Sweep(
+    name="s", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 8, "learning_rate": 1e-3}, limits={"retries": 0}
+)
 TROUBLES = [
     OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
