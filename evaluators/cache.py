@@ -14,6 +14,7 @@ from typing import Any
 
 from evaluators.scores import Scores
 from sweeps.errors import StorageError, StorageUnavailable
+from sweeps.replies import KeepReplies
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store
 
@@ -37,12 +38,22 @@ class ScoreCache:
     def put(self, digest: str, suite: str, settings: Mapping[str, Any], scores: Scores) -> None:
         """Writes scores down; the last writer wins, and all writers write the same."""
         text = json.dumps(asdict(scores), allow_nan=False, default=dict)
-        with contextlib.suppress(
-            StorageUnavailable
-        ):  # then it is scored again some day; the scores at hand are not lost
+        with contextlib.suppress(StorageUnavailable):  # it is scored again some day; these scores are not lost
             self.store.write(_key(digest, suite, settings), text.encode())
 
+    def replies(self, digest: str, suite: str, settings: Mapping[str, Any], mode: KeepReplies) -> bytes | None:
+        """Returns the replies behind cached scores, where they were kept in this mode."""
+        try:
+            return self.store.read(_key(digest, suite, settings, f".{mode}.jsonl.gz"))
+        except StorageError:
+            return None
 
-def _key(digest: str, suite: str, settings: Mapping[str, Any]) -> str:
+    def put_replies(self, digest: str, suite: str, settings: Mapping[str, Any], mode: KeepReplies, data: bytes) -> None:
+        """Keeps the replies behind scores."""
+        with contextlib.suppress(StorageUnavailable):
+            self.store.write(_key(digest, suite, settings, f".{mode}.jsonl.gz"), data)
+
+
+def _key(digest: str, suite: str, settings: Mapping[str, Any], ending: str = ".json") -> str:
     key = hashlib.sha256(json.dumps([digest, suite, dict(settings)], sort_keys=True).encode()).hexdigest()
-    return f"{key[:2]}/{key}.json"
+    return f"{key[:2]}/{key}{ending}"

@@ -18,6 +18,7 @@ from evaluators.early_stopping import cache_key, evaluate_sequentially
 from evaluators.engines.base import Engine, encode_prompts
 from evaluators.engines.huggingface import load
 from evaluators.engines.select import engine_for, engine_settings
+from evaluators.kept_replies import kept_of, replies_of
 from evaluators.partial import PartialEvaluation
 from evaluators.score import judged, read_reply, score
 from evaluators.scores import Answered, Scores
@@ -27,6 +28,8 @@ from evaluators.tasks import Suite
 from evaluators.test_time import Variant, cut, joined, parse_variant
 from sweeps.config.trial import EvalSpec
 from sweeps.controller.eval_early_stopping import EarlyEnd
+from sweeps.errors import StorageError
+from sweeps.replies import ReplyWriter, from_bytes, to_bytes
 
 DEFAULT: Final = EvalSpec()
 JUDGE_CAP: Final = 1024
@@ -43,6 +46,7 @@ def evaluate(
     digest: str = "",
     early: EarlyEnd | None = None,
     base: Scores | None = None,
+    keep: ReplyWriter | None = None,
 ) -> Scores:
     """Scores a plain Hugging Face folder (config, safetensors, tokenizer) on a suite; the same scores every time.
 
@@ -52,6 +56,7 @@ def evaluate(
         decoding: how replies are drawn; by default as the suite says, greedily for most.
         cache: looked up first and filled afterwards. digest: of the folder, if known; else its files are read for it.
         early: when to end before all items are asked. base: the scores of its base model; without them all are asked.
+        keep: takes the replies, or a sample of them. Scores in the cache whose replies were not kept are measured again.
 
     Raises:
         InputError: the folder does not hold a model, the suite is unknown, or does not measure what `early` asks about.
@@ -67,12 +72,32 @@ def evaluate(
         settings = engine_settings() | (cache_key(early, base) if early is not None and base is not None else {})
         key = (digest or folder_digest(Path(model_folder)), asked.version, settings)
         known = cache.get(*key)
-        if known is not None:
+        if known is not None and (keep is None or keep.mode == "none" or _kept_before(cache, key, keep)):
             return replace(known, cost=started.spent(), cached=True)
-    scores = replace(score_model(engine_for(Path(model_folder)), asked, early, base), cost=started.spent())
+    scores, answered = measure(engine_for(Path(model_folder)), asked, early, base)
+    if keep is not None and keep.mode != "none":
+        replies = replies_of(answered)
+        kept = kept_of(replies, keep.mode)
+        keep(kept, len(replies), scores.suite)
+        if cache is not None and key is not None:
+            cache.put_replies(*key, keep.mode, to_bytes(kept, len(replies), {"suite": scores.suite}))
+    scores = replace(scores, cost=started.spent())
     if cache is not None and key is not None:
         cache.put(*key, scores)
     return scores
+
+
+def _kept_before(cache: ScoreCache, key: tuple[str, str, dict[str, str]], keep: ReplyWriter) -> bool:
+    """Hands on the replies behind cached scores; False where they were not kept."""
+    found = cache.replies(*key, keep.mode)
+    if found is None:
+        return False
+    try:
+        facts, replies = from_bytes(found)
+    except StorageError:
+        return False
+    keep(replies, int(facts["of"]), str(facts["suite"]))
+    return True
 
 
 class Started:
@@ -91,6 +116,13 @@ class Started:
 
 def score_model(engine: Engine, suite: Suite, early: EarlyEnd | None = None, base: Scores | None = None) -> Scores:
     """Scores a model that is already in memory; see `evaluate`."""
+    return measure(engine, suite, early, base)[0]
+
+
+def measure(
+    engine: Engine, suite: Suite, early: EarlyEnd | None = None, base: Scores | None = None
+) -> tuple[Scores, PartialEvaluation]:
+    """Returns a model's scores and what it answered; see `evaluate`."""
     started, ask = Started(), partial(_ask, engine)
     ended: dict[str, Any] = {}
     if early is not None and base is not None:
@@ -101,7 +133,8 @@ def score_model(engine: Engine, suite: Suite, early: EarlyEnd | None = None, bas
     for variant in map(parse_variant, suite.variants):
         scores = joined(scores, variant, _with(variant, engine, asked))
     # Suite and items are those of the whole: the items that were asked are its first ones.
-    return replace(scores, suite=suite.version, items_digest=suite.items_digest, cost=started.spent(), asked=ended)
+    spent = started.spent()
+    return replace(scores, suite=suite.version, items_digest=suite.items_digest, cost=spent, asked=ended), asked
 
 
 def _with(variant: Variant, engine: Engine, asked: PartialEvaluation) -> Scores:
