@@ -144,15 +144,26 @@ def _with(variant: Variant, engine: Engine, asked: PartialEvaluation) -> Scores:
         drawn = [cut(replies, variant.cap) for replies in asked.drawn]
     else:
         drawn = _drawn(suite, answer(engine, suite)[0])
-    read_ = [read(engine.tokenizer, replies, asked.opened) for replies in drawn]
+    read_ = _read(engine, suite, drawn, asked.opened)
     return score(suite, read_, _right(suite, read_))
 
 
 def _ask(engine: Engine, suite: Suite) -> PartialEvaluation:
-    replies, opened = answer(engine, suite)
-    drawn = _drawn(suite, replies)
-    said = [read(engine.tokenizer, task, opened) for task in drawn]
+    replies, every = answer(engine, suite)
+    drawn, left = _drawn(suite, replies), iter(every)
+    opened = [list(islice(left, len(task.prompts))) for task in suite.tasks]
+    said = _read(engine, suite, drawn, opened)
     return PartialEvaluation(suite, drawn, said, opened, _right(suite, said))
+
+
+def _read(
+    engine: Engine, suite: Suite, drawn: Sequence[Sequence[Reply]], opened: Sequence[Sequence[bool]]
+) -> list[list[Answered]]:
+    """Reads the replies of each task; `opened` is per item."""
+    return [
+        read(engine.tokenizer, replies, [flag for flag in flags for _ in range(suite.samples(task))])
+        for task, replies, flags in zip(suite.tasks, drawn, opened, strict=True)
+    ]
 
 
 def _drawn(suite: Suite, replies: Sequence[Reply]) -> list[list[Reply]]:
@@ -161,14 +172,15 @@ def _drawn(suite: Suite, replies: Sequence[Reply]) -> list[list[Reply]]:
     return [list(islice(left, len(task.prompts) * suite.samples(task))) for task in suite.tasks]
 
 
-def answer(engine: Engine, suite: Suite) -> tuple[list[Reply], bool]:
-    """Returns the replies to all items of a suite, samples of an item in a row, and whether prompts open a thought."""
+def answer(engine: Engine, suite: Suite) -> tuple[list[Reply], list[bool]]:
+    """Returns the replies to all items of a suite, samples of an item in a row, and of each item whether its prompt opens
+    a thought."""
     prompts = [prompt for task in suite.tasks for prompt in task.prompts]
     counts = [suite.samples(task) for task in suite.tasks for _ in task.prompts]
     caps = [task.cap for task in suite.tasks for _ in range(len(task.prompts) * suite.samples(task))]
-    ids, opened = encode_prompts(engine.tokenizer, prompts)
-    asked = [prompt for prompt, count in zip(ids, counts, strict=True) for _ in range(count)]
-    return engine.generate(asked, caps, suite.decoding), opened
+    encoded = encode_prompts(engine.tokenizer, prompts)
+    asked = [ids for ids, count in zip(encoded.ids, counts, strict=True) for _ in range(count)]
+    return engine.generate(asked, caps, suite.decoding), encoded.opened
 
 
 def _right(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, list[float]]:
@@ -184,15 +196,15 @@ def _judge_at(folder: str) -> Engine:
 
 
 def _ask_judge(judge: Engine, questions: Sequence[str]) -> list[str]:
-    ids, _ = encode_prompts(judge.tokenizer, questions)
+    ids = encode_prompts(judge.tokenizer, questions).ids
     replies = judge.generate(ids, [JUDGE_CAP] * len(ids), GREEDY)
     return list(judge.tokenizer.batch_decode([reply.ids for reply in replies], skip_special_tokens=True))
 
 
-def read(tokenizer: Any, replies: Sequence[Reply], opened: bool) -> list[Answered]:
-    """Decodes replies and splits thought from answer."""
+def read(tokenizer: Any, replies: Sequence[Reply], opened: Sequence[bool]) -> list[Answered]:
+    """Decodes replies and splits thought from answer; `opened` says of each whether its prompt opened a thought."""
     texts = tokenizer.batch_decode([reply.ids for reply in replies], skip_special_tokens=True)
     return [
-        read_reply(text, tokens=len(reply.ids), truncated=reply.truncated, opened=opened)
-        for text, reply in zip(texts, replies, strict=True)
+        read_reply(text, tokens=len(reply.ids), truncated=reply.truncated, opened=flag)
+        for text, reply, flag in zip(texts, replies, opened, strict=True)
     ]

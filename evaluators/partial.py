@@ -18,14 +18,14 @@ class PartialEvaluation:
     Attributes:
         suite: what was asked of it.
         drawn, read: per task of the suite, its replies as tokens and as text, the samples of an item in a row.
-        opened: the prompts themselves opened a thought.
+        opened: per task, whether the prompt of an item itself opened a thought.
         right: per metric of the tasks, reply by reply.
     """
 
     suite: Suite
     drawn: Sequence[Sequence[Reply]]
     read: Sequence[Sequence[Answered]]
-    opened: bool
+    opened: Sequence[Sequence[bool]]
     right: Mapping[str, Sequence[float]]
 
     def then(self, more: PartialEvaluation, suite: Suite) -> PartialEvaluation:
@@ -35,6 +35,7 @@ class PartialEvaluation:
             suite=suite,
             drawn=[[*a, *b] for a, b in zip(self.drawn, more.drawn, strict=True)],
             read=[[*a, *b] for a, b in zip(self.read, more.read, strict=True)],
+            opened=[[*a, *b] for a, b in zip(self.opened, more.opened, strict=True)],
             right={metric: [*bits, *more.right[metric]] for metric, bits in self.right.items()},
         )
 

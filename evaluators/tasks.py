@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from evaluators.decoding import GREEDY, Decoding
 from evaluators.digest import folder_digest
+from trainers.data.chat_template import TEMPLATE_DATE
 
 Judge = Callable[[int, str], float]
 """(number of the item, answer without the thought) to its outcome in [0, 1]: True or False where it is right or wrong."""
@@ -116,11 +117,11 @@ class Suite:
 
     @cached_property
     def version(self) -> str:
-        """`name@8hex` of all that decides a score: items, prompts, caps, decoding, means, the scorer's code. Two versions
-        never share a curve."""
+        """`name@8hex` of all that decides a score: items, prompts, caps, decoding, means, the scorer's code, and the date
+        that chat templates print. Two versions never share a curve."""
         caps = [[t.name, t.cap, sorted(self.metrics(t)), self.samples(t), t.scorer] for t in self.tasks]
         scorer = [code_of(name) for name in ("evaluators.score", *self.judged_by)]
-        how = [asdict(self.decoding), list(self.variants), _digest_of(self.judge)]
+        how = [asdict(self.decoding), list(self.variants), _digest_of(self.judge), TEMPLATE_DATE.isoformat()]
         return f"{self.name}@{_digest([self.items_digest, caps, dict(self.means), how, scorer])[:8]}"
 
     @cached_property

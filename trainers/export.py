@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import torch
 
 from sweeps.errors import InputError
 from trainers import checkpoint
-from trainers.model.load import load_model
+from trainers.data.chat import stop_ids
+from trainers.model.load import load_model, load_tokenizer
 
 OURS = frozenset({checkpoint.STATE, checkpoint.FACTS, checkpoint.MANIFEST})
 
@@ -41,4 +43,18 @@ def export(source: str | Path, target: str | Path, *, dtype: torch.dtype | None 
             shutil.copyfile(folder / name, out / name)
     if dtype is not None:
         load_model(folder).to(dtype).save_pretrained(out)
+    write_stop_tokens(out)
     return out
+
+
+def write_stop_tokens(folder: Path) -> None:
+    """Puts the tokens at which replies end into a model's generation settings, which every engine reads.
+
+    A base model's own settings name its end of text; what was trained ends with the end of turn that its template writes.
+    """
+    file = folder / "generation_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    named = settings.get("eos_token_id")
+    ids = stop_ids(load_tokenizer(folder)) | set(named if isinstance(named, list) else {named} - {None})
+    settings["eos_token_id"] = sorted(ids)
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -51,7 +51,7 @@ def measure(folder: Path, items: int, rounds: int) -> dict:
     suite = load_suite(EvalSpec("mini", items))
     asked = [(prompt, task.cap) for task in suite.tasks for prompt in task.prompts]
     random.Random(0).shuffle(asked)
-    ids, _ = encode_prompts(loaded.tokenizer, [prompt for prompt, _ in asked])
+    ids = encode_prompts(loaded.tokenizer, [prompt for prompt, _ in asked]).ids
     caps, stop = [cap for _, cap in asked], stop_ids(loaded)
     ratios, seconds = [], []
     for _ in range(rounds):

@@ -1,12 +1,13 @@
-"""What an engine is, and the prompts it is given."""
+"""What an engine is, the prompts it is given, and the tokens at which its replies end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from evaluators.decoding import Decoding, Reply
 from evaluators.tasks import Prompt, messages_of
+from trainers.data.chat_template import ChatTemplate, opens_thought
 
 
 class Engine(Protocol):
@@ -20,9 +21,37 @@ class Engine(Protocol):
         """Returns one reply per prompt, in their order; `decoding.samples` is the caller's to repeat."""
 
 
-def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> tuple[list[list[int]], bool]:
-    """Returns token ids of each prompt through the chat template, and whether the template opens a thought for the model."""
-    chats = [messages_of(prompt) for prompt in prompts]
-    texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
-    opened = bool(texts) and texts[0].rstrip().endswith("<think>")
-    return tokenizer(texts, add_special_tokens=False)["input_ids"], opened
+class Encoded(NamedTuple):
+    """Prompts as a model takes them: token ids of each, and whether it opens a thought for the model."""
+
+    ids: list[list[int]]
+    opened: list[bool]
+
+
+def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> Encoded:
+    """Renders prompts as training renders what stands before a reply (`trainers.data.chat_template`).
+
+    Raises:
+        InputError: the chat template refuses a conversation.
+    """
+    template = ChatTemplate(tokenizer)
+    texts = [template.render(messages_of(prompt), prompt=True) for prompt in prompts]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return Encoded(ids, [opens_thought(text) for text in texts])
+
+
+def stop_token_ids(tokenizer: Any, named: int | Sequence[int] | None) -> frozenset[int]:
+    """Returns the tokens that end a reply: those that training teaches, the tokenizer's, and those of the generation settings.
+
+    Args:
+        named: `eos_token_id` of the model's generation settings.
+    """
+    more = [] if named is None else [named] if isinstance(named, int) else named
+    return ChatTemplate(tokenizer).stop_ids | frozenset(more)
+
+
+def within_context(prompts: Sequence[Sequence[int]], caps: Sequence[int], longest: int) -> dict[int, int]:
+    """Returns the new tokens that each prompt's reply may have within a context of `longest` tokens, by the prompt's place;
+    prompts that leave no room are left out: their replies are empty and cut off."""
+    room = {i: min(cap, longest - len(prompt)) for i, (prompt, cap) in enumerate(zip(prompts, caps, strict=True))}
+    return {i: cap for i, cap in room.items() if cap > 0}

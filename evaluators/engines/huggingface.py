@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.decoding import END_THINK, Decoding, Reply
+from evaluators.engines.base import stop_token_ids, within_context
 from evaluators.engines.generate import generate
 
 
@@ -20,7 +21,24 @@ class Loaded:
 
     def generate(self, prompts: Sequence[Sequence[int]], caps: Sequence[int], decoding: Decoding) -> list[Reply]:
         end = self.tokenizer.convert_tokens_to_ids(END_THINK)
-        return generate(self.model, prompts, caps, stop=stop_ids(self), decoding=decoding, end_think=end)
+        room = within_context(prompts, caps, context_of(self.model.config))
+        asked, stop = [prompts[i] for i in room], stop_ids(self)
+        drawn = generate(self.model, asked, list(room.values()), stop=stop, decoding=decoding, end_think=end)
+        replies = [Reply([], truncated=True) for _ in prompts]
+        for i, reply in zip(room, drawn, strict=True):
+            replies[i] = reply
+        return replies
+
+
+def context_of(config: Any) -> int:
+    """Returns the most tokens that a model can see: its positions, or those that YaRN and its like stretch them to."""
+    text = config.get_text_config()
+    longest = getattr(text, "max_position_embeddings", None)
+    if not longest:
+        return 2**31
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    stretched = (rope.get("original_max_position_embeddings") or 0) * (rope.get("factor") or 1)
+    return int(max(longest, stretched))
 
 
 def load(folder: Path) -> Loaded:
@@ -47,7 +65,5 @@ def placement() -> dict[str, str]:
 
 
 def stop_ids(loaded: Loaded) -> frozenset[int]:
-    """Returns the ids that end a reply: the tokenizer's, and those of the model's generation settings."""
-    named = loaded.model.generation_config.eos_token_id
-    ids = {loaded.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
-    return frozenset(ids - {None})
+    """Returns the ids that end a reply; see `stop_token_ids`."""
+    return stop_token_ids(loaded.tokenizer, loaded.model.generation_config.eos_token_id)

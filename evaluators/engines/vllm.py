@@ -1,105 +1,143 @@
 """Generation by vLLM, on a GPU where it is installed: one engine per process, weights swapped in place.
 
 Starting vLLM takes a minute or more (memory profile, graphs), loading weights seconds; checkpoints of one sweep differ in
-their weights alone. So an evaluator keeps its engine and loads the next checkpoint into it, as long as `config.json`
-stays the same. Not tried on a GPU yet: the tests run this module against a small stand-in with vLLM's interface.
+their weights alone. So an evaluator keeps its engine and loads the next checkpoint into it, as long as what `config.json`
+says of the architecture stays the same. An engine that raised is replaced, since most of what it raises is its own death.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from evaluators.decoding import Decoding, Reply
+from evaluators.decoding import END_THINK, Decoding, Reply
+from evaluators.engines.base import stop_token_ids, within_context
+from evaluators.engines.vllm_worker import EVALUATOR
+from sweeps.errors import InputError
+
+log = logging.getLogger(__name__)
+WORKER: Final = "evaluators.engines.vllm_worker.EndsWithEvaluator"
+NO_ARCHITECTURE: Final = frozenset(
+    [
+        "transformers_version",
+        "_name_or_path",
+        "torch_dtype",
+        "dtype",
+        "use_cache",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+    ]
+)
+"""Keys of config.json that differ between checkpoints of one architecture."""
 
 _engine: VllmEngine | None = None
 
 
 def usable() -> bool:
     """True where vLLM is installed and there is a GPU for it."""
+    return on_gpu() and find_spec("vllm") is not None
+
+
+def on_gpu() -> bool:
+    """True where vLLM runs on a GPU."""
     import torch
 
-    return torch.cuda.is_available() and find_spec("vllm") is not None
+    return torch.cuda.is_available()
 
 
 def engine_for(folder: Path) -> VllmEngine:
-    """Returns this process's engine with a checkpoint's weights in it; another architecture gets a new engine."""
+    """Returns this process's engine with a checkpoint's weights in it.
+
+    Another architecture gets a new engine, and so does a checkpoint whose weights the engine does not take.
+
+    Raises:
+        InputError: the folder holds no weights.
+    """
     global _engine
+    if not any(folder.glob("model*.safetensors")):
+        raise InputError(f"{folder} holds no model*.safetensors")
     if _engine is not None and _engine.takes(folder):
-        _engine.load(folder)
-    else:
-        _engine = None  # before the next one asks for memory
-        _engine = VllmEngine(folder)
+        try:
+            _engine.load(folder)
+        except Exception as e:
+            log.warning("vLLM is started anew, since its engine did not take %s: %s: %s", folder, type(e).__name__, e)
+        else:
+            return _engine
+    close()  # before the next one asks for memory
+    _engine = VllmEngine(folder)
     return _engine
 
 
-class WeightLoader:
-    """Mixed into vLLM's worker (`worker_extension_cls`), which holds the model."""
-
-    model_runner: Any
-
-    def load_checkpoint(self, folder: str) -> int:
-        """Copies a checkpoint's weights into the running model; returns how many tensors were read."""
-        count = 0
-
-        def tensors() -> Iterator[tuple[str, Any]]:
-            nonlocal count
-            for name, tensor in _tensors(Path(folder)):
-                count += 1
-                yield name, tensor
-
-        self.model_runner.model.load_weights(weights=tensors())
-        return count
+def close() -> None:
+    """Ends this process's engine, if there is one."""
+    global _engine
+    if _engine is not None:
+        engine, _engine = _engine, None
+        engine.shut_down()
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("model*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - not a mapping
-                yield name, opened.get_tensor(name)
+def architecture(folder: Path) -> dict[str, Any]:
+    """Returns what config.json says that a running engine depends on."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return {key: value for key, value in config.items() if key not in NO_ARCHITECTURE}
 
 
 class VllmEngine:
-    """One vLLM engine and the tokenizer of the checkpoint that is in it."""
+    """One vLLM engine and the tokenizer of the checkpoint that is in it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the first checkpoint. settings: further arguments of `vllm.LLM`.
+    """
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        os.environ[EVALUATOR] = str(os.getpid())
         self.vllm: Any = import_module("vllm")
-        self.config = (folder / "config.json").read_bytes()
-        self.llm = self.vllm.LLM(
-            model=str(folder),
-            dtype="bfloat16",
-            seed=0,
-            worker_extension_cls=f"{__name__}.{WeightLoader.__name__}",
-            disable_log_stats=True,
-        )
+        self.architecture = architecture(folder)
+        self.broken = False
+        given = {"dtype": "bfloat16", "seed": 0, "disable_log_stats": True, "worker_extension_cls": WORKER}
+        self.llm = self.vllm.LLM(model=str(folder), **(given | settings))
+        self.longest = int(self.llm.llm_engine.model_config.max_model_len)
         self._look_up(folder)
 
     def takes(self, folder: Path) -> bool:
-        """True for a checkpoint of the same architecture."""
-        return (folder / "config.json").read_bytes() == self.config
+        """True when the engine runs, and can run a checkpoint's weights.
+
+        On a CPU vLLM packs the output layer; where that is the embedding too it keeps the old one when weights are
+        reloaded (0.32: replies changed in 12 of 140), so such a model gets a new engine for each checkpoint.
+        """
+        stale = self.architecture.get("tie_word_embeddings", False) and not on_gpu()
+        return not self.broken and not stale and architecture(folder) == self.architecture
 
     def load(self, folder: Path) -> None:
         """Puts a checkpoint's weights in the place of those that are there; what was cached of them is forgotten."""
-        if min(self.llm.collective_rpc("load_checkpoint", args=(str(folder),))) < 1:
-            raise FileNotFoundError(f"{folder} holds no model*.safetensors")
+        self.broken = True  # half of the weights are no model
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
         self.llm.reset_prefix_cache()
         self._look_up(folder)
+        self.broken = False
+
+    def shut_down(self) -> None:
+        """Ends the engine's processes and frees its memory."""
+        with contextlib.suppress(Exception):  # it may be dead already
+            self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
 
     def _look_up(self, folder: Path) -> None:
         from transformers import GenerationConfig
 
-        from evaluators.decoding import END_THINK
         from trainers.model.load import load_tokenizer
 
         self.tokenizer = load_tokenizer(folder)
         named = GenerationConfig.from_pretrained(folder).eos_token_id if _has_generation(folder) else None
-        ids = {self.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
-        self.stop = sorted(ids - {None})
+        self.stop = sorted(stop_token_ids(self.tokenizer, named))
         self.end_think = self.tokenizer.convert_tokens_to_ids(END_THINK)
 
     def generate(self, prompts: Sequence[Sequence[int]], caps: Sequence[int], decoding: Decoding) -> list[Reply]:
@@ -123,8 +161,8 @@ class VllmEngine:
         return [*thought] if self.end_think in thought else [*thought, self.end_think]
 
     def _draw(self, prompts: Sequence[Sequence[int]], caps: Sequence[int], how: Decoding) -> list[Reply]:
-        if not prompts:
-            return []
+        """Draws a reply to each prompt; those that leave no room in the context get none, cut off at once."""
+        room = within_context(prompts, caps, self.longest)
         settings = [
             self.vllm.SamplingParams(
                 temperature=how.temperature,
@@ -134,11 +172,22 @@ class VllmEngine:
                 stop_token_ids=self.stop,
                 detokenize=False,
             )
-            for i, cap in enumerate(caps)
+            for i, cap in room.items()
         ]
-        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        drawn = self.llm.generate(asked, settings, use_tqdm=False)
-        return [self._reply(one.outputs[0]) for one in drawn]
+        asked = [{"prompt_token_ids": list(prompts[i])} for i in room]
+        replies = [Reply([], truncated=True) for _ in prompts]
+        for i, one in zip(room, self._ask(asked, settings), strict=True):
+            replies[i] = self._reply(one.outputs[0])
+        return replies
+
+    def _ask(self, asked: list[dict[str, list[int]]], settings: list[Any]) -> list[Any]:
+        if not asked:
+            return []
+        try:
+            return list(self.llm.generate(asked, settings, use_tqdm=False))
+        except Exception:
+            self.broken = True
+            raise
 
     def _reply(self, output: Any) -> Reply:
         ids = list(output.token_ids)

@@ -12,20 +12,22 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from evaluators.decoding import END_THINK
-from evaluators.engines.huggingface import Loaded
+from evaluators.engines.huggingface import Loaded, stop_ids
 from evaluators.scores import Scores
 from evaluators.stats import mean_error, sample_error, share_error
 from evaluators.tasks import code_of
 from sweeps.errors import InputError
 from sweeps.statistics import pack
+from trainers.data.chat_template import ChatTemplate
 from trainers.data.tasks import Role
 
 PREFIX: Final = "lm-eval:"
@@ -70,6 +72,8 @@ def evaluate_lm_eval(loaded: Loaded, name: str, *, items: int) -> Scores:
     model = import_module("lm_eval.models.huggingface").HFLM(
         pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=64, think_end_token=END_THINK
     )
+    loaded.model.generation_config.eos_token_id = sorted(stop_ids(loaded))
+    model.apply_chat_template = partial(_prompt, ChatTemplate(loaded.tokenizer), model.apply_chat_template)
     result = import_module("lm_eval").simple_evaluate(
         model=model,
         tasks=[task for _, task in wanted.tasks],
@@ -80,6 +84,18 @@ def evaluate_lm_eval(loaded: Loaded, name: str, *, items: int) -> Scores:
         apply_chat_template=True,
     )
     return to_scores(wanted, result["configs"], result["samples"], time.process_time() - started)
+
+
+def _prompt(
+    template: ChatTemplate,
+    own: Callable[..., str],
+    chat_history: list[dict[str, str]],
+    add_generation_prompt: bool = True,
+) -> str:
+    """Renders a chat as every other evaluation does, unless lm-eval wants the last message left open."""
+    if add_generation_prompt:
+        return template.render(chat_history, prompt=True)
+    return own(chat_history, add_generation_prompt=False)
 
 
 def find_tasks(name: str, wanted: Wanted) -> Any:

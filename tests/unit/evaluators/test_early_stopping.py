@@ -51,7 +51,7 @@ def ended(rng, change=0.0, questions=(WORSE,)):
         rows = ours[seen : seen + len(some.tasks[0].prompts)]
         seen += len(rows)
         return PartialEvaluation(
-            some, [[]] * TASKS, [[]] * TASKS, False, {m: list(rows[:, i]) for i, m in enumerate(PARTS)}
+            some, [[]] * TASKS, [[]] * TASKS, [[]] * TASKS, {m: list(rows[:, i]) for i, m in enumerate(PARTS)}
         )
 
     return evaluate_sequentially(ask, SUITE, EarlyEnd(LEVEL, questions, "base"), known)

@@ -21,7 +21,7 @@ def loaded():
 def prompts(loaded):
     """Prompts of all lengths, in an order that is not sorted."""
     asked = [eval_items(task)[i].prompt for i in range(3) for task in TASKS]
-    return encode_prompts(loaded.tokenizer, asked)[0]
+    return encode_prompts(loaded.tokenizer, asked).ids
 
 
 def alone(loaded, prompt, cap):
@@ -99,7 +99,7 @@ def test_sampling_follows_the_distribution_and_its_nucleus():
 
 def test_a_thought_over_its_budget_is_closed_and_answered(loaded):
     tokenizer = loaded.tokenizer
-    ids, _ = encode_prompts(tokenizer, ["SUM 1+2+3+4+5+6="])
+    ids = encode_prompts(tokenizer, ["SUM 1+2+3+4+5+6="]).ids
     end = tokenizer.convert_tokens_to_ids("</think>")
     ids = [ids[0] + tokenizer("1+2=3;", add_special_tokens=False)["input_ids"]]  # a thought that has begun
     free = generate(loaded.model, ids, [24], stop=stop_ids(loaded))

@@ -1,73 +1,34 @@
-"""The vLLM engine against a stand-in with vLLM's interface: it holds a real model and generates with it on the CPU."""
+"""The vLLM engine against a stand-in with vLLM's interface (`tests.support.fake_vllm`)."""
 
+import json
+import os
+import select
 import shutil
+import subprocess
 import sys
-from dataclasses import dataclass
-from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from evaluators.decoding import Decoding
+from evaluators.decoding import Decoding, Reply
 from evaluators.engines import vllm as vllm_engine
 from evaluators.engines.base import encode_prompts
-from evaluators.engines.generate import generate
 from evaluators.engines.huggingface import load
 from evaluators.evaluate import answer, evaluate, score_model
 from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
+from sweeps.errors import InputError
+from tests.support.fake_vllm import LLM, EngineDeadError, SamplingParams
 from trainers.model.builtin import builtin_folder
 from trainers.model.load import load_model
-
-
-@dataclass
-class SamplingParams:
-    temperature: float
-    top_p: float
-    max_tokens: int
-    seed: int
-    stop_token_ids: list
-    detokenize: bool
-
-
-class LLM:
-    """vLLM's offline engine as far as it is used: token ids in and out, and calls into its worker."""
-
-    started = 0
-
-    def __init__(self, model, dtype, seed, worker_extension_cls, disable_log_stats):
-        type(self).started += 1
-        module, _, name = worker_extension_cls.rpartition(".")
-        self.model = load_model(model, dtype=torch.float32).eval()
-        self.worker = getattr(import_module(module), name)()
-        self.worker.model_runner = SimpleNamespace(model=SimpleNamespace(load_weights=self.load_weights))
-        self.cached = True
-
-    def load_weights(self, weights):
-        self.model.load_state_dict(dict(weights), strict=False)
-
-    def collective_rpc(self, method, args):
-        return [getattr(self.worker, method)(*args)]
-
-    def reset_prefix_cache(self):
-        self.cached = False
-
-    def generate(self, prompts, settings, use_tqdm):
-        assert not use_tqdm
-        ids = [prompt["prompt_token_ids"] for prompt in prompts]
-        stop = frozenset(settings[0].stop_token_ids)
-        how = Decoding(settings[0].temperature, settings[0].top_p, seed=settings[0].seed)
-        replies = generate(self.model, ids, [s.max_tokens for s in settings], stop=stop, decoding=how)
-        end = min(stop)
-        ended = [(r.ids, "length") if r.truncated else ([*r.ids, end], "stop") for r in replies]
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids, finish_reason=why)]) for ids, why in ended]
 
 
 @pytest.fixture
 def vllm(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=SamplingParams))
     monkeypatch.setattr(vllm_engine, "_engine", None)
+    monkeypatch.setattr(vllm_engine, "on_gpu", lambda: True)
     monkeypatch.setattr(LLM, "started", 0)
 
 
@@ -110,7 +71,7 @@ def test_another_architecture_gets_an_engine_of_its_own(vllm):
 
 def test_a_thought_over_its_budget_is_closed_and_answered_as_elsewhere(vllm):
     loaded, engine = load(builtin_folder("tiny-s")), vllm_engine.engine_for(builtin_folder("tiny-s"))
-    ids, _ = encode_prompts(engine.tokenizer, ["SUM 1+2+3+4+5+6=", "SUM 1+2="])
+    ids = encode_prompts(engine.tokenizer, ["SUM 1+2+3+4+5+6=", "SUM 1+2="]).ids
     ids = [[*prompt, *engine.tokenizer("1+2=3;", add_special_tokens=False)["input_ids"]] for prompt in ids]
     for caps in ([24, 24], [2, 3], [3, 1]):
         how = Decoding(think_cap=2)
@@ -121,7 +82,7 @@ def test_without_weights_nothing_is_scored_under_the_old_ones(vllm, later):
     vllm_engine.engine_for(builtin_folder("tiny-xs"))
     for file in later.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"holds no model\*\.safetensors"):
+    with pytest.raises(InputError, match=r"holds no model\*\.safetensors"):
         vllm_engine.engine_for(later)
 
 
@@ -131,3 +92,77 @@ def test_where_it_is_usable_evaluations_go_through_it(vllm, monkeypatch):
     scores = evaluate(builtin_folder("tiny-xs"), EvalSpec(items=2))
     assert LLM.started == 1
     assert scores.metrics["safety/refusal"] == 1.0
+
+
+def test_an_engine_that_died_is_replaced(vllm):
+    suite = load_suite(EvalSpec("mini", 2))
+    first = vllm_engine.engine_for(builtin_folder("tiny-xs"))
+    expected = answer(first, suite)[0]
+    first.llm.alive = False
+    with pytest.raises(EngineDeadError):
+        answer(first, suite)
+    second = vllm_engine.engine_for(builtin_folder("tiny-xs"))
+    assert second is not first
+    assert answer(second, suite)[0] == expected
+
+
+def test_an_engine_that_does_not_take_the_weights_is_replaced(vllm, later):
+    first = vllm_engine.engine_for(builtin_folder("tiny-xs"))
+    first.llm.alive = False  # it died between two evaluations: the reload hears of it first
+    second = vllm_engine.engine_for(later)
+    assert second is not first
+    assert answer(second, load_suite(EvalSpec("mini", 2)))[0] == answer(load(later), load_suite(EvalSpec("mini", 2)))[0]
+
+
+def test_what_another_version_of_transformers_writes_is_no_other_architecture(vllm, later):
+    first = vllm_engine.engine_for(builtin_folder("tiny-xs"))
+    config = json.loads((later / "config.json").read_text())
+    (later / "config.json").write_text(json.dumps(config | {"transformers_version": "9.0", "dtype": "bfloat16"}))
+    assert vllm_engine.engine_for(later) is first
+    (later / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    assert not first.takes(later)
+
+
+def test_tied_weights_are_not_reloaded_on_a_cpu(vllm, later, monkeypatch):
+    engine = vllm_engine.engine_for(builtin_folder("tiny-xs"))
+    assert engine.architecture["tie_word_embeddings"]
+    assert engine.takes(later)
+    monkeypatch.setattr(vllm_engine, "on_gpu", lambda: False)
+    assert not engine.takes(later)
+    assert vllm_engine.engine_for(later) is not engine
+
+
+def test_prompts_over_the_context_cost_their_own_replies_only(vllm):
+    loaded, engine = load(builtin_folder("tiny-xs")), vllm_engine.engine_for(builtin_folder("tiny-xs"))
+    question = encode_prompts(engine.tokenizer, ["SUM 1+2="]).ids[0]
+    prompts = [question, question * 200, question[:1] * (engine.longest - 2)]
+    replies = engine.generate(prompts, [24, 24, 24], Decoding())
+    assert replies == loaded.generate(prompts, [24, 24, 24], Decoding())
+    assert replies[1] == Reply([], truncated=True)
+    assert len(replies[2].ids) <= 2
+
+
+ENGINE = """
+import os, subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", "import evaluators.engines.vllm_worker, time; time.sleep(60)"])
+print(worker.pid, flush=True)
+worker.wait()
+"""
+EVALUATOR = """
+import os, subprocess, sys
+os.environ["DIPSWEEP_EVALUATOR_PID"] = str(os.getpid())
+engine = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+print(engine.pid, engine.stdout.readline().strip(), flush=True)
+engine.wait()
+"""
+
+
+def test_engine_and_worker_end_with_the_evaluator():
+    evaluator = subprocess.Popen([sys.executable, "-c", EVALUATOR, ENGINE], stdout=subprocess.PIPE, text=True)
+    handles = [os.pidfd_open(int(pid)) for pid in evaluator.stdout.readline().split()]
+    evaluator.kill()
+    evaluator.wait()
+    evaluator.stdout.close()
+    for handle in handles:
+        assert select.select([handle], [], [], 20.0)[0], "a process of the engine outlived its evaluator"
+        os.close(handle)

@@ -64,7 +64,7 @@ def test_a_conversation_is_rendered_by_the_chat_template_with_its_system_row(wri
     suite = own(EvalFile(path, "general"))
     tokenizer = load_tokenizer(builtin_folder("tiny-xs"))
     tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
-    ids, _ = encode_prompts(tokenizer, suite.tasks[0].prompts)
+    ids = encode_prompts(tokenizer, suite.tasks[0].prompts).ids
     assert tokenizer.decode(ids[0]) == "<system>Be brief.<user>Hi<assistant>"
     assert text_of(suite.tasks[0].prompts[0]) == "[system] Be brief.\n\nHi"
 
