@@ -209,6 +209,8 @@ def write_report(home: Where) -> str:
     summary = summarize(rows)
     if not any(row.kind == "end" and not row.trial for row in rows) and (hint := driver.message(store.name)):
         summary = with_driver_note(summary, hint)
-    store.write("report/report.json", (json.dumps(summary.to_json(), allow_nan=False, indent=1) + "\n").encode())
+    store.write(
+        "report/report.json", (json.dumps(summary.to_json(), allow_nan=False, separators=(",", ":")) + "\n").encode()
+    )
     store.write("report/index.html", render_html(summary).encode())
     return join(store.root, "report/index.html")

@@ -156,9 +156,11 @@ def sweep_of_trajectories(draw: random.Random) -> Planted:
     luck = draw.uniform(0.3, 1.0) * se if seeds > 1 else 0.0
     count = draw.randint(4, 10)
     kinds = [Kind.INCONCLUSIVE if draw.random() < 0.2 else draw.choice(TRAJECTORIES) for _ in range(count)]
-    configs = [{"model": "m", "data": "d", "steps": BUDGET, "lr": round(1e-4 * 1.3**i, 9)} for i in range(count)]
+    configs = [
+        {"model": "m", "data": "d", "steps": BUDGET, "learning_rate": round(1e-4 * 1.3**i, 9)} for i in range(count)
+    ]
     truths = [truth(draw, k, c, base, se, seeds, luck) for k, c in zip(kinds, configs, strict=True)]
-    space = {"lr": {"grid": [c["lr"] for c in configs]}}
+    space = {"learning_rate": {"grid": [c["learning_rate"] for c in configs]}}
     return Planted(rows_of(draw, truths, base, se, luck, space, 0.0), truths, base, se, luck)
 
 
@@ -177,12 +179,12 @@ def sweep_without_effects(draw: random.Random) -> Planted:
                 "model": "m",
                 "data": "d",
                 "steps": BUDGET,
-                "lr": 10 ** draw.uniform(-5, -3),
+                "learning_rate": 10 ** draw.uniform(-5, -3),
                 "replay": draw.uniform(0, 0.2),
             }
             for _ in range(draw.randint(4, 16))
         ]
-        space = {"lr": {"loguniform": [1e-5, 1e-3]}, "replay": {"uniform": [0.0, 0.2]}}
+        space = {"learning_rate": {"loguniform": [1e-5, 1e-3]}, "replay": {"uniform": [0.0, 0.2]}}
     truths = [truth(draw, Kind.INCONCLUSIVE, c, base, se, seeds, luck) for c in configs]
     return Planted(rows_of(draw, truths, base, se, luck, space, draw.choice((0.0, 0.2))), truths, base, se, luck)
 
@@ -199,11 +201,15 @@ def sweep_of_axes(draw: random.Random) -> Planted:
     for i in range(count):
         lr, data = 10 ** draw.uniform(-5, -3), ("a", "b")[i % 2]
         gain = per_decade * (math.log10(lr) + 4) + tier * (data == "b") - 0.1 + draw.gauss(0, luck)
-        config = {"model": "m", "data": data, "steps": BUDGET, "lr": lr, "replay": draw.uniform(0, 0.2)}
+        config = {"model": "m", "data": data, "steps": BUDGET, "learning_rate": lr, "replay": draw.uniform(0, 0.2)}
         truths.append(Truth(config, Kind.WORSE, 0.0, lambda s, g=gain: g * _ramp(s, 0, 80)))
-    space = {"data": {"grid": ["a", "b"]}, "lr": {"loguniform": [1e-5, 1e-3]}, "replay": {"uniform": [0.0, 0.2]}}
+    space = {
+        "data": {"grid": ["a", "b"]},
+        "learning_rate": {"loguniform": [1e-5, 1e-3]},
+        "replay": {"uniform": [0.0, 0.2]},
+    }
     planted = Planted(rows_of(draw, truths, base, se, 0.0, space, 0.0), truths, base, se, luck)
-    planted.effects = {("lr", "x 10"): per_decade, ("data", "b against a"): tier, ("replay", "+ 1"): 0.0}
+    planted.effects = {("learning_rate", "x 10"): per_decade, ("data", "b against a"): tier, ("replay", "+ 1"): 0.0}
     return planted
 
 
@@ -220,7 +226,7 @@ def sweep_of_limits(draw: random.Random) -> Planted:
         Kind.SAFETY_COST: ("replay", 0.0, 0.1),
     }
     axis, worse, better = differs[kind]
-    shared = {"model": "m", "data": "d", "steps": BUDGET, "lr": 1e-4}
+    shared = {"model": "m", "data": "d", "steps": BUDGET, "learning_rate": 1e-4}
     limited = Truth({**shared, axis: worse}, kind, size, lambda s: -gap * _ramp(s, 0, 80), inside=10 * se)
     other = Truth({**shared, axis: better}, Kind.INCONCLUSIVE, size, lambda s: 0.0, inside=10 * se)
     if kind is Kind.SAFETY_COST:

@@ -1,13 +1,15 @@
 """What a report says about a sweep: plain frozen objects, the JSON of `dipsweep report --json`.
 
 `Summary.to_json()` is stable: keys are added, never renamed. A curve is written as parallel arrays `step, value, se, n`
-in order of step; what was not measured is null or absent, never 0.
+in order of step (`n` as one number where it is the same at every step); what was not measured is null or absent, never 0.
+Of a metric that nobody judges, such as `train/loss`, at most `MAX_POINTS` points are written; the journal has all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -15,6 +17,9 @@ from sweeps.report.analysis.inference import Difference, Winner
 from sweeps.report.analysis.shape import Measured, Reading
 
 FORMAT: Final = 2
+DIGITS: Final = 6
+ERROR_DIGITS: Final = 3
+MAX_POINTS: Final = 60  # of a curve that is not judged; scored curves have fewer, training loss has many more
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +196,8 @@ class SettingMetric:
         value: mean of the last scores. items_se: standard error over items. seeds_se: over seeds, from this setting's own
             seeds; None with one seed.
         n: items of a seed's score. base: the base model's score.
-        change: value minus base. fall: lowest score minus base, at `fell_at`, its p-value for so many looks.
+        change: value minus base. What follows is looked at on the objective alone.
+        fall: lowest score minus base, at `fell_at`, its p-value for so many looks.
         gain: best score minus base, at `best_at`, likewise. decline: last score minus best score, likewise.
         back_at: the first step back at 90 % of the base with half of the loss regained, after `fell_at`.
         trend: where it was heading at its end.
@@ -466,7 +472,11 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the summary as plain JSON."""
-        return {"format": FORMAT, **plain(self)}
+        trials = tuple(
+            replace(t, curves={m: c if m in t.readings else thinned(c) for m, c in t.curves.items()})
+            for t in self.trials
+        )
+        return {"format": FORMAT, **plain(replace(self, trials=trials))}
 
     def trial(self, id: str) -> Trial:
         return next(t for t in self.trials if t.id == id)
@@ -486,13 +496,20 @@ def same_level(a: Any, b: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Returns dataclasses, mappings, tuples and enums as plain JSON; a tuple of scores as parallel arrays."""
+    """Returns dataclasses, mappings, tuples and enums as plain JSON; a tuple of scores as parallel arrays.
+
+    Numbers keep `DIGITS` significant digits, standard errors of curves `ERROR_DIGITS`.
+    """
+    if isinstance(value, float):
+        return rounded(value)
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, tuple) and value and isinstance(value[0], Measured):
         return arrays(value)
-    if isinstance(value, Winner):
-        return value._asdict()
+    if isinstance(value, Measured | Winner):
+        return plain(value._asdict())
+    if isinstance(value, Reading | SettingMetric | Difference):
+        return {f.name: plain(v) for f in fields(value) if (v := getattr(value, f.name)) is not None}
     if is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
@@ -502,7 +519,29 @@ def plain(value: Any) -> Any:
     return value
 
 
-def arrays(points: Sequence[Measured]) -> dict[str, list[Any]]:
-    """Returns scores as parallel arrays `step, value, se, n`, without those of which nothing is known."""
-    columns = {name: [getattr(p, name) for p in points] for name in ("step", "value", "se", "n")}
-    return {name: column for name, column in columns.items() if any(v is not None for v in column)}
+def rounded(value: float | None, digits: int = DIGITS) -> float | None:
+    """Returns a number with that many significant digits; what the journal holds has no more that mean anything."""
+    return None if value is None else float(f"{value:.{digits}g}")
+
+
+def arrays(points: Sequence[Measured]) -> dict[str, Any]:
+    """Returns scores as parallel arrays `step, value, se, n`, without those of which nothing is known.
+
+    `n` is one number when all scores have as many items.
+    """
+    steps, values, errors, items = zip(*points, strict=True)
+    found: dict[str, Any] = {"step": list(steps), "value": [rounded(v) for v in values]}
+    if any(e is not None for e in errors):
+        found["se"] = [rounded(e, ERROR_DIGITS) for e in errors]
+    if any(n is not None for n in items):
+        found["n"] = items[0] if len(set(items)) == 1 else list(items)
+    return found
+
+
+def thinned(points: Sequence[Measured]) -> tuple[Measured, ...]:
+    """Returns at most `MAX_POINTS` of a long curve, evenly in the logarithm of the step, both ends included."""
+    if len(points) <= MAX_POINTS:
+        return tuple(points)
+    top = math.log(len(points))
+    kept = {round(math.exp(top * i / (MAX_POINTS - 1))) - 1 for i in range(MAX_POINTS)}
+    return tuple(points[i] for i in sorted(kept))

@@ -7,6 +7,7 @@ Without repeats the second part is unknown and left out; `Summary.notes` says so
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -118,6 +119,7 @@ def measured(
     setting: Setting,
     by_id: Mapping[str, Trial],
     metrics: Sequence[str],
+    objective: str,
     bases: Bases,
     signs: Mapping[str, float],
     spread: Mapping[str, Spread],
@@ -135,6 +137,8 @@ def measured(
             ours = mean_outcomes(kept) if len(kept) == len(trials) else None
             theirs = base_outcomes(setting.model, metric)
             one = _metric(trials, metric, points, base, signs.get(metric, 1.0), spread.get(metric))
+            if metric == objective and one.change is not None and base is not None:
+                one = _course(one, points, base, spread.get(metric))
             found[metric] = _on_items(one, theirs, ours, spread.get(metric))
     return replace(setting, metrics=found)
 
@@ -146,12 +150,14 @@ def _last(trial: Trial, metric: str) -> Measured | None:
 
 def _mean_curve(trials: Sequence[Trial], metric: str) -> list[Point]:
     """The mean over seeds at each step that all of them were scored at."""
+    curves = [points for t in trials if (points := t.curves.get(metric))]
+    if len(curves) == 1:
+        return [Point(p.step, p.value, None if (e := error_of(p)) is None else e * e, p.n) for p in curves[0]]
     at: dict[int, list[Measured]] = defaultdict(list)
-    for t in trials:
-        for p in t.curves.get(metric, ()):
+    for points in curves:
+        for p in points:
             at[p.step].append(p)
-    scored = sum(bool(t.curves.get(metric)) for t in trials)
-    return [_mean(step, at[step]) for step in sorted(at) if len(at[step]) == scored]
+    return [_mean(step, at[step]) for step in sorted(at) if len(at[step]) == len(curves)]
 
 
 def _mean(step: int, seeds: Sequence[Measured]) -> Point:
@@ -184,37 +190,36 @@ def _metric(
         n=last.n,
         base=base,
     )
-    base_se = None if base is None else error_of(base)
-    if base is None or base_se is None or any(p.fixed is None for p in points):
+    if base is None or error_of(base) is None or last.fixed is None:
         return found
-    return _against_base(found, points, base, base_se**2, spread)
+    return replace(found, change=_from_base(found, last, base, spread))
 
 
-def _against_base(
-    found: SettingMetric, points: Sequence[Point], base: Measured, base_variance: float, spread: Spread | None
-) -> SettingMetric:
+def _from_base(found: SettingMetric, point: Point, base: Measured, spread: Spread | None, looks: int = 1) -> Difference:
+    """A mean score minus the base, picked out of `looks`."""
+    se, df = with_spread((error_of(base) or 0.0) ** 2 + (point.fixed or 0.0), found.runs, spread)
+    d = point.value - base.value
+    return difference(d, se, df, p=several_looks(two_sided(d, se, df), looks))
+
+
+def _course(found: SettingMetric, points: Sequence[Point], base: Measured, spread: Spread | None) -> SettingMetric:
+    """What the curve did on its way: lowest, best, back, and where it was heading."""
+    if any(p.fixed is None for p in points):
+        return found
     sign, last, looks = found.sign, points[-1], len(points)
     low = min(points, key=lambda p: sign * p.value)
     best = max(points, key=lambda p: sign * p.value)
-
-    def from_base(p: Point, looks: int) -> Difference:
-        se, df = with_spread(base_variance + (p.fixed or 0.0), found.runs, spread)
-        d = p.value - base.value
-        return difference(d, se, df, p=several_looks(two_sided(d, se, df), looks))
-
-    between = (best.fixed or 0.0) + (last.fixed or 0.0)
+    error = math.sqrt((best.fixed or 0.0) + (last.fixed or 0.0))
     drop = last.value - best.value
-    p_drop = several_looks(two_sided(drop, between**0.5), max(looks - 1, 1))
     return replace(
         found,
-        change=from_base(last, 1),
-        fall=from_base(low, looks),
+        fall=_from_base(found, low, base, spread, looks),
         fell_at=low.step,
-        gain=from_base(best, looks),
+        gain=_from_base(found, best, base, spread, looks),
         best_at=best.step,
-        decline=difference(drop, between**0.5, p=p_drop),
+        decline=difference(drop, error, p=several_looks(two_sided(drop, error), max(looks - 1, 1))),
         back_at=_back_at(points, low, base, sign),
-        trend=_trend(points, base, base_variance, sign),
+        trend=_trend(points, base, sign),
     )
 
 
@@ -224,7 +229,7 @@ def _back_at(points: Sequence[Point], low: Point, base: Measured, sign: float) -
     return next((p.step for p in points if p.step > low.step and sign * p.value >= target), None)
 
 
-def _trend(points: Sequence[Point], base: Measured, base_variance: float, sign: float) -> Trend | None:
+def _trend(points: Sequence[Point], base: Measured, sign: float) -> Trend | None:
     """The last stretch: scores of the second half of the steps run, at least the last three."""
     late = [p for p in points if p.step >= TREND_FROM * points[-1].step]
     late = late if len(late) >= TREND_POINTS else list(points[-TREND_POINTS:])
@@ -233,7 +238,7 @@ def _trend(points: Sequence[Point], base: Measured, base_variance: float, sign: 
     line = fit_line([(p.step, p.value, p.fixed or 0.0) for p in late])
     slope = difference(100 * line.slope, 100 * line.slope_variance**0.5)
     below = sign * (base.value - points[-1].value) > 0
-    reaches = line.crosses(base.value, base_variance) if below and sign * line.slope > 0 else None
+    reaches = line.crosses(base.value, (error_of(base) or 0.0) ** 2) if below and sign * line.slope > 0 else None
     return Trend(slope, late[0].step, late[-1].step, len(late), reaches)
 
 

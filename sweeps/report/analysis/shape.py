@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import NormalDist
+from typing import NamedTuple
 
 MIN_POINTS = 3  # scored steps after step 0; with two, every noisy curve "falls" or "rises"
 MIN_FALL = 0.05  # of the base: smaller falls are real with many items, and nobody would act on them
@@ -38,8 +39,7 @@ class Shape(StrEnum):
     TOO_FEW = "not-enough-points"
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """One score: its step, value, standard error in the score's own unit, and the items behind it."""
 
     step: int
@@ -160,16 +160,26 @@ class _Curve:
         self.points, self.base, self.sign = points, base, sign
         self.level = sign * base.value
         self.limit = noise_limit(len(points), level)
+        self.slack = noise_limit(1, level)
         self.falls = [p for p in points if self._really_below(self.base, p, self.limit)]
+        self._best_after = self._highest_after()
+
+    def _highest_after(self) -> dict[int, float]:
+        """The best score after each step: most falls are seen not to have come back without a search."""
+        found, best = {}, -math.inf
+        for p in reversed(self.points):
+            found[p.step] = best
+            best = max(best, self._y(p))
+        return found
 
     def dip(self) -> tuple[Measured, int | None]:
         """Returns (low, first step back): the lowest real fall that came back, else the lowest score and None.
 
         Taking the lowest *recovered* fall keeps the dip of a run that came back and then declined below it.
         """
-        back = [(low, step) for low in self.falls if (step := self._back(low)) is not None]
-        if back:
-            return min(back, key=lambda pair: self._y(pair[0]))
+        for low in sorted(self.falls, key=self._y):
+            if (step := self._back(low)) is not None:
+                return low, step
         return min(self.points, key=self._y), None
 
     def shape(self, low: Measured, recovered_at: int | None) -> Shape:
@@ -177,7 +187,7 @@ class _Curve:
         if not self.falls:
             return Shape.LATE_DECLINE if self._declined() else Shape.NO_DIP
         if recovered_at is not None:
-            slack = 2 * (final.se or 0.0)
+            slack = self.slack * (final.se or 0.0)
             return Shape.RECOVERED if self._y(final) >= self._back_level(low) - slack else Shape.LATE_DECLINE
         return Shape.LATE_DECLINE if self.falls[0].step >= LATE * final.step else Shape.NOT_BACK
 
@@ -192,6 +202,8 @@ class _Curve:
 
     def _back(self, low: Measured) -> int | None:
         level = self._back_level(low)
+        if self._best_after[low.step] < level:
+            return None
         return next((p.step for p in self.points if p.step > low.step and self._y(p) >= level), None)
 
     def _back_level(self, low: Measured) -> float:

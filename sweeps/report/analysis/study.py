@@ -49,7 +49,8 @@ class Study:
         found = settings(trials)
         self.spread = spreads(found, by_id, self.panels, self._outcomes)
         found = [
-            measured(s, by_id, shown, bases, signs, self.spread, self._outcomes, self._base_outcomes) for s in found
+            measured(s, by_id, shown, goal.metric, bases, signs, self.spread, self._outcomes, self._base_outcomes)
+            for s in found
         ]
         ranked = _ranked([checked(s, goal.constraints, by_id, bases) for s in found], goal)
         rivalries = self._rivalries(ranked, by_id)

@@ -164,7 +164,7 @@ def _value(point: Measured | None) -> float | None:
 
 def _joined(evidence: Evidence, curve: Curve) -> dict[str, tuple[Measured, ...]]:
     """Each metric's scores after step 0: the parents' up to the fork, then the trial's own."""
-    columns: dict[str, dict[int, Measured]] = {}
+    columns: dict[str, list[Measured]] = {}
     line = evidence.line(curve.trial)
     for i, part in enumerate(line):
         start = evidence.fork_step(part.trial) or 0
@@ -172,9 +172,10 @@ def _joined(evidence: Evidence, curve: Curve) -> dict[str, tuple[Measured, ...]]
         for step in sorted(part.points):
             if step <= 0 or step <= start or (end is not None and step > end):
                 continue
-            for metric, score in _scores(part, step).items():
-                columns.setdefault(metric, {})[step] = score
-    return {m: tuple(c[s] for s in sorted(c)) for m, c in sorted(columns.items())}
+            point = part.points[step]
+            for m, value in point.metrics.items():
+                columns.setdefault(m, []).append(Measured(step, value, point.se.get(m), point.n.get(m)))
+    return {m: tuple(columns[m]) for m in sorted(columns)}
 
 
 def _steps_run(curve: Curve) -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-from sweeps.report.analysis.findings import Summary, Trial, arrays, same_level
-from sweeps.report.analysis.shape import Measured, Reading
+from sweeps.report.analysis.findings import Summary, Trial, arrays, same_level, thinned
+from sweeps.report.analysis.shape import Reading
 from sweeps.report.analysis.wording import compact, number, percent, score, setting
-
-MAX_POINTS: Final = 60  # of a curve on the page; scored curves have fewer, training loss has many more
 
 
 def chart_data(summary: Summary) -> dict[str, Any]:
@@ -57,15 +54,6 @@ def _trial(t: Trial, summary: Summary) -> dict[str, Any]:
 def _place(value: Any, levels: Sequence[Any]) -> int:
     """The level's index, -1 when it is none."""
     return next((i for i, level in enumerate(levels) if same_level(level, value)), -1)
-
-
-def thinned(points: Sequence[Measured]) -> tuple[Measured, ...]:
-    """Returns at most `MAX_POINTS` of a long curve, evenly in the logarithm of the step, both ends included."""
-    if len(points) <= MAX_POINTS:
-        return tuple(points)
-    top = math.log(len(points))
-    kept = {round(math.exp(top * i / (MAX_POINTS - 1))) - 1 for i in range(MAX_POINTS)}
-    return tuple(points[i] for i in sorted(kept))
 
 
 def _shape(r: Reading) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def write_json(summary: Summary, path: Path | str) -> Path:
     """Writes `Summary.to_json()` as one strict JSON file and returns its path; missing folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(summary.to_json(), allow_nan=False, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(summary.to_json(), allow_nan=False, separators=(",", ":")) + "\n", encoding="utf-8")
     return path
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from sweeps.errors import InputError
 from sweeps.report import curve_svg, render_html, summarize, write_html, write_json
+from sweeps.report.analysis.findings import MAX_POINTS, thinned
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.wording import number, seconds
-from sweeps.report.html.chart_data import MAX_POINTS, chart_data, thinned
+from sweeps.report.html.chart_data import chart_data
 from tests.support.report_journals import crossed, demo_stories, journal, story
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
