@@ -154,8 +154,7 @@ def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Spe
     on_gpu, devices = first.gpus > 0, first.gpus or first.cpus
     for item in items:
         speed = _speed(item, speeds)
-        tokens = int(item.config["batch_tokens"])
-        step = Figure(speed.step_seconds(tokens), speed.step.error, speed.step.source)
+        step = Figure(speed.step_seconds(item.step_tokens), speed.step.error, speed.step.source)
         training += _range(step, item.steps * devices)
         evaluation += _range(speed.evaluation, item.evaluations)
         start_up += _range(speed.start_up, devices)
@@ -170,7 +169,7 @@ def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Spe
         on_gpu=on_gpu,
         steps=sum(i.steps for i in items),
         alone=sum(i.budget for i in items),
-        tokens=sum(i.steps * int(i.config["batch_tokens"]) for i in items),
+        tokens=sum(i.steps * i.step_tokens for i in items),
         evaluations=sum(i.evaluations for i in items) + 1,
         training=training,
         evaluation=evaluation,
@@ -188,8 +187,7 @@ def _wall(
         seconds = {}
         for item in work:
             speed = _speed(item, speeds)
-            tokens = int(item.config["batch_tokens"])
-            train = speed.step_seconds(tokens) * item.steps
+            train = speed.step_seconds(item.step_tokens) * item.steps
             seconds[item.trial] = _bound(train, speed.step.error, pick) + _bound(
                 speed.start_up.seconds, speed.start_up.error, pick
             )

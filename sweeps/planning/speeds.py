@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sweeps.journal.rows import BASE_PREFIX, AttemptRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
 from sweeps.planning.devices import CPU_BF16, CPU_FP32, CPU_STEP_S, PEAK_BF16, published_mfu
+from sweeps.planning.work import step_tokens
 
 PAST_ERROR: Final = 0.25
 PUBLISHED_ERROR: Final = 0.4
@@ -178,7 +179,7 @@ def published_speed(
         workers: processes of the trial. on_gpu: each has a device. gpu: its name, of `PEAK_BF16`.
         replies: items of one evaluation, over all tasks.
     """
-    tokens, reply = int(config["batch_tokens"]), REPLY_SHARE * int(config["max_length"])
+    tokens, reply = step_tokens(config), REPLY_SHARE * int(config["max_length"])
     flops = flops_per_token(shape, parameters, int(config["max_length"]), frozen=bool(config["lora_rank"])) * tokens
     if on_gpu:
         known = published_mfu(parameters)

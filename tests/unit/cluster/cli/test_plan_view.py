@@ -71,3 +71,13 @@ def test_an_unknown_device_is_refused_with_the_known_ones(plan):
 
 def test_a_machine_that_is_too_small_is_refused(plan):
     assert "needs 2 x 1 GPUs; the nodes have 1" in str(plan("--gpus", "1").exception)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[4] / "examples/paper").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_the_experiments_of_the_paper_plan_without_their_models_and_data(path: Path):
+    done = CliRunner().invoke(app, ["plan", str(path), "--nodes", "4x8", "--gpu", "H200", "--json"])
+    cost = json.loads(done.output)["cost"]
+    assert cost["wall"]["value"] > 3600
+    assert all(model["on_gpu"] for model in cost["models"])
