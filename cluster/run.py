@@ -86,9 +86,10 @@ def run(
                 controller, root, home, backend, cpus, dashboard, address, say, train or train_model, scored, steer
             )
         write_report(home)
-    folder = home.local()
-    if folder is not None:
-        shutil.rmtree(folder / ".ray", ignore_errors=True)
+    if backend == "ray":
+        from cluster.connect.environment import cache_folder
+
+        shutil.rmtree(cache_folder(root.root, plan.sweep_id), ignore_errors=True)
     return Results(home)
 
 

@@ -14,6 +14,7 @@ class FailureKind(StrEnum):
     WORKER_CRASHED = "worker-crashed"  # a process died on a node that lives; counts against `limits.retries`
     WORKER_LOST = "worker-lost"  # a process is gone, perhaps with its node; counts unless the node was taken away
     NODE_PREEMPTED = "node-preempted"  # its node was taken away; never counts
+    STORAGE = "storage"  # the storage is full, away or refuses us; never counts, and is tried again after a while
     BAD_CHECKPOINT = "bad-checkpoint"  # the checkpoint it was to start from is damaged; an earlier one is taken
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import sys
@@ -76,8 +77,10 @@ def _bring_token(address: str) -> None:
 
 
 def cache_folder(storage: str, sweep: str) -> str:
-    """Returns where Ray Tune and Train may keep files of their own; nothing there is ever read back."""
-    from sweeps.checkpoints.scratch import scratch
-    from sweeps.storage.base import is_url, join
+    """Returns where Ray Tune and Train may keep files of their own, on each machine; nothing there is ever read back.
 
-    return str(scratch("ray", sweep)) if is_url(storage) else join(storage, sweep, ".ray")
+    Not in the sweep's storage: Tune ends when it cannot write there, and a sweep waits for a disk that is full.
+    """
+    from sweeps.checkpoints.scratch import scratch
+
+    return str(scratch("ray", f"{sweep}-{hashlib.sha256(storage.encode()).hexdigest()[:8]}"))

@@ -12,6 +12,7 @@ from sweeps.controller.controller import Director, Launch
 from sweeps.errors import DipsweepError, Interrupted, LimitError
 from sweeps.executors.interrupt import Interrupt, ctrl_c
 from sweeps.executors.local import Evaluate, Progress, Train, take_scores
+from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.failures import Failure, FailureKind
 
 prepare()
@@ -72,7 +73,7 @@ class RayLoop:
         self.placement = PlacementScheduler(controller.plan)
         self.lost = LostAttempts(self.placement.any_gone, self._fail)
         self.live: dict[AttemptId, Attempt] = {}
-        self.interrupt = Interrupt()
+        self.interrupt, self.storage_backoff = Interrupt(), StorageBackoff(say)
         self.limit: str | None = None
         self.started = time.monotonic()
         self.deadline = float("inf")  # by then every attempt must have saved and returned
@@ -146,11 +147,16 @@ class RayLoop:
                 self._handle(message)
             for job, result in results:
                 if isinstance(result, Broken):
-                    self.controller.eval_failed(job, result.reason, result.cost, preempted=result.preempted)
+                    uncounted = result.preempted or result.storage
+                    self.controller.eval_failed(job, result.reason, result.cost, preempted=uncounted)
+                    if result.storage:
+                        self.storage_backoff.failed(result.reason)
                 else:
                     take_scores(self.controller, job, result)
         self._open_pool()
-        while self.pool.free and (waiting := self.controller.next_eval()) is not None:
+        while (
+            self.pool.free and not self.storage_backoff.waiting and (waiting := self.controller.next_eval()) is not None
+        ):
             self.pool.submit(waiting)
         self.steer()
         self.lost.judge()
@@ -163,7 +169,7 @@ class RayLoop:
 
     def next_launch(self) -> Launch | None:
         """Returns the next attempt that fits what is free now."""
-        if self._ending:
+        if self._ending or self.storage_backoff.waiting:
             return None
         choice = self.placement.choose(self.controller.waiting, self.live.values())
         self.requests.tell_blocked()
@@ -235,8 +241,12 @@ class RayLoop:
                 FailureKind.NODE_PREEMPTED, "preempted", "its node is being taken away; it saved and left"
             )
         if failure is None:
+            self.storage_backoff.worked()
             asked = attempt.stop_request is not StopRequest.NONE
             self.controller.trained(attempt.launch.spec.id, attempt.launch.attempt, asked=asked)
+        elif failure.kind is FailureKind.STORAGE:
+            self.controller.yielded(attempt.launch.spec.id, attempt.launch.attempt, failure.detail)
+            self.storage_backoff.failed(failure.detail)
         elif failure.retryable:
             self._lost(attempt, failure)
         else:

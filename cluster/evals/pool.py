@@ -14,6 +14,7 @@ from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance
 from sweeps.errors import DipsweepError
 from sweeps.executors.local import Evaluate, Scored
+from sweeps.storage.base import storage_trouble
 
 START_TRIES: Final = 3
 NODE_GONE: Final = ("its node has died", "node was terminated")  # Ray's words for an actor that went with its machine
@@ -44,11 +45,16 @@ class Evaluator:
 
 
 class Broken(NamedTuple):
-    """An evaluation that gave no scores: why, what it cost all the same, and whether its machine was taken away."""
+    """An evaluation that gave no scores: why, what it cost all the same, and whether that was its own fault.
+
+    Attributes:
+        preempted: its machine was taken away. storage: the storage was full, away, or refused us.
+    """
 
     reason: str
     cost: dict[str, float]
     preempted: bool = False
+    storage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,8 @@ class Pool:
         """A failure costs what its evaluator reserved for as long as it ran: nobody else had those GPUs meanwhile."""
         cost = {"gpu_s": self.gpus * (self.clock() - running.since)} if self.gpus else {}
         went = isinstance(error, ray.exceptions.RayActorError) and any(words in str(error) for words in NODE_GONE)
+        if (trouble := storage_trouble(error)) is not None:
+            return Broken(str(trouble), cost, storage=True)
         return Broken(f"{type(error).__name__}: {str(error).strip()[-300:]}", cost, went)
 
     def _start(self) -> None:

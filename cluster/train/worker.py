@@ -17,6 +17,7 @@ from sweeps.config.trial import Saved, attempt_folder
 from sweeps.controller.controller import Launch
 from sweeps.errors import DamagedCheckpoint, TrialFailed, out_of_memory
 from sweeps.failures import Failure, FailureKind
+from sweeps.storage.base import storage_trouble
 
 # What says that a process or its machine is gone, not that the trial is wrong. Train's own errors are internal, so by name.
 LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
@@ -148,6 +149,8 @@ def explain(error: BaseException) -> Failure:
         if isinstance(cause, TrialFailed):
             return Failure(FailureKind.USER, cause.reason, cause.detail)
     for cause in causes:
+        if (trouble := storage_trouble(cause)) is not None:
+            return Failure(FailureKind.STORAGE, "storage", str(trouble))
         if out_of_memory(cause):
             return Failure(FailureKind.OUT_OF_MEMORY, "oom", (str(cause) or "no memory left").splitlines()[0])
         if isinstance(cause, LOST) or type(cause).__name__ in LOST_IN_TRAIN:

@@ -17,6 +17,7 @@ from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance, time_limit
 from sweeps.errors import Interrupted, JournalError, LimitError, StorageError, TrialFailed, out_of_memory
 from sweeps.executors.interrupt import Interrupt, ctrl_c
+from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.storage.base import storage_trouble
 
 Progress = Callable[[str], None]
@@ -107,7 +108,7 @@ class InProcess:
         self.limit: str | None = None
         self.allowance = Allowance(controller.plan.sweep.evaluation.timeout_s)
         self.started = time.monotonic()
-        self._storage_s = STORAGE_S[0]
+        self.storage_backoff = StorageBackoff(say)
 
     def run(self) -> None:
         """Runs the sweep to its end.
@@ -172,14 +173,11 @@ class InProcess:
             if self.ending:
                 return  # it was asked to save and stop: neither trained nor failed, it goes on after a resume
             self.controller.trained(spec.id, attempt)
-            self._storage_s = STORAGE_S[0]
+            self.storage_backoff.worked()
 
     def _wait_for_storage(self, trouble: StorageError) -> None:
-        """Lets time pass before what the storage stood in the way of is tried again."""
-        self.say(f"paused: {trouble}; tried again in {self._storage_s:.0f} s, as often as it takes")
-        until = time.monotonic() + self._storage_s
-        self._storage_s = min(2 * self._storage_s, STORAGE_S[1])
-        while not self.ending and time.monotonic() < until:
+        self.storage_backoff.failed(str(trouble))
+        while not self.ending and self.storage_backoff.waiting:
             time.sleep(PAUSE_S)
             self.steer()
 

@@ -19,6 +19,7 @@ from sweeps.journal.rows import Row
 from sweeps.journal.writer import read_rows
 from tests.support.crash import finished_stay_finished, no_row_twice
 from tests.support.fakes import FakeTrainer, fake_evaluate
+from tests.support.programs import ray_programs
 
 pytestmark = pytest.mark.chaos
 SWEEP = Sweep(name="full", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
@@ -99,3 +100,21 @@ def test_no_room_for_the_log_pauses_the_sweep_and_nothing_is_lost(disk: Path):
     rows = go(disk, 4, person)
     assert {c.state for c in History(rows).trials()} == {"completed"}
     assert any("no room is left" in line for line in person.lines)
+
+
+@pytest.mark.ray
+def test_on_ray_no_room_for_checkpoints_or_the_log_pauses_the_sweep_and_it_goes_on(disk: Path):
+    with ray_programs("tests.chaos.disk_program") as (start, _):
+        process = start(disk)
+        assert process.stdout is not None
+        lines = list[str]()
+        for line in process.stdout:
+            lines.append(line)
+            if "paused: " in line and "no room is left on this disk" in line:
+                subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+                break
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, "".join(lines) + out + err[-3000:]
+    rows = read_rows(disk / SWEEP.id)
+    no_row_twice(rows)
+    assert {c.state for c in History(rows).trials()} == {"completed"}

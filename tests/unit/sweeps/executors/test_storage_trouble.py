@@ -11,7 +11,7 @@ import pytest
 from cluster.run import run
 from sweeps import Sweep, grid
 from sweeps.errors import StorageDenied, Unreachable
-from sweeps.executors import local
+from sweeps.executors import local, storage_backoff
 from sweeps.journal.history import History
 from sweeps.journal.writer import read_rows
 from tests.support.fakes import FakeTrainer, fake_evaluate
@@ -30,7 +30,9 @@ TROUBLES = [
 
 @pytest.mark.parametrize("trouble", TROUBLES, ids=str)
 def test_no_trial_and_no_score_is_given_up_for_the_storage(tmp_path: Path, monkeypatch, trouble: Exception):
-    monkeypatch.setattr(local, "STORAGE_S", (0.01, 0.02))
+    monkeypatch.setattr(storage_backoff, "FIRST_S", 0.01)
+    monkeypatch.setattr(storage_backoff, "LONGEST_S", 0.02)
+    monkeypatch.setattr(local, "PAUSE_S", 0.005)
     train, left, said = FakeTrainer(), {"train": 5, "score": 9}, list[str]()
 
     def stumble(what: str) -> None:
@@ -51,3 +53,21 @@ def test_no_trial_and_no_score_is_given_up_for_the_storage(tmp_path: Path, monke
     assert {c.state for c in History(rows).trials()} == {"completed"}
     assert all(c.steps("transfer/score")[-1] == 8 for c in History(rows).trials())
     assert any(line.startswith("paused: ") for line in said)
+
+
+def test_the_time_between_tries_doubles_up_to_a_minute_and_begins_anew_once_something_worked():
+    now, said = [0.0], list[str]()
+    backoff = storage_backoff.StorageBackoff(said.append, lambda: now[0])
+    waits = []
+    for _ in range(9):
+        backoff.failed("no room is left")
+        backoff.failed("no room is left")  # another one at the same time
+        began = now[0]
+        while backoff.waiting:
+            now[0] += 0.5
+        waits.append(now[0] - began)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert len(said) == 9
+    backoff.worked()
+    backoff.failed("no room is left")
+    assert "tried again in 1 s" in said[-1]
