@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from sweeps.config.trial import ModelSource
 from sweeps.errors import InputError
 from trainers.data.download_cache import fetched
-from trainers.model import attention
+from trainers.model import attention, weights
 from trainers.model.model_files import checked_folder, is_needed
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def load_model(path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = tor
         dtype: type of the weights in memory.
 
     Raises:
-        InputError: the folder is missing, incomplete, holds pickled weights only, or its config asks for code.
+        InputError: the folder is missing, incomplete, holds pickled weights only, or its config asks for code; or its
+            weights do not fit its config, or are no finite numbers.
     """
     folder = checked_folder(path)
     from transformers import AutoModelForCausalLM
@@ -50,7 +52,7 @@ def load_model(path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = tor
     attention.register()
     logging.disable_progress_bar()  # two bars for every load and save would bury the log
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             **_text_part(folder),
             dtype=dtype,
@@ -58,9 +60,33 @@ def load_model(path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = tor
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with names and shapes
         )
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
+        weights.stored_shapes(folder)  # says it better where a file is damaged or missing
         raise InputError(f"model folder {folder}: transformers cannot load it: {e}") from e
+    wrong = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in found["mismatched_keys"]}
+    weights.check_fit(folder, found["missing_keys"], found["unexpected_keys"], wrong)
+    weights.check_finite(folder, model.named_parameters())
+    return model
+
+
+def model_without_weights(folder: Path) -> PreTrainedModel:
+    """Builds the model that a folder's config describes, on the meta device: names and shapes, no numbers.
+
+    Raises:
+        InputError: transformers knows no causal language model of that kind, or the config is faulty.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = _text_part(folder).get("config", config)
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as e:
+        raise InputError(f"model folder {folder}: transformers cannot build its model: {e}") from e
     return model
 
 
