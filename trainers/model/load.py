@@ -67,7 +67,7 @@ def load_model(path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = tor
         weights.stored_shapes(folder)  # says it better where a file is damaged or missing
         raise InputError(f"model folder {folder}: transformers cannot load it: {e}") from e
     wrong = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in found["mismatched_keys"]}
-    weights.check_fit(folder, found["missing_keys"], found["unexpected_keys"], wrong)
+    weights.check_fit(folder, model.state_dict(), found["missing_keys"], found["unexpected_keys"], wrong)
     weights.check_finite(folder, model.named_parameters())
     return model
 

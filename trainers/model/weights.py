@@ -24,7 +24,6 @@ _PREFIXES: Final = {
     "_forward_module.": "DeepSpeed",
     "_fsdp_wrapped_module.": "FSDP",
 }
-_LAYER: Final = re.compile(r"\.(layers|h|blocks)\.\d+\.")
 _SHOWN: Final = 4
 Shapes = dict[str, tuple[int, ...]]
 """Names of tensors and their shapes."""
@@ -104,12 +103,13 @@ def check_weights(folder: Path, model: Any) -> str:
         stored = {name if name in expected else f"{prefix}{name}": shape for name, shape in stored.items()}
     tied = set(model.all_tied_weights_keys)
     wrong = {n: (stored[n], shape) for n, shape in expected.items() if n in stored and stored[n] != shape}
-    check_fit(folder, set(expected) - set(stored) - tied, set(stored) - set(expected) - tied, wrong)
+    check_fit(folder, expected, set(expected) - set(stored) - tied, set(stored) - set(expected) - tied, wrong)
     return ""
 
 
 def check_fit(
     folder: Path,
+    expected: Iterable[str],
     missing: Iterable[str],
     unexpected: Iterable[str],
     mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
@@ -117,8 +117,9 @@ def check_fit(
     """Raises InputError when weights do not fit their config.
 
     Args:
-        missing: names that the config asks for. unexpected: names of the files that it has no place for; those of layers
-            alone are an error, since many folders hold a vision tower or a value head as well.
+        expected: all names that the config asks for. missing: those that no file has.
+        unexpected: names of the files that the config has no place for. Another layer, or another tensor of a module that
+            it does have, is an error; a vision tower or a value head beside the language model is none.
         mismatched: of each name the shape that is stored and the one that the config asks for.
     """
     faults = []
@@ -127,14 +128,20 @@ def check_fit(
         prefix = next((p for p in _PREFIXES if any(name.startswith(p) for name in spare)), "")
         hint = f"; the names begin with {prefix!r}, as {_PREFIXES[prefix]} writes them: strip it" if prefix else ""
         faults.append(f"lacks {_few(gone)}{hint}")
-    elif layers := [name for name in spare if _LAYER.search(name)]:
-        faults.append(f"holds {_few(layers)}, for which the config has no place")
+    modules = {_module(name) for name in expected}
+    if not gone and (own := [name for name in spare if _module(name) in modules]):
+        faults.append(f"holds {_few(own)}, for which the config has no place")
     if mismatched:
         name, (stored, wanted) = next(iter(sorted(mismatched.items())))
         faults.append(f"holds {name} of shape {list(stored)} where the config asks for {list(wanted)} "
                       f"({len(mismatched)} such)")  # fmt: skip
     if faults:
         raise InputError(f"model folder {folder}: its weights do not fit its config.json: it {'; it '.join(faults)}")
+
+
+def _module(name: str) -> str:
+    """Returns the module that a tensor is of, the same for all layers."""
+    return re.sub(r"\.\d+\.", ".*.", name).rpartition(".")[0]
 
 
 def check_finite(folder: str | Path, tensors: Iterable[tuple[str, Any]]) -> None:

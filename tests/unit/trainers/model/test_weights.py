@@ -67,6 +67,14 @@ def test_layers_without_a_place_are_refused(folder):
     refused(folder, r"holds model\.layers\.1\..*, for which the config has no place")
 
 
+def test_a_bias_without_a_place_is_refused_and_a_value_head_is_not(folder):
+    rewrite(folder, lambda tensors: tensors | {"v_head.summary.weight": torch.zeros(2)})
+    assert check(folder) == ""
+    load_model(folder)
+    rewrite(folder, lambda tensors: tensors | {"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)})
+    refused(folder, r"holds model\.layers\.0\.self_attn\.q_proj\.bias, for which the config has no place")
+
+
 def test_untied_weights_without_a_head_are_refused(folder):
     configure(folder, tie_word_embeddings=False)
     refused(folder, "lacks lm_head.weight")
