@@ -26,11 +26,11 @@ def run_and_tell(
     from cluster.run import run as run_sweep
     from sweeps.storage.base import join
 
-    preflight(sweep, storage, here=not (address or os.environ.get("RAY_ADDRESS")))
+    notes = preflight(sweep, storage, here=not (address or os.environ.get("RAY_ADDRESS")))
     started = time.monotonic()
     say = _progress(started)
     say(f"{sweep.id}: {describe_size(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
-    for line in contamination(sweep):
+    for line in (*notes, *contamination(sweep)):
         say(line)
     results = run_sweep(
         sweep,

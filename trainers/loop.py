@@ -21,6 +21,7 @@ from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.errors import InputError, TrialFailed
 from trainers import checkpoint
 from trainers.data.batches import Feed, Progress, Step
+from trainers.data.chat import stop_ids
 from trainers.data.types import TierData
 from trainers.model import memory, parallel
 from trainers.model.attention import PACKED
@@ -129,6 +130,8 @@ class _Run:
         frozen = torch.bfloat16 if config.lora_rank and config.precision == "bf16" else torch.float32
         whole = resume is not None and not config.lora_rank  # adapters are taken up beside the base's own weights
         network = load_model(resume.path if resume and whole else base, attn=PACKED, dtype=frozen)
+        _check_embedding(self.feed, self.tokenizer, network)
+        network.generation_config.eos_token_id = sorted(stop_ids(self.tokenizer))  # exports end where training does
         self.learner = Learner(config, network, device, world)
         self.state = self._resumed(resume) if resume else State()
         self.num_parameters = sum(p.numel() for p in self.learner.network.parameters())
@@ -243,6 +246,15 @@ class _Run:
         if self.world == 1:
             return asked
         return bool(parallel.summed(torch.tensor([float(asked)], device=self.learner.device), self.world).item())
+
+
+def _check_embedding(feed: Feed, tokenizer: Any, network: Any) -> None:
+    largest, rows = int(feed.rows.flat_ids.max()), network.get_input_embeddings().num_embeddings
+    if largest >= rows:
+        raise InputError(
+            f"the data's token {largest} ({tokenizer.decode([largest])!r}) has no row in the model's embedding of {rows}: "
+            "resize_token_embeddings was not called after a token was added"
+        )
 
 
 def _device(trial: TrialSpec) -> torch.device:

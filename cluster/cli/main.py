@@ -59,8 +59,8 @@ def validate(
     with placed(sweep) as read:
         plan = Plan(read)
         plan.check_limits()
-        preflight(read, reach=storage)
-    for line in contamination(read):
+        notes = preflight(read, reach=storage)
+    for line in (*notes, *contamination(read)):
         print(line)
     print(f"{sweep}: fine. {plan.sweep_id}: {plan.total} trial{'s' if plan.total != 1 else ''}")
 

@@ -13,8 +13,11 @@ from sweeps.storage.base import Where, is_url
 from sweeps.storage.probe import storage_fault
 
 
-def preflight(sweep: Sweep, storage: Where | None = None, *, reach: bool = True, here: bool = False) -> None:
+def preflight(sweep: Sweep, storage: Where | None = None, *, reach: bool = True, here: bool = False) -> list[str]:
     """Raises SpecError with everything that would fail later for reasons that are plain now.
+
+    Returns:
+        What else there is to know before it starts, a line each: how data was understood, what of it is left out.
 
     Args:
         sweep: what is to run. storage: where, if not in the sweep's own `storage`.
@@ -26,8 +29,14 @@ def preflight(sweep: Sweep, storage: Where | None = None, *, reach: bool = True,
         faults.append(Fault("storage" if storage is None else "--storage", fault))
     if here and not faults:
         faults += [*_gpus(sweep), *_memory(sweep)]
+    notes: list[str] = []
+    if not faults:
+        from cluster.preflight.model_data import check_models_with_data
+
+        faults, notes = check_models_with_data(sweep)
     if faults:
         raise SpecError(*faults)
+    return notes
 
 
 def _models(sweep: Sweep) -> Iterator[Fault]:

@@ -52,7 +52,7 @@ def load(name: str, source: TierSource, *, seed: int) -> TierData:
         )
     draw = random.Random(f"{name}/{seed}")
     primary = [_conversation(item, BUILTIN[name](item, draw)) for item, _ in training_items(IN_DOMAIN)]
-    return TierData(primary, replay_pool(seed))
+    return TierData(primary, replay_pool(seed), source=source)
 
 
 def replay_pool(seed: int) -> list[Conversation]:

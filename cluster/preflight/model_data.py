@@ -1,0 +1,140 @@
+"""Puts model folder, weights, tokenizer, chat template and data together, as a trial would, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sweeps.config.plan import Plan
+from sweeps.config.schema import Sweep
+from sweeps.errors import Fault, InputError
+from trainers.data.download_cache import is_remote
+
+READ_BYTES: Final = 2 * 2**30
+"""Weights up to here are read for numbers that are not finite; of larger models that is looked at when they are loaded."""
+
+
+class Pair(NamedTuple):
+    """A model and a tier that meet in some trial, with the settings that decide what is trained on."""
+
+    model: str
+    tier: str
+    config: Any
+
+
+def pairs(sweep: Sweep) -> Iterator[Pair]:
+    """Yields each model with each tier that it is trained on, once for each length policy."""
+    from trainers.config import TrainerConfig
+
+    plan, seen = Plan(sweep), set[tuple[object, ...]]()
+    for cell in plan.cells:
+        config = TrainerConfig.from_config(plan.config(cell, {}, 0))
+        way = (config.model, config.data, config.row_limit, config.long_rows, config.replay > 0, config.replay < 1)
+        if way not in seen:
+            seen.add(way)
+            yield Pair(config.model, config.data, config)
+
+
+class Checked(NamedTuple):
+    """What is wrong, and what is good to know: lines for the terminal."""
+
+    faults: list[Fault]
+    notes: list[str]
+
+
+def check_models_with_data(sweep: Sweep) -> Checked:
+    """Loads no weights; renders every row and counts its tokens, which trials then find in the cache."""
+    faults: list[Fault] = []
+    notes: list[str] = []
+    tokenizers: dict[str, tuple[Any, int] | None] = {}
+    tiers: dict[str, Any] = {}
+    for pair in pairs(sweep):
+        model, tier = sweep.model_source(pair.model), sweep.tier_source(pair.tier)
+        if model.path == tier.path == "builtin" and pair.config.row_limit >= 256:
+            continue  # they were made for each other
+        elsewhere = [source.path for source in (model, tier) if is_remote(source.path)]
+        if elsewhere:
+            notes.append(
+                f"{pair.model} with {pair.tier}: not put together, since {elsewhere[0]} is not on this machine"
+            )
+            continue
+        try:
+            if pair.model not in tokenizers:
+                tokenizers[pair.model] = None
+                tokenizers[pair.model] = _model(pair.model, model, notes)
+        except InputError as e:
+            faults.append(Fault(f"models.{pair.model}", str(e)))
+        if (known := tokenizers[pair.model]) is None:
+            continue
+        try:
+            notes += _tier(pair, tier, *known, tiers)
+        except InputError as e:
+            faults.append(Fault(f"tiers.{pair.tier}", f"with model {pair.model}: {e}"))
+    return Checked(faults, list(dict.fromkeys(notes)))
+
+
+def _model(name: str, source: Any, notes: list[str]) -> tuple[Any, int]:
+    """Returns a model's tokenizer and the rows of its embedding, once its weights are known to fit.
+
+    Raises:
+        InputError: it cannot be trained.
+    """
+    from trainers.data.chat_template import ChatTemplate
+    from trainers.model.load import load_tokenizer, model_folder, model_without_weights
+    from trainers.model.model_files import checked_folder
+    from trainers.model.weights import check_finite, check_weights, stored_tensors
+
+    folder = checked_folder(model_folder(name, source))
+    model = model_without_weights(folder)
+    if unseen := check_weights(folder, model):
+        notes.append(f"model {name}: {unseen}")
+    if sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= READ_BYTES:
+        check_finite(folder, stored_tensors(folder))
+    else:
+        notes.append(f"model {name}: whether all weights are finite is looked at when they are loaded")
+    tokenizer = load_tokenizer(folder)
+    template = ChatTemplate(tokenizer)
+    end, eos = template.end, tokenizer.eos_token
+    if end.appended:
+        notes.append(
+            f"model {name}: its chat template ends replies with no token of their own; {eos!r} is put behind them"
+        )
+    elif tokenizer.decode([end.token]) != eos:
+        notes.append(f"model {name}: replies end with {tokenizer.decode([end.token])!r}, as its chat template writes them, "
+                     f"and not with the tokenizer's {eos!r}; generation stops at both")  # fmt: skip
+    return tokenizer, int(model.get_input_embeddings().num_embeddings)
+
+
+def _tier(pair: Pair, source: Any, tokenizer: Any, embedding: int, tiers: dict[str, Any]) -> list[str]:
+    """Returns what there is to say of a tier under a model's template.
+
+    Raises:
+        InputError: it cannot be trained on.
+    """
+    from trainers.data.card import measure_tier
+    from trainers.data.datasets import load
+    from trainers.data.user_files import CHECKED_BYTES
+
+    path = Path(source.path).expanduser()
+    if source.path != "builtin":
+        if not path.is_file():
+            return []  # told already
+        if path.stat().st_size > CHECKED_BYTES:
+            return [f"tier {pair.tier}: not looked at as a whole, since {path} has {path.stat().st_size / 1e9:.1f} GB"]
+    if pair.tier not in tiers:
+        tiers[pair.tier] = load(pair.tier, source, seed=pair.config.seed)
+    card, largest = measure_tier(tokenizer, tiers[pair.tier], pair.config)
+    if largest >= embedding:
+        raise InputError(
+            f"its rows hold token {largest} ({tokenizer.decode([largest])!r}), but the embedding has {embedding} rows: "
+            "resize_token_embeddings was not called after a token was added"
+        )
+    notes = [f"tier {pair.tier}: {note}" for note in card.notes]
+    if card.long.rows:
+        notes.append(f"tier {pair.tier} with model {pair.model}: {card.long.sentence(pair.config.long_rows)}")
+    if card.refused:
+        first = card.refused[0]
+        notes.append(f"tier {pair.tier} with model {pair.model}: {len(card.refused)} rows are left out, since the chat "
+                     f"template refuses them; the first: {first.where}: {first.reason}")  # fmt: skip
+    return notes
