@@ -161,7 +161,8 @@ def score_job(job: EvalJob, scores: Where) -> Scored:
     from evaluators.evaluate import evaluate
     from trainers.model.load import model_folder
 
-    folder = model_folder(job.model, ModelSource(job.path)) if job.step == 0 else Path(job.path)
+    base_source = ModelSource(job.path, chat_template=job.evaluation.chat_template)
+    folder = model_folder(job.model, base_source) if job.step == 0 else Path(job.path)
     base = _base_scores(job.model, job.early.base, job.evaluation, scores) if job.early else None
     return evaluate(folder, job.evaluation, cache=ScoreCache(scores), early=job.early, base=base)
 
@@ -173,7 +174,8 @@ def _base_scores(model: str, path: str, evaluation: EvalSpec, scores: Where) -> 
     from evaluators.evaluate import evaluate
     from trainers.model.load import model_folder
 
-    return evaluate(model_folder(model, ModelSource(path)), evaluation, cache=ScoreCache(scores))
+    folder = model_folder(model, ModelSource(path, chat_template=evaluation.chat_template))
+    return evaluate(folder, evaluation, cache=ScoreCache(scores))
 
 
 def _keeper(controller: SweepController, home: Store) -> Callable[[], None]:

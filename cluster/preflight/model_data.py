@@ -25,11 +25,11 @@ class Pair(NamedTuple):
 
 def pairs(sweep: Sweep) -> Iterator[Pair]:
     """Yields each model with each tier that it is trained on, once for each length policy."""
-    from trainers.config import TrainerConfig
+    from sweeps.config.blocks import TrialSettings
 
     plan, seen = Plan(sweep), set[tuple[object, ...]]()
     for cell in plan.cells:
-        config = TrainerConfig.from_config(plan.config(cell, {}, 0))
+        config = TrialSettings.from_config(plan.config(cell, {}, 0))
         way = (config.model, config.data, config.row_limit, config.long_rows, config.replay > 0, config.replay < 1)
         if way not in seen:
             seen.add(way)

@@ -108,6 +108,8 @@ class ModelBlock(Block):
 
     path: _Path = "builtin"
     """`builtin`, or a folder with config.json, tokenizer and safetensors, here or on `s3://`."""
+    chat_template: _Path | None = None
+    """File with a chat template (Jinja) to use instead of the model's own, in training, evaluation and exports."""
     workers: _Workers | None = None
     """Training processes of one trial, or `[fewest, most]`: as many as there is room for, with the same batch.
     By default what `sweeps.config.known_models` says for a name it knows, else 1."""

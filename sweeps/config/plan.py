@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -60,14 +60,15 @@ class Plan:
     def trial(self, config: Mapping[str, Any]) -> TrialSpec:
         """Returns the trial of a resolved configuration."""
         evaluation = self.sweep.evaluation
+        model = self.sweep.model_source(str(config["model"]))
         return TrialSpec(
             id=trial_id(config),
             sweep=self.sweep_id,
             config=dict(config),
-            model=self.sweep.model_source(str(config["model"])),
+            model=model,
             tier=self.sweep.tier_source(str(config["data"])),
             snapshots=snapshot_steps(evaluation.at, int(config["steps"])),
-            evaluation=evaluation.spec,
+            evaluation=replace(evaluation.spec, chat_template=model.chat_template),
             forks=self._forks(config),
         )
 

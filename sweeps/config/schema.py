@@ -125,7 +125,7 @@ class Sweep(Block):
         gpus = (1.0 if known else 0.0) if block.gpus_per_worker is None else block.gpus_per_worker
         workers = block.workers or (known.gpus if known and gpus else 1)
         fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
-        return ModelSource(block.path, most, block.cpus_per_worker, gpus, fewest)
+        return ModelSource(block.path, most, block.cpus_per_worker, gpus, fewest, block.chat_template or "")
 
     def tier_source(self, name: str) -> TierSource:
         """Returns where the tier `name` comes from; built-in names need no entry in `tiers`."""

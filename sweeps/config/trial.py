@@ -16,6 +16,7 @@ class ModelSource:
 
     `workers` is the number of training processes, `cpus_per_worker` and `gpus_per_worker` are what each reserves. An
     elastic trial also runs on fewer, down to `min_workers` (0: exactly `workers`); its batch stays the same.
+    `chat_template` is a file to use instead of the model's own template.
     """
 
     path: str = "builtin"
@@ -23,6 +24,7 @@ class ModelSource:
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
     min_workers: int = 0
+    chat_template: str = ""
 
     @property
     def fewest(self) -> int:
@@ -72,6 +74,7 @@ class EvalSpec:
         test_time: settings of test-time compute under which the same items are asked too: `@8`, `cap=64`, `think=32`.
         judge: folder of a model that judges what a rule cannot; "" leaves that to rules.
         files: the user's own items, asked beside the suite's.
+        chat_template: file with the template under which the base model is asked, instead of its own; checkpoints hold it.
     """
 
     suite: str = "mini"
@@ -79,6 +82,7 @@ class EvalSpec:
     test_time: tuple[str, ...] = ()
     judge: str = ""
     files: tuple[EvalFile, ...] = ()
+    chat_template: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from trainers.config import TrainerConfig
+from sweeps.config.blocks import TrialSettings
 from trainers.data.chat import Tokenised, split_thought
 from trainers.data.losses import LongRows, RefusedRow, check_rows, long_rows, refused_rows
 from trainers.data.row_cache import tokenised
@@ -82,7 +82,7 @@ def _deciles(values: Sequence[int]) -> str:
     return " ".join(f"{value:,}" for value in values) + "  (deciles)" if values else "none"
 
 
-def measure_tier(tokenizer: PreTrainedTokenizerBase, data: TierData, config: TrainerConfig) -> tuple[TierCard, int]:
+def measure_tier(tokenizer: PreTrainedTokenizerBase, data: TierData, config: TrialSettings) -> tuple[TierCard, int]:
     """Measures a tier under a trainer's settings, and leaves its tokens in the cache where a trial finds them.
 
     Returns:

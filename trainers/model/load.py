@@ -2,35 +2,69 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from safetensors import SafetensorError
 
 from sweeps.config.trial import ModelSource
 from sweeps.errors import InputError
-from trainers.data.download_cache import fetched
+from trainers.data.download_cache import cache_folder, fetched
 from trainers.model import attention, weights
 from trainers.model.model_files import checked_folder, is_needed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BUILTIN = "builtin"
+BUILTIN: Final = "builtin"
+TEMPLATE: Final = "chat_template.jinja"
 
 
 def model_folder(name: str, source: ModelSource) -> Path:
     """Returns the folder of a sweep's model: a packaged one for `path: builtin`, else the path or its copy on this machine.
 
     Raises:
-        InputError: nothing ships under that name, or the address cannot be fetched.
+        InputError: nothing ships under that name, or the address or the chat template cannot be fetched.
     """
     if source.path == BUILTIN:
         from trainers.model.builtin import builtin_folder
 
-        return Path(builtin_folder(name))
-    return fetched(source.path, is_needed)
+        folder = Path(builtin_folder(name))
+    else:
+        folder = fetched(source.path, is_needed)
+    return _with_template(folder, fetched(source.chat_template)) if source.chat_template else folder
+
+
+def _with_template(folder: Path, template: Path) -> Path:
+    """Returns a folder that links to a model's files and has another chat template; the same one for the same two.
+
+    Raises:
+        InputError: the template cannot be read.
+    """
+    try:
+        text = template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"chat template {template} cannot be read: {e}") from e
+    digest = hashlib.sha256(f"{folder.resolve()}\0{text}".encode()).hexdigest()[:16]
+    home = cache_folder() / "templates" / f"{digest}-{folder.name}"
+    if home.is_dir() and all(file.exists() for file in home.iterdir()):
+        return home
+    shutil.rmtree(home, ignore_errors=True)  # it links to files that have gone
+    aside = home.with_name(f".{home.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for file in folder.iterdir():
+        if file.is_file() and file.name != TEMPLATE:
+            (aside / file.name).symlink_to(file.resolve())
+    (aside / TEMPLATE).write_text(text, encoding="utf-8")
+    with contextlib.suppress(OSError):  # another process was first
+        aside.rename(home)
+    return home
 
 
 def load_model(path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = torch.float32) -> PreTrainedModel:

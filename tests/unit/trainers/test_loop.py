@@ -160,10 +160,10 @@ def test_a_run_that_diverges_says_so_with_numbers_and_saves_nothing(base, tmp_pa
     broken = tmp_path / "broken"
     write_base(broken)
     tensors = load_file(broken / "model.safetensors")
-    tensors["model.norm.weight"][0] = math.nan
+    tensors["model.norm.weight"][:] = 3e38
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     notes = Notes()
-    with pytest.raises(TrialFailed, match=r"step 1: loss nan, gradient norm nan at lr 0\.0015") as caught:
+    with pytest.raises(TrialFailed, match=r"step 1: loss nan, gradient norm nan at learning rate 0\.0015") as caught:
         run(broken, tmp_path / "run", notes=notes)
     assert caught.value.reason == "diverged"
     assert math.isnan(notes.reports[1]["train/loss"])

@@ -1,0 +1,97 @@
+"""Before anything starts, model folder, weights, tokenizer, template and data are put together as a trial would."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cluster.preflight.checks import preflight
+from sweeps import Sweep
+from sweeps.errors import SpecError
+from tests.support.tiny_sft import TEMPLATE, sums, tokenizer, write_base
+
+STRICT = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role here') }}{% endif %}{% endfor %}"
+    + TEMPLATE
+)
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
+    return write_base(tmp_path / "model")
+
+
+def rows(conversations):
+    return [{"messages": conversation} for conversation in conversations]
+
+
+def sweep(tmp_path, base, data, *, tier=None, model=None, **trainer):
+    path = tmp_path / "ours.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in data))
+    return Sweep(
+        name="own",
+        storage=str(tmp_path / "runs"),
+        models={"mine": {"path": str(base), **(model or {})}},
+        tiers={"ours": {"path": str(path), **(tier or {})}},
+        trainer={"steps": 2, "batch_tokens": 4096, **trainer},
+    )
+
+
+def test_a_good_pair_is_fine_and_its_rows_are_described(tmp_path, base):
+    (note,) = preflight(sweep(tmp_path, base, rows(sums(20))))
+    assert note == "tier ours: 20 rows read as messages of role and content"
+
+
+def test_rows_that_the_template_refuses_are_bad_rows_with_their_number(tmp_path, base):
+    (base / "chat_template.jinja").write_text(STRICT)
+    talks = sums(20)
+    talks[4] = [{"role": "system", "content": "think"}, *talks[4]]
+    with pytest.raises(SpecError, match=r"ours\.jsonl:5: the chat template refuses it: no system role here"):
+        preflight(sweep(tmp_path, base, rows(talks)))
+    (_, note) = preflight(sweep(tmp_path, base, rows(talks), tier={"max_bad_rows": 0.05}))
+    assert "1 rows are left out" in note
+
+
+def test_another_template_is_a_way_out(tmp_path, base):
+    (base / "chat_template.jinja").write_text(STRICT)
+    (tmp_path / "better.jinja").write_text(TEMPLATE)
+    talks = [[{"role": "system", "content": "think"}, *talk] for talk in sums(20)]
+    preflight(sweep(tmp_path, base, rows(talks), model={"chat_template": str(tmp_path / "better.jinja")}))
+
+
+def test_rows_that_are_too_long_are_told_with_what_would_keep_them_and_refused_beyond_a_share(tmp_path, base):
+    lengths = [len(tokenizer()(tokenizer().apply_chat_template(t, tokenize=False))["input_ids"]) for t in sums(100)]
+    with pytest.raises(
+        SpecError, match=rf"longer than 40 tokens and are dropped; max_length: {sorted(lengths)[-2]} would"
+    ):
+        preflight(sweep(tmp_path, base, rows(sums(100)), max_length=40))
+    notes = preflight(sweep(tmp_path, base, rows(sums(100)), tier={"max_long_rows": 1.0}, max_length=40))
+    assert f"{sum(n > 40 for n in lengths)} of 100 rows" in notes[-1]
+
+
+def test_a_token_without_a_row_in_the_embedding_is_refused(tmp_path, base):
+    bigger = tokenizer()
+    bigger.add_tokens([f"<extra_{i}>" for i in range(40)])
+    bigger.save_pretrained(base)
+    talks = [[talk[0], {**talk[1], "content": "<extra_39>" + talk[1]["content"]}] for talk in sums(5)]
+    preflight(sweep(tmp_path, base, rows(sums(5))))
+    with pytest.raises(SpecError, match=r"hold token \d+ \('<extra_39>'\), but the embedding has 64 rows"):
+        preflight(sweep(tmp_path, base, rows(talks)))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path, base):
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
+    with pytest.raises(SpecError, match=r"models\.mine: .*where the config asks for \[48, 32\]|\[32, 48\]"):
+        preflight(sweep(tmp_path, base, rows(sums(5))))
+
+
+def test_an_end_token_that_is_not_the_tokenizer_s_is_told(tmp_path, base):
+    other = tokenizer()
+    other.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    other.chat_template = TEMPLATE.replace("</s>", "<|im_end|>")
+    other.save_pretrained(base)
+    notes = preflight(sweep(tmp_path, base, rows(sums(5))))
+    assert "replies end with '<|im_end|>'" in notes[0]
