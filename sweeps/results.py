@@ -12,6 +12,7 @@ Everything comes from the journal alone, through the same analysis as the report
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
@@ -184,6 +185,21 @@ class Table(Sequence[R], Generic[R]):
         records = self.records()
         names = dict.fromkeys(name for record in records for name in record)
         return pandas.DataFrame(records, columns=list(names) or self.columns)
+
+    def write(self, path: Path | str) -> Path:
+        """Writes the rows to a file, CSV or Parquet by its suffix, and returns its path.
+
+        Raises:
+            InputError: another suffix.
+        """
+        path = Path(path)
+        if path.suffix == ".csv":
+            _write_csv(path, self.records(), self.columns)
+        elif path.suffix == ".parquet":
+            _write_parquet(path, self.records(), self.columns)
+        else:
+            raise InputError(f"{path.name}: got suffix {path.suffix!r}; expected .csv or .parquet")
+        return path
 
     def __repr__(self) -> str:
         return f"{len(self)} x {self.kind.__name__}({', '.join(self.columns)})"
@@ -402,6 +418,32 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in record.items():
         out |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {name: value}
     return out
+
+
+def _write_csv(path: Path, records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    names = list(dict.fromkeys(name for record in records for name in record)) or list(columns)
+    with path.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, names)
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def _write_parquet(path: Path, records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Writes a column of several types, such as a setting that is a number or a word, as text."""
+    import pyarrow
+    import pyarrow.parquet
+
+    names = list(dict.fromkeys(name for record in records for name in record)) or list(columns)
+    data = {name: _one_type([record.get(name) for record in records]) for name in names}
+    pyarrow.parquet.write_table(pyarrow.table(data), path)
+
+
+def _one_type(values: list[Any]) -> list[Any]:
+    kinds = {type(v) for v in values if v is not None}
+    if len(kinds) <= 1:
+        return values
+    cast: Callable[[Any], Any] = float if kinds == {int, float} else str
+    return [None if v is None else cast(v) for v in values]
 
 
 def _shown(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli import cluster_commands as commands
+from cluster.cli import results_commands
 from cluster.cli.cluster_commands import (
     AsJson,
     Cluster,
@@ -148,23 +149,6 @@ def resume(
     run_and_tell(sweep, home.root.rpartition("/")[0], in_process, cpus, dashboard, address)
 
 
-@app.command()
-def report(
-    sweep_dir: Annotated[str, typer.Argument(metavar="SWEEP_DIR", help="A sweep's folder, id or name.")],
-    storage: Storage = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the report of a sweep, finished or not, from its journal alone."""
-    from cluster.cli.render import print_json
-    from cluster.run import write_report
-    from sweeps.journal.writer import read_rows
-    from sweeps.report import summarize
-
-    home = find(sweep_dir, storage)
-    page = write_report(home)
-    print_json(summarize(read_rows(home)).to_json()) if as_json else print(page)
-
-
 @app.command("list")
 def list_sweeps(
     storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, as_json: AsJson = False
@@ -298,6 +282,7 @@ def replay(
 
 
 app.add_typer(commands.app)
+app.add_typer(results_commands.app)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def test_every_command_is_listed_in_the_readme_or_the_page_on_clusters_and_exist
     from cluster.cli.main import app
 
     text = (REPO / "README.md").read_text() + (REPO / "docs" / "cluster.md").read_text()
-    listed = set(re.findall(r"^    dipsweep ([a-z]+)", text, flags=re.M))
+    listed = set(re.findall(r"^    dipsweep ([a-z-]+)", text, flags=re.M))
     apps = [app, *(group.typer_instance for group in app.registered_groups if group.typer_instance)]
     commands = {c.name or c.callback.__name__ for one in apps for c in one.registered_commands if c.callback}
     assert listed <= commands

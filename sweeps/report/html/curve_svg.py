@@ -31,7 +31,7 @@ def curve_svg(summary: Summary, metric: str, *, trials: Sequence[str] = (), widt
     Raises:
         InputError: a trial is unknown, or nothing was scored on `metric`.
     """
-    drawn = _chosen(summary, metric, trials)
+    drawn = chosen(summary, metric, trials)
     base = summary.bases.get(str(drawn[0].config.get("model", "")), {}).get(metric)
     frame = _Frame(drawn, metric, base, width, height)
     body = [*frame.axes(), *frame.base_line()]
@@ -47,7 +47,12 @@ def curve_svg(summary: Summary, metric: str, *, trials: Sequence[str] = (), widt
     )
 
 
-def _chosen(summary: Summary, metric: str, ids: Sequence[str]) -> list[Trial]:
+def chosen(summary: Summary, metric: str, ids: Sequence[str]) -> list[Trial]:
+    """Returns the trials of these ids, or without any those worth a look: recovered ones first, up to six.
+
+    Raises:
+        InputError: one is unknown, or nothing was scored on the metric.
+    """
     known = {t.id: t for t in summary.trials}
     for id in ids:
         if id not in known:

@@ -1,0 +1,90 @@
+"""Commands that take a sweep's results elsewhere: its report, tables, figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.cli.cluster_commands import AsJson, Storage, SweepId
+from cluster.locate import find
+from sweeps.errors import InputError, nearest
+
+app = typer.Typer()
+TABLES = ("curves", "scores", "trials", "verdicts", "decisions", "costs")
+
+
+@app.command()
+def report(
+    sweep_dirs: Annotated[
+        list[str],
+        typer.Argument(metavar="SWEEP_DIR...", help="A sweep's folder, id or name; several are set side by side."),
+    ],
+    storage: Storage = None,
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print it as Markdown, for a pull request.")] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="With --markdown: model card metadata of Hugging Face in front.")
+    ] = False,
+) -> None:
+    """Write the report of a sweep, finished or not, from its journal alone; of several, print what can be compared."""
+    from cluster.cli.render import print_json
+    from cluster.run import write_report
+    from sweeps.report.markdown import markdown as as_markdown
+    from sweeps.report.markdown import side_by_side
+    from sweeps.results import Results
+
+    homes = [find(name, storage) for name in sweep_dirs]
+    if len(homes) > 1:
+        summaries = [Results(home).summary for home in homes]
+        print_json([s.to_json() for s in summaries]) if as_json else print(side_by_side(summaries), end="")
+        return
+    if markdown or card:
+        print(as_markdown(Results(homes[0]).summary, card=card), end="")
+        return
+    page = write_report(homes[0])
+    print_json(Results(homes[0]).summary.to_json()) if as_json else print(page)
+
+
+@app.command("export-table")
+def export_table(
+    sweep_id: SweepId,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new file: .csv or .parquet.")],
+    table: Annotated[str, typer.Option(help=f"One of {', '.join(TABLES)}.")] = "curves",
+    storage: Storage = None,
+) -> None:
+    """Write one of a sweep's tables as CSV or Parquet: every score by default."""
+    from sweeps.results import Results
+
+    if table not in TABLES:
+        raise InputError(f"--table: got {table!r}; expected one of {', '.join(TABLES)}{nearest(table, TABLES)}")
+    _writable(out)
+    results = Results(find(sweep_id, storage))
+    rows = results.trials if table == "trials" else getattr(results, table)()
+    print(f"{rows.write(out)}: {len(rows):,} rows")
+
+
+@app.command()
+def figure(
+    sweep_id: SweepId,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to draw: curves.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new file: .svg, .pdf or .png.")],
+    metric: Annotated[str, typer.Option(help="Default is the sweep's objective.")] = "",
+    trials: Annotated[str, typer.Option(help="Ids of trials, with commas; default is up to six.")] = "",
+    storage: Storage = None,
+) -> None:
+    """Draw a sweep's curves for a paper or a slide."""
+    from sweeps.report.figure import write_figure
+    from sweeps.results import Results
+
+    if kind != "curves":
+        raise InputError(f"got figure {kind!r}; expected curves")
+    _writable(out)
+    chosen = [id.strip() for id in trials.split(",") if id.strip()]
+    print(write_figure(Results(find(sweep_id, storage)).summary, out, metric=metric, trials=chosen))
+
+
+def _writable(out: Path) -> None:
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out}: no folder {out.parent} to write it to")
