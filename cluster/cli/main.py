@@ -149,6 +149,20 @@ def resume(
     run_and_tell(sweep, home.root.rpartition("/")[0], in_process, cpus, dashboard, address)
 
 
+@app.command()
+def cost(sweep_id: SweepId, storage: Storage = None, as_json: AsJson = False) -> None:
+    """Say where a sweep's compute went, by trial: training, scoring, work done twice, and what stopping and sharing saved."""
+    from cluster.cli.render import print_json
+    from sweeps.journal.writer import read_rows
+    from sweeps.report import summarize
+    from sweeps.report.analysis.ledger import ledger, ledger_text
+
+    home = find(sweep_id, storage)
+    rows = read_rows(home)
+    account = ledger(rows, summarize(rows))
+    print_json(account.to_json()) if as_json else print(ledger_text(account, definition(home).limits.usd_per_gpu_hour))
+
+
 @app.command("list")
 def list_sweeps(
     storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, as_json: AsJson = False
