@@ -31,6 +31,8 @@ from sweeps.storage.factory import open_store
 if TYPE_CHECKING:
     import pandas
 
+    from sweeps.replies import KeptReply
+
 R = TypeVar("R")
 SHOWN = 20
 """Rows of a table that a notebook shows."""
@@ -328,6 +330,25 @@ class Results:
     def costs(self) -> Table[CostRow]:
         """Returns what every trial took; `summary.costs` adds up, the base models' scoring included."""
         return Table(CostRow, [_cost_row(t) for t in self.summary.trials])
+
+    def replies(
+        self, trial: str | None = None, step: int | None = None, *, role: str | None = None, task: str | None = None
+    ) -> Table[KeptReply]:
+        """Returns the kept replies behind the scores of a trial, by default of `best_trial`.
+
+        Args:
+            trial: its id, or `base-<model>` for a base model. step, role, task: only those.
+
+        Raises:
+            InputError: none were kept, or there is no best trial yet.
+        """
+        from sweeps.replies import KeptReply, read_replies
+
+        if trial is None and self.best_trial is None:
+            raise InputError("there is no best trial yet; give the id of one")
+        whose = trial if trial is not None or self.best_trial is None else self.best_trial.id
+        assert whose is not None
+        return Table(KeptReply, read_replies(self._store, whose, step, role=role, task=task))
 
     def __truediv__(self, part: str) -> Path | Store:
         """Returns a path, or a store, below the sweep's folder."""

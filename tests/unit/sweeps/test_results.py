@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cluster.run import run
 from sweeps import InputError, Sweep, grid, load
 from sweeps.journal.writer import SweepJournal
+from sweeps.replies import KeptReply, ReplyWriter
 from sweeps.results import CurvePoint
 from tests.support.fakes import FakeTrainer, fake_evaluate
 from tests.support.report_journals import SWEEP, demo_stories, journal, story
@@ -59,6 +62,21 @@ def test_verdicts_decisions_and_costs_are_those_of_the_report(results):
     assert [d.action for d in results.decisions()] == ["STOP", "PARK"]
     total = results.summary.costs
     assert sum(c.training_cpu_s for c in results.costs()) == pytest.approx(total.training.cpu_s)
+
+
+def test_the_replies_behind_a_score_are_rows_too(tmp_path):
+    write(tmp_path, journal([story()]))
+    results = load(tmp_path / SWEEP)
+    best = results.best_trial.id
+    reply = KeptReply(
+        "safety", "safety/harm", 0, "how to …?", "", "I cannot help with that.", 9, False, {"safety/refusal": 1.0}
+    )
+    ReplyWriter(results.path, "all", best, 400, 1)([reply], 1, "mini@1")
+    (found,) = results.replies()
+    assert (found.trial, found.step, found.answer) == (best, 400, "I cannot help with that.")
+    assert list(results.replies(role="safety").to_pandas()["outcomes.safety/refusal"]) == [1.0]
+    with pytest.raises(InputError, match="kept are steps 400"):
+        results.replies(best, 5)
 
 
 def test_a_running_sweep_can_be_read_again(tmp_path):
@@ -111,6 +129,7 @@ def test_a_run_returns_its_results(tmp_path):
 def test_neither_ray_nor_pandas_comes_with_the_import(results):
     code = f"""
 import sys
+from pathlib import Path
 from sweeps import load
 r = load({str(results.path)!r})
 r.curves(), r.scores(), r.verdicts()
@@ -118,3 +137,13 @@ print([m for m in ("ray", "torch", "pandas") if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "reading-a-report.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)
+    (tmp_path / "runs").mkdir()
+    write(tmp_path / "runs", journal(demo_stories()), name="first-1a2b3c4d")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert "Best by transfer/score" in capsys.readouterr().out
