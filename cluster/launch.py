@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 
 from sweeps.config.schema import Sweep
 from sweeps.errors import DipsweepError, InputError, Interrupted, NoDriver
+from sweeps.executors.interrupt import signals_as_ctrl_c
+from sweeps.output import droppable, escape_what_cannot_be_encoded, keep_running_without_output, silence
 
 
 def run_and_tell(
@@ -26,6 +29,7 @@ def run_and_tell(
     from cluster.run import run as run_sweep
     from sweeps.storage.base import join
 
+    keep_running_without_output()
     notes = preflight(sweep, storage, here=not (address or os.environ.get("RAY_ADDRESS")))
     started = time.monotonic()
     say = _progress(started)
@@ -71,12 +75,18 @@ def _progress(started: float) -> Callable[[str], None]:
 
 def main_of(act: Callable[[], Any]) -> None:
     """Runs `act` and exits the process: every error of ours becomes one clear message and its exit code."""
+    escape_what_cannot_be_encoded()
     try:
-        code = act()
+        with signals_as_ctrl_c():
+            code = act()
         sys.exit(code if isinstance(code, int) else 0)
     except DipsweepError as e:
-        print(f"{'' if isinstance(e, InputError | Interrupted | NoDriver) else 'error: '}{e}", file=sys.stderr)
+        text = f"{'' if isinstance(e, InputError | Interrupted | NoDriver) else 'error: '}{e}"
+        droppable(lambda line: print(line, file=sys.stderr))(text)
         sys.exit(e.exit_code)
+    except BrokenPipeError:  # whoever read along has seen enough
+        silence(sys.stdout)
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

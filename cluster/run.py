@@ -23,6 +23,7 @@ from sweeps.executors.local import Evaluate, InProcess, Progress, Scored, Train
 from sweeps.journal.rows import Row
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal
+from sweeps.output import droppable
 from sweeps.report.console import EventFormatter
 from sweeps.results import Results
 from sweeps.stopping.base import StopRule
@@ -64,6 +65,7 @@ def run(
     Raises:
         SweepBusy: another driver runs this sweep. LimitError, Interrupted: ended early, can be resumed.
     """
+    say = droppable(say)
     plan = Plan(sweep)
     plan.check_limits()
     root = _root(storage or sweep.storage, say)

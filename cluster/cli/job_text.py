@@ -9,6 +9,7 @@ from typing import Any, Final
 from cluster.jobs.client import Job, Jobs
 from cluster.jobs.submit import Submission, code_size
 from sweeps.errors import DipsweepError
+from sweeps.output import printable
 
 ENDS: Final = {
     0: "finished", 1: "failed", 2: "refused: bad input", 3: "over its limits; can be resumed",
@@ -42,9 +43,8 @@ def job_line(job: Job) -> str:
     run = f" (run {job.run})" if job.run > 1 else ""
     m = job.metadata
     progress = m.get("progress") or f"{m.get('trials', '?')} {'trial' if m.get('trials') == '1' else 'trials'}"
-    return (
-        f"{job.sweep}{run}  {state(job)}  {progress}  by {m.get('user', '?')}, {_ago(job)}, in {m.get('storage', '?')}"
-    )
+    by = f"by {m.get('user', '?')}, {_ago(job)}, in {m.get('storage', '?')}"
+    return printable(f"{job.sweep}{run}  {state(job)}  {progress}  {by}")
 
 
 def _ago(job: Job) -> str:

@@ -20,6 +20,7 @@ from sweeps.journal.rows import Row, SweepRow
 from sweeps.journal.state import SweepState, address_of
 from sweeps.journal.vocabulary import SweepStatus, TrialStatus
 from sweeps.journal.writer import LogReader, read_rows
+from sweeps.output import printable
 from sweeps.report.console import EventFormatter
 from sweeps.storage.base import Store
 
@@ -161,9 +162,9 @@ def _state_or_fault(home: Store, driver: DriverState | None) -> dict[str, Any]:
 def sweep_line(state: dict[str, Any]) -> str:
     """Returns one line for `dipsweep list`."""
     if "unreadable" in state:
-        return f"{state['sweep']}  unreadable: {state['unreadable']}"
+        return printable(f"{state['sweep']}  unreadable: {state['unreadable']}")
     hint = f"; {state['hint']}" if state.get("hint") else ""
-    return f"{state['sweep']}  {headline(state)}{hint}"
+    return printable(f"{state['sweep']}  {headline(state)}{hint}")
 
 
 def headline(state: dict[str, Any], what: str = "trials") -> str:
@@ -190,7 +191,7 @@ def status_text(state: dict[str, Any]) -> str:
         phase = f" ({t['phase']})" if t["phase"] and t["phase"] != "unknown" else ""
         why = f"  {t['detail'] or t['reason']}" if t["detail"] or t["reason"] else ""
         lines.append(f"  {t['label']:{width}}  {t['state']}{phase}, step {t['step']}/{t['budget']}, {score}{why}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
@@ -206,7 +207,7 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
         for row in rows[seen:]:
             line = formatter.format(row)
             if line:
-                yield line
+                yield printable(line)
         seen = len(rows)
         if not follow or follower.take(rows):
             return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cluster.locate import definition
 from sweeps.journal.history import ENDED
 from sweeps.journal.writer import LogReader
+from sweeps.output import printable
 from sweeps.storage.base import Store
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def picture(state: dict[str, Any], lines: int) -> Group:
 
     each = sorted(state["each"], key=lambda t: (ORDER.get(t["state"], 9), -(t[state["objective"]] or 0)))
     ended = sum(t["state"] in ENDED for t in each)
-    head = Text(f"{state['sweep']}  {ended} of {headline(state, 'trials ended')}")
+    head = Text(printable(f"{state['sweep']}  {ended} of {headline(state, 'trials ended')}"))
     more = f"… and {len(each) - lines} more; dipsweep status lists all" if len(each) > lines else ""
     return Group(head, _table(each[:lines], state["objective"]), Text(more, style="dim"))
 
@@ -81,7 +82,7 @@ def _table(trials: Sequence[dict[str, Any]], objective: str) -> Table:
         phase = f" ({t['phase']})" if t["phase"] and t["phase"] != "unknown" else ""
         value = t[objective]
         style = STYLE.get(t["state"], "")
-        table.add_row(Text(t["label"]), Text(t["state"] + phase, style=style), f"{t['step']}/{t['budget'] or '?'}",
+        table.add_row(Text(printable(t["label"])), Text(t["state"] + phase, style=style), f"{t['step']}/{t['budget'] or '?'}",
                       bar(t["step"], t["budget"] or 0), f"{value:.3f}" if value is not None else "–")  # fmt: skip
     return table
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +39,7 @@ def local_ray(
     if not where["address"]:
         where = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": dashboard, "address": "local"}
     quiet_ray()
-    with translate_connection_errors(where["address"]):
+    with translate_connection_errors(where["address"]), _children_ignore_sighup(where["address"] == "local"):
         ray.init(
             **where,
             namespace=NAMESPACE,
@@ -50,6 +52,20 @@ def local_ray(
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _children_ignore_sighup(ours: bool) -> Iterator[None]:
+    """Around starting a Ray of our own: a terminal that is closed ends the driver, which lets trials save; were Ray's own
+    processes ended by the same signal, nothing could be saved any more."""
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from cluster.connect.environment import cache_folder, prepare
 from sweeps.controller.controller import Director, Launch
 from sweeps.errors import DipsweepError, Interrupted, LimitError
-from sweeps.executors.interrupt import Interrupt, ctrl_c
+from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.local import Evaluate, Progress, Train, take_scores
 from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.failures import Failure, FailureKind
@@ -82,7 +82,7 @@ class RayLoop:
         """Runs the sweep to its end.
 
         Raises:
-            Interrupted: Ctrl-C; the sweep can be resumed. LimitError: one of its limits is reached.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP; the sweep can be resumed. LimitError: one of its limits is reached.
             InputError: the cluster can never hold one of its trials.
         """
         plan = self.controller.plan
@@ -96,7 +96,7 @@ class RayLoop:
         name = f"{plan.sweep_id}-{time.time_ns()}"
         unregister = register(name, self)
         try:
-            with ctrl_c(self.say) as self.interrupt:
+            with stop_signals(self.say) as self.interrupt:
                 self._tuner(name).fit()
         except KeyboardInterrupt:  # the second press, maybe in the middle of a row: nothing more is written
             raise Interrupted("interrupted at once; resume continues from the last checkpoints") from None
@@ -245,7 +245,7 @@ class RayLoop:
             asked = attempt.stop_request is not StopRequest.NONE
             self.controller.trained(attempt.launch.spec.id, attempt.launch.attempt, asked=asked)
         elif failure.kind is FailureKind.STORAGE:
-            self.controller.yielded(attempt.launch.spec.id, attempt.launch.attempt, failure.detail)
+            self.controller.suspended(attempt.launch.spec.id, attempt.launch.attempt, failure.detail)
             self.storage_backoff.failed(failure.detail)
         elif failure.retryable:
             self._lost(attempt, failure)
@@ -282,7 +282,7 @@ class RayLoop:
 
     def _check_for_end(self) -> None:
         if self.interrupt and self.deadline == float("inf"):
-            self._wind_down("user", "Ctrl-C")
+            self._wind_down("user", self.interrupt.reason)
         if self.controller.stopping and self.deadline == float("inf"):
             self._wind_down(self.controller.stopping, "asked to stop")
         if self.limit is None and (over := self.controller.over_limit(time.monotonic() - self.started)):

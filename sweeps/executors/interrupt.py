@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: the first press asks, the second one interrupts at once.
+"""Ctrl-C, SIGTERM and SIGHUP as a request: the first one asks, a second Ctrl-C interrupts at once.
 
 A signal handler runs between any two lines of the main thread, also in the middle of a journal write. So it only raises a
 flag; whoever drives the sweep looks at it where rows may be written.
@@ -11,34 +11,72 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Final
+
+STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C; what schedulers and service managers send; a terminal that was closed."""
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Whether this process was asked to save and end.
+
+    Attributes:
+        reason: who asked, for people: `Ctrl-C`, `SIGTERM` or `SIGHUP`; empty while nobody has.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.reason = ""
 
     def __bool__(self) -> bool:
-        return self.asked
+        return bool(self.reason)
 
 
 @contextmanager
-def ctrl_c(say: Callable[[str], None]) -> Iterator[Interrupt]:
-    """Gives the flag that the first Ctrl-C raises; the second raises KeyboardInterrupt. Outside the main thread, nothing."""
+def stop_signals(say: Callable[[str], None]) -> Iterator[Interrupt]:
+    """Gives the flag that the first of these signals raises; a second Ctrl-C raises KeyboardInterrupt.
+
+    Another SIGTERM or SIGHUP changes nothing: a terminal that is closed sends two. A signal that is ignored, as under
+    `nohup`, stays so. Outside the main thread, nothing is handled.
+    """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
-        if interrupt.asked:
+        if interrupt and number == signal.SIGINT:
             raise KeyboardInterrupt
-        interrupt.asked = True
-        say("Ctrl-C: running trials save a checkpoint and stop; press again to stop at once")
+        if not interrupt:
+            interrupt.reason = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            say(f"{interrupt.reason}: running trials save a checkpoint and stop; Ctrl-C (again) stops at once")
 
-    before = signal.signal(signal.SIGINT, handler)
+    before = {number: signal.getsignal(number) for number in STOPS}
+    handled = [n for n in STOPS if n == signal.SIGINT or before[n] != signal.SIG_IGN]
+    for number in handled:
+        signal.signal(number, handler)
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in handled:
+            signal.signal(number, before[number])
+
+
+@contextmanager
+def signals_as_ctrl_c() -> Iterator[None]:
+    """Around what has nothing to save yet, or any more: SIGTERM and SIGHUP end it as Ctrl-C does, so that it cleans up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    for number, old in before.items():
+        if old == signal.SIG_DFL:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

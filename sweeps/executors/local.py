@@ -16,7 +16,7 @@ from sweeps.controller.controller import Launch, SweepController
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance, time_limit
 from sweeps.errors import Interrupted, JournalError, LimitError, StorageError, TrialFailed, out_of_memory
-from sweeps.executors.interrupt import Interrupt, ctrl_c
+from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.storage.base import storage_trouble
 
@@ -114,9 +114,9 @@ class InProcess:
         """Runs the sweep to its end.
 
         Raises:
-            Interrupted: Ctrl-C; the sweep can be resumed. LimitError: one of the sweep's limits is reached.
+            Interrupted: Ctrl-C, SIGTERM or SIGHUP; the sweep can be resumed. LimitError: one of the sweep's limits is reached.
         """
-        with ctrl_c(self.say) as self.interrupt:
+        with stop_signals(self.say) as self.interrupt:
             try:
                 self.steer()
                 while not self.ending and not self.controller.finish_if_done():
@@ -135,7 +135,7 @@ class InProcess:
                 f"{self.limit}; raise it in the sweep file and run that again: it goes on where it stopped"
             )
         if self.interrupt:
-            self.controller.interrupt("user", "Ctrl-C")
+            self.controller.interrupt("user", self.interrupt.reason)
             raise Interrupted("interrupted; resume continues from the last checkpoints")
         if self.controller.stopping:
             self.controller.interrupt(self.controller.stopping, "asked to stop")

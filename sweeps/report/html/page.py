@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sweeps.output import printable
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.html.chart_data import chart_data, other_metrics
 from sweeps.report.html.page_findings import (
@@ -82,13 +83,13 @@ def render_html(summary: Summary) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Returns one of the templates in `assets/`, filled in; every text is escaped."""
+    """Returns one of the templates in `assets/`, filled in; every text is escaped, also what is no text (`sweeps.output`)."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template(template).render(**values)
+    return printable(environment.get_template(template).render(**values))
 
 
 def _asset(name: str) -> str:

@@ -1,0 +1,95 @@
+"""What goes to a terminal, a log or a page: nobody need take it, and it carries nothing but text.
+
+A driver runs for days. That its terminal is closed, the program behind its pipe has ended, or the disk under its log is
+full, is no reason to end a sweep: output that nobody takes is dropped (the journal has all of it). And names, reasons and
+exceptions come from anywhere: what would steer a terminal, or is no text at all, is shown as an escape.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TextIO
+
+_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and newline, marks that turn the direction of text, and halves of surrogate pairs, which is how
+Python holds bytes that are no UTF-8."""
+NOBODY: Final = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ESHUTDOWN, errno.ECONNRESET})
+r"""Errors of a write after which no other will ever be taken."""
+
+
+def printable(text: object) -> str:
+    r"""Returns text in which every character that is not for reading is escaped, such as `\x1b` or `\udcff`."""
+    return _UNPRINTABLE.sub(_escape, str(text))
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+def droppable(say: Callable[[str], object]) -> Callable[[str], None]:
+    """Returns a function that says printable lines, and drops those that cannot be written."""
+
+    def said(line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
+            say(printable(line))
+
+    return said
+
+
+class LossyStream:
+    """A text stream around another one: what cannot be written is dropped, and no write ever raises an OSError."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except OSError as e:
+            if e.errno in NOBODY:
+                silence(self._stream)
+        except ValueError:  # closed
+            pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def silence(stream: TextIO) -> None:
+    """Sends the rest of a stream nowhere, also what it still holds and what libraries write past Python."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def keep_running_without_output() -> None:
+    """Makes this process's standard output and error droppable; what a command that drives a sweep does first."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, LossyStream):
+            setattr(sys, name, LossyStream(stream))
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Makes standard output and error show a character that their encoding lacks as an escape instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+            reconfigure(errors="backslashreplace")
