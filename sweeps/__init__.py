@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from sweeps.config.schema import Sweep
-from sweeps.config.space import choice, grid, loguniform, randint, uniform
+from sweeps.config.space import choice, grid, loguniform, randint, uniform, zipped
 from sweeps.errors import DipsweepError, InputError, SpecError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "loguniform",
     "randint",
     "uniform",
+    "zipped",
 ]
 
 

@@ -42,7 +42,7 @@ def sweeps() -> dict[str, Sweep]:
         "sampled": made(
             "sampled",
             {"data": TIERS, "learning_rate": loguniform(1e-3, 5e-3), "steps": grid(80)},
-            search={"algorithm": "random", "trials": 6},
+            search={"algorithm": "random", "trials_per_cell": 6},
         ),
         "shared budgets": made("budgets", {"data": TIERS, "steps": grid(50, 100, 200)}),
         "evaluation-heavy": made(

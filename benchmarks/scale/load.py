@@ -43,7 +43,7 @@ def definition(trials: int, reports: int, rule: str) -> Sweep:
     return Sweep(
         name="load",
         space={"data": grid("verified-long-cot", "answer-only"), "learning_rate": loguniform(1e-5, 1e-2)},
-        search={"algorithm": "random", "trials": trials // 2},
+        search={"algorithm": "random", "trials": trials},
         stopping={"rule": rule},
         trainer={"steps": reports},
         models={"tiny-s": {"gpus_per_worker": 1.0}},

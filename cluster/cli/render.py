@@ -13,7 +13,7 @@ from cluster.locate import definition
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.shared_prefix import why_not
-from sweeps.config.space import sampled
+from sweeps.config.space import Axis, sampled
 from sweeps.errors import DipsweepError, InputError, NoDriver, StorageError, nearest
 from sweeps.journal.lease import DriverState, driver_state, driver_states
 from sweeps.journal.rows import Row, SweepRow
@@ -68,12 +68,20 @@ def plan_text(plan: Plan) -> str:
         lines.append(f"  … and {len(known) - 200} more (--json lists all)")
     if not known:
         for name, axis in sampled(plan.sweep.space).items():
-            lines.append(f"  {plan.sweep.search.algorithm} samples {name} from {axis.to_json()}")
+            where = f" where {_conditions(axis)}" if axis.when else ""
+            lines.append(
+                f"  {plan.sweep.search.algorithm} samples {name} from {axis.kind} {list(axis.samples())}{where}"
+            )
     if known:
         lines.append(
             f"in all {plan.steps_to_run():,} optimizer steps{_saved(plan)}; every model is scored once at step 0"
         )
     return "\n".join(lines)
+
+
+def _conditions(axis: Axis) -> str:
+    """Returns `lr_scheduler_type is wsd` or `model is a or b`, several joined by `and`."""
+    return " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in axis.when.items())
 
 
 def _saved(plan: Plan) -> str:
@@ -83,7 +91,7 @@ def _saved(plan: Plan) -> str:
     if run < alone:
         return f" ({alone:,} without shared trunks)"
     reason = next((why for t in known if (why := why_not(t.config))), "")
-    return f" (budgets share no trunk: {reason})" if len(plan.budgets) > 1 and reason else ""
+    return f" (budgets share no trunk: {reason})" if len(plan.sweep.axis_values("steps", 0)) > 1 and reason else ""
 
 
 def _steps(steps: tuple[int, ...]) -> str:

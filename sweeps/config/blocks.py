@@ -135,10 +135,12 @@ class SearchBlock(Block):
     """Who picks the values of the axes that are not grids."""
 
     algorithm: Literal["grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2"] = "grid"
-    trials: _Count = 1
-    """Samples per grid cell."""
+    trials: _Count | None = None
+    """Trials in all, spread evenly over the grid cells (the first ones get one more); by default one per cell."""
+    trials_per_cell: _Count | None = None
+    """Trials of each grid cell, instead of `trials`."""
     repeats: _Count = 1
-    """Runs of every trial, each with its own seed."""
+    """Runs of every trial, each with its own seed; `trials` counts them all."""
     share_trunk: bool = True
     """Let trials that differ in `steps` alone share their first steps, where that changes no bit
     (`sweeps.config.shared_prefix`)."""

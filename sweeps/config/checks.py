@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain, islice, product
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
-
-from sweeps.config.blocks import TrainerBlock, TrialSettings, known_axes
+from sweeps.config.blocks import TrialSettings, known_axes
 from sweeps.config.known_models import known_model
-from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, is_judged, suggest
-from sweeps.config.schema_errors import MAX_FAULTS, dotted, explain, show, unknown_key
-from sweeps.config.space import Axis, Choice, Grid, RandInt, cell_count, sampled
+from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, is_judged
+from sweeps.config.schema_errors import MAX_FAULTS, dotted, show, unknown_key
+from sweeps.config.space import Grid, cell_count, cells, sampled
+from sweeps.config.space_checks import name_fault, space_faults
 from sweeps.errors import Fault, InputError, nearest
-from sweeps.setting_names import RENAMED
 from sweeps.storage.base import is_url, url_fault
 
 if TYPE_CHECKING:
@@ -27,7 +24,7 @@ MAX_EVALUATIONS = 10_000  # of one trial
 
 def check(sweep: Sweep) -> list[Fault]:
     """Returns every fault that needs more than one block to be seen, in the order of the file."""
-    parts = (_names, _space, _search, _stopping, _trainer, _evaluation, _stop_early, _storage)
+    parts = (_names, space_faults, _search, _stopping, _trainer, _evaluation, _stop_early, _storage)
     return list(islice(chain.from_iterable(part(sweep) for part in parts), MAX_FAULTS))
 
 
@@ -43,21 +40,9 @@ def checked_settings(sweep: Sweep, settings: Mapping[str, Any]) -> TrialSettings
     defaults = {"model": sweep.default_model, "data": sweep.default_tier, **sweep.trainer.model_dump()}
     found = TrialSettings.from_config({**defaults, **settings})
     for name, value in (("model", found.model), ("data", found.data)):
-        if fault := _name_fault(sweep, name, value):
+        if fault := name_fault(sweep, name, value):
             raise InputError(f"{name}: {fault}")
     return found
-
-
-def _name_fault(sweep: Sweep, axis: str, value: Any) -> str:
-    """Returns why a trial cannot have this model or data tier; empty if it can."""
-    block, known = {
-        "model": ("models", {*sweep.models, *BUILTIN_MODELS}),
-        "data": ("tiers", {*sweep.tiers, *BUILTIN_TIERS}),
-    }[axis]
-    if value in known:
-        return ""
-    listed = ", ".join(sorted(known))
-    return f"'{value}' is unknown; known: {listed}{nearest(str(value), known)} A new one goes under {block}."
 
 
 def _names(sweep: Sweep) -> Iterator[Fault]:
@@ -75,66 +60,12 @@ def _names(sweep: Sweep) -> Iterator[Fault]:
                                                     f"{nearest(name, builtin)} Else give its path.")  # fmt: skip
 
 
-def _space(sweep: Sweep) -> Iterator[Fault]:
-    for name, axis in sweep.space.items():
-        where = f"space.{name}"
-        if name in RENAMED:
-            yield Fault(where, f"is now space.{RENAMED[name]}")
-            continue
-        if name not in known_axes():
-            hint = " (seeds come from search.repeats)" if name == "seed" else ""
-            yield Fault(
-                where, f"unknown axis '{name}'{hint}; known: {', '.join(known_axes())}{suggest(name, known_axes())}"
-            )
-            continue
-        faults = list(axis.faults())
-        yield from (Fault(where, message) for message in faults)
-        if not faults:
-            yield from _axis_values(sweep, name, axis)
-
-
-def _axis_values(sweep: Sweep, name: str, axis: Axis) -> Iterator[Fault]:
-    where = f"space.{name}"
-    if name in ("model", "data"):
-        if not isinstance(axis, Grid | Choice):
-            yield Fault(where, f"{axis.kind} makes no sense for names; use grid or choice")
-            return
-        for value in axis.samples():
-            if fault := _name_fault(sweep, name, value):
-                yield Fault(where, fault)
-        return
-    field = TrainerBlock.model_fields[name]
-    if _is_whole(field) and not isinstance(axis, Grid | Choice | RandInt):
-        yield Fault(where, f"{axis.kind} gives fractions, but {name} is a whole number; use randint, grid or choice")
-        return
-    adapter: TypeAdapter[Any] = TypeAdapter(_annotated(field))
-    for value in axis.samples():
-        try:
-            adapter.validate_python(value, strict=True)
-        except ValidationError as e:
-            yield Fault(where, explain(e)[0].message)
-
-
-def _is_whole(field: FieldInfo) -> bool:
-    return field.annotation is int
-
-
-def _annotated(field: FieldInfo) -> Any:
-    from typing import Annotated
-
-    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-
-
 def _search(sweep: Sweep) -> Iterator[Fault]:
     search, free = sweep.search, sampled(sweep.space)
     if search.algorithm == "grid":
         for name, axis in free.items():
             yield Fault(f"space.{name}", f"search.algorithm is grid, which cannot sample a {axis.kind} axis; "
                                          "use grid here, or an algorithm such as random or optuna-tpe")  # fmt: skip
-        if search.trials != 1:
-            yield Fault(
-                "search.trials", f"got {search.trials}, but algorithm grid runs each cell once; use search.repeats"
-            )
     elif not free:
         yield Fault(
             "search.algorithm", f"'{search.algorithm}' has no axis to sample: every axis is a grid; use algorithm grid"
@@ -144,11 +75,44 @@ def _search(sweep: Sweep) -> Iterator[Fault]:
             "search.repeats",
             f"got {search.repeats}; expected 1, since '{search.algorithm}' learns from single results",
         )
-    total = cell_count(sweep.space) * search.trials * search.repeats
+    yield from _counts(sweep)
+
+
+def _counts(sweep: Sweep) -> Iterator[Fault]:
+    """Checks how many trials are asked for against how many cells there are."""
+    search, cells = sweep.search, cell_count(sweep.space, MAX_TRIALS)
+    total = search.trials or cells * (search.trials_per_cell or 1) * search.repeats
     if total > MAX_TRIALS:
         yield Fault(
             "space", f"{total:,} trials are more than {MAX_TRIALS:,}; narrow a grid, search.trials or search.repeats"
         )
+    elif search.algorithm == "grid":
+        for name in ("trials", "trials_per_cell"):
+            if (value := getattr(search, name)) is not None and (value != 1 or cells > 1 or name == "trials"):
+                yield Fault(f"search.{name}", f"got {value}, but algorithm grid runs each cell once ({cells} in all); leave "
+                                              "it out, or use search.repeats")  # fmt: skip
+    elif search.trials is None:
+        return
+    elif search.trials_per_cell is not None:
+        yield Fault("search.trials_per_cell", "got trials and trials_per_cell; expected one of them")
+    elif search.trials % search.repeats:
+        yield Fault("search.trials", f"got {search.trials}; expected a multiple of search.repeats, {search.repeats}")
+    elif search.trials < cells * search.repeats:
+        yield Fault("search.trials", f"got {search.trials}, but the grid axes have {cells} cells, and each is run; expected at "
+                                     f"least {cells * search.repeats}, or choice axes instead of grids")  # fmt: skip
+    elif search.trials % (each := _shared_budgets(sweep) * search.repeats):
+        more = search.trials + each - search.trials % each
+        yield Fault("search.trials", f"got {search.trials}, but every configuration is tried with each of the "
+                                     f"{_shared_budgets(sweep)} budgets of steps; expected a multiple of {each}, such as "
+                                     f"{more}")  # fmt: skip
+
+
+def _shared_budgets(sweep: Sweep) -> int:
+    """Returns with how many budgets each sampled configuration is tried."""
+    steps = sweep.space.get("steps")
+    conditions = any("steps" in axis.when for axis in sweep.space.values())
+    shared = isinstance(steps, Grid) and not steps.when and not conditions and sweep.search.share_trunk
+    return len(steps.values) if shared and isinstance(steps, Grid) else 1
 
 
 def _stopping(sweep: Sweep) -> Iterator[Fault]:
@@ -171,15 +135,25 @@ def _stopping(sweep: Sweep) -> Iterator[Fault]:
 
 
 def _trainer(sweep: Sweep) -> Iterator[Fault]:
-    packs, batches = (
-        [v for v in sweep.axis_values(name, getattr(sweep.trainer, name)) if isinstance(v, int)]
-        for name in ("pack_tokens", "batch_tokens")
-    )
-    if packs and batches and max(packs) > min(batches):
-        yield Fault(
-            "trainer.pack_tokens",
-            f"got {max(packs)}, but a step has batch_tokens {min(batches)}; expected at most that, or 0 for all of it",
-        )
+    names, free = ("pack_tokens", "batch_tokens"), sampled(sweep.space)
+    if cell_count(sweep.space, MAX_TRIALS) > MAX_TRIALS or not {"pack_tokens"} & {
+        *sweep.axes,
+        *sweep.trainer.model_fields_set,
+    }:
+        return
+
+    def values(name: str, cell: Mapping[str, Any]) -> tuple[Any, ...]:
+        default = (cell.get(name, getattr(sweep.trainer, name)),)
+        return (*free[name].samples(), *default) if name in free else default
+
+    pairs = (pair for cell in cells(sweep.space) for pair in product(*(values(name, cell) for name in names)))
+    for pack, batch in pairs:
+        if isinstance(pack, int) and isinstance(batch, int) and pack > batch:
+            yield Fault(
+                "trainer.pack_tokens",
+                f"got {pack}, but a step has batch_tokens {batch}; expected at most that, or 0 for all of it",
+            )
+            return
 
 
 def _evaluation(sweep: Sweep) -> Iterator[Fault]:

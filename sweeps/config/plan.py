@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sweeps.config.schema import Sweep
 from sweeps.config.shared_prefix import longest, shared_steps
-from sweeps.config.space import Grid, Scalar, cells, sampled
+from sweeps.config.space import Axis, Scalar, can_be_active, cells, sampled
 from sweeps.config.trial import TrialSpec, trial_id
 from sweeps.errors import LimitError
 
@@ -21,13 +21,25 @@ class Branch(NamedTuple):
     step: int
 
 
+class Slot(NamedTuple):
+    """Place of a trial in the plan: which repeat, which configuration of its group of cells, and which cell."""
+
+    repeat: int
+    draw: int
+    cell: int
+
+
+Rest = tuple[tuple[str, str], ...]
+"""What trials have in common that differ in their budget, their sampled settings and their repeat alone."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A sweep unfolded. Trials of a pure grid are known in advance; others are asked from the search one at a time."""
 
     sweep: Sweep
     more: int = 0
-    """Samples per cell that were asked for while the sweep ran, beyond its definition."""
+    """Trials that were asked for while the sweep ran, beyond its definition."""
 
     @cached_property
     def sweep_id(self) -> str:
@@ -38,15 +50,50 @@ class Plan:
         """The crossed grid axes; the axis listed last turns fastest."""
         return cells(self.sweep.space)
 
-    @property
-    def draws(self) -> int:
-        """Samples per cell: 1 where nothing is sampled."""
-        return self.sweep.search.trials + self.more if sampled(self.sweep.space) else 1
+    @cached_property
+    def free(self) -> Mapping[str, Axis]:
+        """The sampled axes, each after those that its `when` names."""
+        return sampled(self.sweep.space)
+
+    @cached_property
+    def open_cells(self) -> tuple[int, ...]:
+        """Cells in which something is sampled, group by group; each of the others is one trial, whatever the search does."""
+        is_open = [any(can_be_active(axis, cell, self.free) for axis in self.free.values()) for cell in self.cells]
+        return tuple(i for i in self._by_group if is_open[i])
+
+    @cached_property
+    def _by_group(self) -> tuple[int, ...]:
+        return tuple(sorted(range(len(self.cells)), key=self.groups.__getitem__))
+
+    @cached_property
+    def samples(self) -> int:
+        """How many trials the sweep has in all, repeats not counted.
+
+        A configuration is tried with every budget of its group, so what `search.trials` and `more` leave of a group is
+        filled up.
+        """
+        search, opened = self.sweep.search, len(self.open_cells)
+        if not opened:
+            return len(self.cells)
+        per_cell = len(self.cells) + opened * ((search.trials_per_cell or 1) - 1)
+        wanted = per_cell if search.trials is None else max(len(self.cells), search.trials // search.repeats)
+        full, rest = divmod(wanted + self.more - len(self.cells), opened)
+        while 0 < rest < opened and self.groups[self.open_cells[rest]] == self.groups[self.open_cells[rest - 1]]:
+            rest += 1
+        return len(self.cells) + full * opened + rest
 
     @property
     def total(self) -> int:
         """How many trials the sweep has in all."""
-        return len(self.cells) * self.draws * self.sweep.search.repeats
+        return self.samples * self.sweep.search.repeats
+
+    def slot(self, number: int) -> Slot:
+        """Returns the place of a trial by its number: each cell once, then again those in which something is sampled."""
+        repeat, sample = divmod(number, self.samples)
+        if sample < len(self.cells):
+            return Slot(repeat, 0, self._by_group[sample])
+        draw, place = divmod(sample - len(self.cells), len(self.open_cells))
+        return Slot(repeat, draw + 1, self.open_cells[place])
 
     def config(self, cell: Mapping[str, Scalar], params: Mapping[str, Any], repeat: int) -> dict[str, Any]:
         """Returns the resolved hyperparameters of one trial: trainer defaults, then the cell, then the sampled ones.
@@ -72,37 +119,48 @@ class Plan:
             forks=self._forks(config),
         )
 
-    @cached_property
-    def budgets(self) -> tuple[int, ...]:
-        """Step budgets that can share a trunk; none where the search samples the budget itself.
+    def budgets(self, config: Mapping[str, Any]) -> frozenset[int]:
+        """Returns the step budgets that are tried with the other settings of a trial: they can share a trunk.
 
-        Every run has its longer twin: grids cross all budgets, and sampled axes are drawn once for all of them (`groups`).
+        None where the search samples the budget itself, or something else only for some budgets.
         """
-        if not self.sweep.search.share_trunk or not isinstance(self.sweep.space.get("steps"), Grid | None):
-            return ()
-        return tuple(int(b) for b in self.sweep.axis_values("steps", self.sweep.trainer.steps))
+        return self._budgets.get(self._rest(config), frozenset())
 
     @cached_property
     def groups(self) -> tuple[int, ...]:
-        """For each cell the number of its group: cells that differ in nothing but a budget of `budgets` are one group.
+        """For each cell the number of its group: cells that differ in nothing but their budget are one group.
 
         A search draws one configuration for a group, and tries it with each of its budgets.
         """
-        if len(self.budgets) < 2:
+        if not self._budgets:
             return tuple(range(len(self.cells)))
-        numbers: dict[tuple[tuple[str, Scalar], ...], int] = {}
-        keys = (tuple((name, value) for name, value in cell.items() if name != "steps") for cell in self.cells)
-        return tuple(numbers.setdefault(key, len(numbers)) for key in keys)
+        numbers: dict[Rest, int] = {}
+        return tuple(numbers.setdefault(self._rest(self.config(c, {}, 0)), len(numbers)) for c in self.cells)
+
+    @cached_property
+    def _budgets(self) -> Mapping[Rest, frozenset[int]]:
+        conditional = any("steps" in axis.when for axis in self.free.values())
+        if not self.sweep.search.share_trunk or "steps" in self.free or conditional or "steps" not in self.sweep.axes:
+            return {}
+        found: dict[Rest, set[int]] = {}
+        for cell in self.cells:
+            config = self.config(cell, {}, 0)
+            found.setdefault(self._rest(config), set()).add(int(config["steps"]))
+        return {rest: frozenset(budgets) for rest, budgets in found.items()}
+
+    def _rest(self, config: Mapping[str, Any]) -> Rest:
+        apart = {"steps", "seed", *self.free}
+        return tuple(sorted((name, repr(value)) for name, value in config.items() if name not in apart))
 
     def trunk(self, config: Mapping[str, Any]) -> Branch | None:
         """Returns where a trial turns off from the longest run of the same settings; None where it runs alone."""
-        most = longest(config, self.budgets)
+        most = longest(config, self.budgets(config))
         return None if most is None else Branch(trial_id({**config, "steps": most}), shared_steps(config))
 
     def _forks(self, config: Mapping[str, Any]) -> tuple[int, ...]:
         """Steps to keep a checkpoint of: where shorter runs turn off, and where an extended one would."""
         own = int(config["steps"])
-        forks = {shared_steps({**config, "steps": b}) for b in {*self.budgets, own} if b <= own}
+        forks = {shared_steps({**config, "steps": b}) for b in {*self.budgets(config), own} if b <= own}
         return tuple(sorted(s for s in forks if 0 < s < own))
 
     def steps_to_run(self) -> int:

@@ -31,7 +31,7 @@ from sweeps.config.known_models import known_model
 from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, NAME
 from sweeps.config.objective import Constraint, Goal
 from sweeps.config.schema_errors import explain
-from sweeps.config.space import Axis, Grid, axis_from
+from sweeps.config.space import Axis, axis_from, by_setting
 from sweeps.config.trial import ModelSource, TierSource
 from sweeps.errors import Fault, SpecError
 
@@ -132,14 +132,17 @@ class Sweep(Block):
         block = self.tiers.get(name, TierBlock())
         return TierSource(block.path, dict(block.columns), block.max_bad_rows, block.max_long_rows)
 
-    def axis_values(self, name: str, default: Any) -> tuple[Any, ...]:
-        """Returns the values that `name` can take: those of its axis, else the default alone."""
-        return self.space[name].samples() if name in self.space else (default,)
-
     @property
-    def grid_axes(self) -> tuple[str, ...]:
-        """Names of the axes that are crossed in full."""
-        return tuple(n for n, a in self.space.items() if isinstance(a, Grid))
+    def axes(self) -> dict[str, Axis]:
+        """The axes by the setting that they give values to; the columns of a zip are grids here."""
+        return by_setting(self.space)
+
+    def axis_values(self, name: str, default: Any) -> tuple[Any, ...]:
+        """Returns the values that a setting can take: those of its axis, and the default where that can be absent."""
+        axis = self.axes.get(name)
+        if axis is None:
+            return (default,)
+        return tuple(dict.fromkeys((*axis.samples(), default))) if axis.when else axis.samples()
 
 
 def block_fields(path: tuple[Any, ...]) -> Mapping[str, Any]:

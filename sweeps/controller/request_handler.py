@@ -148,10 +148,12 @@ def _add(controller: SweepController, request: Request) -> str:
         more = _whole(request, "trials")
         if not sampled(plan.sweep.space) or plan.sweep.search.repeats > 1:
             raise InputError("the search has no more trials: its space is a grid or repeated; add one by its settings")
-        return f"the search may propose {more} more trials per cell"
-    axes = {name: axis.samples()[0] for name, axis in plan.sweep.space.items()}
+        added = replace(plan, more=plan.more + more).total - plan.total
+        whole = "" if added == more else f" ({more} asked for; each configuration is tried with every budget)"
+        return f"the search may propose {added} more trial{'s' if added > 1 else ''}{whole}"
+    axes = {name: axis.samples()[0] for name, axis in plan.sweep.axes.items() if not axis.when}
     settings = _settings(request)
-    if missing := [name for name in axes if name not in settings and len(plan.sweep.space[name].samples()) > 1]:
+    if missing := [name for name in axes if name not in settings and len(plan.sweep.axes[name].samples()) > 1]:
         raise InputError(f"a new trial needs a value for {', '.join(missing)} too")
     config = plan.config({**axes, **settings}, {}, 0)
     checked_settings(plan.sweep, config)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.study import Study
+    from optuna.trial import Trial
 
 RETRIES_FOR_NEW = 32  # a sampler over few choices repeats itself; after this many repeats the cell counts as used up
 
@@ -107,9 +108,9 @@ class _Drawn:
 
 
 class OptunaSearch:
-    """Samples the free axes of each cell with an Optuna sampler; cells take turns.
+    """Samples the free axes of each cell with an Optuna sampler; cells take turns (`Plan.slot`).
 
-    Suggestion numbers run repeat-major: number = (repeat * draws + draw) * cells + cell.
+    A conditional axis that is not active in a trial is absent from it: the sampler never sees a value of it.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -117,7 +118,7 @@ class OptunaSearch:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.plan, self.next = plan, 0
-        self.free = sampled(plan.sweep.space)
+        self.free = plan.free
         self.distributions = {name: _distribution(axis) for name, axis in self.free.items()}
         direction = "maximize" if plan.sweep.goal.maximize else "minimize"
         groups = range(len(set(plan.groups)))
@@ -135,8 +136,7 @@ class OptunaSearch:
         return None
 
     def _ask(self, number: int) -> Suggestion | None:
-        turn, cell = divmod(number, len(self.plan.cells))
-        repeat, draw = divmod(turn, self.plan.draws)
+        repeat, draw, cell = self.plan.slot(number)
         group = self.plan.groups[cell]
         if draw < len(self.given[group]):
             return self._suggestion(number, self.given[group][draw], repeat)
@@ -146,38 +146,58 @@ class OptunaSearch:
         for attempt in range(RETRIES_FOR_NEW):
             study.sampler = self._sampler(group, draw, attempt)
             if self.plan.sweep.search.algorithm == "qmc":
-                study.enqueue_trial(self._sobol(group, draw + attempt))
-            trial = study.ask(self.distributions)
-            if all(trial.params != drawn.params for drawn in self.given[group]):
+                study.enqueue_trial(self._active(self._sobol(group, draw + attempt), self.plan.cells[cell]))
+            trial = study.ask()
+            params = self._suggest(trial, self.plan.cells[cell])
+            if all(params != drawn.params for drawn in self.given[group]):
                 attrs = study._storage.get_trial_system_attrs(trial._trial_id)
                 state = {"system_attrs": {k: v for k, v in attrs.items() if _plain(v)}} if attrs else {}
-                self.given[group].append(_Drawn(group, trial.number, dict(trial.params), state))
+                self.given[group].append(_Drawn(group, trial.number, params, state))
                 return self._suggestion(number, self.given[group][draw], 0)
             study.tell(trial.number, state=_state("failed"))
         return None
 
+    def _suggest(self, trial: Trial, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """Asks Optuna for the axes that are active, each after those that decide whether it is."""
+        settings, params = dict(cell), dict[str, Any]()
+        for name, axis in self.free.items():
+            if axis.is_active(settings):
+                settings[name] = params[name] = _suggested(trial, name, self.distributions[name])
+        return params
+
+    def _active(self, values: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values of those axes that are active beside them."""
+        settings, params = dict(cell), dict[str, Any]()
+        for name, axis in self.free.items():
+            if axis.is_active(settings):
+                settings[name] = params[name] = values[name]
+        return params
+
     def _suggestion(self, number: int, drawn: _Drawn, repeat: int) -> Suggestion:
         if not repeat:
             self.place[number] = drawn
-        cell = self.plan.cells[number % len(self.plan.cells)]
+        cell = self.plan.cells[self.plan.slot(number).cell]
         return Suggestion(number, self.plan.config(cell, drawn.params, repeat), {} if repeat else drawn.state)
 
     def restore(self, suggestion: Suggestion) -> None:
         from optuna.trial import create_trial
 
         self.next = max(self.next, suggestion.number + 1)
-        turn, cell = divmod(suggestion.number, len(self.plan.cells))
-        if turn >= self.plan.draws:
+        repeat, _, cell = self.plan.slot(suggestion.number)
+        if repeat:
             return
         group = self.plan.groups[cell]
-        params = {name: suggestion.config[name] for name in self.distributions}
+        params = self._active(suggestion.config, self.plan.cells[cell])
         drawn = next((one for one in self.given[group] if one.params == params), None)
         if drawn is None:
             study = self.studies[group]
             system_attrs = dict(suggestion.state.get("system_attrs", {}))
             study.add_trial(
                 create_trial(
-                    state=_state("running"), params=params, distributions=self.distributions, system_attrs=system_attrs
+                    state=_state("running"),
+                    params=params,
+                    distributions={name: self.distributions[name] for name in params},
+                    system_attrs=system_attrs,
                 )
             )
             drawn = _Drawn(group, len(study.get_trials(deepcopy=False)) - 1, params, suggestion.state)
@@ -188,7 +208,7 @@ class OptunaSearch:
         drawn = self.place.get(number)
         if drawn is None or drawn.told:
             return
-        cell = number % len(self.plan.cells)
+        cell = self.plan.slot(number).cell
         drawn.results[self._budget(cell)] = result
         budgets = [self._budget(c) for c, group in enumerate(self.plan.groups) if group == drawn.group]
         longest = drawn.results.get(max(budgets))
@@ -247,6 +267,17 @@ def _state(name: str) -> Any:
     from optuna.trial import TrialState
 
     return {"running": TrialState.RUNNING, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[name]
+
+
+def _suggested(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, distribution.low, distribution.high)
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
 
 
 def _distribution(axis: Axis) -> BaseDistribution:

@@ -39,7 +39,7 @@ class EventFormatter:
     """
 
     def __init__(self, plan: Plan, state: SweepState | None = None) -> None:
-        self.axes: Mapping[str, Axis] = plan.sweep.space
+        self.axes: Mapping[str, Axis] = plan.sweep.axes
         self.metric = plan.sweep.objective.metric
         self.follows = state is None
         self.state = SweepState() if state is None else state

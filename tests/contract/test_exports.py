@@ -9,7 +9,7 @@ import sweeps
 def test_the_public_names_are_these_and_each_can_be_imported():
     assert sweeps.__all__ == [
         "DipAware", "DipsweepError", "InputError", "Results", "SpecError", "Sweep", "choice", "grid", "load", "loguniform",
-        "randint", "uniform",
+        "randint", "uniform", "zipped",
     ]  # fmt: skip
     assert cluster.__all__ == ["run", "submit"]
     for module in (sweeps, cluster):

@@ -82,7 +82,7 @@ CASES: dict[str, Case] = {
         lambda goal: make_rule("median", goal)),
     "search with dip-aware and parks": Case(
         Sweep(name="search", space={"learning_rate": loguniform(1e-4, 1e-2), "replay": grid(0.0, 0.1)},
-              search={"algorithm": "optuna-tpe", "trials": 2}, trainer={"steps": 12}, stopping={"rule": "dip-aware"}),
+              search={"algorithm": "optuna-tpe", "trials_per_cell": 2}, trainer={"steps": 12}, stopping={"rule": "dip-aware"}),
         lambda goal: ParkingDipAware(goal)),
     "people ask": Case(
         Sweep(name="asked", space={"replay": grid(0.0, 0.1)}, trainer={**WSD, "steps": 10}),

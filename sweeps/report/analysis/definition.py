@@ -26,11 +26,19 @@ def goal_of(spec: Mapping[str, Any]) -> Goal:
 
 def axes_of(spec: Mapping[str, Any], curves: Sequence[Curve]) -> tuple[Axis, ...]:
     """Axes with listed levels, from the sweep file; without one, the settings in which the trials differ."""
-    listed = [(n, a.get("grid") or a.get("choice")) for n, a in current_names(spec.get("space", {})).items()]
+    axes = current_names(spec.get("space", {}))
+    listed = [pair for name, axis in axes.items() for pair in _levels(name, axis)]
     if spec:
         return tuple(Axis(name, tuple(levels)) for name, levels in listed if levels and len(levels) <= MAX_LEVELS)
     found = [(name, levels_of(curves, name)) for name in varying_of(curves)]
     return tuple(Axis(name, levels) for name, levels in found if len(levels) <= MAX_LEVELS)
+
+
+def _levels(name: str, axis: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Returns the listed values of an axis of the sweep file; the columns of a zip are axes of their own."""
+    if "zip" in axis:
+        return [(column, list(dict.fromkeys(values))) for column, values in current_names(axis["zip"]).items()]
+    return [(name, axis.get("grid") or axis.get("choice"))]
 
 
 def levels_of(curves: Sequence[Curve], name: str) -> tuple[Any, ...]:

@@ -38,7 +38,7 @@ def test_what_was_written_as_yaml_reads_back_as_the_same_sweep(tmp_path):
             "lr_scheduler_type": choice("wsd", "cosine"),
             "steps": grid(4, 8),
         },
-        search={"algorithm": "optuna-tpe", "trials": 3},
+        search={"algorithm": "optuna-tpe", "trials": 4},
         constraints=[{"metric": "safety/refusal", "relative_to_base": -0.1}],
     )
     write_spec(sweep, tmp_path)

@@ -84,7 +84,7 @@ def test_where_runs_are_not_twins_nothing_is_shared(changes):
 
 def test_sampled_settings_are_drawn_once_for_all_budgets():
     space = {"steps": grid(10, 20, 40), "replay": grid(0.0, 0.1), "weight_decay": uniform(0.0, 0.1)}
-    plan = Plan(sweep(space=space, search={"algorithm": "random", "trials": 2}))
+    plan = Plan(sweep(space=space, search={"algorithm": "random", "trials_per_cell": 2}))
     assert plan.groups == (0, 1, 0, 1, 0, 1)
     long = plan.config({"steps": 40, "replay": 0.1}, {"weight_decay": 0.05}, 0)
     assert plan.trunk({**long, "steps": 10}) == (plan.trial(long).id, 9)

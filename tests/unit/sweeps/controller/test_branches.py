@@ -58,7 +58,7 @@ def test_the_trunk_trains_first_and_the_branches_only_what_it_has_not(tmp_path: 
 
 def test_sampled_configurations_share_a_trunk_each(tmp_path: Path):
     space = {"steps": grid(10, 20, 40), "weight_decay": uniform(0.0, 0.1)}
-    definition = sweep(space=space, search={"algorithm": "random", "trials": 3})
+    definition = sweep(space=space, search={"algorithm": "random", "trials_per_cell": 3})
     trainer = FakeTrainer()
     controller = run(tmp_path, definition, trainer)
     assert [c.state for c in controller.history.trials()] == ["completed"] * 9

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sweeps import Sweep, choice, grid, loguniform, uniform
 from sweeps.config.plan import Plan
 from sweeps.controller.searcher import OptunaSearch, Result, make_searcher
+from sweeps.errors import SpecError
 
 
 def plan(algorithm: str = "optuna-tpe", trials: int = 12, **space) -> Plan:
@@ -13,7 +16,7 @@ def plan(algorithm: str = "optuna-tpe", trials: int = 12, **space) -> Plan:
         "learning_rate": loguniform(1e-5, 1e-2),
         "replay": choice(0.0, 0.1, 0.2),
     }
-    return Plan(Sweep(name="s", seed=7, space=space, search={"algorithm": algorithm, "trials": trials}))
+    return Plan(Sweep(name="s", seed=7, space=space, search={"algorithm": algorithm, "trials_per_cell": trials}))
 
 
 def outcome(config, number: int) -> Result:
@@ -85,7 +88,7 @@ def test_repeats_of_sampled_trials_differ_in_the_seed_only():
     sweep = Sweep(
         name="r",
         space={"learning_rate": loguniform(1e-5, 1e-3)},
-        search={"algorithm": "random", "trials": 3, "repeats": 2},
+        search={"algorithm": "random", "trials": 6, "repeats": 2},
     )
     asked = run(make_searcher(Plan(sweep)))
     assert [s.config["learning_rate"] for s in asked[:3]] == [s.config["learning_rate"] for s in asked[3:]]
@@ -95,7 +98,7 @@ def test_repeats_of_sampled_trials_differ_in_the_seed_only():
 def budgets(algorithm: str = "optuna-tpe") -> Plan:
     space = {"steps": grid(10, 20), "replay": uniform(0.0, 0.5)}
     trainer = {"lr_scheduler_type": "wsd", "warmup_steps": 2}
-    search = {"algorithm": algorithm, "trials": 8}
+    search = {"algorithm": algorithm, "trials": 16}
     return Plan(Sweep(name="b", seed=7, space=space, trainer=trainer, search=search))
 
 
@@ -142,3 +145,72 @@ def test_a_search_over_budgets_that_was_cut_off_goes_on_the_same(algorithm: str)
     for cut in (1, 4, 9):
         first = run(make_searcher(budgets(algorithm)), stop=cut)
         assert [s.config for s in run(make_searcher(budgets(algorithm)), asked=first)] == [s.config for s in whole]
+
+
+CONDITIONAL = {
+    "lr_scheduler_type": choice("cosine", "wsd"),
+    "decay": uniform(0.1, 0.5, when={"lr_scheduler_type": "wsd"}),
+    "replay": grid(0.0, 0.1),
+}
+
+
+@pytest.mark.parametrize("algorithm", ["random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2"])
+def test_an_axis_that_is_not_active_is_absent_from_what_optuna_is_told(algorithm: str):
+    def conditional() -> OptunaSearch:
+        searcher = make_searcher(plan(algorithm, 6, **CONDITIONAL))
+        assert isinstance(searcher, OptunaSearch)
+        return searcher
+
+    def told(searcher: OptunaSearch, asked=(), stop: int = 10**9):
+        asked = list(asked)
+        for s in asked:
+            searcher.restore(s)
+            searcher.tell(s.number, Result("completed", {4: s.config["decay"]}))
+        while len(asked) < stop and (s := searcher.ask()) is not None:
+            asked.append(s)
+            searcher.tell(s.number, Result("completed", {4: s.config["decay"]}))
+        return asked
+
+    whole = told(searcher := conditional())
+    trials = [t for study in searcher.studies for t in study.trials if t.state.name == "COMPLETE"]
+    assert {frozenset(t.params) for t in trials} == {
+        frozenset({"lr_scheduler_type"}), frozenset({"lr_scheduler_type", "decay"})
+    }  # fmt: skip
+    for t in trials:
+        assert ("decay" in t.params) == (t.params["lr_scheduler_type"] == "wsd")
+    cosine = [s.config["decay"] for s in whole if s.config["lr_scheduler_type"] == "cosine"]
+    assert cosine == [0.2, 0.2]  # once a cell: nothing else is sampled there
+    again = told(conditional(), asked=told(conditional(), stop=3))
+    assert [s.config for s in again] == [s.config for s in whole]
+
+
+def test_trials_are_spread_evenly_and_cells_with_nothing_to_sample_run_once():
+    space = {"data": grid("verified-long-cot", "answer-only", "corrupted-cot"), "learning_rate": loguniform(1e-5, 1e-3)}
+    seven = Plan(Sweep(name="n", space=space, search={"algorithm": "random", "trials": 7}))
+    data = [s.config["data"] for s in run_all(seven)]
+    assert seven.total == len(data) == 7
+    assert [data.count(d) for d in space["data"].values] == [3, 2, 2]
+    tied = {**space, "learning_rate": loguniform(1e-5, 1e-3, when={"data": ["verified-long-cot"]})}
+    plan = Plan(Sweep(name="n", space=tied, search={"algorithm": "random", "trials_per_cell": 4}))
+    data = [s.config["data"] for s in run_all(plan)]
+    assert plan.total == len(data) == 6
+    assert [data.count(d) for d in space["data"].values] == [4, 1, 1]
+
+
+def run_all(plan: Plan):
+    searcher = make_searcher(plan)
+    return list(iter(searcher.ask, None))
+
+
+def test_trials_fit_whole_configurations_and_added_ones_are_filled_up():
+    with pytest.raises(
+        SpecError, match="tried with each of the 2 budgets of steps; expected a multiple of 2, such as 8"
+    ):
+        Sweep(
+            name="b",
+            space={"steps": grid(10, 20), "replay": uniform(0.0, 0.5)},
+            search={"algorithm": "random", "trials": 7},
+        )
+    more = replace(budgets("random"), more=1)
+    assert more.total == 18
+    assert [s.config["steps"] for s in run_all(more)] == [10, 20] * 9
