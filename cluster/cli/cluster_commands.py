@@ -182,6 +182,16 @@ def add(
 
 
 @app.command()
+def retry(
+    sweep_id: SweepId,
+    trial: Annotated[str, typer.Option(metavar="T", help="A trial's id; by default all that failed.")] = "",
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+) -> None:  # fmt: skip
+    """Try a failed trial again, or all of them: each goes on from its last checkpoint, with all its retries."""
+    _ask(sweep_id, storage, address, token_file, "retry", trial)
+
+
+@app.command()
 def limits(
     sweep_id: SweepId,
     settings: Set = None,
