@@ -292,6 +292,46 @@ def test_a_limit_ends_the_sweep_resumable(tmp_path: Path):
     assert SweepController(Plan(definition), journal, NeverStop(definition.goal)).next(lambda spec: True) is not None
 
 
+@pytest.mark.parametrize(("limit", "cost"), [({"gpu_hours": 1.0}, {"gpu_s": 500.0}), ({"wall_hours": 1e-9}, {})])
+def test_a_limit_is_looked_at_at_every_report_and_what_was_trained_is_saved(tmp_path: Path, limit, cost):
+    """Also where a trial has one checkpoint only, at its end."""
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 40, "learning_rate": 1e-3},
+                       evaluation={"at": [40]}, limits=limit)  # fmt: skip
+    done: list[int] = []
+
+    def costly(trial, hooks, *, folder, resume):
+        for step in range(1, trial.steps + 1):
+            if hooks.stop_asked():
+                return
+            done.append(step)
+            hooks.report(step, {"train/loss": 1.0}, progress={}, cost={u: s * step for u, s in cost.items()})
+
+    journal = MemoryJournal()
+    controller = SweepController(Plan(definition), journal, NeverStop(definition.goal))
+    with pytest.raises(LimitError, match=next(iter(limit))):
+        InProcess(controller, costly, fake_evaluate, tmp_path).run()
+    assert done == list(range(1, 9 if cost else 2))  # 8 x 500 s are over an hour
+    assert [(r.who, r.action) for r in journal.rows() if r.kind == "control"] == [("limits", "interrupt")]
+    assert [c.state for c in controller.history.trials()] == ["running"]  # it goes on in the next run
+
+
+def test_what_earlier_drivers_spent_counts_lost_work_and_evaluation_included(tmp_path: Path):
+    definition = sweep(
+        space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3}, limits={"gpu_hours": 1.0}
+    )
+    journal = MemoryJournal()
+    first = SweepController(Plan(definition), journal, NeverStop(definition.goal))
+    launch = first.next()
+    assert launch is not None
+    first.report(launch.spec.id, 1, 4, {"train/loss": 1.0}, cost={"gpu_s": 2000.0})
+    first.failed(launch.spec.id, 1, "lost", lost=True)  # without a checkpoint: all of it was for nothing
+    job = first.next_eval()
+    assert job is not None
+    first.eval_failed(job, "the judge is out", {"gpu_s": 1700.0})
+    again = SweepController(Plan(definition), MemoryJournal(journal.rows()), NeverStop(definition.goal))
+    assert again.over_limit(0.0) == "limits.gpu_hours: 1.03 GPU hours are spent, 1.0 are allowed"
+
+
 def test_ctrl_c_in_process_saves_and_stops_and_the_next_run_goes_on_from_there(tmp_path: Path):
     definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
     journal, trainer = MemoryJournal(), FakeTrainer()
