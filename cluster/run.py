@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sweeps.checkpoints.transfer import RemoteStorageEvalFn, RemoteStorageTrainFn, drop_checkpoint
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
-from sweeps.config.trial import EvalSpec, Hooks, ModelSource, Saved, TrialSpec
+from sweeps.config.trial import EvalSpec, Hooks, KeepReplies, ModelSource, Saved, TrialSpec
 from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.request_handler import Steering
@@ -83,7 +83,8 @@ def run(
         if controller.finish_if_done():
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
-            scored = evaluate or partial(score_job, scores=f"{root}/.scores")
+            keep = sweep.evaluation.keep_replies
+            scored = evaluate or partial(score_job, scores=f"{root}/.scores", home=home.root, keep=keep)
             _execute(
                 controller, root, home, backend, cpus, dashboard, address, say, train or train_model, scored, steer
             )
@@ -157,16 +158,22 @@ def train_model(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved |
     train(trial, hooks, folder=folder, resume=resume, **rank)
 
 
-def score_job(job: EvalJob, scores: Where) -> Scored:
-    """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up."""
+def score_job(job: EvalJob, scores: Where, home: str = "", keep: KeepReplies = "none") -> Scored:
+    """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up.
+
+    Args:
+        scores: where scores are kept. home: the sweep, beside which replies are kept. keep: how many of them.
+    """
     from evaluators.cache import ScoreCache
     from evaluators.evaluate import evaluate
+    from sweeps.replies import ReplyWriter
     from trainers.model.load import model_folder
 
     base_source = ModelSource(job.path, chat_template=job.evaluation.chat_template)
     folder = model_folder(job.model, base_source) if job.step == 0 else Path(job.path)
     base = _base_scores(job.model, job.early.base, job.evaluation, scores) if job.early else None
-    return evaluate(folder, job.evaluation, cache=ScoreCache(scores), early=job.early, base=base)
+    writer = ReplyWriter(home, keep, job.trial, job.step, job.attempt) if home else None
+    return evaluate(folder, job.evaluation, cache=ScoreCache(scores), early=job.early, base=base, keep=writer)
 
 
 @cache

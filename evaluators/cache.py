@@ -13,8 +13,8 @@ from dataclasses import asdict
 from typing import Any
 
 from evaluators.scores import Scores
+from sweeps.config.trial import KeepReplies
 from sweeps.errors import StorageError, StorageUnavailable
-from sweeps.replies import KeepReplies
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from evaluators.partial import PartialEvaluation
 from evaluators.tasks import text_of
-from sweeps.replies import KeepReplies, KeptReply, sampled
+from sweeps.config.trial import KeepReplies
+from sweeps.replies import KeptReply, sampled
 
 
 def replies_of(asked: PartialEvaluation) -> list[KeptReply]:

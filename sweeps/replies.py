@@ -16,15 +16,14 @@ import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from sweeps.config.trial import KeepReplies
 from sweeps.errors import InputError, NotFound, StorageError, nearest
 from sweeps.storage.base import Store, Where
 from sweeps.storage.factory import open_store
 
 log = logging.getLogger(__name__)
-KeepReplies = Literal["sample", "all", "none"]
-"""Of each role the same few items at every checkpoint, everything, or nothing."""
 FOLDER: Final = "replies"
 VERSION: Final = 1
 SAMPLE: Final = 8
@@ -249,11 +248,8 @@ def to_text(reply: KeptReply) -> str:
     notes = [f"{reply.tokens} tokens", *(["cut off by the cap"] if reply.truncated else [])]
     if reply.shortened:
         notes.append(f"{reply.shortened} characters left out")
-    parts = [
-        f"── {where} · {reply.role}/{reply.task} item {reply.item}{sample} · {verdict} · {', '.join(notes)}",
-        "prompt:",
-        reply.prompt,
-    ]
+    what = f"{reply.role}/{reply.task} item {reply.item}{sample}"
+    parts = [f"── {where} · {what} · {verdict} · {', '.join(notes)}", "prompt:", reply.prompt]
     if reply.thought:
         parts += ["thought:", reply.thought]
     parts += ["answer:", reply.answer if reply.answer is not None else "(none: the thought never ended)"]

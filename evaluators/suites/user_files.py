@@ -73,9 +73,8 @@ def with_files(suite: Suite, files: Sequence[EvalFile], items: int, seed: int) -
     tasks = (*suite.tasks, *own)
     names = [f"{task.role}/{task.name}" for task in tasks]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(
-            f"evaluation.files: task {twice[0]} stands in two files, or in suite {suite.name!r} too; rename one"
-        )
+        beside = f", or in suite {suite.name!r} too" if suite.name else ""
+        raise InputError(f"evaluation.files: task {twice[0]} stands in two files{beside}; rename one")
     name = "+".join(part for part in (suite.name, "files") if part)
     scorers = ("evaluators.scorers", "evaluators.benchmarks.judges", "evaluators.sandbox.child", "math-verify")
     judged_by = tuple(dict.fromkeys((*suite.judged_by, *scorers)))

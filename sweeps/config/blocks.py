@@ -25,7 +25,7 @@ from pydantic import (
 
 from sweeps.config.names import METRIC, SUITE
 from sweeps.config.schema_errors import explain
-from sweeps.config.trial import EvalSpec
+from sweeps.config.trial import EvalFile, EvalSpec, KeepReplies
 from sweeps.errors import InputError
 
 
@@ -274,10 +274,44 @@ class TrialSettings(TrainerBlock):
         return checked_block(cls, config)
 
 
+def anchored_scorer(scorer: str, anchor: Callable[[str], str]) -> str:
+    """Returns a scorer's name with the file in it, if any, as `anchor` makes it: `file.py:function`."""
+    file, _, function = scorer.rpartition(":")
+    return f"{anchor(file)}:{function}" if file.endswith(".py") else scorer
+
+
+class EvalFileBlock(Block):
+    """A JSONL file of the user's own evaluation items."""
+
+    path: _Path
+    """A JSONL file of items, here or on `s3://`: `prompt` or `messages`, `answer`, and what the scorer takes."""
+    role: Literal["math", "transfer", "general", "safety"] | None = None
+    """Role of items that name none of their own."""
+    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
+    """Name of the task, so that its metric is `role/task`; by default the file's name."""
+    scorer: (
+        Annotated[str, Field(min_length=1), AfterValidator(lambda name: anchored_scorer(name, _absolute))] | None
+    ) = None
+    """`exact`, `number`, `choice`, `math`, `regex`, `json`, `code`, `refusal`, `judge`, or a Python function
+    `score(reply, item) -> float` as `file.py:function` or `package.module:function`; by default `choice` for items with
+    `choices`, else `exact`."""
+    max_new_tokens: _Count = 1024
+    """Tokens that a reply may have."""
+
+    @property
+    def spec(self) -> EvalFile:
+        """The file as evaluators take it."""
+        return EvalFile(self.path, self.role or "", self.task or "", self.scorer or "", self.max_new_tokens)
+
+
 class EvaluationBlock(Block):
     """Which suite scores the checkpoints, and at which steps."""
 
     suite: Annotated[str, Field(min_length=1), AfterValidator(_suite)] = "mini"
+    """Built-in items: `mini`, `gym`, `offline`, `paper:DIR`, `lm-eval:ROLE/TASK@DIR`; `none` where `files` stand alone, which
+    is the default beside `files`."""
+    files: list[EvalFileBlock] = []
+    """Files of your own items, asked beside the suite's (docs/how-to/own-evaluation.md)."""
     at: Any = "log"
     """`log`, `{every: n}`, or a list of optimizer steps; the last step is always scored."""
     items: _Count = 100
@@ -299,11 +333,20 @@ class EvaluationBlock(Block):
     stop_early: Annotated[float, Field(gt=0, le=0.5)] | None = None
     """Ends the evaluation of a checkpoint that is clearly worse than its base, or clearly breaks a constraint, wrongly with
     at most this chance (`sweeps.controller.eval_early_stopping`); by default all items are asked."""
+    keep_replies: KeepReplies = "sample"
+    """Replies that are kept beside the scores of each checkpoint, for `dipsweep replies` and the report: of each role the same
+    few (`sample`), `all`, or `none`. Not part of what the sweep is: it may change between runs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_alone(cls, data: Any) -> Any:
+        return {"suite": "none", **data} if isinstance(data, Mapping) and data.get("files") else data
 
     @property
     def spec(self) -> EvalSpec:
         """What decides a checkpoint's scores, as evaluators take it."""
-        return EvalSpec(self.suite, self.items, tuple(self.test_time), self.judge or "")
+        files = tuple(file.spec for file in self.files)
+        return EvalSpec(self.suite, self.items, tuple(self.test_time), self.judge or "", files)
 
 
 class LimitsBlock(Block):

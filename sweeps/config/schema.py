@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, Validat
 from sweeps.config.blocks import (
     Block,
     ConstraintBlock,
+    EvalFileBlock,
     EvaluationBlock,
     LimitsBlock,
     ModelBlock,
@@ -106,7 +107,8 @@ class Sweep(Block):
 
     def to_json(self, *, identity: bool = False) -> dict[str, Any]:
         """Returns the whole definition as plain JSON; with `identity`, only what makes it this sweep."""
-        return self.model_dump(mode="json", exclude={"storage", "limits"} if identity else None)
+        outside: dict[str, Any] = {"storage": True, "limits": True, "evaluation": {"keep_replies"}}
+        return self.model_dump(mode="json", exclude=outside if identity else None)
 
     @property
     def default_model(self) -> str:
@@ -154,6 +156,8 @@ def block_fields(path: tuple[Any, ...]) -> Mapping[str, Any]:
     }  # fmt: skip
     if not path:
         return Sweep.model_fields
+    if tuple(path[:2]) == ("evaluation", "files") and len(path) > 2:
+        return EvalFileBlock.model_fields
     return blocks[str(path[0])].model_fields if str(path[0]) in blocks else {}
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,10 @@ class TierSource:
     columns: Mapping[str, str] = field(default_factory=dict)
     max_bad_rows: float = 0.0
     max_long_rows: float = 0.05
+
+
+KeepReplies = Literal["sample", "all", "none"]
+"""What is kept of a checkpoint's replies: of each role the same few items at every checkpoint, everything, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

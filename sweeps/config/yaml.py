@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from sweeps.config.blocks import anchored_suite
+from sweeps.config.blocks import anchored_scorer, anchored_suite
 from sweeps.config.schema import Sweep
 from sweeps.config.schema_errors import dotted, show
 from sweeps.errors import Fault, InputError, SpecError
@@ -227,6 +227,11 @@ def _anchor(data: Mapping[str, Any], folder: Path) -> None:
         for key, place in (("suite", partial(anchored_suite, anchor=anchor)), ("judge", anchor)):
             if isinstance(evaluation.get(key), str):
                 evaluation[key] = place(evaluation[key])
+        files = evaluation.get("files")
+        for file in files if isinstance(files, list) else ():
+            for key, place in (("path", anchor), ("scorer", partial(anchored_scorer, anchor=anchor))):
+                if isinstance(file, dict) and isinstance(file.get(key), str):
+                    file[key] = place(file[key])
 
 
 def _in_order(faults: list[Fault]) -> list[Fault]:

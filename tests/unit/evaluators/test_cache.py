@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from evaluators.evaluate import evaluate
 from evaluators.scores import Scores
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
+from sweeps.replies import ReplyWriter, kept_files, read_replies
 from trainers.model.builtin import builtin_folder
 
 SCORES = Scores(
@@ -70,3 +72,31 @@ def test_a_checkpoint_is_scored_once(folder, tmp_path):
     assert again.cost["cpu_s"] < first.cost["cpu_s"]
     with pytest.raises(InputError, match="no weights"):
         evaluate(folder, EvalSpec(items=5), decoding=Decoding(think_cap=4), cache=cache)
+
+
+@pytest.mark.parametrize("mode", ["sample", "all", "none"])
+def test_replies_come_with_cached_scores_too(tmp_path, mode):
+    cache, how = ScoreCache(tmp_path / "scores"), EvalSpec(items=3)
+    for trial in ("first", "second"):
+        writer = ReplyWriter(tmp_path / "sweep", mode, trial, 0, 0)
+        scores = evaluate(builtin_folder("tiny-xs"), how, cache=cache, keep=writer)
+        assert scores.cached == (trial == "second")
+    if mode == "none":
+        assert kept_files(tmp_path / "sweep") == {}
+        return
+    first, second = (read_replies(tmp_path / "sweep", trial) for trial in ("first", "second"))
+    assert [replace(r, trial="") for r in first] == [replace(r, trial="") for r in second] != []
+    assert {r.role for r in first} == {"math", "transfer", "general", "safety"}
+    assert all(r.outcomes for r in first)
+
+
+def test_cached_scores_without_the_replies_that_are_wanted_are_measured_again(tmp_path):
+    cache, how = ScoreCache(tmp_path / "scores"), EvalSpec(items=2)
+    before = evaluate(builtin_folder("tiny-xs"), how, cache=cache)
+    writer = ReplyWriter(tmp_path / "sweep", "all", "base-tiny-xs", 0, 0)
+    after = evaluate(builtin_folder("tiny-xs"), how, cache=cache, keep=writer)
+    assert not after.cached
+    assert after.outcomes == before.outcomes
+    replies = read_replies(tmp_path / "sweep", "base-tiny-xs")
+    right = [r.outcomes[m] for r in replies for m in r.outcomes if m == "safety/harm"]
+    assert sum(right) / len(right) == after.metrics["safety/harm"]
