@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -137,16 +137,22 @@ def choose_kernel(device: torch.device, compute: torch.dtype) -> Choice:
         reason = f"cuda, {compute}: flash kernels take 16-bit only; causal SDPA over rows of like length, no mask"
         return Choice("sdpa-buckets", reason, attend_in_buckets)
     generation = torch.cuda.get_device_capability(device)[0] if torch.cuda.is_available() else 9
+    passed_over = ""
     for module in _preferred(generation):
-        if (function := _varlen_of(module)) is not None:
-            reason = f"cuda, {compute}, compute capability {generation}.x: package {module} is installed"
-            return Choice(PACKAGES[module], reason, _flash(function))
+        found = _varlen_of(module)
+        if found.function is not None:
+            reason = f"cuda, {compute}, compute capability {generation}.x: package {module} is installed{passed_over}"
+            return Choice(PACKAGES[module], reason, _flash(found.function))
+        if found.fault:
+            log.warning("attention: package %s is installed but cannot be used: %s", module, found.fault)
+            passed_over += f"; {module} cannot be used: {found.fault}"
     function = _torch_varlen()
     if function is not None:
-        return Choice("torch-varlen", f"cuda, {compute}: torch {torch.__version__}'s own flash kernel", function)
+        reason = f"cuda, {compute}: torch {torch.__version__}'s own flash kernel{passed_over}"
+        return Choice("torch-varlen", reason, function)
     raise InputError(
         f"no variable-length attention for CUDA: torch {torch.__version__} has no torch.nn.attention.varlen and "
-        f"flash-attn is not installed; use torch 2.11 or newer, or pip install 'dipsweep[flash]'"
+        f"flash-attn is not installed{passed_over}; use torch 2.11 or newer, or pip install 'dipsweep[flash]'"
     )
 
 
@@ -157,16 +163,34 @@ def _preferred(generation: int) -> tuple[str, ...]:
     return ("flash_attn.cute", "flash_attn") if generation > 9 else ("flash_attn",)
 
 
-def _varlen_of(module: str) -> Callable[..., Any] | None:
-    """Returns a module's `flash_attn_varlen_func`; None where it is not installed, or built for another torch."""
+ARGUMENTS: Final = frozenset(
+    ["cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k", "softmax_scale", "causal", "window_size"]
+)
+"""What `flash_attn_varlen_func` is called with; early versions of flash-attn 4 lack some."""
+
+
+class _Found(NamedTuple):
+    """A module's function, or why one that is installed cannot be used; neither where it is not installed."""
+
+    function: Callable[..., Any] | None = None
+    fault: str = ""
+
+
+def _varlen_of(module: str) -> _Found:
+    """Looks for a module's `flash_attn_varlen_func`: importable with the installed torch, with the arguments it is given."""
     try:
-        found: Callable[..., Any] | None = getattr(importlib.import_module(module), "flash_attn_varlen_func", None)
-    except ModuleNotFoundError:
-        return None
-    except (ImportError, OSError) as e:  # an extension that does not fit the installed torch
-        log.warning("attention: package %s is installed but cannot be loaded: %s", module, e)
-        return None
-    return found
+        function: Callable[..., Any] = importlib.import_module(module).flash_attn_varlen_func
+        parameters = inspect.signature(function).parameters
+    except ModuleNotFoundError as e:
+        return _Found(fault="" if e.name and f"{module}.".startswith(f"{e.name}.") else f"{e}")
+    except (
+        Exception
+    ) as e:  # an extension for another torch, a compiler that is too new for it: each has errors of its own
+        return _Found(fault=f"{type(e).__name__}: {e}")
+    missing = ARGUMENTS - set(parameters)
+    if missing and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return _Found(fault=f"its flash_attn_varlen_func takes no {', '.join(sorted(missing))}")
+    return _Found(function)
 
 
 def _flash(function: Callable[..., Any]) -> Kernel:

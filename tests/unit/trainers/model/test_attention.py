@@ -196,18 +196,65 @@ def test_every_package_is_called_rightly(monkeypatch, module, window):
     torch.testing.assert_close(got, row_by_row(q, k, v, [5, 4], 0.3), rtol=1e-5, atol=1e-5)
 
 
-def test_a_package_built_for_another_torch_is_passed_over_aloud(monkeypatch, caplog):
-    install(monkeypatch, "flash_attn")
+BROKEN = [
+    ImportError("undefined symbol"),
+    OSError("libcudart.so.12: cannot open shared object file"),
+    AttributeError(
+        "module 'cutlass' has no attribute 'CUDA_VERSION'"
+    ),  # flash-attn 2.8.3's early `cute` with cutlass 4.8
+    ModuleNotFoundError("No module named 'cutlass'", name="cutlass"),
+    RuntimeError("Triton is not there"),
+]
+
+
+@pytest.mark.parametrize("error", BROKEN, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    ("module", "generation"), [("flash_attn", 8), ("flash_attn.cute", 10), ("flash_attn_interface", 9)]
+)
+def test_a_package_that_cannot_be_imported_is_passed_over_with_its_reason(
+    monkeypatch, caplog, module, generation, error
+):
+    install(monkeypatch, module, generation=generation)
     real = importlib.import_module
 
     def broken(name, *rest):
-        if name == "flash_attn":
-            raise ImportError("undefined symbol")
+        if name == module:
+            raise error
         return real(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", broken)
     assert chosen().name == "torch-varlen"
-    assert "flash_attn is installed but cannot be loaded: undefined symbol" in caplog.text
+    assert f"{module} cannot be used: " in chosen().reason
+    assert str(error) in chosen().reason
+    assert f"{module} is installed but cannot be used" in caplog.text
+
+
+def test_an_early_flash_attn_4_without_longest_rows_is_passed_over_for_the_package_that_has_it(monkeypatch):
+    install(monkeypatch, "flash_attn", "flash_attn.cute", generation=10)
+
+    def early(
+        q, k, v, cu_seqlens_q=None, cu_seqlens_k=None, softmax_scale=None, causal=False, window_size=(None, None)
+    ):
+        raise AssertionError("called without what it needs")
+
+    sys.modules["flash_attn.cute"].flash_attn_varlen_func = early
+    assert chosen().name == "flash-attn-2"
+    assert (
+        "flash_attn.cute cannot be used: its flash_attn_varlen_func takes no max_seqlen_k, max_seqlen_q"
+        in chosen().reason
+    )
+
+
+def test_a_package_without_the_function_is_passed_over(monkeypatch):
+    install(monkeypatch, "flash_attn", generation=8)
+    del sys.modules["flash_attn"].flash_attn_varlen_func
+    assert chosen().name == "torch-varlen"
+    assert "flash_attn cannot be used: AttributeError" in chosen().reason
+
+
+def test_what_is_not_installed_is_no_fault(monkeypatch, caplog):
+    install(monkeypatch)
+    assert "cannot be used" not in chosen().reason + caplog.text
 
 
 def test_cuda_without_any_kernel_is_an_error_and_not_a_slow_path(monkeypatch):
