@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +23,12 @@ from typing import Final, NamedTuple
 from sweeps.errors import JournalError, NotFound, StorageError
 from sweeps.journal.codec import decode
 from sweeps.journal.compaction import LOG, listed, pack_key, segment_key
+from sweeps.journal.lines import unsealed
 from sweeps.journal.rows import Row
 from sweeps.storage.base import Store, Where, join
 from sweeps.storage.factory import open_store
 
+_ID: Final = re.compile(r".+-[0-9a-f]{8}")  # a folder of such a name holds the rows of the sweep of that id
 READERS: Final = 16  # segments of an S3 log that are fetched at once
 
 
@@ -71,6 +74,7 @@ class LogReader:
     def __init__(self, home: Where, *, keep_loose: bool = False) -> None:
         self.store = open_store(home)
         self.packed, self.loose, self.keep_loose = 0, list[bytes](), keep_loose
+        self._sweep = self.store.name if _ID.fullmatch(self.store.name) else ""
         self._rows: list[Row] = []
         self._read: dict[int, int] = {}  # first row of a segment -> bytes of it that were taken
 
@@ -113,7 +117,7 @@ class LogReader:
         if pack.first != len(self._rows) or len(lines) != pack.end - pack.first:
             return False
         try:
-            self._rows += parse_lines(lines, pack.first, join(self.store.root, pack.key), 0)
+            self._rows += parse_lines(lines, pack.first, join(self.store.root, pack.key), 0, self._sweep)
         except JournalError:
             return False
         self._read |= dict.fromkeys(pack.packed, 0)
@@ -159,24 +163,32 @@ class LogReader:
         if len(lines) > room:
             lines = lines[: int(room)]
         line_before = len(self._rows) - first
-        self._rows += parse_lines(lines, len(self._rows), where, line_before)
+        self._rows += parse_lines(lines, len(self._rows), where, line_before, self._sweep)
         self._read[first] = self._read.get(first, 0) + len(data)
         if self.keep_loose and self.store.local() is None:
             self.loose.append(data)
 
 
-def parse_lines(lines: Sequence[bytes], seq: int, where: str, before: int) -> list[Row]:
+def parse_lines(lines: Sequence[bytes], seq: int, where: str, before: int, sweep: str = "") -> list[Row]:
     """Returns the rows of lines that are numbered from `seq`; `before` lines stand above them in the file.
 
+    Args:
+        sweep: whose rows these must be; empty where that is not known.
+
     Raises:
-        JournalError: a line is no row, or has another number; the message names the line.
+        JournalError: a line is no row, has changed, has another number, or is of another sweep; the message names the line.
     """
     rows = []
     for i, line in enumerate(lines):
         try:
-            row = decode(line)
+            row = decode(unsealed(line))
         except JournalError as e:
             raise _damaged(where, before + i + 1, e) from e
+        if sweep and row.sweep != sweep:
+            raise JournalError(
+                f"{where}:{before + i + 1}: a row of sweep {row.sweep or '(none)'} in the log of {sweep}: the file is another "
+                "sweep's; restore this sweep's own from a copy"
+            )
         if row.seq != seq + i:
             raise JournalError(
                 f"{where}:{before + i + 1}: row has seq {row.seq}, expected {seq + i}; rows are missing or doubled"

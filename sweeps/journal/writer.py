@@ -24,6 +24,7 @@ from typing import IO, Final, Protocol, Self, overload
 from sweeps.errors import Fenced, JournalError, StorageUnavailable, SweepBusy
 from sweeps.journal.compaction import LOG, Packer, segment_key
 from sweeps.journal.lease import LEASE_S, Holder, Lease, boot_id
+from sweeps.journal.lines import sealed
 from sweeps.journal.reader import LogReader, is_sweep, read_rows, segments
 from sweeps.journal.rows import LeaseRow, Row
 from sweeps.storage.base import Store, Where, storage_error
@@ -85,7 +86,7 @@ class SweepJournal:
     ) -> None:
         self.store = open_store(home)
         self._rows: list[Row] = []
-        self._pending: list[str] = []
+        self._pending: list[bytes] = []
         self._depth = 0
         self._broken = False
         path = self.store.local()
@@ -113,7 +114,7 @@ class SweepJournal:
             holder = self.lease.holder
             row = LeaseRow(self.store.name, host=holder.host, pid=holder.pid, since=holder.since,
                            lease=self.lease.number, token=holder.token).at(first)  # fmt: skip
-            if not self.store.create(segment_key(first), row.line().encode()):
+            if not self.store.create(segment_key(first), sealed(row.line())):
                 _drop_torn(self.store, first)
                 continue
             path = self.store.local(segment_key(first))
@@ -125,7 +126,7 @@ class SweepJournal:
                 self._file = _Segment(self.store, path)
             else:
                 self._packer = Packer(self.store, reader.packed, reader.loose)
-                self._packer.add(row.line().encode())
+                self._packer.add(sealed(row.line()))
             return
         raise SweepBusy(f"{self.store}: other drivers are writing this sweep's log; stop them first")
 
@@ -134,7 +135,7 @@ class SweepJournal:
         if self._broken:
             raise JournalError(f"{self.store}: a write was interrupted; open the journal again before writing more")
         row = row.at(len(self._rows))
-        line = row.line()
+        line = sealed(row.line())
         self._broken = True  # until the row is where it belongs: an interrupt may fall anywhere in between
         self._rows.append(row)
         self._pending.append(line)
@@ -160,7 +161,7 @@ class SweepJournal:
         if self.lease.fenced_by is not None:
             raise self._fenced(self.lease.fenced_by)
         first = len(self._rows) - len(self._pending)
-        data = "".join(self._pending).encode()
+        data = b"".join(self._pending)
         try:
             written = self._put(first, data)
         except StorageUnavailable as e:  # for longer than the store's patience

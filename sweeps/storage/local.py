@@ -67,15 +67,21 @@ class LocalStore(Store):
         return []
 
     def delete(self, key: str) -> None:
-        with _translate_os_errors(self.path / key), contextlib.suppress(FileNotFoundError):
-            (self.path / checked(key)).unlink()
+        file = self.path / checked(key)
+        self._refuse_link(file.parent)
+        with _translate_os_errors(file), contextlib.suppress(FileNotFoundError):
+            file.unlink()
 
     def delete_tree(self, prefix: str) -> None:
         top = self.path / checked(prefix.rstrip("/"))
-        if not top.resolve().is_relative_to(self.path.resolve()):
-            raise StorageError(f"{top} is a link that leads out of {self.path}; it is not removed")
+        self._refuse_link(top)
         with _translate_os_errors(top), contextlib.suppress(FileNotFoundError):
             shutil.rmtree(top)
+
+    def _refuse_link(self, place: Path) -> None:
+        """Raises StorageError where what lies at a place is outside this store, by a link on the way there."""
+        if not place.resolve().is_relative_to(self.path.resolve()):
+            raise StorageError(f"{place} leads out of {self.path} by a link; nothing there is removed")
 
     def upload(self, source: Path, key: str) -> None:
         with self._aside(key) as aside:
