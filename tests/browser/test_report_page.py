@@ -36,7 +36,7 @@ class Opened:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
         if drawn:
-            self.page.wait_for_selector("figure svg .run", state="attached")
+            self.page.wait_for_selector("figure svg .axis", state="attached")
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_a_page_that_reloads_comes_back_as_it_was_left(opened, demo):
     page.select_option("#scale", "linear")
     page.locator(f'button.pick[data-trial="{picked.id}"]').click()
     page.reload()
-    page.wait_for_selector("figure svg .run", state="attached")
+    page.wait_for_selector("figure svg .axis", state="attached")
     assert page.input_value("#colour") == "data"
     assert page.input_value("#scale") == "linear"
     assert page.locator("#picked-title").inner_text() == picked.label
@@ -178,7 +178,10 @@ def test_a_page_without_curves_is_silent_too(browser, tmp_path, rows):
 
 def test_two_hundred_trials_are_drawn(browser, tmp_path):
     opened = Opened(browser, write_html(summarize(journal(crossed(200))), tmp_path / "many.html"))
-    assert opened.page.locator('figure[data-metric="transfer/score"] .runs .run').count() == 200
+    canvas = opened.page.locator('figure[data-metric="transfer/score"] canvas')
+    assert canvas.get_attribute("data-runs") == "200"
+    inked = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v)"
+    assert canvas.evaluate(inked)
     assert opened.complaints == []
     opened.page.close()
 
@@ -191,7 +194,7 @@ def test_a_hostile_setting_runs_no_script(browser, tmp_path):
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(write_html(summarize(journal(stories)), tmp_path / "evil.html").as_uri())
-    page.wait_for_selector("figure svg .run", state="attached")
+    page.wait_for_selector("figure svg .axis", state="attached")
     assert dialogs == []
     assert len(requests) == 1
     assert page.locator("#trials img").count() == 0

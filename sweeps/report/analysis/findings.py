@@ -18,6 +18,7 @@ from sweeps.report.analysis.shape import Measured, Reading
 
 FORMAT: Final = 2
 DIGITS: Final = 6
+DERIVED_DIGITS: Final = 4
 ERROR_DIGITS: Final = 3
 MAX_POINTS: Final = 60  # of a curve that is not judged; scored curves have fewer, training loss has many more
 
@@ -498,7 +499,7 @@ def same_level(a: Any, b: Any) -> bool:
 def plain(value: Any) -> Any:
     """Returns dataclasses, mappings, tuples and enums as plain JSON; a tuple of scores as parallel arrays.
 
-    Numbers keep `DIGITS` significant digits, standard errors of curves `ERROR_DIGITS`.
+    Numbers keep `DIGITS` significant digits, those computed from scores `DERIVED_DIGITS`, errors of curves `ERROR_DIGITS`.
     """
     if isinstance(value, float):
         return rounded(value)
@@ -507,9 +508,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple) and value and isinstance(value[0], Measured):
         return arrays(value)
     if isinstance(value, Measured | Winner):
-        return plain(value._asdict())
+        return _derived(value._asdict())
     if isinstance(value, Reading | SettingMetric | Difference):
-        return {f.name: plain(v) for f in fields(value) if (v := getattr(value, f.name)) is not None}
+        return _derived({f.name: v for f in fields(value) if (v := getattr(value, f.name)) is not None})
     if is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
@@ -517,6 +518,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value
+
+
+def _derived(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was computed from scores, with `DERIVED_DIGITS`; the scores themselves stand in the curves."""
+    return {
+        k: rounded(v, DERIVED_DIGITS) if isinstance(v, float) else plain(v) for k, v in found.items() if k != "limit"
+    }
 
 
 def rounded(value: float | None, digits: int = DIGITS) -> float | None:

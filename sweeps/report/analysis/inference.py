@@ -173,6 +173,8 @@ def between_seeds(settings: Iterable[Sequence[tuple[float, float]]]) -> Spread |
 def with_spread(fixed: float, runs: float, spread: Spread | None) -> tuple[float, float]:
     """Returns the standard error of a mean over `runs` seeds, and its degrees of freedom (Satterthwaite).
 
+    Never fewer than those of the spread itself: a setting with smaller errors over items than the others has no less.
+
     Args:
         fixed: its squared error without training luck.
     """
@@ -180,7 +182,7 @@ def with_spread(fixed: float, runs: float, spread: Spread | None) -> tuple[float
         return math.sqrt(fixed), math.inf
     total = fixed + spread.variance / runs
     estimated = (spread.variance + spread.items) / runs
-    return math.sqrt(total), spread.df * (total / estimated) ** 2
+    return math.sqrt(total), spread.df * max(total / estimated, 1.0) ** 2
 
 
 class Line(NamedTuple):

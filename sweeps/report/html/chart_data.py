@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sweeps.report.analysis.findings import Summary, Trial, arrays, same_level, thinned
 from sweeps.report.analysis.shape import Reading
 from sweeps.report.analysis.wording import compact, number, percent, score, setting
+
+WIDE = 20  # a setting whose largest value is that many times its smallest is drawn on a logarithmic scale
+MAX_WORDS = 12
 
 
 def chart_data(summary: Summary) -> dict[str, Any]:
@@ -18,6 +21,8 @@ def chart_data(summary: Summary) -> dict[str, Any]:
         "bases": {
             model: {m: [p.value, p.se, p.n] for m, p in scores.items()} for model, scores in summary.bases.items()
         },
+        "parameters": list(parameters(summary)),
+        "objective": summary.objective,
         "trials": [_trial(t, summary) for t in summary.trials],
         "featured": featured(summary),
     }
@@ -34,6 +39,22 @@ def featured(summary: Summary) -> str | None:
     return next(iter([*summary.best, *(t.id for t in summary.trials)]), None)
 
 
+def parameters(summary: Summary) -> Iterator[dict[str, Any]]:
+    """Yields the settings in which the trials differ: numbers with their scale, others with their levels."""
+    names = dict.fromkeys(name for t in summary.trials for name in t.config)
+    for name in names:
+        values = [t.config[name] for t in summary.trials if name in t.config]
+        levels = list({repr(v): v for v in values}.values())
+        if len(levels) < 2:
+            continue
+        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in levels)
+        if numeric:
+            wide = min(levels) > 0 and max(levels) / min(levels) >= WIDE
+            yield {"name": name, "numeric": True, "log": wide, "low": min(levels), "high": max(levels)}
+        elif len(levels) <= MAX_WORDS:
+            yield {"name": name, "numeric": False, "levels": [compact(v) for v in levels]}
+
+
 def _trial(t: Trial, summary: Summary) -> dict[str, Any]:
     levels = {a.name: _place(t.config.get(a.name), a.levels) for a in summary.axes}
     return {
@@ -43,6 +64,8 @@ def _trial(t: Trial, summary: Summary) -> dict[str, Any]:
         "reason": t.reason,
         "model": str(t.config.get("model", "")),
         "config": {k: compact(v) for k, v in t.config.items()},
+        "values": {k: v for k, v in t.config.items() if isinstance(v, int | float) and not isinstance(v, bool)},
+        "decisions": [[d.step, d.action, d.phase, d.reason] for d in t.decisions],
         "search": " ".join([t.id, t.label, t.state, *(setting(k, v) for k, v in t.config.items())]).lower(),
         "levels": levels,
         "curves": {m: arrays(thinned(c)) for m, c in t.curves.items()},

@@ -1,4 +1,3 @@
-"use strict";
 // One figure: every trial's curve on one metric, its base line, and the trial in focus with its errors and its dip.
 
 const NS = "http://www.w3.org/2000/svg";
@@ -27,13 +26,28 @@ function niceStep(span, count) {
 }
 
 function yDomain(values) {
-  let low = Math.min(...values), high = Math.max(...values);
+  let low = Infinity, high = -Infinity;
+  for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
   const share = low >= 0 && high <= 1;
   if (share && high - low > 0.4) return [0, 1];
   const pad = (high - low || Math.abs(high) || 1) * 0.08;
   [low, high] = [low - pad, high + pad];
   return share ? [Math.max(low, 0), Math.min(high, 1)] : [low, high];
 }
+
+const MANY = 40; // trials from which lines are painted on a canvas: a thousand paths take seconds, a thousand lines do not
+
+const resolved = new Map();
+function cssColour(colour) {
+  if (!resolved.has(colour)) {
+    const probe = document.body.appendChild(document.createElement("i"));
+    probe.style.color = colour;
+    resolved.set(colour, getComputedStyle(probe).color);
+    probe.remove();
+  }
+  return resolved.get(colour);
+}
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => resolved.clear());
 
 class Panel {
   // figure: element with .reading and svg. metric: its name. model: {trials, bases, colour(trial), focus(), scale(), on(event)}.
@@ -71,8 +85,9 @@ class Panel {
 
   scales() {
     const curves = this.trials().map((t) => t.curves[this.metric]);
-    const steps = curves.flatMap((c) => c.step);
-    const last = Math.max(1, ...steps), first = Math.min(last, ...steps.filter((s) => s > 0));
+    let last = 1, first = Infinity;
+    for (const c of curves) for (const s of c.step) if (s > 0) [first, last] = [Math.min(first, s), Math.max(last, s)];
+    first = Math.min(first, last);
     const log = this.page.scale() === "log";
     const place = (step) => (log ? Math.log1p(step / first) / Math.log1p(last / first) : step / last);
     const { left, right, top, bottom } = this.box;
@@ -136,13 +151,41 @@ class Panel {
     this.group = group;
     const trials = this.trials();
     this.points = [];
-    group.style.setProperty("--dim", trials.length > 40 ? 0.13 : trials.length > 12 ? 0.25 : 0.45);
+    group.style.setProperty("--dim", trials.length > 12 ? 0.25 : 0.45);
+    this.paint(trials.length > MANY ? trials : []);
     for (const trial of trials) {
-      const run = el(group, "g", { style: `--k:${this.page.colour(trial)}`, "data-trial": trial.id });
-      el(run, "path", { class: "run", d: this.path(trial), "stroke-width": trials.length > 40 ? 1.1 : 1.6, opacity: trials.length > 40 ? 0.55 : 0.9 });
-      if (trials.length <= 12) this.errorBars(run, trial);
-      this.ending(run, trial, trials.length > 40 ? 2.6 : 4);
+      if (trials.length <= MANY) {
+        const run = el(group, "g", { style: `--k:${this.page.colour(trial)}`, "data-trial": trial.id });
+        el(run, "path", { class: "run", d: this.path(trial), "stroke-width": 1.6, opacity: 0.9 });
+        if (trials.length <= 12) this.errorBars(run, trial);
+        this.ending(run, trial, 4);
+      }
       trial.curves[this.metric].step.forEach((s, i) => this.points.push([this.x(s), this.y(trial.curves[this.metric].value[i]), trial, i]));
+    }
+  }
+
+  // Lines and endings of many trials, on the canvas behind the axes.
+  paint(trials) {
+    const canvas = this.svg.parentNode.querySelector("canvas"), ratio = devicePixelRatio || 1;
+    canvas.width = this.box.width * ratio;
+    canvas.height = this.box.height * ratio;
+    canvas.dataset.runs = trials.length;
+    const ink = canvas.getContext("2d");
+    ink.scale(ratio, ratio);
+    ink.lineWidth = 1.1;
+    ink.lineJoin = "round";
+    ink.globalAlpha = trials.length > 200 ? 0.35 : 0.55;
+    for (const trial of trials) {
+      const curve = trial.curves[this.metric], base = this.page.bases[trial.model]?.[this.metric], n = curve.step.length;
+      ink.strokeStyle = cssColour(this.page.colour(trial));
+      ink.beginPath();
+      if (base) ink.moveTo(this.x(0), this.y(base[0]));
+      for (let i = 0; i < n; i++) ink.lineTo(this.x(curve.step[i]), this.y(curve.value[i]));
+      if (trial.state === "pruned" || trial.state === "failed") {
+        const x = this.x(curve.step[n - 1]), y = this.y(curve.value[n - 1]);
+        ink.moveTo(x - 2.6, y - 2.6); ink.lineTo(x + 2.6, y + 2.6); ink.moveTo(x - 2.6, y + 2.6); ink.lineTo(x + 2.6, y - 2.6);
+      }
+      ink.stroke();
     }
   }
 
@@ -178,6 +221,7 @@ class Panel {
     const trial = this.page.focus();
     const known = trial && trial.curves[this.metric] && this.page.visible().includes(trial);
     this.group.classList.toggle("dim", Boolean(known));
+    this.svg.parentNode.querySelector("canvas").classList.toggle("dim", Boolean(known));
     this.layer.replaceChildren();
     this.reading.textContent = known ? trial.readings[this.metric] ?? "" : trial ? `${trial.label}: not scored here` : "";
     this.svg.setAttribute("aria-label", `${this.metric} by optimizer step, ${this.trials().length} trials. ${this.reading.textContent}`);
@@ -237,7 +281,7 @@ class Panel {
 
   tip(trial, i) {
     const c = trial.curves[this.metric];
-    const items = c.n?.[i] == null ? "" : `, n = ${c.n[i]}`;
+    const n = typeof c.n === "number" ? c.n : c.n?.[i], items = n == null ? "" : `, n = ${n}`;
     return [trial.label, `step ${c.step[i]}: ${withError(c.value[i], c.se?.[i])}${items}`, trial.state + (trial.reason ? `: ${trial.reason}` : "")];
   }
 }

@@ -1,6 +1,11 @@
 // The page: which trials are shown, which one is in focus, how they are coloured; table, legend and figures follow.
 
-const data = JSON.parse(document.getElementById("data").textContent);
+async function numbers(element) {
+  if (element.type === "application/json") return JSON.parse(element.textContent);
+  const packed = Uint8Array.from(atob(element.textContent), (c) => c.charCodeAt(0));
+  return JSON.parse(await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text());
+}
+const data = await numbers(document.getElementById("data"));
 const $ = (id) => document.getElementById(id);
 const byId = new Map(data.trials.map((t) => [t.id, t]));
 const rows = [...document.querySelectorAll("#trials tbody tr")];
@@ -19,7 +24,17 @@ const page = {
     state.pinned = state.hovered === state.pinned ? null : state.hovered;
     refocus();
   },
+  pick(trial) {
+    state.pinned = trial;
+    state.hovered = null;
+    refocus();
+  },
 };
+const parameter = () => data.parameters.find((p) => p.name === $("across").value);
+const plots = [
+  new Scatter($("scatter"), page, () => $("upwards").value, parameter),
+  new Parallel($("parallel"), page, data.parameters, () => $("upwards").value),
+];
 const panels = [...document.querySelectorAll("figure.panel")].map((figure) => new Panel(figure, figure.dataset.metric, page));
 
 const axis = () => data.axes.find((a) => a.name === $("colour").value);
@@ -77,7 +92,10 @@ function refocus() {
   for (const panel of panels) if (panel.layer) panel.highlight();
   const focus = page.focus();
   for (const row of rows) row.classList.toggle("on", row.dataset.trial === focus?.id);
-  if (state.hovered === null) details(focus);
+  if (state.hovered !== null) return;
+  details(focus);
+  for (const plot of plots) plot.draw();
+  address();
 }
 
 function tip(lines, event) {
@@ -107,6 +125,12 @@ function details(trial) {
     facts.append(dt, dd);
   }
   scores(trial);
+  $("picked-log").hidden = !trial.decisions.length;
+  $("picked-decisions").replaceChildren(...trial.decisions.map(([step, action, phase, reason]) => {
+    const item = document.createElement("li");
+    item.textContent = `step ${step ?? "–"}, ${phase}: ${action}. ${reason}`;
+    return item;
+  }));
 }
 
 function addRow(section, name, texts) {
@@ -153,11 +177,7 @@ function sortable(table) {
 }
 
 for (const button of document.querySelectorAll(".pick")) {
-  button.addEventListener("click", () => {
-    state.pinned = byId.get(button.dataset.trial);
-    state.hovered = null;
-    refocus();
-  });
+  button.addEventListener("click", () => page.pick(byId.get(button.dataset.trial)));
 }
 for (const row of rows) {
   row.addEventListener("pointerenter", () => page.hover(byId.get(row.dataset.trial), null));
@@ -171,31 +191,55 @@ free?.addEventListener("change", () => {
   const panel = panels.find((p) => p.figure.contains(free));
   panel.metric = free.value;
   panel.draw();
+  address();
 });
 if (document.querySelector("#trials")) sortable($("trials"));
 
-// A page that reloads itself while the sweep runs comes back as it was left.
-const memory = `dipsweep ${location.pathname}`;
-const kept = ["colour", "scale", "search", "free-metric"];
-function remember() {
-  const fields = Object.fromEntries(kept.map((id) => [id, $(id)?.value]));
-  try { sessionStorage.setItem(memory, JSON.stringify({ fields, pinned: state.pinned?.id ?? null, hidden: [...state.hidden] })); } catch { /* private mode: forget */ }
+// Everything that was picked stands in the page's address: a link shows the same, and a reload comes back as it was left.
+const kept = ["colour", "scale", "search", "free-metric", "across", "upwards"];
+function address() {
+  const said = new URLSearchParams();
+  for (const id of kept) {
+    const field = $(id);
+    if (field && field.value !== field.dataset.first) said.set(id, field.value);
+  }
+  if (state.pinned?.id !== (byId.get(data.featured)?.id)) said.set("trial", state.pinned?.id ?? "");
+  if (state.hidden.size) said.set("hidden", [...state.hidden].join(","));
+  history.replaceState(null, "", said.size ? `#${said}` : location.pathname + location.search);
 }
 function recall() {
-  let past = null;
-  try { past = JSON.parse(sessionStorage.getItem(memory)); } catch { /* as above */ }
-  if (!past) return legend();
+  const said = new URLSearchParams(location.hash.slice(1));
   for (const id of kept) {
-    const field = $(id), value = past.fields[id];
-    if (field && value != null && (field.type === "search" || [...field.options].some((o) => o.value === value))) field.value = value;
+    const field = $(id), value = said.get(id);
+    if (!field) continue;
+    field.dataset.first = field.value;
+    if (value != null && (field.type === "search" || [...field.options].some((o) => o.value === value))) field.value = value;
   }
-  state.pinned = byId.get(past.pinned) ?? (past.pinned ? state.pinned : null);
+  if (said.has("trial")) state.pinned = byId.get(said.get("trial")) ?? null;
   state.words = $("search").value.trim().toLowerCase();
   legend();
-  past.hidden.forEach((i) => { const chip = $("legend").children[i]; if (chip) { state.hidden.add(i); chip.setAttribute("aria-pressed", "false"); } });
+  for (const i of (said.get("hidden") ?? "").split(",").filter(Boolean).map(Number)) {
+    const chip = $("legend").children[i];
+    if (chip) { state.hidden.add(i); chip.setAttribute("aria-pressed", "false"); }
+  }
   if (free) panels.find((p) => p.figure.contains(free)).metric = free.value;
 }
-addEventListener("pagehide", remember);
+
+// n and p walk through the trials in the order of the table, / finds, Escape lets go.
+addEventListener("keydown", (event) => {
+  if (event.target.matches("input, select, textarea") && event.key !== "Escape") return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const shown = [...document.querySelectorAll("#trials tbody tr")].filter((row) => !row.hidden).map((row) => byId.get(row.dataset.trial));
+  const at = shown.indexOf(state.pinned), way = { n: 1, p: -1 }[event.key];
+  if (way && shown.length) page.pick(shown[(at + way + shown.length) % shown.length] ?? shown[0]);
+  else if (event.key === "/") { $("search").focus(); event.preventDefault(); }
+  else if (event.key === "Escape") page.pick(null);
+});
+
+$("across").replaceChildren(...data.parameters.map((p) => new Option(p.name)));
+$("parameter-section").hidden = !data.parameters.length;
+if (data.panels.includes(data.objective)) $("upwards").value = data.objective;
+for (const id of ["across", "upwards"]) $(id).addEventListener("change", refocus);
 
 let drawnAt = 0;
 new ResizeObserver(() => { if (innerWidth !== drawnAt) { drawnAt = innerWidth; redraw(); } }).observe(document.body);

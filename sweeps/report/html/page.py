@@ -7,6 +7,7 @@ The page forbids itself every request, and every script but its own, by its Cont
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -27,6 +28,8 @@ from sweeps.report.html.page_parts import PANEL_NAMES, costs, glossary, progress
 from sweeps.report.html.page_tables import axis_tables, paired_heads, paired_rows, reason_rows, trial_heads, trial_rows
 
 ASSETS = Path(__file__).parent
+COMPRESSED_FROM = 500_000
+"""Characters of numbers from which they are embedded compressed: browsers of 2023 and later unpack them."""
 
 
 def write_html(summary: Summary, path: Path | str) -> Path:
@@ -49,14 +52,16 @@ def render_html(summary: Summary) -> str:
     """Returns the page as text; the same summary gives the same text."""
     from markupsafe import Markup
 
-    script = _asset("charts.js") + _asset("document.js")
+    script = _asset("charts.js") + _asset("plots.js") + _asset("document.js")
+    data_type, data = _data(chart_data(summary))
     return render(
         "page.html",
         s=summary,
         css=Markup(_asset("page.css")),
         script=Markup(script),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=Markup(_in_script(chart_data(summary))),
+        data_type=data_type,
+        data=Markup(data),
         colour=_colour(summary),
         others=other_metrics(summary),
         answer=[f.sentence for f in summary.answer],
@@ -94,6 +99,14 @@ def render(template: str, **values: Any) -> str:
 
 def _asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _data(data: Any) -> tuple[str, str]:
+    """Returns the type and text of the element that holds the figures' numbers; large ones are compressed."""
+    text = _in_script(data)
+    if len(text) < COMPRESSED_FROM:
+        return "application/json", text
+    return "application/gzip;base64", base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
 
 
 def _in_script(data: Any) -> str:

@@ -88,8 +88,11 @@ def _confidence(value: float) -> str:
 
 
 def decision_rows(summary: Summary) -> list[DecisionRow]:
-    """Every verdict of the stop rule in the order of the journal."""
-    found = [(d, t.label) for t in summary.trials for d in t.decisions]
+    """The stop rule's verdicts that stopped or parked a trial, in the order of the journal.
+
+    The others stand with their trial when it is in focus, and in `report.json`.
+    """
+    found = [(d, t.label) for t in summary.trials for d in t.decisions if d.action != "CONTINUE"]
     return [
         DecisionRow(label, "" if d.step is None else f"{d.step:,}", d.action, d.phase, d.reason)
         for d, label in sorted(found, key=lambda pair: pair[0].seq)

@@ -223,6 +223,16 @@ def test_training_luck_seen_between_seeds_widens_every_range():
     assert not lucky.real
 
 
+def test_a_setting_whose_items_say_more_than_those_of_the_others_keeps_a_range_of_this_world():
+    """Few seeds of a setting with large errors over items say little of one with small ones, but not nothing."""
+    noisy = [story(seed=i, curves={"safety/refusal": lambda share, g=g: g}) for i, g in enumerate((-0.2, -0.5, -0.75))]
+    sure = story(replay=0.0, curves={"safety/refusal": lambda share: 0.0})
+    summary = summarize(journal([*noisy, sure], spec=definition({}, constraints=[])))
+    change = summary.setting(sure.id).metrics["safety/refusal"].change
+    assert change.df >= 2
+    assert change.high - change.low < 4
+
+
 # A8
 
 

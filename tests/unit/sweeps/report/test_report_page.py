@@ -84,7 +84,7 @@ def test_what_users_write_stays_text():
     ]
     summary = summarize(journal(stories))
     tags = Tags(render_html(summary)).tags
-    assert [a.get("type", "code") for t, a in tags if t == "script"] == ["application/json", "code"]
+    assert [a.get("type", "code") for t, a in tags if t == "script"] == ["application/json", "module"]
     assert not [t for t, a in tags if t == "img" or any(name.startswith("on") for name in a)]
     svg = curve_svg(summary, "general/score")
     assert [t for t, _ in Tags(svg).tags if t in ("script", "img")] == []
