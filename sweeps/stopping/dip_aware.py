@@ -207,18 +207,14 @@ class DipAware(StopRule):
         if not tracks:
             return None
         bars = self.bars(tracks)
-        hopes = np.divide(self.race.at_most(tracks), bars, out=np.zeros(len(tracks)), where=bars > 0.0)
-        best, best_odds = None, AGAIN
-        for i in np.argsort(-hopes, kind="stable").tolist():
-            if hopes[i] < best_odds:
-                break
-            track, bar = tracks[i], float(bars[i])
-            if self.race.nearly(track) < best_odds * bar:
-                continue
-            standing = self.race.standing(track)
-            if standing is not None and standing.p / bar >= best_odds:
-                best, best_odds = track.trial, standing.p / bar
-        return best
+        odds = np.zeros(len(tracks))
+        for suite in dict.fromkeys(t.suite for t in tracks):
+            same = [i for i, t in enumerate(tracks) if t.suite == suite]
+            if self.race.standing(tracks[same[0]]) is not None:
+                odds[same] = self.race.odds([tracks[i] for i in same])
+        hopes = np.divide(odds, bars, out=np.zeros(len(tracks)), where=bars > 0.0)
+        best = int(np.argmax(hopes))
+        return tracks[best].trial if hopes[best] >= AGAIN else None
 
     # --- words -----------------------------------------------------------------------------------------------------
 
@@ -236,8 +232,7 @@ class DipAware(StopRule):
         return f"{r.phase}: {at}, trough {trough:.4g} at step {r.trough_step}, before it {peak:.4g}"
 
     def _span(self, track: Track) -> str:
-        assert track.forecast is not None
-        low, mid, high = (self._shown(track.in_unit(z)) for z in track.forecast.span())
+        low, mid, high = map(self._shown, self.race.field.span(track))
         return f"{mid:.4g} ({min(low, high):.4g} to {max(low, high):.4g})"
 
     def _evidence(self, track: Track, r: Reading, standing: Standing, bar: float) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 For an entry with movements f(x), g(x) the score at schedule fraction x, in standard errors from the base model, is
 
-    score(x) = level(x) + a f(x) + b g(x) [+ c decay(x)] + noise
+    score(x) = level(x) + a f(x) + b g(x) + noise
 
-where a, b, c are Gaussian and level(x) starts at the base model's score and wanders (a random walk in log time): the
+where a, b are Gaussian and level(x) starts at the base model's score and wanders (a random walk in log time): the
 walk is what the library's forms leave unsaid, and it keeps a forecast from being surer than its forms deserve. One
 report is one step of a Kalman filter, for all entries at once; the entries' weights are their marginal likelihoods.
 """
@@ -47,12 +47,14 @@ _NORMAL_MASS: Array = np.array([0.0062, 0.0606, 0.2417, 0.3830, 0.2417, 0.0606, 
 class Forecast(NamedTuple):
     """The final score's distribution as a histogram: bins of `width` from `low`, and the mass below each edge.
 
-    In standard errors of one report, from the base score.
+    In standard errors of one report, from the base score. `mean` and `sd` are the distribution's own.
     """
 
     low: float
     width: float
     below: Array
+    mean: float
+    sd: float
 
     def span(self) -> Array:
         """Returns the 10 %, 50 % and 90 % quantiles."""
@@ -66,35 +68,39 @@ class Forecast(NamedTuple):
 
 
 class Forecasts:
-    """Many trials' forecasts in one table, in the metric's own unit, for questions to all of them at once."""
+    """Many trials' forecasts in one table, in the metric's own unit, for questions to all of them at once.
+
+    Attributes:
+        mean: of every trial's forecast, [rows].
+    """
 
     def __init__(self) -> None:
-        self.low, self.width = np.zeros(32), np.ones(32)
+        self.low, self.width, self.mean = np.zeros(32), np.ones(32), np.zeros(32)
         self.below = np.zeros((32, BINS + 2))
 
     def put(self, row: int, forecast: Forecast, base: float, unit: float) -> None:
         """Sets a trial's forecast, which is in `unit`s from `base`."""
         while row >= len(self.low):
-            self.low, self.width, self.below = (np.concatenate([a, a]) for a in (self.low, self.width, self.below))
+            self.low, self.width, self.mean, self.below = (
+                np.concatenate([a, a]) for a in (self.low, self.width, self.mean, self.below)
+            )
         self.low[row], self.width[row] = base + unit * forecast.low, unit * forecast.width
+        self.mean[row] = base + unit * forecast.mean
         self.below[row] = forecast.below
 
-    def above(self, rows: np.ndarray | int, thresholds: Array) -> Array:
-        """Returns the probability that the final score of each row, or of the one, exceeds its threshold, [len(thresholds)]."""
-        place = np.clip((thresholds - self.low[rows]) / self.width[rows], 0.0, BINS + 0.999)
+    def above(self, rows: np.ndarray, thresholds: Array) -> Array:
+        """Returns the probability that the final score of each row exceeds each of its thresholds, [rows, thresholds]."""
+        low, width = self.low[rows, None], self.width[rows, None]
+        place = np.clip((thresholds - low) / width, 0.0, BINS + 0.999)
         i = place.astype(np.int64)
-        lower = self.below[rows, i]
-        return np.asarray(1.0 - (lower + (place - i) * (self.below[rows, i + 1] - lower)))
+        lower = self.below[rows[:, None], i]
+        odds = 1.0 - (lower + (place - i) * (self.below[rows[:, None], i + 1] - lower))
+        return np.asarray(np.clip(odds, 0.0, 1.0))
 
 
 def warped(x: float) -> float:
     """Log time on [0, 1]: the level wanders as much in the first 5 % of a run as from 20 % to 47 %."""
     return math.log1p(x / 0.05) / math.log(21.0)
-
-
-def decay(x: float, start: float) -> float:
-    """Progress of a warmup-stable-decay schedule's decay, 0 before `start`, 1 at the end."""
-    return max(0.0, (x - start) / (1.0 - start))
 
 
 class Gains:
@@ -104,8 +110,8 @@ class Gains:
     cheaper to follow than its trials one by one.
 
     Attributes:
-        cov: covariance of level and coefficients after the report, [dims, dims, M].
-        basis, gain: regressors and Kalman gain at the report, [dims, M]; total: variance of its surprise, [M].
+        cov: covariance of level and coefficients after the report, [3, 3, M].
+        basis, gain: regressors and Kalman gain at the report, [3, M]; total: variance of its surprise, [M].
         ends: by where a budget ends, regressors there and standard deviation of the final score.
     """
 
@@ -126,34 +132,29 @@ class GainCache:
         self.known: dict[tuple[object, ...], Gains] = {}
         self.serial = 0
 
-    def basis(self, x: float, decay_start: float | None) -> Array:
-        """Returns the regressors at `x`, [dims, M]."""
+    def basis(self, x: float) -> Array:
+        """Returns the regressors at `x`, [3, M]."""
         movements = self.entries.at(x)
-        rows = [np.ones((1, movements.shape[1])), movements]
-        if decay_start is not None:
-            rows.append(np.full((1, movements.shape[1]), decay(x, decay_start)))
-        return np.concatenate(rows)
+        return np.concatenate([np.ones((1, movements.shape[1])), movements])
 
-    def root(self, base_sd: float, decay_start: float | None) -> Gains:
+    def root(self, base_sd: float) -> Gains:
         """Returns the state before any report."""
-        key = ("root", base_sd, decay_start)
+        key = ("root", base_sd)
         if key not in self.known:
             m = len(self.entries)
-            cov = np.zeros((3 if decay_start is None else 4,) * 2 + (m,))
+            cov = np.zeros((3, 3, m))
             cov[0, 0] = base_sd**2
             cov[1, 1], cov[2, 2] = self.entries.sd**2
-            if decay_start is not None:
-                cov[3, 3] = (0.4 * self.entries.scale) ** 2
-            basis = self.basis(0.0, decay_start)
+            basis = self.basis(0.0)
             self._keep(key, Gains(self.serial, 0.0, cov, basis, np.zeros_like(basis), np.ones(m)))
         return self.known[key]
 
-    def after(self, before: Gains, x: float, sd: float, decay_start: float | None) -> Gains:
+    def after(self, before: Gains, x: float, sd: float) -> Gains:
         """Returns what a report at `x` with standard error `sd` does after `before`."""
         key = (before.serial, x, sd)
         found = self.known.get(key)
         if found is None:
-            h = self.basis(x, decay_start)
+            h = self.basis(x)
             cov = before.cov.copy()
             cov[0, 0] += self.walk * max(0.0, warped(x) - warped(before.x))
             ph = np.einsum("ijm,jm->im", cov, h)
@@ -170,10 +171,10 @@ class GainCache:
         self.serial += 1
         return gains
 
-    def end(self, gains: Gains, x: float, decay_start: float | None) -> tuple[Array, Array]:
+    def end(self, gains: Gains, x: float) -> tuple[Array, Array]:
         """Returns regressors at the end of the budget, `x`, and the final score's standard deviation, for every entry."""
         if x not in gains.ends:
-            h = self.basis(x, decay_start)
+            h = self.basis(x)
             var = np.einsum("im,ijm,jm->m", h, gains.cov, h) + self.walk * max(0.0, warped(x) - warped(gains.x))
             gains.ends[x] = h, np.sqrt(np.maximum(var, 1e-12))
         return gains.ends[x]
@@ -185,24 +186,21 @@ class Belief:
     Args:
         cache: the gains, shared by all curves of a sweep.
         base_sd: standard error of the base score (in standard errors of one report); large when there is none.
-        decay_start: schedule fraction at which a WSD schedule begins to decay, None for other schedules.
         end: schedule fraction at which the budget ends: below 1 for a trial that is cut short of the sweep's longest.
     """
 
-    def __init__(self, cache: GainCache, base_sd: float, decay_start: float | None = None, end: float = 1.0) -> None:
-        self.cache, self.decay_start, self.end = cache, decay_start, end
-        self.gains = cache.root(quarter_octave(base_sd), decay_start)
+    def __init__(self, cache: GainCache, base_sd: float, end: float = 1.0) -> None:
+        self.cache, self.end = cache, end
+        self.gains = cache.root(quarter_octave(base_sd))
         entries = cache.entries
         self.mean = np.zeros_like(self.gains.basis)
         self.mean[1:3] = entries.mean
-        if decay_start is not None:
-            self.mean[3] = 0.3 * entries.scale  # the tiny study: +0.18 after a dip of 0.35
         self.log_likelihood = np.zeros(len(entries))
 
     def update(self, x: float, value: float, sd: float) -> None:
         """Takes in a report at schedule fraction `x`: `value` and `sd` in standard errors, from the base score."""
         noise = self.cache.noise
-        g = self.gains = self.cache.after(self.gains, x, quarter_octave(sd), self.decay_start)
+        g = self.gains = self.cache.after(self.gains, x, quarter_octave(sd))
         surprise = value - (g.basis * self.mean).sum(0)
         squared = np.minimum(surprise * surprise / g.total, noise.outlier)
         self.log_likelihood -= 0.5 * noise.temper * (squared + g.log_total)
@@ -216,7 +214,7 @@ class Belief:
 
     def forecast(self, weights: Array) -> Forecast:
         """Returns the distribution of the score at the end of the budget, without evaluation noise."""
-        h, end_sd = self.cache.end(self.gains, self.end, self.decay_start)
+        h, end_sd = self.cache.end(self.gains, self.end)
         keep = np.flatnonzero(weights > 1e-6)
         return histogram((h * self.mean).sum(0)[keep], end_sd[keep], weights[keep])
 
@@ -228,7 +226,10 @@ def histogram(mean: Array, sd: Array, weights: Array) -> Forecast:
     at = ((mean - low) / width + _NORMAL_AT[:, None] * (sd / width)).ravel()
     at = np.clip(at, 0.0, BINS).astype(np.int64)
     mass = np.bincount(at, (_NORMAL_MASS[:, None] * weights).ravel(), minlength=BINS + 1)
-    return Forecast(low, width, np.concatenate([[0.0], np.cumsum(mass / mass.sum())]))
+    share = weights / weights.sum()
+    middle = float(share @ mean)
+    variance = float(share @ (sd**2 + (mean - middle) ** 2))
+    return Forecast(low, width, np.concatenate([[0.0], np.cumsum(mass / mass.sum())]), middle, math.sqrt(variance))
 
 
 def quarter_octave(sd: float) -> float:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +24,14 @@ from sweeps.stopping.diagnostics import SPOILT, TRUNCATED, normal_truncation
 from sweeps.stopping.forecast import Belief, Forecast, Forecasts, GainCache, Noise
 from sweeps.stopping.noise import RESOLUTION, estimate, standard_error, usable
 from sweeps.stopping.phases import PhaseTracker
+from sweeps.stopping.shared_gain import KNOTS, Revision, SharedGain, ahead, schedule_time
 
 POOL = 6.0
 PATIENCE_POOL = 4.0
 BINS = 24  # octaves of the time of the first movement, in steps
 DRAWS = 64
+LEAST_REVISED = 0.3  # standard errors that a forecast is taken to change by where it claims to be surer than that
+LEAST_SCALE = 3.0  # the sweep's own spread is at least this many standard errors
 FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
 CENSORED = 30.0  # a reply cut off may have been right: a rise of truncation by 10 % makes a report 4 times vaguer
 FURTHEST = 1e6  # a score further from the base than this, in standard errors, says no more than that it is far away
@@ -41,6 +46,11 @@ class Track:
 
     `horizon` is the number of steps that the library's time axis stands for. `base` is in the metric's unit with its
     sign turned so that larger is better; `mass` is the posterior over pooling cells; `order` shuffles the draws.
+
+    `kind` is the schedule's; `decay_start` the schedule fraction at which its decay begins. `now` and `end` are where the run
+    is, and where its budget ends, on the common time axis of `sweeps.stopping.shared_gain`; `anchor` is the last knot
+    there that it passed, with the mean and variance of its forecast then, and `revisions` what it has told of the
+    intervals. `reach` is how far its scores have been from its base.
     """
 
     trial: str
@@ -55,6 +65,13 @@ class Track:
     last: int = 0
     reports: int = 0
     row: int = 0
+    kind: str = ""
+    decay_start: float | None = None
+    now: float = 0.0
+    end: float = 1.0
+    anchor: tuple[int, float, float] | None = None
+    revisions: list[Revision] = field(default_factory=list)
+    reach: float = 0.0
     mass: Array = field(default_factory=lambda: np.zeros(0))
     order: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     forecast: Forecast | None = None
@@ -95,7 +112,12 @@ class Field:
         self.forecasts = Forecasts()
         self.longest = 1  # budget of any trial that was scored, in steps
         self._looked, self._look_at = 0, 1.0
-        self.draws = np.empty((32, DRAWS))
+        self.gains: dict[str, SharedGain] = {}
+        self.quantiles = np.empty((32, DRAWS))
+        self.shift, self.spread = np.zeros((32, DRAWS)), np.ones(32)
+        self.ahead = np.zeros((32, len(KNOTS) - 1))
+        self.reach = np.zeros(32)
+        self._shifted = 0  # version of the shared gains that `shift` and `spread` hold
         self.pooled = np.zeros(len(FAMILIES) * BINS)
         self._cells: dict[int, Cells] = {}
 
@@ -163,6 +185,8 @@ class Field:
         track = self._new_track(curve, suite, old.row if old else len(self.tracks))
         if old is not None:
             self.pooled -= old.mass
+            for revision in old.revisions:
+                self.gains[old.kind].add(revision, -1.0)
         self.tracks[trial] = track
         for step in steps:
             if curve.points[step].suite == suite:
@@ -181,16 +205,24 @@ class Field:
         value = self.sign * anchor.metrics[self.metric]
         sd = self._error(anchor, self.unit) if known else FAR
         config = curve.config
-        start = 1.0 - float(config.get("decay", 0.2)) if config.get("lr_scheduler_type") == "wsd" else None
+        kind = _schedule(config)
+        start = 1.0 - float(config.get("decay", 0.2)) if kind == "wsd" else None
         budget = _budget(curve)
         self.longest = max(self.longest, budget)
-        if row >= len(self.draws):
-            self.draws = np.concatenate([self.draws, np.empty_like(self.draws)])
+        while row >= len(self.quantiles):
+            self.quantiles, self.shift, self.spread, self.ahead, self.reach = (
+                np.concatenate([a, np.zeros_like(a)])
+                for a in (self.quantiles, self.shift, self.spread, self.ahead, self.reach)
+            )
         phase = PhaseTracker(0.0 if known else None, sd if known else 1.0, budget, ratio=self.patience, cap=self.cap)
         order = np.random.default_rng(zlib.crc32(curve.trial.encode())).permutation(DRAWS)
         horizon = self._horizon(curve, budget)
-        belief = Belief(self.cache, sd, start, budget / horizon)
-        return Track(curve.trial, budget, horizon, suite, value, known, self.unit, belief, phase, row=row, order=order)
+        belief = Belief(self.cache, sd, budget / horizon)
+        track = Track(curve.trial, budget, horizon, suite, value, known, self.unit, belief, phase, row=row, order=order)
+        track.kind, track.decay_start, track.end = kind, start, schedule_time(budget / horizon, start)
+        if kind not in self.gains:
+            self.gains[kind] = SharedGain(kind == "wsd", DRAWS)
+        return track
 
     def _horizon(self, curve: Curve, budget: int) -> int:
         """The sweep's longest budget where the rate does not follow the trial's own budget, else that budget.
@@ -198,7 +230,7 @@ class Field:
         A cosine or WSD run of half the budget is a whole run in half the time. Under a constant rate, or where the
         schedule is not known, it is the first half of the longer run.
         """
-        if str(curve.config.get("lr_scheduler_type", "constant")) != "constant":
+        if _schedule(curve.config) != "constant":
             return budget
         return max([budget, *map(_budget, self.history.curves.values())])
 
@@ -219,6 +251,8 @@ class Field:
         if recovered and recovered != self.ratios.get(track.trial):
             self.ratios[track.trial], self._ratio = recovered, 0.0
         track.last, track.reports = point.step, track.reports + 1
+        track.now = min(schedule_time(point.step / track.horizon, track.decay_start), track.end)
+        track.reach = max(track.reach, abs(z) * track.unit)
 
     def _error(self, point: Point, unit: float) -> float:
         """Returns a report's standard error in `unit`, 1 where it came without; between 0.3 and `FURTHEST`."""
@@ -245,9 +279,70 @@ class Field:
         weights = track.belief.weights(self.library.log_weight + ratio[cells.index])
         track.mass = np.bincount(cells.index, weights, minlength=len(self.pooled)).astype(np.float64)
         self.pooled += track.mass
-        track.forecast = track.belief.forecast(weights)
-        self.forecasts.put(track.row, track.forecast, track.base, track.unit)
-        self.draws[track.row] = track.base + track.unit * track.forecast.quantiles(_U)[track.order]
+        forecast = track.forecast = track.belief.forecast(weights)
+        self.forecasts.put(track.row, forecast, track.base, track.unit)
+        self.quantiles[track.row] = track.base + track.unit * forecast.quantiles(_U)[track.order]
+        self.ahead[track.row], self.reach[track.row] = ahead(track.now, track.end), track.reach
+        self._revise(track, self.forecasts.mean[track.row], (track.unit * forecast.sd) ** 2)
+        self._shift([track])
+
+    def _revise(self, track: Track, mean: float, variance: float) -> None:
+        """Tells the shared gains how a run's forecast changed over every interval that it has passed since the last knot."""
+        knot = int(np.searchsorted(KNOTS, track.now + 1e-9, side="right")) - 1
+        if track.anchor is None:
+            track.anchor = knot, mean, variance
+            return
+        passed, before, variance_before = track.anchor
+        if knot <= passed:
+            return
+        widths = np.diff(KNOTS[passed : knot + 1])
+        least = max((LEAST_REVISED * track.unit) ** 2, 0.01 * variance_before)
+        said = max(variance_before - variance, least)
+        for k, share in enumerate(widths / widths.sum()):
+            revision = Revision(passed + k, share * (mean - before), share * said)
+            track.revisions.append(revision)
+            self.gains[track.kind].add(revision)
+        track.anchor = knot, mean, variance
+
+    def _shift(self, tracks: Iterable[Track]) -> None:
+        """Brings what the shared gains add to trials' forecasts up to date."""
+        by_kind: dict[str, list[int]] = {}
+        for t in tracks:
+            by_kind.setdefault(t.kind, []).append(t.row)
+        for kind, rows in by_kind.items():
+            gains, spread = self.gains[kind].outcomes(self.scale())
+            left = self.ahead[rows]
+            self.shift[rows] = left @ gains
+            weight = left * self.gains[kind].prior_variance + 1e-12
+            self.spread[rows] = np.sqrt(weight @ spread / weight.sum(1))
+
+    def scale(self) -> float:
+        """Returns the sweep's own spread: how far a run's scores go from its base, in the metric's unit."""
+        return max(float(np.median(self.reach[: len(self.tracks)])), LEAST_SCALE * self.unit)
+
+    def follow(self) -> bool:
+        """Brings all trials up to date with the shared gains; False where these have not changed since the last time."""
+        version = sum(g.version for g in self.gains.values())
+        if version == self._shifted:
+            return False
+        self._shifted = version
+        self._shift(self.tracks.values())
+        return True
+
+    def outcomes(self, rows: np.ndarray) -> Array:
+        """Returns the final scores of trials in every possible outcome of the sweep, [rows, DRAWS]."""
+        mean = self.forecasts.mean[rows, None]
+        return np.asarray(mean + self.shift[rows] + self.spread[rows, None] * (self.quantiles[rows] - mean))
+
+    def odds_above(self, rows: np.ndarray, marks: Array) -> Array:
+        """Returns the probability that each trial ends above its mark in every possible outcome, [rows, DRAWS].
+
+        Args:
+            rows: of the trials. marks: signed scores, [rows, DRAWS] or anything that stretches to it.
+        """
+        mean = self.forecasts.mean[rows, None]
+        own = mean + (marks - self.shift[rows] - mean) / self.spread[rows, None]
+        return self.forecasts.above(rows, own)
 
     def _cells_of(self, horizon: int) -> Cells:
         if horizon not in self._cells:
@@ -257,9 +352,19 @@ class Field:
             self._cells[horizon] = Cells(index, prior)
         return self._cells[horizon]
 
-    def probability_above(self, track: Track, thresholds: Array | float) -> float:
-        """Returns the mean probability that the trial ends above `thresholds` (signed metric unit)."""
-        return float(np.clip(self.forecasts.above(track.row, np.atleast_1d(thresholds)).mean(), 0.0, 1.0))
+    def probability_above(self, track: Track, threshold: float) -> float:
+        """Returns the probability that the trial ends above `threshold` (signed metric unit)."""
+        return float(self.odds_above(np.array([track.row]), np.array([[threshold]])).mean())
+
+    def span(self, track: Track) -> Array:
+        """Returns the 10 %, 50 % and 90 % quantiles of the trial's final score (signed metric unit)."""
+        return np.asarray(np.quantile(self.outcomes(np.array([track.row])), (0.1, 0.5, 0.9)))
+
+
+def _schedule(config: Mapping[str, Any]) -> str:
+    """Returns the kind of a trial's learning-rate schedule; one that is not known is taken as constant."""
+    kind = str(config.get("lr_scheduler_type", config.get("schedule", "constant")))
+    return "wsd" if kind == "warmup_stable_decay" else "constant" if kind.startswith("constant") else kind
 
 
 def _budget(curve: Curve) -> int:

@@ -79,7 +79,9 @@ class Limit:
         """Returns in which of the possible outcomes the trial meets the constraint, [DRAWS] of bool."""
         track = self.field.tracks.get(trial)
         floor = self.floor(track) if track is not None else None
-        return None if track is None or floor is None else self.field.draws[track.row] >= self.sign * floor
+        if track is None or floor is None:
+            return None
+        return np.asarray(self.field.outcomes(np.array([track.row]))[0] >= self.sign * floor)
 
 
 class Race:
@@ -106,34 +108,40 @@ class Race:
     def standing(self, track: Track) -> Standing | None:
         """Returns P(top k) of a trial; None while it has fewer than k rivals."""
         places = self._settled(track.suite)
-        own_in = track.row in places.members
-        rivals = len(places.members) - own_in
+        rivals = len(places.members) - (track.row in places.members)
         if rivals < self.goal.top:
             return None
-        mark = (
-            np.where(places.outcomes[:, track.row] >= places.kth, places.beyond, places.kth) if own_in else places.kth
-        )
-        p = self.field.probability_above(track, mark)
+        marks = self._marks(places, np.array([track.row]))[0]
+        return Standing(float(self.odds([track])[0]), float(np.sort(marks)[DRAWS // 2]), rivals)
+
+    def odds(self, tracks: Sequence[Track]) -> Array:
+        """Returns P(top k) of trials that answer one suite, [len(tracks)]; 1 while a trial has fewer than k rivals."""
+        if not tracks:
+            return np.zeros(0)
+        places = self._settled(tracks[0].suite)
+        rows = np.array([t.row for t in tracks], dtype=np.int64)
+        p = self.field.odds_above(rows, self._marks(places, rows)).mean(1)
         for limit in self.limits:
-            odds = limit.odds(track.trial)
-            p *= odds.p if odds is not None else 1.0
-        return Standing(p, float(np.sort(mark)[DRAWS // 2]), rivals)
+            for i, track in enumerate(tracks):
+                odds = limit.odds(track.trial)
+                p[i] *= odds.p if odds is not None else 1.0
+        return np.asarray(np.clip(p, 0.0, 1.0))
 
-    def at_most(self, tracks: Sequence[Track]) -> Array:
-        """Returns cheap upper bounds of trials' P(top k): as if each only had to beat the lowest mark of all."""
-        lowest = {suite: self._settled(suite).lowest[0] for suite in {t.suite for t in tracks}}
-        marks = np.array([lowest[t.suite] for t in tracks])
-        return self.field.forecasts.above(np.array([t.row for t in tracks], dtype=np.int64), marks)
-
-    def nearly(self, track: Track) -> float:
-        """Returns a closer upper bound of a trial's P(top k), from the lowest mark of each eighth of the outcomes."""
-        return self.field.probability_above(track, self._settled(track.suite).lowest)
+    def _marks(self, places: Places, rows: np.ndarray) -> Array:
+        """Returns what each trial has to beat in every outcome: the k-th best of its rivals, [rows, DRAWS]."""
+        own = np.where(np.isin(rows, list(places.members))[:, None], places.of(rows), -np.inf)
+        return np.where(own >= places.kth, places.beyond, places.kth)
 
     def _settled(self, suite: str) -> Places:
         """Returns the places of a suite after all that has changed."""
-        for field in (self.field, *(limit.field for limit in self.limits)):
-            for trial in field.changed:
-                self._place(trial)
+        fields = (self.field, *(limit.field for limit in self.limits))
+        changed = set().union(*(field.changed for field in fields))
+        followed = [field.follow() for field in fields]  # all of them, not up to the first
+        if any(followed):
+            changed |= set(self.field.tracks)
+        for trial in changed:
+            self._place(trial)
+        for field in fields:
             field.changed.clear()
         places = self._places_of(suite)
         places.settle()
@@ -155,7 +163,7 @@ class Race:
         if trial in self.out:
             places.put(track.row, None)
             return
-        outcomes = self.field.draws[track.row].copy()
+        outcomes = self.field.outcomes(np.array([track.row]))[0]
         for limit in self.limits:
             met = limit.met(trial)
             if met is not None:

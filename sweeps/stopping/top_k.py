@@ -21,18 +21,14 @@ class Places:
 
     Attributes:
         kth, beyond: scores at place k and k + 1, [draws]; -inf where fewer trials are in. `settle` brings them up to date.
-        lowest: `EIGHTHS` of the outcomes each, the lowest `beyond`, ascending: what a trial has to beat at the least.
         members: rows of the trials that are in.
     """
-
-    EIGHTHS = 8
 
     def __init__(self, k: int, draws: int) -> None:
         self.k, self.members = k, set[int]()
         self.outcomes: Array = np.full((draws, max(32, k + 1)), -np.inf)
         self.kth: Array = np.full(draws, -np.inf)
         self.beyond: Array = np.full(draws, -np.inf)
-        self.lowest: Array = np.full(self.EIGHTHS, -np.inf)
         self._stale = np.zeros(draws, dtype=bool)
 
     def put(self, row: int, outcomes: Array | None) -> None:
@@ -49,6 +45,11 @@ class Places:
         self._stale |= np.maximum(self.outcomes[:, row], now) >= self.beyond
         self.outcomes[:, row] = now
 
+    def of(self, rows: np.ndarray) -> Array:
+        """Returns the final scores of trials, [rows, draws]; -inf where they are not in."""
+        inside = rows < self.outcomes.shape[1]
+        return np.where(inside[:, None], self.outcomes[:, np.where(inside, rows, 0)].T, -np.inf)
+
     def settle(self) -> None:
         """Looks the outcomes through again that may have changed since the last time."""
         if not self._stale.any():
@@ -57,4 +58,3 @@ class Places:
         part = np.partition(self.outcomes[self._stale], (last - self.k - 1, last - self.k), axis=1)
         self.kth[self._stale], self.beyond[self._stale] = part[:, last - self.k], part[:, last - self.k - 1]
         self._stale[:] = False
-        self.lowest = np.sort(self.beyond)[:: len(self.beyond) // self.EIGHTHS]

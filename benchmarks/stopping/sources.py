@@ -1,0 +1,176 @@
+"""Rules on curves that nobody made for them: winners lost against compute saved, per source, beside the best rival.
+
+    python -m benchmarks.stopping.sources benchmarks/stopping/recorded.jsonl --metric transfer/score --draws 8
+    python -m benchmarks.stopping.sources /data/algoperf.jsonl /data/pythia.jsonl --size 14
+
+Every sweep of a file is judged by itself: `draws` sub-sweeps of `size` trials each (0: all of them) in an order of their own, 8
+machines, top 3, ties kept together. The rival is the lower hull over `RIVALS`, at the rule's own saving: the least loss that
+a mix of settings chosen in hindsight has there. Errors are over sweeps (`draws` of one sweep share their fate).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from sweeps.executors.simulated import Recording, simulate
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.report.replay import finals, lost_winners, read_rows, recorded
+from sweeps.stopping.base import Goal
+from sweeps.stopping.registry import parse_rule
+
+RULES = ("dip-aware", "dip-aware:protect=soft")
+SHARES = (0.06, 0.12, 0.25, 0.5)
+_DOWN = re.compile(r"loss|wer|error|perplexity|ppl")
+
+
+class Source(NamedTuple):
+    """One recorded sweep under one metric."""
+
+    name: str
+    schedule: str
+    goal: Goal
+    recordings: list[Recording]
+    shared: list[Row]
+    ends: dict[str, float]
+
+
+class Fare(NamedTuple):
+    """Winners lost and compute saved of one sub-sweep, as shares."""
+
+    lost: float
+    saved: float
+
+
+def sources(rows: Sequence[Row], metric: str = "", top: int = 3) -> list[Source]:
+    """Returns every sweep of a journal under `metric`, or else under the one that it scored most often."""
+    histories: dict[str, History] = {}
+    for row in rows:
+        if row.kind in ("trial", "attempt", "report"):
+            histories.setdefault(row.sweep, History()).fold(row)
+    out = []
+    for name, history in histories.items():
+        goal = Goal(metric or _scored_most(history), top=top)
+        goal = replace(goal, maximize=not _DOWN.search(goal.metric))
+        recordings, shared = recorded(history, goal.metric)
+        ends = finals(history, goal)
+        recordings = [r for r in recordings if r.trial in ends]
+        if len(recordings) > top:
+            out.append(Source(name, _schedule(recordings), goal, recordings, shared, ends))
+    return out
+
+
+def _scored_most(history: History) -> str:
+    counts: dict[str, int] = {}
+    for curve in history.trials():
+        for point in curve.points.values():
+            for m in point.metrics:
+                if not m.startswith(("train/", "length/", "perf/")):
+                    counts[m] = counts.get(m, 0) + 1
+    return max(counts, key=lambda m: counts[m])
+
+
+def _schedule(recordings: Sequence[Recording]) -> str:
+    config = recordings[0].start.config
+    return str(config.get("lr_scheduler_type", config.get("schedule", "unknown")))
+
+
+def drawn(source: Source, seed: int, size: int) -> Source:
+    """Returns `size` of a source's trials (0: all) in an order of their own."""
+    rng = np.random.default_rng([seed, len(source.recordings)])
+    order = rng.permutation(len(source.recordings))[: size or None]
+    chosen = [source.recordings[i] for i in order]
+    return source._replace(recordings=chosen, ends={r.trial: source.ends[r.trial] for r in chosen})
+
+
+def run(source: Source, rule: str, workers: int = 8) -> Fare:
+    """Simulates one sweep under a rule."""
+    outcome = simulate(source.recordings, parse_rule(rule, source.goal), workers=workers, shared=source.shared)
+    done = {t for t in source.ends if outcome.completed(t)}
+    lost = lost_winners(source.ends, source.goal.top, done)
+    return Fare(len(lost) / min(source.goal.top, len(source.ends)), outcome.saved)
+
+
+def rivals(source: Source) -> list[str]:
+    """Returns 12 settings of ASHA, 4 of the median rule, and more, with grace periods in shares of the longest budget."""
+    longest = max(r.reports[-1].step or 1 for r in source.recordings)
+    grace = [max(1, round(s * longest)) for s in SHARES]
+    return [
+        *(f"asha:grace={g},reduction={r}" for g in grace for r in (2, 3, 4)),
+        *(f"median:grace={g}" for g in grace),
+        *(f"hyperband:grace={g}" for g in grace[:2]),
+        *(f"patient:patience={p}" for p in (2, 4, 8)),
+    ]
+
+
+def hull_at(points: Sequence[tuple[float, float]], saved: float) -> float:
+    """Returns the least loss at `saved` on the lower convex hull of (saved, lost) points and of running everything."""
+    best = 1.0
+    saved = max(saved, 0.0)
+    known = [(0.0, 0.0), *points]
+    for a_saved, a_lost in known:
+        for b_saved, b_lost in known:
+            if a_saved <= saved <= b_saved:
+                share = (saved - a_saved) / (b_saved - a_saved) if b_saved > a_saved else 0.0
+                best = min(best, a_lost + share * (b_lost - a_lost))
+    return best
+
+
+def measure(source: Source, rule: str, draws: int, size: int) -> list[Fare]:
+    return [run(drawn(source, seed, size), rule) for seed in range(draws)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("curves", nargs="+")
+    p.add_argument("--metric", default="")
+    p.add_argument("--rules", nargs="+", default=list(RULES))
+    p.add_argument("--draws", type=int, default=8)
+    p.add_argument("--size", type=int, default=0, help="trials of a sub-sweep; 0 takes all")
+    p.add_argument("--no-rivals", action="store_true")
+    p.add_argument("--json", default="")
+    a = p.parse_args(argv)
+    table = []
+    for path in a.curves:
+        for source in sources(read_rows(path), a.metric):
+            hulls = [] if a.no_rivals else [_mean(measure(source, r, a.draws, a.size)) for r in rivals(source)]
+            for rule in a.rules:
+                lost, saved = _mean(measure(source, rule, a.draws, a.size))
+                rival = hull_at([(s, x) for x, s in hulls], saved) if hulls else float("nan")
+                table.append({"source": source.name, "schedule": source.schedule, "metric": source.goal.metric,
+                              "trials": len(source.recordings), "rule": rule, "lost": lost, "saved": saved, "rival": rival})  # fmt: skip
+                print(_line(table[-1]), flush=True)
+    for rule in a.rules:
+        rows = [r for r in table if r["rule"] == rule]
+        lost, rival = (np.array([r[k] for r in rows]) for k in ("lost", "rival"))
+        error = (lost - rival).std() / max(len(rows) - 1, 1) ** 0.5
+        saved = np.mean([r["saved"] for r in rows])
+        print(
+            f"{rule}, {len(rows)} sweeps: lost {lost.mean():.1%} @ {saved:.1%}, rivals there {rival.mean():.1%}, "
+            f"paired difference {(lost - rival).mean():+.1%} +- {error:.1%}"
+        )
+    if a.json:
+        with open(a.json, "w") as out:
+            json.dump(table, out, indent=1)
+
+
+def _mean(fares: Sequence[Fare]) -> Fare:
+    return Fare(*(float(np.mean(v)) for v in zip(*fares, strict=True)))
+
+
+def _line(row: dict[str, object]) -> str:
+    return (
+        f"{row['source']!s:44.44s} {row['schedule']!s:9s} {row['metric']!s:24.24s} n={row['trials']!s:3s} {row['rule']!s:24s}"
+        f" lost {row['lost']:6.1%} @ {row['saved']:6.1%}  rival {row['rival']:6.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""What the runs of a sweep still gain together: learnt from all of them, and drawn once for all.
+
+A forecast of one curve can be wrong in a way that it shares with all others: the learning rate's decay lifts every run, a
+loss falls further than the library foresaw, recoveries take longer. So the schedule is cut into intervals, and in each the
+mean of the forecast's own revisions is learnt: a forecaster without error of this kind would revise by nothing on average.
+Every run that has passed an interval tells of it, whether it finished, was parked, or has a longer budget.
+
+Before any run has passed an interval its gain is wide, and the same for all: in one possible outcome of the sweep all runs get
+one draw of it. Contemporaries therefore compare as if it were not there, while a run that has finished stands at its
+true distance from one that has the gain still before it.
+
+How far revisions scatter around their mean, against what the forecasts had said, is learnt with it (`spread`): forecasts that
+were too sure become wider, those that were too careful narrower.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from sweeps.stopping.curve_library import Array
+
+KNOTS: Array = np.array([0.0, 0.03, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+INTERVALS = len(KNOTS) - 1
+DECAY_AT = 0.8  # schedule time at which a decay of the learning rate begins, wherever its schedule has it
+CLIP = 9.0  # a revision's squared surprise counts at most this much
+
+
+class Prior(NamedTuple):
+    """What is held of shared gains before a sweep, in the sweep's own spread.
+
+    Attributes:
+        sd: of the gain over the whole schedule. decay_mean, decay_sd: of what the decay of the learning rate adds.
+        doubt: revisions that the prior of the spread counts for. wide: spread before anything was seen.
+    """
+
+    sd: float = 0.3
+    decay_mean: float = 0.1
+    decay_sd: float = 0.4
+    doubt: float = 6.0
+    wide: float = 1.0
+
+
+class Revision(NamedTuple):
+    """A forecast's change while its run passed an interval: how much, and the variance it was said to have."""
+
+    interval: int
+    change: float
+    variance: float
+
+
+def schedule_time(x: float, decay_start: float | None) -> float:
+    """Returns where a run is on the common time axis, [0, 1]: a decay always takes the last fifth of it."""
+    x = min(max(x, 0.0), 1.0)
+    if decay_start is None or decay_start <= 0.0:
+        return x
+    if x < decay_start:
+        return DECAY_AT * x / decay_start
+    return DECAY_AT + (1.0 - DECAY_AT) * (x - decay_start) / max(1.0 - decay_start, 1e-9)
+
+
+def ahead(now: float, end: float = 1.0) -> Array:
+    """Returns the share of every interval that lies between `now` and `end`, [INTERVALS]."""
+    low, high = np.maximum(KNOTS[:-1], now), np.minimum(KNOTS[1:], end)
+    return np.asarray(np.maximum(high - low, 0.0) / np.diff(KNOTS))
+
+
+class SharedGain:
+    """Gain and spread of every interval, for runs of one kind.
+
+    Args:
+        decays: the learning rate falls at the end of the schedule.
+        draws: possible outcomes of the sweep.
+        prior: see `Prior`.
+
+    Attributes:
+        version: changes whenever what is believed does.
+    """
+
+    def __init__(self, decays: bool, draws: int, prior: Prior | None = None) -> None:
+        prior = prior or Prior()
+        widths = np.diff(KNOTS)
+        self.prior_variance = prior.sd**2 * widths
+        self.prior_mean = np.zeros(INTERVALS)
+        if decays:
+            tail = np.where(KNOTS[:-1] >= DECAY_AT - 1e-9, widths / (1.0 - DECAY_AT), 0.0)
+            self.prior_mean = prior.decay_mean * tail
+            self.prior_variance = self.prior_variance + prior.decay_sd**2 * tail**2 / (tail**2).sum()
+        self.prior = prior
+        self.count, self.weight, self.sum, self.squares = (np.zeros(INTERVALS) for _ in range(4))
+        self.version = 0
+        self._normal = _columns(draws)
+
+    def add(self, revision: Revision, sign: float = 1.0) -> None:
+        """Takes in a revision; `sign` -1 takes it back."""
+        k, variance = revision.interval, revision.variance
+        self.count[k] += sign
+        self.weight[k] += sign / variance
+        self.sum[k] += sign * revision.change / variance
+        self.squares[k] += sign * revision.change**2 / variance
+        self.version += 1
+
+    def learnt(self, unit: float) -> tuple[Array, Array, Array]:
+        """Returns mean and standard deviation of every interval's gain, and its spread; `unit` is the sweep's spread."""
+        tau = self.prior_variance * unit**2
+        mean0 = self.prior_mean * unit
+        spread = np.full(INTERVALS, self.prior.wide)
+        for _ in range(2):
+            precision = 1.0 / tau + self.weight / spread
+            mean = (mean0 / tau + self.sum / spread) / precision
+            left = self.squares - 2 * mean * self.sum + mean**2 * self.weight
+            spread = (self.prior.doubt * self.prior.wide + np.maximum(left, 0.0)) / (self.prior.doubt + self.count)
+        return mean, np.sqrt(1.0 / precision), spread
+
+    def outcomes(self, unit: float) -> tuple[Array, Array]:
+        """Returns every interval's gain in every possible outcome, [INTERVALS, draws], and its spread, [INTERVALS]."""
+        mean, sd, spread = self.learnt(unit)
+        return mean[:, None] + sd[:, None] * self._normal, spread
+
+
+def _columns(draws: int) -> Array:
+    """Returns standard normal numbers, [INTERVALS, draws]: every row evenly spread, in an order of its own."""
+    even = np.array([NormalDist().inv_cdf((i + 0.5) / draws) for i in range(draws)])
+    return np.stack([even[np.random.default_rng([7, k]).permutation(draws)] for k in range(INTERVALS)])
