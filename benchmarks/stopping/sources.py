@@ -144,8 +144,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             for rule in a.rules:
                 lost, saved = _mean(measure(source, rule, a.draws, a.size))
                 rival = hull_at([(s, x) for x, s in hulls], saved) if hulls else float("nan")
-                table.append({"source": source.name, "schedule": source.schedule, "metric": source.goal.metric,
-                              "trials": len(source.recordings), "rule": rule, "lost": lost, "saved": saved, "rival": rival})  # fmt: skip
+                table.append(
+                    {
+                        "source": source.name,
+                        "schedule": source.schedule,
+                        "metric": source.goal.metric,
+                        "trials": len(source.recordings),
+                        "rule": rule,
+                        "lost": lost,
+                        "saved": saved,
+                        "rival": rival,
+                    }
+                )
                 print(_line(table[-1]), flush=True)
     for rule in a.rules:
         rows = [r for r in table if r["rule"] == rule]

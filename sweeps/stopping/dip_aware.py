@@ -210,8 +210,7 @@ class DipAware(StopRule):
         odds = np.zeros(len(tracks))
         for suite in dict.fromkeys(t.suite for t in tracks):
             same = [i for i, t in enumerate(tracks) if t.suite == suite]
-            if self.race.standing(tracks[same[0]]) is not None:
-                odds[same] = self.race.odds([tracks[i] for i in same])
+            odds[same] = self.race.odds([tracks[i] for i in same])
         hopes = np.divide(odds, bars, out=np.zeros(len(tracks)), where=bars > 0.0)
         best = int(np.argmax(hopes))
         return tracks[best].trial if hopes[best] >= AGAIN else None

@@ -22,7 +22,7 @@ from sweeps.journal.rows import ReportRow, Row
 from sweeps.stopping.curve_library import FAMILIES, Array, library
 from sweeps.stopping.diagnostics import SPOILT, TRUNCATED, normal_truncation
 from sweeps.stopping.forecast import Belief, Forecast, Forecasts, GainCache, Noise
-from sweeps.stopping.noise import RESOLUTION, estimate, standard_error, usable
+from sweeps.stopping.noise import RESOLUTION, SMALLEST, estimate, standard_error, usable
 from sweeps.stopping.phases import PhaseTracker
 from sweeps.stopping.shared_gain import KNOTS, Revision, SharedGain, ahead, schedule_time
 
@@ -117,7 +117,8 @@ class Field:
         self.shift, self.spread = np.zeros((32, DRAWS)), np.ones(32)
         self.ahead = np.zeros((32, len(KNOTS) - 1))
         self.reach = np.zeros(32)
-        self._shifted = 0  # version of the shared gains that `shift` and `spread` hold
+        self.scale = 0.0  # the sweep's own spread: how far a run's scores go from its base, in the metric's unit
+        self._shifted = 0, 0.0  # of which version of the shared gains, and at which scale, `shift` and `spread` are
         self.pooled = np.zeros(len(FAMILIES) * BINS)
         self._cells: dict[int, Cells] = {}
 
@@ -157,7 +158,10 @@ class Field:
             return
         se = standard_error(curve.points[step].se.get(self.metric))
         if se:
-            self.unit, self.estimated = max(se, RESOLUTION * abs(curve.points[step].metrics[self.metric])), False
+            self.unit, self.estimated = (
+                max(se, RESOLUTION * abs(curve.points[step].metrics[self.metric]), SMALLEST),
+                False,
+            )
             self._size(curve.points[step])
             return
         self._looked += 1
@@ -291,6 +295,7 @@ class Field:
         knot = int(np.searchsorted(KNOTS, track.now + 1e-9, side="right")) - 1
         if track.anchor is None:
             track.anchor = knot, mean, variance
+            self.scale = self._measure_scale()
             return
         passed, before, variance_before = track.anchor
         if knot <= passed:
@@ -303,6 +308,7 @@ class Field:
             track.revisions.append(revision)
             self.gains[track.kind].add(revision)
         track.anchor = knot, mean, variance
+        self.scale = self._measure_scale()
 
     def _shift(self, tracks: Iterable[Track]) -> None:
         """Brings what the shared gains add to trials' forecasts up to date."""
@@ -310,19 +316,19 @@ class Field:
         for t in tracks:
             by_kind.setdefault(t.kind, []).append(t.row)
         for kind, rows in by_kind.items():
-            gains, spread = self.gains[kind].outcomes(self.scale())
+            gains, spread = self.gains[kind].outcomes(self.scale)
             left = self.ahead[rows]
-            self.shift[rows] = left @ gains
+            # Sums and no matrix product: one row or all of them, the last digit is the same.
+            self.shift[rows] = (left[:, :, None] * gains).sum(1)
             weight = left * self.gains[kind].prior_variance + 1e-12
-            self.spread[rows] = np.sqrt(weight @ spread / weight.sum(1))
+            self.spread[rows] = np.sqrt((weight * spread).sum(1) / weight.sum(1))
 
-    def scale(self) -> float:
-        """Returns the sweep's own spread: how far a run's scores go from its base, in the metric's unit."""
+    def _measure_scale(self) -> float:
         return max(float(np.median(self.reach[: len(self.tracks)])), LEAST_SCALE * self.unit)
 
     def follow(self) -> bool:
         """Brings all trials up to date with the shared gains; False where these have not changed since the last time."""
-        version = sum(g.version for g in self.gains.values())
+        version = sum(g.version for g in self.gains.values()), self.scale
         if version == self._shifted:
             return False
         self._shifted = version

@@ -18,6 +18,8 @@ from sweeps.journal.history import Curve
 
 LARGEST = 1e100
 """A score further from 0 than this counts as not finite: its squares and differences are not."""
+SMALLEST = 1e-100
+"""Scores that differ by less than this are equal: the squares of their differences are 0."""
 FLOOR = 0.002
 """Least noise of a report, as a share of the middle 90 % of all scores of the sweep."""
 RESOLUTION = 1e-9
@@ -71,16 +73,16 @@ def noise_floor(values: Sequence[float]) -> float:
     Scores that come in steps (two digits, 1 of 50 items) are as uncertain as rounding makes them.
     """
     if not values:
-        return math.ulp(1.0)
+        return SMALLEST
     known = np.unique(np.asarray(values, dtype=np.float64))
     low, high = np.quantile(known, (0.05, 0.95))
     largest = float(np.abs(known).max())
     gaps = np.diff(known)
-    gaps = gaps[gaps > RESOLUTION * largest]
+    gaps = gaps[gaps > max(RESOLUTION * largest, SMALLEST)]
     rounding = (
         min(float(gaps.min()) / math.sqrt(12.0), MOST_ROUNDED * float(known[-1] - known[0])) if gaps.size else 0.0
     )
-    return max(FLOOR * float(high - low), RESOLUTION * largest, rounding) or 1.0
+    return max(FLOOR * float(high - low), RESOLUTION * largest, rounding, SMALLEST)
 
 
 def estimate(curves: Iterable[Curve], metric: str) -> float:

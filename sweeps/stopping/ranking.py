@@ -111,16 +111,19 @@ class Race:
         rivals = len(places.members) - (track.row in places.members)
         if rivals < self.goal.top:
             return None
-        marks = self._marks(places, np.array([track.row]))[0]
-        return Standing(float(self.odds([track])[0]), float(np.sort(marks)[DRAWS // 2]), rivals)
+        marks = self._marks(places, np.array([track.row]))
+        p = float(self._odds([track], marks)[0])
+        return Standing(p, float(np.sort(marks[0])[DRAWS // 2]), rivals)
 
     def odds(self, tracks: Sequence[Track]) -> Array:
-        """Returns P(top k) of trials that answer one suite, [len(tracks)]; 1 while a trial has fewer than k rivals."""
-        if not tracks:
-            return np.zeros(0)
+        """Returns P(top k) of trials that answer one suite, [len(tracks)]; 1 while there are fewer than k rivals."""
         places = self._settled(tracks[0].suite)
-        rows = np.array([t.row for t in tracks], dtype=np.int64)
-        p = self.field.odds_above(rows, self._marks(places, rows)).mean(1)
+        if len(places.members) <= self.goal.top:
+            return np.ones(len(tracks))
+        return self._odds(tracks, self._marks(places, np.array([t.row for t in tracks], dtype=np.int64)))
+
+    def _odds(self, tracks: Sequence[Track], marks: Array) -> Array:
+        p = self.field.odds_above(np.array([t.row for t in tracks], dtype=np.int64), marks).mean(1)
         for limit in self.limits:
             for i, track in enumerate(tracks):
                 odds = limit.odds(track.trial)
@@ -129,7 +132,7 @@ class Race:
 
     def _marks(self, places: Places, rows: np.ndarray) -> Array:
         """Returns what each trial has to beat in every outcome: the k-th best of its rivals, [rows, DRAWS]."""
-        own = np.where(np.isin(rows, list(places.members))[:, None], places.of(rows), -np.inf)
+        own = places.of(rows)  # -inf where a trial is not in: then it has all that are for rivals
         return np.where(own >= places.kth, places.beyond, places.kth)
 
     def _settled(self, suite: str) -> Places:
@@ -139,8 +142,7 @@ class Race:
         followed = [field.follow() for field in fields]  # all of them, not up to the first
         if any(followed):
             changed |= set(self.field.tracks)
-        for trial in changed:
-            self._place(trial)
+        self._place([t for trial in changed if (t := self.field.tracks.get(trial)) is not None])
         for field in fields:
             field.changed.clear()
         places = self._places_of(suite)
@@ -152,20 +154,19 @@ class Race:
             self._places[suite] = Places(self.goal.top, DRAWS)
         return self._places[suite]
 
-    def _place(self, trial: str) -> None:
-        track = self.field.tracks.get(trial)
-        if track is None:
-            return
-        for suite, places in self._places.items():
-            if suite != track.suite:
-                places.put(track.row, None)
-        places = self._places_of(track.suite)
-        if trial in self.out:
-            places.put(track.row, None)
-            return
-        outcomes = self.field.outcomes(np.array([track.row]))[0]
-        for limit in self.limits:
-            met = limit.met(trial)
-            if met is not None:
-                outcomes[~met] = -math.inf
-        places.put(track.row, outcomes)
+    def _place(self, tracks: Sequence[Track]) -> None:
+        """Puts trials' outcomes among those of their suite; what is infeasible in an outcome does not compete there."""
+        for suite in {t.suite for t in tracks} | set(self._places):
+            inside = [t for t in tracks if t.suite == suite and t.trial not in self.out]
+            gone = {t.row for t in tracks} - {t.row for t in inside}
+            self._places_of(suite).take_out(sorted(gone))
+            if not inside:
+                continue
+            rows = [t.row for t in inside]
+            outcomes = self.field.outcomes(np.array(rows))
+            for limit in self.limits:
+                for i, t in enumerate(inside):
+                    met = limit.met(t.trial)
+                    if met is not None:
+                        outcomes[i, ~met] = -math.inf
+            self._places_of(suite).put(rows, outcomes)

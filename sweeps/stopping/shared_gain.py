@@ -15,6 +15,7 @@ were too sure become wider, those that were too careful narrower.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -25,7 +26,6 @@ from sweeps.stopping.curve_library import Array
 KNOTS: Array = np.array([0.0, 0.03, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 INTERVALS = len(KNOTS) - 1
 DECAY_AT = 0.8  # schedule time at which a decay of the learning rate begins, wherever its schedule has it
-CLIP = 9.0  # a revision's squared surprise counts at most this much
 
 
 class Prior(NamedTuple):
@@ -33,14 +33,16 @@ class Prior(NamedTuple):
 
     Attributes:
         sd: of the gain over the whole schedule. decay_mean, decay_sd: of what the decay of the learning rate adds.
-        doubt: revisions that the prior of the spread counts for. wide: spread before anything was seen.
+        doubt: revisions that the prior of the spread counts for. wide: spread before anything was seen. least: no spread
+            is taken to be smaller, since early revisions of runs that still look alike say little of the end.
     """
 
-    sd: float = 0.3
+    sd: float = 0.15
     decay_mean: float = 0.1
     decay_sd: float = 0.4
     doubt: float = 6.0
     wide: float = 1.0
+    least: float = 1.0
 
 
 class Revision(NamedTuple):
@@ -92,6 +94,7 @@ class SharedGain:
         self.count, self.weight, self.sum, self.squares = (np.zeros(INTERVALS) for _ in range(4))
         self.version = 0
         self._normal = _columns(draws)
+        self._drawn: tuple[tuple[int, float], Array, Array] | None = None
 
     def add(self, revision: Revision, sign: float = 1.0) -> None:
         """Takes in a revision; `sign` -1 takes it back."""
@@ -112,14 +115,18 @@ class SharedGain:
             mean = (mean0 / tau + self.sum / spread) / precision
             left = self.squares - 2 * mean * self.sum + mean**2 * self.weight
             spread = (self.prior.doubt * self.prior.wide + np.maximum(left, 0.0)) / (self.prior.doubt + self.count)
+            spread = np.maximum(spread, self.prior.least)
         return mean, np.sqrt(1.0 / precision), spread
 
     def outcomes(self, unit: float) -> tuple[Array, Array]:
         """Returns every interval's gain in every possible outcome, [INTERVALS, draws], and its spread, [INTERVALS]."""
-        mean, sd, spread = self.learnt(unit)
-        return mean[:, None] + sd[:, None] * self._normal, spread
+        if self._drawn is None or self._drawn[0] != (self.version, unit):
+            mean, sd, spread = self.learnt(unit)
+            self._drawn = (self.version, unit), mean[:, None] + sd[:, None] * self._normal, spread
+        return self._drawn[1:]
 
 
+@lru_cache(maxsize=4)
 def _columns(draws: int) -> Array:
     """Returns standard normal numbers, [INTERVALS, draws]: every row evenly spread, in an order of its own."""
     even = np.array([NormalDist().inv_cdf((i + 0.5) / draws) for i in range(draws)])

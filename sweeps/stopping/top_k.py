@@ -7,6 +7,8 @@ little more than one among ten.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sweeps.stopping.curve_library import Array
@@ -31,24 +33,32 @@ class Places:
         self.beyond: Array = np.full(draws, -np.inf)
         self._stale = np.zeros(draws, dtype=bool)
 
-    def put(self, row: int, outcomes: Array | None) -> None:
-        """Sets a trial's final scores, [draws]; None takes it out."""
-        if outcomes is None and row not in self.members:
+    def put(self, rows: Sequence[int], outcomes: Array) -> None:
+        """Sets trials' final scores, [rows, draws]."""
+        if not rows:
             return
-        while row >= self.outcomes.shape[1]:
+        while max(rows) >= self.outcomes.shape[1]:
             self.outcomes = np.concatenate([self.outcomes, np.full_like(self.outcomes, -np.inf)], axis=1)
-        if outcomes is None:
-            self.members.discard(row)
-        else:
-            self.members.add(row)
-        now = -np.inf if outcomes is None else outcomes
-        self._stale |= np.maximum(self.outcomes[:, row], now) >= self.beyond
-        self.outcomes[:, row] = now
+        self.members.update(rows)
+        self._set(list(rows), outcomes.T)
+
+    def take_out(self, rows: Sequence[int]) -> None:
+        """Takes trials out; those that are not in stay out."""
+        inside = [row for row in rows if row in self.members]
+        if inside:
+            self.members.difference_update(inside)
+            self._set(inside, np.full((len(self.kth), 1), -np.inf))
+
+    def _set(self, rows: list[int], now: Array) -> None:
+        self._stale |= (np.maximum(self.outcomes[:, rows], now) >= self.beyond[:, None]).any(axis=1)
+        self.outcomes[:, rows] = now
 
     def of(self, rows: np.ndarray) -> Array:
         """Returns the final scores of trials, [rows, draws]; -inf where they are not in."""
-        inside = rows < self.outcomes.shape[1]
-        return np.where(inside[:, None], self.outcomes[:, np.where(inside, rows, 0)].T, -np.inf)
+        if len(rows) and rows.max() >= self.outcomes.shape[1]:
+            inside = rows < self.outcomes.shape[1]
+            return np.where(inside[:, None], self.outcomes[:, np.where(inside, rows, 0)].T, -np.inf)
+        return self.outcomes[:, rows].T
 
     def settle(self) -> None:
         """Looks the outcomes through again that may have changed since the last time."""
