@@ -8,7 +8,7 @@ returns when it comes; so a thousand attempts cost the actor nothing while nothi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.config.trial import Saved
+from sweeps.controller.controller import Launch
 from sweeps.failures import Failure
 
 
@@ -24,6 +25,10 @@ class AttemptId(NamedTuple):
 
     trial: str
     number: int
+
+
+GroupId = str
+"""Name of the processes that one Tune trial has brought up: `<trial>.<number>` of the first attempt that they ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +61,32 @@ class CheckpointSaved:
 
 @dataclass(frozen=True, slots=True)
 class AttemptExited:
-    """The last message of an attempt: its training function returned, or why it did not."""
+    """The last message of an attempt: its training function returned.
+
+    With `reusable` its processes are clean and wait for `ControlActor.assign`; otherwise they end.
+    """
 
     attempt: AttemptId
+    reusable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GroupExited:
+    """The last message of a group of processes: all of its training processes returned, or why they did not."""
+
+    group: GroupId
     failure: Failure | None = None
 
 
-Message = ProcessStarted | MetricsReported | CheckpointSaved | AttemptExited
+Message = ProcessStarted | MetricsReported | CheckpointSaved | AttemptExited | GroupExited
 
 
 @dataclass(slots=True)
-class _Requests:
-    """What one attempt is asked to do: to end at once, or to save and return."""
+class _Assignment:
+    """What the processes of an attempt are to do after it: the next launch, or None to end."""
 
-    immediate: asyncio.Event = field(default_factory=asyncio.Event)
-    graceful: asyncio.Event = field(default_factory=asyncio.Event)
+    made: asyncio.Event = field(default_factory=asyncio.Event)
+    launch: Launch | None = None
 
 
 class ControlActor:
@@ -79,7 +95,9 @@ class ControlActor:
     def __init__(self, sweep: str = "") -> None:
         self.sweep = sweep
         self.messages: list[Message] = []
-        self.requests: dict[AttemptId, _Requests] = {}
+        self.requests: dict[AttemptId, asyncio.Event] = {}
+        self.group_stops: dict[GroupId, asyncio.Event] = {}
+        self.assignments: dict[AttemptId, _Assignment] = {}
         self.stopping_all = False
 
     def __repr__(self) -> str:
@@ -94,39 +112,62 @@ class ControlActor:
         messages, self.messages = self.messages, []
         return messages
 
-    async def stop(self, attempt: AttemptId) -> None:
-        """Asks an attempt to end now, whatever it does."""
-        self._of(attempt).immediate.set()
-        self._of(attempt).graceful.set()
+    async def stop(self, attempt: AttemptId, group: GroupId) -> None:
+        """Asks an attempt to end now, whatever it does, and its processes with it."""
+        self._of(attempt).set()
+        self._stop_of(group).set()
 
     async def stop_gracefully(self, attempt: AttemptId) -> None:
         """Asks an attempt to save and return."""
-        self._of(attempt).graceful.set()
+        self._of(attempt).set()
 
     async def stop_all_gracefully(self) -> None:
         """Asks every attempt, also those still to come, to save and return (Ctrl-C)."""
         self.stopping_all = True
-        for requests in self.requests.values():
-            requests.graceful.set()
+        for request in self.requests.values():
+            request.set()
+
+    async def wait_for_group_stop(self, group: GroupId) -> None:
+        """Returns when the processes of a group are to end now."""
+        await self._stop_of(group).wait()
 
     async def wait_for_stop(self, attempt: AttemptId) -> None:
-        """Returns when the attempt is to end now."""
-        await self._of(attempt).immediate.wait()
-
-    async def wait_for_any_stop(self, attempt: AttemptId) -> None:
         """Returns when the attempt is to save and return, or to end now."""
-        await self._of(attempt).graceful.wait()
+        await self._of(attempt).wait()
 
-    async def unregister(self, attempt: AttemptId) -> None:
-        """The attempt is over: returns every call that still waits for a request to it."""
-        await self.stop(attempt)
-        self.requests.pop(attempt, None)
+    async def assign(self, after: AttemptId, launch: Launch | None) -> None:
+        """Tells the processes that ran an attempt what to run next; None: to end."""
+        assignment = self._assignment(after)
+        assignment.launch = launch
+        assignment.made.set()
 
-    def _of(self, attempt: AttemptId) -> _Requests:
-        requests = self.requests.setdefault(attempt, _Requests())
+    async def next_launch(self, after: AttemptId) -> Launch | None:
+        """Returns what the processes that ran an attempt are to run next, as soon as it is assigned; None: to end."""
+        assignment = self._assignment(after)
+        await assignment.made.wait()
+        return assignment.launch
+
+    async def unregister(self, group: GroupId, attempts: Sequence[AttemptId]) -> None:
+        """A group of processes is gone, and its attempts are over: returns every call that still waits for them."""
+        self._stop_of(group).set()
+        self.group_stops.pop(group)
+        for attempt in attempts:
+            self._of(attempt).set()
+            self.requests.pop(attempt)
+            self._assignment(attempt).made.set()
+            self.assignments.pop(attempt)
+
+    def _of(self, attempt: AttemptId) -> asyncio.Event:
+        request = self.requests.setdefault(attempt, asyncio.Event())
         if self.stopping_all:
-            requests.graceful.set()
-        return requests
+            request.set()
+        return request
+
+    def _stop_of(self, group: GroupId) -> asyncio.Event:
+        return self.group_stops.setdefault(group, asyncio.Event())
+
+    def _assignment(self, after: AttemptId) -> _Assignment:
+        return self.assignments.setdefault(after, _Assignment())
 
 
 def start_control_actor(sweep: str = "") -> Any:

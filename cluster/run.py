@@ -158,6 +158,9 @@ def train_model(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved |
     train(trial, hooks, folder=folder, resume=resume, **rank)
 
 
+train_model.reuse = True  # type: ignore[attr-defined]  # its process may run another attempt after it
+
+
 def score_job(job: EvalJob, scores: Where, home: str = "", keep: KeepReplies = "none") -> Scored:
     """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up.
 

@@ -27,6 +27,8 @@ from cluster.mailbox import (  # noqa: E402
     AttemptExited,
     AttemptId,
     CheckpointSaved,
+    GroupExited,
+    GroupId,
     Message,
     MetricsReported,
     ProcessStarted,
@@ -36,7 +38,7 @@ from cluster.resources.bundles import Attempt, StopRequest, evaluator_bundle  # 
 from cluster.resources.fair_share import FairShareClient  # noqa: E402
 from cluster.resources.fit_check import check_fits  # noqa: E402
 from cluster.resources.placement import PlacementScheduler  # noqa: E402
-from cluster.train.worker import attempt_of, drive_attempt, lost_process  # noqa: E402
+from cluster.train.worker import attempt_of, drive_attempt, group_of, is_reusable, lost_process  # noqa: E402
 from cluster.tune.adapter import (  # noqa: E402
     AttemptSearch,
     NoOpScheduler,
@@ -49,6 +51,7 @@ from cluster.tune.adapter import (  # noqa: E402
 
 WIND_DOWN_S = 30.0  # after Ctrl-C: how long workers may take to write their checkpoints
 GROWTH_S = 30.0  # how long a sweep that does not fit waits to hear what the autoscaler may add
+MAX_ATTEMPTS = 50  # that one group of processes runs
 TRIAL_FIRST_S = 60.0  # how long evaluators that reserve nothing leave the first trial alone with its cores
 
 
@@ -72,7 +75,10 @@ class RayLoop:
         self.say, self.keep, self.steer, self.drive, self.shared = say, keep, steer, drive, shared
         self.placement = PlacementScheduler(controller.plan)
         self.lost = LostAttempts(self.placement.any_gone, self._fail)
+        self.reuse = is_reusable(train)
         self.live: dict[AttemptId, Attempt] = {}
+        self.groups: dict[GroupId, list[AttemptId]] = {}  # every attempt that each group of processes has run
+        self._leaving: GroupId = ""  # whose processes are gone, while its last messages are handled
         self.interrupt, self.storage_backoff = Interrupt(), StorageBackoff(say)
         self.limit: str | None = None
         self.started = time.monotonic()
@@ -117,10 +123,10 @@ class RayLoop:
     def _tuner(self, name: str) -> Any:
         trainable = named_trainable(tune.with_parameters(self.drive, control=self.control, train=self.train))
         return tune.Tuner(
-            tune.with_resources(trainable, lambda config: placement_group(config["launch"])),
+            tune.with_resources(trainable, lambda config: placement_group(config["launch"], config["reuse"])),
             tune_config=tune.TuneConfig(
                 search_alg=AttemptSearch(name), scheduler=NoOpScheduler(name), num_samples=-1,
-                reuse_actors=False,  # a reused actor keeps its group, and a stopped attempt's Train thread with it
+                reuse_actors=False,  # Tune would keep them when nothing waits for them; see `_reassign`
             ),
             run_config=tune.RunConfig(
                 name="tune", storage_path=cache_folder(self.storage, self.controller.plan.sweep_id), verbose=0,
@@ -133,6 +139,11 @@ class RayLoop:
         """Trials of the sweep, as far as is known."""
         return self.controller.plan.total
 
+    @property
+    def busy(self) -> bool:
+        """True while Tune has a trial: processes that run an attempt, or that are on their way up or down."""
+        return bool(self.groups)
+
     # ---- what Tune's loop calls -----------------------------------------------------------------------------------
 
     def poll(self, *, wait: bool = False) -> None:
@@ -142,9 +153,10 @@ class RayLoop:
             wait: for the messages that the control actor has received up to now; otherwise the loop never waits for it.
         """
         messages, results = self._receive(wait), list(self.pool.finished())
+        reusable: list[Attempt] = []
         with self.controller.journal.batch():  # one write for all events; what follows from them comes after
             for message in messages:
-                self._handle(message)
+                reusable += self._handle(message)
             for job, result in results:
                 if isinstance(result, Broken):
                     uncounted = result.preempted or result.storage
@@ -153,6 +165,8 @@ class RayLoop:
                         self.storage_backoff.failed(result.reason)
                 else:
                     take_scores(self.controller, job, result)
+        for ended in reusable:
+            self._reassign(ended)
         self._open_pool()
         while (
             self.pool.free and not self.storage_backoff.waiting and (waiting := self.controller.next_eval()) is not None
@@ -177,25 +191,32 @@ class RayLoop:
             return None
         launch = self.controller.launch(choice.trial, choice.workers)
         self.placement.started(choice, launch.spec.model)
-        self.live[attempt_of(launch)] = Attempt(launch, choice.placed, time.monotonic())
+        key, group = attempt_of(launch), group_of(launch)
+        self.live[key] = Attempt(launch, group, choice.placed, time.monotonic())
+        self.groups[group] = [key]
         return launch
 
     def is_over(self) -> bool:
         """True when Tune may end: nothing is left, or the sweep is ending and no attempt is live any more."""
-        if self.live or self.lost:
+        if self.groups or self.lost:
             return False
         return True if self._ending else self.controller.done()
 
-    def on_attempt_gone(self, launch: Launch, error: str | None) -> None:
-        """Tune says that an attempt's process is gone; its last messages may still wait in the control actor."""
-        key = attempt_of(launch)
-        if key not in self.live:
+    def on_group_gone(self, launch: Launch, error: str | None) -> None:
+        """Tune says that the processes brought up for a launch are gone; their last messages may still be on their way."""
+        group = group_of(launch)
+        if group not in self.groups:
             return
+        self._leaving = group
         self.poll(wait=True)
-        attempt = self.live.pop(key)
-        self.placement.ended(attempt)
+        attempts = self.groups.pop(group)
+        self.control.unregister.remote(group, attempts)
         self.requests.attempt_ended()
-        self.control.unregister.remote(key)
+        attempt = self.live.pop(attempts[-1], None)
+        if attempt is None:  # it had ended before, and no other was assigned
+            return
+        self.placement.ended(attempt)
+        self.placement.given_back(attempt)
         if not attempt.reported_exit and not self._ending:
             self._lost(attempt, lost_process(error or ""))
 
@@ -210,7 +231,11 @@ class RayLoop:
                 self.messages_call = self.control.receive_all.remote()
         return messages
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: Message) -> list[Attempt]:
+        """Tells the controller; returns the attempts that have ended and whose processes can run another."""
+        if isinstance(message, GroupExited):
+            self._handle_group(message)
+            return []
         trial, number = message.attempt
         live = self.live.get(message.attempt)
         match message:
@@ -230,10 +255,18 @@ class RayLoop:
                     live.trains |= message.trains
             case AttemptExited():
                 if live is not None:
-                    live.reported_exit = True
-                    self._exited(live, message.failure)
+                    self._exited(live, None)
+                    return [live] if message.reusable else []
+        return []
+
+    def _handle_group(self, message: GroupExited) -> None:
+        attempts = self.groups.get(message.group)
+        live = self.live.get(attempts[-1]) if attempts else None
+        if live is not None and not live.reported_exit:
+            self._exited(live, message.failure)
 
     def _exited(self, attempt: Attempt, failure: Failure | None) -> None:
+        attempt.reported_exit = True
         if self._ending:
             return  # an attempt that was asked to save and return is neither trained nor failed: it is resumed later
         if failure is None and attempt.preempted and attempt.step < attempt.launch.spec.steps:
@@ -251,6 +284,43 @@ class RayLoop:
             self._lost(attempt, failure)
         else:
             self._fail(attempt, failure)
+
+    def _reassign(self, ended: Attempt) -> None:
+        """Gives the processes of an attempt that has ended to the next one in the queue, or lets them end.
+
+        They go to whichever trial would start if they gave their place back now, and only if it has the same shape. So
+        no trial waits for the sake of reuse, nothing is held that nothing waits for, and a larger trial at the head of
+        the queue gets the room.
+        """
+        key = attempt_of(ended.launch)
+        del self.live[key]
+        self.placement.ended(ended)
+        launch = self._next_for(ended)
+        self.control.assign.remote(key, launch)
+        if launch is None:
+            self.placement.given_back(ended)
+            return
+        attempt = Attempt(launch, ended.group, ended.placed, time.monotonic(), nodes=set(ended.nodes), trains=True)
+        self.live[attempt_of(launch)] = attempt
+        self.groups[ended.group].append(attempt_of(launch))
+
+    def _next_for(self, ended: Attempt) -> Launch | None:
+        """Returns the launch for the processes of an attempt that has ended, None when they are to end."""
+        stopped = ended.stop_request is not StopRequest.NONE or bool(self.placement.draining_nodes() & ended.nodes)
+        stopped = stopped or ended.group == self._leaving
+        if self._ending or stopped or len(self.groups[ended.group]) >= MAX_ATTEMPTS:
+            return None
+        choice = self.placement.choose(self.controller.waiting, self.live.values(), ended)
+        if choice is None:
+            return None
+        spec = self.controller.spec(choice.trial)
+        assert spec is not None  # it was chosen from the queue
+        same = spec.config["model"] == ended.launch.spec.config["model"] and spec.model == ended.launch.spec.model
+        if not same or choice.workers != ended.launch.workers:
+            return None
+        if not self.requests.may_start(choice, self.live.values()):
+            return None
+        return self.controller.launch(choice.trial, choice.workers)
 
     # ---- failures -------------------------------------------------------------------------------------------------
 
@@ -274,7 +344,7 @@ class RayLoop:
             superseded = not self._is_current(attempt) and not attempt.reported_exit
             if (superseded or late) and attempt.stop_request is not StopRequest.IMMEDIATE:
                 attempt.stop_request = StopRequest.IMMEDIATE
-                self.control.stop.remote(key)
+                self.control.stop.remote(key, attempt.group)
             preempted = bool(draining & attempt.nodes)
             if (preempted or self.controller.paused) and attempt.stop_request is StopRequest.NONE:
                 attempt.stop_request, attempt.preempted = StopRequest.GRACEFUL, preempted

@@ -14,7 +14,18 @@ from functools import partial
 import ray
 
 from cluster.ray_internals.nodes import available_resources_per_node, draining_nodes, total_resources_per_node
-from cluster.resources.backfill import BackfillScheduler, Choice, Group, Nodes, Pace, Running, Waiting, fit, fits_ever
+from cluster.resources.backfill import (
+    BackfillScheduler,
+    Choice,
+    Group,
+    Nodes,
+    Pace,
+    Running,
+    Waiting,
+    fit,
+    fits_ever,
+    less,
+)
 from cluster.resources.bundles import Attempt, beside_evaluators, bundle, held, pace_key, times, total
 from sweeps.config.plan import Plan
 from sweeps.config.trial import ModelSource, TrialSpec
@@ -72,7 +83,9 @@ class PlacementScheduler:
         self.settling: list[_Settling] = []
         self.view: dict[str, float] = {}
 
-    def choose(self, offer: Callable[[int], list[TrialSpec]], running: Iterable[Attempt]) -> Choice | None:
+    def choose(
+        self, offer: Callable[[int], list[TrialSpec]], running: Iterable[Attempt], ended: Attempt | None = None
+    ) -> Choice | None:
         """Returns what to start now.
 
         A trial that no present node can hold waits for the autoscaler and is the first to start on what it adds. Until
@@ -81,12 +94,12 @@ class PlacementScheduler:
         Args:
             offer: gives the first n trials of the queue. A search that learns from scores is asked for more than one only
                 when the first does not fit and others are of another size.
-            running: the attempts on the cluster.
+            running: the attempts on the cluster. ended: one that is over and whose processes still hold its place.
         """
         now = self.clock()
         if now < self.next_check or not (line := self._queue(offer, self.look_ahead if self.without_memory else 1)):
             return None
-        seen, busy, first = self._free(), [self._running(a, now) for a in running], line[0]
+        seen, busy, first = self._free(ended), [self._running(a, now) for a in running], line[0]
         free = self._settled(seen, now)
         surely, perhaps = (fit(nodes, first.group.bundle, first.group.workers) is not None for nodes in (free, seen))
         if perhaps and not surely:
@@ -116,9 +129,13 @@ class PlacementScheduler:
         self.settling.append(_Settling(self.clock(), choice.placed, need, {name: self.view[name] for name in need}))
 
     def ended(self, attempt: Attempt) -> None:
-        """Notes that an attempt is over: learns its pace, and looks at the cluster at once. Ray frees the group later."""
+        """Notes that an attempt is over: learns its pace, and looks at the cluster at once."""
         if attempt.done:
             self.pace.learn(attempt.kind, attempt.done, self.clock() - attempt.since)
+        self.next_check = 0.0
+
+    def given_back(self, attempt: Attempt) -> None:
+        """Notes that the processes of an attempt are gone; Ray frees their placement group a little later."""
         self.next_check = 0.0
         for one in self.settling:
             for name, amount in held([attempt]).items():
@@ -153,9 +170,13 @@ class PlacementScheduler:
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         return any(node not in alive or node in self.draining for node in nodes)
 
-    def _free(self) -> dict[str, dict[str, float]]:
-        """Returns what Ray says is free, on nodes that stay."""
-        return {n: dict(has) for n, has in available_resources_per_node().items() if n not in self.draining_nodes()}
+    def _free(self, ended: Attempt | None = None) -> dict[str, dict[str, float]]:
+        """Returns what Ray says is free on nodes that stay, and what an attempt that has ended gives back there."""
+        free = {n: dict(has) for n, has in available_resources_per_node().items() if n not in self.draining_nodes()}
+        if ended is None:
+            return free
+        need = bundle(ended.launch.spec.model)
+        return less(free, need, {node: -count for node, count in ended.placed.items()})
 
     def _settled(self, seen: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
         """Returns what is free if Ray does not show the latest groups yet: at times too little, never too much."""

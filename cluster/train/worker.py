@@ -1,10 +1,11 @@
-"""What runs on machines: the training worker, and the Tune function of one attempt around it."""
+"""What runs on machines: training processes, which outlive their attempts, and the Tune function around them."""
 
 from __future__ import annotations
 
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,16 @@ import ray
 import ray.train
 
 from cluster.connect.environment import cache_folder
-from cluster.mailbox import AttemptExited, AttemptId, CheckpointSaved, Message, MetricsReported, ProcessStarted
+from cluster.mailbox import (
+    AttemptExited,
+    AttemptId,
+    CheckpointSaved,
+    GroupExited,
+    GroupId,
+    Message,
+    MetricsReported,
+    ProcessStarted,
+)
 from sweeps.config.trial import Saved, attempt_folder
 from sweeps.controller.controller import Launch
 from sweeps.errors import DamagedCheckpoint, TrialFailed, out_of_memory
@@ -23,33 +33,49 @@ from sweeps.storage.base import storage_trouble
 LOST = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
 LOST_IN_TRAIN = {"WorkerHealthCheckTimeoutError", "WorkerGroupStartupTimeoutError", "PreemptionError"}
 CRASHED = "worker process has died"  # Ray's words when one process died and its node lives
+OUT_OF_MEMORY = "running low on memory"  # and when its memory monitor ended it
 POLL_S = 0.2  # how long a stop request may go unnoticed
+REUSE_VARIABLE = "DIPSWEEP_REUSE_WORKERS"  # 0: every attempt brings up processes of its own
 
 Outcome = queue.Queue[BaseException | None]
 Fit = Callable[[dict[str, Any], Any, Any, Outcome], None]
 
 
 class RayHooks:
-    """The training loop's way out: rank 0 sends messages to the driver, and every rank sees the same stop request."""
+    """The training loop's way out: rank 0 sends messages to the driver, and every rank sees the same stop request.
 
-    def __init__(self, control: Any, attempt: AttemptId, rank: int) -> None:
+    Args:
+        control: the control actor. attempt: whose messages these are. rank: among the attempt's training processes.
+        begun: when its start-up began, by `time.time()`: its first report tells how long that took.
+        reused: whether its processes ran an attempt before.
+    """
+
+    def __init__(
+        self, control: Any, attempt: AttemptId, rank: int, *, begun: float | None = None, reused: bool = False
+    ) -> None:
         self.control, self.attempt, self.rank = control, attempt, rank
-        self.stop_request = control.wait_for_any_stop.remote(attempt)
+        self.stop_request = control.wait_for_stop.remote(attempt)
+        self._begun, self._start_up = begun, {"perf/reused_processes": float(reused)}
 
     def report(
         self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
     ) -> None:
+        if "perf/start_up_s" in self._start_up:
+            metrics, self._start_up = {**metrics, **self._start_up}, {}
         self._send(MetricsReported(self.attempt, step, dict(metrics), dict(progress), dict(cost)))
 
     def saved(self, checkpoint: Saved) -> None:
         self._send(CheckpointSaved(self.attempt, checkpoint))
 
     def stop_asked(self) -> bool:
-        """Looks whether a stop was requested; never waits.
+        """Looks whether a stop was requested; never waits. The first call ends the start-up: the first step comes next.
 
         Raises:
             RayActorError: the control actor is gone, so the driver is too.
         """
+        if self._begun is not None:
+            self._start_up["perf/start_up_s"] = round(time.time() - self._begun, 3)
+            self._begun = None
         if not ray.wait([self.stop_request], timeout=0)[0]:
             return False
         ray.get(self.stop_request)
@@ -65,38 +91,87 @@ def attempt_of(launch: Launch) -> AttemptId:
     return AttemptId(launch.spec.id, launch.attempt)
 
 
+def group_of(launch: Launch) -> GroupId:
+    """Returns the name of the processes that are brought up for a launch; it is also that of their Tune trial."""
+    return f"{launch.spec.id}.{launch.attempt}"
+
+
 def report_node(control: Any, attempt: AttemptId, *, trains: bool = False) -> None:
     """Says on which node this process runs: a trial whose node is taken away is moved, not failed."""
     control.send.remote(ProcessStarted(attempt, ray.get_runtime_context().get_node_id(), trains))
 
 
+def is_reusable(train: Any) -> bool:
+    """True when a training function says with `reuse = True` that its process may run another attempt after it.
+
+    Asked by the driver, whose environment decides.
+    """
+    return bool(getattr(train, "reuse", False)) and os.environ.get(REUSE_VARIABLE, "1") != "0"
+
+
+def runs_in_driver(launch: Launch, reuse: bool) -> bool:
+    """True for a launch whose only training process is that of its Tune trial."""
+    return reuse and launch.workers == 1
+
+
 def train_worker(config: dict[str, Any]) -> None:
-    """One training process of an attempt, as Ray Train starts it."""
+    """One training process of a group of several, as Ray Train starts it."""
+    context = ray.train.get_context()
+    run_attempts(config, config["control"], config["train"], context.get_world_rank(), context.get_world_size())
+
+
+def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int = 0, world: int = 1) -> None:
+    """Runs the attempt that this process was brought up for, then those that the driver assigns to it.
+
+    Between two attempts everything is as in a new process (`process_state`) but for what makes the next one faster:
+    imports, the CUDA context, the process group, compiled kernels. Every exception ends the process, and so does doubt.
+
+    Args:
+        config: `launch`, `storage`, `launched` (when, by the driver's clock) and `reuse` (further attempts may come).
+        train: the training function. rank, world: this process among its group.
+    """
     import torch
 
     from cluster.guard import check_names
+    from cluster.train.process_state import ProcessState
 
     check_names()
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    context = ray.train.get_context()
-    launch: Launch = config["launch"]
-    rank, world = context.get_world_rank(), context.get_world_size()
-    hooks = RayHooks(config["control"], attempt_of(launch), rank)
-    report_node(config["control"], attempt_of(launch), trains=True)
-    folder = attempt_folder(config["storage"], launch.spec.sweep, launch.spec.id, launch.attempt)
-    config["train"](launch.spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
+    launch: Launch | None = config["launch"]
+    before, begun, reused = ProcessState.capture(), float(config["launched"]), False
+    while launch is not None:
+        attempt, spec = attempt_of(launch), launch.spec
+        report_node(control, attempt, trains=True)
+        hooks = RayHooks(control, attempt, rank, begun=begun, reused=reused)
+        folder = attempt_folder(config["storage"], spec.sweep, spec.id, launch.attempt)
+        train(spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
+        if not config["reuse"]:
+            return
+        if world > 1:
+            torch.distributed.barrier()  # all of it is over before the driver hears so
+        reason = before.doubt()
+        if rank == 0:
+            ray.get(control.send.remote(AttemptExited(attempt, reusable=not reason)))
+        begun, reused = time.time(), True
+        launch = ray.get(control.next_launch.remote(attempt))
+        before.restore()
 
 
 def drive_attempt(config: dict[str, Any], control: Any = None, train: Any = None) -> None:
-    """The Tune function of one attempt: runs Ray Train beside itself, and ends its process when it is told to stop."""
-    drive(config, control, train, _fit)
+    """The Tune function of one group of processes: trains beside itself, and ends its process when it is told to stop.
+
+    One reusable training process needs nothing of what Ray Train adds to a group: no rendezvous, no health checks across
+    processes, none of its three actors of about 100 MB each. It runs here; its death is the death of the Tune trial.
+    """
+    launch: Launch = config["launch"]
+    drive(config, control, train, _train_here if runs_in_driver(launch, config["reuse"]) else _fit)
 
 
 def drive(config: dict[str, Any], control: Any, train: Any, fit: Fit) -> None:
     """Runs `fit` beside itself until it is over or a stop is requested; tells the driver how it ended."""
-    attempt = attempt_of(config["launch"])
-    stopped = control.wait_for_stop.remote(attempt)
-    report_node(control, attempt)
+    group = group_of(config["launch"])
+    stopped = control.wait_for_group_stop.remote(group)
+    report_node(control, attempt_of(config["launch"]))
     outcome: Outcome = queue.Queue()
     threading.Thread(target=fit, args=(config, control, train, outcome), daemon=True, name="train-fit").start()
     while True:
@@ -108,8 +183,16 @@ def drive(config: dict[str, Any], control: Any, train: Any, fit: Fit) -> None:
                 # not freed for ten minutes). Its death takes controller and workers along, and Tune frees the group.
                 os._exit(0)
             continue
-        ray.get(control.send.remote(AttemptExited(attempt, explain(error) if error else None)))
+        ray.get(control.send.remote(GroupExited(group, explain(error) if error else None)))
         return
+
+
+def _train_here(config: dict[str, Any], control: Any, train: Any, outcome: Outcome) -> None:
+    try:
+        run_attempts(config, control, train)
+        outcome.put(None)
+    except BaseException as e:  # carried to the main thread, which tells the driver
+        outcome.put(e)
 
 
 def _fit(config: dict[str, Any], control: Any, train: Any, outcome: Outcome) -> None:
@@ -129,7 +212,7 @@ def _fit(config: dict[str, Any], control: Any, train: Any, outcome: Outcome) -> 
                 resources_per_worker=bundle(spec.model),
             ),
             run_config=ray.train.RunConfig(
-                name=f"{spec.id}-{launch.attempt}",
+                name=group_of(launch),
                 storage_path=cache_folder(config["storage"], spec.sweep),
                 # A broken attempt ends; the controller starts the next one from the journal. One way to fail, not two.
                 failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=3),
@@ -161,6 +244,8 @@ def explain(error: BaseException) -> Failure:
 
 def lost_process(words: str) -> Failure:
     """Returns the failure that Ray's words on a process that is gone describe."""
+    if OUT_OF_MEMORY in words:
+        return Failure(FailureKind.OUT_OF_MEMORY, "oom", words.splitlines()[0][:300])
     kind = FailureKind.WORKER_CRASHED if CRASHED in words else FailureKind.WORKER_LOST
     return Failure(kind, "lost", (words.splitlines() or ["the attempt vanished"])[0][:300])
 

@@ -6,7 +6,7 @@ Tune pickles its search, scheduler and callbacks, so they hold the name of the r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ray import tune
@@ -18,6 +18,7 @@ from ray.tune.trainable import wrap_function
 
 from cluster.ray_internals.tune import TrialMaker, keep_aws_keys_off_trials, process_one_event
 from cluster.resources.bundles import bundle
+from cluster.train.worker import group_of, runs_in_driver
 from sweeps.controller.controller import Launch
 
 keep_aws_keys_off_trials()
@@ -31,15 +32,16 @@ class Loop(Protocol):
     """What Tune's parts call: the driver's run loop."""
 
     storage: str
+    reuse: bool
 
     @property
     def total(self) -> int: ...
     @property
-    def live(self) -> Mapping[Any, Any]: ...
+    def busy(self) -> bool: ...
     def poll(self) -> None: ...
     def next_launch(self) -> Launch | None: ...
     def is_over(self) -> bool: ...
-    def on_attempt_gone(self, launch: Launch, error: str | None) -> None: ...
+    def on_group_gone(self, launch: Launch, error: str | None) -> None: ...
 
 
 def register(name: str, loop: Loop) -> Callable[[], None]:
@@ -59,7 +61,7 @@ def loop_for(name: str) -> Loop:
 
 
 class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
-    """Every "trial" of Tune is one attempt of ours, named `<trial>.<attempt>`.
+    """Every "trial" of Tune is a group of processes, named `<trial>.<attempt>` by the first attempt that they run.
 
     A SearchAlgorithm and not a Searcher: it names trials itself, and may hold one back until something could start.
     """
@@ -80,7 +82,7 @@ class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
         loop.poll()
         launch = loop.next_launch()
         until = time.monotonic() + IDLE_S
-        while launch is None and not loop.live and not loop.is_over() and time.monotonic() < until:
+        while launch is None and not loop.busy and not loop.is_over() and time.monotonic() < until:
             self._idle()
             loop.poll()
             launch = loop.next_launch()
@@ -89,8 +91,8 @@ class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
                 self.set_finished()
             return None
         assert self._maker is not None  # Tune adds its one experiment first
-        config = {"launch": launch, "storage": loop.storage}
-        return self._maker.make(f"{launch.spec.id}.{launch.attempt}", config)
+        config = {"launch": launch, "launched": time.time(), "storage": loop.storage, "reuse": loop.reuse}
+        return self._maker.make(group_of(launch), config)
 
     def _idle(self) -> None:
         """Waits a moment while nothing runs.
@@ -134,7 +136,7 @@ class NoOpScheduler(TrialScheduler):  # type: ignore[misc]
 
     def _forward_end(self, trial: Trial, error: str | None, tune_controller: Any) -> None:
         _TUNE_CONTROLLERS[self.loop] = tune_controller
-        loop_for(self.loop).on_attempt_gone(trial.config["launch"], error)
+        loop_for(self.loop).on_group_gone(trial.config["launch"], error)
 
 
 class PollCallback(tune.Callback):  # type: ignore[misc]
@@ -167,9 +169,12 @@ def named_trainable(function: Any) -> Any:
     return Attempt
 
 
-def placement_group(launch: Launch) -> tune.PlacementGroupFactory:
-    """Returns the group of one attempt: an empty bundle for its driver, then one bundle per worker.
+def placement_group(launch: Launch, reuse: bool) -> tune.PlacementGroupFactory:
+    """Returns the placement group of a launch: an empty bundle for its driver, then one bundle per worker.
 
-    The driver reserves nothing: even 0.01 CPU would make two 2-worker trials on 4 CPUs run one after the other.
+    The driver reserves nothing: even 0.01 CPU would make two 2-worker trials on 4 CPUs run one after the other. A single
+    worker that is the driver itself has one bundle.
     """
+    if runs_in_driver(launch, reuse):
+        return tune.PlacementGroupFactory([bundle(launch.spec.model)])
     return tune.PlacementGroupFactory([{}] + [bundle(launch.spec.model)] * launch.workers, strategy="PACK")

@@ -193,6 +193,11 @@ class RemoteStorageTrainFn:
     def __init__(self, train: Callable[..., None], root: str, say: Say | None = None) -> None:
         self.train, self.root, self.say = train, root, say
 
+    @property
+    def reuse(self) -> bool:
+        """Whether the process may run another attempt afterwards: what the function itself says."""
+        return bool(getattr(self.train, "reuse", False))
+
     def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
         store = open_store(self.root, patience_s=FOREVER, say=self.say)
         key = f"{trial.sweep}/trials/{trial.id}/{folder.name}"

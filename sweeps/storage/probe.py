@@ -84,6 +84,11 @@ class VerifyStorageBefore:
     def __init__(self, work: Callable[..., Any], home: str, token: str) -> None:
         self.work, self.home, self.token = work, home, token
 
+    @property
+    def reuse(self) -> bool:
+        """Whether the process may run another attempt afterwards: what the function itself says."""
+        return bool(getattr(self.work, "reuse", False))
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         verify_marker(self.home, self.token)
         return self.work(*args, **kwargs)

@@ -1,0 +1,108 @@
+"""What lies between two attempts: from the end of one to the first step of the next, with processes reused and without.
+
+    python -m benchmarks.scale.start_up [--trials 6] [--steps 12] [--workers 1] [--model tiny-s] [--cpus 1] [--rounds 1]
+
+Trials run one after the other on a real local Ray, each a few steps of real training, evaluated by a stand-in. Both
+ways run in one process, one after the other: DIPSWEEP_REUSE_WORKERS=0 (every attempt brings up its own processes) and 1.
+One JSON line a round and way: seconds from the end of an attempt to the first report of the next (median, worst), wall
+seconds of the whole sweep, and CPU seconds of all its processes, Ray's own included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.connect.environment import prepare
+
+WAYS = {"cold": "0", "reused": "1"}
+
+
+def once(a: argparse.Namespace) -> dict[str, Any]:
+    """Runs the sweep in this process; returns when attempts ended and when the next ones reported first."""
+    prepare()
+    from cluster.connect.session import local_ray
+    from cluster.driver.loop import RayLoop
+    from cluster.run import train_model
+    from sweeps import Sweep, grid
+    from sweeps.config.plan import Plan
+    from sweeps.controller.controller import Director
+    from sweeps.journal.rows import Row
+    from sweeps.journal.writer import SweepJournal
+    from sweeps.stopping import NeverStop
+    from tests.support.fakes import fake_evaluate
+
+    source = {"path": a.path} if a.path else {}
+    sweep = Sweep(
+        name="start-up",
+        models={a.model: {"workers": a.workers, **source}},
+        space={"model": grid(a.model), "seed": grid(*range(a.trials))} if a.seeds else {"model": grid(a.model)},
+        search={"repeats": a.trials},
+        trainer={"steps": a.steps, a.every: 1, "batch_tokens": 512, "max_length": 256},
+        evaluation={"at": [a.steps]},
+    )
+    began: dict[str, float] = {}
+    first: dict[str, float] = {}
+    ended: dict[str, float] = {}
+
+    def heard(row: Row) -> None:
+        now = time.monotonic()
+        if row.kind == "attempt":
+            began[row.trial] = now
+        elif row.kind == "report" and not row.suite and row.trial not in first:
+            first[row.trial] = now
+        elif row.kind == "end" and row.trial not in ended:
+            ended[row.trial] = now
+
+    with tempfile.TemporaryDirectory() as root, local_ray(a.cpus):
+        plan, up = Plan(sweep), time.monotonic()
+        with SweepJournal(Path(root) / plan.sweep_id) as journal:
+            RayLoop(Director(plan, journal, NeverStop(sweep.goal), watch=heard), train_model, fake_evaluate, root).run()
+        wall = time.monotonic() - up
+    order = sorted(began, key=lambda t: began[t])
+    gaps = [first[b] - ended[a] for a, b in zip(order, order[1:], strict=False)]
+    return {"trials": len(order), "first_cold_s": round(first[order[0]] - began[order[0]], 2), "gap_s": round(statistics.median(gaps), 2),
+            "worst_gap_s": round(max(gaps), 2), "wall_s": round(wall, 1)}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--model", default="tiny-s")
+    parser.add_argument("--path", default="", help="a folder with the model's weights")
+    parser.add_argument("--cpus", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--every", default="log_every", help=argparse.SUPPRESS)
+    parser.add_argument("--seeds", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    if a.once:
+        print(json.dumps(once(a)), flush=True)
+        return
+    for number in range(a.rounds):
+        for way, value in WAYS.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            env = {**os.environ, "DIPSWEEP_REUSE_WORKERS": value}
+            words = [sys.executable, "-m", "benchmarks.scale.start_up", *sys.argv[1:], "--once"]
+            done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(done.stderr[-3000:])
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            print(json.dumps({"way": way, "round": number, **json.loads(done.stdout.splitlines()[-1]),
+                              "cpu_s": round(cpu, 1)}), flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
