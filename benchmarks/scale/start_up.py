@@ -11,6 +11,8 @@ seconds of the whole sweep, and CPU seconds of all its processes, Ray's own incl
 from __future__ import annotations
 
 import argparse
+import ctypes
+import itertools
 import json
 import os
 import resource
@@ -25,6 +27,7 @@ from typing import Any
 from cluster.connect.environment import prepare
 
 WAYS = {"cold": "0", "reused": "1"}
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 def once(a: argparse.Namespace) -> dict[str, Any]:
@@ -45,9 +48,9 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
     sweep = Sweep(
         name="start-up",
         models={a.model: {"workers": a.workers, **source}},
-        space={"model": grid(a.model), "seed": grid(*range(a.trials))} if a.seeds else {"model": grid(a.model)},
+        space={"model": grid(a.model)},
         search={"repeats": a.trials},
-        trainer={"steps": a.steps, a.every: 1, "batch_tokens": 512, "max_length": 256},
+        trainer={"steps": a.steps, "logging_steps": 1, "batch_tokens": 512, "max_length": 256},
         evaluation={"at": [a.steps]},
     )
     began: dict[str, float] = {}
@@ -69,9 +72,14 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
             RayLoop(Director(plan, journal, NeverStop(sweep.goal), watch=heard), train_model, fake_evaluate, root).run()
         wall = time.monotonic() - up
     order = sorted(began, key=lambda t: began[t])
-    gaps = [first[b] - ended[a] for a, b in zip(order, order[1:], strict=False)]
-    return {"trials": len(order), "first_cold_s": round(first[order[0]] - began[order[0]], 2), "gap_s": round(statistics.median(gaps), 2),
-            "worst_gap_s": round(max(gaps), 2), "wall_s": round(wall, 1)}  # fmt: skip
+    gaps = [first[after] - ended[before] for before, after in itertools.pairwise(order)]
+    return {
+        "trials": len(order),
+        "first_cold_s": round(first[order[0]] - began[order[0]], 2),
+        "gap_s": round(statistics.median(gaps), 2),
+        "worst_gap_s": round(max(gaps), 2),
+        "wall_s": round(wall, 1),
+    }
 
 
 def main() -> None:
@@ -83,25 +91,35 @@ def main() -> None:
     parser.add_argument("--path", default="", help="a folder with the model's weights")
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--every", default="log_every", help=argparse.SUPPRESS)
-    parser.add_argument("--seeds", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.once:
         print(json.dumps(once(a)), flush=True)
         return
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # Ray's processes become ours when their parent ends
     for number in range(a.rounds):
         for way, value in WAYS.items():
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            env = {**os.environ, "DIPSWEEP_REUSE_WORKERS": value}
+            before, env = cpu_of_children(), {**os.environ, "DIPSWEEP_REUSE_WORKERS": value}
             words = [sys.executable, "-m", "benchmarks.scale.start_up", *sys.argv[1:], "--once"]
             done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(done.stderr[-3000:])
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            print(json.dumps({"way": way, "round": number, **json.loads(done.stdout.splitlines()[-1]),
-                              "cpu_s": round(cpu, 1)}), flush=True)  # fmt: skip
+            spent = {"cpu_s": round(cpu_of_children() - before, 1)}
+            print(
+                json.dumps({"way": way, "round": number, **json.loads(done.stdout.splitlines()[-1]), **spent}),
+                flush=True,
+            )
+
+
+def cpu_of_children() -> float:
+    """Returns the CPU seconds of every descendant of this process that has ended, after waiting for those that have not."""
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 if __name__ == "__main__":

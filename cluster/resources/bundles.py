@@ -25,7 +25,8 @@ class Attempt:
     """An attempt that is on the cluster.
 
     Attributes:
-        launch: what was started. group: the processes that run it. placed: number of its bundles by node, as expected. since: seconds, own clock.
+        launch: what was started. group: the processes that run it. placed: number of its bundles by node, as expected.
+        since: when it was started, in seconds by a clock that never goes back.
         step: last step reported. nodes: where its processes say they run. trains: its training processes are up.
         stop_request: what it was asked to do, if anything. preempted: it was asked because one of its nodes goes away.
         reported_exit: its last message has come, so Tune's word that it is gone is no news.

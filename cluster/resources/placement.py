@@ -176,7 +176,8 @@ class PlacementScheduler:
         if ended is None:
             return free
         need = bundle(ended.launch.spec.model)
-        return less(free, need, {node: -count for node, count in ended.placed.items()})
+        back = less(free, need, {node: -count for node, count in ended.placed.items()})
+        return {n: dict(has) for n, has in back.items()}
 
     def _settled(self, seen: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
         """Returns what is free if Ray does not show the latest groups yet: at times too little, never too much."""
