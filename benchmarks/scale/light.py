@@ -19,17 +19,17 @@ from typing import Any
 
 from ray.air.execution._internal.tracked_actor import TrackedActor
 
-from cluster.train.worker import Outcome, RayHooks, attempt_of, drive
-from sweeps.config.trial import attempt_folder
+from cluster.train.worker import Outcome, drive, run_attempts
 
 
 def train_here(config: dict[str, Any], control: Any, train: Any, outcome: Outcome) -> None:
-    """Runs the training function in this process, as rank 0 of one."""
-    launch = config["launch"]
-    hooks = RayHooks(control, attempt_of(launch), 0)
-    folder = attempt_folder(config["storage"], launch.spec.sweep, launch.spec.id, launch.attempt)
+    """Runs the training function in this process, as rank 0 of one; then what it is assigned, where it may be reused."""
+
+    def as_one(trial: Any, hooks: Any, *, rank: int, world: int, **rest: Any) -> None:
+        train(trial, hooks, **rest)
+
     try:
-        train(launch.spec, hooks, folder=folder, resume=launch.resume)
+        run_attempts(config, control, as_one)
         outcome.put(None)
     except BaseException as e:
         outcome.put(e)

@@ -116,6 +116,9 @@ def runs_in_driver(launch: Launch, reuse: bool) -> bool:
 
 def train_worker(config: dict[str, Any]) -> None:
     """One training process of a group of several, as Ray Train starts it."""
+    import torch
+
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     context = ray.train.get_context()
     run_attempts(config, config["control"], config["train"], context.get_world_rank(), context.get_world_size())
 
@@ -130,15 +133,15 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
         config: `launch`, `storage`, `launched` (when, by the driver's clock) and `reuse` (further attempts may come).
         train: the training function. rank, world: this process among its group.
     """
-    import torch
-
     from cluster.guard import check_names
-    from cluster.train.process_state import ProcessState
 
     check_names()
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     launch: Launch | None = config["launch"]
-    before, begun, reused = ProcessState.capture(), float(config["launched"]), False
+    begun, reused = float(config["launched"]), False
+    if config["reuse"]:  # it imports torch, which a trainer of the user's own may do without
+        from cluster.train.process_state import ProcessState
+
+        before = ProcessState.capture()
     while launch is not None:
         attempt, spec = attempt_of(launch), launch.spec
         report_node(control, attempt, trains=True)
@@ -148,6 +151,8 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
         if not config["reuse"]:
             return
         if world > 1:
+            import torch
+
             torch.distributed.barrier()  # all of it is over before the driver hears so
         reason = before.doubt()
         if rank == 0:
