@@ -82,6 +82,14 @@ Message = ProcessStarted | MetricsReported | CheckpointSaved | AttemptExited | G
 
 
 @dataclass(slots=True)
+class _StopRequest:
+    """What one attempt is asked to do: to return, after a last checkpoint or without (`save`)."""
+
+    made: asyncio.Event = field(default_factory=asyncio.Event)
+    save: bool = True
+
+
+@dataclass(slots=True)
 class _Assignment:
     """What the processes of an attempt are to do after it: the next launch, or None to end."""
 
@@ -95,7 +103,7 @@ class ControlActor:
     def __init__(self, sweep: str = "") -> None:
         self.sweep = sweep
         self.messages: list[Message] = []
-        self.requests: dict[AttemptId, asyncio.Event] = {}
+        self.requests: dict[AttemptId, _StopRequest] = {}
         self.group_stops: dict[GroupId, asyncio.Event] = {}
         self.assignments: dict[AttemptId, _Assignment] = {}
         self.stopping_all = False
@@ -114,26 +122,30 @@ class ControlActor:
 
     async def stop(self, attempt: AttemptId, group: GroupId) -> None:
         """Asks an attempt to end now, whatever it does, and its processes with it."""
-        self._of(attempt).set()
+        self._of(attempt).made.set()
         self._stop_of(group).set()
 
-    async def stop_gracefully(self, attempt: AttemptId) -> None:
-        """Asks an attempt to save and return."""
-        self._of(attempt).set()
+    async def stop_gracefully(self, attempt: AttemptId, *, save: bool = True) -> None:
+        """Asks an attempt to return between two steps, after a last checkpoint or without one."""
+        request = self._of(attempt)
+        request.save = save
+        request.made.set()
 
     async def stop_all_gracefully(self) -> None:
         """Asks every attempt, also those still to come, to save and return (Ctrl-C)."""
         self.stopping_all = True
         for request in self.requests.values():
-            request.set()
+            request.made.set()
 
     async def wait_for_group_stop(self, group: GroupId) -> None:
         """Returns when the processes of a group are to end now."""
         await self._stop_of(group).wait()
 
-    async def wait_for_stop(self, attempt: AttemptId) -> None:
-        """Returns when the attempt is to save and return, or to end now."""
-        await self._of(attempt).wait()
+    async def wait_for_stop(self, attempt: AttemptId) -> bool:
+        """Returns when the attempt is to return: whether with a last checkpoint."""
+        request = self._of(attempt)
+        await request.made.wait()
+        return request.save
 
     async def assign(self, after: AttemptId, launch: Launch | None) -> None:
         """Tells the processes that ran an attempt what to run next; None: to end."""
@@ -152,15 +164,15 @@ class ControlActor:
         self._stop_of(group).set()
         self.group_stops.pop(group)
         for attempt in attempts:
-            self._of(attempt).set()
+            self._of(attempt).made.set()
             self.requests.pop(attempt)
             self._assignment(attempt).made.set()
             self.assignments.pop(attempt)
 
-    def _of(self, attempt: AttemptId) -> asyncio.Event:
-        request = self.requests.setdefault(attempt, asyncio.Event())
+    def _of(self, attempt: AttemptId) -> _StopRequest:
+        request = self.requests.setdefault(attempt, _StopRequest())
         if self.stopping_all:
-            request.set()
+            request.made.set()
         return request
 
     def _stop_of(self, group: GroupId) -> asyncio.Event:

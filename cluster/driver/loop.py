@@ -52,6 +52,8 @@ from cluster.tune.adapter import (  # noqa: E402
 WIND_DOWN_S = 30.0  # after Ctrl-C: how long workers may take to write their checkpoints
 GROWTH_S = 30.0  # how long a sweep that does not fit waits to hear what the autoscaler may add
 MAX_ATTEMPTS = 50  # that one group of processes runs
+SHORT_STEP_S = 0.5  # an attempt with longer steps is ended at once when its trial is stopped
+DISCARD_S = 1.0  # how long one with shorter steps may take to return between two of them
 TRIAL_FIRST_S = 60.0  # how long evaluators that reserve nothing leave the first trial alone with its cores
 
 
@@ -306,9 +308,9 @@ class RayLoop:
 
     def _next_for(self, ended: Attempt) -> Launch | None:
         """Returns the launch for the processes of an attempt that has ended, None when they are to end."""
-        stopped = ended.stop_request is not StopRequest.NONE or bool(self.placement.draining_nodes() & ended.nodes)
-        stopped = stopped or ended.group == self._leaving
-        if self._ending or stopped or len(self.groups[ended.group]) >= MAX_ATTEMPTS:
+        dying = ended.stop_request is StopRequest.IMMEDIATE or ended.group == self._leaving
+        draining = ended.preempted or bool(self.placement.draining_nodes() & ended.nodes)
+        if self._ending or dying or draining or len(self.groups[ended.group]) >= MAX_ATTEMPTS:
             return None
         choice = self.placement.choose(self.controller.waiting, self.live.values(), ended)
         if choice is None:
@@ -341,14 +343,23 @@ class RayLoop:
     def _request_stops(self) -> None:
         late, draining = time.monotonic() > self.deadline, self.placement.draining_nodes()
         for key, attempt in self.live.items():
-            superseded = not self._is_current(attempt) and not attempt.reported_exit
-            if (superseded or late) and attempt.stop_request is not StopRequest.IMMEDIATE:
-                attempt.stop_request = StopRequest.IMMEDIATE
-                self.control.stop.remote(key, attempt.group)
+            if late or not (self._is_current(attempt) or attempt.reported_exit):
+                self._end_attempt(key, attempt)
             preempted = bool(draining & attempt.nodes)
             if (preempted or self.controller.paused) and attempt.stop_request is StopRequest.NONE:
                 attempt.stop_request, attempt.preempted = StopRequest.GRACEFUL, preempted
                 self.control.stop_gracefully.remote(key)
+
+    def _end_attempt(self, key: AttemptId, attempt: Attempt) -> None:
+        """Ends an attempt now; one that looks between short steps is asked first, so that its process stays for the next."""
+        now = time.monotonic()
+        quick = attempt.done > 0 and (now - attempt.since) / attempt.done <= SHORT_STEP_S
+        if attempt.stop_request is StopRequest.NONE and self.reuse and quick and attempt.launch.workers == 1:
+            attempt.stop_request, attempt.stop_at = StopRequest.DISCARD, now + DISCARD_S
+            self.control.stop_gracefully.remote(key, save=False)
+        elif attempt.stop_request is not StopRequest.IMMEDIATE and now >= attempt.stop_at:
+            attempt.stop_request = StopRequest.IMMEDIATE
+            self.control.stop.remote(key, attempt.group)
 
     def _check_for_end(self) -> None:
         if self.interrupt and self.deadline == float("inf"):

@@ -17,6 +17,7 @@ class StopRequest(Enum):
 
     NONE = "none"
     GRACEFUL = "graceful"  # save, then return
+    DISCARD = "discard"  # return between two steps without saving; its processes may run another attempt
     IMMEDIATE = "immediate"  # end now, whatever it does
 
 
@@ -28,7 +29,8 @@ class Attempt:
         launch: what was started. group: the processes that run it. placed: number of its bundles by node, as expected.
         since: when it was started, in seconds by a clock that never goes back.
         step: last step reported. nodes: where its processes say they run. trains: its training processes are up.
-        stop_request: what it was asked to do, if anything. preempted: it was asked because one of its nodes goes away.
+        stop_request: what it was asked to do, if anything; stop_at: when it is made to, by the same clock.
+        preempted: it was asked because one of its nodes goes away.
         reported_exit: its last message has come, so Tune's word that it is gone is no news.
     """
 
@@ -40,6 +42,7 @@ class Attempt:
     nodes: set[str] = field(default_factory=set)
     trains: bool = False
     stop_request: StopRequest = StopRequest.NONE
+    stop_at: float = 0.0
     preempted: bool = False
     reported_exit: bool = False
 

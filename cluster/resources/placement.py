@@ -99,8 +99,13 @@ class PlacementScheduler:
         now = self.clock()
         if now < self.next_check or not (line := self._queue(offer, self.look_ahead if self.without_memory else 1)):
             return None
-        seen, busy, first = self._free(ended), [self._running(a, now) for a in running], line[0]
-        free = self._settled(seen, now)
+        seen: Nodes = self._free()
+        free: Nodes = self._settled(seen, now)
+        busy, first = [self._running(a, now) for a in running], line[0]
+        if ended is not None:
+            need = bundle(ended.launch.spec.model)
+            back = {node: -count for node, count in ended.placed.items() if node not in self.draining}
+            seen, free = less(seen, need, back), less(free, need, back)
         surely, perhaps = (fit(nodes, first.group.bundle, first.group.workers) is not None for nodes in (free, seen))
         if perhaps and not surely:
             return None  # known in a moment, and until then nothing overtakes
@@ -170,14 +175,9 @@ class PlacementScheduler:
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         return any(node not in alive or node in self.draining for node in nodes)
 
-    def _free(self, ended: Attempt | None = None) -> dict[str, dict[str, float]]:
-        """Returns what Ray says is free on nodes that stay, and what an attempt that has ended gives back there."""
-        free = {n: dict(has) for n, has in available_resources_per_node().items() if n not in self.draining_nodes()}
-        if ended is None:
-            return free
-        need = bundle(ended.launch.spec.model)
-        back = less(free, need, {node: -count for node, count in ended.placed.items()})
-        return {n: dict(has) for n, has in back.items()}
+    def _free(self) -> dict[str, dict[str, float]]:
+        """Returns what Ray says is free, on nodes that stay."""
+        return {n: dict(has) for n, has in available_resources_per_node().items() if n not in self.draining_nodes()}
 
     def _settled(self, seen: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
         """Returns what is free if Ray does not show the latest groups yet: at times too little, never too much."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -41,6 +42,10 @@ Outcome = queue.Queue[BaseException | None]
 Fit = Callable[[dict[str, Any], Any, Any, Outcome], None]
 
 
+class AttemptDiscarded(Exception):
+    """Ends an attempt between two steps without a last checkpoint: its trial was pruned, and its process may go on."""
+
+
 class RayHooks:
     """The training loop's way out: rank 0 sends messages to the driver, and every rank sees the same stop request.
 
@@ -71,6 +76,7 @@ class RayHooks:
         """Looks whether a stop was requested; never waits. The first call ends the start-up: the first step comes next.
 
         Raises:
+            AttemptDiscarded: it was, and nothing more is to be saved.
             RayActorError: the control actor is gone, so the driver is too.
         """
         if self._begun is not None:
@@ -78,7 +84,8 @@ class RayHooks:
             self._begun = None
         if not ray.wait([self.stop_request], timeout=0)[0]:
             return False
-        ray.get(self.stop_request)
+        if not ray.get(self.stop_request):
+            raise AttemptDiscarded(f"{self.attempt.trial} was stopped")
         return True
 
     def _send(self, message: Message) -> None:
@@ -147,7 +154,8 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
         report_node(control, attempt, trains=True)
         hooks = RayHooks(control, attempt, rank, begun=begun, reused=reused)
         folder = attempt_folder(config["storage"], spec.sweep, spec.id, launch.attempt)
-        train(spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
+        with contextlib.suppress(AttemptDiscarded):
+            train(spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
         if not config["reuse"]:
             return
         if world > 1:

@@ -80,6 +80,7 @@ def test_as_soon_as_ray_shows_the_latest_group_the_next_one_is_chosen_also_when_
     placement.started(choice, model)
     assert placement.choose(line(plan), [ends]) is None  # Ray still shows two free: they are those just given away
     placement.ended(ends)
+    placement.given_back(ends)
     cluster.nodes["n0"]["GPU"] = 4.0  # the end is seen before the start: two of the four are given away
     assert placement.choose(line(plan), []) is not None
     assert placement.settling
@@ -107,6 +108,7 @@ def test_what_runs_is_expected_to_end_by_its_own_pace(monkeypatch):
     attempt = Attempt(Launch(plan.known_trials()[0], 1, None, 4), {"n0": 4}, since=0.0, step=2)
     assert placement._running(attempt, 10.0).left == pytest.approx(30.0)  # 2 of 8 steps in 10 s
     placement.ended(attempt)
+    placement.given_back(attempt)
     cluster.now = 0.0
 
 
