@@ -74,7 +74,7 @@ def test_as_soon_as_ray_shows_the_latest_group_the_next_one_is_chosen_also_when_
 ):
     cluster, plan = Cluster(monkeypatch, n0=2.0), Plan(sweep(two=2))
     placement, model = PlacementScheduler(plan, clock=lambda: cluster.now), plan.known_trials()[0].model
-    ends = Attempt(Launch(plan.known_trials()[0], 1, None, 2), {"n0": 2}, since=0.0)
+    ends = Attempt(Launch(plan.known_trials()[0], 1, None, 2), "g", {"n0": 2}, since=0.0)
     choice = placement.choose(line(plan), [ends])
     assert choice is not None
     placement.started(choice, model)
@@ -105,7 +105,7 @@ def test_a_draining_node_takes_nothing_new_and_an_attempt_on_it_is_known_to_lose
 def test_what_runs_is_expected_to_end_by_its_own_pace(monkeypatch):
     cluster, plan = Cluster(monkeypatch, n0=2.0), Plan(sweep(large=4))
     placement = PlacementScheduler(plan, clock=lambda: cluster.now)
-    attempt = Attempt(Launch(plan.known_trials()[0], 1, None, 4), {"n0": 4}, since=0.0, step=2)
+    attempt = Attempt(Launch(plan.known_trials()[0], 1, None, 4), "g", {"n0": 4}, since=0.0, step=2)
     assert placement._running(attempt, 10.0).left == pytest.approx(30.0)  # 2 of 8 steps in 10 s
     placement.ended(attempt)
     placement.given_back(attempt)
