@@ -96,7 +96,7 @@ def main() -> None:
     if a.once:
         print(json.dumps(once(a)), flush=True)
         return
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # Ray's processes become ours when their parent ends
+    adopt_orphans()
     for number in range(a.rounds):
         for way, value in WAYS.items():
             before, env = cpu_of_children(), {**os.environ, "DIPSWEEP_REUSE_WORKERS": value}
@@ -109,6 +109,11 @@ def main() -> None:
                 json.dumps({"way": way, "round": number, **json.loads(done.stdout.splitlines()[-1]), **spent}),
                 flush=True,
             )
+
+
+def adopt_orphans() -> None:
+    """Makes Ray's processes children of this one when their parent ends, so that `cpu_of_children` counts them."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def cpu_of_children() -> float:

@@ -15,7 +15,7 @@ import torch
 LEFT_BEHIND = 2**26  # bytes of GPU memory that may stay allocated after an attempt; a leaked model is far more
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ProcessState:
     """A process as its first attempt found it.
 
@@ -29,7 +29,8 @@ class ProcessState:
     settings: dict[str, Any]
     environ: dict[str, str]
     folder: str
-    threads: frozenset[int | None]
+    threads: set[threading.Thread] | None = None
+    """Those that were alive after the first attempt: pools and event loops of libraries."""
 
     @classmethod
     def capture(cls) -> ProcessState:
@@ -41,7 +42,6 @@ class ProcessState:
             {name: read() for name, (read, _) in _SETTINGS.items()},
             dict(os.environ),
             os.getcwd(),
-            frozenset(t.ident for t in threading.enumerate()),
         )
 
     def restore(self) -> None:
@@ -68,7 +68,10 @@ class ProcessState:
                 return f"{left / 2**20:.0f} MiB of GPU memory are still allocated"
             for device in range(torch.cuda.device_count()):
                 torch.cuda.reset_peak_memory_stats(device)
-        new = [t.name for t in threading.enumerate() if t.ident not in self.threads and not t.daemon]
+        alive = set(threading.enumerate())
+        if self.threads is None:
+            self.threads = alive
+        new = sorted(t.name for t in alive - self.threads)
         return f"threads still run: {', '.join(new)}" if new else ""
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
+from sweeps.checkpoints.manifest import STATE
 from sweeps.config.plan import Plan
 from sweeps.controller.controller import Director
 from sweeps.executors.local import InProcess
@@ -41,14 +44,15 @@ def rows(root: Path) -> list[Row]:
     return read_rows(next(iter(sweeps_in(root))))
 
 
-def checkpoints(root: Path) -> dict[tuple[str, int], list[tuple[str, str]]]:
-    """Returns every file of every checkpoint that is kept, with its digest, but for the folders' own names."""
+def checkpoints(root: Path) -> dict[tuple[str, int], dict[str, bytes]]:
+    """Returns every tensor of every checkpoint: weights and optimizer. Random states are another in each process."""
     home = next(iter(sweeps_in(root)))
     found = {}
     for row in read_rows(home):
         if row.kind == "commit" and not row.extra.get("dropped"):
-            manifest = json.loads((Path(home.root) / str(row.extra["path"]) / "manifest.json").read_text())
-            found[row.trial, row.step or 0] = sorted((f["name"], f["sha256"]) for f in manifest["files"])
+            folder = Path(home.root) / str(row.extra["path"])
+            tensors = {**load_file(folder / "model.safetensors"), **load_file(folder / STATE)}
+            found[row.trial, row.step or 0] = {n: t.tobytes() for n, t in tensors.items() if not n.startswith("rng/")}
     return found
 
 
@@ -67,6 +71,7 @@ def test_branches_that_follow_in_the_same_process_are_bitwise_those_of_other_pro
         ).run()
     ours, theirs = checkpoints(tmp_path / "ray"), checkpoints(tmp_path / "here")
     assert len(ours) >= 6
+    assert all(any(name.startswith("adam/") for name in tensors) for tensors in ours.values())
     assert ours == theirs
 
 
@@ -76,7 +81,9 @@ def test_an_attempt_finds_nothing_that_another_left_and_an_error_or_a_thread_tha
     result = run("faults")
     first = list(result["first"].values())
     assert [f["perf/dirt"] for f in first] == [0.0] * 5
-    assert len({f["perf/torch_random"] for f in first}) == 1  # as in a new process, whose seed is always the same
+    for a, b in itertools.pairwise(first):  # each attempt of a process draws what the first one drew
+        assert (a["perf/pid"] == b["perf/pid"]) == (a["perf/torch_random"] == b["perf/torch_random"])
+        assert (a["perf/pid"] == b["perf/pid"]) == (a["perf/random"] == b["perf/random"])
     pids = [f["perf/pid"] for f in first]
     assert pids[0] == pids[1] != pids[2]  # the second raised: its process ended
     assert pids[2] == pids[3] != pids[4]  # the fourth left a thread
