@@ -52,8 +52,8 @@ def scores(root: Path) -> dict[str, Any]:
     for row in read_rows(next(iter(sweeps_in(root)))):
         if row.kind == "report" and row.suite:
             out[f"{row.trial} {row.step}"] = dict(row.metrics)
-        elif row.kind == "end" and row.trial and row.extra.get("of") == "scoring":
-            out[row.trial] = [row.extra.get("status"), row.step]
+        elif row.kind == "end" and row.trial and row.of == "scoring":
+            out[row.trial] = [row.status, row.step]
     return out
 
 

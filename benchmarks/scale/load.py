@@ -33,7 +33,7 @@ from cluster.train.worker import RayHooks, attempt_of  # noqa: E402
 from sweeps import Sweep, grid, loguniform  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Saved  # noqa: E402
-from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.controller.controller import SweepController  # noqa: E402
 from sweeps.journal.rows import Row  # noqa: E402
 from tests.support.fakes import FakeScores, dip_curve  # noqa: E402
 
@@ -144,7 +144,7 @@ def main() -> None:
         folder = Path(root) / Plan(sweep).sweep_id
         heard: list[Any] = [lambda row: None]
         with SweepJournal(folder) as journal:
-            director = Director(Plan(sweep), journal, stop_rule(sweep), watch=lambda row: heard[0](row))
+            director = SweepController(Plan(sweep), journal, stop_rule(sweep), subscribers=[lambda row: heard[0](row)])
             loop = RayLoop(director, None, score, Path(root))
             load = Load(loop, folder, a.every)
             load.gpus, heard[0] = a.gpus, load.heard

@@ -32,7 +32,7 @@ from cluster.resources.bundles import Attempt  # noqa: E402
 from sweeps import Sweep, choice, uniform  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from sweeps.controller.controller import Director, Launch  # noqa: E402
+from sweeps.controller.controller import Launch, SweepController  # noqa: E402
 from sweeps.failures import Failure  # noqa: E402
 from sweeps.journal.writer import MemoryJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
@@ -83,7 +83,7 @@ class Timed(RayLoop):
         self.held: dict[str, tuple[float, float, int]] = {}  # start, end, workers
 
     def next_launch(self) -> Launch | None:
-        if head := self.controller.waiting():
+        if head := self.controller.next_trials():
             self.headed.setdefault(head[0].id, time.monotonic())
         return super().next_launch()
 
@@ -107,7 +107,7 @@ class Peak:
 def run_mix(seed: int, trials: int, gpus: int, seconds: float) -> dict[str, object]:
     """Runs one mix in the Ray that is up; returns what came of it."""
     plan, peak = Plan(definition(trials, seed, seconds)), Peak(gpus)
-    director = Director(plan, MemoryJournal(), NeverStop(plan.sweep.goal))
+    director = SweepController(plan, MemoryJournal(), NeverStop(plan.sweep.goal))
     with tempfile.TemporaryDirectory() as root:
         loop = Timed(director, sleep, fake_evaluate, Path(root), drive=drive_light)
         loop.run()

@@ -38,7 +38,7 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
     from cluster.run import train_model
     from sweeps import Sweep, grid
     from sweeps.config.plan import Plan
-    from sweeps.controller.controller import Director
+    from sweeps.controller.controller import SweepController
     from sweeps.journal.rows import Row
     from sweeps.journal.writer import SweepJournal
     from sweeps.stopping import NeverStop
@@ -69,7 +69,12 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as root, local_ray(a.cpus):
         plan, up = Plan(sweep), time.monotonic()
         with SweepJournal(Path(root) / plan.sweep_id) as journal:
-            RayLoop(Director(plan, journal, NeverStop(sweep.goal), watch=heard), train_model, fake_evaluate, root).run()
+            RayLoop(
+                SweepController(plan, journal, NeverStop(sweep.goal), subscribers=[heard]),
+                train_model,
+                fake_evaluate,
+                root,
+            ).run()
         wall = time.monotonic() - up
     order = sorted(began, key=lambda t: began[t])
     gaps = [first[after] - ended[before] for before, after in itertools.pairwise(order)]

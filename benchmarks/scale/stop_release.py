@@ -29,7 +29,7 @@ from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep, uniform  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.controller.controller import SweepController  # noqa: E402
 from sweeps.journal.writer import MemoryJournal  # noqa: E402
 from tests.support.fakes import StopAtOnce, fake_evaluate  # noqa: E402
 from tests.support.release import Release  # noqa: E402
@@ -80,7 +80,7 @@ def measure(a: argparse.Namespace) -> None:
     plan = Plan(sweep)
     with tempfile.TemporaryDirectory() as root, local_ray(4, gpus=2, dashboard=a.dashboard):
         watch = Release("CPU", 4.0) if a.train else Release("GPU", 2.0)
-        director = Director(plan, MemoryJournal(), StopAtOnce(sweep.goal), watch=watch.heard)
+        director = SweepController(plan, MemoryJournal(), StopAtOnce(sweep.goal), subscribers=[watch.heard])
         drive = drive_attempt if a.train else drive_light
         RayLoop(director, silent, fake_evaluate, Path(root), drive=drive).run()
         freed = sorted(watch.settled())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.connect.environment import cache_folder, prepare
-from sweeps.controller.controller import Director, Launch
+from sweeps.controller.controller import Launch, SweepController
 from sweeps.errors import DipsweepError, Interrupted, LimitError
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.local import Evaluate, Progress, Train, take_scores
@@ -69,7 +69,7 @@ class RayLoop:
     """
 
     def __init__(
-        self, controller: Director, train: Train, evaluate: Evaluate, storage: str | Path, *,
+        self, controller: SweepController, train: Train, evaluate: Evaluate, storage: str | Path, *,
         say: Progress = lambda line: None, keep: Callable[[], None] = lambda: None,
         steer: Callable[[], None] = lambda: None, drive: Callable[..., None] = drive_attempt, shared: bool = False,
     ) -> None:  # fmt: skip
@@ -119,7 +119,7 @@ class RayLoop:
             raise Interrupted("interrupted; resume continues from the last checkpoints")
         if self.controller.stopping:
             raise Interrupted(f"stopped by {self.controller.stopping}; resume continues from the last checkpoints")
-        if not self.controller.done():
+        if not self.controller.finish_if_done():
             raise DipsweepError("Ray Tune ended before the sweep did; resume continues from the last checkpoints")
 
     def _tuner(self, name: str) -> Any:
@@ -187,7 +187,7 @@ class RayLoop:
         """Returns the next attempt that fits what is free now."""
         if self._ending or self.storage_backoff.waiting:
             return None
-        choice = self.placement.choose(self.controller.waiting, self.live.values())
+        choice = self.placement.choose(self.controller.next_trials, self.live.values())
         self.requests.tell_blocked()
         if choice is None or not self.requests.may_start(choice, self.live.values()):
             return None
@@ -202,7 +202,7 @@ class RayLoop:
         """True when Tune may end: nothing is left, or the sweep is ending and no attempt is live any more."""
         if self.groups or self.lost:
             return False
-        return True if self._ending else self.controller.done()
+        return True if self._ending else self.controller.finish_if_done()
 
     def on_group_gone(self, launch: Launch, error: str | None) -> None:
         """Tune says that the processes brought up for a launch are gone; their last messages may still be on their way."""
@@ -312,7 +312,7 @@ class RayLoop:
         draining = ended.preempted or bool(self.placement.draining_nodes() & ended.nodes)
         if self._ending or dying or draining or len(self.groups[ended.group]) >= MAX_ATTEMPTS:
             return None
-        choice = self.placement.choose(self.controller.waiting, self.live.values(), ended)
+        choice = self.placement.choose(self.controller.next_trials, self.live.values(), ended)
         if choice is None:
             return None
         spec = self.controller.spec(choice.trial)
@@ -336,7 +336,7 @@ class RayLoop:
                                lost=failure.retryable, preempted=preempted)  # fmt: skip
 
     def _is_current(self, attempt: Attempt) -> bool:
-        return self.controller.wants(attempt.launch.spec.id, attempt.launch.attempt)
+        return self.controller.is_current_attempt(attempt.launch.spec.id, attempt.launch.attempt)
 
     # ---- stops and ends -------------------------------------------------------------------------------------------
 
@@ -346,7 +346,7 @@ class RayLoop:
             if late or not (self._is_current(attempt) or attempt.reported_exit):
                 self._end_attempt(key, attempt)
             preempted = bool(draining & attempt.nodes)
-            if (preempted or self.controller.paused) and attempt.stop_request is StopRequest.NONE:
+            if (preempted or self.controller.is_paused) and attempt.stop_request is StopRequest.NONE:
                 attempt.stop_request, attempt.preempted = StopRequest.GRACEFUL, preempted
                 self.control.stop_gracefully.remote(key)
 
@@ -392,5 +392,5 @@ class RayLoop:
         reserve = any(evaluator_bundle(self.controller.plan.sweep.evaluation).values())
         begun = any(attempt.trains or attempt.step for attempt in self.live.values())
         waited = time.monotonic() - self.started > TRIAL_FIRST_S
-        if reserve or begun or waited or not (self.live or self.controller.waiting()):
+        if reserve or begun or waited or not (self.live or self.controller.next_trials()):
             self.pool.open()

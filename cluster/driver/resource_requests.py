@@ -19,7 +19,7 @@ from cluster.resources.bundles import (
 from cluster.resources.fair_share import FairShareClient, NodeRequests
 from cluster.resources.placement import PlacementScheduler
 from sweeps.config.trial import TrialSpec
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.executors.local import Progress
 
 
@@ -32,7 +32,7 @@ class ResourceRequests:
     """
 
     def __init__(
-        self, controller: Director, placement: PlacementScheduler, say: Progress, client: FairShareClient | None
+        self, controller: SweepController, placement: PlacementScheduler, say: Progress, client: FairShareClient | None
     ) -> None:
         self.controller, self.placement, self.say, self.client = controller, placement, say, client
         self._told_of_nodes = False
@@ -84,7 +84,7 @@ class ResourceRequests:
                 )
 
     def _next_wants(self) -> dict[str, float]:
-        head = self.placement.first(self.controller.waiting)
+        head = self.placement.first(self.controller.next_trials)
         return times(head.bundle, head.min_workers) if head else {}
 
     def _node_requests(self, growth: Growth, live: Collection[Attempt], ending: bool) -> NodeRequests:
@@ -92,7 +92,7 @@ class ResourceRequests:
         evaluation = self.controller.plan.sweep.evaluation
         holds: list[Lot] = [(evaluator_bundle(evaluation), evaluation.workers)]
         holds += [(bundle(a.launch.spec.model), a.launch.workers) for a in live]
-        queue: list[TrialSpec] = [] if ending else self.controller.waiting(self.placement.look_ahead)
+        queue: list[TrialSpec] = [] if ending else self.controller.next_trials(self.placement.look_ahead)
         room = beside_evaluators(growth.nodes(), evaluation)
         most = {name: most_workers(room, model) for name, model in {s.config["model"]: s.model for s in queue}.items()}
         waits: list[Lot] = [(bundle(spec.model), most[spec.config["model"]]) for spec in queue]

@@ -13,7 +13,7 @@ from pathlib import Path
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Hooks, Saved, TrialSpec
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.executors.local import InProcess
 from sweeps.journal.writer import SweepJournal
 from sweeps.stopping import NeverStop
@@ -44,7 +44,7 @@ def main(storage: str, lease_s: float, gate: str = "") -> None:
         FakeTrainer()(trial, Gated(hooks), folder=folder, resume=resume)
 
     with ends_like_a_command(), SweepJournal(root / plan.sweep_id, lease_s=lease_s, say=say) as journal:
-        director = Director(plan, journal, NeverStop(SWEEP.goal))
+        director = SweepController(plan, journal, NeverStop(SWEEP.goal))
         InProcess(director, train, fake_evaluate, str(files)).run()
 
 

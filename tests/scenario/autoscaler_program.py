@@ -34,7 +34,7 @@ from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.controller.controller import SweepController  # noqa: E402
 from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
 from tests.support.fakes import fake_evaluate  # noqa: E402
@@ -73,7 +73,7 @@ def sleep(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None,
 def drive(root: Path, how: Callable[..., None], trials: int) -> None:
     plan = Plan(definition(trials))
     with SweepJournal(root / plan.sweep_id) as journal, local_ray():
-        director = Director(plan, journal, NeverStop(plan.sweep.goal))
+        director = SweepController(plan, journal, NeverStop(plan.sweep.goal))
         RayLoop(director, sleep, fake_evaluate, root, drive=how, shared=True, say=say).run()
         say(f"states {sorted(c.state for c in director.history.trials())}")
 

@@ -19,7 +19,7 @@ from cluster.connect.session import local_ray  # noqa: E402
 from cluster.driver.loop import RayLoop  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
-from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.controller.controller import SweepController  # noqa: E402
 from sweeps.controller.eval_queue import EvalJob  # noqa: E402
 from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
@@ -53,7 +53,7 @@ def faulty(job: EvalJob, root: Path) -> FakeScores:
 def main(root: Path) -> None:
     plan = Plan(SWEEP)
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(2):
-        director = Director(plan, journal, NeverStop(SWEEP.goal))
+        director = SweepController(plan, journal, NeverStop(SWEEP.goal))
         RayLoop(director, train, partial(faulty, root=root), root).run()
 
 

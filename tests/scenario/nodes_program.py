@@ -28,7 +28,7 @@ from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.controller.controller import SweepController  # noqa: E402
 from sweeps.journal.rows import Row  # noqa: E402
 from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
@@ -101,7 +101,7 @@ class Machines:
 def main(root: Path, drive: Callable[..., None]) -> None:
     machines, plan = Machines(), Plan(SWEEP)
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(address=machines.cluster.address):
-        director = Director(plan, journal, NeverStop(SWEEP.goal), watch=machines.heard)
+        director = SweepController(plan, journal, NeverStop(SWEEP.goal), subscribers=[machines.heard])
         machines.loop = loop = RayLoop(director, train, fake_evaluate, root, drive=drive)
         loop.placement.backfill.elastic_wait_s = 2.0
         loop.run()

@@ -23,7 +23,7 @@ from cluster.driver.loop import RayLoop  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.controller.controller import SweepController  # noqa: E402
 from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
 from tests.support.fakes import FakeTrainer, Paced, StopAtOnce, fake_evaluate  # noqa: E402
@@ -82,7 +82,7 @@ def main(mode: str, root: Path) -> None:
         cluster.driver.loop.WIND_DOWN_S = float("inf")  # whoever does not listen is waited for until the second Ctrl-C
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(CPUS):
         cpus = Release("CPU", CPUS)
-        director = Director(plan, journal, rule, watch=cpus.heard)
+        director = SweepController(plan, journal, rule, subscribers=[cpus.heard])
         with ends_like_a_command():
             RayLoop(director, train, fake_evaluate, root).run()
         time.sleep(1)

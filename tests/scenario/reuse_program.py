@@ -29,7 +29,7 @@ from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.controller.controller import SweepController  # noqa: E402
 from sweeps.journal.rows import Row  # noqa: E402
 from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
@@ -106,7 +106,7 @@ def main(mode: str, root: Path) -> None:
             first[row.trial] = dict(row.metrics)
 
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(cpus):
-        controller = Director(plan, journal, NeverStop(sweep.goal), watch=heard)
+        controller = SweepController(plan, journal, NeverStop(sweep.goal), subscribers=[heard])
         drive = drive_light if mode == "mixed" else drive_attempt
         RayLoop(controller, TRAINERS[mode], fake_evaluate, root, drive=drive).run()
         for _ in range(50):

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from sweeps.checkpoints.manifest import STATE
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import Director
+from sweeps.controller.controller import SweepController
 from sweeps.executors.local import InProcess
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row
@@ -49,8 +49,8 @@ def checkpoints(root: Path) -> dict[tuple[str, int], dict[str, bytes]]:
     home = next(iter(sweeps_in(root)))
     found = {}
     for row in read_rows(home):
-        if row.kind == "commit" and not row.extra.get("dropped"):
-            folder = Path(home.root) / str(row.extra["path"])
+        if row.kind == "commit" and not row.dropped:
+            folder = Path(home.root) / row.path
             tensors = {**load_file(folder / "model.safetensors"), **load_file(folder / STATE)}
             found[row.trial, row.step or 0] = {n: t.tobytes() for n, t in tensors.items() if not n.startswith("rng/")}
     return found
@@ -67,7 +67,7 @@ def test_branches_that_follow_in_the_same_process_are_bitwise_those_of_other_pro
     plan = Plan(BRANCHES)
     with SweepJournal(tmp_path / "here" / plan.sweep_id) as journal:
         InProcess(
-            Director(plan, journal, NeverStop(BRANCHES.goal)), train_model, fake_evaluate, tmp_path / "here"
+            SweepController(plan, journal, NeverStop(BRANCHES.goal)), train_model, fake_evaluate, tmp_path / "here"
         ).run()
     ours, theirs = checkpoints(tmp_path / "ray"), checkpoints(tmp_path / "here")
     assert len(ours) >= 6

@@ -26,7 +26,7 @@ from cluster.connect.session import local_ray  # noqa: E402
 from cluster.resources.fair_share import start_fair_share_actor  # noqa: E402
 from sweeps import Sweep, uniform  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
-from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.controller.controller import SweepController  # noqa: E402
 from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
 from tests.support.fakes import fake_evaluate  # noqa: E402
@@ -51,7 +51,7 @@ def definition(name: str) -> Sweep:
 def drive(name: str, root: Path) -> None:
     plan = Plan(definition(name))
     with SweepJournal(root / plan.sweep_id) as journal, local_ray():
-        director = Director(plan, journal, NeverStop(plan.sweep.goal))
+        director = SweepController(plan, journal, NeverStop(plan.sweep.goal))
         loop = Timed(director, sleep, fake_evaluate, root, drive=drive_light, shared=True)
         loop.run()
         states = [c.state for c in director.history.trials()]

@@ -19,7 +19,7 @@ from cluster.train.worker import attempt_of  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Saved  # noqa: E402
-from sweeps.controller.controller import Director  # noqa: E402
+from sweeps.controller.controller import SweepController  # noqa: E402
 from sweeps.journal.writer import MemoryJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
 from tests.support.fakes import fake_evaluate  # noqa: E402
@@ -51,7 +51,7 @@ class Driver:
             trainer={"steps": 4},
             evaluation={"at": [4]},
         )
-        self.controller = Director(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
+        self.controller = SweepController(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
 
         def train(*args: Any, **rest: Any) -> None: ...
 
