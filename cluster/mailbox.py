@@ -63,7 +63,7 @@ class CheckpointSaved:
 class AttemptExited:
     """The last message of an attempt: its training function returned.
 
-    With `reusable` its processes are clean and wait for `ControlActor.assign`; otherwise they end.
+    Its processes wait for `ControlActor.assign`. `reusable`: they are clean, and may run another attempt.
     """
 
     attempt: AttemptId

@@ -155,10 +155,10 @@ class RayLoop:
             wait: for the messages that the control actor has received up to now; otherwise the loop never waits for it.
         """
         messages, results = self._receive(wait), list(self.pool.finished())
-        reusable: list[Attempt] = []
+        waiting_processes: list[Attempt] = []
         with self.controller.journal.batch():  # one write for all events; what follows from them comes after
             for message in messages:
-                reusable += self._handle(message)
+                waiting_processes += self._handle(message)
             for job, result in results:
                 if isinstance(result, Broken):
                     uncounted = result.preempted or result.storage
@@ -167,7 +167,7 @@ class RayLoop:
                         self.storage_backoff.failed(result.reason)
                 else:
                     take_scores(self.controller, job, result)
-        for ended in reusable:
+        for ended in waiting_processes:
             self._reassign(ended)
         self._open_pool()
         while (
@@ -234,7 +234,7 @@ class RayLoop:
         return messages
 
     def _handle(self, message: Message) -> list[Attempt]:
-        """Tells the controller; returns the attempts that have ended and whose processes can run another."""
+        """Tells the controller; returns the attempts that have ended and whose processes wait for what to do next."""
         if isinstance(message, GroupExited):
             self._handle_group(message)
             return []
@@ -257,8 +257,9 @@ class RayLoop:
                     live.trains |= message.trains
             case AttemptExited():
                 if live is not None:
+                    live.reusable = message.reusable
                     self._exited(live, None)
-                    return [live] if message.reusable else []
+                    return [live]
         return []
 
     def _handle_group(self, message: GroupExited) -> None:
@@ -308,9 +309,10 @@ class RayLoop:
 
     def _next_for(self, ended: Attempt) -> Launch | None:
         """Returns the launch for the processes of an attempt that has ended, None when they are to end."""
-        dying = ended.stop_request is StopRequest.IMMEDIATE or ended.group == self._leaving
+        dying = not ended.reusable or ended.stop_request is StopRequest.IMMEDIATE or ended.group == self._leaving
         draining = ended.preempted or bool(self.placement.draining_nodes() & ended.nodes)
-        if self._ending or dying or draining or len(self.groups[ended.group]) >= MAX_ATTEMPTS:
+        held_back = self._ending or self.storage_backoff.waiting
+        if held_back or dying or draining or len(self.groups[ended.group]) >= MAX_ATTEMPTS:
             return None
         choice = self.placement.choose(self.controller.next_trials, self.live.values(), ended)
         if choice is None:

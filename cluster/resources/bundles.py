@@ -32,6 +32,7 @@ class Attempt:
         stop_request: what it was asked to do, if anything; stop_at: when it is made to, by the same clock.
         preempted: it was asked because one of its nodes goes away.
         reported_exit: its last message has come, so Tune's word that it is gone is no news.
+        reusable: its processes were clean after it.
     """
 
     launch: Launch
@@ -45,6 +46,7 @@ class Attempt:
     stop_at: float = 0.0
     preempted: bool = False
     reported_exit: bool = False
+    reusable: bool = True
 
     @property
     def kind(self) -> str:

@@ -66,11 +66,11 @@ class Driver:
         self.nodes = {"n0": {"CPU": self.nodes["n0"]["CPU"] - launch.workers}}
         return self.loop.live[attempt_of(launch)]
 
-    def end(self, attempt: Attempt) -> Any:
+    def end(self, attempt: Attempt, *, reusable: bool = True) -> Any:
         """Ends an attempt in good order; returns what its processes are given to do."""
         launch = attempt.launch
         self.controller.saved(launch.spec.id, launch.attempt, Saved(launch.spec.steps, "/unused"))
-        for ended in self.loop._handle(AttemptExited(attempt_of(launch), reusable=True)):
+        for ended in self.loop._handle(AttemptExited(attempt_of(launch), reusable=reusable)):
             self.loop._reassign(ended)
         return self.control.assigned[-1]
 
@@ -116,6 +116,12 @@ def test_processes_on_a_draining_node_those_that_were_stopped_and_old_ones_end(m
     attempt = driver.start()
     driver.loop.groups[attempt.group] *= MAX_ATTEMPTS
     assert driver.end(attempt) is None
+
+
+def test_processes_that_are_not_clean_are_told_to_end(monkeypatch):
+    driver = Driver(monkeypatch, {"one": 1}, cpus=1)
+    assert driver.end(driver.start(), reusable=False) is None
+    assert len(driver.control.assigned) == 1
 
 
 def test_what_a_pruned_trial_leaves_between_two_steps_is_taken_by_the_next(monkeypatch):
