@@ -1,6 +1,6 @@
 """Mixed sizes on a real local Ray with fake GPUs: real groups, real processes, training that only sleeps.
 
-    python -m benchmarks.scale.mixes_ray [--mixes 3] [--seed 0] [--trials 20] [--gpus 8] [--seconds 12]
+    python -m benchmarks.scale.mixes_ray [--mixes 3] [--seed 0] [--trials 20] [--gpus 8] [--seconds 12] [--reuse]
 
 One JSON line a mix. `in_line` is the share of the GPUs held from the first start until the last trial leaves the line,
 `of_bound` the shortest time that any packing could take over the time from the first start to the last end; each is
@@ -153,7 +153,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--gpus", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=12.0, help="a trial in the middle")
+    parser.add_argument(
+        "--reuse", action="store_true", help="processes go from trial to trial where the shape is the same"
+    )
     a = parser.parse_args()
+    sleep.reuse = a.reuse  # type: ignore[attr-defined]
     with local_ray(8, gpus=a.gpus):
         for seed in range(a.seed, a.seed + a.mixes):
             print(json.dumps(run_mix(seed, a.trials, a.gpus, a.seconds)), flush=True)
