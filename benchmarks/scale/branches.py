@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale.start_up import WAYS, adopt_orphans, cpu_of_children
+from benchmarks.scale.start_up import WAYS
 
 TIERS = ("verified-long-cot", "answer-only", "corrupted-cot")
 
@@ -71,19 +71,18 @@ def main() -> None:
     if a.once:
         once(a)
         return
-    adopt_orphans()
     found: dict[str, dict[str, Any]] = {}
     for way, value in WAYS.items():
         with tempfile.TemporaryDirectory() as root:
-            before, began = cpu_of_children(), time.monotonic()
+            began = time.monotonic()
             words = [sys.executable, "-m", "benchmarks.scale.branches", *sys.argv[1:], "--once", root]
-            done = subprocess.run(
-                words, env={**os.environ, "DIPSWEEP_REUSE_WORKERS": value}, capture_output=True, text=True
-            )
+            env = {**os.environ, "DIPSWEEP_REUSE_WORKERS": value}
+            with CpuMeter() as cpu:
+                done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(done.stderr[-3000:])
             wall = time.monotonic() - began
-            found[way] = {"wall_s": wall, "cpu_s": cpu_of_children() - before, "scores": scores(Path(root))}
+            found[way] = {"wall_s": wall, "cpu_s": cpu.seconds, "scores": scores(Path(root))}
         shown = {k: round(v, 1) for k, v in found[way].items() if k != "scores"}
         print(json.dumps({"way": way, **shown, "load": round(os.getloadavg()[0], 1)}), flush=True)
     cold, warm = found["cold"], found["reused"]

@@ -11,18 +11,21 @@ seconds of the whole sweep, and CPU seconds of all its processes, Ray's own incl
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import itertools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from cluster.connect.environment import prepare
 
@@ -101,35 +104,52 @@ def main() -> None:
     if a.once:
         print(json.dumps(once(a)), flush=True)
         return
-    adopt_orphans()
     for number in range(a.rounds):
         for way, value in WAYS.items():
-            before, env = cpu_of_children(), {**os.environ, "DIPSWEEP_REUSE_WORKERS": value}
+            env = {**os.environ, "DIPSWEEP_REUSE_WORKERS": value}
             words = [sys.executable, "-m", "benchmarks.scale.start_up", *sys.argv[1:], "--once"]
-            done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+            with CpuMeter() as cpu:
+                done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(done.stderr[-3000:])
-            spent = {"cpu_s": round(cpu_of_children() - before, 1)}
+            spent = {"cpu_s": round(cpu.seconds, 1), "load": round(os.getloadavg()[0], 1)}
             print(
                 json.dumps({"way": way, "round": number, **json.loads(done.stdout.splitlines()[-1]), **spent}),
                 flush=True,
             )
 
 
-def adopt_orphans() -> None:
-    """Makes Ray's processes children of this one when their parent ends, so that `cpu_of_children` counts them."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+class CpuMeter:
+    """Adds up the CPU seconds of every descendant of this process, Ray's own included, while the block runs.
 
+    Looks four times a second, so that a process is counted up to a quarter of a second before its end: Ray's node manager ignores
+    the end of its children, and what the system adds up for the parent of a process lacks them.
+    """
 
-def cpu_of_children() -> float:
-    """Returns the CPU seconds of every descendant of this process that has ended, after waiting for those that have not."""
-    while True:
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            break
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return spent.ru_utime + spent.ru_stime
+    def __enter__(self) -> CpuMeter:
+        # Ray's processes become ours when their parent ends.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._spent: dict[tuple[int, float], float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def seconds(self) -> float:
+        return sum(self._spent.values())
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._over.wait(0.25):
+            for process in me.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    times = process.cpu_times()
+                    self._spent[process.pid, process.create_time()] = times.user + times.system
 
 
 if __name__ == "__main__":
