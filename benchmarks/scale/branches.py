@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale.start_up import WAYS
+from benchmarks.scale.start_up import WAYS, CpuMeter
 
 TIERS = ("verified-long-cot", "answer-only", "corrupted-cot")
 
