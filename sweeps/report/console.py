@@ -9,6 +9,7 @@ from sweeps.config.plan import Plan
 from sweeps.config.space import Axis
 from sweeps.controller.requests import TrialCount
 from sweeps.journal.rows import (
+    BASE_PREFIX,
     REFUSED,
     AttemptRow,
     ControlRow,
@@ -18,6 +19,7 @@ from sweeps.journal.rows import (
     Row,
     VerdictRow,
 )
+from sweeps.journal.silent_base import silence
 from sweeps.journal.state import SweepState
 from sweeps.journal.vocabulary import ENDED, Action, EndOf, EndStatus, EvalStatus
 
@@ -41,6 +43,7 @@ class EventFormatter:
     def __init__(self, plan: Plan, state: SweepState | None = None) -> None:
         self.axes: Mapping[str, Axis] = plan.sweep.axes
         self.metric = plan.sweep.objective.metric
+        self.looked_at = self.metric if plan.sweep.objective.goal == "maximize" else ""
         self.follows = state is None
         self.state = SweepState() if state is None else state
         self.count = TrialCount(plan, self.state)
@@ -53,7 +56,8 @@ class EventFormatter:
             case AttemptRow():
                 return f"{self.label(row.trial)} starts{_from(row)}"
             case ReportRow() if row.suite and not row.inherited:
-                return f"{self.label(row.trial)} step {row.step}{self._budget(row.trial)}: {self._scores(row)}"
+                line = f"{self.label(row.trial)} step {row.step}{self._budget(row.trial)}: {self._scores(row)}"
+                return line + self._silence(row)
             case VerdictRow() if row.action is not Action.CONTINUE:
                 return f"{self.label(row.trial)} {row.action}: {row.reason}"
             case EvalRow(status=EvalStatus.FAILED):
@@ -84,6 +88,12 @@ class EventFormatter:
         names = {self.metric: self.metric, **SHORT}
         parts = [f"{names[m]} {row.metrics[m]:.2f}" for m in names if m in row.metrics]
         return ", ".join(parts) or "no scores"
+
+    def _silence(self, row: ReportRow) -> str:
+        if row.step != 0 or not row.trial.startswith(BASE_PREFIX):
+            return ""
+        told = silence(row.trial.removeprefix(BASE_PREFIX), row.metrics, row.se, row.n, self.looked_at)
+        return f"\nwarning: {told}" if told else ""
 
     def _end(self, row: EndRow) -> str:
         ended = sum(len(self.state.history.by_state[status]) for status in ENDED)

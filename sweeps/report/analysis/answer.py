@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from sweeps.journal.silent_base import silence
 from sweeps.report.analysis.evidence import Evidence
 from sweeps.report.analysis.findings import Finding, Kind, Setting, SettingMetric, Summary
 from sweeps.report.analysis.inference import Difference, Level
@@ -245,6 +246,17 @@ def notes(evidence: Evidence, summary: Summary) -> Iterator[str]:
     missing = sorted({str(t.config.get("model", "")) for t in summary.trials} - set(summary.bases))
     if missing and summary.trials:
         yield f"No score of the base model for {', '.join(missing)}: dips of its trials cannot be judged."
+    for model, base in summary.bases.items():
+        known = {name: m for name, m in base.items() if m.n is not None}
+        told = silence(
+            model,
+            {name: m.value for name, m in known.items()},
+            {name: m.se for name, m in known.items() if m.se is not None},
+            {name: m.n for name, m in known.items() if m.n is not None},
+            summary.objective if summary.goal == "maximize" else "",
+        )
+        if told:
+            yield f"The {told}."
     if evidence.other_suite:
         yield (
             f"{plural(evidence.other_suite, 'score row')} of another suite than {evidence.suite} left out: "
