@@ -238,6 +238,15 @@ def export(
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON Schema of sweep files, with which editors complete and check them."""
+    from cluster.cli.render import print_json
+    from sweeps.config.json_schema import sweep_schema
+
+    print_json(sweep_schema())
+
+
+@app.command()
 def doctor(
     storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, python: Python = "python",
     install_dashboard: Annotated[

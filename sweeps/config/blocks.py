@@ -20,6 +20,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -87,6 +88,9 @@ _Setting = r"(cap|think|t)=[0-9.]+"
 _Variant = Annotated[str, Field(pattern=rf"^(@[1-9]\d{{0,3}}(,{_Setting})*|{_Setting}(,{_Setting})*)$")]
 
 
+_A_COUNT = {"type": "integer", "minimum": 1}
+
+
 def _workers(value: Any) -> int | tuple[int, int]:
     """`2`, or `[1, 4]` for a trial that may run on fewer when not all fit."""
     ends = list(value) if isinstance(value, list | tuple) else [value, value]
@@ -100,7 +104,13 @@ _Workers = Annotated[
     int | tuple[int, int],
     PlainValidator(_workers),
     PlainSerializer(lambda n: list(n) if isinstance(n, tuple) else n, return_type=Any),
+    WithJsonSchema({"anyOf": [_A_COUNT, {"type": "array", "items": _A_COUNT, "minItems": 2, "maxItems": 2}]}),
 ]
+_At = Annotated[Any, WithJsonSchema({"anyOf": [
+    {"const": "log"},
+    {"type": "object", "properties": {"every": _A_COUNT}, "required": ["every"], "additionalProperties": False},
+    {"type": "array", "items": _A_COUNT, "minItems": 1},
+]})]  # fmt: skip
 
 
 class ModelBlock(Block):
@@ -114,6 +124,7 @@ class ModelBlock(Block):
     """Training processes of one trial, or `[fewest, most]`: as many as there is room for, with the same batch.
     By default what `sweeps.config.known_models` says for a name it knows, else 1."""
     cpus_per_worker: _Positive = 1.0
+    """CPUs that each process reserves, and threads that it computes with."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """By default 1 for a name of `sweeps.config.known_models` with a path, else 0."""
 
@@ -135,6 +146,7 @@ class SearchBlock(Block):
     """Who picks the values of the axes that are not grids."""
 
     algorithm: Literal["grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2"] = "grid"
+    """grid runs every cell once; the others sample the axes that are no grids inside each cell."""
     trials: _Count | None = None
     """Trials in all, spread evenly over the grid cells (the first ones get one more); by default one per cell."""
     trials_per_cell: _Count | None = None
@@ -150,15 +162,20 @@ class ObjectiveBlock(Block):
     """The metric by which trials are ranked."""
 
     metric: Annotated[str, Field(pattern=METRIC)] = "transfer/score"
+    """`ROLE/NAME`, with the tail of `evaluation.test_time` if any: `transfer/score@8`."""
     goal: Literal["maximize", "minimize"] = "maximize"
+    """Whether more is better."""
 
 
 class ConstraintBlock(Block):
     """A metric that has to hold: exactly one of the three bounds."""
 
     metric: Annotated[str, Field(pattern=METRIC)]
+    """As in `objective`."""
     at_least: float | None = None
+    """Smallest value allowed."""
     at_most: float | None = None
+    """Largest value allowed."""
     relative_to_base: float | None = None
     """Allowed change from the base model's score: -0.10 means at most 0.10 below it."""
 
@@ -176,7 +193,9 @@ class StoppingBlock(Block):
     """Which rule prunes, and how hard it protects a dip."""
 
     rule: Literal["none", "dip-aware", "asha", "median", "hyperband", "patient"] = "none"
+    """none (all run to their budget), dip-aware, or a rule that is blind to dips: asha, median, hyperband, patient."""
     protect: Literal["strict", "soft"] = "strict"
+    """dip-aware: strict neither stops nor parks a trial in its dip or its recovery, soft makes that dear."""
     top: _Count = 3
     """How many best trials the sweep is after."""
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -308,16 +327,20 @@ class EvaluationBlock(Block):
     """Which suite scores the checkpoints, and at which steps."""
 
     suite: Annotated[str, Field(min_length=1), AfterValidator(_suite)] = "mini"
-    """Built-in items: `mini`, `gym`, `offline`, `paper:DIR`, `lm-eval:ROLE/TASK@DIR`; `none` where `files` stand alone, which
-    is the default beside `files`."""
+    """`mini` (tiny models, seconds), `gym` (reasoning-gym, English), `offline` (HumanEval, StrongREJECT, DoNotAnswer, from
+    packages), `paper:DIR` (the paper's benchmarks, from files of yours), `lm-eval:ROLE/TASK@DIR` (any task of
+    lm-evaluation-harness, your own YAML files too), a suite that an installed package brings, or `none` where `files` stand
+    alone, which is the default beside `files`."""
     files: list[EvalFileBlock] = []
     """Files of your own items, asked beside the suite's (docs/how-to/own-evaluation.md)."""
-    at: Any = "log"
-    """`log`, `{every: n}`, or a list of optimizer steps; the last step is always scored."""
+    at: _At = "log"
+    """Steps after which a checkpoint is saved to be scored: `log` (the budget halved twice per octave, down to 1/64 of it),
+    `{every: n}`, or a list of steps. The last step always is, and the base model once, as step 0."""
     items: _Count = 100
-    """Items per task."""
+    """Items per task, at most: the same ones for every checkpoint and trial, so that differences are paired."""
     test_time: list[_Variant] = []
-    """Other means at test time for the same items, by the tail of their metrics: `@8`, `cap=64`, `think=32`."""
+    """Settings of test-time compute under which the same items are asked too, written as the tail of their metrics: `@8`,
+    `cap=64`, `think=32`, `@4,t=1.0`."""
     judge: _Path | None = None
     """Folder of a model that judges what a rule cannot, and refusals; default: rules alone."""
     workers: _Count = 1
@@ -353,10 +376,15 @@ class LimitsBlock(Block):
     """What the sweep may cost. Reaching a limit ends the sweep resumable, exit code 3."""
 
     trials: _Count | None = None
+    """Most trials that may be planned."""
     gpu_hours: _Positive | None = None
+    """GPU hours of training and evaluation."""
     wall_hours: _Positive | None = None
+    """Hours of one run; a resumed sweep has them again."""
     usd: _Positive | None = None
+    """Money, by `usd_per_gpu_hour`."""
     usd_per_gpu_hour: _Positive | None = None
+    """Price of a GPU hour."""
     retries: Whole = 2
     """How often a trial whose worker died is started again; machines that were taken away do not count."""
     weight: _Positive = 1.0

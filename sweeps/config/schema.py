@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, WithJsonSchema
 
 from sweeps.config.blocks import (
     Block,
@@ -40,6 +40,7 @@ AxisField = Annotated[
     Axis,
     BeforeValidator(axis_from),
     PlainSerializer(lambda axis: axis.to_json(), return_type=dict),
+    WithJsonSchema({"type": "object"}),
 ]
 
 
@@ -57,18 +58,32 @@ class Sweep(Block):
     """
 
     name: Annotated[str, Field(pattern=NAME)]
+    """Lower-case letters, digits and `-`; the sweep's id is `name-<8 hex of the definition>`."""
     seed: Whole = 0
+    """Of the search, and of the first repeat of every trial."""
     models: dict[str, ModelBlock] = Field(default={})
+    """The user's own models by name, beside the built-in tiny-s, tiny-xs and tiny-m."""
     tiers: dict[str, TierBlock] = Field(default={})
+    """The user's own data tiers by name, beside the built-in verified-long-cot, answer-only and corrupted-cot."""
     space: dict[str, AxisField] = Field(default={})
+    """What varies: `model`, `data`, any key of `trainer`, each with an axis; or a `zip` of several under a name of its own."""
     search: SearchBlock = SearchBlock()
+    """Who picks the values of the axes that are not grids, and how many trials there are."""
     objective: ObjectiveBlock = ObjectiveBlock()
+    """What makes a trial better than another."""
     constraints: list[ConstraintBlock] = Field(default=[])
+    """Metrics that have to hold for a trial to count among the best."""
     stopping: StoppingBlock = StoppingBlock()
+    """Which rule prunes."""
     trainer: TrainerBlock = TrainerBlock()
+    """Settings of every trial."""
     evaluation: EvaluationBlock = EvaluationBlock()
+    """What checkpoints are asked, and when."""
     limits: LimitsBlock = LimitsBlock()
+    """What the sweep may cost; not part of its id."""
     storage: Annotated[str, Field(min_length=1)] = "./runs"
+    """A folder that all nodes see, or `s3://bucket/prefix`; not part of the id. Credentials, region and endpoint come from
+    the environment or the instance, never from here."""
 
     def __init__(self, **data: Any) -> None:
         try:

@@ -1,0 +1,91 @@
+"""The JSON Schema (draft 2020-12) of sweep files, for editors: `dipsweep schema > dipsweep.schema.json`.
+
+It holds what can be said of one file without looking anywhere else; `dipsweep validate` also looks at what several blocks say
+together, and at the files that they name.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sweeps.config.blocks import known_axes
+from sweeps.config.schema import Sweep
+
+DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+Json = dict[str, Any]
+_SCALAR: Final[Json] = {"type": ["string", "number", "boolean"]}
+_NAME: Final[Json] = {"type": "string", "minLength": 1}
+_NUMBERS: Final[Json] = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+
+
+def sweep_schema() -> Json:
+    """Returns the schema as plain JSON."""
+    schema = Sweep.model_json_schema(mode="validation")
+    trainer = schema["$defs"]["TrainerBlock"]["properties"]
+    settings = {name: _bare(trainer[name]) if name in trainer else _NAME for name in known_axes()}
+    schema["properties"]["space"] |= {
+        "properties": {name: _axis(values) for name, values in settings.items()},
+        "additionalProperties": {"$ref": "#/$defs/Zip"},
+    }
+    schema["$defs"] |= {"When": _when(), "Zip": _zip(settings)}
+    _conditions_between_keys(schema["$defs"])
+    head = {"$schema": DRAFT, "title": "dipsweep sweep file", "description": "One sweep of reasoning SFT."}
+    return {**head, **{key: value for key, value in schema.items() if key not in head}}
+
+
+def _bare(field: Mapping[str, Any]) -> Json:
+    """Returns what a value must be, without what is said of the field."""
+    return {key: copy.deepcopy(value) for key, value in field.items() if key not in ("default", "description", "title")}
+
+
+def _axis(value: Json) -> Json:
+    """Returns the schema of one axis of a setting with such values."""
+    listed = {"type": "array", "items": value, "minItems": 1, "uniqueItems": True}
+    kinds = {"grid": listed, "choice": listed}
+    if value.get("type") in ("number", "integer"):
+        kinds |= {"uniform": _NUMBERS, "loguniform": _NUMBERS}
+    if value.get("type") == "integer":
+        kinds = {"grid": listed, "choice": listed, "randint": {**_NUMBERS, "items": {"type": "integer"}}}
+    elif value.get("type") == "number":
+        kinds["randint"] = {**_NUMBERS, "items": {"type": "integer"}}
+    return {
+        "type": "object",
+        "properties": {**kinds, "when": {"$ref": "#/$defs/When"}},
+        "oneOf": [{"required": [kind]} for kind in kinds],
+        "additionalProperties": False,
+    }
+
+
+def _when() -> Json:
+    return {
+        "description": "Values that other axes must have for this one to be there.",
+        "type": "object",
+        "propertyNames": {"enum": list(known_axes())},
+        "additionalProperties": {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1}]},
+    }
+
+
+def _zip(settings: Mapping[str, Json]) -> Json:
+    columns = {name: {"type": "array", "items": value, "minItems": 1} for name, value in settings.items()}
+    return {
+        "description": "Settings that change together, under a name of the user's own.",
+        "type": "object",
+        "properties": {
+            "zip": {"type": "object", "properties": columns, "additionalProperties": False, "minProperties": 2},
+            "when": {"$ref": "#/$defs/When"},
+        },
+        "required": ["zip"],
+        "additionalProperties": False,
+    }
+
+
+def _conditions_between_keys(blocks: Json) -> None:
+    """Adds what the validators of `sweeps.config.blocks` say of several keys of one block."""
+    bounds = ("at_least", "at_most", "relative_to_base")
+    blocks["ConstraintBlock"]["oneOf"] = [
+        {"required": [name], "properties": {name: {"type": "number"}}} for name in bounds
+    ]
+    blocks["LimitsBlock"]["if"] = {"required": ["usd"], "properties": {"usd": {"type": "number"}}}
+    blocks["LimitsBlock"]["then"] = {"required": ["usd_per_gpu_hour"]}
