@@ -17,7 +17,7 @@ from sweeps.config.schema import Sweep
 from sweeps.config.trial import EvalSpec, Hooks, KeepReplies, ModelSource, Saved, TrialSpec
 from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EvalJob
-from sweeps.controller.request_handler import Steering
+from sweeps.controller.request_handler import RequestHandler
 from sweeps.errors import StorageError
 from sweeps.executors.local import Evaluate, InProcess, Progress, Scored, Train
 from sweeps.journal.rows import Row
@@ -78,7 +78,7 @@ def run(
             plan, journal, rule, home=home.root, subscribers=[lambda row: _tell(formatter, row, say)], state=state
         )
         write_spec(sweep, home)  # anew: limits may have changed, they are not part of the id
-        steer = Steering(controller, root, lambda: write_spec(controller.plan.sweep, home))
+        steer = RequestHandler(controller, root, lambda: write_spec(controller.plan.sweep, home))
         steer()  # what was asked while nobody drove, such as a longer run of a trial of a finished sweep
         if controller.finish_if_done():
             say(f"{plan.sweep_id} is finished already; nothing to run")

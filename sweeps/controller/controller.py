@@ -385,7 +385,7 @@ class SweepController:
 
     def is_score_needed(self, job: EvalJob) -> bool:
         """False once nobody needs the scores of a job any more."""
-        return self.evaluations.queue.wants(job)
+        return self.evaluations.queue.is_needed(job)
 
     def scored(
         self, job: EvalJob, metrics: Mapping[str, float], *, se: Mapping[str, float], n: Mapping[str, int],

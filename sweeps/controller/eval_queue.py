@@ -50,7 +50,7 @@ class EvalJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TrialEvalState:
     """What of a trial decides how urgent its checkpoints are.
 
     Attributes:
@@ -76,15 +76,15 @@ class Urgency(IntEnum):
     SPARE = 4
 
 
-def urgency(job: EvalJob, standing: Standing | None) -> Urgency:
-    """Returns how urgent a checkpoint is; `standing` is None for a base model, which belongs to no trial."""
-    if standing is None:
+def urgency(job: EvalJob, eval_state: TrialEvalState | None) -> Urgency:
+    """Returns how urgent a checkpoint is; `eval_state` is None for a base model, which belongs to no trial."""
+    if eval_state is None:
         return Urgency.BASE
-    if job.step == standing.snapshots[-1]:
+    if job.step == eval_state.snapshots[-1]:
         return Urgency.LAST
-    if job.step in milestones(standing.snapshots):
+    if job.step in milestones(eval_state.snapshots):
         return Urgency.MILESTONE
-    return Urgency.SUSPECT if standing.suspect else Urgency.SPARE
+    return Urgency.SUSPECT if eval_state.suspect else Urgency.SPARE
 
 
 @cache
@@ -104,28 +104,30 @@ def is_suspect(phase: str, evidence: Mapping[str, Any]) -> bool:
     return isinstance(odds, float) and isinstance(bar, float) and odds < NEAR * bar
 
 
-def needless(waiting: Iterable[EvalJob], standing: Callable[[EvalJob], Standing | None], backlog: int) -> list[EvalJob]:
+def overtaken(
+    waiting: Iterable[EvalJob], eval_state: Callable[[EvalJob], TrialEvalState | None], backlog: int
+) -> list[EvalJob]:
     """Returns the jobs to give up, oldest first: spare ones that were overtaken, down to `backlog` waiting in all."""
     jobs = list(waiting)
     if len(jobs) <= backlog:
         return []
 
-    def overtaken(job: EvalJob) -> bool:
-        trial = standing(job)
+    def is_overtaken(job: EvalJob) -> bool:
+        trial = eval_state(job)
         return trial is not None and urgency(job, trial) is Urgency.SPARE and job.step < trial.scored
 
-    return sorted(filter(overtaken, jobs), key=lambda job: job.order)[: len(jobs) - backlog]
+    return sorted(filter(is_overtaken, jobs), key=lambda job: job.order)[: len(jobs) - backlog]
 
 
 class ScoreQueue:
     """The jobs of a sweep: those that wait, and those that are being scored.
 
     Args:
-        standing: tells how a job's trial stands; None for a base model.
+        eval_state: tells how a job's trial stands; None for a base model.
     """
 
-    def __init__(self, standing: Callable[[EvalJob], Standing | None]) -> None:
-        self.standing = standing
+    def __init__(self, eval_state: Callable[[EvalJob], TrialEvalState | None]) -> None:
+        self.eval_state = eval_state
         self.waiting: dict[tuple[str, int, str], EvalJob] = {}
         self.running: dict[tuple[str, int, str], EvalJob] = {}
 
@@ -139,13 +141,13 @@ class ScoreQueue:
 
         One that is compared with its base as it goes waits while the base is being scored.
         """
-        for job in [job for job in self.waiting.values() if not self.wants(job)]:
+        for job in [job for job in self.waiting.values() if not self.is_needed(job)]:
             self.forget(job)
-        bases = {job.model for job in self.running.values() if self.standing(job) is None}
+        bases = {job.model for job in self.running.values() if self.eval_state(job) is None}
         ready = [job for job in self.waiting.values() if job.early is None or job.model not in bases]
         if not ready:
             return None
-        job = min(ready, key=lambda job: (urgency(job, self.standing(job)), job.tries, job.order))
+        job = min(ready, key=lambda job: (urgency(job, self.eval_state(job)), job.tries, job.order))
         self.running[job.key] = self.waiting.pop(job.key)
         return job
 
@@ -159,14 +161,14 @@ class ScoreQueue:
         found = [jobs.pop(job.key, None) for jobs in (self.waiting, self.running)]
         return any(found)
 
-    def wants(self, job: EvalJob) -> bool:
+    def is_needed(self, job: EvalJob) -> bool:
         """False once nobody needs the scores of a job any more."""
-        standing = self.standing(job)
-        return standing is None or not standing.over
+        eval_state = self.eval_state(job)
+        return eval_state is None or not eval_state.over
 
-    def needless(self, backlog: int) -> list[EvalJob]:
-        """Returns the waiting jobs to give up; see `needless`."""
-        return needless(self.waiting.values(), self.standing, backlog)
+    def overtaken(self, backlog: int) -> list[EvalJob]:
+        """Returns the waiting jobs to give up; see `overtaken`."""
+        return overtaken(self.waiting.values(), self.eval_state, backlog)
 
     def open(self, trial: str) -> bool:
         """True while a job of the trial waits or runs."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from sweeps.config.plan import Plan
 from sweeps.config.trial import TrialSpec
 from sweeps.controller.eval_early_stopping import early_end
-from sweeps.controller.eval_queue import EvalJob, ScoreQueue, Standing, is_suspect
+from sweeps.controller.eval_queue import EvalJob, ScoreQueue, TrialEvalState, is_suspect
 from sweeps.journal.rows import base_trial
 from sweeps.journal.state import SweepState, TrialState
 
@@ -30,7 +30,7 @@ class Evaluations:
         self, plan: Plan, state: SweepState, specs: Mapping[str, TrialSpec], address: Callable[[str], str]
     ) -> None:
         self.plan, self.state, self.specs, self.address = plan, state, specs, address
-        self.queue = ScoreQueue(self._standing)
+        self.queue = ScoreQueue(self._eval_state)
         self._bases: set[str] = set()
 
     def request_base(self, spec: TrialSpec) -> None:
@@ -61,7 +61,7 @@ class Evaluations:
     def overtaken(self) -> list[tuple[EvalJob, str]]:
         """Returns the jobs to give up because more wait than the evaluators will get to, each with the reason."""
         evaluation = self.plan.sweep.evaluation
-        jobs, waiting = self.queue.needless(evaluation.backlog * evaluation.workers), len(self.queue.waiting)
+        jobs, waiting = self.queue.overtaken(evaluation.backlog * evaluation.workers), len(self.queue.waiting)
         return [
             (job, f"{waiting - i} checkpoints wait, and step {max(self.state.trials[job.trial].scored)} has scores")
             for i, job in enumerate(jobs)
@@ -75,12 +75,12 @@ class Evaluations:
         return (f"these scores are of suite {suite}, the sweep's are of {known}; go on with the version that began the "
                 "sweep, or rename the sweep")  # fmt: skip
 
-    def _standing(self, job: EvalJob) -> Standing | None:
+    def _eval_state(self, job: EvalJob) -> TrialEvalState | None:
         trial = self.state.trials.get(job.trial)
         if trial is None:
             return None
         spec = self.specs[job.trial]
-        return Standing(spec.snapshots, max(trial.scored, default=0), is_close_to_verdict(trial), trial.ended)
+        return TrialEvalState(spec.snapshots, max(trial.scored, default=0), is_close_to_verdict(trial), trial.ended)
 
 
 def is_close_to_verdict(trial: TrialState) -> bool:

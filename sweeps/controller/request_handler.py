@@ -25,7 +25,7 @@ from sweeps.storage.base import Store
 POLL_S = 2.0  # how long a request may go unnoticed; one listing of an (almost always empty) folder
 
 
-class Steering:
+class RequestHandler:
     """The driver's side of `sweeps.controller.requests`; call it in every turn of a run loop.
 
     Args:
@@ -50,7 +50,7 @@ class Steering:
         for request in control.pending(self.store, sweep):
             if request.id not in self.controller.state.requests:
                 self.take(request)
-            control.done(self.store, sweep, request)
+            control.discard(self.store, sweep, request)
 
     def take(self, request: Request) -> None:
         """Carries out one request, or writes down why not."""

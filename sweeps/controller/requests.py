@@ -1,4 +1,4 @@
-"""Steering a sweep while it runs: requests travel as small objects in its storage, the driver carries them out.
+"""RequestHandler a sweep while it runs: requests travel as small objects in its storage, the driver carries them out.
 
 Anyone who can write to the storage can ask, from any machine; there is no port to reach and no driver to find. A request
 is created once, never changed, and taken away after it was carried out; the journal keeps who asked for what, and when.
@@ -70,7 +70,7 @@ def pending(store: Store, sweep: str) -> list[Request]:
     return found
 
 
-def done(store: Store, sweep: str, request: Request) -> None:
+def discard(store: Store, sweep: str, request: Request) -> None:
     """Takes a request away; call it after its row is in the journal."""
     store.delete(f"{sweep}/{FOLDER}/{request.id}.json")
 

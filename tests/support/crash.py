@@ -19,7 +19,7 @@ from sweeps.config.plan import Plan
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.controller.controller import BAD_CHECKPOINT, SweepController
 from sweeps.controller.eval_queue import EvalJob
-from sweeps.controller.request_handler import POLL_S, Steering
+from sweeps.controller.request_handler import POLL_S, RequestHandler
 from sweeps.controller.requests import Request, post
 from sweeps.errors import TrialFailed
 from sweeps.executors.local import InProcess
@@ -159,7 +159,7 @@ class World:
     def _go_on(self, journal: SweepJournal) -> bool:
         self.controller = SweepController(self.plan, journal, self.case.rule(self.case.sweep.goal))
         clock = [0.0]
-        steering = Steering(self.controller, FaultyStore(self.store, self.calls), clock=lambda: clock[0])
+        steering = RequestHandler(self.controller, FaultyStore(self.store, self.calls), clock=lambda: clock[0])
 
         def look() -> None:
             clock[0] += POLL_S

@@ -14,7 +14,7 @@ from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
-from sweeps.controller.request_handler import Steering
+from sweeps.controller.request_handler import RequestHandler
 from sweeps.controller.requests import Request
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import MemoryJournal
@@ -36,7 +36,7 @@ class Steered:
         self.sweep, self.journal = sweep, MemoryJournal()
         self.controller = SweepController(Plan(sweep), self.journal, NeverStop(sweep.goal))
         self.trials = [spec.id for spec in self.controller.next_trials(known)]
-        self.steering = Steering(self.controller, MemoryStore())
+        self.steering = RequestHandler(self.controller, MemoryStore())
 
     def ask(self, action: str, trial: str = "", **args: Any) -> Steered:
         self.steering.take(Request(action, trial, args, who="ana"))

@@ -46,7 +46,7 @@ class Driver:
             self.taken.append(waiting[0])
             extra = {"action": action, "who": waiting[0].who, "reason": reason, "request": waiting[0].id}
             self.journal.append(make_row("control", SWEEP.id, extra=extra))
-            control.done(store, SWEEP.id, waiting[0])
+            control.discard(store, SWEEP.id, waiting[0])
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()

@@ -9,7 +9,7 @@ import pytest
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.controller.controller import SweepController
-from sweeps.controller.request_handler import POLL_S, Steering
+from sweeps.controller.request_handler import POLL_S, RequestHandler
 from sweeps.controller.requests import Request, pending, post
 from sweeps.errors import Interrupted
 from sweeps.executors.local import InProcess
@@ -36,7 +36,7 @@ class Desk:
         self.controller = SweepController(self.plan, self.journal, NeverStop(definition.goal))
         self.store, self.trainer = MemoryStore(), FakeTrainer()
         self.changes = 0
-        self.steering = Steering(self.controller, self.store, self.changed, clock=lambda: self.clock)
+        self.steering = RequestHandler(self.controller, self.store, self.changed, clock=lambda: self.clock)
         self.loop = InProcess(self.controller, self.trainer, fake_evaluate, tmp_path, steer=self.look)
 
     def changed(self) -> None:

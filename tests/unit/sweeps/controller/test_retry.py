@@ -10,7 +10,7 @@ import pytest
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.controller.controller import SweepController
-from sweeps.controller.request_handler import POLL_S, Steering
+from sweeps.controller.request_handler import POLL_S, RequestHandler
 from sweeps.controller.requests import Request, post
 from sweeps.errors import TrialFailed
 from sweeps.executors.local import InProcess
@@ -52,7 +52,7 @@ class Runs:
     def run(self) -> SweepController:
         controller = SweepController(self.plan, self.journal, NeverStop(self.goal))
         clock = [0.0]
-        steering = Steering(controller, self.store, clock=lambda: clock[0])
+        steering = RequestHandler(controller, self.store, clock=lambda: clock[0])
 
         def look() -> None:
             clock[0] += POLL_S

@@ -13,11 +13,11 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import (
     EvalJob,
     ScoreQueue,
-    Standing,
+    TrialEvalState,
     Urgency,
     is_suspect,
     milestones,
-    needless,
+    overtaken,
     urgency,
 )
 from sweeps.journal.writer import MemoryJournal
@@ -46,19 +46,19 @@ def test_milestones_are_the_log_spaced_part_of_any_grid(snapshots, expected):
 
 
 @pytest.mark.parametrize(
-    ("step", "standing", "expected"),
+    ("step", "eval_state", "expected"),
     [
         (0, None, Urgency.BASE),
-        (640, Standing(LOG), Urgency.LAST),
-        (40, Standing(LOG), Urgency.MILESTONE),
-        (40, Standing(LOG, suspect=True), Urgency.MILESTONE),
-        (57, Standing(LOG, suspect=True), Urgency.SUSPECT),
-        (57, Standing(LOG), Urgency.SPARE),
-        (57, Standing(LOG, scored=640), Urgency.SPARE),
+        (640, TrialEvalState(LOG), Urgency.LAST),
+        (40, TrialEvalState(LOG), Urgency.MILESTONE),
+        (40, TrialEvalState(LOG, suspect=True), Urgency.MILESTONE),
+        (57, TrialEvalState(LOG, suspect=True), Urgency.SUSPECT),
+        (57, TrialEvalState(LOG), Urgency.SPARE),
+        (57, TrialEvalState(LOG, scored=640), Urgency.SPARE),
     ],
 )
-def test_how_urgent_a_checkpoint_is(step, standing, expected):
-    assert urgency(job(step), standing) is expected
+def test_how_urgent_a_checkpoint_is(step, eval_state, expected):
+    assert urgency(job(step), eval_state) is expected
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_dip_or_odds_near_their_bar_ask_for_a_closer_look(phase, evidence, exp
 
 
 def test_the_queue_hands_out_the_most_urgent_first_and_the_oldest_of_a_class():
-    standings = {"t-1": Standing(LOG), "t-2": Standing(LOG, suspect=True)}
+    standings = {"t-1": TrialEvalState(LOG), "t-2": TrialEvalState(LOG, suspect=True)}
     queue = ScoreQueue(lambda j: standings.get(j.trial))
     for number, (trial, step) in enumerate(
         [("t-1", 14), ("t-1", 20), ("t-2", 14), ("t-2", 10), ("t-1", 640), ("t-1", 10), ("base-tiny-s", 0)]
@@ -96,7 +96,7 @@ def test_the_queue_hands_out_the_most_urgent_first_and_the_oldest_of_a_class():
 
 
 def test_a_job_is_queued_once_and_a_broken_one_lets_its_equals_go_first():
-    queue = ScoreQueue(lambda j: Standing(LOG))
+    queue = ScoreQueue(lambda j: TrialEvalState(LOG))
     for step in (10, 10, 20):
         queue.add(job(step))
     first = queue.next()
@@ -107,25 +107,25 @@ def test_a_job_is_queued_once_and_a_broken_one_lets_its_equals_go_first():
 
 
 def test_what_waits_for_a_trial_that_is_over_is_forgotten():
-    queue = ScoreQueue(lambda j: Standing(LOG, over=True))
+    queue = ScoreQueue(lambda j: TrialEvalState(LOG, over=True))
     queue.add(job(10))
     assert queue.next() is None
     assert not queue
 
 
 @pytest.mark.parametrize(
-    ("standing", "backlog", "gone"),
+    ("eval_state", "backlog", "gone"),
     [
-        (Standing(LOG, scored=40), 9, []),  # all of them fit
-        (Standing(LOG, scored=40), 2, [14, 28]),  # 57 is not overtaken, the others are milestones
-        (Standing(LOG, scored=40), 4, [14]),
-        (Standing(LOG, scored=40, suspect=True), 0, []),
-        (Standing(LOG), 0, []),
+        (TrialEvalState(LOG, scored=40), 9, []),  # all of them fit
+        (TrialEvalState(LOG, scored=40), 2, [14, 28]),  # 57 is not overtaken, the others are milestones
+        (TrialEvalState(LOG, scored=40), 4, [14]),
+        (TrialEvalState(LOG, scored=40, suspect=True), 0, []),
+        (TrialEvalState(LOG), 0, []),
     ],
 )
-def test_only_spare_checkpoints_that_were_overtaken_are_given_up_and_only_under_a_backlog(standing, backlog, gone):
+def test_only_spare_checkpoints_that_were_overtaken_are_given_up_and_only_under_a_backlog(eval_state, backlog, gone):
     waiting = [job(s) for s in (14, 20, 28, 57, 80)]
-    assert [j.step for j in needless(waiting, lambda j: standing, backlog)] == gone
+    assert [j.step for j in overtaken(waiting, lambda j: eval_state, backlog)] == gone
 
 
 class InDoubt(NeverStop):
