@@ -22,7 +22,6 @@ from cluster.connect.environment import prepare
 prepare()
 
 import ray  # noqa: E402
-import ray.tune.execution.tune_controller as controller  # noqa: E402
 
 from benchmarks.scale.light import ThreadActors  # noqa: E402
 from benchmarks.scale.memory import rss_mib  # noqa: E402
@@ -144,8 +143,10 @@ def main() -> None:
         folder = Path(root) / Plan(sweep).sweep_id
         heard: list[Any] = [lambda row: None]
         with SweepJournal(folder) as journal:
-            director = SweepController(Plan(sweep), journal, stop_rule(sweep), subscribers=[lambda row: heard[0](row)])
-            loop = RayLoop(director, None, score, Path(root))
+            controller = SweepController(
+                Plan(sweep), journal, stop_rule(sweep), subscribers=[lambda row: heard[0](row)]
+            )
+            loop = RayLoop(controller, None, score, Path(root))
             load = Load(loop, folder, a.every)
             load.gpus, heard[0] = a.gpus, load.heard
             ThreadActors.attempt = staticmethod(load.attempt)
@@ -157,7 +158,7 @@ def main() -> None:
             loop.run()
             whole = time.thread_time() - begin
     states: dict[str, int] = {}
-    for curve in director.history.trials():
+    for curve in controller.history.trials():
         states[curve.state] = states.get(curve.state, 0) + 1
     print(
         f"{states}; {load.reports} reports in {time.monotonic() - load.began:.0f} s on {a.gpus} fake GPUs, rule {a.rule}"

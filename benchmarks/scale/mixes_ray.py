@@ -107,13 +107,13 @@ class Peak:
 def run_mix(seed: int, trials: int, gpus: int, seconds: float) -> dict[str, object]:
     """Runs one mix in the Ray that is up; returns what came of it."""
     plan, peak = Plan(definition(trials, seed, seconds)), Peak(gpus)
-    director = SweepController(plan, MemoryJournal(), NeverStop(plan.sweep.goal))
+    controller = SweepController(plan, MemoryJournal(), NeverStop(plan.sweep.goal))
     with tempfile.TemporaryDirectory() as root:
-        loop = Timed(director, sleep, fake_evaluate, Path(root), drive=drive_light)
+        loop = Timed(controller, sleep, fake_evaluate, Path(root), drive=drive_light)
         loop.run()
     time.sleep(1)
     peak.done.set()
-    states = [curve.state for curve in director.history.trials()]
+    states = [curve.state for curve in controller.history.trials()]
     return {
         "seed": seed,
         "sizes": sorted(workers for _, _, workers in loop.held.values()),

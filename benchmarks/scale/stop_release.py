@@ -80,9 +80,9 @@ def measure(a: argparse.Namespace) -> None:
     plan = Plan(sweep)
     with tempfile.TemporaryDirectory() as root, local_ray(4, gpus=2, dashboard=a.dashboard):
         watch = Release("CPU", 4.0) if a.train else Release("GPU", 2.0)
-        director = SweepController(plan, MemoryJournal(), StopAtOnce(sweep.goal), subscribers=[watch.heard])
+        controller = SweepController(plan, MemoryJournal(), StopAtOnce(sweep.goal), subscribers=[watch.heard])
         drive = drive_attempt if a.train else drive_light
-        RayLoop(director, silent, fake_evaluate, Path(root), drive=drive).run()
+        RayLoop(controller, silent, fake_evaluate, Path(root), drive=drive).run()
         freed = sorted(watch.settled())
     print(json.dumps({
         "train": a.train, "dashboard": a.dashboard, "beside_another_ray": a.beside,

@@ -68,7 +68,7 @@ class Pool:
     """Hands jobs to idle evaluators, and collects what they say; never waits.
 
     An evaluator that died, or that was killed for being over its time, is replaced by a new one; what becomes of the job
-    is the director's business, who hears of it as of any other failure. Nothing comes up before `open`.
+    is the controller's business, who hears of it as of any other failure. Nothing comes up before `open`.
 
     Args:
         evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus, cpus: what each reserves.

@@ -640,15 +640,6 @@ class SweepController:
         return SweepRow(self.plan.sweep_id, name=sweep.name, spec=sweep.to_json(), trials=self.plan.total,
                         version=VERSION, dipsweep=_version())  # fmt: skip
 
-    # Names of before, until all callers have the new ones.
-    wants, waiting, done, yielded = is_current_attempt, next_trials, finish_if_done, suspended
-    wants_score, disposable, dropped = is_score_needed, checkpoints_to_delete, checkpoint_deleted
-    paused = is_paused
-
-
-Director = SweepController
-DAMAGED = BAD_CHECKPOINT
-
 
 def _finite(evidence: Mapping[str, Any]) -> dict[str, Any]:
     """Evidence as it can be written: what is not finite was not measured, so it is absent."""

@@ -44,8 +44,8 @@ def main(storage: str, lease_s: float, gate: str = "") -> None:
         FakeTrainer()(trial, Gated(hooks), folder=folder, resume=resume)
 
     with ends_like_a_command(), SweepJournal(root / plan.sweep_id, lease_s=lease_s, say=say) as journal:
-        director = SweepController(plan, journal, NeverStop(SWEEP.goal))
-        InProcess(director, train, fake_evaluate, str(files)).run()
+        controller = SweepController(plan, journal, NeverStop(SWEEP.goal))
+        InProcess(controller, train, fake_evaluate, str(files)).run()
 
 
 if __name__ == "__main__":

@@ -73,9 +73,9 @@ def sleep(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None,
 def drive(root: Path, how: Callable[..., None], trials: int) -> None:
     plan = Plan(definition(trials))
     with SweepJournal(root / plan.sweep_id) as journal, local_ray():
-        director = SweepController(plan, journal, NeverStop(plan.sweep.goal))
-        RayLoop(director, sleep, fake_evaluate, root, drive=how, shared=True, say=say).run()
-        say(f"states {sorted(c.state for c in director.history.trials())}")
+        controller = SweepController(plan, journal, NeverStop(plan.sweep.goal))
+        RayLoop(controller, sleep, fake_evaluate, root, drive=how, shared=True, say=say).run()
+        say(f"states {sorted(c.state for c in controller.history.trials())}")
 
 
 def requested() -> list[dict[str, float]]:

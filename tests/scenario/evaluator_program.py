@@ -53,8 +53,8 @@ def faulty(job: EvalJob, root: Path) -> FakeScores:
 def main(root: Path) -> None:
     plan = Plan(SWEEP)
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(2):
-        director = SweepController(plan, journal, NeverStop(SWEEP.goal))
-        RayLoop(director, train, partial(faulty, root=root), root).run()
+        controller = SweepController(plan, journal, NeverStop(SWEEP.goal))
+        RayLoop(controller, train, partial(faulty, root=root), root).run()
 
 
 if __name__ == "__main__":

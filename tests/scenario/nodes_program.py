@@ -101,8 +101,8 @@ class Machines:
 def main(root: Path, drive: Callable[..., None]) -> None:
     machines, plan = Machines(), Plan(SWEEP)
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(address=machines.cluster.address):
-        director = SweepController(plan, journal, NeverStop(SWEEP.goal), subscribers=[machines.heard])
-        machines.loop = loop = RayLoop(director, train, fake_evaluate, root, drive=drive)
+        controller = SweepController(plan, journal, NeverStop(SWEEP.goal), subscribers=[machines.heard])
+        machines.loop = loop = RayLoop(controller, train, fake_evaluate, root, drive=drive)
         loop.placement.backfill.elastic_wait_s = 2.0
         loop.run()
         time.sleep(1)

@@ -82,9 +82,9 @@ def main(mode: str, root: Path) -> None:
         cluster.driver.loop.WIND_DOWN_S = float("inf")  # whoever does not listen is waited for until the second Ctrl-C
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(CPUS):
         cpus = Release("CPU", CPUS)
-        director = SweepController(plan, journal, rule, subscribers=[cpus.heard])
+        controller = SweepController(plan, journal, rule, subscribers=[cpus.heard])
         with ends_like_a_command():
-            RayLoop(director, train, fake_evaluate, root).run()
+            RayLoop(controller, train, fake_evaluate, root).run()
         time.sleep(1)
         print(json.dumps({"freed_s": cpus.settled(), "free_at_end": ray.available_resources().get("CPU")}))
 

@@ -51,10 +51,10 @@ def definition(name: str) -> Sweep:
 def drive(name: str, root: Path) -> None:
     plan = Plan(definition(name))
     with SweepJournal(root / plan.sweep_id) as journal, local_ray():
-        director = SweepController(plan, journal, NeverStop(plan.sweep.goal))
-        loop = Timed(director, sleep, fake_evaluate, root, drive=drive_light, shared=True)
+        controller = SweepController(plan, journal, NeverStop(plan.sweep.goal))
+        loop = Timed(controller, sleep, fake_evaluate, root, drive=drive_light, shared=True)
         loop.run()
-        states = [c.state for c in director.history.trials()]
+        states = [c.state for c in controller.history.trials()]
         print(json.dumps({"sweep": name, "states": states, "runs": [run[:2] for run in loop.held.values()]}))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sweeps.journal.rows import Row
 from sweeps.stopping.base import Goal
 from sweeps.stopping.dip_aware import DipAware
 from sweeps.stopping.shared_gain import INTERVALS, KNOTS, Revision, SharedGain, ahead, schedule_time
+from tests.support.rows import make_row
 
 Y = "transfer/score"
 
@@ -57,9 +57,9 @@ def test_what_is_ahead_of_a_run_is_what_lies_between_it_and_its_end():
 
 
 def told(rule, trial, values, budget=320, config=None):
-    rule.observe(Row("trial", "s", trial, budget=budget, config={"model": "m", **(config or {})}))
+    rule.observe(make_row("trial", "s", trial, budget=budget, config={"model": "m", **(config or {})}))
     for i, v in enumerate(values):
-        rule.observe(Row("report", "s", trial, step=20 * (i + 1), metrics={Y: v}, se={Y: 0.01}))
+        rule.observe(make_row("report", "s", trial, step=20 * (i + 1), metrics={Y: v}, se={Y: 0.01}))
 
 
 def odds(rule, trial):
@@ -73,7 +73,7 @@ STABLE = [0.30, 0.27, 0.28, 0.31, 0.33, 0.34, 0.34, 0.35, 0.35, 0.35, 0.35, 0.35
 def test_a_run_before_its_decay_is_not_given_up_for_what_finished_runs_gained_in_theirs():
     """Finished runs stood where the young one stands, and rose by 0.4 in their decay: so will it."""
     rule = DipAware(Goal(Y, top=2))
-    rule.observe(Row("report", "s", "base-m", step=0, metrics={Y: 0.4}, se={Y: 0.005}))
+    rule.observe(make_row("report", "s", "base-m", step=0, metrics={Y: 0.4}, se={Y: 0.005}))
     for i in range(4):
         told(rule, f"done-{i}", [*STABLE, 0.45, 0.55, 0.65, 0.75], config=DECAY)
     told(rule, "young", STABLE[:10], config=DECAY)
@@ -89,7 +89,7 @@ def test_contemporaries_compare_as_if_the_gain_that_both_have_ahead_were_not_the
     given = {}
     for name, config in (("wsd", DECAY), ("cosine", {"schedule": "cosine"})):
         rule = DipAware(Goal(Y, top=2))
-        rule.observe(Row("report", "s", "base-m", step=0, metrics={Y: 0.4}, se={Y: 0.005}))
+        rule.observe(make_row("report", "s", "base-m", step=0, metrics={Y: 0.4}, se={Y: 0.005}))
         for i in range(4):
             told(rule, f"ahead-{i}", [v + 0.1 + 0.01 * i for v in STABLE[:10]], config=config)
         told(rule, "behind", [v - 0.15 for v in STABLE[:10]], config=config)
