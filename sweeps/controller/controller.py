@@ -9,10 +9,8 @@ one starts from the journal.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +20,7 @@ from sweeps.config.trial import Saved, TrialSpec
 from sweeps.controller import limits, retention
 from sweeps.controller.eval_queue import EVAL_TRIES, EvalJob, is_suspect
 from sweeps.controller.evaluations import Evaluations, is_close_to_verdict
+from sweeps.controller.launch_queue import LaunchQueue
 from sweeps.controller.searcher import Result, Searcher, Suggestion, make_searcher
 from sweeps.journal.history import History
 from sweeps.journal.rows import (
@@ -98,9 +97,8 @@ class SweepController:
         self.evaluations = Evaluations(plan, self.state, self.specs, lambda path: address_of(path, self.home))
         self.ending, self.stopping = False, ""
         self._subscribers = list(subscribers)
-        self._queue: deque[str] = deque()  # trials to be started, in this order
+        self._queue = LaunchQueue(self.state, self.specs)
         self._touched: set[str] = set()  # trials whose checkpoints may have been superseded
-        self._exhausted = False  # the search has no more to propose
         self._restore(journal.rows())
 
     def _restore(self, rows: Sequence[Row]) -> None:
@@ -108,8 +106,7 @@ class SweepController:
             self._apply(row, live=False)
         if self.history.sweep is None:
             self._write(self._sweep_row())
-        waiting = self.state.with_status(TrialStatus.WAITING, TrialStatus.RUNNING)
-        self._queue.extend(trial.id for trial in waiting)
+        self._queue.restore()
         self._finish_last_decision(rows)
         for trial in list(self.state.trials.values()):
             if not trial.ended:
@@ -139,12 +136,12 @@ class SweepController:
             return []
         while True:
             self._refill(limit)
-            head = list(islice(self._ready(), limit))
-            trained = [t for t in head if self._has_trained(t)]
+            head = self._queue.ready(limit)
+            trained = [t for t in head if self._queue.has_trained(t)]
             if not trained:
                 return [self.specs[t] for t in head]
             for trial in trained:
-                self._unqueue(trial)
+                self._queue.discard(trial)
                 self._take_over_from_parent(trial)
                 self._end_training(trial)
 
@@ -160,10 +157,10 @@ class SweepController:
 
     def _refill(self, limit: int) -> None:
         """Asks the search for as many trials as the queue is short of; when it has none, the rule for a parked one."""
-        while not self._exhausted and len(list(islice(self._ready(), limit))) < limit:
+        while not self._queue.exhausted and len(self._queue.ready(limit)) < limit:
             suggestion = self.searcher.ask()
             if suggestion is None:
-                self._exhausted = True
+                self._queue.exhausted = True
             else:
                 self._add(suggestion)
         if not self._queue and (parked := self.state.with_status(TrialStatus.PARKED)):
@@ -171,45 +168,12 @@ class SweepController:
             if resumed is not None:
                 self._queue.append(resumed)
 
-    def _ready(self) -> Iterator[str]:
-        return (t for t in self._queue if not self._waits_for_parent(t))
-
-    def _waits_for_parent(self, trial: str) -> bool:
-        """True while the parent that a trial branches off from may still leave a later checkpoint for it."""
-        known = self.state.trials[trial]
-        if not known.parent or known.attempt:
-            return False
-        parent = self.state.trials.get(known.parent)
-        if parent is None:
-            return not self._exhausted  # the search has yet to name it
-        last = parent.last()
-        on_its_way = parent.status in (TrialStatus.WAITING, TrialStatus.RUNNING) or parent.id in self._queue
-        return on_its_way and (last is None or last.step < known.fork_step)
-
-    def _has_trained(self, trial: str) -> bool:
-        """True when only scores are missing: a trial, or its parent for it, has a checkpoint at its budget."""
-        return (
-            self.specs[trial].steps in self.state.trials[trial].checkpoints or self._whole_at_parent(trial) is not None
-        )
-
-    def _whole_at_parent(self, trial: str) -> Checkpoint | None:
-        """Returns the parent's checkpoint at the budget of a trial that has not begun, where that is all it needs."""
-        known, steps = self.state.trials[trial], self.specs[trial].steps
-        parent = self.state.trials.get(known.parent)
-        if parent is None or known.fork_step != steps or known.attempt:
-            return None
-        return parent.checkpoints.get(steps)
-
     def _take_over_from_parent(self, trial: str) -> None:
         """Takes a parent's checkpoint at the trial's budget over as its own, where it has none."""
-        whole = self._whole_at_parent(trial)
+        whole = self._queue.whole_at_parent(trial)
         if whole is not None:
             self._launch(trial, 0)
             self.saved(trial, self.state.trials[trial].attempt, self._saved(whole))
-
-    def _unqueue(self, trial: str) -> None:
-        if trial in self._queue:
-            self._queue.remove(trial)
 
     def _add(self, suggestion: Suggestion) -> None:
         branch = self.plan.trunk(suggestion.config)
@@ -606,24 +570,15 @@ class SweepController:
                 self._apply_control(row, live=live)
             case EndRow(of=EndOf.SCORING) if row.trial in self.state.trials:
                 self._tell_search(self.state.trials[row.trial], row.status)
-        if live and row.trial:
-            self._requeue(row)
+        if live:
+            self._queue.apply(row)
         return fresh
-
-    def _requeue(self, row: Row) -> None:
-        match row:
-            case TrialRow():
-                self._queue.append(row.trial)
-            case ControlRow(action=ControlAction.RETRY | ControlAction.YIELD, refused=False):
-                self._queue.appendleft(row.trial)
-            case VerdictRow(action=Action.PARK) | EndRow(of=EndOf.SCORING):
-                self._unqueue(row.trial)
 
     def _apply_control(self, row: ControlRow, *, live: bool) -> None:
         args = row.args or {}
         if row.action is ControlAction.ADD and args.get("trials"):
             self.plan = self.searcher.plan = replace(self.plan, more=self.plan.more + int(args["trials"]))
-            self._exhausted = False
+            self._queue.exhausted = False
         elif row.action is ControlAction.STOP and not row.trial and live:
             self.stopping = row.who or "somebody"
         elif row.action is ControlAction.RETRY and row.trial and live:

@@ -418,5 +418,5 @@ def test_a_sweep_that_was_moved_goes_on_from_its_checkpoints_in_the_new_place(tm
 def test_the_end_of_the_sweep_is_written_once(tmp_path: Path):
     journal = MemoryJournal()
     for _ in range(2):
-        assert run(tmp_path, sweep(), journal).done()
+        assert run(tmp_path, sweep(), journal).finish_if_done()
     assert [r.of for r in journal.rows() if r.kind == "end" and not r.trial] == ["sweep"]

@@ -54,7 +54,7 @@ def test_a_verdict_and_an_end_that_were_owed_are_given(cut: str):
     again = controller(SWEEP, left := MemoryJournal(rows[: last + 1]), StopAtFour)
     assert [r.kind for r in left.rows()] == [r.kind for r in rows]
     score(again)  # of the base model
-    assert again.done()
+    assert again.finish_if_done()
     assert [c.state for c in again.history.trials()] == ["pruned"]
 
 
@@ -140,7 +140,7 @@ def test_a_fork_is_kept_until_its_branch_has_a_checkpoint_of_its_own():
 
 
 def gone(at: SweepController) -> set[int]:
-    return {c.step for _, c in at.disposable()}
+    return {c.step for _, c in at.checkpoints_to_delete()}
 
 
 def test_a_report_of_a_trial_that_has_ended_is_owed_no_verdict():

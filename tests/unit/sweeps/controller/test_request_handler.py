@@ -156,7 +156,7 @@ def test_a_trial_can_be_added_to_a_grid_and_trials_to_a_search(tmp_path: Path):
     desk = Desk(tmp_path, searched, {5: [Request("add", args={"trials": 3}, who="ana")]}).run()
     assert len(desk.curves) == 5
     again = SweepController(Plan(searched), desk.journal, NeverStop(searched.goal))
-    assert again.done()
+    assert again.finish_if_done()
     assert again.plan.total == 5
 
 

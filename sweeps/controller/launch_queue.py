@@ -1,0 +1,94 @@
+"""Which trials are to be started, in which order, and which of them have to wait for the trial that they branch off from."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from sweeps.config.trial import TrialSpec
+from sweeps.journal.rows import ControlRow, EndRow, Row, TrialRow, VerdictRow
+from sweeps.journal.state import Checkpoint, SweepState
+from sweeps.journal.vocabulary import Action, ControlAction, EndOf, TrialStatus
+
+
+class LaunchQueue:
+    """The trials of one sweep that are to be started. It follows from the rows; nothing here is written down.
+
+    Args:
+        state: what is known of the sweep. specs: its trials by id.
+
+    Attributes:
+        exhausted: the search has no more to propose, so nobody waits for a parent that it has yet to name.
+    """
+
+    def __init__(self, state: SweepState, specs: Mapping[str, TrialSpec]) -> None:
+        self.state, self.specs = state, specs
+        self.exhausted = False
+        self._trials: deque[str] = deque()
+
+    def restore(self) -> None:
+        """Queues what an earlier driver left open."""
+        open_ = self.state.with_status(TrialStatus.WAITING, TrialStatus.RUNNING)
+        self._trials.extend(trial.id for trial in open_)
+
+    def apply(self, row: Row) -> None:
+        """Takes in a row that was just applied to the state."""
+        match row:
+            case TrialRow():
+                self._trials.append(row.trial)
+            case ControlRow(action=ControlAction.RETRY | ControlAction.YIELD, refused=False) if row.trial:
+                self._trials.appendleft(row.trial)
+            case VerdictRow(action=Action.PARK) | EndRow(of=EndOf.SCORING):
+                self.discard(row.trial)
+
+    def ready(self, limit: int) -> list[str]:
+        """Returns the first trials that can start now, at most `limit`."""
+        return list(islice(self._ready(), limit))
+
+    def append(self, trial: str) -> None:
+        """Puts a trial at the end."""
+        self._trials.append(trial)
+
+    def remove(self, trial: str) -> None:
+        """Takes a trial out, which is to be there."""
+        self._trials.remove(trial)
+
+    def discard(self, trial: str) -> None:
+        """Takes a trial out, where it is there."""
+        if trial in self._trials:
+            self._trials.remove(trial)
+
+    def has_trained(self, trial: str) -> bool:
+        """True when only scores are missing: a trial, or its parent for it, has a checkpoint at its budget."""
+        own = self.state.trials[trial].checkpoints
+        return self.specs[trial].steps in own or self.whole_at_parent(trial) is not None
+
+    def whole_at_parent(self, trial: str) -> Checkpoint | None:
+        """Returns the parent's checkpoint at the budget of a trial that has not begun, where that is all it needs."""
+        known, steps = self.state.trials[trial], self.specs[trial].steps
+        parent = self.state.trials.get(known.parent)
+        if parent is None or known.fork_step != steps or known.attempt:
+            return None
+        return parent.checkpoints.get(steps)
+
+    def _ready(self) -> Iterator[str]:
+        return (trial for trial in self._trials if not self._waits_for_parent(trial))
+
+    def _waits_for_parent(self, trial: str) -> bool:
+        """True while the parent that a trial branches off from may still leave a later checkpoint for it."""
+        known = self.state.trials[trial]
+        if not known.parent or known.attempt:
+            return False
+        parent = self.state.trials.get(known.parent)
+        if parent is None:
+            return not self.exhausted  # the search has yet to name it
+        last = parent.last()
+        on_its_way = parent.status in (TrialStatus.WAITING, TrialStatus.RUNNING) or parent.id in self._trials
+        return on_its_way and (last is None or last.step < known.fork_step)
+
+    def __contains__(self, trial: str) -> bool:
+        return trial in self._trials
+
+    def __len__(self) -> int:
+        return len(self._trials)
