@@ -28,9 +28,15 @@ TokenFile = Annotated[
 ]
 Trial = Annotated[str, typer.Option(metavar="T", help="A trial's id.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be given again.")]
-Python = Annotated[str, typer.Option(help="The Python of the cluster's nodes.")]
+Python = Annotated[
+    str | None,
+    typer.Option(help="The Python of the cluster's nodes; default is what the sweep last ran with, then python."),
+]
 Installed = Annotated[
-    bool, typer.Option("--installed", help="Use the dipsweep installed on the nodes, do not send this one.")
+    bool | None,
+    typer.Option(
+        "--installed/--sent", help="Use the dipsweep installed on the nodes, or send this one; default as before."
+    ),
 ]
 Places = Annotated[
     list[str] | None,
@@ -45,7 +51,7 @@ def submit(
     sweep: SweepFile,
     address: Annotated[str, typer.Option(help="The Ray cluster's dashboard, http://HOST:8265.")],
     storage: Annotated[str | None, typer.Option(help="Root of all sweeps; default is the file's own.")] = None,
-    token_file: TokenFile = None, driver_on: Places = None, installed: Installed = False, python: Python = "python",
+    token_file: TokenFile = None, driver_on: Places = None, installed: Installed = None, python: Python = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log, and end with its exit code.")] = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -59,7 +65,7 @@ def submit(
 
 def send(
     sweep: Any, address: str, storage: str | None, token_file: Path | None, driver_on: list[str] | None = None, *,
-    again: bool = False, installed: bool = False, python: str = "python", follow: bool = False, as_json: bool = False,
+    again: bool = False, installed: bool | None = None, python: str | None = None, follow: bool = False, as_json: bool = False,
 ) -> None:  # fmt: skip
     """Submits a sweep and says what became of it; `submit` and `resume --address` do this.
 
@@ -76,9 +82,7 @@ def send(
 
     done = submit_sweep(sweep, address=address, storage=storage, token_file=token_file, again=again, installed=installed,
                         python=python, driver_labels=labels(driver_on))  # fmt: skip
-    print_json(asdict(done)) if as_json else print(
-        submission_message(done, describe_size(sweep), installed), flush=True
-    )
+    print_json(asdict(done)) if as_json else print(submission_message(done, describe_size(sweep)), flush=True)
     if follow and done.became != "finished":
         jobs = Jobs.at(address, token_file)
         try:

@@ -100,7 +100,7 @@ def status_of(jobs: Jobs, name: str, storage: str | None) -> tuple[dict[str, Any
     return {**state, **out}, f"{text}\n{status_text(state)}"
 
 
-def submission_message(submission: Submission, trials: str, installed: bool) -> str:
+def submission_message(submission: Submission, trials: str) -> str:
     """Returns what a user should know after a submit."""
     s = submission
     first = {
@@ -111,7 +111,11 @@ def submission_message(submission: Submission, trials: str, installed: bool) -> 
     }[s.became]
     lines = [first, f"  report and log   {s.storage}/{s.sweep}"]
     if s.became in ("submitted", "resumed"):
-        code = "as installed on its nodes" if installed else f"as it is here, {code_size() / 1e6:.1f} MB, sent once"
+        code = (
+            "as installed on its nodes"
+            if submission.installed
+            else f"as it is here, {code_size() / 1e6:.1f} MB, sent once"
+        )
         lines.append(f"  dipsweep itself  {code}")
     if s.visible and s.became in ("submitted", "resumed"):
         lines.append("  not sent         " + ", ".join(f"{path} ({where})" for where, path in s.visible))

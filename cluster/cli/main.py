@@ -124,7 +124,7 @@ def run(
 def resume(
     sweep_id: SweepId, storage: Storage = None, in_process: InProcess = False, cpus: Cpus = None,
     dashboard: Dashboard = False, address: Address = None, token_file: TokenFile = None, driver_on: Places = None,
-    installed: Installed = False, python: Python = "python",
+    installed: Installed = None, python: Python = None,
 ) -> None:  # fmt: skip
     """Go on with a sweep that was paused, interrupted, killed or ran into a limit; http://… as address: as a job there."""
     from cluster.jobs.resume import locate_sweep, request_resume, request_resume_on_cluster
@@ -248,7 +248,7 @@ def schema() -> None:
 
 @app.command()
 def doctor(
-    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, python: Python = "python",
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, python: Python = None,
     install_dashboard: Annotated[
         bool, typer.Option("--install-dashboard", help="Put the Grafana dashboard beside Ray's own, on the head node.")
     ] = False,
@@ -269,7 +269,7 @@ def doctor(
         from cluster.doctor.cluster import examine
         from cluster.jobs.submit import storage_for
 
-        found = examine(address, token_file, storage_for(storage or DEFAULT, address), python)
+        found = examine(address, token_file, storage_for(storage or DEFAULT, address), python or "python")
     else:
         found = findings(storage or DEFAULT)
     print_json([f._asdict() for f in found]) if as_json else print(table(found))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
-import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,11 +12,11 @@ from cluster.connect.address import is_loopback
 from cluster.doctor.machine import Finding
 from cluster.doctor.probe import MARK, PACKAGES
 from cluster.jobs.client import Jobs
+from cluster.jobs.probe_job import run_probe
 from cluster.jobs.secrets import refuse_secrets
 from cluster.jobs.submit import runtime_env
 from sweeps.errors import DipsweepError
 
-WAIT_S: Final = 180.0
 SKEW_S: Final = 5.0
 """Clocks further apart than this confuse people who read logs; leases and fences compare none."""
 FREE_GIB: Final = 10.0
@@ -64,31 +60,7 @@ def _endpoint(jobs: Jobs) -> Iterator[Finding]:
 
 
 def _look(jobs: Jobs, storage: str, python: str) -> Mapping[str, Any]:
-    job = f"dipsweep-doctor-{secrets.token_hex(4)}"
-    entrypoint = shlex.join([python, "-m", "cluster.doctor.probe", storage])
-    jobs.submit(job, entrypoint, runtime_env(installed=False), {"job_name": "dipsweep doctor"})
-    until = time.monotonic() + WAIT_S
-    while (now := jobs.get(job)).live:
-        if time.monotonic() > until:
-            jobs.stop(job)
-            raise DipsweepError(f"no answer in {WAIT_S:.0f} s ({now.message}); it was stopped")
-        time.sleep(0.5)
-    log = jobs.log(job)
-    jobs.delete(job)
-    line = next((text for text in log.splitlines() if text.startswith(MARK)), None)
-    if line is None:
-        raise DipsweepError(_why_not(python, now.exit_code, log))
-    return dict(json.loads(line.removeprefix(MARK)))
-
-
-def _why_not(python: str, exit_code: int | None, log: str) -> str:
-    """Returns why the probe brought nothing back."""
-    if exit_code == 127:
-        return f"'{python}' was not found on the cluster; give --python"
-    if lacks := re.search(r"No module named '([^']+)'", log):
-        return (f"'{python}' on the cluster lacks {lacks[1]}: install dipsweep's dependencies on the nodes "
-                "(deploy/Containerfile), or give --python another interpreter")  # fmt: skip
-    return f"it failed: {log.strip()[-600:]}"
+    return run_probe(jobs, "doctor", python, ["cluster.doctor.probe", storage], MARK, runtime_env(installed=False))
 
 
 def findings_of(report: Mapping[str, Any]) -> Iterator[Finding]:

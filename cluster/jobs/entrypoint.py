@@ -6,19 +6,16 @@ goes through its shell.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
-from typing import Final
 
 from cluster.connect.environment import JOB_CONFIG
 from cluster.jobs.client import RESUME
+from cluster.jobs.interpreter import missing_packages
 from cluster.launch import main_of, run_and_tell
 from sweeps.config.schema import Sweep
 from sweeps.errors import DipsweepError, InputError
-
-NEEDED: Final = ("ray", "torch", "transformers", "optuna", "scipy", "fsspec", "safetensors", "jinja2", "reasoning_gym")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,8 +26,7 @@ def main(argv: list[str] | None = None) -> None:
 def _arguments(argv: list[str]) -> tuple[Sweep, str]:
     if len(argv) < 3 or argv[1] != "--storage" or argv[3:] not in ([], [RESUME]):
         raise InputError("this is what a submitted job runs; use dipsweep submit")
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
         raise DipsweepError(
             f"{sys.executable} on this cluster lacks {', '.join(missing)}: install dipsweep's dependencies on the nodes "
             "(pip install dipsweep; deploy/Containerfile), or give --python another interpreter"

@@ -7,13 +7,14 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from cluster.connect.address import is_loopback
 from cluster.guard import OURS as PACKAGES
 from cluster.jobs.client import OURS, RESUME, Job, JobExists, Jobs, job_id
+from cluster.jobs.interpreter import own_version
+from cluster.jobs.probe_job import check_interpreter
 from cluster.jobs.secrets import refuse_secrets
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
@@ -36,6 +37,7 @@ class Submission:
         became: `submitted` (the first time here), `resumed` (goes on with an earlier run), `running` or `finished`
             (it was already; nothing was started).
         storage: where it writes. visible: paths that every node must see, with where the sweep names them.
+        installed: it runs the dipsweep of the nodes, not this one.
     """
 
     sweep: str
@@ -44,6 +46,7 @@ class Submission:
     became: Became
     storage: str
     visible: tuple[tuple[str, str], ...] = ()
+    installed: bool = False
 
 
 def submit(
@@ -53,8 +56,8 @@ def submit(
     storage: str | None = None,
     token_file: Path | None = None,
     again: bool = False,
-    installed: bool = False,
-    python: str = "python",
+    installed: bool | None = None,
+    python: str | None = None,
     driver_resources: Mapping[str, float] | None = None,
     driver_labels: Mapping[str, str] | None = None,
 ) -> Submission:
@@ -67,12 +70,13 @@ def submit(
         token_file: the cluster's token; default is as in `cluster.connect.tokens.find_token`.
         again: start a run also when the last one finished; a pause is over then, and limits are those of the storage.
         installed: use the dipsweep that is installed on the nodes instead of this one.
-        python: the nodes' interpreter.
+        python: the nodes' interpreter. Both are by default what the sweep's last run there had; at first this dipsweep, and
+            `python`. A probe makes sure that it can run the sweep before anything is submitted.
         driver_resources, driver_labels: where the driver may sit (a node that is not pre-empted).
 
     Raises:
-        InputError: the address, the token or the storage will not do, or the sweep was run with another storage; nothing
-            was started.
+        InputError: the address, the token, the storage or the cluster's interpreter will not do, or the sweep was run with
+            another storage; nothing was started.
         SpecError: the sweep holds a secret. LimitError: it is over its own limits.
 
     Example:
@@ -83,12 +87,16 @@ def submit(
     Plan(sweep).check_limits()
     root = storage_for(storage or sweep.storage, address)
     metadata = describe(sweep, root)
+    refuse_secrets("sweep", sweep.to_json())
+    jobs = Jobs.at(address, token_file)
+    last = next(iter(reversed(jobs.of(sweep.id))), None)
+    python = python or (last.metadata.get("python") if last else None) or "python"
+    installed = (last is not None and last.metadata.get("installed") == "yes") if installed is None else installed
+    metadata |= {"python": python, "installed": "yes" if installed else "no"}
     environment = runtime_env(installed)
     goes_on = [RESUME] if again else []
     entrypoint = shlex.join([python, "-m", "cluster.jobs.entrypoint", sweep.id, "--storage", root, *goes_on])
-    refuse_secrets("sweep", sweep.to_json())
     refuse_secrets("job", {"entrypoint": entrypoint, "runtime_env": environment, "metadata": metadata})
-    jobs = Jobs.at(address, token_file)
     where = _where(driver_resources, driver_labels)
     for _ in range(3):  # somebody may submit the same sweep at the same moment: then theirs is ours
         before = jobs.of(sweep.id)
@@ -99,13 +107,14 @@ def submit(
             _hold_to_storage(ran[-1], jobs.endpoint.url, root)
         if before and before[-1].live:
             return _already(before[-1], jobs.endpoint.url, root)
+        check_interpreter(jobs, python, environment, own_version())
         job = job_id(sweep.id, before[-1].run + 1 if before else 1)
         try:
             jobs.submit(job, entrypoint, environment, metadata, **where)
         except JobExists:
             continue
         became: Became = "resumed" if ran else "submitted"
-        return Submission(sweep.id, job, jobs.endpoint.url, became, root, tuple(local_paths(sweep)))
+        return Submission(sweep.id, job, jobs.endpoint.url, became, root, tuple(local_paths(sweep)), installed)
     raise DipsweepError(
         f"{jobs.endpoint.url}: {sweep.id} was submitted and ended three times meanwhile; look at its log"
     )
@@ -159,7 +168,8 @@ def describe(sweep: Sweep, storage: str) -> dict[str, str]:
             "lists of values as a range (loguniform, randint)"
         )
     return {
-        OURS: _version(), "job_name": sweep.id, "sweep": sweep.id, "name": sweep.name, "trials": str(Plan(sweep).total),
+        OURS: own_version() or "unknown",
+        "job_name": sweep.id, "sweep": sweep.id, "name": sweep.name, "trials": str(Plan(sweep).total),
         "user": getpass.getuser(), "storage": storage, "spec": spec,
     }  # fmt: skip
 
@@ -218,10 +228,3 @@ def _where(resources: Mapping[str, float] | None, labels: Mapping[str, str] | No
     if labels:
         out["entrypoint_label_selector"] = dict(labels)
     return out
-
-
-def _version() -> str:
-    try:
-        return version("dipsweep")
-    except PackageNotFoundError:
-        return "unknown"

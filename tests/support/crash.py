@@ -111,7 +111,7 @@ class DyingJournal(SweepJournal):
             super()._write()  # its store dies by itself
             return
         if self._file is not None and self.calls.tear and len(self.calls.log) + 1 == self.calls.at:
-            data = "".join(self._pending).encode()
+            data = b"".join(self._pending)
             self._file.append(data[: len(data) // 2])
         self.calls.run("row", "", super()._write, writes=True)
 

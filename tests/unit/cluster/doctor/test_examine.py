@@ -8,6 +8,7 @@ import pytest
 
 from cluster.doctor import cluster as module
 from cluster.doctor.cluster import examine
+from cluster.jobs.probe_job import why_no_answer
 from sweeps.errors import SpecError
 
 
@@ -40,6 +41,6 @@ def test_doctor_refuses_a_storage_with_credentials_before_it_talks_to_the_cluste
     ],
 )
 def test_a_probe_that_brings_nothing_back_says_why_in_one_line(code: int, log: str, says: str):
-    why = module._why_not("pyhton", code, log)
+    why = why_no_answer("pyhton", code, log)
     assert says in why
     assert "\n" not in why

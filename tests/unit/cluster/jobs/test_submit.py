@@ -15,6 +15,8 @@ from cluster.connect.address import JobsEndpoint
 from cluster.jobs import entrypoint as driver
 from cluster.jobs import submit as module
 from cluster.jobs.client import Job, JobExists, Jobs
+from cluster.jobs.interpreter import MARK
+from cluster.jobs.probe_job import check_interpreter
 from cluster.jobs.submit import describe, local_paths, storage_for, submit
 from sweeps import Sweep
 from sweeps.errors import InputError, SpecError
@@ -30,6 +32,7 @@ class Shelf(Jobs):
         self.endpoint = JobsEndpoint(URL, {}, "2.60.0", True)
         self.jobs: dict[str, Job] = {}
         self.requests: list[dict[str, Any]] = []
+        self.probed: list[str] = []
 
     def submit(self, job, entrypoint, runtime_env, metadata, **where):
         if job in self.jobs:
@@ -50,6 +53,9 @@ class Shelf(Jobs):
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     shelf = Shelf()
     monkeypatch.setattr(module.Jobs, "at", classmethod(lambda cls, address, token: shelf))
+    monkeypatch.setattr(
+        module, "check_interpreter", lambda jobs, python, environment, version: shelf.probed.append(python)
+    )
     return shelf
 
 
@@ -227,3 +233,72 @@ def test_what_goes_on_after_a_stop_is_said_as_a_command_that_finds_the_sweep(
     send()
     monkeypatch.setattr(shelf, "stop", lambda job: None, raising=False)
     assert remote.stop(shelf, SWEEP.id).endswith(f"dipsweep resume {SWEEP.id} --address {URL} goes on")
+
+
+def test_the_interpreter_is_probed_before_anything_is_submitted_and_remembered(shelf: Shelf):
+    send(python="/opt/env/bin/python", installed=True)
+    shelf.becomes(SWEEP.id, state="stopped")
+    again = send()
+    assert again.became == "resumed"
+    assert again.installed
+    assert shelf.probed == ["/opt/env/bin/python"] * 2
+    assert [shlex.split(r["entrypoint"])[0] for r in shelf.requests] == ["/opt/env/bin/python"] * 2
+    assert "py_modules" not in shelf.requests[-1]["runtime_env"]
+    shelf.becomes(again.job, state="failed")
+    assert not send(python="python3.12", installed=False).installed
+    assert shelf.probed[-1] == "python3.12"
+
+
+def test_what_the_probe_refuses_is_not_submitted(shelf: Shelf, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: Any) -> None:
+        raise InputError("lacks torch")
+
+    monkeypatch.setattr(module, "check_interpreter", refuse)
+    with pytest.raises(InputError, match="lacks torch"):
+        send()
+    assert shelf.requests == []
+
+
+class Node(Jobs):
+    """A cluster whose probe jobs end at once, with a log."""
+
+    def __init__(self, log: str, exit_code: int = 0) -> None:
+        self.endpoint = JobsEndpoint(URL, {}, "2.60.0", True)
+        self.text, self.exit_code, self.ran = log, exit_code, list[str]()
+
+    def submit(self, job, entrypoint, runtime_env, metadata, **where):
+        self.ran.append(entrypoint)
+
+    def get(self, job: str) -> Job:
+        return Job(job, "", "finished" if not self.exit_code else "failed", exit_code=self.exit_code)
+
+    def log(self, job: str) -> str:
+        return self.text
+
+    def delete(self, job: str) -> None:
+        self.ran.append("deleted")
+
+
+def answer(**found: Any) -> str:
+    return "noise\n" + MARK + json.dumps({"python": "3.11.9", "missing": [], "dipsweep": "0.1.0", **found}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "environment", "says"),
+    [
+        ("sh: nopython: not found", 127, {"py_modules": []}, "was not found on the cluster; give --python"),
+        ("ModuleNotFoundError: No module named 'pydantic'", 1, {"py_modules": []}, "lacks pydantic"),
+        (answer(missing=["torch", "ray"]), 0, {"py_modules": []}, "lacks torch, ray"),
+        (answer(dipsweep="0.0.9"), 0, {}, "has dipsweep 0.0.9 installed, and this is 0.1.0"),
+        (answer(dipsweep=""), 0, {}, r"has dipsweep \(none\) installed"),
+    ],
+)
+def test_an_interpreter_that_cannot_run_the_sweep_is_refused_with_what_would_do(log, code, environment, says: str):
+    with pytest.raises(InputError, match=says + ".*nothing was submitted"):
+        check_interpreter(Node(log, code), "python", environment, "0.1.0")
+
+
+def test_an_interpreter_that_can_leaves_no_job_behind():
+    node = Node(answer(dipsweep=""))
+    check_interpreter(node, "/opt/my env/python", {"py_modules": []}, "0.1.0")
+    assert node.ran == ["'/opt/my env/python' -m cluster.jobs.interpreter", "deleted"]
