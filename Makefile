@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo test check docs bench chaos setup clean
+.PHONY: demo preview test check docs bench chaos setup clean
 
 setup: $(READY)
 
@@ -20,6 +20,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/dipsweep run examples/dip_and_recovery.yaml
+
+preview: $(READY)
+	$(BIN)/dipsweep preview examples/dip_and_recovery.yaml --tier verified-long-cot --rows 1
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow and not chaos and not gpu"

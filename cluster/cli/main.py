@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli import cluster_commands as commands
-from cluster.cli import replies, results_commands
+from cluster.cli import preview, replies, results_commands
 from cluster.cli.cluster_commands import (
     AsJson,
     Cluster,
@@ -307,6 +307,7 @@ def replay(
 app.add_typer(commands.app)
 app.add_typer(replies.app)
 app.add_typer(results_commands.app)
+app.add_typer(preview.app)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ def contamination(sweep: Sweep) -> Iterator[str]:
     """
     own = {str(n): s for n in sweep.axis_values("data", sweep.default_tier)
            if (s := sweep.tier_source(str(n))).path != "builtin"}  # fmt: skip
-    prompts = _prompts(sweep) if own else ()
+    prompts = evaluation_prompts(sweep) if own else ()
     for name, source in own.items():
         if is_remote(source.path):
             yield f"tier {name}: not compared with the evaluation's prompts, since {source.path} is not on this machine"
@@ -32,10 +32,11 @@ def contamination(sweep: Sweep) -> Iterator[str]:
                 continue
             found = overlap(conversation_texts([*data.primary, *data.replay]), prompts)
             if found.seen:
-                yield sentence(name, sweep.evaluation.suite, found)
+                numbers = [*data.primary_numbers, *data.replay_numbers]
+                yield sentence(name, sweep.evaluation.suite, found, numbers[found.examples[0][0]])
 
 
-def _prompts(sweep: Sweep) -> tuple[str, ...]:
+def evaluation_prompts(sweep: Sweep) -> tuple[str, ...]:
     """Returns what the suite asks; nothing for lm-eval's tasks, whose prompts it alone knows how to build."""
     if sweep.evaluation.suite.startswith("lm-eval:"):
         return ()
@@ -43,10 +44,10 @@ def _prompts(sweep: Sweep) -> tuple[str, ...]:
     return tuple(text_of(prompt) for task in suite.tasks for prompt in task.prompts)
 
 
-def sentence(tier: str, suite: str, found: Overlap) -> str:
-    """Returns the warning: how much, and where to look first."""
-    row, prompt = found.examples[0]
+def sentence(tier: str, suite: str, found: Overlap, number: int) -> str:
+    """Returns the warning: how much, and where to look first; `number` is that row's in its file, from 1."""
+    _, prompt = found.examples[0]
     return (
         f"warning: tier {tier} holds {found.seen} of the {found.prompts} prompts of suite {suite} "
-        f"(in {found.touched} of {found.rows} rows, such as row {row + 1} and prompt {prompt + 1}): its scores may be memory"
+        f"(in {found.touched} of {found.rows} rows, such as row {number} and prompt {prompt + 1}): its scores may be memory"
     )

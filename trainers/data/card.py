@@ -82,8 +82,13 @@ def _deciles(values: Sequence[int]) -> str:
     return " ".join(f"{value:,}" for value in values) + "  (deciles)" if values else "none"
 
 
-def measure_tier(tokenizer: PreTrainedTokenizerBase, data: TierData, config: TrialSettings) -> tuple[TierCard, int]:
+def measure_tier(
+    tokenizer: PreTrainedTokenizerBase, data: TierData, config: TrialSettings, *, strict: bool = True
+) -> tuple[TierCard, int]:
     """Measures a tier under a trainer's settings, and leaves its tokens in the cache where a trial finds them.
+
+    Args:
+        strict: hold the tier to what it may lose.
 
     Returns:
         The card, and the largest token id, which the model's embedding has to hold.
@@ -100,7 +105,8 @@ def measure_tier(tokenizer: PreTrainedTokenizerBase, data: TierData, config: Tri
         tokenised(tokenizer, pool if asked else (), config.row_limit, config.long_rows)
         for pool, asked in zip((part.primary, part.replay), pools, strict=True)
     )
-    check_rows(part, primary, replay, config)
+    if strict:
+        check_rows(part, primary, replay, config)
     return _card(tokenizer, data, part, used, primary, replay, config.row_limit)
 
 

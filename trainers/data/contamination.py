@@ -66,7 +66,7 @@ def overlap(texts: Iterable[str], prompts: Sequence[str], *, examples: int = 3) 
 def conversation_texts(conversations: Iterable[Conversation]) -> Iterator[str]:
     """Yields each conversation as one text: what was asked and what was answered."""
     for conversation in conversations:
-        yield "\n".join(message["content"] for message in conversation)
+        yield "\n".join(f"{message.get('reasoning_content', '')}\n{message['content']}" for message in conversation)
 
 
 def _index(prompts: Sequence[str]) -> tuple[dict[NGram, list[int]], tuple[int, ...]]:
