@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sweeps.config.blocks import TrialSettings
-from trainers.data.chat import Tokenised, split_thought
+from trainers.data.chat import Tokenised
+from trainers.data.chat_template import split_thought
 from trainers.data.losses import LongRows, RefusedRow, check_rows, long_rows, refused_rows
 from trainers.data.row_cache import tokenised
 from trainers.data.types import Conversation, TierData

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from sweeps.config.blocks import LongRows
 from sweeps.errors import InputError
-from trainers.data.chat_template import ChatTemplate, opens_thought, split_tools
+from trainers.data.chat_template import ChatTemplate, opens_thought, split_thought, split_tools
 from trainers.data.rows import Rows
 from trainers.data.types import Conversation, Message
 
@@ -102,9 +102,8 @@ def render_rows(template: ChatTemplate, conversation: Conversation) -> list[Rend
     if not targets:
         raise InputError("conversation without an assistant turn: nothing to learn")
     _check_control_tokens(template, messages)
-    shown = [*conversation[: len(conversation) - len(messages)], *(_fitting(template, m) for m in messages)]
     first = len(conversation) - len(messages)
-    replies = [_reply(template, shown, first + i) for i in targets]
+    replies = [_reply(template, conversation, first + i) for i in targets]
     _check_context(replies[-1].text, messages[: targets[-1]], [tool_name(tool) for tool in tools])
     alone = template.end.appended or not all(b.prompt.startswith(a.text) for a, b in pairwise(replies))
     if alone:
@@ -121,28 +120,6 @@ def tool_name(tool: object) -> str:
 def _is_learnt(message: Message) -> bool:
     holds = message["content"].strip() or message.get("tool_calls") or message.get("reasoning_content")
     return bool(message["role"] == "assistant" and message.get("learn", True) and holds)
-
-
-def _fitting(template: ChatTemplate, message: Message) -> Message:
-    """Puts a reply's thought where the template takes one: beside the content, or between <think> tags within it."""
-    thought = message.get("reasoning_content")
-    if thought and not template.takes_reasoning:
-        rest = {key: value for key, value in message.items() if key != "reasoning_content"}
-        return rest | {"content": f"<think>\n{thought.strip()}\n</think>\n\n{message['content']}"}
-    if not thought and message["role"] == "assistant" and template.takes_reasoning and not template.takes_think_tags:
-        thought, answer = split_thought(message)
-        if thought:
-            return message | {"reasoning_content": thought, "content": answer}
-    return message
-
-
-def split_thought(message: Message) -> tuple[str, str]:
-    """Returns the thought of a reply, wherever it stands, and its answer; a thought never closed is the answer."""
-    content: str = message["content"]
-    if thought := message.get("reasoning_content"):
-        return thought.strip(), content
-    before, closed, answer = content.partition("</think>")
-    return (before.lstrip().removeprefix("<think>").strip(), answer.strip()) if closed else ("", content)
 
 
 def _reply(template: ChatTemplate, conversation: Conversation, place: int) -> Reply:

@@ -75,17 +75,36 @@ class ChatTemplate:
         Raises:
             InputError: the template refuses the conversation, for example its order of roles.
         """
-        return self._applied(conversation, prompt) + (self._header if prompt else "")
+        _, messages = split_tools(conversation)
+        fitting = [*conversation[: len(conversation) - len(messages)], *map(self._fitting, messages)]
+        return self._applied(fitting, prompt) + (self._header if prompt else "")
+
+    def _fitting(self, message: Message) -> Message:
+        """Puts a reply's thought where the template takes one: beside the content, or between <think> tags within it."""
+        if message["role"] != "assistant":
+            return message
+        thought = message.get("reasoning_content")
+        if thought and not self.takes_reasoning:
+            rest = {key: value for key, value in message.items() if key != "reasoning_content"}
+            return rest | {"content": f"<think>\n{thought.strip()}\n</think>\n\n{message['content']}"}
+        if not thought and "</think>" in message["content"] and self.takes_reasoning and not self.takes_think_tags:
+            thought, answer = split_thought(message)
+            return message | {"reasoning_content": thought, "content": answer} if thought else message
+        return message
 
     @cached_property
     def _header(self) -> str:
-        """What stands before a reply where the template pays no heed to `add_generation_prompt`; empty where it does."""
+        """The assistant's header, where the template pays no heed to `add_generation_prompt`; else nothing.
+
+        What stands before a reply without naming who speaks (a space, Command R's <|START_RESPONSE|>) is the model's to write.
+        """
         question = _probe("QUESTION")
         asked, plain = self._applied(question, True), self._applied(question, False)
         answered = self._applied(_probe("QUESTION", "ANSWER"), False)
         if asked != plain or not answered.startswith(plain):
             return ""
-        return answered[len(plain) :].partition("ANSWER")[0]
+        header = answered[len(plain) :].partition("ANSWER")[0]
+        return header if re.search("assistant|model|bot", header, re.IGNORECASE) else ""
 
     def _applied(self, conversation: Conversation, prompt: bool) -> str:
         tools, messages = split_tools(conversation)
@@ -187,7 +206,7 @@ class ChatTemplate:
 
     def _shows(self, reply: Message) -> bool:
         try:
-            text = self.render([{"role": "user", "content": "QUESTION"}, reply])
+            text = self._applied([{"role": "user", "content": "QUESTION"}, reply], False)
         except InputError:
             return False
         return "THOUGHT" in text and "ANSWER" in text
@@ -196,6 +215,15 @@ class ChatTemplate:
 def opens_thought(prompt: str) -> bool:
     """True for a prompt that begins the thought for the model, as those of DeepSeek-R1 do."""
     return prompt.rstrip().endswith("<think>")
+
+
+def split_thought(message: Message) -> tuple[str, str]:
+    """Returns the thought of a reply, wherever it stands, and its answer; a thought never closed is the answer."""
+    content: str = message["content"]
+    if thought := message.get("reasoning_content"):
+        return thought.strip(), content
+    before, closed, answer = content.partition("</think>")
+    return (before.lstrip().removeprefix("<think>").strip(), answer.strip()) if closed else ("", content)
 
 
 def split_tools(conversation: Conversation) -> tuple[Sequence[Mapping[str, Any]], Conversation]:
