@@ -98,7 +98,8 @@ def tokenizer_for(template: str, kind: str, eos: str = "") -> Any:
     from transformers import PreTrainedTokenizerFast
 
     found = list(dict.fromkeys(SPECIAL.findall(template)))
-    eos = eos or next((t for t in found if re.fullmatch(r"<\|(im_end|eot_id|end|return)\|>|</s>|<eos>", t)), "</s>")
+    ends = ("<|return|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "</s>", "<eos>")
+    eos = eos or next((token for token in ends if token in found), "</s>")
     made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(trained(kind)), bos_token="<s>", eos_token=eos)
     made.add_special_tokens({"additional_special_tokens": found})
     made.chat_template = template
@@ -168,9 +169,8 @@ def _spelled(made: Any, messages: Conversation) -> Conversation:
 def _inner(made: Any, ids: list[int], message: dict[str, Any]) -> bool:
     """True when a reply without a call holds the tokenizer's eos or a header before its end."""
     headers = {t for t in ids if t in made.added_tokens_decoder}
-    allowed = re.compile(
-        r"<\|(channel|message|start|START_RESPONSE|START_TEXT|START_THINKING|END_\w+|inner_\w+)\|>|<\|.*think.*\|>"
-    )
+    channels = r"<\|(channel|message|start|end)\|>"  # gpt-oss: a thought is a message of its own
+    allowed = re.compile(rf"{channels}|<\|(START|END)_(RESPONSE|TEXT|THINKING)\|>|<\|inner_\w+\|>|<\|.*think.*\|>")
     named = [made.added_tokens_decoder[t].content for t in headers]
     return not message.get("tool_calls") and any(not allowed.fullmatch(token) for token in named)
 
