@@ -2,8 +2,9 @@
 
     python -m benchmarks.scale.branches [--budgets 100 200 400] [--tiers 3] [--replay 2] [--rates 2] [--cpus 2]
 
-The default is 36 trials. One JSON line per way; the last line has the ratios, and whether all scores and verdicts are the same
-to the bit. Both ways run in one process, one after the other, as programs of their own.
+The default is 36 trials. One JSON line per way; the last line has the ratios, how many scores are the same to the bit, and
+those that are not. A score is only in one where the evaluators skipped a spare checkpoint that a later one had overtaken
+(`evaluation.backlog`): that depends on time. Both ways run one after the other, as programs of their own.
 """
 
 from __future__ import annotations
@@ -87,7 +88,10 @@ def main() -> None:
         print(json.dumps({"way": way, **shown, "load": round(os.getloadavg()[0], 1)}), flush=True)
     cold, warm = found["cold"], found["reused"]
     ratios = {f"{what}_ratio": round(warm[what] / cold[what], 3) for what in ("wall_s", "cpu_s")}
-    print(json.dumps({**ratios, "same_scores": warm["scores"] == cold["scores"], "scores": len(cold["scores"])}))
+    theirs, ours = cold["scores"], warm["scores"]
+    differ = {key: [theirs[key], ours[key]] for key in theirs.keys() & ours.keys() if theirs[key] != ours[key]}
+    counts = {"same": len(theirs.keys() & ours.keys()) - len(differ), "only_in_one": len(theirs.keys() ^ ours.keys())}
+    print(json.dumps({**ratios, **counts, "differ": dict(sorted(differ.items())[:3]), "differing": len(differ)}))
 
 
 if __name__ == "__main__":
