@@ -17,22 +17,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeps.checkpoints.manifest import MANIFEST, STATE, Manifest, fault, parse_manifest, read_manifest, unfinished
 from sweeps.checkpoints.scratch import room, scratch
 from sweeps.config.trial import Hooks, Saved, TrialSpec
-from sweeps.controller.eval_queue import EvalJob
 from sweeps.errors import DamagedCheckpoint, NotFound
 from sweeps.storage.base import FOREVER, Store, is_url, join
 from sweeps.storage.factory import open_store
+
+if TYPE_CHECKING:
+    from sweeps.controller.eval_queue import EvalJob
 
 TRAINER_ONLY: Final = frozenset({STATE})
 Say = Callable[[str], None]
 
 
 def push(folder: Path, store: Store, key: str) -> None:
-    """CheckpointUploader a sealed checkpoint under a key, its manifest last."""
+    """Uploads a sealed checkpoint under a key, its manifest last."""
     manifest = read_manifest(folder)
     for name in manifest.files:
         store.upload(folder / name, f"{key}/{name}")
