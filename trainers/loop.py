@@ -28,6 +28,7 @@ from trainers.model.attention import PACKED
 from trainers.model.flops import step_flops
 from trainers.model.load import load_model, load_tokenizer, model_folder
 from trainers.model.model_files import checked_folder
+from trainers.model.packable import check_packable
 from trainers.schedule import lr_factor
 from trainers.step import Learner
 from trainers.throughput import Meter
@@ -131,6 +132,7 @@ class _Run:
         whole = resume is not None and not config.lora_rank  # adapters are taken up beside the base's own weights
         network = load_model(resume.path if resume and whole else base, attn=PACKED, dtype=frozen)
         _check_embedding(self.feed, self.tokenizer, network)
+        self.feed.apart = check_packable(network, max(self.feed.rows.lengths()))
         network.generation_config.eos_token_id = sorted(stop_ids(self.tokenizer))  # exports end where training does
         self.learner = Learner(config, network, device, world)
         self.state = self._resumed(resume) if resume else State()

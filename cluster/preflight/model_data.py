@@ -83,10 +83,12 @@ def _model(name: str, source: Any, notes: list[str]) -> tuple[Any, int]:
     from trainers.data.chat_template import ChatTemplate
     from trainers.model.load import load_tokenizer, model_folder, model_without_weights
     from trainers.model.model_files import checked_folder
+    from trainers.model.packable import check_packable
     from trainers.model.weights import check_finite, check_weights, stored_tensors
 
     folder = checked_folder(model_folder(name, source))
     model = model_without_weights(folder)
+    check_packable(model)
     if unseen := check_weights(folder, model):
         notes.append(f"model {name}: {unseen}")
     if sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= READ_BYTES:

@@ -86,6 +86,8 @@ class Feed:
                 f"replay is {config.replay}, but tier {config.data!r} has no replay rows ({_counts(replay, config)}); "
                 "set replay to 0 or give the tier a replay pool"
             )
+        self.apart = 0
+        """Rows longer than this share no pack with shorter ones; 0 for any. The model says (`trainers.model.packable`)."""
         self.rows: Rows = primary.rows + replay.rows
         self.num_primary = len(primary.rows)
         self._lengths, self._labels = self.rows.lengths(), self.rows.labels()
@@ -115,7 +117,7 @@ class Feed:
 
     def packs(self, step: Step, rank: int, world: int) -> list[Pack]:
         """Returns one worker's share of a step as tensors on the CPU."""
-        share = split_step(step.lengths, self._config.pass_tokens, world)[rank]
+        share = split_step(step.lengths, self._config.pass_tokens, world, self.apart)[rank]
         return [collate(self.rows, [step.rows[i] for i in pack]) for pack in share]
 
 

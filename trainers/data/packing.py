@@ -54,17 +54,24 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
     return bins
 
 
-def split_step(lengths: Sequence[int], pack_tokens: int, world: int) -> list[list[list[int]]]:
+def split_step(lengths: Sequence[int], pack_tokens: int, world: int, apart: int = 0) -> list[list[list[int]]]:
     """Splits one optimizer step into packs and deals them out.
 
     Every worker gets the same number of packs (sharded training needs them to walk in step); a worker without enough
     rows gets empty ones. The step itself, and so the update, is the same for any `world`.
 
+    Args:
+        apart: rows longer than this share no pack with others (`trainers.model.packable`); 0 for any.
+
     Returns:
         For each worker its packs, as lists of indices into `lengths`.
     """
     fair_share = max(max(lengths), -(-sum(lengths) // world))
-    packs = best_fit_decreasing(lengths, min(pack_tokens, fair_share))
+    packs: list[list[int]] = []
+    for long in (False, True):
+        group = [i for i, length in enumerate(lengths) if (apart > 0 and length > apart) == long]
+        bins = best_fit_decreasing([lengths[i] for i in group], min(pack_tokens, fair_share))
+        packs += [[group[i] for i in pack] for pack in bins]
     packs.sort(key=lambda pack: -sum(lengths[i] for i in pack))
     packs += [[] for _ in range(-len(packs) % world)]
     return [packs[rank::world] for rank in range(world)]

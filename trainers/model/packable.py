@@ -1,0 +1,55 @@
+"""Which models can be trained on packs, and which rows may share one, so that a pack computes what its rows would alone."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sweeps.errors import InputError
+
+ATTENTION: Final = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of layers that packed attention knows; others carry state from one row into the next, or mask in blocks."""
+
+
+def check_packable(network: Any, longest: int = 0) -> int:
+    """Compares a model's layers and rotary embedding with packing.
+
+    Args:
+        network: a causal language model of transformers, with weights or without.
+        longest: tokens of the longest row.
+
+    Returns:
+        The length above which rows must not share a pack with shorter ones; 0 where any rows may. `longrope` (Phi-3, Phi-4
+        mini) has one set of frequencies for passes up to a length and another for longer ones.
+
+    Raises:
+        InputError: no pack of this model's rows computes what they would alone; names the layers or the rope type.
+    """
+    kind, config = network.config.model_type, network.config
+    if not getattr(network, "_supports_attention_backend", False):
+        raise InputError(
+            f"models of type {kind} cannot be trained on packed rows: transformers does not let their attention (or "
+            "recurrent layers) be replaced, so that rows of a pack would see each other"
+        )
+    if others := sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTION):
+        raise InputError(f"models of type {kind} have layers of kind {', '.join(others)}, which would carry one row of a "
+                         f"pack into the next; packed training knows {', '.join(sorted(ATTENTION))}")  # fmt: skip
+    boundary = 0
+    for rope in _ropes(config):
+        original = rope.get("original_max_position_embeddings") or getattr(
+            config, "original_max_position_embeddings", 0
+        )
+        if rope.get("rope_type") == "longrope":
+            boundary = int(original or 0)
+        elif rope.get("rope_type") == "dynamic" and longest > config.max_position_embeddings:
+            raise InputError(
+                f"a row has {longest} tokens, but with rope_type dynamic the frequencies of passes longer than "
+                f"{config.max_position_embeddings} tokens depend on what was seen before; set max_length to "
+                f"{config.max_position_embeddings} or less"
+            )
+    return boundary
+
+
+def _ropes(config: Any) -> list[dict[str, Any]]:
+    """Returns the parameters of a model's rotary embedding: one set, or one for each kind of layer."""
+    found = getattr(config, "rope_parameters", None) or {}
+    return [found] if "rope_type" in found else [rope for rope in found.values() if isinstance(rope, dict)]
