@@ -5,10 +5,15 @@
 #SBATCH --exclusive
 #SBATCH --gpus-per-node=8
 #SBATCH --time=12:00:00
-#SBATCH --signal=B:INT@180
+#SBATCH --signal=B:USR1@180
+#SBATCH --requeue
+#SBATCH --open-mode=append
 #
 # One sweep in one allocation:  sbatch deploy/slurm.sh sweep.yaml /shared/sweeps        The same again goes on where it stopped.
-# Three minutes before the time is up SLURM sends SIGINT: trials save, and the job ends with 130.
+# Three minutes before the time is up SLURM sends SIGUSR1: trials save, and the job puts itself into the queue again. The same
+# at preemption, where the site has PreemptMode=REQUEUE, a GraceTime, and SlurmctldParameters=preempt_send_user_signal; without
+# that SLURM ends Ray's processes and the driver at once, and the sweep goes on from its last checkpoints.
+# To end it, with all trials saved:  scancel --batch --signal=INT JOB     (a plain scancel ends everything at once)
 # Run in this project's tests under stand-ins for srun and scontrol; not under SLURM itself.
 set -euo pipefail
 set -m   # without it, what a script starts in the background ignores SIGINT
@@ -53,8 +58,15 @@ done
 # In the background, so that the shell can pass the signal on while it waits.
 dipsweep run "$sweep" --storage "$storage" --address "$address:$port" &
 driver=$!
+requeue=
 trap 'kill -INT "$driver" 2>/dev/null || true' INT TERM
+trap 'requeue=yes; kill -INT "$driver" 2>/dev/null || true' USR1
 code=0
 wait "$driver" || code=$?
 while kill -0 "$driver" 2>/dev/null; do wait "$driver" || code=$?; done   # a signal ends a wait, not the driver
+if [ -n "$requeue" ] && [ "$code" = 130 ]; then   # interrupted and resumable: the next start goes on
+  finish
+  trap - EXIT
+  scontrol requeue "$SLURM_JOB_ID"
+fi
 exit "$code"

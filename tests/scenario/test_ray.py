@@ -111,13 +111,18 @@ def test_ctrl_c_twice_ends_a_sweep_at_once_whose_trials_do_not_listen(start, tmp
     assert [c.state for c in History(rows(tmp_path)).trials()] == ["running"]
 
 
-def test_ctrl_c_saves_and_exits_130_and_the_sweep_can_be_resumed(start, tmp_path: Path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)])
+def test_ctrl_c_and_its_kin_save_and_exit_130_and_the_sweep_can_be_resumed(start, tmp_path: Path, name: str):
     process = start("sweep")
     wait_for(lambda: sum(r.kind == "commit" for r in rows(tmp_path)) >= 2, process)
-    os.kill(process.pid, signal.SIGINT)
+    number = getattr(signal, name)
+    if name == "SIGHUP":
+        os.killpg(process.pid, number)  # a terminal that is closed reaches Ray's processes too
+    else:
+        os.kill(process.pid, number)
     _, err = process.communicate()
     assert process.returncode == 130, err[-3000:]
     assert "resume continues from the last checkpoints" in err
     journal = rows(tmp_path)
-    assert [r.reason for r in journal if r.kind == "control"] == ["Ctrl-C"]
+    assert [r.reason for r in journal if r.kind == "control"] == ["Ctrl-C" if name == "SIGINT" else name]
     assert all(c.state in ("running", "waiting") for c in History(journal).trials())

@@ -182,7 +182,7 @@ def test_the_readme_says_of_autoscalers_what_the_code_does():
 
 STANDINS = {
     "srun": 'while [[ "$1" == -* ]]; do [ "$1" = -w ] && shift; shift; done; exec "$@"',
-    "scontrol": "printf 'node1\\nnode2\\n'",
+    "scontrol": 'if [ "$1" = requeue ]; then echo "scontrol $*" >> "$OUT"; else printf "node1\\nnode2\\n"; fi',
     "hostname": "echo 127.0.1.1 10.9.8.7",
     "ray": 'echo "ray $* [$RAY_AUTH_MODE $(stat -c %a "$RAY_AUTH_TOKEN_PATH")]" >> "$OUT"; '
     '[ "$1" = list ] && { echo "[{}, {}]"; exit; }; exec sleep 600',
@@ -199,7 +199,7 @@ def slurm(tmp_path: Path, driver: str) -> subprocess.Popen[str]:
         (bin / name).chmod(0o755)
     (bin / "python3").symlink_to(sys.executable)
     env = {"PATH": f"{bin}:/usr/bin:/bin", "HOME": str(tmp_path), "OUT": str(tmp_path / "out"), "DRIVER": driver,
-           "SLURM_JOB_NODELIST": "node[1-2]"}  # fmt: skip
+           "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "77"}  # fmt: skip
     return subprocess.Popen(["bash", str(DEPLOY / "slurm.sh"), "my sweep.yaml", "/shared/sweeps"], env=env, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
 
@@ -219,12 +219,28 @@ def test_a_slurm_job_starts_each_node_with_a_token_of_its_own_and_ends_with_the_
     assert list(tmp_path.glob(".dipsweep-job-*")) == []  # the token is gone
 
 
-def test_slurms_warning_reaches_the_driver_as_ctrl_c_and_its_130_comes_back(tmp_path: Path):
+@pytest.mark.parametrize(("name", "requeued"), [("SIGUSR1", True), ("SIGINT", False), ("SIGTERM", False)])
+def test_slurms_warning_saves_and_requeues_and_a_persons_signal_saves_and_ends(
+    tmp_path: Path, name: str, requeued: bool
+):
     process = slurm(tmp_path, "trap 'echo saved >> \"$OUT\"; exit 130' INT; for _ in $(seq 900); do sleep 0.1; done")
     while not (tmp_path / "out").exists() or "dipsweep run" not in (tmp_path / "out").read_text():
         assert process.poll() is None
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)  # --signal=B:INT@180: to the batch shell alone
+    os.kill(process.pid, getattr(signal, name))  # to the batch shell alone
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "saved" in (tmp_path / "out").read_text()
+    out = (tmp_path / "out").read_text()
+    assert "saved" in out
+    assert ("scontrol requeue 77" in out) == requeued
+    assert list(tmp_path.glob(".dipsweep-job-*")) == []  # the token is gone before the job may start again
+
+
+def test_a_sweep_that_ended_by_itself_is_not_requeued(tmp_path: Path):
+    process = slurm(tmp_path, "trap '' INT; sleep 2; exit 1")
+    while not (tmp_path / "out").exists() or "dipsweep run" not in (tmp_path / "out").read_text():
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGUSR1)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "requeue" not in (tmp_path / "out").read_text()
