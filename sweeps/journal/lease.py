@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from sweeps.errors import NotFound, StorageError, SweepBusy
+from sweeps.errors import NotFound, StorageError, StorageFull, SweepBusy
 from sweeps.storage.base import Store
 
 LEASE_S: Final = 30.0
@@ -31,6 +31,7 @@ BEATS: Final = 10
 """Heartbeats in a lease time; one or two may be lost without harm."""
 DOUBT_S: Final = 2.5 * LEASE_S / BEATS
 """So long a driver of another machine is watched whose last beat looks old."""
+LENGTH: Final = 512
 FOLDER: Final = "lease"
 
 
@@ -87,7 +88,7 @@ class Record:
 
     def line(self) -> bytes:
         data = {**asdict(self.holder), "beat": self.beat, "released": self.released, "at": round(time.time(), 1)}
-        return json.dumps(data).encode()
+        return json.dumps(data).encode().ljust(LENGTH)  # of one length, so that one beat can stand in another's place
 
     @classmethod
     def parse(cls, data: bytes) -> Record:
@@ -154,7 +155,27 @@ class Lease:
             self.fenced_by = record.holder if record else Holder("an unknown host", 0)
             return
         self._beats += 1
-        self.store.once.write(_key(self.number), Record(self.holder, self._beats).line())
+        line = Record(self.holder, self._beats).line()
+        try:
+            self.store.once.write(_key(self.number), line)
+        except StorageFull:
+            if not self._beat_in_place(line):
+                raise
+
+    def _beat_in_place(self, line: bytes) -> bool:
+        """Writes a beat over the one before, which takes no room; True when it stands there.
+
+        Else a driver that waits for a full disk would look dead from other machines.
+        """
+        file = self.store.local(_key(self.number))
+        if file is None:
+            return False
+        try:
+            with open(file, "r+b", buffering=0) as lease:
+                whole = os.fstat(lease.fileno()).st_size == len(line)
+                return whole and lease.write(line) == len(line)
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Gives the sweep back, so that the next driver need not wait."""

@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from sweeps.errors import SweepBusy
-from sweeps.journal.lease import DriverState, Holder, Lease, Record, driver_state, driver_states
+from sweeps.errors import StorageFull, SweepBusy
+from sweeps.journal.lease import DriverState, Holder, Lease, Record, driver_state, driver_states, latest_record
 from sweeps.storage.base import Store
+from sweeps.storage.local import LocalStore
 from sweeps.storage.memory import MemoryStore
 
 
@@ -215,3 +217,21 @@ def test_a_lease_of_an_earlier_version_has_no_time_and_is_watched(store: Store):
     waited = list[float]()
     assert [s.kind for s in driver_states([store, store], sleep=waited.append)] == ["lost", "lost"]
     assert len(waited) == 1  # side by side
+
+
+def test_a_driver_that_waits_for_a_full_disk_still_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = LocalStore(tmp_path)
+    held = lease(store)
+    held.take()
+
+    def full(key: str, data: bytes) -> None:
+        raise StorageFull("no room")
+
+    monkeypatch.setattr(store, "write", full)
+    before = latest_record(store)[1]
+    held.beat()
+    held.beat()
+    number, after = latest_record(store)
+    assert before is not None
+    assert after is not None
+    assert (number, after.holder, after.beat - before.beat) == (held.number, held.holder, 2)
