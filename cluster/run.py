@@ -11,6 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cluster.preflight.inputs import check_inputs
 from sweeps.checkpoints.transfer import RemoteStorageEvalFn, RemoteStorageTrainFn, drop_checkpoint
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
@@ -63,6 +64,7 @@ def run(
         Its results, as `sweeps.load` returns them; `.report` is the page, and `/` and `str` are those of its folder.
 
     Raises:
+        InputError: data, weights or templates are not those that the sweep began with.
         SweepBusy: another driver runs this sweep. LimitError, Interrupted: ended early, can be resumed.
     """
     say = droppable(say)
@@ -83,6 +85,7 @@ def run(
         if controller.finish_if_done():
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
+            check_inputs(controller.plan.sweep, home)
             keep = sweep.evaluation.keep_replies
             scored = evaluate or partial(score_job, scores=f"{root}/.scores", home=home.root, keep=keep)
             _execute(

@@ -1,0 +1,102 @@
+"""What a sweep is trained from, by content: digests of data files, weights, tokenizers and templates.
+
+They are written down when a sweep first runs and compared whenever it goes on, before anything runs: trials that were
+trained on other rows or from other weights must not be ranked with the first ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from sweeps.config.schema import Sweep
+from sweeps.errors import InputError
+from sweeps.storage.base import Store
+
+log = logging.getLogger(__name__)
+FILE: Final = "inputs.json"
+"""Its place in a sweep's folder."""
+
+
+def check_inputs(sweep: Sweep, home: Store) -> None:
+    """Compares a sweep's inputs with those that it began with; of a sweep that begins, writes them down.
+
+    Raises:
+        InputError: some are others now; names them. No trial has been touched.
+    """
+    from trainers.data.chat_template import TEMPLATE_DATE
+
+    before = json.loads(home.read(FILE)) if home.exists(FILE) else {}
+    now = {"template date": TEMPLATE_DATE.isoformat(), **dict(input_digests(sweep))}
+    if changed := sorted(name for name in now if name in before and before[name] != now[name]):
+        raise InputError(
+            "\n".join(
+                f"{name} is not what this sweep began with (got {now[name]}; expected {before[name]})"
+                for name in changed
+            )
+            + f"\n{home.name}: nothing was started; restore what was changed, or give the sweep another name to begin anew"
+        )
+    if before != (merged := {**before, **now}):
+        home.write(FILE, (json.dumps(merged, indent=1) + "\n").encode())
+
+
+def input_digests(sweep: Sweep) -> Iterator[tuple[str, str]]:
+    """Yields name and digest of every input that is the user's own and can be found from here."""
+    for name in map(str, sweep.axis_values("model", sweep.default_model)):
+        model = sweep.model_source(name)
+        for key, path in ((f"models.{name}", model.path), (f"models.{name}.chat_template", model.chat_template)):
+            if path and path != "builtin" and (digest := _digest(path)):
+                yield f"{key} ({path})", digest
+    for name in map(str, sweep.axis_values("data", sweep.default_tier)):
+        path = sweep.tier_source(name).path
+        if path != "builtin" and (digest := _digest(path)):
+            yield f"tiers.{name} ({path})", digest
+
+
+def _digest(path: str) -> str:
+    """Returns 16 hex digits that change with any byte of a file, or of a folder's files; empty where nothing is."""
+    from trainers.data.download_cache import is_remote, listing
+    from trainers.model.model_files import is_needed
+
+    digest = hashlib.sha256()
+    if is_remote(path):
+        for name, remote in listing(path).items():
+            digest.update(f"{name}\0{remote.size}\0{remote.version}\n".encode())
+        return digest.hexdigest()[:16]
+    place = Path(path).expanduser()
+    if place.is_file():
+        return _file_digest(place)[:16]
+    if not place.is_dir():
+        return ""
+    for file in sorted(file for file in place.iterdir() if file.is_file() and is_needed(file.name)):
+        digest.update(f"{file.name}\0{_file_digest(file)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _file_digest(file: Path) -> str:
+    """Returns the SHA-256 of a file; one that is as it was (path, size, times, inode) is not read again."""
+    from trainers.data.download_cache import cache_folder
+
+    state = file.stat()
+    facts = f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\0{state.st_ino}"
+    known = cache_folder() / "digests" / hashlib.sha256(facts.encode()).hexdigest()[:32]
+    try:
+        if len(text := known.read_text()) == 64:
+            return text
+    except (OSError, UnicodeDecodeError):
+        pass
+    with open(file, "rb") as source:
+        found = hashlib.file_digest(source, "sha256").hexdigest()
+    aside = known.with_name(f".{known.name}.{os.getpid()}")
+    try:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(found)
+        aside.replace(known)
+    except OSError as e:
+        log.debug("a digest was not cached: %s", e)
+    return found

@@ -1,0 +1,84 @@
+"""A sweep goes on only from what it began with: data, weights, tokenizer and template are compared by content."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cluster.preflight.inputs import FILE, check_inputs
+from cluster.run import run
+from sweeps import Sweep, grid
+from sweeps.errors import InputError, Interrupted
+from sweeps.journal.writer import read_rows
+from sweeps.storage.factory import open_store
+from tests.support.tiny_sft import TEMPLATE, sums, write_base
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
+    write_base(tmp_path / "model")
+    (tmp_path / "ours.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sums(8)))
+    (tmp_path / "other.jinja").write_text(TEMPLATE)
+    return Sweep(
+        name="own",
+        storage=str(tmp_path / "runs"),
+        models={"mine": {"path": str(tmp_path / "model"), "chat_template": str(tmp_path / "other.jinja")}},
+        tiers={"ours": {"path": str(tmp_path / "ours.jsonl")}},
+        trainer={"steps": 2},
+    )
+
+
+def rewrite(file, old, new):
+    data = file.read_bytes()
+    assert old in data
+    file.write_bytes(data.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("ours.jsonl", b"assistant", b"assistanT", "tiers.ours"),
+        ("model/model.safetensors", b"\x00\x00", b"\x00\x01", "models.mine "),
+        ("model/tokenizer.json", b"<pad>", b"<paD>", "models.mine "),
+        ("other.jinja", b"[", b"(", "models.mine.chat_template"),
+    ],
+)
+def test_a_change_of_any_input_is_refused_and_the_same_input_again_is_taken(sweep, tmp_path, name, old, new, told):
+    home = open_store(tmp_path / "home")
+    check_inputs(sweep, home)
+    check_inputs(sweep, home)
+    kept = (tmp_path / name).read_bytes()
+    rewrite(tmp_path / name, old, new)
+    with pytest.raises(InputError, match="is not what this sweep began with") as caught:
+        check_inputs(sweep, home)
+    assert told in str(caught.value)
+    (tmp_path / name).write_bytes(kept)
+    check_inputs(sweep, home)
+
+
+def test_what_a_sweep_gains_later_is_written_down_beside_the_rest(sweep, tmp_path):
+    home = open_store(tmp_path / "home")
+    check_inputs(sweep, home)
+    (tmp_path / "more.jsonl").write_bytes((tmp_path / "ours.jsonl").read_bytes())
+    tiers = {name: {"path": str(tmp_path / f"{name}.jsonl")} for name in ("ours", "more")}
+    models = {"mine": {"path": str(tmp_path / "model"), "chat_template": str(tmp_path / "other.jinja")}}
+    more = Sweep(name="own", models=models, tiers=tiers, space={"data": grid("ours", "more")}, trainer={"steps": 2})
+    check_inputs(more, home)
+    assert len(json.loads(home.read(FILE))) == 5
+
+
+def test_a_sweep_whose_data_changed_is_refused_before_anything_runs_and_no_trial_ends(sweep, tmp_path):
+    def interrupted(trial, hooks, **_):
+        raise KeyboardInterrupt
+
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+        run(sweep, backend="in-process", train=interrupted, say=lambda line: None)
+    (home,) = (tmp_path / "runs").glob("own-*")
+    rewrite(tmp_path / "ours.jsonl", b"assistant", b"assistanT")
+    before = [row.kind for row in read_rows(home) if row.kind != "lease"]
+    with pytest.raises(InputError, match=r"tiers\.ours .* is not what this sweep began with"):
+        run(sweep, backend="in-process", train=interrupted, say=lambda line: None)
+    after = [row.kind for row in read_rows(home) if row.kind != "lease"]
+    assert [kind for kind in after[len(before) :] if kind == "end"] == []
