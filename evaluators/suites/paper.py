@@ -8,7 +8,7 @@ that can be reached has); files that are not there are left out, and the version
     livecodebench.jsonl question_content, starter_code, public/private_test_cases   transfer   executed, avg@3
     gpqa_diamond.jsonl  Question, Correct Answer, Incorrect Answer 1 … 3            transfer   letter, avg@3
     mmlu_pro.jsonl      question, options, answer_index, category                   transfer   letter
-    ifeval.jsonl        prompt, instruction_id_list, kwargs                         general    checked by code
+    ifeval.jsonl        prompt, instruction_id_list, kwargs                         general    the authors' checks (lm-eval)
     truthfulqa.jsonl    question, mc1_targets {choices, labels}                     general    letter
     truthfulqa_open.jsonl  question, correct_answers, incorrect_answers             general    truthful? helpful? (judge)
     halueval.jsonl      knowledge, question, answer, hallucination (yes or no)      general    yes or no
@@ -219,9 +219,10 @@ JUDGED_BY: Final = (
     "evaluators.scorers",
     "evaluators.benchmarks.livecodebench",
     "evaluators.benchmarks.ifeval",
-    "evaluators.benchmarks.instructions",
     "evaluators.benchmarks.humaneval",
     "evaluators.sandbox.child",
     "math-verify",
+    "lm-eval",
+    "nltk",
     "langdetect",
 )

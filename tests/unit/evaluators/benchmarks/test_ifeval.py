@@ -1,110 +1,71 @@
-"""IFEval's instructions: for each a reply that follows and one that does not."""
+"""IFEval through lm-eval's checks: a stand-in here, the real ones where they are installed."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from evaluators.benchmarks import ifeval
-from evaluators.benchmarks.ifeval import INSTRUCTIONS, LANGUAGE, follows, target_of
+from evaluators.benchmarks.ifeval import authors_checks, follows, target_of
 from sweeps.errors import InputError
+from tests.support import fake_ifeval
 
-CASES = [
-    ("keywords:existence", {"keywords": ["sea", "Blue"]}, "The sea is blue.", "The seaside is blue."),
-    ("keywords:frequency", {"keyword": "sea", "frequency": 2, "relation": "at least"}, "Sea, sea!", "The sea."),
-    ("keywords:frequency", {"keyword": "sea", "frequency": 2, "relation": "less than"}, "The sea.", "Sea, sea!"),
-    ("keywords:forbidden_words", {"forbidden_words": ["sea"]}, "The seaside.", "The Sea."),
-    (
-        "keywords:letter_frequency",
-        {"letter": "e", "let_frequency": 3, "let_relation": "at least"},
-        "Three bEes",
-        "Bees",
-    ),
-    ("length_constraints:number_sentences", {"num_sentences": 2, "relation": "at least"}, "One. Two!", "One, two."),
-    ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "One\n***\nTwo", "One\n\nTwo"),
-    ("length_constraints:number_words", {"num_words": 3, "relation": "less than"}, "Two words", "Now three words"),
-    (
-        "length_constraints:nth_paragraph_first_word",
-        {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "then"},
-        "First.\n\nThen, second.",
-        "Then.\n\nFirst.",
-    ),
-    ("detectable_content:number_placeholders", {"num_placeholders": 2}, "[name], [place]", "[name]"),
-    ("detectable_content:postscript", {"postscript_marker": "P.S."}, "Bye.\n\nP. S. Hello", "Bye, ps"),
-    ("detectable_content:postscript", {"postscript_marker": "P.P.S"}, "Bye.\nP.P.S hello", "Bye. P.S. hello"),
-    ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "* a\n- b", "* a\n* b\n* c"),
-    ("detectable_format:constrained_response", {}, "My answer is maybe.", "Maybe."),
-    ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, "*one* and **two**", "*one* and **"),
-    (
-        "detectable_format:multiple_sections",
-        {"section_spliter": "Section", "num_sections": 2},
-        "Section 1\na\nSection 2\nb",
-        "Section 1\na",
-    ),
-    ("detectable_format:json_format", {}, '```json\n{"a": 1}\n```', "a: 1"),
-    ("detectable_format:title", {}, "<<The sea>>\nIt is blue.", "<< >>"),
-    ("combination:two_responses", {}, "One.\n******\nTwo.", "One.\n******\nOne."),
-    ("combination:repeat_prompt", {"prompt_to_repeat": "Say it."}, "Say it. I did.", "I did. Say it."),
-    ("startend:end_checker", {"end_phrase": "That is all."}, 'Well. "That is all."', "That is all. Bye."),
-    (
-        "change_case:capital_word_frequency",
-        {"capital_frequency": 2, "capital_relation": "at least"},
-        "THE SEA is",
-        "THE sea",
-    ),
-    ("change_case:english_capital", {}, "THE SEA, 1.", "The SEA"),
-    ("change_case:english_lowercase", {}, "the sea, 1.", "The sea"),
-    ("punctuation:no_comma", {}, "The sea.", "The sea, the sky."),
-    ("startend:quotation", {}, ' "The sea." ', '"The sea.'),
-]
+ROW = {
+    "prompt": "Write about the sea.",
+    "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
+    "kwargs": [{"num_words": None}, {"num_words": 3, "relation": "at least", "keyword": None}],
+}
 
 
-@pytest.mark.parametrize(("name", "arguments", "right", "wrong"), CASES)
-def test_an_instruction_is_followed_or_not(name, arguments, right, wrong):
-    target = target_of({"instruction_id_list": [name], "kwargs": [{**arguments, "unused": None}]})
-    assert follows(right, target)
-    assert not follows(wrong, target)
+@pytest.fixture
+def checks(monkeypatch):
+    monkeypatch.setattr(ifeval, "authors_checks", lambda: fake_ifeval)
+
+
+@pytest.mark.usefixtures("checks")
+def test_every_instruction_of_a_prompt_has_to_be_followed():
+    target = target_of(ROW)
+    assert follows("The sea is wide", target)
+    assert not follows("The sea, wide as it is", target)
+    assert not follows("The sea", target)
     assert not follows("", target)
 
 
-def test_all_kinds_of_the_data_set_are_here_and_tried():
-    assert len(INSTRUCTIONS) == 25
-    assert {case[0] for case in CASES} == set(INSTRUCTIONS) - {LANGUAGE}
-
-
-def test_every_instruction_of_a_prompt_has_to_be_followed():
-    row = {"instruction_id_list": ["punctuation:no_comma", "startend:quotation"], "kwargs": [{}, {}]}
-    assert follows('"Yes."', target_of(row))
-    assert not follows('"Yes, no."', target_of(row))
-
-
-def test_a_language_is_told_by_langdetect_and_without_it_the_row_says_how_to_get_it(monkeypatch):
-    row = {"instruction_id_list": [LANGUAGE], "kwargs": [{"language": "de"}]}
-    monkeypatch.setattr(ifeval, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install langdetect"):
-        target_of(row)
-
-    class Known:
-        """langdetect's two names, for two sentences."""
-
-        class DetectorFactory:
-            seed = None
-
-        LangDetectException = ValueError
-        detect = staticmethod(lambda text: "de" if "Meer" in text else "en")
-
-    monkeypatch.setattr(ifeval, "find_spec", lambda name: name)
-    monkeypatch.setitem(sys.modules, "langdetect", Known)
-    assert follows("Das Meer ist blau.", target_of(row))
-    assert not follows("The sea is blue.", target_of(row))
-
-
+@pytest.mark.usefixtures("checks")
 @pytest.mark.parametrize(
-    ("row", "fault"),
+    ("change", "fault"),
     [
         ({"instruction_id_list": ["keywords:unheard_of"], "kwargs": [{}]}, "keywords:unheard_of"),
-        ({"instruction_id_list": ["punctuation:no_comma"], "kwargs": []}, "kwargs"),
+        ({"kwargs": []}, "kwargs"),
     ],
 )
-def test_rows_of_another_shape_are_refused(row, fault):
+def test_rows_of_another_shape_are_refused(change, fault):
     with pytest.raises(ValueError, match=fault):
-        target_of(row)
+        target_of(ROW | change)
+
+
+def test_what_the_checks_need_is_named_with_the_command_that_gets_it(monkeypatch):
+    monkeypatch.setattr(ifeval, "find_spec", lambda name: None if name == "langdetect" else name)
+    with pytest.raises(InputError, match=r"need langdetect: pip install 'lm-eval\[ifeval\]'"):
+        authors_checks.__wrapped__()
+
+    def find(place):
+        raise LookupError(place)
+
+    monkeypatch.setattr(ifeval, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "nltk", SimpleNamespace(data=SimpleNamespace(find=find)))
+    with pytest.raises(InputError, match=r"python -m nltk\.downloader punkt_tab"):
+        authors_checks.__wrapped__()
+
+
+@pytest.mark.optional
+def test_the_authors_own_checks_tell_the_same():
+    try:
+        authors_checks()
+    except InputError as e:
+        pytest.skip(str(e))
+    assert follows("The sea is wide", target_of(ROW))
+    assert not follows("The sea, wide as it is", target_of(ROW))
+    german = {"prompt": "p", "instruction_id_list": ["language:response_language"], "kwargs": [{"language": "de"}]}
+    assert follows("Das Meer ist heute sehr blau und ruhig.", target_of(german))
+    assert not follows("The sea is very blue and calm today.", target_of(german))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluators.benchmarks import livecodebench
+from evaluators.benchmarks import ifeval, livecodebench
 from evaluators.sandbox import seccomp
 from evaluators.score import score
 from evaluators.scorers import same_choice, same_math
@@ -14,6 +14,7 @@ from evaluators.scores import Answered
 from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
+from tests.support import fake_ifeval
 
 
 def packed(tests):
@@ -85,6 +86,12 @@ ROWS = {
     ],
     "hex_phi": [{"prompt": "Do something harmful."}],
 }
+
+
+@pytest.fixture(autouse=True)
+def checks(monkeypatch):
+    """IFEval's checks come from lm-eval, which few have."""
+    monkeypatch.setattr(ifeval, "authors_checks", lambda: fake_ifeval)
 
 
 @pytest.fixture
@@ -245,3 +252,15 @@ def test_equal_mathematics_in_another_form_is_right():
     assert same_math("It is \\boxed{\\frac{1}{2}}.", "0.5")
     assert not same_math("It is \\boxed{\\frac{1}{3}}.", "0.5")
     assert not same_math("", "0.5")
+
+
+def test_a_line_separator_within_a_text_ends_no_row_and_a_torn_row_is_named(tmp_path):
+    pytest.importorskip("math_verify")
+    file = tmp_path / "math500.jsonl"
+    rows = [{"problem": "What is\u2028 1 + 1?\x85", "answer": "2"}, {"problem": "3?", "answer": "3"}]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    (task,) = load_suite(EvalSpec(f"paper:{tmp_path}")).tasks
+    assert sorted(prompt.split("\n")[0] for prompt in task.prompts) == ["3?", "What is\u2028 1 + 1?\x85"]
+    file.write_text(file.read_text() + '{"problem": "4')
+    with pytest.raises(InputError, match=r"math500\.jsonl:3: not JSON"):
+        load_suite(EvalSpec(f"paper:{tmp_path}"))
