@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sweeps.config.blocks import TrialSettings
-from trainers.data.chat import Tokenised
+from trainers.data.chat import Tokenised, refusals
 from trainers.data.chat_template import split_thought
 from trainers.data.losses import LongRows, RefusedRow, check_rows, long_rows, refused_rows
 from trainers.data.row_cache import tokenised
@@ -20,8 +20,8 @@ from trainers.data.types import Conversation, TierData
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SAMPLED_CHARACTERS: Final = 40_000_000
-"""About ten million tokens, which take 10 to 20 s to make; of more data a part is measured, spread evenly."""
+SAMPLED_CHARACTERS: Final = 16_000_000
+"""About four million tokens, which take some seconds to make; of more data a part, spread evenly, is tokenised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class TierCard:
 
     Attributes:
         conversations: usable ones in the file, both pools. measured: those whose tokens were counted.
-        bad: rows that cannot be read. refused: rows that the chat template cannot render, of those measured.
+        bad: rows that cannot be read. refused: rows that the chat template cannot render.
         rows, tokens, label_tokens: what is trained on, of those measured, after the length policy.
         lengths, labels: eleven deciles each, from the shortest row to the longest, before the policy and after it.
         reasoning: share of conversations with a thought. duplicates: conversations that stand in the file before.
@@ -106,8 +106,11 @@ def measure_tier(
         tokenised(tokenizer, pool if asked else (), config.row_limit, config.long_rows)
         for pool, asked in zip((part.primary, part.replay), pools, strict=True)
     )
+    if stride > 1:  # every row is rendered all the same
+        primary = primary._replace(refused=refusals(tokenizer, pools[0]))
+        replay = replay._replace(refused=refusals(tokenizer, pools[1]))
     if strict:
-        check_rows(part, primary, replay, config)
+        check_rows(data, primary, replay, config)
     return _card(tokenizer, data, part, used, primary, replay, config.row_limit)
 
 
@@ -116,7 +119,7 @@ def _every(data: TierData, stride: int) -> TierData:
     if stride == 1:
         return data
     return TierData(
-        data.primary[::stride], data.replay[::stride], data.bad // stride, data.source,
+        data.primary[::stride], data.replay[::stride], data.bad, data.source,
         data.primary_numbers[::stride], data.replay_numbers[::stride], data.notes,
     )  # fmt: skip
 
@@ -136,7 +139,7 @@ def _card(
         measured=len(part.primary) * bool(len(primary.lengths) or primary.refused)
         + len(part.replay) * bool(len(replay.lengths) or replay.refused),
         bad=data.bad,
-        refused=tuple(sorted(refused_rows(part, primary, replay))),
+        refused=tuple(sorted(refused_rows(data, primary, replay))),
         rows=len(rows),
         tokens=int(rows.starts[-1]),
         label_tokens=int(labels.sum()),

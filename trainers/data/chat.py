@@ -245,6 +245,11 @@ def tokenise(
     return Tokenised(Rows.of(kept), cut, dropped, tuple(sorted(refused)), *arrays)
 
 
+def refusals(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conversation]) -> tuple[Refused, ...]:
+    """Returns the conversations that the chat template cannot render; quicker than `tokenise`, which makes tokens too."""
+    return tuple(_render_all(ChatTemplate(tokenizer), conversations)[1])
+
+
 def _render_all(
     template: ChatTemplate, conversations: Iterable[Conversation]
 ) -> tuple[list[tuple[int, RenderedRow]], list[Refused]]:
@@ -279,7 +284,7 @@ def _encode_all(
     for start in range(0, len(rendered), _BATCH):
         batch = rendered[start : start + _BATCH]
         texts = list(dict.fromkeys(row.text for _, row in batch))
-        encodings = template.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        encodings = template.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         found = {
             text: (np.array(ids, np.int32), np.array(offsets, np.int32).reshape(-1, 2))
             for text, ids, offsets in zip(texts, encodings["input_ids"], encodings["offset_mapping"], strict=True)

@@ -135,7 +135,7 @@ class ChatTemplate:
 
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of rendered text; the template has written all special tokens itself."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
     def tail_ids(self, prompt: str) -> list[int]:

@@ -52,10 +52,13 @@ def overlap(texts: Iterable[str], prompts: Sequence[str], *, examples: int = 3) 
     seen: set[int] = set()
     pairs: list[tuple[int, int]] = []
     touched = rows = 0
+    ends = {size: frozenset((gram[0], gram[-1]) for gram in where if len(gram) == size) for size in sizes}
     for row, text in enumerate(texts):
         rows += 1
         tokens = words(text)
-        found = {number for size in sizes for gram in _grams(tokens, size) for number in where.get(gram, ())}
+        found = {
+            number for size in sizes for gram in _grams(tokens, size, ends[size]) for number in where.get(gram, ())
+        }
         touched += bool(found)
         if found and len(pairs) < examples:
             pairs.append((row, min(found)))
@@ -83,6 +86,9 @@ def _index(prompts: Sequence[str]) -> tuple[dict[NGram, list[int]], tuple[int, .
     return telling, tuple(sorted({len(gram) for gram in telling}))
 
 
-def _grams(tokens: Sequence[str], size: int) -> Iterator[NGram]:
-    if size:
-        yield from (tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1))
+def _grams(tokens: Sequence[str], size: int, ends: frozenset[tuple[str, str]] | None = None) -> Iterator[NGram]:
+    """Yields n-grams; with `ends`, those alone whose first and last words are such a pair, which is seen sooner."""
+    if not size:
+        return
+    pairs = zip(tokens, tokens[size - 1 :], strict=False)
+    yield from (tuple(tokens[i : i + size]) for i, pair in enumerate(pairs) if ends is None or pair in ends)
