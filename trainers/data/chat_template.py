@@ -13,6 +13,7 @@ import datetime
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sweeps.errors import InputError
@@ -183,10 +184,13 @@ class ChatTemplate:
             inner = _behind(self.render(_probe("QUESTION", "ANSWER", "MORE")), "ANSWER")
         except InputError:  # a template for a single turn
             inner = last
-        found, other = self.added_tokens.search(last), self.added_tokens.search(inner)
         eos = self.tokenizer.eos_token
-        if found is not None and (found[0] == eos or (other is not None and found[0] == other[0])):
-            return EndOfTurn(last, found.end(), int(self.tokenizer.convert_tokens_to_ids(found[0])))
+        ends = list(self.added_tokens.finditer(last))
+        pairs = zip(ends, self.added_tokens.findall(inner), strict=False)
+        always = [end for end, other in takewhile(lambda pair: pair[0][0] == pair[1], pairs)]
+        closing = [end for end in always if end[0] == eos] or always[:1] or [end for end in ends[:1] if end[0] == eos]
+        if closing:  # Command R closes its answer with one token and its turn with eos: where both follow, eos ends it
+            return EndOfTurn(last, closing[0].end(), int(self.tokenizer.convert_tokens_to_ids(closing[0][0])))
         return EndOfTurn(last, 0, int(self.tokenizer.eos_token_id))
 
     @property

@@ -142,6 +142,14 @@ def test_where_a_template_writes_no_end_token_the_tokenizer_s_eos_is_learnt_and_
     assert stop_ids(made) == {made.eos_token_id}
 
 
+def test_where_a_token_closes_the_answer_and_eos_the_turn_both_are_learnt():
+    both = CHATML.replace("{{ m.content }}<|im_end|>", "{{ m.content }}<|closed|><|im_end|>")
+    made = tokenizer_for(both, "byte-level", "<|im_end|>")
+    rows = tokenise(made, [SHAPES["single"]], 1000).rows
+    assert made.decode(rows.ids(0)[rows.learn(0)]) == "It is 4.<|closed|><|im_end|>"
+    assert stop_ids(made) == {made.eos_token_id}
+
+
 def test_chatml_on_a_base_whose_eos_is_another_token_ends_where_the_template_does():
     made = tokenizer_for(CHATML + "{# <|endoftext|> #}", "byte-level", "<|endoftext|>")
     assert {made.decode([i]) for i in stop_ids(made)} == {"<|im_end|>", "<|endoftext|>"}
