@@ -80,7 +80,7 @@ class LogReader:
 
     def rows(self) -> list[Row]:
         """Returns all rows of the log as it is now."""
-        with _no_collector():
+        with no_collector():
             firsts, packs = listed(self.store)
             if not self._read.keys() <= set(firsts):  # a driver withdrew its first row: it had read too little
                 self._rows, self._read = [], {}
@@ -204,7 +204,7 @@ def _damaged(where: str, number: int, e: Exception) -> JournalError:
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
+def no_collector() -> Iterator[None]:
     """A hundred thousand new objects with nothing to collect among them: the collector would double the time."""
     was = gc.isenabled()
     gc.disable()

@@ -21,7 +21,7 @@ COUNTED: Final = {
     Kind.UNCHANGED: "did not move",
     Kind.UNDER_OPTIMISED: "not back yet and still rising",
     Kind.OVER_TRAINED: "past its best",
-    Kind.WORSE: "below the base and no longer rising",
+    Kind.WORSE: "below the base and not rising for certain",
     Kind.COLLAPSED: "collapsed",
     Kind.INCONCLUSIVE: "undecided",
 }

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from sweeps.journal.reader import no_collector
 from sweeps.report.analysis.inference import Difference, Winner
 from sweeps.report.analysis.shape import Measured, Reading
 
@@ -477,7 +478,8 @@ class Summary:
             replace(t, curves={m: c if m in t.readings else thinned(c) for m, c in t.curves.items()})
             for t in self.trials
         )
-        return {"format": FORMAT, **plain(replace(self, trials=trials))}
+        with no_collector():
+            return {"format": FORMAT, **plain(replace(self, trials=trials))}
 
     def trial(self, id: str) -> Trial:
         return next(t for t in self.trials if t.id == id)

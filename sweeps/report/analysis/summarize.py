@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sweeps.config.objective import Goal
 from sweeps.journal.history import ENDED, Curve
+from sweeps.journal.reader import no_collector
 from sweeps.journal.rows import BASE_PREFIX, Row
 from sweeps.report.analysis.answer import answer, headline, notes
 from sweeps.report.analysis.conditions import contrasts, groups
@@ -32,7 +33,11 @@ def summarize(rows: Iterable[Row]) -> Summary:
         >>> from sweeps.journal.writer import read_rows
         >>> print(summarize(read_rows(Path("runs/tiers-1a2b3c4d"))).headline)
     """
-    evidence = Evidence(rows)
+    with no_collector():
+        return _summary(Evidence(rows))
+
+
+def _summary(evidence: Evidence) -> Summary:
     spec = evidence.head.spec
     goal = goal_of(spec)
     curves = list(evidence.history.trials())
