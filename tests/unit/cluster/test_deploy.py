@@ -172,12 +172,6 @@ def test_dipsweep_is_installed_from_what_the_user_brings_with_constraints_and_ne
         assert not re.search(r"pip install[^\n]*[\s'\"]dipsweep\b", path.read_text()), path
 
 
-def test_the_readme_says_of_autoscalers_what_the_code_does():
-    text = (REPO / "README.md").read_text()
-    assert "does not ask for more" not in text
-    assert "autoscaler" in text
-
-
 # ---- SLURM, under stand-ins --------------------------------------------------------------------------------------------
 
 STANDINS = {
