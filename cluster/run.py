@@ -34,6 +34,7 @@ from sweeps.storage.probe import VerifyStorageBefore, write_marker
 
 if TYPE_CHECKING:
     from evaluators.scores import Scores
+    from sweeps.controller.searcher import Searcher
 
 Backend = Literal["ray", "in-process"]
 
@@ -49,6 +50,8 @@ def run(
     say: Progress = print,
     train: Train | None = None,
     evaluate: Evaluate | None = None,
+    rule: StopRule | None = None,
+    searcher: Searcher | None = None,
 ) -> Results:
     """Runs a sweep to its end, or goes on with it where an earlier run stopped; writes its report.
 
@@ -59,6 +62,9 @@ def run(
         address: a running Ray cluster whose nodes all see `storage`.
         say: takes one line of progress at a time.
         train, evaluate: stand-ins for `trainers.loop.train` and `evaluators.evaluate`, for tests and own loops.
+        rule: a stop rule of your own (`sweeps.stopping.StopRule`) instead of the one that the sweep names; a fresh one.
+        searcher: a search of your own (`sweeps.controller.searcher.Searcher`) instead of the sweep's; a fresh one. Give both
+            anew when the sweep goes on: they are rebuilt from the journal, nothing of them is stored.
 
     Returns:
         Its results, as `sweeps.load` returns them; `.report` is the page, and `/` and `str` are those of its folder.
@@ -73,11 +79,17 @@ def run(
     root = _root(storage or sweep.storage, say)
     home = root / plan.sweep_id
     with SweepJournal(home, say=say) as journal:
-        rule = stop_rule(sweep)
+        rule = rule or stop_rule(sweep)
         state = SweepState(history=rule.history, fold=rule.observe)
         formatter = EventFormatter(plan, state)
         controller = SweepController(
-            plan, journal, rule, home=home.root, subscribers=[lambda row: _tell(formatter, row, say)], state=state
+            plan,
+            journal,
+            rule,
+            searcher,
+            home=home.root,
+            subscribers=[lambda row: _tell(formatter, row, say)],
+            state=state,
         )
         write_spec(sweep, home)  # anew: limits may have changed, they are not part of the id
         steer = RequestHandler(controller, root, lambda: write_spec(controller.plan.sweep, home))

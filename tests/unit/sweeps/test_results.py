@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.support.report_journals import SWEEP, demo_stories, journal, story
 def write(storage, rows, name=SWEEP):
     with SweepJournal(storage / name) as log:
         for row in rows:
-            log.append(row)
+            log.append(replace(row, sweep=name))
 
 
 @pytest.fixture(scope="module")
