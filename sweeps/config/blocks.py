@@ -329,7 +329,7 @@ class EvaluationBlock(Block):
     suite: Annotated[str, Field(min_length=1), AfterValidator(_suite)] = "mini"
     """`mini` (tiny models, seconds), `gym` (reasoning-gym, English), `offline` (HumanEval, StrongREJECT, DoNotAnswer, from
     packages), `paper:DIR` (the paper's benchmarks, from files of yours), `lm-eval:ROLE/TASK@DIR` (any task of
-    lm-evaluation-harness, your own YAML files too), a suite that an installed package brings, or `none` where `files` stand
+    lm-evaluation-harness, your own YAML files too), or `none` where `files` stand
     alone, which is the default beside `files`."""
     files: list[EvalFileBlock] = []
     """Files of your own items, asked beside the suite's (docs/how-to/own-evaluation.md)."""

@@ -72,7 +72,7 @@ class EvalSpec:
     """What a checkpoint is asked, and how: all that decides its scores beside the checkpoint itself.
 
     Attributes:
-        suite: `mini`, `gym`, `offline`, `paper:DIR`, `lm-eval:ROLE/TASK@DIR`, or a suite that an installed package brings;
+        suite: `mini`, `gym`, `offline`, `paper:DIR`, `lm-eval:ROLE/TASK@DIR`;
             `none` leaves `files` alone.
         items: items per task, at most.
         test_time: settings of test-time compute under which the same items are asked too: `@8`, `cap=64`, `think=32`.
