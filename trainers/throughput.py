@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
-"""Dense bf16 operations per second by the device's name, from the vendor's data sheets (SXM parts)."""
+from sweeps.planning.devices import PEAK_BF16
 
 
 def peak_flops(device: torch.device) -> float | None:
