@@ -42,39 +42,48 @@ def timeline(
     """
     free = list(nodes)
     needs = {w.trial: (w.gpus if gpus else w.cpus) / w.workers for w in work}
-    running: list[tuple[float, str, list[tuple[int, float]]]] = []
-    waiting, spans, ends = list(work), list[Span](), dict[str, float]()
-    now = 0.0
+    smallest = min((w.workers * needs[w.trial] for w in work), default=0.0)
     known = {w.trial for w in work}
-    while waiting:
-        for item in _startable(waiting, ends, known, now):
+    branches: dict[str, list[int]] = {}
+    for number, item in enumerate(work):
+        if item.parent in known:
+            branches.setdefault(item.parent, []).append(number)
+
+    def place_in_line(number: int) -> tuple[bool, int]:
+        """Trunks before others, so that their branches come free early."""
+        return work[number].trial not in branches, number
+
+    ready = [place_in_line(number) for number, item in enumerate(work) if item.parent not in known]
+    heapq.heapify(ready)
+    running: list[tuple[float, str, list[tuple[int, float]]]] = []
+    spans: list[Span] = []
+    now = 0.0
+    while ready or running:
+        passed = []
+        while ready and sum(free) + 1e-9 >= smallest:
+            place = heapq.heappop(ready)
+            item = work[place[1]]
             held = _place(free, item.workers, needs[item.trial])
             if held is None:
+                passed.append(place)
                 continue
             end = now + seconds[item.trial]
             heapq.heappush(running, (end, item.trial, held))
-            ends[item.trial] = end
             spans.append(Span(item.trial, now, end, held[0][0]))
-            waiting.remove(item)
-        if not waiting:
-            break
+        for place in passed:
+            heapq.heappush(ready, place)
         if not running:
-            needed = waiting[0]
+            needed = work[ready[0][1]]
             raise DoesNotFit(
                 f"trial {needed.trial} ({needed.model}) needs {needed.workers} x {needs[needed.trial]:g} "
                 f"{'GPUs' if gpus else 'CPUs'}; the nodes have {', '.join(f'{n:g}' for n in nodes)}"
             )
-        now, _, held = heapq.heappop(running)
+        now, ended, held = heapq.heappop(running)
         for node, amount in held:
             free[node] += amount
+        for number in branches.get(ended, ()):
+            heapq.heappush(ready, place_in_line(number))
     return spans
-
-
-def _startable(waiting: Sequence[TrialWork], ends: Mapping[str, float], known: set[str], now: float) -> list[TrialWork]:
-    """Returns the trials whose trunk, if any, has run; trunks before others, so that their branches come free early."""
-    ready = [w for w in waiting if not w.parent or w.parent not in known or ends.get(w.parent, float("inf")) <= now]
-    trunks = {w.parent for w in waiting if w.parent}
-    return sorted(ready, key=lambda w: w.trial not in trunks)
 
 
 def _place(free: list[float], workers: int, need: float) -> list[tuple[int, float]] | None:
