@@ -171,9 +171,13 @@ class Plan:
 
     def known_trials(self) -> list[TrialSpec]:
         """Returns all trials of a pure grid, in the order in which they start; [] when a search samples them."""
+        return list(self._grid_trials)
+
+    @cached_property
+    def _grid_trials(self) -> tuple[TrialSpec, ...]:
         if sampled(self.sweep.space):
-            return []
-        return [self.trial(self.config(c, {}, r)) for r in range(self.sweep.search.repeats) for c in self.cells]
+            return ()
+        return tuple(self.trial(self.config(c, {}, r)) for r in range(self.sweep.search.repeats) for c in self.cells)
 
     def check_limits(self) -> None:
         """Raises LimitError when the plan alone is over the sweep's limits."""

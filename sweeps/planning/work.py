@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sweeps.config.plan import Plan
 from sweeps.config.space import sampled
+from sweeps.config.trial import TrialSpec
 from sweeps.controller.searcher import OptunaSearch
 
 ROW_SHARE: Final = 1 / 4
@@ -59,22 +60,15 @@ def planned_work(plan: Plan) -> list[TrialWork]:
 
     Of a sampled sweep these are random draws: which values the search will pick depends on scores that do not exist.
     """
-    return [_work(plan, config) for config in _configurations(plan)]
-
-
-def _configurations(plan: Plan) -> list[Mapping[str, Any]]:
     if not sampled(plan.sweep.space):
-        return [plan.config(cell, {}, r) for r in range(plan.sweep.search.repeats) for cell in plan.cells]
+        return [_work(plan, trial) for trial in plan.known_trials()]
     search = plan.sweep.search.model_copy(update={"algorithm": "random"})
     drawn = OptunaSearch(Plan(plan.sweep.model_copy(update={"search": search}), plan.more))
-    found: list[Mapping[str, Any]] = []
-    while (suggestion := drawn.ask()) is not None:
-        found.append(suggestion.config)
-    return found
+    return [_work(plan, plan.trial(suggestion.config)) for suggestion in iter(drawn.ask, None)]
 
 
-def _work(plan: Plan, config: Mapping[str, Any]) -> TrialWork:
-    trial = plan.trial(config)
+def _work(plan: Plan, trial: TrialSpec) -> TrialWork:
+    config = trial.config
     branch = plan.trunk(config)
     fork = branch.step if branch else 0
     model = trial.model
