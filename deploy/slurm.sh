@@ -55,12 +55,14 @@ for ((tries = 0; ; tries++)); do
   sleep 2
 done
 
-# In the background, so that the shell can pass the signal on while it waits.
+# In the background, so that the shell can pass signals on while it waits. The traps come first: a signal may come as soon as the driver runs.
+driver='' asked='' requeue=''
+pass_on() { [ -z "$driver" ] || kill -INT "$driver" 2>/dev/null || true; }
+trap 'asked=yes; pass_on' INT TERM
+trap 'asked=yes; requeue=yes; pass_on' USR1
 dipsweep run "$sweep" --storage "$storage" --address "$address:$port" &
 driver=$!
-requeue=
-trap 'kill -INT "$driver" 2>/dev/null || true' INT TERM
-trap 'requeue=yes; kill -INT "$driver" 2>/dev/null || true' USR1
+[ -z "$asked" ] || pass_on
 code=0
 wait "$driver" || code=$?
 while kill -0 "$driver" 2>/dev/null; do wait "$driver" || code=$?; done   # a signal ends a wait, not the driver

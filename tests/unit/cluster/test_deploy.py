@@ -217,8 +217,11 @@ def test_a_slurm_job_starts_each_node_with_a_token_of_its_own_and_ends_with_the_
 def test_slurms_warning_saves_and_requeues_and_a_persons_signal_saves_and_ends(
     tmp_path: Path, name: str, requeued: bool
 ):
-    process = slurm(tmp_path, "trap 'echo saved >> \"$OUT\"; exit 130' INT; for _ in $(seq 900); do sleep 0.1; done")
-    while not (tmp_path / "out").exists() or "dipsweep run" not in (tmp_path / "out").read_text():
+    driver = (
+        'trap \'echo saved >> "$OUT"; exit 130\' INT; echo ready >> "$OUT"; for _ in $(seq 900); do sleep 0.1; done'
+    )
+    process = slurm(tmp_path, driver)
+    while not (tmp_path / "out").exists() or "ready" not in (tmp_path / "out").read_text():
         assert process.poll() is None
         time.sleep(0.05)
     os.kill(process.pid, getattr(signal, name))  # to the batch shell alone
@@ -231,8 +234,8 @@ def test_slurms_warning_saves_and_requeues_and_a_persons_signal_saves_and_ends(
 
 
 def test_a_sweep_that_ended_by_itself_is_not_requeued(tmp_path: Path):
-    process = slurm(tmp_path, "trap '' INT; sleep 2; exit 1")
-    while not (tmp_path / "out").exists() or "dipsweep run" not in (tmp_path / "out").read_text():
+    process = slurm(tmp_path, "trap '' INT; echo ready >> \"$OUT\"; sleep 2; exit 1")
+    while not (tmp_path / "out").exists() or "ready" not in (tmp_path / "out").read_text():
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGUSR1)
     process.communicate(timeout=60)
