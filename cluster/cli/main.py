@@ -21,12 +21,14 @@ from cluster.cli.cluster_commands import (
     SweepId,
     TokenFile,
 )
+from cluster.cli.grouped_help import WIDTH, GroupedCommands
 from cluster.launch import main_of, run_and_tell
 from cluster.locate import DEFAULT, definition, find
 from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    cls=GroupedCommands, context_settings={"max_content_width": WIDTH},
     help="Sweeps of reasoning SFT on Ray that never prune a run for the dip before its recovery.",
 )  # fmt: skip
 
@@ -42,6 +44,23 @@ AsJob = Annotated[
     ),
 ]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster, such as auto or 10.0.0.1:6379.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("dipsweep"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options of `dipsweep` itself."""
 
 
 @app.command()

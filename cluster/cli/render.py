@@ -196,7 +196,7 @@ def status_text(state: dict[str, Any]) -> str:
     for t in state["each"]:
         value = t[state["objective"]]
         score = f"{state['objective']} {value:.3f}" if value is not None else "no score yet"
-        phase = f" ({t['phase']})" if t["phase"] and t["phase"] != "unknown" else ""
+        phase = f" (in {t['phase']})" if t["phase"] not in ("", None, "before", "unknown") else ""
         why = f"  {t['detail'] or t['reason']}" if t["detail"] or t["reason"] else ""
         lines.append(f"  {t['label']:{width}}  {t['state']}{phase}, step {t['step']}/{t['budget']}, {score}{why}")
     return printable("\n".join(lines))
