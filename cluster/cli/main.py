@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli import cluster_commands as commands
-from cluster.cli import preview, replies, results_commands
+from cluster.cli import fetch, preview, replies, results_commands
 from cluster.cli.cluster_commands import (
     AsJson,
     Cluster,
@@ -327,6 +327,7 @@ app.add_typer(commands.app)
 app.add_typer(replies.app)
 app.add_typer(results_commands.app)
 app.add_typer(preview.app)
+app.add_typer(fetch.app)
 
 
 def main() -> None:

@@ -33,7 +33,9 @@ def contamination(sweep: Sweep) -> Iterator[str]:
             found = overlap(conversation_texts([*data.primary, *data.replay]), prompts)
             if found.seen:
                 numbers = [*data.primary_numbers, *data.replay_numbers]
-                yield sentence(name, sweep.evaluation.suite, found, numbers[found.examples[0][0]])
+                suite = sweep.evaluation.suite
+                asked = "evaluation.files" if suite == "none" else f"suite {suite}"
+                yield sentence(name, asked, found, numbers[found.examples[0][0]])
 
 
 def evaluation_prompts(sweep: Sweep) -> tuple[str, ...]:
@@ -44,10 +46,10 @@ def evaluation_prompts(sweep: Sweep) -> tuple[str, ...]:
     return tuple(text_of(prompt) for task in suite.tasks for prompt in task.prompts)
 
 
-def sentence(tier: str, suite: str, found: Overlap, number: int) -> str:
+def sentence(tier: str, asked: str, found: Overlap, number: int) -> str:
     """Returns the warning: how much, and where to look first; `number` is that row's in its file, from 1."""
     _, prompt = found.examples[0]
     return (
-        f"warning: tier {tier} holds {found.seen} of the {found.prompts} prompts of suite {suite} "
+        f"warning: tier {tier} holds {found.seen} of the {found.prompts} prompts of {asked} "
         f"(in {found.touched} of {found.rows} rows, such as row {number} and prompt {prompt + 1}): its scores may be memory"
     )

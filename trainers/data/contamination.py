@@ -2,21 +2,22 @@
 
 A prompt of 13 words or more counts as seen when a training text holds 13 of its words in a row (arXiv 2005.14165,
 appendix C); a shorter one when it holds 8 in a row, and one below 8 words when it holds all of it. Unlike there, every
-sign counts as a word: in "3 + 4 - 2" the signs are the question. N-grams that more than COMMON prompts share are the
-suite's wording, not its questions, and are left out. Paraphrases and translations are not found.
+sign counts as a word: in "3 + 4 - 2" the signs are the question. What many prompts share is the suite's wording and not its
+questions: runs of WORDING words in more than COMMON prompts, or in a third of them and three. An n-gram that is wording for
+half of its words or more gives nothing away, unless its prompt has no other. Paraphrases and translations are not found.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from trainers.data.types import Conversation
 
-LONG, SHORT, COMMON = 13, 8, 10
+LONG, SHORT, COMMON, WORDING = 13, 8, 10, 6
 _WORD: Final = re.compile(r"\w+|[^\w\s]")
 NGram = tuple[str, ...]
 
@@ -74,16 +75,36 @@ def conversation_texts(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 def _index(prompts: Sequence[str]) -> tuple[dict[NGram, list[int]], tuple[int, ...]]:
     """Returns the n-grams that give a prompt away, with the prompts they are of, and the sizes of n-grams there are."""
-    of: dict[NGram, list[int]] = {}
-    counts: Counter[NGram] = Counter()
-    for number, prompt in enumerate(prompts):
-        tokens = words(prompt)
-        size = LONG if len(tokens) >= LONG else min(SHORT, len(tokens))
-        for gram in set(_grams(tokens, size)):
-            counts[gram] += 1
-            of.setdefault(gram, []).append(number)
-    telling = {gram: numbers for gram, numbers in of.items() if counts[gram] <= COMMON}
+    split = [words(prompt) for prompt in prompts]
+    wording, common = _shared(split, lambda tokens: WORDING), _shared(split, _size)
+    telling: dict[NGram, list[int]] = {}
+    for number, tokens in enumerate(split):
+        for gram in set(_telling(tokens, _size(tokens), wording)) - common:
+            telling.setdefault(gram, []).append(number)
     return telling, tuple(sorted({len(gram) for gram in telling}))
+
+
+def _telling(tokens: Sequence[str], size: int, wording: set[NGram]) -> list[NGram]:
+    """Returns a prompt's n-grams of fewer words of wording than of its own; without one, those with the most of its own."""
+    covered = [0] * len(tokens)
+    for start, gram in enumerate(_grams(tokens, WORDING)):
+        if gram in wording:
+            covered[start : start + WORDING] = [1] * WORDING
+    counted = [(sum(covered[at : at + size]), gram) for at, gram in enumerate(_grams(tokens, size))]
+    fewest = min((count for count, _ in counted), default=0)
+    return [gram for count, gram in counted if 2 * count < size or fewest == count < size]
+
+
+def _size(tokens: Sequence[str]) -> int:
+    """Returns how many words in a row give a prompt away."""
+    return LONG if len(tokens) >= LONG else min(SHORT, len(tokens))
+
+
+def _shared(prompts: Sequence[Sequence[str]], size: Callable[[Sequence[str]], int]) -> set[NGram]:
+    """Returns the n-grams, of each prompt's `size`, that many prompts hold."""
+    counts = Counter(gram for tokens in prompts for gram in set(_grams(tokens, size(tokens))))
+    many = min(COMMON, max(2, len(prompts) // 3))
+    return {gram for gram, count in counts.items() if count > many}
 
 
 def _grams(tokens: Sequence[str], size: int, ends: frozenset[tuple[str, str]] | None = None) -> Iterator[NGram]:

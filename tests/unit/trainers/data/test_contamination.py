@@ -47,6 +47,13 @@ def test_wording_that_all_prompts_share_gives_none_away():
     assert overlap([f"Well : {prompts[7]}"], prompts).seen == 1
 
 
+def test_the_wording_of_few_prompts_gives_none_away_and_neither_does_one_word_more():
+    suffix = "? Give the result as your final answer . Do not include units ."
+    prompts = [f"{question} {suffix}" for question in ("How old is Ann", "How many eggs are left", "What does he pay")]
+    assert overlap([f"How many are left {suffix}", f"Who pays {suffix}"], prompts).seen == 0
+    assert overlap([f"Tell me : {prompts[1]}"], prompts).seen == 1
+
+
 def test_nothing_is_found_in_nothing():
     assert overlap([], [LONG]).seen == overlap([LONG], []).seen == overlap([LONG], ["", "  "]).seen == 0
 
