@@ -20,6 +20,8 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/dipsweep run examples/dip_and_recovery.yaml
+	@echo; echo "What the usual rules would have ended in these curves, in 20 orders of start:"
+	$(BIN)/dipsweep replay $$(ls -td runs/dip-and-recovery-*/ | head -1) --rule dip-aware --rule median --rule asha --rule hyperband --workers 2 --orders 20
 
 preview: $(READY)
 	$(BIN)/dipsweep preview examples/dip_and_recovery.yaml --tier verified-long-cot --rows 1

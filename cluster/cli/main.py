@@ -311,16 +311,24 @@ def serve(
 def replay(
     curves: Annotated[Path, typer.Argument(metavar="CURVES", help="Report rows: a JSONL file, or a sweep's folder.")],
     rule: Annotated[list[str], typer.Option(help="NAME[:key=value,...]; give several to compare them.")],
-    metric: Annotated[str | None, typer.Option(help="Metric to rank by; default is the only one there is.")] = None,
-    goal: Annotated[str, typer.Option(help="maximize or minimize.")] = "maximize",
+    metric: Annotated[
+        str | None, typer.Option(help="Metric to rank by; default is the sweep's own, else the only one there is.")
+    ] = None,
+    goal: Annotated[str | None, typer.Option(help="maximize or minimize; default is the sweep's own.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Trials that run at once.")] = 8,
-    top: Annotated[int, typer.Option(min=1, help="How many best trials count as winners.")] = 3,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many best trials count as winners; default is the sweep's own, else 3.")
+    ] = None,
+    orders: Annotated[
+        int, typer.Option(min=1, help="In how many orders the trials start: as recorded, then shuffled.")
+    ] = 1,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the whole result here.")] = None,
 ) -> None:  # fmt: skip
     """Run recorded curves under a stop rule: what would it have saved, and which winners would it have lost?"""
     from cluster.cli.render import replay_curves
 
-    print(replay_curves(curves, rule, metric=metric, goal=goal, workers=workers, top=top, json_out=json_out))
+    print(replay_curves(curves, rule, metric=metric, goal=goal, workers=workers, top=top, orders=orders,
+                        json_out=json_out))  # fmt: skip
 
 
 app.add_typer(commands.app)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster.locate import definition
+from sweeps.config.objective import Goal
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.shared_prefix import why_not
 from sweeps.config.space import Axis, sampled
 from sweeps.errors import DipsweepError, InputError, NoDriver, StorageError, nearest
 from sweeps.journal.lease import DriverState, driver_state, driver_states
-from sweeps.journal.rows import Row, SweepRow
+from sweeps.journal.rows import Row
 from sweeps.journal.state import SweepState, address_of
 from sweeps.journal.vocabulary import SweepStatus, TrialStatus
 from sweeps.journal.writer import LogReader, read_rows
@@ -287,20 +288,27 @@ def kept_checkpoint(home: Store, trial: str, step: str) -> str:
 
 
 def replay_curves(
-    curves: Path, rules: list[str], *, metric: str | None, goal: str, workers: int, top: int, json_out: Path | None
-) -> str:
+    curves: Path, rules: list[str], *, metric: str | None, goal: str | None, workers: int, top: int | None, orders: int,
+    json_out: Path | None,
+) -> str:  # fmt: skip
     """Replays recorded curves under one rule or several; returns what to print, writes JSON (and for several, a page)."""
-    from sweeps.report.replay import compare, pareto_page, replay, table
+    from sweeps.report.replay import compare, pareto_page, recorded_goal, replay, table
     from sweeps.report.replay import read_rows as recorded
 
     rows = recorded(curves)
-    settings: dict[str, Any] = {"metric": metric or _objective(rows), "goal": goal, "workers": workers, "top": top}
-    if len(rules) == 1:
-        result: Any = replay(rows, rules[0], **settings)
-        text = table([{"rule": rules[0], **result["summary"], "pareto": True}])
-    else:
-        result = compare(rows, rules, **settings)
-        text = table(result)
+    meant = recorded_goal(rows) or Goal("")
+    same = metric in (None, meant.metric)  # constraints belong to the sweep's own question
+    settings: dict[str, Any] = {
+        "metric": metric or meant.metric,
+        "goal": goal or ("maximize" if meant.maximize or not same else "minimize"),
+        "workers": workers,
+        "top": top or meant.top,
+        "constraints": meant.constraints if same else (),
+        "orders": orders,
+    }
+    compared = compare(rows, rules, **settings)
+    result: Any = replay(rows, rules[0], **settings) if len(rules) == 1 else compared
+    text = table(compared)
     if json_out is not None:
         json_out.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         if len(rules) > 1:
@@ -308,9 +316,3 @@ def replay_curves(
             page.write_text(pareto_page(result), encoding="utf-8")
             text += f"\nThe picture: {page}"
     return text
-
-
-def _objective(rows: list[Row]) -> str:
-    """Returns the metric that a recorded sweep was after; empty when the rows do not say."""
-    found = {str(r.spec.get("objective", {}).get("metric", "")) for r in rows if isinstance(r, SweepRow)}
-    return found.pop() if len(found) == 1 else ""

@@ -8,17 +8,19 @@ fact ended: a lost winner belongs to the final top k and was not run to its budg
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.config.objective import Goal
+from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError, JournalError
 from sweeps.executors.simulated import Outcome, Recording, simulate
 from sweeps.journal.codec import parse
 from sweeps.journal.history import Curve, History, Point
 from sweeps.journal.reader import read_rows as read_log
-from sweeps.journal.rows import ReportRow, Row, TrialRow
+from sweeps.journal.rows import ReportRow, Row, SweepRow, TrialRow
 from sweeps.stopping.base import StopRule
 from sweeps.stopping.registry import parse_rule
 from sweeps.storage.base import is_url
@@ -58,7 +60,15 @@ def _row(text: str, where: str) -> Row:
 
 
 def replay(
-    rows: Iterable[Row], rule: str, *, metric: str = "", goal: str = "maximize", workers: int = 8, top: int = 3
+    rows: Iterable[Row],
+    rule: str,
+    *,
+    metric: str = "",
+    goal: str = "maximize",
+    workers: int = 8,
+    top: int = 3,
+    constraints: Sequence[Constraint] = (),
+    orders: int = 1,
 ) -> dict[str, Any]:
     """Replays recorded sweeps under one rule.
 
@@ -68,11 +78,15 @@ def replay(
         metric: what the sweep looked for; empty takes the only metric that was scored.
         goal: `maximize` or `minimize`.
         workers: machines. top: places that count as winners.
+        constraints: what a winner meets at its end; rules that know of constraints decide by them too.
+        orders: in how many orders the trials start, one after another: as recorded, then shuffled by a fixed seed. Shares
+            and costs are means over them, `trials` is of the first.
 
     Returns:
         `{"rule", "sweeps": {id: {"trials": {id: {"stopped_at", "parked", "phase", "reason", "p_top"}}, "compute_saved",
-        "places", "winners", "lost_winners", "protection_cost"}}, "summary"}`. `stopped_at` is null for a trial that ran
-        to its budget. `winners` holds all that tie for the last of the `places`. Costs are shares of running everything.
+        "places", "winners", "lost_winners", "lost_in", "protection_cost"}}, "summary"}`. `stopped_at` is null for a trial
+        that ran to its budget. `winners` holds all that tie for the last of the `places`; `lost_in` says in how many orders
+        each lost one was lost, and at which steps. Costs are shares of running everything.
 
     Raises:
         InputError: rule, metric, goal or a number is not usable, or nothing was recorded.
@@ -80,21 +94,48 @@ def replay(
     direction = {"maximize": True, "max": True, "minimize": False, "min": False}.get(goal)
     if direction is None:
         raise InputError(f"goal is {goal!r}, but must be maximize or minimize")
-    if workers < 1 or top < 1:
-        raise InputError(f"workers is {workers} and top is {top}, but both must be at least 1")
+    if workers < 1 or top < 1 or orders < 1:
+        raise InputError(f"workers is {workers}, top {top} and orders {orders}, but each must be at least 1")
     histories = _histories(rows)
-    wanted = Goal(metric or _only_metric(histories.values()), maximize=direction, top=top)
+    wanted = Goal(metric or _only_metric(histories.values()), direction, top, tuple(constraints))
     sweeps = {}
     for name, history in histories.items():
         recordings, shared = recorded(history, wanted.metric)
         if recordings:
-            outcome = simulate(recordings, parse_rule(rule, wanted), sweep=name, workers=workers, shared=shared)
-            sweeps[name] = _judged(history, recordings, outcome, wanted)
+            outcomes = [
+                simulate(order, parse_rule(rule, wanted), sweep=name, workers=workers, shared=shared)
+                for order in _orders(recordings, orders)
+            ]
+            sweeps[name] = _judged(history, recordings, outcomes, wanted)
     if not sweeps:
         raise InputError(
             f"no trial has {wanted.metric!r} beyond step 0; scored are: {', '.join(_metrics(histories.values()))}"
         )
     return {"rule": rule, "sweeps": sweeps, "summary": _summary(sweeps, wanted, workers)}
+
+
+def recorded_goal(rows: Iterable[Row]) -> Goal | None:
+    """Returns what a recorded sweep looked for, where its rows say so and all say the same."""
+    found = {json.dumps(_said(r.spec), sort_keys=True): _said(r.spec) for r in rows if isinstance(r, SweepRow)}
+    if len(found) != 1 or not (said := found.popitem()[1])["metric"]:
+        return None
+    constraints = tuple(Constraint(**c) for c in said["constraints"])
+    return Goal(said["metric"], said["goal"] != "minimize", said["top"], constraints)
+
+
+def _said(spec: Mapping[str, Any]) -> dict[str, Any]:
+    objective = spec.get("objective", {})
+    return {
+        "metric": str(objective.get("metric", "")),
+        "goal": objective.get("goal", "maximize"),
+        "top": spec.get("stopping", {}).get("top", 3),
+        "constraints": [{k: v for k, v in c.items() if v is not None} for c in spec.get("constraints", [])],
+    }
+
+
+def _orders(recordings: Sequence[Recording], number: int) -> list[list[Recording]]:
+    draw = random.Random(0)
+    return [list(recordings), *(draw.sample(recordings, len(recordings)) for _ in range(number - 1))]
 
 
 def _histories(rows: Iterable[Row]) -> dict[str, History]:
@@ -123,19 +164,19 @@ def _only_metric(histories: Iterable[History]) -> str:
 
 def recorded(history: History, metric: str) -> tuple[list[Recording], list[ReportRow]]:
     """Returns the recordings of all trials in which `metric` was scored beyond step 0, and the shared base scores."""
-    recordings = [r for curve in history.trials() if (r := _recording(curve, metric)) is not None]
+    curves = [c for c in history.trials() if any(s > 0 and metric in p.metrics for s, p in c.points.items())]
+    points = [p for curve in curves for step, p in curve.points.items() if step > 0]
+    unit = next((u for u in ("gpu_s", "cpu_s") if all(p.cost.get(u, 0.0) > 0 for p in points)), "")
+    recordings = [_recording(curve, unit) for curve in curves]
     shared = [_report(curve, curve.points[0]) for curve in history.base.values() if 0 in curve.points]
     return recordings, shared
 
 
-def _recording(curve: Curve, metric: str) -> Recording | None:
-    steps = sorted(s for s in curve.points if s > 0)
-    if not any(metric in curve.points[s].metrics for s in steps):
-        return None
-    points = [curve.points[s] for s in steps]
+def _recording(curve: Curve, unit: str) -> Recording:
+    points = [curve.points[s] for s in sorted(curve.points) if s > 0]
     base = (_report(curve, curve.points[0]),) if 0 in curve.points else ()
     start = TrialRow("", curve.trial, budget=_budget(curve), config=curve.config)
-    return Recording(curve.trial, start, tuple(_report(curve, p) for p in points), _seconds(points), base)
+    return Recording(curve.trial, start, tuple(_report(curve, p) for p in points), _seconds(points, unit), base)
 
 
 def _budget(curve: Curve) -> int:
@@ -160,9 +201,8 @@ def _report(curve: Curve, p: Point) -> ReportRow:
     )
 
 
-def _seconds(points: Sequence[Point]) -> tuple[float, ...]:
-    """Cost of the way to each point: from the cumulative cost of its attempt where all points have one, else 1 a step."""
-    unit = next((u for u in ("gpu_s", "cpu_s") if all(p.cost.get(u, 0.0) > 0 for p in points)), "")
+def _seconds(points: Sequence[Point], unit: str) -> tuple[float, ...]:
+    """Cost of the way to each point: from the cumulative cost of its attempt, where all trials have one; else 1 a step."""
     out, last, attempt, step = [], 0.0, -1, 0
     for p in points:
         total = p.cost.get(unit, 0.0)
@@ -176,13 +216,32 @@ def _seconds(points: Sequence[Point]) -> tuple[float, ...]:
 
 
 def finals(history: History, goal: Goal) -> dict[str, float]:
-    """Returns the last score of every trial that was recorded to its budget, signed so that larger is better."""
+    """Returns the last score of every trial that was recorded to its budget, signed so that larger is better.
+
+    A trial that does not meet a constraint at its end, or of which that is not known, is left out.
+    """
     out = {}
     for curve in history.trials():
         steps = curve.steps(goal.metric)
-        if steps and steps[-1] > 0 and curve.last_step >= _budget(curve):
+        whole = steps and steps[-1] > 0 and curve.last_step >= _budget(curve)
+        if whole and all(_met(history, curve, c) for c in goal.constraints):
             out[curve.trial] = goal.sign * curve.points[steps[-1]].metrics[goal.metric]
     return out
+
+
+def _met(history: History, curve: Curve, constraint: Constraint) -> bool:
+    steps = curve.steps(constraint.metric)
+    if not steps or steps[-1] <= 0:
+        return False
+    value = curve.points[steps[-1]].metrics[constraint.metric]
+    if constraint.at_most is not None:
+        return value <= constraint.at_most
+    if constraint.at_least is not None:
+        return value >= constraint.at_least
+    base = history.base_point(curve.trial)
+    if base is None or constraint.metric not in base.metrics or constraint.relative_to_base is None:
+        return False
+    return value >= base.metrics[constraint.metric] + constraint.relative_to_base
 
 
 def winners(ends: Mapping[str, float], top: int) -> list[str]:
@@ -204,34 +263,60 @@ def lost_winners(ends: Mapping[str, float], top: int, completed: Collection[str]
     return [t for t in ahead if t not in completed] + [t for t in tied if t not in completed][spare:]
 
 
-def _judged(history: History, recordings: Sequence[Recording], outcome: Outcome, goal: Goal) -> dict[str, Any]:
+def _judged(
+    history: History, recordings: Sequence[Recording], outcomes: Sequence[Outcome], goal: Goal
+) -> dict[str, Any]:
     ends = finals(history, goal)
-    trials = {}
-    for r in recordings:
-        run = outcome.runs[r.trial]
-        v = run.verdict
-        trials[r.trial] = {
-            "stopped_at": None if outcome.completed(r.trial) else r.reports[run.done - 1].step,
-            "parked": run.parked,
-            "phase": str(v.phase) if v else "unknown",
-            "reason": v.reason if v else "",
-            "p_top": v.evidence.get("p_top") if v else None,
+    of = {r.trial: r for r in recordings}
+    trials = {trial: _fate(of[trial], outcomes[0]) for trial in of}
+    losses = [lost_winners(ends, goal.top, {t for t in ends if outcome.completed(t)}) for outcome in outcomes]
+    lost_in = {
+        trial: {
+            "orders": count,
+            "steps": [
+                _fate(of[trial], o)["stopped_at"] for o, lost in zip(outcomes, losses, strict=True) if trial in lost
+            ],
+            "label": _label(of[trial], recordings),
+            "final": goal.sign * ends[trial],
         }
+        for trial, count in Counter(t for lost in losses for t in lost).most_common()
+    }
     return {
         "trials": trials,
-        "compute_saved": outcome.saved,
+        "compute_saved": sum(o.saved for o in outcomes) / len(outcomes),
         "places": min(goal.top, len(ends)),
         "winners": winners(ends, goal.top),
-        "lost_winners": lost_winners(ends, goal.top, {t for t in ends if outcome.completed(t)}),
-        "protection_cost": sum(r.held for r in outcome.runs.values()) / outcome.full,
-        "compute": outcome.full,
+        "lost_winners": losses[0],
+        "lost_in": lost_in,
+        "orders": len(outcomes),
+        "protection_cost": sum(sum(r.held for r in o.runs.values()) / o.full for o in outcomes) / len(outcomes),
+        "compute": outcomes[0].full,
+    }
+
+
+def _label(recording: Recording, among: Sequence[Recording]) -> str:
+    """What tells a trial apart: the settings that vary, else its id."""
+    config = recording.start.config
+    varied = [k for k in config if any(r.start.config.get(k) != config[k] for r in among)]
+    return " ".join(f"{k}={config[k]}" for k in varied) or recording.trial
+
+
+def _fate(recording: Recording, outcome: Outcome) -> dict[str, Any]:
+    run = outcome.runs[recording.trial]
+    v = run.verdict
+    return {
+        "stopped_at": None if outcome.completed(recording.trial) else recording.reports[run.done - 1].step,
+        "parked": run.parked,
+        "phase": str(v.phase) if v else "unknown",
+        "reason": v.reason if v else "",
+        "p_top": v.evidence.get("p_top") if v else None,
     }
 
 
 def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dict[str, Any]:
     trials = [t for s in sweeps.values() for t in s["trials"].values()]
-    winners = sum(s["places"] for s in sweeps.values())
-    lost = sum(len(s["lost_winners"]) for s in sweeps.values())
+    winners = sum(s["places"] * s["orders"] for s in sweeps.values())
+    lost = sum(loss["orders"] for s in sweeps.values() for loss in s["lost_in"].values())
     return {
         "metric": goal.metric,
         "goal": "maximize" if goal.maximize else "minimize",
@@ -252,20 +337,17 @@ def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dic
 # --- comparison -------------------------------------------------------------------------------------------------------
 
 
-def compare(
-    rows: Sequence[Row],
-    rules: Sequence[str],
-    *,
-    metric: str = "",
-    goal: str = "maximize",
-    workers: int = 8,
-    top: int = 3,
-) -> list[dict[str, Any]]:
-    """Replays several rules; returns one summary a rule, with `rule` and `pareto` (no other saves more and loses less)."""
+def compare(rows: Sequence[Row], rules: Sequence[str], **settings: Any) -> list[dict[str, Any]]:
+    """Replays several rules; returns one summary a rule, with `rule`, `lost` and `pareto` (no other saves more and loses less).
+
+    Args:
+        rows, settings: as for `replay`. `lost` is the `lost_in` of all sweeps.
+    """
     out = []
     for rule in rules:
-        result = replay(rows, rule, metric=metric, goal=goal, workers=workers, top=top)
-        out.append({"rule": rule, **result["summary"]})
+        result = replay(rows, rule, **settings)
+        lost = {f"{name}/{t}": loss for name, s in result["sweeps"].items() for t, loss in s["lost_in"].items()}
+        out.append({"rule": rule, **result["summary"], "orders": settings.get("orders", 1), "lost": lost})
     for row in out:
         row["pareto"] = not any(_better(other, row) for other in out)
     return out
@@ -286,7 +368,22 @@ def table(summaries: Sequence[dict[str, Any]]) -> str:
             f"{s['rule']:{wide}}  {lost:>12}  {s['compute_saved']:13.1%}  {s['protection_cost']:15.1%}"
             f"  {'yes' if s['pareto'] else 'no'}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(line for s in summaries for line in _losses(s))])
+
+
+def _losses(summary: dict[str, Any]) -> list[str]:
+    """Which winners a rule would have ended, and when; of many sweeps the table says enough."""
+    if summary["sweeps"] > 1:
+        return []
+    said = []
+    for loss in summary["lost"].values():
+        steps = sorted({str(s) for s in loss["steps"]}, key=int)
+        when = f" in {loss['orders']} of {summary['orders']} orders of start" if summary["orders"] > 1 else ""
+        said.append(
+            f"{summary['rule']} would have ended {loss['label']} at step {' or '.join(steps)}{when}; "
+            f"it ended at {loss['final']:.2f}, among the best {summary['top']}"
+        )
+    return said
 
 
 def pareto_page(summaries: Sequence[dict[str, Any]]) -> str:

@@ -7,9 +7,21 @@ import json
 import pytest
 
 from benchmarks.stopping.worlds import METRIC, generate
+from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
 from sweeps.journal.history import History
-from sweeps.report.replay import compare, finals, lost_winners, pareto_page, read_rows, recorded, replay, table, winners
+from sweeps.report.replay import (
+    compare,
+    finals,
+    lost_winners,
+    pareto_page,
+    read_rows,
+    recorded,
+    recorded_goal,
+    replay,
+    table,
+    winners,
+)
 from tests.support.rows import make_row
 
 Y = "transfer/score"
@@ -101,8 +113,6 @@ def test_cost_that_starts_anew_with_an_attempt_is_not_taken_as_negative():
 def test_a_run_that_was_recorded_only_in_part_is_no_winner():
     rows = [r for r in rows_of() if not (r.trial == "t-3" and r.step > 50)]
     history = History(rows)
-    from sweeps.config.objective import Goal
-
     assert set(finals(history, Goal(Y))) == {"t-0", "t-1", "t-2"}
 
 
@@ -117,6 +127,58 @@ def test_lost_winners_are_those_of_the_final_top_that_did_not_run_to_the_end():
     assert result["summary"]["lost_share"] == 1.0
 
 
+def test_a_cost_that_one_trial_lacks_is_used_for_none():
+    costed = rows_of(cost=2.0)
+    bare = [make_row("report", "s", "bare", step=10 * j, budget=100, metrics={Y: 0.1}) for j in range(1, 11)]
+    recordings, _ = recorded(History([*costed, *bare]), Y)
+    assert {r.seconds for r in recordings} == {(10.0,) * 10}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "won"),
+    [
+        (Constraint(Y, at_most=0.65), "t-2"),
+        (Constraint(Y, at_least=0.69), "t-3"),
+        (Constraint(Y, relative_to_base=0.25), "t-3"),
+        (Constraint(Y, at_least=0.9), None),
+        (Constraint("math/score", at_least=0.0), None),
+    ],
+)
+def test_a_winner_meets_the_constraints_at_its_end(constraint, won):
+    base = [make_row("report", "s", f"t-{i}", step=0, metrics={Y: 0.4}) for i in range(4)]
+    result = replay([*base, *rows_of()], "none", metric=Y, top=1, constraints=[constraint])
+    assert result["sweeps"]["s"]["winners"] == ([won] if won else [])
+
+
+def test_in_several_orders_of_start_a_late_riser_is_lost_where_others_came_before_it():
+    crossing = rows_of(trials=3)
+    for j in range(1, 11):
+        crossing.append(make_row("report", "s", "late", step=10 * j, budget=100, metrics={Y: 0.3 if j < 8 else 0.9}))
+    result = replay(crossing, "asha:reduction=2,grace=10", workers=1, top=1, orders=12)
+    loss = result["sweeps"]["s"]["lost_in"]["late"]
+    assert 0 < loss["orders"] < 12
+    assert loss["final"] == 0.9
+    assert all(step < 80 for step in loss["steps"])
+    assert result["summary"]["lost_winners"] == loss["orders"]
+    assert result["summary"]["winners"] == 12
+    (summary,) = compare(crossing, ["asha:reduction=2,grace=10"], workers=1, top=1, orders=12)
+    assert f"would have ended late at step {loss['steps'][0]}" in table([summary])
+    assert f"in {loss['orders']} of 12 orders of start; it ended at 0.90" in table([summary])
+
+
+def test_what_a_recorded_sweep_looked_for_is_read_off_its_definition():
+    spec = {
+        "objective": {"metric": Y, "goal": "minimize"},
+        "stopping": {"top": 2},
+        "constraints": [{"metric": "math/score", "at_least": 0.5, "at_most": None}],
+    }
+    sweep = make_row("sweep", "s", name="s", spec=spec)
+    assert recorded_goal([sweep, *rows_of()]) == Goal(Y, False, 2, (Constraint("math/score", at_least=0.5),))
+    other = make_row("sweep", "b", name="b", spec={**spec, "stopping": {"top": 1}})
+    assert recorded_goal([sweep, other]) is None
+    assert recorded_goal(rows_of()) is None
+
+
 def test_minimising_takes_the_smallest_as_winners():
     result = replay(rows_of(), "none", goal="minimize", top=1)
     assert result["sweeps"]["s"]["winners"] == ["t-0"]
@@ -127,6 +189,7 @@ def test_minimising_takes_the_smallest_as_winners():
     [
         ({"goal": "up"}, "maximize or minimize"),
         ({"workers": 0}, "at least 1"),
+        ({"orders": 0}, "at least 1"),
         ({"metric": "transfer/other"}, "transfer/score"),
         ({"rule": "ahsa"}, "did you mean 'asha'"),
     ],
