@@ -227,11 +227,15 @@ def write_spec(sweep: Sweep, home: Where) -> None:
 
 
 def write_report(home: Where) -> str:
-    """Writes `report/index.html` and `report/report.json` from the journal alone; returns the page's path or address."""
+    """Writes `report/index.html` and `report/report.json` from the journal, and a sample of kept replies into the page.
+
+    Returns the page's path or address.
+    """
     from sweeps.journal.lease import driver_state
     from sweeps.journal.writer import read_rows
     from sweeps.report import render_html, summarize
     from sweeps.report.analysis.summarize import with_driver_note
+    from sweeps.report.html.reply_data import embedded
 
     store = open_store(home)
     driver = driver_state(store)
@@ -242,5 +246,5 @@ def write_report(home: Where) -> str:
     store.write(
         "report/report.json", (json.dumps(summary.to_json(), allow_nan=False, separators=(",", ":")) + "\n").encode()
     )
-    store.write("report/index.html", render_html(summary).encode())
+    store.write("report/index.html", render_html(summary, embedded(store, summary)).encode())
     return join(store.root, "report/index.html")

@@ -46,6 +46,7 @@ class KeptReply:
         thought, answer: the reply, split at its last `</think>`; `answer` is None where the thought never ended.
         tokens: length of the whole reply. truncated: the cap came before its end.
         outcomes: metric to what the scorer made of it, in [0, 1].
+        refused: whether the reply refuses, where the task looks for that; None where it does not.
         shortened: characters of prompt, thought and answer that were left out.
     """
 
@@ -60,6 +61,7 @@ class KeptReply:
     outcomes: Mapping[str, float] = field(default_factory=dict)
     sample: int = 0
     shortened: int = 0
+    refused: bool | None = None
     trial: str = ""
     step: int = 0
     attempt: int = 0
@@ -170,7 +172,9 @@ def read_replies(
     steps = files[trial]
     if step is not None and step not in steps:
         raise InputError(f"no replies of {trial} at step {step} are kept; kept are steps {', '.join(map(str, steps))}")
-    found = [reply for at in ([step] if step is not None else steps) for reply in _read(store, trial, at, steps[at])]
+    found = [
+        reply for at in ([step] if step is not None else steps) for reply in read_file(store, trial, at, steps[at])
+    ]
     for name, wanted in (("role", role), ("task", task)):
         there = list(dict.fromkeys(getattr(reply, name) for reply in found))
         if wanted is not None and wanted not in there:
@@ -194,7 +198,12 @@ def kept_files(home: Where) -> dict[str, dict[int, str]]:
     return {trial: {step: steps[step][1] for step in sorted(steps)} for trial, steps in sorted(latest.items())}
 
 
-def _read(store: Store, trial: str, step: int, key: str) -> Iterator[KeptReply]:
+def read_file(store: Store, trial: str, step: int, key: str) -> Iterator[KeptReply]:
+    """Yields the replies of one checkpoint, `key` being one that `kept_files` found for it.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
     try:
         data = store.read(key)
     except NotFound:  # cleaned up meanwhile

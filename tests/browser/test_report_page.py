@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.replies import KeptReply, ReplyWriter
 from sweeps.report import summarize, write_html
 from sweeps.report.analysis.wording import number
+from sweeps.report.html.reply_data import embedded
 from tests.support.report_journals import crossed, demo_stories, journal
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -198,4 +200,39 @@ def test_a_hostile_setting_runs_no_script(browser, tmp_path):
     assert dialogs == []
     assert len(requests) == 1
     assert page.locator("#trials img").count() == 0
+    page.close()
+
+
+def kept(role="math", task="sums", item=0, right=True, answer="4", prompt="2 + 2 = ?"):
+    name = f"{role}/{task}"
+    return KeptReply(role, task, item, prompt, "so …", answer, 9, False, {name: float(right)})
+
+
+def test_replies_stand_beside_the_bases_and_can_be_filtered(browser, demo, tmp_path):
+    best, evil = demo.best[0], "</script><img src=x onerror=alert(1)>"
+    ReplyWriter(tmp_path, "all", "base-tiny-s", 0, 1)([kept(item=i) for i in range(20)], 20, "mini@1")
+    for step in (40, 400):
+        replies = [kept(item=i, right=i % 2 == 0, answer=f"{evil} at {step}") for i in range(20)]
+        ReplyWriter(tmp_path, "all", best, step, 1)(replies, 20, "mini@1")
+    opened = Opened(browser, write_html(demo, tmp_path / "replies.html", embedded(tmp_path, demo)))
+    page, cards = opened.page, opened.page.locator(".reply")
+    page.locator("#replies").scroll_into_view_if_needed()
+    assert (page.input_value("#reply-trial"), page.input_value("#reply-step")) == (best, "400")
+    assert page.locator("#reply-count").text_content() == "20 replies"
+    assert cards.first.locator(".side").all_text_contents()[1].endswith(f"{evil} at 400")
+    assert cards.locator("img").count() == 0
+    before = cards.count()
+    page.get_by_role("button", name="Show more").click()
+    assert before < cards.count() == 20
+    page.select_option("#reply-show", "lost")
+    assert page.locator("#reply-count").text_content() == "10 replies"
+    page.select_option("#reply-step", "40")
+    page.reload()
+    page.wait_for_selector(".reply", state="attached")
+    page.locator("#replies").scroll_into_view_if_needed()
+    assert page.locator("#reply-count").text_content() == "10 replies"
+    assert "at 40" in cards.first.text_content()
+    page.fill("#reply-words", "nothing like it")
+    assert cards.count() == 0
+    assert opened.complaints == []
     page.close()

@@ -10,6 +10,7 @@ from sweeps.journal.history import Curve
 from sweeps.report.analysis.findings import Axis, Check
 from sweeps.setting_names import current_names
 
+LESS_IS_BETTER = ("over_refusal", "asr", "loss", "perplexity")
 MAX_LEVELS = 12  # an axis with more levels is a scale, not a condition
 
 
@@ -22,6 +23,11 @@ def goal_of(spec: Mapping[str, Any]) -> Goal:
         top=int(spec.get("stopping", {}).get("top", 3)),
         constraints=tuple(Constraint(**c) for c in spec.get("constraints", ())),
     )
+
+
+def less_is_better(metric: str) -> bool:
+    """Whether a smaller number of this metric is the better one, by its name without `@k` and `,cap=`."""
+    return metric.partition("/")[2].split("@")[0].split(",")[0] in LESS_IS_BETTER
 
 
 def axes_of(spec: Mapping[str, Any], curves: Sequence[Curve]) -> tuple[Axis, ...]:

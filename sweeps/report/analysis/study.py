@@ -8,6 +8,7 @@ from dataclasses import replace
 from sweeps.config.names import JUDGED_ROLES
 from sweeps.config.objective import Goal
 from sweeps.journal.rows import base_trial
+from sweeps.report.analysis.definition import less_is_better
 from sweeps.report.analysis.effects import effects, factors, judged_effect, judged_importance, observations
 from sweeps.report.analysis.evidence import Evidence
 from sweeps.report.analysis.findings import Axis, Effect, Importance, Paired, Rivalry, Setting, Trial
@@ -18,7 +19,6 @@ from sweeps.report.analysis.shape import Measured, Reading, read_shape
 from sweeps.report.analysis.verdicts import Limit, limits, on_limits, on_safety, on_the_front, on_training
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY
 
-LESS_IS_BETTER = ("over_refusal", "asr", "loss", "perplexity")
 PANELS = (IN_DOMAIN, "transfer/score", "general/score", SAFETY)
 BESIDE = ("length/mean", "length/truncated", "safety/over_refusal")
 
@@ -196,8 +196,7 @@ def _readings(
 def _sign(metric: str, goal: Goal) -> float:
     if metric == goal.metric:
         return goal.sign
-    name = metric.split("/", 1)[1].split("@")[0].split(",")[0]
-    return -1.0 if name in LESS_IS_BETTER else 1.0
+    return -1.0 if less_is_better(metric) else 1.0
 
 
 def _ranked(found: Sequence[Setting], goal: Goal) -> list[Setting]:

@@ -29,6 +29,9 @@ const page = {
     state.hovered = null;
     refocus();
   },
+  trials: () => data.trials,
+  picked: (id) => page.pick(byId.get(id)),
+  address: () => address(),
 };
 const parameter = () => data.parameters.find((p) => p.name === $("across").value);
 const plots = [
@@ -36,6 +39,8 @@ const plots = [
   new Parallel($("parallel"), page, data.parameters, () => $("upwards").value),
 ];
 const panels = [...document.querySelectorAll("figure.panel")].map((figure) => new Panel(figure, figure.dataset.metric, page));
+
+const replies = data.replies && new Replies($("reply-section"), data.replies, page);
 
 const axis = () => data.axes.find((a) => a.name === $("colour").value);
 const scaled = (a) => a.levels.length > 4 && a.levels.every((v) => typeof v === "number");
@@ -94,6 +99,7 @@ function refocus() {
   for (const row of rows) row.classList.toggle("on", row.dataset.trial === focus?.id);
   if (state.hovered !== null) return;
   details(focus);
+  if (focus) replies?.follow(focus.id);
   for (const plot of plots) plot.draw();
   address();
 }
@@ -204,6 +210,7 @@ function address() {
     if (field && field.value !== field.dataset.first) said.set(id, field.value);
   }
   if (state.pinned?.id !== (byId.get(data.featured)?.id)) said.set("trial", state.pinned?.id ?? "");
+  replies?.said(said);
   if (state.hidden.size) said.set("hidden", [...state.hidden].join(","));
   history.replaceState(null, "", said.size ? `#${said}` : location.pathname + location.search);
 }
@@ -216,6 +223,7 @@ function recall() {
     if (value != null && (field.type === "search" || [...field.options].some((o) => o.value === value))) field.value = value;
   }
   if (said.has("trial")) state.pinned = byId.get(said.get("trial")) ?? null;
+  replies?.recall(said, state.pinned?.id);
   state.words = $("search").value.trim().toLowerCase();
   legend();
   for (const i of (said.get("hidden") ?? "").split(",").filter(Boolean).map(Number)) {

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from sweeps.errors import DipsweepError, InputError
 from sweeps.journal.lease import DriverState, driver_state
@@ -21,6 +22,7 @@ from sweeps.report.analysis.findings import Summary
 from sweeps.report.analysis.summarize import summarize, with_driver_note
 from sweeps.report.html.page import ASSETS, render, render_html
 from sweeps.report.html.page_parts import progress
+from sweeps.report.html.reply_data import checkpoint_replies, served
 from sweeps.storage.base import Where, is_url
 from sweeps.storage.factory import open_store
 
@@ -107,7 +109,7 @@ class Shelf:
 
 
 def live_app(storage: Where) -> Starlette:
-    """Returns the web application: `/`, `/sweeps/ID`, `/sweeps/ID.json`, `/health`.
+    """Returns the web application: `/`, `/sweeps/ID`, `/sweeps/ID.json`, `/sweeps/ID/replies/TRIAL/STEP.json`, `/health`.
 
     Raises:
         InputError: the storage folder does not exist, or starlette is not installed.
@@ -144,7 +146,9 @@ def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitabl
             return PlainTextResponse(f"no sweep {id} in {shelf.storage}; / lists those there are\n", 404)
         if listed.summary is None:
             return PlainTextResponse(listed.trouble + "\n", 500)
-        return HTMLResponse(await run_in_threadpool(render_html, listed.summary), headers=_headers(listed.open))
+        replies = await run_in_threadpool(served, shelf.storage / id, f"/sweeps/{quote(id)}/replies")
+        page = await run_in_threadpool(render_html, listed.summary, replies)
+        return HTMLResponse(page, headers=_headers(listed.open))
 
     async def one_json(request: Request) -> Response:
         listed = await run_in_threadpool(shelf.sweep, request.path_params["id"])
@@ -152,10 +156,29 @@ def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitabl
             return JSONResponse({"error": listed.trouble if listed else "no such sweep"}, 500 if listed else 404)
         return JSONResponse(await run_in_threadpool(listed.summary.to_json), headers=_headers(False))
 
+    async def replies_of(request: Request) -> Response:
+        id, trial, step = (request.path_params[name] for name in ("id", "trial", "step"))
+        if id not in await run_in_threadpool(shelf.ids):
+            return PlainTextResponse(f"no sweep {id} in {shelf.storage}\n", 404)
+        asked = {name: request.query_params.get(name, "") for name in ("base", "show", "role")}
+        try:
+            found = await run_in_threadpool(checkpoint_replies, shelf.storage / id, trial, step, **asked)
+        except InputError as e:
+            return PlainTextResponse(f"{e}\n", 404)
+        except DipsweepError as e:
+            return PlainTextResponse(f"{e}\n", 500)
+        return JSONResponse(found, headers=_headers(False))
+
     async def health(request: Request) -> Response:
         return JSONResponse({"storage": str(shelf.storage), "sweeps": len(shelf.ids())})
 
-    return [("/", index), ("/sweeps/{id}.json", one_json), ("/sweeps/{id}", one), ("/health", health)]
+    return [
+        ("/", index),
+        ("/sweeps/{id}.json", one_json),
+        ("/sweeps/{id}", one),
+        ("/sweeps/{id}/replies/{trial}/{step:int}.json", replies_of),
+        ("/health", health),
+    ]
 
 
 def _headers(open_: bool) -> dict[str, str]:

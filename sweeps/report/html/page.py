@@ -26,17 +26,19 @@ from sweeps.report.html.page_findings import (
 )
 from sweeps.report.html.page_parts import PANEL_NAMES, costs, glossary, progress, provenance, tiles
 from sweeps.report.html.page_tables import axis_tables, paired_heads, paired_rows, reason_rows, trial_heads, trial_rows
+from sweeps.report.html.reply_data import Replies
 
 ASSETS = Path(__file__).parent
+SCRIPTS = ("charts.js", "plots.js", "replies.js", "document.js")
 COMPRESSED_FROM = 500_000
 """Characters of numbers from which they are embedded compressed: browsers of 2023 and later unpack them."""
 
 
-def write_html(summary: Summary, path: Path | str) -> Path:
+def write_html(summary: Summary, path: Path | str, replies: Replies | None = None) -> Path:
     """Writes the page as one file and returns its path; missing folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_html(summary), encoding="utf-8")
+    path.write_text(render_html(summary, replies), encoding="utf-8")
     return path
 
 
@@ -48,12 +50,16 @@ def write_json(summary: Summary, path: Path | str) -> Path:
     return path
 
 
-def render_html(summary: Summary) -> str:
-    """Returns the page as text; the same summary gives the same text."""
+def render_html(summary: Summary, replies: Replies | None = None) -> str:
+    """Returns the page as text; the same summary gives the same text.
+
+    Args:
+        replies: those behind the scores, where any were kept (`reply_data`); one that is fetched needs a server.
+    """
     from markupsafe import Markup
 
-    script = _asset("charts.js") + _asset("plots.js") + _asset("document.js")
-    data_type, data = _data(chart_data(summary))
+    script = "".join(_asset(name) for name in SCRIPTS)
+    data_type, data = _data(chart_data(summary) | ({"replies": replies.to_json()} if replies is not None else {}))
     return render(
         "page.html",
         s=summary,
@@ -64,6 +70,8 @@ def render_html(summary: Summary) -> str:
         data=Markup(data),
         colour=_colour(summary),
         others=other_metrics(summary),
+        connect="'self'" if replies is not None and replies.fetch else "'none'",
+        replies=replies,
         answer=[f.sentence for f in summary.answer],
         best_table=best_rows(summary),
         verdicts=verdict_rows(summary),
