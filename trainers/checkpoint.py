@@ -31,7 +31,7 @@ from sweeps.storage.base import storage_trouble
 
 FACTS: Final = "trainer.json"
 WAIT_S: Final = 120.0  # other workers wait meanwhile, in a collective that gives up after minutes
-__all__ = ["FACTS", "MANIFEST", "STATE", "Manifest", "fresh", "random_states", "read_manifest", "read_state",
+__all__ = ["FACTS", "MANIFEST", "STATE", "Manifest", "facts_as_read", "fresh", "random_states", "read_manifest", "read_state",
            "restore_random_states", "seal", "step_folder", "verify", "write_patiently", "write_state"]  # fmt: skip
 
 
@@ -89,7 +89,16 @@ def _sleep(seconds: float, give_up: Callable[[], bool]) -> None:
 def write_state(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Writes the trainer's tensors and facts into a checkpoint that is being made."""
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, folder / STATE)
-    (folder / FACTS).write_text(json.dumps({"version": VERSION, **facts}, indent=1, allow_nan=False), encoding="utf-8")
+    (folder / FACTS).write_text(_facts_text(facts), encoding="utf-8")
+
+
+def facts_as_read(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a trainer's facts as `read_state` will return them."""
+    return dict(json.loads(_facts_text(facts)))
+
+
+def _facts_text(facts: Mapping[str, Any]) -> str:
+    return json.dumps({"version": VERSION, **facts}, indent=1, allow_nan=False)
 
 
 def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,11 +6,13 @@ every rank runs it; rank 0 alone speaks to the hooks and writes checkpoints.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,18 @@ from sweeps.config.blocks import TrialSettings
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.errors import InputError, TrialFailed
 from trainers import checkpoint
+from trainers.checkpoint_writer import CheckpointWriter
 from trainers.data.batches import Feed, Progress, Step
 from trainers.data.chat import stop_ids
 from trainers.data.types import TierData
 from trainers.model import memory, parallel
 from trainers.model.attention import PACKED
 from trainers.model.flops import step_flops
-from trainers.model.load import load_model, load_tokenizer, model_folder
+from trainers.model.load import keeps_names, load_model, load_tokenizer, model_folder
 from trainers.model.model_files import checked_folder
 from trainers.model.packable import check_packable
 from trainers.schedule import lr_factor
+from trainers.snapshot import SNAPSHOTS, Snapshot
 from trainers.step import Learner
 from trainers.throughput import Meter
 
@@ -112,7 +116,7 @@ class _Run:
     ) -> None:
         self.config = config = TrialSettings.from_config(trial.config)
         self.hooks, self.folder, self.rank, self.world = hooks, folder, rank, world
-        self.snapshots, self.saves = frozenset(trial.snapshots), trial.saves
+        self.snapshots, self.saves, self.forks = frozenset(trial.snapshots), trial.saves, frozenset(trial.forks)
         torch.set_num_threads(max(1, int(trial.model.cpus_per_worker)))
         device = _device(trial)
         self.meter = Meter(device, world)
@@ -124,24 +128,26 @@ class _Run:
             data = load(config.data, trial.tier, seed=config.seed)
         self.feed = Feed(config, self.tokenizer, data)
         self.rows = self.feed.rows.fingerprint()  # once: it reads every token
-        if resume is not None:
+        kept = SNAPSHOTS.get(resume.path) if resume is not None and world == 1 else None
+        if resume is not None and kept is None:
             checkpoint.verify(resume.path)
         model = json.loads((base / "config.json").read_text(encoding="utf-8"))
         memory.check(config, model, world, memory.device_bytes(device))
         frozen = torch.bfloat16 if config.lora_rank and config.precision == "bf16" else torch.float32
         whole = resume is not None and not config.lora_rank  # adapters are taken up beside the base's own weights
-        network = load_model(resume.path if resume and whole else base, attn=PACKED, dtype=frozen)
+        network = load_model(resume.path if resume and whole else base, attn=PACKED, dtype=frozen,
+                             weights_in_memory=kept.weights if kept and whole else None)  # fmt: skip
         _check_embedding(self.feed, self.tokenizer, network)
         self.feed.apart = check_packable(network, max(self.feed.rows.lengths()))
         network.generation_config.eos_token_id = sorted(stop_ids(self.tokenizer))  # exports end where training does
         self.learner = Learner(config, network, device, world)
-        self.state = self._resumed(resume) if resume else State()
+        self.state = self._resumed(resume, kept) if resume else State()
         self.num_parameters = sum(p.numel() for p in self.learner.network.parameters())
         if rank == 0:
             log.info("attention: %s (%s)", self.learner.choice.name, self.learner.choice.reason)
 
-    def _resumed(self, resume: Saved) -> State:
-        facts = self.learner.load(resume.path)
+    def _resumed(self, resume: Saved, kept: Snapshot | None) -> State:
+        facts = self.learner.load(resume.path, kept)
         same_trial = facts["config"] == self.config.model_dump()
         if same_trial and facts["data"] != self.rows:
             raise InputError(
@@ -154,9 +160,20 @@ class _Run:
         return state
 
     def to_the_end(self) -> None:
-        """Steps until the budget is spent or a stop is asked for."""
+        """Steps until the budget is spent or a stop is asked for; every checkpoint is told of when this returns."""
+        self.writer = CheckpointWriter(self.hooks)
+        try:
+            self._steps()
+        except BaseException:
+            with contextlib.suppress(Exception):  # what was saved before counts; the first error is the one to tell
+                self.writer.finish()
+            raise
+        self.writer.finish()
+
+    def _steps(self) -> None:
         state, saved = self.state, self.state.step
         while state.step < self.config.steps:
+            self.writer.poll()
             if self._stop_asked():
                 if state.step > saved:
                     self._save()
@@ -237,10 +254,20 @@ class _Run:
             "progress": state.progress.to_json(),
             "window": asdict(state.window),
         }
+        room = (
+            self.learner.host_bytes() < memory.available_host_bytes() // 2
+        )  # for copies beside the tensors themselves
+        keep, aside = room and self.world == 1 and state.step in self.forks, room and self.writer.background
         with self.meter.phase("checkpoint"):
-            saved = self.learner.save(self.folder, state.step, self.tokenizer, facts, self.rank, self.hooks.stop_asked)
-        if saved is not None:
-            self.hooks.saved(saved)
+            snapshot = self.learner.snapshot(state.step, facts, self.rank, own=keep or aside)
+            if snapshot is not None:
+                self.writer.write(partial(self._write, snapshot, keep), aside=aside)
+
+    def _write(self, snapshot: Snapshot, keep: bool, give_up: Callable[[], bool]) -> Saved:
+        saved = self.learner.write(snapshot, self.folder, self.tokenizer, give_up)
+        if keep and keeps_names(Path(saved.path)):
+            SNAPSHOTS.put(saved.path, snapshot)
+        return saved
 
     def _stop_asked(self) -> bool:
         """Rank 0 asks and all ranks get its answer; the step before was waited for, so this waits for nothing else."""

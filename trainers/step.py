@@ -19,6 +19,7 @@ from trainers.data.packing import Pack
 from trainers.model import attention, lora, parallel
 from trainers.model.loss import Objective
 from trainers.schedule import lr_factor
+from trainers.snapshot import Snapshot
 from trainers.throughput import Meter
 
 if TYPE_CHECKING:
@@ -96,11 +97,36 @@ class Learner:
     def _compute(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext()
 
-    def save(
-        self, folder: Path, step: int, tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any], rank: int,
+    def snapshot(self, step: int, facts: Mapping[str, Any], rank: int, *, own: bool) -> Snapshot | None:
+        """Returns what a checkpoint of this step holds; every worker must call, rank 0 alone gets one.
+
+        Args:
+            facts: of the run beside its tensors. own: its tensors are copies, so that training may go on.
+        """
+
+        def host(tensor: Tensor) -> Tensor:
+            return parallel.whole(tensor.detach()).to("cpu", copy=own)
+
+        weights = {n: host(t) for n, t in self._persistent()}
+        moments = {n: host(t) for n, t in self._moments()}
+        if rank != 0:
+            return None
+        adapters = {f"lora/{n}": weights[n] for n in self.trainable} if self.config.lora_rank else {}
+        state = {**moments, **adapters, **checkpoint.random_states()}
+        return Snapshot(
+            step, lora.merged(weights, self.config), state, checkpoint.facts_as_read({"step": step, **facts})
+        )
+
+    def host_bytes(self) -> int:
+        """Returns what copies of weights and optimizer state take on the CPU, on this worker: 12 bytes a parameter in fp32."""
+        tensors = [t for named in (self._persistent(), self._moments()) for _, t in named]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def write(
+        self, snapshot: Snapshot, folder: Path, tokenizer: PreTrainedTokenizerBase,
         give_up: Callable[[], bool] = lambda: False,
-    ) -> Saved | None:  # fmt: skip
-        """Writes a whole checkpoint; every worker must call, rank 0 writes and returns it.
+    ) -> Saved:  # fmt: skip
+        """Writes a whole checkpoint into an attempt's folder; training may go on meanwhile.
 
         Args:
             give_up: ends the waiting for a disk without room.
@@ -108,20 +134,14 @@ class Learner:
         Raises:
             StorageUnavailable: the disk did not take it (`trainers.checkpoint.write_patiently`).
         """
-        weights = {n: parallel.whole(t.detach()).cpu() for n, t in self._persistent()}
-        moments = {n: parallel.whole(t).cpu() for n, t in self._moments()}
-        adapters = {f"lora/{n}": weights[n] for n in self.trainable} if self.config.lora_rank else {}
-        if rank != 0:
-            return None
-        target = checkpoint.step_folder(folder, step)
+        target = checkpoint.step_folder(folder, snapshot.step)
 
         def write() -> Saved:
             checkpoint.fresh(target)
-            self.network.save_pretrained(target, state_dict=lora.merged(weights, self.config))
+            self.network.save_pretrained(target, state_dict=dict(snapshot.weights))
             self._write_tokenizer(tokenizer, target)
-            state = {**moments, **adapters, **checkpoint.random_states()}
-            checkpoint.write_state(target, state, {"step": step, **facts})
-            return checkpoint.seal(target, step)
+            checkpoint.write_state(target, snapshot.state, snapshot.facts)
+            return checkpoint.seal(target, snapshot.step)
 
         return checkpoint.write_patiently(target, write, give_up)
 
@@ -135,15 +155,21 @@ class Learner:
             (target / file).parent.mkdir(exist_ok=True)
             (target / file).write_bytes(data)
 
-    def load(self, path: str | Path) -> Mapping[str, Any]:
+    def load(self, path: str | Path, kept: Snapshot | None = None) -> Mapping[str, Any]:
         """Takes up optimizer and random states of a checkpoint, and its adapters; returns facts.
 
         All other weights came with the constructor.
 
+        Args:
+            path: the checkpoint. kept: what it holds, where that is in memory; it stays as it is.
+
         Raises:
             StorageError: the checkpoint's optimizer does not fit this model.
         """
-        tensors, facts = checkpoint.read_state(path)
+        if kept is None:
+            tensors, facts = checkpoint.read_state(path)
+        else:
+            tensors, facts = {name: tensor.clone() for name, tensor in kept.state.items()}, dict(kept.facts)
         for name, parameter in self.trainable.items():
             state = {key: tensors.get(f"adam/{name}/{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
             if any(t is None for t in state.values()) or tensors[f"adam/{name}/exp_avg"].shape != parameter.shape:

@@ -55,6 +55,8 @@ class RayHooks:
         reused: whether its processes ran an attempt before.
     """
 
+    background_saves = True
+
     def __init__(
         self, control: Any, attempt: AttemptId, rank: int, *, begun: float | None = None, reused: bool = False
     ) -> None:

@@ -129,6 +129,7 @@ class CheckpointUploader:
         self._todo: queue.Queue[Saved | None] = queue.Queue()
         self._done: queue.Queue[Saved | BaseException] = queue.Queue()
         self._sizes: dict[str, int] = {}
+        self.background_saves = bool(getattr(hooks, "background_saves", False))
         self._thread = threading.Thread(target=self._work, daemon=True, name="uploads")
         self._thread.start()
 

@@ -134,7 +134,11 @@ class Saved:
 
 
 class Hooks(Protocol):
-    """What a training loop may do to the outside world. Nothing here ever waits for a score."""
+    """What a training loop may do to the outside world. Nothing here ever waits for a score.
+
+    Hooks with a true attribute `background_saves` may hear of a checkpoint some steps later: it is written while training
+    goes on.
+    """
 
     def report(
         self,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,28 +69,34 @@ def _with_template(folder: Path, template: Path) -> Path:
     return home
 
 
-def load_model(path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_model(
+    path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = torch.float32,
+    weights_in_memory: Mapping[str, torch.Tensor] | None = None,
+) -> PreTrainedModel:  # fmt: skip
     """Loads a causal language model.
 
     Args:
         path: a folder with config.json and safetensors weights, or a builtin model's name.
         attn: attention implementation; `attention.PACKED` for training on packs, `sdpa` for anything else.
         dtype: type of the weights in memory.
+        weights_in_memory: all that the folder's weight files hold (see `keeps_names`); the model gets copies.
 
     Raises:
         InputError: the folder is missing, incomplete, holds pickled weights only, or its config asks for code; or its
             weights do not fit its config, or are no finite numbers.
     """
     folder = checked_folder(path)
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     attention.register()
     logging.disable_progress_bar()  # two bars for every load and save would bury the log
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            folder,
-            **_text_part(folder),
+        kind, given = AutoModelForCausalLM, {"pretrained_model_name_or_path": folder, **_text_part(folder)}
+        if weights_in_memory is not None:
+            kind, given = _from_memory(folder, weights_in_memory)
+        model, found = kind.from_pretrained(
+            **given,
             dtype=dtype,
             attn_implementation=attn,
             local_files_only=True,
@@ -103,7 +111,32 @@ def load_model(path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = tor
     wrong = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in found["mismatched_keys"]}
     weights.check_fit(folder, model.state_dict(), found["missing_keys"], found["unexpected_keys"], wrong)
     weights.check_finite(folder, model.named_parameters())
+    if weights_in_memory is not None and (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model
+
+
+def _from_memory(folder: Path, weights_in_memory: Mapping[str, torch.Tensor]) -> tuple[Any, dict[str, Any]]:
+    """Returns the class of a checkpoint's model, and what it is made of: its config, and copies of weights."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    copies = {name: tensor.clone() for name, tensor in weights_in_memory.items()}
+    given = {"pretrained_model_name_or_path": None, "config": config, "state_dict": copies}
+    return getattr(transformers, config.architectures[0]), given
+
+
+def keeps_names(folder: Path) -> bool:
+    """True when a checkpoint's weight files have the names and shapes that its model has in memory.
+
+    transformers rearranges some kinds when it loads and saves them, experts above all.
+    """
+    import transformers
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    known = all(hasattr(transformers, name) for name in config.get("architectures") or [""])
+    return known and not get_checkpoint_conversion_mapping(config["model_type"])
 
 
 def model_without_weights(folder: Path) -> PreTrainedModel:

@@ -117,6 +117,20 @@ def device_bytes(device: torch.device) -> int:
     return min(machine, int(limit)) if limit.isdigit() else machine
 
 
+def available_host_bytes() -> int:
+    """Returns how much memory this machine, or the container, has to give now; 0 where that is not known."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return 0
+    try:
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free
+    return max(0, min(free, limit - used))
+
+
 def check(config: TrialSettings, model: Mapping[str, Any], world: int, available: int) -> Memory | None:
     """Compares the estimate with a device of `available` bytes and returns it; None for a shape it cannot read.
 

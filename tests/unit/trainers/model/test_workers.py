@@ -154,7 +154,9 @@ def test_one_device_may_be_sharded_too_and_updates_alike(tmp_path):
         for step in (1, 2, 3):
             measured = [learner.update(step, [pack], labels, Meter(device, 1)) for learner in (plain, sharded)]
             torch.testing.assert_close(measured[0], measured[1], rtol=1e-6, atol=1e-6)
-        saved = sharded.save(tmp_path, 3, tokenizer(), {}, rank=0)
+        snapshot = sharded.snapshot(3, {}, 0, own=True)
+        assert snapshot is not None
+        saved = sharded.write(snapshot, tmp_path, tokenizer())
     finally:
         dist.destroy_process_group()
     for name, tensor in load_file(Path(saved.path) / "model.safetensors").items():
