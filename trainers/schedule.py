@@ -1,4 +1,4 @@
-"""The learning rate of every step: warm-up, then cosine, constant or warm-up-stable-decay."""
+"""The learning rate of every step: warm-up, then cosine, linear, constant or warm-up-stable-decay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def lr_factor(step: int, config: TrialSettings) -> float:
     Args:
         step: the optimizer step about to be taken, from 1 to `config.steps`.
 
-    The warm-up reaches 1 at its last step. Cosine and decay are set so that one step beyond the budget would stand at
+    The warm-up reaches 1 at its last step. Cosine, linear and decay are set so that one step beyond the budget would stand at
     `min_lr_rate`: no step is spent at a rate of zero.
     """
     warm = warmup_steps(config)
@@ -26,9 +26,10 @@ def lr_factor(step: int, config: TrialSettings) -> float:
         return step / warm
     if config.lr_scheduler_type == "constant":
         return 1.0
-    if config.lr_scheduler_type == "cosine":
+    if config.lr_scheduler_type == "wsd":
+        falling = max(1, round(config.decay * config.steps))
+        left = min(1.0, (config.steps - step + 1) / falling)
+    else:
         done = (step - 1 - warm) / max(1, config.steps - warm)
-        return config.min_lr_rate + (1 - config.min_lr_rate) * 0.5 * (1 + math.cos(math.pi * done))
-    falling = max(1, round(config.decay * config.steps))
-    left = min(1.0, (config.steps - step + 1) / falling)
+        left = 0.5 * (1 + math.cos(math.pi * done)) if config.lr_scheduler_type == "cosine" else 1 - done
     return config.min_lr_rate + (1 - config.min_lr_rate) * left

@@ -215,8 +215,8 @@ class TrainerBlock(Block):
     """Budget in optimizer steps."""
     learning_rate: _Positive = 5e-5
     """Peak learning rate; the paper's value for 1.7B-14B (arXiv 2604.06628); tiny-s wants about 3e-3."""
-    lr_scheduler_type: Literal["cosine", "constant", "wsd"] = "cosine"
-    """What follows the warm-up: cosine to `min_lr_rate`, constant, or wsd (constant, then a linear decay)."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """What follows the warm-up: cosine or linear to `min_lr_rate`, constant, or wsd (constant, then a linear decay)."""
     warmup_steps: Annotated[float, Field(ge=0)] = 0.1
     """Linear warm-up: steps (>= 1), or a share of the budget (< 1)."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.2

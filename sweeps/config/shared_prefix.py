@@ -3,14 +3,16 @@
 Under a constant rate, or warm-up-stable-decay (WSD) with its warm-up in steps, nothing before the decay depends on the
 budget: same seed, same rows, same rates, same weights to the bit. So of trials that differ in `steps` alone the longest
 trains first and leaves a checkpoint where each shorter one turns off; the shorter ones train their own decay only.
-Budgets of 100, 200 and 400 steps with a decay of 0.2 then cost 458 steps instead of 700. A cosine schedule ties every
-step to the budget, and shares nothing.
+Budgets of 100, 200 and 400 steps with a decay of 0.2 then cost 458 steps instead of 700. A cosine or linear schedule
+ties every step to the budget, and shares nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
+
+TIED: Final = ("cosine", "linear")  # schedules whose every step depends on the budget
 
 
 def shared_steps(config: Mapping[str, Any]) -> int:
@@ -20,7 +22,7 @@ def shared_steps(config: Mapping[str, Any]) -> int:
     still has the full rate.
     """
     steps, warmup = int(config["steps"]), float(config["warmup_steps"])
-    if 0 < warmup < 1 or config["lr_scheduler_type"] == "cosine" or warmup >= steps:
+    if 0 < warmup < 1 or config["lr_scheduler_type"] in TIED or warmup >= steps:
         return 0
     if config["lr_scheduler_type"] == "constant":
         return steps
@@ -36,8 +38,8 @@ def longest(config: Mapping[str, Any], budgets: Iterable[int]) -> int | None:
 
 def why_not(config: Mapping[str, Any]) -> str:
     """Returns why runs of these settings share no trunk, as half a sentence; empty where they do."""
-    if config["lr_scheduler_type"] == "cosine":
-        return "lr_scheduler_type cosine ties every step to the budget (wsd and constant do not)"
+    if (kind := config["lr_scheduler_type"]) in TIED:
+        return f"lr_scheduler_type {kind} ties every step to the budget (wsd and constant do not)"
     if 0 < float(config["warmup_steps"]) < 1:
         return f"warmup_steps {config['warmup_steps']:g} is a share of the budget (give it in steps)"
     return ""

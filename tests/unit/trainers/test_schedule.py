@@ -24,6 +24,8 @@ def config(**settings):
         ),
         ({"lr_scheduler_type": "cosine", "warmup_steps": 0, "steps": 4}, [1, 0.85355339, 0.5, 0.14644661]),
         ({"lr_scheduler_type": "cosine", "warmup_steps": 2, "steps": 4, "min_lr_rate": 0.5}, [0.5, 1, 1, 0.75]),
+        ({"lr_scheduler_type": "linear", "warmup_steps": 0, "steps": 4}, [1, 0.75, 0.5, 0.25]),
+        ({"lr_scheduler_type": "linear", "warmup_steps": 2, "steps": 4, "min_lr_rate": 0.5}, [0.5, 1, 1, 0.75]),
     ],
 )
 def test_rates_follow_the_schedule(settings, factors):
@@ -32,7 +34,7 @@ def test_rates_follow_the_schedule(settings, factors):
 
 
 def test_no_step_is_spent_at_a_rate_of_zero():
-    for schedule in ("cosine", "wsd", "constant"):
+    for schedule in ("cosine", "linear", "wsd", "constant"):
         for steps in (1, 2, 3, 50):
             made = config(lr_scheduler_type=schedule, steps=steps, warmup_steps=0.1)
             assert all(lr_factor(step, made) > 0 for step in range(1, steps + 1))
@@ -52,7 +54,7 @@ def test_no_step_is_spent_at_a_rate_of_zero():
         ({"decay": 0.0}, "decay: got 0.0"),
         ({"batch_tokens": 1}, "batch_tokens: got 1"),
         ({"lr": 1e-3}, "lr: is now learning_rate"),
-        ({"lr_scheduler_type": "cosin"}, "one of cosine, constant, wsd"),
+        ({"lr_scheduler_type": "cosin"}, "one of cosine, linear, constant, wsd"),
         ({"precision": "fp16"}, "one of bf16, fp32"),
         ({"pack_tokens": 9000}, "got pack_tokens 9000; expected at most batch_tokens 8192"),
         ({"max_grad_norm": -1.0, "adam_beta2": 1.0}, r"adam_beta2: got 1\.0 .*max_grad_norm: got -1\.0"),

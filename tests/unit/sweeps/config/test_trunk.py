@@ -32,6 +32,7 @@ def config(steps: int, **changes) -> dict:
         (config(100, decay=1.0), 1),
         (config(100, lr_scheduler_type="constant"), 100),
         (config(100, lr_scheduler_type="cosine"), 0),
+        (config(100, lr_scheduler_type="linear"), 0),
         (config(100, warmup_steps=0.1), 0),
         (config(100, warmup_steps=0), 81),
         (config(2), 0),  # still warming up when it ends
