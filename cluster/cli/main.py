@@ -100,7 +100,9 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a sweep will run, what it will cost and how long it takes, without starting it."""
-    from cluster.cli.plan_view import cost_text, limits_kept, memory_lines, parse_nodes, speeds_for
+    from dataclasses import replace
+
+    from cluster.cli.plan_view import cost_text, limits_kept, memory_lines, parse_nodes, saving_for, speeds_for
     from cluster.cli.render import plan_json, plan_text, print_json
     from sweeps.config.plan import Plan
     from sweeps.config.yaml import load
@@ -110,7 +112,8 @@ def plan(
     unfolded = Plan(load(sweep))
     unfolded.check_limits()
     speeds = speeds_for(unfolded, gpu=gpu, storage=storage, probe=probe)
-    expected = estimate(unfolded, speeds, machines)
+    saving = saving_for(unfolded, speeds, storage=storage, nodes=machines)
+    expected = replace(estimate(unfolded, speeds, machines), saving=saving)
     if as_json:
         print_json({**plan_json(unfolded), "cost": expected.to_json()})
     else:

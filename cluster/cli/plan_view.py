@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ from sweeps.config.trial import ModelSource
 from sweeps.errors import DipsweepError, InputError, LimitError
 from sweeps.journal.rows import Row
 from sweeps.planning.devices import MEMORY_GB, PEAK_BF16
-from sweeps.planning.estimate import Estimate, ModelCost, Range
+from sweeps.planning.estimate import Estimate, ModelCost, Range, trial_costs
+from sweeps.planning.rehearsal import Saving, cached_saving, expected_saving
 from sweeps.planning.speeds import Key, Measured, Speed, key_of, measured_speeds, published_speed
 from sweeps.planning.work import TrialWork, planned_work
 
@@ -23,6 +24,8 @@ RECENT: Final = 20
 """Earlier sweeps of a storage that are read for their speed: the last ones by name."""
 TASKS: Final = 10
 """Tasks of a suite that cannot be loaded here. An assumption."""
+SLOTS: Final = 8
+"""Trials that run at once in a rehearsal of the stop rule, where no machines were named."""
 PROBE_STEPS: Final = 16
 PROBE_ITEMS: Final = 8
 PROBE_ERROR: Final = 0.15
@@ -161,6 +164,30 @@ def _probe_definition(sweep: Sweep, item: TrialWork) -> dict[str, Any]:
     }
 
 
+def saving_for(
+    plan: Plan, speeds: Mapping[Key, Speed], *, storage: str | None, nodes: Sequence[float]
+) -> Saving | None:
+    """Returns what the stop rule is likely to save, by rehearsal on recorded curves; None where no rule stops anything.
+
+    A rehearsal that was made before, by the same code, is not made again.
+    """
+    if plan.sweep.stopping.rule == "none":
+        return None
+    from cluster.run import stop_rule
+    from sweeps.planning.recorded import curves_for
+
+    work = planned_work(plan)
+    costs = trial_costs(work, speeds)
+    largest = max(item.gpus or item.cpus for item in work)
+    slots = max(1, sum(int(node / largest) for node in nodes)) if nodes else SLOTS
+    curves, source = curves_for(plan.sweep.goal, _journals(storage or plan.sweep.storage))
+    key = repr((plan.sweep.to_json(), plan.more, sorted(costs.items()), slots, curves))
+    return cached_saving(
+        key,
+        lambda: expected_saving(plan, work, costs, lambda p: stop_rule(p.sweep), curves, source=source, slots=slots),
+    )
+
+
 def memory_lines(plan: Plan, gpu: str) -> list[str]:
     """Returns, for each model on GPUs, the predicted peak of a device with its parts, against the device's memory."""
     work = {w.model: w for w in planned_work(plan) if w.gpus > 0}
@@ -214,10 +241,21 @@ def cost_text(estimate: Estimate, memory: Sequence[str] = ()) -> str:
     lines += memory
     if estimate.sampled:
         lines.append("sampled axes: these trials are random draws; which ones the search picks depends on scores")
-    lines.append("not counted: what the stop rule saves")
+    if estimate.saving:
+        lines.append(_saving_line(estimate, estimate.saving))
     sources = dict.fromkeys(s for m in estimate.models for s in m.sources)
     lines += ["where the figures are from:", *(f"  {source}" for source in sources)]
     return "\n".join(lines)
+
+
+def _saving_line(estimate: Estimate, saving: Saving) -> str:
+    hours = estimate.device_seconds.value / 3600
+    left = f"{_plain(hours * (1 - saving.high))} to {_plain(hours * (1 - saving.low))}"
+    part = f" with {saving.rehearsed} of its {estimate.trials} trials" if saving.rehearsed < estimate.trials else ""
+    return (
+        f"stop rule    saves about {saving.share:.0%} ({saving.low:.0%} to {saving.high:.0%}) of that: {left} device hours; "
+        f"from {saving.deals} rehearsals{part} on {saving.source}"
+    )
 
 
 def _cells(cost: ModelCost) -> tuple[str, ...]:

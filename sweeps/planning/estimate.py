@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps.config.plan import Plan
 from sweeps.planning.clock import timeline
+from sweeps.planning.rehearsal import Costs, Saving
 from sweeps.planning.speeds import Figure, Key, Speed, key_of
 from sweeps.planning.work import TrialWork, planned_work
 
@@ -74,6 +75,7 @@ class Estimate:
         models: by model, in the order in which they come. wall: seconds from start to end on `nodes`, None where no
             machines were named. usd: at `limits.usd_per_gpu_hour`, None without a price.
         sampled: the trials are random draws, since the search has yet to pick them.
+        saving: what the stop rule is likely to leave out of all that, None where none is asked for.
     """
 
     sweep: str
@@ -83,6 +85,7 @@ class Estimate:
     wall: Range | None
     usd: Range | None
     sampled: bool
+    saving: Saving | None = None
 
     @property
     def device_seconds(self) -> Range:
@@ -142,6 +145,16 @@ def estimate(plan: Plan, speeds: Mapping[Key, Speed], nodes: Sequence[float] = (
         usd=gpu_hours.scaled(price) if price is not None and on_gpu else None,
         sampled=bool(sampled(plan.sweep.space)),
     )
+
+
+def trial_costs(work: Sequence[TrialWork], speeds: Mapping[Key, Speed]) -> dict[str, Costs]:
+    """Returns the expected device seconds of each trial's parts."""
+    costs = {}
+    for item in work:
+        speed, devices = _speed(item, speeds), item.gpus or item.cpus
+        step = speed.step_seconds(item.step_tokens) * devices
+        costs[item.trial] = Costs(step, speed.evaluation.seconds, speed.start_up.seconds * devices)
+    return costs
 
 
 def _speed(item: TrialWork, speeds: Mapping[Key, Speed]) -> Speed:

@@ -47,7 +47,16 @@ def test_a_plan_says_cost_time_memory_and_where_each_figure_is_from(plan):
     assert "on 1 node of 2 GPUs" in text
     assert "memory       qwen3-4b" in text
     assert "prime-rl" in text
-    assert "not counted: what the stop rule saves" in text
+    assert "stop rule" not in text  # none, so nothing is saved
+
+
+def test_what_the_stop_rule_saves_is_a_range_with_its_source(plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    more = "\nstopping: {rule: dip-aware}\n"
+    (line,) = [x for x in plan(more=more).output.splitlines() if x.startswith("stop rule")]
+    assert "rehearsals on 108 recorded fine-tunes of tiny models" in line
+    saving = json.loads(plan("--json", more=more).output)["cost"]["saving"]
+    assert 0 <= saving["low"] <= saving["share"] <= saving["high"] < 1
 
 
 def test_the_same_is_there_for_scripts(plan):

@@ -1,0 +1,232 @@
+"""A sweep rehearsed before it runs: its own controller, search and stop rule, with recorded curves in place of training.
+
+What a stop rule saves depends on scores that do not exist yet. So each configuration is dealt a curve that was recorded
+elsewhere, the sweep runs on a simulated clock, and what the rule leaves out is counted; several deals give a range. The
+curves are dealt at random: that a setting is good or bad in itself is not known, and a search learns nothing from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import heapq
+import json
+import os
+import random
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sweeps.config.plan import Plan
+from sweeps.config.trial import Saved, trial_id
+from sweeps.controller.controller import Launch, SweepController
+from sweeps.controller.eval_queue import EvalJob
+from sweeps.controller.searcher import Result, Suggestion
+from sweeps.journal.state import is_base
+from sweeps.journal.writer import MemoryJournal
+from sweeps.planning.recorded import RecordedCurve, RecordedSweep, Scores, noisy
+from sweeps.planning.work import TrialWork
+from sweeps.stopping.base import StopRule
+
+MOST_TRIALS: Final = 24
+"""Trials that are rehearsed; of a larger sweep an even selection, each with the budgets that share its trunk."""
+DEALS: Final = (4, 12)
+REPORTS: Final = 400
+"""So many scored checkpoints are enough, in at least `DEALS[0]` deals and at most `DEALS[1]`: seconds on one core."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Share of a sweep's device seconds that its stop rule is likely to leave out.
+
+    Attributes:
+        share, low, high: the median deal, and the range of all but the outer tenths. deals: how many there were.
+        rehearsed: trials of each deal. source: where the curves are from, in words.
+    """
+
+    share: float
+    low: float
+    high: float
+    deals: int
+    rehearsed: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Device seconds of one trial: each step, each evaluation, and to start."""
+
+    step: float
+    evaluation: float
+    start_up: float
+
+
+def expected_saving(
+    plan: Plan,
+    work: Sequence[TrialWork],
+    costs: Mapping[str, Costs],
+    make_rule: Callable[[Plan], StopRule],
+    curves: Sequence[RecordedSweep],
+    *,
+    source: str,
+    slots: int = 8,
+) -> Saving:
+    """Rehearses a sweep with several deals of recorded curves.
+
+    Args:
+        plan, work: the sweep, and its trials in the order in which they are suggested. costs: by trial.
+        make_rule: a fresh stop rule for a plan. curves, source: of `sweeps.planning.recorded.curves_for`.
+        slots: trials that run at once.
+    """
+    chosen = selection(work)
+    deals = min(max(REPORTS // max(1, sum(w.evaluations for w in chosen)), DEALS[0]), DEALS[1])
+    shares = sorted(
+        _Rehearsal(plan, chosen, costs, make_rule, curves[deal % len(curves)], deal, slots).saved()
+        for deal in range(deals)
+    )
+    outer = len(shares) // 10
+    return Saving(statistics.median(shares), shares[outer], shares[-1 - outer], deals, len(chosen), source)
+
+
+def cached_saving(key: str, rehearse: Callable[[], Saving], folder: Path | None = None) -> Saving:
+    """Returns what an earlier rehearsal of the same sweep by the same code found, or rehearses it and keeps that.
+
+    Args:
+        key: all that decides the outcome. folder: where outcomes are kept; default is the user's cache folder.
+    """
+    folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipsweep" / "rehearsals"
+    place = folder / f"{hashlib.sha256(f'{_code()}{key}'.encode()).hexdigest()[:32]}.json"
+    try:
+        return Saving(**json.loads(place.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        found = rehearse()
+    with contextlib.suppress(OSError):  # a folder that cannot be written costs the next plan some seconds
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = place.with_suffix(f".{os.getpid()}")
+        beside.write_text(json.dumps(asdict(found)), encoding="utf-8")
+        beside.replace(place)
+    return found
+
+
+def _code() -> str:
+    """Tells apart versions of the code that decides: every file of `sweeps` with its size and its time."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return repr([(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files])
+
+
+def selection(work: Sequence[TrialWork], most: int = MOST_TRIALS) -> list[TrialWork]:
+    """Returns an even selection of at most about `most` trials; a trunk stays with its branches."""
+    families: dict[str, list[TrialWork]] = {}
+    for item in work:
+        families.setdefault(item.parent or item.trial, []).append(item)
+    if len(work) <= most:
+        return list(work)
+    wanted = max(1, most * len(families) // len(work))
+    every = list(families.values())
+    kept = {item.trial for i in range(wanted) for item in every[i * len(every) // wanted]}
+    return [item for item in work if item.trial in kept]
+
+
+class _Given:
+    """Hands out chosen configurations in order, and learns nothing."""
+
+    def __init__(self, plan: Plan, work: Sequence[TrialWork]) -> None:
+        self.plan, self.left = plan, list(reversed(work))
+        self.count = 0
+
+    def ask(self) -> Suggestion | None:
+        if not self.left:
+            return None
+        self.count += 1
+        return Suggestion(self.count - 1, self.left.pop().config)
+
+    def restore(self, suggestion: Suggestion) -> None:
+        raise NotImplementedError("a rehearsal is never resumed")
+
+    def tell(self, number: int, result: Result) -> None:
+        """Nothing is learnt."""
+
+
+class _Rehearsal:
+    """One deal: a heap of (time, order, launch, index of the next checkpoint), one entry a busy machine."""
+
+    def __init__(
+        self, plan: Plan, work: Sequence[TrialWork], costs: Mapping[str, Costs], make_rule: Callable[[Plan], StopRule],
+        recorded: RecordedSweep, deal: int, slots: int,
+    ) -> None:  # fmt: skip
+        self.plan, self.work, self.costs, self.recorded, self.free = plan, work, costs, recorded, slots
+        self.draw = random.Random(deal)
+        self.hand = self.draw.sample(recorded.curves, len(recorded.curves))
+        self.dealt: dict[str, tuple[RecordedCurve, bool]] = {}
+        self.spent = 0.0
+        self.controller = SweepController(plan, MemoryJournal(), make_rule(plan), _Given(plan, work), home="memory://")
+        self.heap: list[tuple[float, int, Launch, tuple[int, ...]]] = []
+        self.order, self.now = 0, 0.0
+
+    def saved(self) -> float:
+        """Runs the sweep to its end; returns the share of its device seconds that was not spent."""
+        while True:
+            self._fill()
+            if self.heap:
+                self._arrive()
+            elif self.controller.finish_if_done():
+                break
+        everything = sum(self._full(item) for item in self.work)
+        return max(0.0, 1.0 - self.spent / everything) if everything else 0.0
+
+    def _full(self, item: TrialWork) -> float:
+        cost = self.costs[item.trial]
+        return cost.step * item.steps + cost.evaluation * item.evaluations + cost.start_up
+
+    def _fill(self) -> None:
+        while self.free and (launch := self.controller.next()) is not None:
+            begin = launch.resume.step if launch.resume else 0
+            self.spent += self.costs[launch.spec.id].start_up
+            self.free -= 1
+            self._score()
+            self._go(launch, begin, tuple(s for s in sorted(launch.spec.saves) if s > begin))
+
+    def _go(self, launch: Launch, step: int, ahead: tuple[int, ...]) -> None:
+        took = self.costs[launch.spec.id].step * (ahead[0] - step if ahead else 0)
+        self.spent += took
+        self.order += 1
+        heapq.heappush(self.heap, (self.now + took, self.order, launch, ahead))
+
+    def _arrive(self) -> None:
+        self.now, _, launch, ahead = heapq.heappop(self.heap)
+        trial, attempt = launch.spec.id, launch.attempt
+        if ahead:
+            self.controller.saved(trial, attempt, Saved(ahead[0], f"memory://{trial}/{ahead[0]}"))
+        if len(ahead) <= 1:
+            self.controller.trained(trial, attempt)
+        self._score()
+        if len(ahead) > 1 and self.controller.is_current_attempt(trial, attempt):
+            self._go(launch, ahead[0], ahead[1:])
+        else:
+            self.free += 1
+
+    def _score(self) -> None:
+        while (job := self.controller.next_eval()) is not None:
+            self.spent += 0.0 if is_base(job.trial) else self.costs[job.trial].evaluation
+            scores = self._scores(job)
+            metrics = {m: value for m, (value, _) in scores.items()}
+            errors = {m: se for m, (_, se) in scores.items() if se is not None}
+            self.controller.scored(job, metrics, se=errors, n={}, suite="recorded", cost={})
+
+    def _scores(self, job: EvalJob) -> Scores:
+        if is_base(job.trial):
+            return self.recorded.base
+        spec = self.controller.specs[job.trial]
+        curve, again = self._curve(spec.config)
+        scores = curve.at(job.step / spec.steps)
+        return noisy(scores, self.draw) if again else scores
+
+    def _curve(self, config: Mapping[str, Any]) -> tuple[RecordedCurve, bool]:
+        """Returns the curve that a configuration was dealt, and whether another has it too; its budgets share it."""
+        key = trial_id({**config, "steps": 0})
+        if key not in self.dealt:
+            again, place = divmod(len(self.dealt), len(self.hand))
+            self.dealt[key] = self.hand[place], bool(again)
+        return self.dealt[key]
