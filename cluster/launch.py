@@ -25,16 +25,16 @@ def run_and_tell(
         DipsweepError: every trial failed.
     """
     from cluster.preflight.checks import preflight
-    from cluster.preflight.contamination import contamination
     from cluster.run import run as run_sweep
     from sweeps.storage.base import join
 
     keep_running_without_output()
-    notes = preflight(sweep, storage, here=not (address or os.environ.get("RAY_ADDRESS")))
+    here = not (address or os.environ.get("RAY_ADDRESS"))
+    checked = preflight(sweep, storage, here=here, builtin=True)
     started = time.monotonic()
     say = _progress(started)
     say(f"{sweep.id}: {describe_size(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
-    for line in (*notes, *contamination(sweep)):
+    for line in checked.notes:
         say(line)
     results = run_sweep(
         sweep,
@@ -44,6 +44,7 @@ def run_and_tell(
         dashboard=dashboard,
         address=address,
         say=say,
+        tiers=checked.tiers,
     )
     print()
     for sentence in results.answer:

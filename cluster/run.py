@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.request_handler import RequestHandler
 from sweeps.errors import StorageError
 from sweeps.executors.local import Evaluate, InProcess, Progress, Scored, Train
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import Row, TierRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal
 from sweeps.output import droppable
@@ -52,6 +52,7 @@ def run(
     evaluate: Evaluate | None = None,
     rule: StopRule | None = None,
     searcher: Searcher | None = None,
+    tiers: Iterable[TierRow] | None = None,
 ) -> Results:
     """Runs a sweep to its end, or goes on with it where an earlier run stopped; writes its report.
 
@@ -65,6 +66,8 @@ def run(
         rule: a stop rule of your own (`sweeps.stopping.StopRule`) instead of the one that the sweep names; a fresh one.
         searcher: a search of your own (`sweeps.controller.searcher.Searcher`) instead of the sweep's; a fresh one. Give both
             anew when the sweep goes on: they are rebuilt from the journal, nothing of them is stored.
+        tiers: what each tier is for each model (`cluster.preflight.checks.preflight`); by default measured here, where the
+            sweep trains by `trainers.loop.train`.
 
     Returns:
         Its results, as `sweeps.load` returns them; `.report` is the page, and `/` and `str` are those of its folder.
@@ -98,6 +101,7 @@ def run(
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
             check_inputs(controller.plan.sweep, home)
+            controller.describe_tiers(_measured(sweep, train) if tiers is None else tiers)
             keep = sweep.evaluation.keep_replies
             scored = evaluate or partial(score_job, scores=f"{root}/.scores", home=home.root, keep=keep)
             _execute(
@@ -109,6 +113,15 @@ def run(
 
         shutil.rmtree(cache_folder(root.root, plan.sweep_id), ignore_errors=True)
     return Results(home)
+
+
+def _measured(sweep: Sweep, train: Train | None) -> list[TierRow]:
+    """Returns what the tiers are that a sweep trains on; what is wrong with them, its trials say."""
+    if train is not None:
+        return []
+    from cluster.preflight.model_data import check_models_with_data
+
+    return check_models_with_data(sweep, builtin=True).tiers
 
 
 def _root(storage: Where, say: Progress) -> Store:

@@ -72,15 +72,14 @@ def validate(
 ) -> None:
     """Check a sweep file and say everything that is wrong with it; starts nothing."""
     from cluster.preflight.checks import preflight
-    from cluster.preflight.contamination import contamination
     from sweeps.config.plan import Plan
     from sweeps.config.yaml import placed
 
     with placed(sweep) as read:
         plan = Plan(read)
         plan.check_limits()
-        notes = preflight(read, reach=storage)
-    for line in (*notes, *contamination(read)):
+        checked = preflight(read, reach=storage)
+    for line in checked.notes:
         print(line)
     print(f"{sweep}: fine. {plan.sweep_id}: {plan.total} trial{'s' if plan.total != 1 else ''}")
 

@@ -70,26 +70,18 @@ def _chosen(sweep: Sweep, model: str | None, tier: str | None) -> list[Pair]:
 
 def _section(sweep: Sweep, pair: Pair, count: int) -> tuple[str, list[str], list[tuple[str, PreviewRow | str]]]:
     """Returns a pair's heading, its card and its first rows."""
-    from cluster.preflight.contamination import evaluation_prompts
+    from cluster.preflight.model_data import read_tier
     from trainers.data.card import measure_tier
-    from trainers.data.contamination import conversation_texts, overlap
-    from trainers.data.datasets import load
     from trainers.model.load import load_tokenizer, model_folder
 
     tokenizer = load_tokenizer(model_folder(pair.model, sweep.model_source(pair.model)))
-    data = load(pair.tier, sweep.tier_source(pair.tier), seed=pair.config.seed)
+    data, evaluation = read_tier(sweep, pair)
     try:
-        card = measure_tier(tokenizer, data, pair.config, strict=False)[0].lines(pair.config.long_rows)
-        if (
-            sweep.tier_source(pair.tier).path != "builtin"
-        ):  # those are held apart from the evaluation where they are made
-            prompts = evaluation_prompts(sweep)
-            found = overlap(conversation_texts([*data.primary, *data.replay]), prompts)
-            card.append(f"evaluation       {found.touched:,} rows hold {found.seen:,} of its {len(prompts):,} prompts"
-                        if prompts else "evaluation       its prompts are not known here")  # fmt: skip
+        card, _ = measure_tier(tokenizer, data, pair.config, strict=False, evaluation=evaluation)
+        lines = card.lines(pair.config.long_rows)
     except InputError as e:
-        card = [str(e)]
-    return f"tier {pair.tier} with model {pair.model}", card, _rows(tokenizer, data, pair, count)
+        lines = [str(e)]
+    return f"tier {pair.tier} with model {pair.model}", lines, _rows(tokenizer, data, pair, count)
 
 
 def _rows(tokenizer: Any, data: TierData, pair: Pair, count: int) -> list[tuple[str, PreviewRow | str]]:

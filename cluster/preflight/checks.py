@@ -5,38 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from sweeps.config.schema import Sweep
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import Fault, InputError, SpecError, nearest
+from sweeps.journal.rows import TierRow
 from sweeps.storage.base import Where, is_url
 from sweeps.storage.probe import storage_fault
 
 
-def preflight(sweep: Sweep, storage: Where | None = None, *, reach: bool = True, here: bool = False) -> list[str]:
-    """Raises SpecError with everything that would fail later for reasons that are plain now.
+class Preflight(NamedTuple):
+    """What else there is to know before a sweep starts: lines for the terminal (how data was understood, what of it is left
+    out, what of the evaluation it holds), and each tier in numbers."""
 
-    Returns:
-        What else there is to know before it starts, a line each: how data was understood, what of it is left out.
+    notes: list[str]
+    tiers: list[TierRow]
+
+
+def preflight(
+    sweep: Sweep, storage: Where | None = None, *, reach: bool = True, here: bool = False, builtin: bool = False
+) -> Preflight:
+    """Raises SpecError with everything that would fail later for reasons that are plain now.
 
     Args:
         sweep: what is to run. storage: where, if not in the sweep's own `storage`.
         reach: also ask a storage that is not a folder of this machine: list, write, read, create twice, delete.
         here: it is to run on this machine alone, which must have the GPUs and the memory that are asked for.
+        builtin: measure built-in tiers too, which cannot be wrong.
     """
     faults = [*_models(sweep), *_tiers(sweep), *_suite(sweep)]
     if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
         faults.append(Fault("storage" if storage is None else "--storage", fault))
     if here and not faults:
         faults += [*_gpus(sweep), *_memory(sweep)]
-    notes: list[str] = []
+    found = Preflight([], [])
     if not faults:
         from cluster.preflight.model_data import check_models_with_data
 
-        faults, notes = check_models_with_data(sweep)
+        checked = check_models_with_data(sweep, builtin=builtin)
+        faults, found = checked.faults, Preflight(checked.notes, checked.tiers)
     if faults:
         raise SpecError(*faults)
-    return notes
+    return found
 
 
 def _models(sweep: Sweep) -> Iterator[Fault]:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import Fault, InputError
+from sweeps.journal.rows import TierRow
 from trainers.data.download_cache import is_remote
 
 READ_BYTES: Final = 2 * 2**30
@@ -37,26 +38,40 @@ def pairs(sweep: Sweep) -> Iterator[Pair]:
 
 
 class Checked(NamedTuple):
-    """What is wrong, and what is good to know: lines for the terminal."""
+    """What is wrong, what is good to know (lines for the terminal), and what each tier is for each model."""
 
     faults: list[Fault]
     notes: list[str]
+    tiers: list[TierRow]
 
 
-def check_models_with_data(sweep: Sweep) -> Checked:
-    """Loads no weights; renders every row and counts its tokens, which trials then find in the cache."""
+class ReadTier(NamedTuple):
+    """A tier that was read, and what it holds of the evaluation's prompts."""
+
+    data: Any
+    evaluation: Any
+
+
+def check_models_with_data(sweep: Sweep, *, builtin: bool = False) -> Checked:
+    """Loads no weights; renders every row and counts its tokens, which trials then find in the cache.
+
+    Args:
+        builtin: look at built-in tiers with built-in models too, which were made for each other.
+    """
     faults: list[Fault] = []
     notes: list[str] = []
+    rows: list[TierRow] = []
     tokenizers: dict[str, tuple[Any, int] | None] = {}
-    tiers: dict[str, Any] = {}
+    tiers: dict[str, ReadTier] = {}
     for pair in pairs(sweep):
         model, tier = sweep.model_source(pair.model), sweep.tier_source(pair.tier)
-        if model.path == tier.path == "builtin" and pair.config.row_limit >= 256:
-            continue  # they were made for each other
+        if model.path == tier.path == "builtin" and pair.config.row_limit >= 256 and not builtin:
+            continue
         elsewhere = [source.path for source in (model, tier) if is_remote(source.path)]
         if elsewhere:
             notes.append(
-                f"{pair.model} with {pair.tier}: not put together, since {elsewhere[0]} is not on this machine"
+                f"{pair.model} with {pair.tier}: not put together, nor compared with the evaluation's prompts, since "
+                f"{elsewhere[0]} is not on this machine"
             )
             continue
         try:
@@ -68,10 +83,12 @@ def check_models_with_data(sweep: Sweep) -> Checked:
         if (known := tokenizers[pair.model]) is None:
             continue
         try:
-            notes += _tier(pair, tier, *known, tiers)
+            said, row = _tier(sweep, pair, *known, tiers)
+            notes += said
+            rows += [row] if row is not None else []
         except InputError as e:
             faults.append(Fault(f"tiers.{pair.tier}", f"with model {pair.model}: {e}"))
-    return Checked(faults, list(dict.fromkeys(notes)))
+    return Checked(faults, list(dict.fromkeys(notes)), rows)
 
 
 def _model(name: str, source: Any, notes: list[str]) -> tuple[Any, int]:
@@ -108,35 +125,63 @@ def _model(name: str, source: Any, notes: list[str]) -> tuple[Any, int]:
     return tokenizer, int(model.get_input_embeddings().num_embeddings)
 
 
-def _tier(pair: Pair, source: Any, tokenizer: Any, embedding: int, tiers: dict[str, Any]) -> list[str]:
-    """Returns what there is to say of a tier under a model's template.
+def _tier(
+    sweep: Sweep, pair: Pair, tokenizer: Any, embedding: int, tiers: dict[str, ReadTier]
+) -> tuple[list[str], TierRow | None]:
+    """Returns what there is to say of a tier under a model's template, and its numbers; no numbers where it was not read.
 
     Raises:
         InputError: it cannot be trained on.
     """
+    from cluster.preflight.contamination import warning
     from trainers.data.card import measure_tier
-    from trainers.data.datasets import load
     from trainers.data.user_files import CHECKED_BYTES
 
+    source = sweep.tier_source(pair.tier)
     path = Path(source.path).expanduser()
     if source.path != "builtin":
         if not path.is_file():
-            return []  # told already
+            return [], None  # told already
         if path.stat().st_size > CHECKED_BYTES:
-            return [f"tier {pair.tier}: not looked at as a whole, since {path} has {path.stat().st_size / 1e9:.1f} GB"]
+            size = f"{path.stat().st_size / 1e9:.1f} GB"
+            return [f"tier {pair.tier}: not looked at as a whole, since {path} has {size}"], None
     if pair.tier not in tiers:
-        tiers[pair.tier] = load(pair.tier, source, seed=pair.config.seed)
-    card, largest = measure_tier(tokenizer, tiers[pair.tier], pair.config)
+        tiers[pair.tier] = read_tier(sweep, pair)
+    read = tiers[pair.tier]
+    card, largest = measure_tier(tokenizer, read.data, pair.config, evaluation=read.evaluation)
     if largest >= embedding:
         raise InputError(
             f"its rows hold token {largest} ({tokenizer.decode([largest])!r}), but the embedding has {embedding} rows: "
             "resize_token_embeddings was not called after a token was added"
         )
     notes = [f"tier {pair.tier}: {note}" for note in card.notes]
+    which = f"tier {pair.tier} with model {pair.model}"
+    if card.measured < card.conversations:
+        notes.append(f"{which}: all rows were rendered, {card.measured} of {card.conversations} of them tokenised")
     if card.long.rows:
-        notes.append(f"tier {pair.tier} with model {pair.model}: {card.long.sentence(pair.config.long_rows)}")
+        notes.append(f"{which}: {card.long.sentence(pair.config.long_rows)}")
     if card.refused:
         first = card.refused[0]
-        notes.append(f"tier {pair.tier} with model {pair.model}: {len(card.refused)} rows are left out, since the chat "
-                     f"template refuses them; the first: {first.where}: {first.reason}")  # fmt: skip
-    return notes
+        notes.append(f"{which}: {len(card.refused)} rows are left out, since the chat template refuses them; the first: "
+                     f"{first.where}: {first.reason}")  # fmt: skip
+    if card.unknown:
+        notes.append(f"warning: {which}: {card.unknown} of {card.tokens} tokens are {tokenizer.unk_token!r}, which stands for "
+                     "text that the tokenizer cannot write: it is lost to the model")  # fmt: skip
+    if read.evaluation is not None and read.evaluation.seen:
+        notes.append(warning(sweep, pair.tier, read.data, read.evaluation))
+    return notes, TierRow(sweep.id, model=pair.model, tier=pair.tier, long_rows=pair.config.long_rows, **card.to_json())
+
+
+def read_tier(sweep: Sweep, pair: Pair) -> ReadTier:
+    """Reads a tier and looks for the evaluation's prompts in it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from cluster.preflight.contamination import evaluation_prompts, tier_overlap
+    from trainers.data.datasets import load
+
+    source = sweep.tier_source(pair.tier)
+    data = load(pair.tier, source, seed=pair.config.seed)
+    prompts = evaluation_prompts(sweep) if source.path != "builtin" else ()
+    return ReadTier(data, tier_overlap(data, prompts))

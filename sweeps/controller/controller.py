@@ -9,7 +9,7 @@ one starts from the journal.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,7 @@ from sweeps.journal.rows import (
     ReportRow,
     Row,
     SweepRow,
+    TierRow,
     TrialRow,
     VerdictRow,
     split_finite,
@@ -332,6 +333,13 @@ class SweepController:
         """Returns a trial as its worker sees it; None where there is no such trial."""
         return self.specs.get(trial)
 
+    def describe_tiers(self, rows: Iterable[TierRow]) -> None:
+        """Writes down what tiers are for models, where the journal does not say just that already."""
+        for row in rows:
+            known = self.state.tiers.get(row.key)
+            if known is None or known.at(-1) != row.at(-1):
+                self._write(row)
+
     def set_limits(self, limits: LimitsBlock) -> None:
         """Changes what the sweep may cost."""
         self.plan = replace(self.plan, sweep=self.plan.sweep.model_copy(update={"limits": limits}))
@@ -533,7 +541,7 @@ class SweepController:
 
     def _finish_last_decision(self, rows: Sequence[Row]) -> None:
         """After a restart: a driver that died between a report and its verdict, or a verdict and its end, left them to us."""
-        mine = (r for r in reversed(rows) if not isinstance(r, LeaseRow))
+        mine = (r for r in reversed(rows) if not isinstance(r, LeaseRow | TierRow))
         last = next((r for r in mine if not (isinstance(r, ReportRow) and r.inherited)), None)
         if isinstance(last, ReportRow):
             self._judge(last)

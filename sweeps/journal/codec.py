@@ -23,6 +23,7 @@ from sweeps.journal.vocabulary import ControlAction
 Check = Callable[[Any], Any]
 _MOST_SHAPES: Final = 1000
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "tier": ("model", "tier"),
     "trial": ("trial",),
     "attempt": ("trial",),
     "report": ("trial",),

@@ -19,7 +19,7 @@ from sweeps.errors import JournalError
 from sweeps.journal.vocabulary import Action, ControlAction, EndOf, EndStatus, EvalStatus, Phase
 
 VERSION: Final = 1
-Kind = Literal["sweep", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease"]
+Kind = Literal["sweep", "tier", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease"]
 KINDS: Final = frozenset(get_args(Kind))
 ROLES: Final = (*JUDGED_ROLES, "train", "length", "perf")
 BASE_PREFIX: Final = "base-"
@@ -95,6 +95,39 @@ class SweepRow(Row):
     trials: int | None = None
     version: int | None = None
     dipsweep: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierRow(Row):
+    """What a data tier is for a model, before anything trains: the numbers that `dipsweep preview` shows.
+
+    Attributes:
+        model, tier: by the sweep's names. row_limit: longest row in tokens. long_rows: what happens to longer ones.
+        counts: `conversations` in the file, of which `measured` were tokenised; `bad` and `refused` ones, `duplicates`; of
+            the rows that are trained on `rows`, `tokens`, `label_tokens`, `unknown` (tokens that stand for text which the
+            tokenizer cannot write); `long` rows, above the limit.
+        shares: of the conversations with a thought (`reasoning`), and of the tokens that stand in long rows (`long_tokens`).
+        lengths, labels: tokens and learnt tokens of a row by decile, `0` the shortest, `100` the longest.
+        ends: tokens that end a reply, and how many rows end so.
+        evaluation: of the suite's `prompts` those `seen` in the tier, in `touched` conversations; empty where nobody looked.
+    """
+
+    kind: ClassVar[Kind] = "tier"
+    model: str
+    tier: str
+    row_limit: int = 0
+    long_rows: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
+    ends: Mapping[str, int] = field(default_factory=dict)
+    evaluation: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What tells two cards of a sweep apart."""
+        return self.model, self.tier, self.row_limit, self.long_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +297,19 @@ class LeaseRow(Row):
 
 ROW_TYPES: Final[Mapping[str, type[Row]]] = {
     row.kind: row
-    for row in (SweepRow, TrialRow, AttemptRow, ReportRow, EvalRow, VerdictRow, ControlRow, CommitRow, EndRow, LeaseRow)
+    for row in (
+        SweepRow,
+        TierRow,
+        TrialRow,
+        AttemptRow,
+        ReportRow,
+        EvalRow,
+        VerdictRow,
+        ControlRow,
+        CommitRow,
+        EndRow,
+        LeaseRow,
+    )
 }
 REFUSED: Final = " refused"
 _FIRST: Final = ("sweep", "extra", "seq")  # written by themselves

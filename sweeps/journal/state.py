@@ -22,6 +22,7 @@ from sweeps.journal.rows import (
     LeaseRow,
     ReportRow,
     Row,
+    TierRow,
     TrialRow,
     VerdictRow,
 )
@@ -166,6 +167,7 @@ class SweepState:
     Attributes:
         trials: by id, in the order in which they were made.
         files: what became of each checkpoint's files, by path.
+        tiers: what each tier is for each model, the latest card of each.
         requests: ids of the requests that were carried out or refused.
         paused_by, stopping_by: who paused the sweep; who asked it to save and end. "" for nobody.
         interrupted: the last driver saved and ended early, and none has taken over; `interrupts` is why, each time.
@@ -185,6 +187,7 @@ class SweepState:
         self.children: dict[str, list[str]] = {}
         self.files: dict[str, FileStatus] = {}
         self.costs = Costs()
+        self.tiers: dict[tuple[str, str, int, str], TierRow] = {}
         self.requests: set[str] = set()
         self.paused_by = self.stopping_by = ""
         self.interrupted, self.interrupts = False, list[str]()
@@ -206,6 +209,8 @@ class SweepState:
                 self._apply_control(row, trial)
             case LeaseRow():
                 self.interrupted, self.stopping_by = False, ""
+            case TierRow():
+                self.tiers[row.key] = row
             case EndRow(of=EndOf.SWEEP) | EndRow(trial=""):
                 self.done = True
             case AttemptRow():

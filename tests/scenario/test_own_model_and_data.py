@@ -42,9 +42,13 @@ def test_an_own_model_trains_on_own_conversations_from_any_folder_and_a_second_r
     assert "completed at step 2 [1/1]" in first.stdout
     page = next((home / "elsewhere").glob("runs/own-*/report/index.html"))
     assert "own" in page.read_text()
+    (tier,) = json.loads(page.with_name("report.json").read_text())["tiers"]
+    assert (tier["tier"], tier["counts"]["rows"], tier["shares"]["reasoning"]) == ("talks", 40, 0.0)
     second = dipsweep("run", "../own.yaml", "--in-process", cwd=home / "elsewhere")
     assert second.returncode == 0, second.stderr
     assert "is finished already" in second.stdout
+    log = "".join(file.read_text() for file in (page.parents[1] / "log").iterdir())
+    assert log.count('"kind":"tier"') == 1
 
 
 @pytest.mark.parametrize(

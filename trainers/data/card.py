@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,8 +13,10 @@ import numpy as np
 from sweeps.config.blocks import TrialSettings
 from trainers.data.chat import Tokenised, refusals
 from trainers.data.chat_template import split_thought
+from trainers.data.contamination import Overlap, conversation_texts
 from trainers.data.losses import LongRows, RefusedRow, check_rows, long_rows, refused_rows
 from trainers.data.row_cache import tokenised
+from trainers.data.rows import Rows
 from trainers.data.types import Conversation, TierData
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class TierCard:
         lengths, labels: eleven deciles each, from the shortest row to the longest, before the policy and after it.
         reasoning: share of conversations with a thought. duplicates: conversations that stand in the file before.
         long: rows above the limit. ends: the tokens that end a reply, and how many rows end so.
+        unknown: tokens that stand for text which the tokenizer cannot write, in the rows that are trained on.
+        evaluation: what the tier holds of the evaluation's prompts; None where they were not given.
         notes: how the rows were understood.
     """
 
@@ -51,6 +55,8 @@ class TierCard:
     duplicates: int
     long: LongRows
     ends: Mapping[str, int]
+    unknown: int
+    evaluation: Overlap | None
     notes: tuple[str, ...]
 
     def lines(self, policy: str) -> list[str]:
@@ -67,16 +73,26 @@ class TierCard:
             f"too long         {self.long.sentence(policy) if self.long.rows else f'none above {self.long.limit} tokens'}",
             f"replies end with {', '.join(f'{token!r} ({count:,})' for token, count in self.ends.items()) or 'nothing'}",
         ]
+        if self.unknown:
+            out.append(f"not writable     {self.unknown:,} tokens stand for text that the tokenizer does not know")
+        if (found := self.evaluation) is not None:
+            out.append(f"evaluation       {found.touched:,} rows hold {found.seen:,} of its {found.prompts:,} prompts")
         return out + [f"refused          {row.where}: {row.reason}" for row in self.refused[:3]]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the numbers of the card, for a journal."""
+        """Returns the numbers of the card by the names of `sweeps.journal.rows.TierRow`."""
+        counts = ("conversations", "measured", "bad", "rows", "tokens", "label_tokens", "duplicates", "unknown")
+        found = self.evaluation
         return {
-            "conversations": self.conversations, "measured": self.measured, "bad": self.bad, "refused": len(self.refused),
-            "rows": self.rows, "tokens": self.tokens, "label_tokens": self.label_tokens, "lengths": list(self.lengths),
-            "labels": list(self.labels), "reasoning": self.reasoning, "duplicates": self.duplicates,
-            "long": self.long.share, "long_tokens": self.long.token_share, "ends": dict(self.ends),
-        }  # fmt: skip
+            "row_limit": self.long.limit,
+            "counts": {name: getattr(self, name) for name in counts}
+            | {"refused": len(self.refused), "long": self.long.rows},
+            "shares": {"reasoning": self.reasoning, "long_tokens": self.long.token_share},
+            "lengths": {str(10 * i): value for i, value in enumerate(self.lengths)},
+            "labels": {str(10 * i): value for i, value in enumerate(self.labels)},
+            "ends": dict(self.ends),
+            "evaluation": {"prompts": found.prompts, "seen": found.seen, "touched": found.touched} if found else {},
+        }
 
 
 def _deciles(values: Sequence[int]) -> str:
@@ -84,12 +100,17 @@ def _deciles(values: Sequence[int]) -> str:
 
 
 def measure_tier(
-    tokenizer: PreTrainedTokenizerBase, data: TierData, config: TrialSettings, *, strict: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    data: TierData,
+    config: TrialSettings,
+    *,
+    strict: bool = True,
+    evaluation: Overlap | None = None,
 ) -> tuple[TierCard, int]:
     """Measures a tier under a trainer's settings, and leaves its tokens in the cache where a trial finds them.
 
     Args:
-        strict: hold the tier to what it may lose.
+        strict: hold the tier to what it may lose. evaluation: what it holds of the evaluation's prompts.
 
     Returns:
         The card, and the largest token id, which the model's embedding has to hold.
@@ -99,7 +120,7 @@ def measure_tier(
     """
     pools = (data.primary if config.replay < 1 else (), data.replay if config.replay > 0 else ())
     used = [*pools[0], *pools[1]]
-    characters = sum(len(str(message["content"])) for conversation in used for message in conversation)
+    characters = sum(len(text) for text in conversation_texts(used))
     stride = -(-characters // SAMPLED_CHARACTERS) or 1
     part = _every(data, stride)
     primary, replay = (
@@ -111,7 +132,8 @@ def measure_tier(
         replay = replay._replace(refused=refusals(tokenizer, pools[1]))
     if strict:
         check_rows(data, primary, replay, config)
-    return _card(tokenizer, data, part, used, primary, replay, config.row_limit)
+    card, largest = _card(tokenizer, data, part, used, primary, replay, config.row_limit)
+    return replace(card, evaluation=evaluation), largest
 
 
 def _every(data: TierData, stride: int) -> TierData:
@@ -149,9 +171,19 @@ def _card(
         duplicates=len(used) - len({json.dumps(conversation) for conversation in used}),
         long=long_rows(lengths, limit),
         ends={tokenizer.decode([token]): count for token, count in ends},
+        unknown=_unknown(tokenizer, rows),
+        evaluation=None,
         notes=data.notes,
     )
     return card, int(rows.flat_ids.max(initial=-1))
+
+
+def _unknown(tokenizer: PreTrainedTokenizerBase, rows: Rows) -> int:
+    """Counts the tokens that a tokenizer puts for text that it cannot write, where it has a token for that alone."""
+    token = tokenizer.unk_token_id
+    if token is None or token in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
+        return 0
+    return int((rows.flat_ids == token).sum())
 
 
 def _has_thought(message: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from sweeps.journal.reader import no_collector
+from sweeps.journal.rows import TierRow
 from sweeps.report.analysis.inference import Difference, Winner
 from sweeps.report.analysis.shape import Measured, Reading
 
@@ -438,6 +439,7 @@ class Summary:
         effects, importances: what the axes do, listed and sampled ones.
         comparisons: tests in the sweep's one family. threshold: the p-value up to which a difference is called real.
         spread: standard deviation between seeds by metric, pooled, where settings were repeated.
+        tiers: what each tier is for each model: rows, tokens, what is learnt, lost, repeated, known from the evaluation.
     """
 
     sweep: str
@@ -471,6 +473,7 @@ class Summary:
     comparisons: int = 0
     threshold: float = 0.05
     spread: Mapping[str, float] = field(default_factory=dict)
+    tiers: tuple[TierRow, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the summary as plain JSON."""
@@ -513,6 +516,8 @@ def plain(value: Any) -> Any:
         return _derived(value._asdict())
     if isinstance(value, Reading | SettingMetric | Difference):
         return _derived({f.name: v for f in fields(value) if (v := getattr(value, f.name)) is not None})
+    if isinstance(value, TierRow):
+        return {k: plain(v) for k, v in value.to_json().items() if k not in ("v", "seq", "kind", "sweep")}
     if is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

@@ -40,7 +40,7 @@ def sweep(tmp_path, base, data, *, tier=None, model=None, **trainer):
 
 
 def test_a_good_pair_is_fine_and_its_rows_are_described(tmp_path, base):
-    (note,) = preflight(sweep(tmp_path, base, rows(sums(20))))
+    (note,) = preflight(sweep(tmp_path, base, rows(sums(20)))).notes
     assert note == "tier ours: 20 rows read as messages of role and content"
 
 
@@ -50,7 +50,7 @@ def test_rows_that_the_template_refuses_are_bad_rows_with_their_number(tmp_path,
     talks[4] = [{"role": "system", "content": "think"}, *talks[4]]
     with pytest.raises(SpecError, match=r"ours\.jsonl:5: the chat template refuses it: no system role here"):
         preflight(sweep(tmp_path, base, rows(talks)))
-    (_, note) = preflight(sweep(tmp_path, base, rows(talks), tier={"max_bad_rows": 0.05}))
+    (_, note) = preflight(sweep(tmp_path, base, rows(talks), tier={"max_bad_rows": 0.05})).notes
     assert "1 rows are left out" in note
 
 
@@ -67,7 +67,7 @@ def test_rows_that_are_too_long_are_told_with_what_would_keep_them_and_refused_b
         SpecError, match=rf"longer than 40 tokens and are dropped; max_length: {sorted(lengths)[-2]} would"
     ):
         preflight(sweep(tmp_path, base, rows(sums(100)), max_length=40))
-    notes = preflight(sweep(tmp_path, base, rows(sums(100)), tier={"max_long_rows": 1.0}, max_length=40))
+    notes = preflight(sweep(tmp_path, base, rows(sums(100)), tier={"max_long_rows": 1.0}, max_length=40)).notes
     assert f"{sum(n > 40 for n in lengths)} of 100 rows" in notes[-1]
 
 
@@ -93,5 +93,29 @@ def test_an_end_token_that_is_not_the_tokenizer_s_is_told(tmp_path, base):
     other.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
     other.chat_template = TEMPLATE.replace("</s>", "<|im_end|>")
     other.save_pretrained(base)
-    notes = preflight(sweep(tmp_path, base, rows(sums(5))))
+    notes = preflight(sweep(tmp_path, base, rows(sums(5)))).notes
     assert "replies end with '<|im_end|>'" in notes[0]
+
+
+def test_a_tier_is_described_in_numbers_once_for_each_length_limit(tmp_path, base):
+    talks = [*sums(9), sums(1)[0], [*sums(1)[0][:1], {"role": "assistant", "content": "no thought"}]]
+    (row,) = preflight(sweep(tmp_path, base, rows(talks))).tiers
+    lengths = sorted(
+        len(tokenizer()(tokenizer().apply_chat_template(t, tokenize=False), add_special_tokens=False)["input_ids"])
+        for t in talks
+    )
+    assert (row.model, row.tier, row.row_limit, row.long_rows) == ("mine", "ours", 4096, "drop")
+    assert row.counts["rows"] == row.counts["conversations"] == row.counts["measured"] == 11
+    assert (row.counts["tokens"], row.counts["duplicates"], row.counts["long"]) == (sum(lengths), 1, 0)
+    assert (row.lengths["0"], row.lengths["50"], row.lengths["100"]) == (lengths[0], lengths[5], lengths[-1])
+    assert row.shares["reasoning"] == pytest.approx(10 / 11)
+    assert row.ends == {"</s>": 11}
+    assert row.evaluation == {"prompts": row.evaluation["prompts"], "seen": 0, "touched": 0}
+
+
+def test_text_that_the_tokenizer_cannot_write_is_told(tmp_path, base):
+    talks = [[*talk[:1], {"role": "assistant", "content": "\u00e9t\u00e9 " + talk[1]["content"]}] for talk in sums(5)]
+    found = preflight(sweep(tmp_path, base, rows(talks)))
+    assert found.tiers[0].counts["unknown"] == 10
+    assert "10 of " in found.notes[-1]
+    assert "tokens are '<unk>', which stands for text that the tokenizer cannot write" in found.notes[-1]

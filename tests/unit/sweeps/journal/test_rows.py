@@ -19,6 +19,7 @@ from sweeps.journal.rows import (
     EndRow,
     EvalRow,
     ReportRow,
+    TierRow,
     TrialRow,
     VerdictRow,
 )
@@ -27,6 +28,9 @@ from sweeps.journal.vocabulary import Action, ControlAction, EndOf, EndStatus, E
 LINES = [
     (TrialRow("s", "t-1", budget=8, config={"data": "x"}, number=0, search={}, seq=1),
      '{"number":0,"search":{},"v":1,"seq":1,"kind":"trial","sweep":"s","trial":"t-1","budget":8,"config":{"data":"x"}}'),
+    (TierRow("s", model="m", tier="t", row_limit=8, long_rows="drop", counts={"rows": 2}, shares={"reasoning": 0.5}, seq=1),
+     '{"model":"m","tier":"t","row_limit":8,"long_rows":"drop","counts":{"rows":2},"shares":{"reasoning":0.5},"v":1,"seq":1,'
+     '"kind":"tier","sweep":"s"}'),
     (AttemptRow("s", "t-1", 2, 4, budget=8, workers=1, parent="t-0", fork_step=4, seq=2),
      '{"workers":1,"parent":"t-0","fork_step":4,"v":1,"seq":2,"kind":"attempt","sweep":"s","trial":"t-1","attempt":2,'
      '"step":4,"budget":8}'),

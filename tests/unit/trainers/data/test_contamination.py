@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cluster.preflight.contamination import contamination
+from cluster.preflight.checks import preflight
 from sweeps import Sweep, grid
 from trainers.data.contamination import overlap, words
 
@@ -69,13 +69,11 @@ def test_a_sweep_on_its_own_evaluation_is_warned_about(tmp_path):
     asked = load_suite(EvalSpec("mini", 100)).tasks[0].prompts[:3]
     rows = [{"prompt": prompt, "response": "5"} for prompt in (*asked, "What is the capital of France?")]
     (tmp_path / "ours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (line,) = contamination(sweep(tmp_path / "ours.jsonl"))
+    line = preflight(sweep(tmp_path / "ours.jsonl")).notes[-1]
     assert line.startswith("warning: tier ours holds 3 of the ")
     assert "in 3 of 4 rows, such as row 1 and prompt 1" in line
 
 
-def test_clean_data_is_passed_in_silence_and_data_elsewhere_is_said_not_to_be_looked_at(tmp_path):
-    (tmp_path / "ours.jsonl").write_text(json.dumps({"prompt": "Name a river in France.", "response": "Loire"}))
-    assert list(contamination(sweep(tmp_path / "ours.jsonl"))) == []
-    (line,) = contamination(sweep("s3://bucket/ours.jsonl"))
-    assert "not compared with the evaluation's prompts" in line
+def test_clean_data_is_passed_in_silence(tmp_path):
+    (tmp_path / "ours.jsonl").write_text(json.dumps({"prompt": "SUM 1=", "response": "1"}))
+    assert not [line for line in preflight(sweep(tmp_path / "ours.jsonl")).notes if "prompts of" in line]
