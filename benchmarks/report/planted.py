@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import NormalDist, fmean, median
 from typing import Any
 
 from sweeps.config.trial import trial_id
@@ -243,9 +244,11 @@ class Score:
         self.limits: dict[tuple[int, int], Counter[tuple[str, bool]]] = defaultdict(Counter)
         self.covered: dict[str, list[bool]] = defaultdict(list)
         self.silent: list[list[str]] = []
+        self.thresholds: list[float] = []
 
     def take_trajectories(self, planted: Planted) -> None:
         summary = summarize(planted.rows)
+        self.thresholds.append(summary.threshold)
         for t, s in _settings(planted, summary):
             said = s.verdicts[0].kind
             told = Kind.INCONCLUSIVE if said in NO_CLAIM else said
@@ -295,12 +298,32 @@ class Score:
             "by_kind": {k: _diagonal(Counter({ps: n for ps, n in every.items() if ps[0] == k})) for k in kinds},
             "wrongly_inconclusive": {_name(k): _open(c) for k, c in by_size.items()} | {"all": _open(every)},
             "limits_found": {_name(k): _found(c) for k, c in sorted(self.limits.items())},
+            "power": power(median(self.thresholds)) if self.thresholds else {},
             "coverage": {name: sum(hits) / len(hits) for name, hits in self.covered.items()},
             "ranges": {name: len(hits) for name, hits in self.covered.items()},
             "sweeps_without_effects": len(self.silent),
             "false_claims": sum(bool(c) for c in self.silent) / max(len(self.silent), 1),
             "of_which": dict(Counter(one.split(":")[0] for c in self.silent for one in c)),
         }
+
+
+def power(threshold: float) -> dict[str, Any]:
+    """What tests can find at all: the share of effects of 3 and of 3 to 4 standard errors, and the size found in .9.
+
+    Args:
+        threshold: the p-value at which the sweeps' tests call a difference real (their median).
+    """
+    normal, sizes = NormalDist(), [3 + i / 100 for i in range(101)]
+    found = {}
+    for name, level, tests in (
+        ("one test, 5 % to itself", 0.05, 1), ("two tests, 5 % each to itself", 0.05, 2),
+        (f"one test at p <= {threshold:.3f}", threshold, 1), (f"two tests at p <= {threshold:.3f}", threshold, 2),
+    ):  # fmt: skip
+        limit = normal.inv_cdf(1 - level / 2)
+        shares = [normal.cdf(size - limit) ** tests for size in sizes]
+        needed = limit + normal.inv_cdf(0.9 ** (1 / tests))
+        found[name] = {"at 3": shares[0], "3 to 4": fmean(shares), "found in .9 from": needed}
+    return found
 
 
 def _settings(planted: Planted, summary: Summary) -> Iterator[tuple[Truth, Setting]]:

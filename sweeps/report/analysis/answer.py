@@ -10,21 +10,11 @@ from sweeps.journal.silent_base import silence
 from sweeps.report.analysis.evidence import Evidence
 from sweeps.report.analysis.findings import Finding, Kind, Setting, SettingMetric, Summary
 from sweeps.report.analysis.inference import Difference, Level
-from sweeps.report.analysis.verdicts import heading, items_needed, seeds_needed, span
+from sweeps.report.analysis.verdicts import ENDS_ITS_REPLIES, TRUNCATED, heading, items_needed, seeds_needed, span
 from sweeps.report.analysis.wording import SAFETY, number, of, percent, plural, score, spent
 
 ENDED: Final = ("completed", "pruned", "failed", "parked")
-OVER_REFUSAL, LENGTH, TRUNCATED = "safety/over_refusal", "length/mean", "length/truncated"
-COUNTED: Final = {
-    Kind.RECOVERED: "recovered (fell, and is back at 90 % of the base)",
-    Kind.IMPROVED: "rose without a fall",
-    Kind.UNCHANGED: "did not move",
-    Kind.UNDER_OPTIMISED: "not back yet and still rising",
-    Kind.OVER_TRAINED: "past its best",
-    Kind.WORSE: "below the base and not rising for certain",
-    Kind.COLLAPSED: "collapsed",
-    Kind.INCONCLUSIVE: "undecided",
-}
+OVER_REFUSAL: Final = "safety/over_refusal"
 
 
 def headline(findings: Sequence[Finding]) -> str:
@@ -44,13 +34,12 @@ def answer(summary: Summary) -> Iterator[Finding]:
         return
     best = next(iter(summary.ranked()), None)
     yield _no_best(summary) if best is None else _best(summary, best)
-    yield from _settings(summary, best)
+    yield _settings(summary)
     if best is not None:
+        yield _long_enough(summary, best)
         yield from _safety(summary, best)
-        yield from _length(best)
-    yield _cost(summary)
-    if best is not None:
         yield from _ties(summary, best)
+    yield _cost(summary)
 
 
 def _no_best(summary: Summary) -> Finding:
@@ -74,25 +63,25 @@ def _no_best(summary: Summary) -> Finding:
 
 def _best(summary: Summary, best: Setting) -> Finding:
     m = best.metrics[summary.objective]
-    base = "no base score" if m.base is None else f"base {score(m.base)}"
     numbers: dict[str, Any] = {"setting": best.id, "trials": list(best.counted), **_numbers(m)}
-    verdict = ""
-    if m.change is not None:
+    text = f"Best by {summary.objective}: {best.label} ends at {_value(m)}"
+    if m.base is None:
+        text += ", its base was not scored"
+    elif m.change is None:
+        text += f", its base at {score(m.base)}"
+    else:
         better = m.change.turned(m.sign)
-        word = "above it" if better.rose else "below it" if better.fell else "not told from it"
-        verdict = f": {span(m.change)}, {word}"
-        if not any(s.metrics[summary.objective].change and _beats(s, summary.objective) for s in summary.ranked()):
-            verdict += "; no setting beat its base"
-            numbers["beat_base"] = False
-        else:
-            numbers["beat_base"] = _beats(best, summary.objective)
-    picked = ""
+        word = "above" if better.rose else "below" if better.fell else "not told from"
+        low, high = number(m.change.low, signed=True), number(m.change.high, signed=True)
+        text += f", {word} its base's {score(m.base)} ({number(m.change.value, signed=True)}, 95 % {low} to {high})"
+        numbers["beat_base"] = _beats(best, summary.objective)
+        if not any(_beats(s, summary.objective) for s in summary.ranked()):
+            text += "; no setting beat its base"
     if summary.corrected is not None and len(summary.ranked()) > 1:
-        low, high = number(summary.corrected.low), number(summary.corrected.high)
-        picked = f". Picked out of {len(summary.ranked())}, it is worth {number(summary.corrected.value)} (95 % {low} to {high})"
+        value, low, high = map(number, summary.corrected)
+        text += f"; corrected for being the best of {len(summary.ranked())}: {value} (95 % {low} to {high})"
         numbers["corrected"] = list(summary.corrected)
-    text = f"Best by {summary.objective}: {best.label}, {_value(m)}, {base}{verdict}{picked}."
-    return Finding("best", text, numbers)
+    return Finding("best", f"{text}.", numbers)
 
 
 def _beats(s: Setting, metric: str) -> bool:
@@ -123,38 +112,49 @@ def _change(d: Difference | None) -> dict[str, Any]:
     return {} if d is None else {"change": d.value, "low": d.low, "high": d.high, "p": d.p, "q": d.q}
 
 
-def _settings(summary: Summary, best: Setting | None) -> Iterator[Finding]:
-    """How the settings went on the objective; for the best: was it long enough, and what limits it."""
-    counts = Counter(s.verdicts[0].kind for s in summary.settings if summary.objective in s.metrics)
-    if not counts:
-        yield Finding("settings", "Nothing was scored on the objective after step 0 yet.", {})
-        return
-    told = ", ".join(f"{counts[k]} {words}" for k, words in COUNTED.items() if counts[k])
-    text = f"Of {plural(counts.total(), 'setting')} scored on {summary.objective}: {told}"
-    numbers: dict[str, Any] = {"kinds": {k.value: n for k, n in counts.items()}}
-    if best is None:
-        yield Finding("settings", f"{text}.", numbers)
-        return
-    yield Finding("settings", f"{text}.", numbers)
+def _settings(summary: Summary) -> Finding:
+    """How the sweep went as a whole."""
+    if summary.verdict is None:
+        return Finding("settings", "Nothing was scored on the objective after step 0 yet.", {})
+    return Finding(
+        "settings", summary.verdict.sentence, {"outcome": summary.verdict.outcome.value, **summary.verdict.evidence}
+    )
+
+
+def _long_enough(summary: Summary, best: Setting) -> Finding:
+    """Of the best: was it long enough, and what limits it."""
     m = best.metrics[summary.objective]
     limit = [v for v in best.verdicts[1:] if v.kind in (Kind.DATA_LIMITED, Kind.CAPACITY_LIMITED)]
-    what = " ".join(f"It is {v.kind.value}: {v.sentence.partition(': ')[2]}" for v in limit)
-    enough = f"Long enough? Of the best, {summary.objective} is {heading(m.trend, m.sign)}."
+    what = "; ".join(f"{v.kind.value}: {v.sentence.partition(': ')[2].rstrip('.')}" for v in limit)
+    cut = best.metrics.get(TRUNCATED)
+    if cut is not None and cut.value > ENDS_ITS_REPLIES:
+        what = "; ".join(
+            [part for part in (what, f"{percent(cut.value)} of its replies are cut off by the cap") if part]
+        )
     facts: dict[str, Any] = {"verdicts": [v.kind.value for v in best.verdicts]}
     if m.trend is not None:
         slope = m.trend.per_100
         facts |= {"per_100": slope.value, "low": slope.low, "high": slope.high, "q": slope.q, "since": m.trend.since}
-    yield Finding("long-enough", f"{enough} {what or _no_limit(summary, m)}", facts)
+    where = f"the best is {heading(m.trend, m.sign)}" if m.trend is not None else heading(None, m.sign)
+    text = f"{_enough(m)}: {where}; {what or _no_limit(summary, m)}."
+    return Finding("long-enough", text, facts)
+
+
+def _enough(m: SettingMetric) -> str:
+    slope = None if m.trend is None else m.trend.per_100.turned(m.sign)
+    if slope is None or not slope.real:
+        return "Whether it was long enough is open"
+    return "Not long enough" if slope.rose else "More than long enough"
 
 
 def _no_limit(summary: Summary, m: SettingMetric) -> str:
     if m.trend is not None and m.trend.per_100.turned(m.sign).rose:
-        return "Its budget limits it: more steps are the next thing to try."
+        return "its budget limits it, so more steps are the next thing to try"
     axes = {a.name for a in summary.axes if len(a.levels) > 1}
     untried = [name for name, axis in (("other data", "data"), ("a larger model", "model")) if axis not in axes]
     if untried:
-        return f"What limits it cannot be said without trying {' and '.join(untried)}."
-    return "Neither other data nor a larger model is known to do better."
+        return f"what limits it cannot be said without trying {' and '.join(untried)}"
+    return "neither other data nor a larger model is known to do better"
 
 
 def _safety(summary: Summary, best: Setting) -> Iterator[Finding]:
@@ -182,29 +182,11 @@ def _before_after(m: SettingMetric) -> str:
     return f"{base} before, {number(m.value)} after{known}"
 
 
-def _length(best: Setting) -> Iterator[Finding]:
-    tokens, cut = best.metrics.get(LENGTH), best.metrics.get(TRUNCATED)
-    parts, numbers = [], {}
-    if tokens is not None:
-        parts.append(f"replies are {_from_to(tokens, number)} tokens long")
-        numbers["length"] = _numbers(tokens)
-    if cut is not None:
-        parts.append(f"{_from_to(cut, percent)} of them cut off")
-        numbers["truncated"] = _numbers(cut)
-    if parts:
-        text = ", ".join(parts)
-        yield Finding("length", f"{text[0].upper()}{text[1:]}.", numbers)
-
-
-def _from_to(m: SettingMetric, form: Any) -> str:
-    return str(form(m.value)) if m.base is None else f"{form(m.value)} (base {form(m.base.value)})"
-
-
 def _cost(summary: Summary) -> Finding:
     c = summary.costs
     total = c.training + c.scoring
     parts = [f"It cost {spent(total)}"]
-    if c.share_saved is not None:
+    if c.share_saved:
         parts.append(f"stopping saved {percent(c.share_saved)} of {c.steps_planned:,} planned steps")
     if c.steps_shared:
         parts.append(f"shared prefixes saved {c.steps_shared:,} more")
@@ -305,5 +287,5 @@ def notes(evidence: Evidence, summary: Summary) -> Iterator[str]:
     if summary.comparisons:
         yield (
             f"A difference is called real at p ≤ {summary.threshold:.2g}: of such calls at most 5 % are expected to be wrong, "
-            f"over all {plural(summary.comparisons, 'comparison')} of this sweep (Benjamini-Hochberg)."
+            f"over all {plural(summary.comparisons, 'comparison')} of this sweep (Benjamini, Krieger and Yekutieli)."
         )

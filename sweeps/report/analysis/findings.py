@@ -174,6 +174,31 @@ class Verdict:
     settle: str = ""
 
 
+class Outcome(StrEnum):
+    """What a sweep as a whole found. `outcome` holds the rule of each."""
+
+    GAINED = "gained"
+    KEPT = "kept"
+    NOT_YET = "not-yet"
+    LOST = "lost"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepVerdict:
+    """The conclusion on a whole sweep.
+
+    Attributes:
+        sentence: it with its numbers. evidence: settings by verdict, and the axis that decides, where one does.
+        confidence: that of the settings' verdicts it rests on; None for `inconclusive` and where none is a test.
+    """
+
+    outcome: Outcome
+    sentence: str
+    confidence: float | None
+    evidence: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Trend:
     """Where a curve was heading over the last scores: a straight line through them.
@@ -278,7 +303,7 @@ class Finding:
     """One sentence of the first screen and the numbers it is built from.
 
     Attributes:
-        about: which question it answers: best, base, length, long-enough, limit, cost, ties or state.
+        about: which question it answers: best, settings, long-enough, safety, ties, cost; or state, where there is no best.
     """
 
     about: str
@@ -435,6 +460,7 @@ class Summary:
         rivals: the best trial against the others of the top k, item by item.
         notes: what a reader has to know before believing the numbers.
         settings: in order of appearance. answer: the first screen. rivalries: the best setting against every other ranked.
+        verdict: on the whole sweep; None while nothing was scored on the objective.
         corrected: the best setting's score, corrected for having been picked (`inference.winner`).
         effects, importances: what the axes do, listed and sampled ones.
         comparisons: tests in the sweep's one family. threshold: the p-value up to which a difference is called real.
@@ -474,6 +500,7 @@ class Summary:
     threshold: float = 0.05
     spread: Mapping[str, float] = field(default_factory=dict)
     tiers: tuple[TierRow, ...] = ()
+    verdict: SweepVerdict | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the summary as plain JSON."""

@@ -1,9 +1,11 @@
 """How sure a number is: differences with their ranges, one error level for all comparisons of a sweep, fitted lines.
 
 Every claim of the report rests on one kind of test: a two-sided test of "no difference", from a value and its standard
-error (with Student's t where that error is itself estimated from few runs). All tests of a sweep form one family, and a
-difference is called real when its p-value, adjusted by Benjamini and Hochberg (1995), is at most 5 %. So at most one in
-twenty of the differences called real is expected to be none; in a sweep without any effect, at most one such sweep in
+error (with Student's t where that error is itself estimated from few runs). The lowest and the highest of a curve's scores
+are tested in their one direction, for having been picked out of so many. All tests of a sweep form one family, and a
+difference is called real when its p-value, adjusted by the two stages of Benjamini, Krieger and Yekutieli (2006), is at most
+5 %: Benjamini and Hochberg's adjustment (1995) for as many comparisons as are not called real by it already. So at most one
+in twenty of the differences called real is expected to be none; in a sweep without any effect, at most one such sweep in
 twenty has a false call at all.
 """
 
@@ -20,6 +22,8 @@ ALPHA: Final = 0.05
 POWER: Final = 0.8
 COVERAGE: Final = 0.95
 LEAST_LEAD: Final = 0.5  # standard errors by which the best of several scores is taken to lead: see `winner`
+NEGLIGIBLE: Final = 1e-9
+"""P-values below it are not made more exact."""
 NORMAL: Final = NormalDist()
 
 
@@ -31,7 +35,7 @@ class Difference:
         value, se: in the metric's own unit. low, high: 95 % range. df: degrees of freedom of the standard error; None when
             it is as good as known.
         p: two-sided p-value of "no difference". q: the same adjusted over all comparisons of the sweep
-            (Benjamini-Hochberg). real: q is at most 0.05.
+            (`Level`). real: q is at most 0.05.
     """
 
     value: float
@@ -97,9 +101,31 @@ def critical(level: float, df: float = math.inf) -> float:
     return float(stdtrit(df, 1 - level / 2))
 
 
-def several_looks(p: float, looks: int) -> float:
-    """Returns the p-value of the smallest of `looks` p-values (Sidak 1967; dependent looks make it too large, not too small)."""
-    return float(-math.expm1(max(looks, 1) * math.log1p(-p))) if p < 1 else 1.0
+def one_sided(value: float, se: float, df: float = math.inf) -> float:
+    """Returns P(T >= value / se) under "no difference": for a direction that was fixed beforehand."""
+    half = two_sided(value, se, df) / 2
+    return half if value > 0 else 1 - half
+
+
+def several_looks(p: float, looks: int, shared: float = 0.0) -> float:
+    """Returns the p-value of the smallest of `looks` p-values.
+
+    Args:
+        p: the smallest of them. shared: share of each difference's variance that all have in common, such as that of one
+            base model; the others' errors are independent. 0 is Sidak's bound (1967), which is too large for dependent
+            looks; above 0 `p` is one-sided, and the result is that of Dunnett's comparisons with one control (1955).
+    """
+    bound = float(-math.expm1(max(looks, 1) * math.log1p(-p))) if p < 1 else 1.0
+    if looks < 2 or shared <= 0 or not NEGLIGIBLE < bound < 0.5:
+        return bound
+    import numpy as np
+    from scipy.special import log_ndtr, ndtri
+
+    common = np.linspace(-12.0, 12.0, 241)
+    density = np.exp(-(common**2) / 2) / math.sqrt(2 * math.pi)
+    limit = (-float(ndtri(p)) + math.sqrt(shared) * common) / math.sqrt(1 - shared)
+    exceeds = -np.expm1(looks * log_ndtr(limit))
+    return min(float((density * exceeds).sum() * (common[1] - common[0])), bound)
 
 
 class Level:
@@ -116,15 +142,19 @@ class Level:
         for i in range(count - 1, -1, -1):
             least = min(least, self._sorted[i] * count / (i + 1))
             self._adjusted[i] = least
+        strict = ALPHA / (1 + ALPHA)
+        first = sum(q <= strict for q in self._adjusted)
+        self._none = max(count - first, 1) / max(count, 1) * (1 + ALPHA)
+        self._adjusted = [min(max(q * self._none, p), 1.0) for p, q in zip(self._sorted, self._adjusted, strict=True)]
         called = sum(q <= ALPHA for q in self._adjusted)
         self.comparisons = count
-        self.threshold = ALPHA * max(called, 1) / max(count, 1)
+        self.threshold = min(ALPHA * max(called, 1) / max(count, 1) / self._none, ALPHA)
 
     def q(self, p: float) -> float:
         """Returns the adjusted p-value; at most 0.05 where `p` is at most the threshold, for members and others alike."""
         place = bisect_left(self._sorted, p)
         larger = self._adjusted[place] if place < self.comparisons else 1.0
-        return min(larger, p * max(self.comparisons, 1) / max(place, 1), 1.0)
+        return max(p, min(larger, p * max(self.comparisons, 1) / max(place, 1) * self._none, 1.0))
 
     @property
     def standard_errors(self) -> float:

@@ -25,8 +25,8 @@ from sweeps.report.analysis.inference import (
     between_seeds,
     difference,
     fit_line,
+    one_sided,
     several_looks,
-    two_sided,
     with_spread,
 )
 from sweeps.report.analysis.pairing import Outcomes, mean_outcomes, paired
@@ -195,11 +195,21 @@ def _metric(
     return replace(found, change=_from_base(found, last, base, spread))
 
 
-def _from_base(found: SettingMetric, point: Point, base: Measured, spread: Spread | None, looks: int = 1) -> Difference:
-    """A mean score minus the base, picked out of `looks`."""
+def _from_base(found: SettingMetric, point: Point, base: Measured, spread: Spread | None) -> Difference:
+    """A mean score minus the base."""
     se, df = with_spread((error_of(base) or 0.0) ** 2 + (point.fixed or 0.0), found.runs, spread)
-    d = point.value - base.value
-    return difference(d, se, df, p=several_looks(two_sided(d, se, df), looks))
+    return difference(point.value - base.value, se, df)
+
+
+def _picked(
+    found: SettingMetric, point: Point, base: Measured, spread: Spread | None, looks: int, way: float
+) -> Difference:
+    """A mean score minus the base, picked out of `looks` for lying furthest `way` (+1 up, -1 down)."""
+    d, shared = _from_base(found, point, base, spread), (error_of(base) or 0.0) ** 2
+    chance = one_sided(way * d.value, d.se, d.df or math.inf)
+    return difference(
+        d.value, d.se, d.df or math.inf, p=several_looks(chance, looks, shared / d.se**2 if d.se else 0.0)
+    )
 
 
 def _course(found: SettingMetric, points: Sequence[Point], base: Measured, spread: Spread | None) -> SettingMetric:
@@ -211,13 +221,15 @@ def _course(found: SettingMetric, points: Sequence[Point], base: Measured, sprea
     best = max(points, key=lambda p: sign * p.value)
     error = math.sqrt((best.fixed or 0.0) + (last.fixed or 0.0))
     drop = last.value - best.value
+    shared = (last.fixed or 0.0) / error**2 if error else 0.0
+    chance = several_looks(one_sided(-sign * drop, error), max(looks - 1, 1), shared)
     return replace(
         found,
-        fall=_from_base(found, low, base, spread, looks),
+        fall=_picked(found, low, base, spread, looks, -sign),
         fell_at=low.step,
-        gain=_from_base(found, best, base, spread, looks),
+        gain=_picked(found, best, base, spread, looks, sign),
         best_at=best.step,
-        decline=difference(drop, error, p=several_looks(two_sided(drop, error), max(looks - 1, 1))),
+        decline=difference(drop, error, p=chance),
         back_at=_back_at(points, low, base, sign),
         trend=_trend(points, base, sign),
     )

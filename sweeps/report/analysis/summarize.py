@@ -15,6 +15,7 @@ from sweeps.report.analysis.costs import costs
 from sweeps.report.analysis.definition import axes_of, check, goal_of, meets, scaled_of, varying_of
 from sweeps.report.analysis.evidence import Aside, Evidence
 from sweeps.report.analysis.findings import Axis, Spent, Summary, Trial
+from sweeps.report.analysis.outcome import sweep_verdict
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.study import Study
 from sweeps.report.analysis.wording import label
@@ -79,6 +80,7 @@ def _summary(evidence: Evidence) -> Summary:
         corrected=study.corrected,
         effects=study.effects,
         importances=study.importances,
+        verdict=sweep_verdict(study.settings, goal.metric, study.importances),
         comparisons=study.level.comparisons,
         threshold=study.level.threshold,
         spread={m: s.variance**0.5 for m, s in study.spread.items()},

@@ -206,7 +206,9 @@ def heading(trend: Trend | None, sign: float) -> str:
     over = f"over its last {trend.until - trend.since:,} steps"
     if not d.real:
         low, high = number(d.low, signed=True), number(d.high, signed=True)
-        return f"neither rising nor falling for certain {over} (95 % {low} to {high} per 100 steps)"
+        way = "rising" if d.value > 0 else "falling"
+        seems = f"seems to be {way}, not for certain," if d.p <= ALPHA else "not known to rise or fall"
+        return f"{seems} {over} ({number(d.value, signed=True)} per 100 steps, 95 % {low} to {high})"
     word = "still rising" if d.value > 0 else "falling"
     text = f"{word} {number(abs(d.value))} per 100 steps {over}"
     if trend.reaches is not None and d.value > 0:

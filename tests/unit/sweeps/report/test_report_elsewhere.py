@@ -97,7 +97,7 @@ def test_a_figure_is_drawn_as_pdf_and_png(tmp_path, name, magic):
 def test_markdown_holds_the_answer_and_what_users_wrote_stays_text(storage):
     done = dipsweep("report", SWEEP, "--markdown", "--storage", storage)
     summary = summarize(journal(demo_stories()))
-    assert "- Of 9 settings scored on transfer/score" in done.stdout
+    assert "of 9 settings, " in done.stdout
     assert "good\\|&lt;b>" in done.stdout
     for finding in summary.answer:
         assert finding.sentence in markdown(summary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from sweeps.journal.rows import base_trial
 from sweeps.report import render_html, summarize
 from sweeps.report.analysis.answer import console_lines
 from sweeps.report.analysis.findings import Kind
-from tests.support.report_journals import SWEEP, definition, dip, journal, scored, story
+from tests.support.report_journals import BASE, SWEEP, definition, dip, journal, scored, story
 from tests.support.rows import make_row
 
 FLAT = {"transfer/score": lambda share: 0.0, "math/in_domain": lambda share: 0.4}
@@ -115,7 +116,8 @@ def test_budgets_of_one_configuration_are_settings_of_their_own_and_none_is_said
 def test_the_answer_is_about_the_objective_and_says_what_back_means():
     summary = summarize(journal([story(), story(replay=0.0)]))
     counts = next(f for f in summary.answer if f.about == "settings")
-    assert counts.sentence.startswith("Of 2 settings scored on transfer/score: ")
+    assert counts.sentence.startswith("On transfer/score ")
+    assert "of 2 settings, " in counts.sentence
     recovers = summarize(journal([story("answer-only")]))
     assert "recovered (fell, and is back at 90 % of the base)" in recovers.headline
 
@@ -123,14 +125,15 @@ def test_the_answer_is_about_the_objective_and_says_what_back_means():
 def test_the_first_screen_answers_each_question_in_at_most_six_sentences_of_findings():
     summary = summarize(journal([story(), story("answer-only"), story(replay=0.0)]))
     about = [f.about for f in summary.answer]
-    assert about == ["best", "settings", "long-enough", "safety", "length", "cost", "ties"]
+    assert about == ["best", "settings", "long-enough", "safety", "ties", "cost"]
     said = {f.about: f.sentence for f in summary.answer}
     assert "0.98 before, 0.9" in said["safety"]
-    assert "tokens long" in said["length"]
+    assert "length/mean" in render_html(summary).partition("</table>")[0], "lengths stand in the first screen's table"
     assert "CPU" in said["cost"]
     assert "rising" in said["long-enough"]
     for finding in summary.answer:
         assert finding.numbers, f"no numbers beside: {finding.sentence}"
+        assert not re.search(r"[.?!] [A-Z]", finding.sentence), f"more than one sentence: {finding.sentence}"
 
 
 def test_refusal_that_fell_everywhere_is_said_of_every_setting():
@@ -165,7 +168,7 @@ def test_many_comparisons_ask_for_more_than_one():
     assert one.settings[0].metrics["transfer/score"].change.p < 0.05
     flat = [story(config={"learning_rate": i / 1000}, curves=FLAT) for i in range(1, 31)]
     many = summarize(journal(flat, spec=definition({}, constraints=[])))
-    assert many.threshold < 0.01
+    assert many.threshold < 0.02
     assert many.comparisons > 100
 
 
@@ -393,3 +396,38 @@ def test_the_console_ends_with_the_answer():
     summary = summarize(journal([story(), story("answer-only")]))
     assert console_lines(summary) == [f.sentence for f in summary.answer]
     assert scored  # the journal's own helper, used above
+
+
+# The verdict on the whole sweep
+
+
+def stages(*changes):
+    return lambda share: changes[min(int(share * len(changes)), len(changes) - 1)]
+
+
+UP, DOWN = stages(0.0, 0.2), stages(-0.1, -0.3)
+
+
+@pytest.mark.parametrize(
+    ("curves", "constraint", "outcome"),
+    [
+        ([UP, DOWN], None, "gained"),
+        ([dip(0.4, 1.0), DOWN], None, "kept"),
+        ([dip(0.5, 0.7)], None, "not-yet"),
+        ([DOWN, DOWN], None, "lost"),
+        ([UP, DOWN], {"metric": "transfer/score", "at_least": 0.99}, "lost"),
+    ],
+)
+def test_a_sweep_as_a_whole_is_judged_by_the_stated_rule(curves, constraint, outcome, monkeypatch):
+    monkeypatch.setitem(BASE, "transfer/score", 0.7)
+    stories = [story(config={"learning_rate": i / 100}, curves={"transfer/score": c}) for i, c in enumerate(curves, 1)]
+    spec = definition({}, constraints=[constraint] if constraint else [])
+    found = summarize(journal(stories, spec=spec)).verdict
+    assert found.outcome == outcome, found.sentence
+    assert found.confidence >= 0.95
+
+
+def test_one_setting_at_its_base_with_few_items_leaves_the_sweep_undecided():
+    found = summarize(lengths(story(), [0.7, 0.7, 0.7, 0.71], base=0.7, se=0.05)).verdict
+    assert (found.outcome, found.confidence) == ("inconclusive", None)
+    assert summarize(journal([story()])[:3]).verdict is None

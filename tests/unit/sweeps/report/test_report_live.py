@@ -44,7 +44,7 @@ def test_a_page_follows_the_journal_while_the_sweep_runs(client, tmp_path):
     assert int(early.headers["refresh"]) >= 5
     write(tmp_path, rows[3:])
     late = client.get(f"/sweeps/{SWEEP}")
-    assert "Of 1 setting scored on transfer/score: 1 not back yet and still rising" in late.text
+    assert "of 1 setting, 1 not back yet and still rising" in late.text
     assert "refresh" not in late.headers, "an ended sweep stands still"
 
 

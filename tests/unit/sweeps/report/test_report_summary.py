@@ -60,7 +60,7 @@ def test_a_recovery_and_a_collapse_are_told_apart(demo):
     told = (
         "1 recovered (fell, and is back at 90 % of the base), 1 not back yet and still rising, 1 collapsed, 4 undecided"
     )
-    assert f"Of 7 settings scored on transfer/score: {told}." in demo.headline
+    assert f"of 7 settings, {told}" in demo.headline
 
 
 def test_curves_hold_every_score_with_its_error_and_items(demo):
