@@ -50,12 +50,21 @@ def find(name: str, storage: str | None = None) -> Store:
     raise InputError(f"no sweep '{name}' under {where}{have}{nearest(name, known)}{instead}")
 
 
-def definition(home: Store) -> Sweep:
+def definition(home: Store, *, to_run: bool = False) -> Sweep:
     """Returns the definition of a sweep that is kept there.
+
+    Args:
+        to_run: it is to go on, so that the rules, loops and suites which it names have to be installed here.
 
     Raises:
         InputError, SpecError: it cannot be read, or not by this version.
     """
     from sweeps.config.yaml import loads
 
-    return loads(home.read("spec.yaml").decode(), name=f"{home.name}/spec.yaml")
+    sweep = loads(home.read("spec.yaml").decode(), name=f"{home.name}/spec.yaml", recorded=True)
+    if not to_run:
+        return sweep
+    data = sweep.to_json()
+    if sweep.stopping.rule != "dip-aware" and sweep.stopping.protect == "strict":
+        del data["stopping"]["protect"]  # up to version 0.1 it was written out for every rule
+    return Sweep(**data)

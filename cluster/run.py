@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.preflight.inputs import check_inputs
 from sweeps.checkpoints.transfer import RemoteStorageEvalFn, RemoteStorageTrainFn, drop_checkpoint
+from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
+from sweeps.config.plugin_settings import TRAIN_KEYWORDS, checked_settings, settings_model
 from sweeps.config.schema import Sweep
 from sweeps.config.trial import EvalSpec, Hooks, KeepReplies, ModelSource, Saved, TrialSpec
 from sweeps.controller.controller import SweepController
@@ -25,6 +29,7 @@ from sweeps.journal.rows import Row, TierRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal
 from sweeps.output import droppable
+from sweeps.plugins import SFT, TRAINERS
 from sweeps.report.console import EventFormatter
 from sweeps.results import Results
 from sweeps.stopping.base import StopRule
@@ -105,7 +110,17 @@ def run(
             keep = sweep.evaluation.keep_replies
             scored = evaluate or partial(score_job, scores=f"{root}/.scores", home=home.root, keep=keep)
             _execute(
-                controller, root, home, backend, cpus, dashboard, address, say, train or train_model, scored, steer
+                controller,
+                root,
+                home,
+                backend,
+                cpus,
+                dashboard,
+                address,
+                say,
+                train or train_function(sweep),
+                scored,
+                steer,
             )
         write_report(home)
     if backend == "ray":
@@ -169,14 +184,42 @@ def stop_rule(sweep: Sweep) -> StopRule:
     from sweeps.stopping.registry import make_rule
 
     block = sweep.stopping
-    settings = {
-        n: getattr(block, n) for n in ("risk", "patience", "grace", "reduction") if getattr(block, n) is not None
-    }
+    settings = block.rule_settings
     if block.rule == "dip-aware":
-        settings |= {"protect": block.protect, "trials": Plan(sweep).total}
+        settings["trials"] = Plan(sweep).total
     elif block.rule == "patient" and block.patience is not None:
         settings["patience"] = int(block.patience)
     return make_rule(block.rule, sweep.goal, **settings)
+
+
+def train_function(sweep: Sweep) -> Train:
+    """Returns the training function that the sweep asks for."""
+    return train_model if sweep.trainer.loop == SFT else PluginTrain(sweep.trainer.loop)
+
+
+@dataclass(frozen=True)
+class PluginTrain:
+    """A training loop that a package adds, by its name: a worker imports it where it trains.
+
+    It is handed the trial with the settings that ship, and its own settings as keyword arguments.
+    """
+
+    name: str
+
+    @property
+    def reuse(self) -> bool:
+        """Whether its process may run another attempt after it."""
+        return bool(getattr(TRAINERS.load(self.name), "reuse", False))
+
+    def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
+        train = TRAINERS.load(self.name)
+        shipped = TrialSettings.from_config(trial.config).model_dump(exclude={"loop"})
+        own = {name: value for name, value in trial.config.items() if name not in {"loop", *shipped}}
+        settings = checked_settings(settings_model(train, 2, TRAIN_KEYWORDS), own)
+        parameters = inspect.signature(train).parameters.values()
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            rank = {name: value for name, value in rank.items() if any(p.name == name for p in parameters)}
+        train(replace(trial, config=shipped), hooks, folder=folder, resume=resume, **rank, **settings)
 
 
 def train_model(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:

@@ -8,6 +8,7 @@ offline   public items that installed packages carry: HumanEval, StrongREJECT, D
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -135,17 +136,15 @@ OWN: Final = ("sweeps", "trainers", "evaluators")
 
 @cache
 def code_of(name: str) -> str:
-    """Returns what tells one state of a scorer from another: a digest of a module's code (comments, layout and docstrings
-    aside), or a distribution's version."""
+    """Returns what tells one state of a scorer from another: a distribution's version, or a digest of a module's code
+    (comments, layout and docstrings aside)."""
     if name.partition(".")[0] not in OWN:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             return version(name)
-        except PackageNotFoundError:
-            return "not installed"
     spec = find_spec(name)
-    assert spec is not None
-    assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    if spec is None or not (spec.origin or "").endswith(".py"):
+        return "not installed"
+    tree = ast.parse(Path(str(spec.origin)).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]

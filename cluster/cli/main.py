@@ -103,6 +103,7 @@ def plan(
 
     from cluster.cli.plan_view import cost_text, limits_kept, memory_lines, parse_nodes, saving_for, speeds_for
     from cluster.cli.render import plan_json, plan_text, print_json
+    from cluster.preflight.plugins import plugins_used
     from sweeps.config.plan import Plan
     from sweeps.config.yaml import load
     from sweeps.planning.estimate import estimate
@@ -116,6 +117,8 @@ def plan(
     if as_json:
         print_json({**plan_json(unfolded), "cost": expected.to_json()})
     else:
+        for line in plugins_used(unfolded.sweep):
+            print(line)
         print(f"{plan_text(unfolded)}\n\n{cost_text(expected, memory_lines(unfolded, gpu))}")
     limits_kept(expected, unfolded)
 
@@ -161,7 +164,7 @@ def resume(
     if said := request_resume(home):
         print(f"{home.name}: {said}")
         return
-    sweep = definition(home)
+    sweep = definition(home, to_run=True)
     if sweep.id != home.name:
         raise InputError(
             f"{home} holds the definition of {sweep.id}: it was renamed, or written by another version of dipsweep; "

@@ -21,7 +21,19 @@ class Finding(NamedTuple):
 def findings(storage: str) -> list[Finding]:
     """Returns all findings; a check that raises is itself a finding."""
     out = []
-    checks = (_python, _packages, _names, _gpus, _nccl, _attention, lambda: _storage(storage), _disk, _token, _cpus)
+    checks = (
+        _python,
+        _packages,
+        _names,
+        _gpus,
+        _nccl,
+        _attention,
+        lambda: _storage(storage),
+        _disk,
+        _token,
+        _cpus,
+        _plugins,
+    )
     for check in checks:
         try:
             out += check()
@@ -61,6 +73,12 @@ def _packages() -> list[Finding]:
                 )
             )
     return out
+
+
+def _plugins() -> list[Finding]:
+    from cluster.preflight.plugins import installed_plugins
+
+    return [Finding("plugin", "bad" if fault else "ok", fault or str(plugin)) for plugin, fault in installed_plugins()]
 
 
 def _names() -> list[Finding]:

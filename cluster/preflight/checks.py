@@ -42,9 +42,10 @@ def preflight(
     found = Preflight([], [])
     if not faults:
         from cluster.preflight.model_data import check_models_with_data
+        from cluster.preflight.plugins import plugins_used
 
         checked = check_models_with_data(sweep, builtin=builtin)
-        faults, found = checked.faults, Preflight(checked.notes, checked.tiers)
+        faults, found = checked.faults, Preflight([*plugins_used(sweep), *checked.notes], checked.tiers)
     if faults:
         raise SpecError(*faults)
     return found

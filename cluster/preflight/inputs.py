@@ -16,6 +16,7 @@ from typing import Final
 
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError
+from sweeps.plugins import TRAINERS
 from sweeps.storage.base import Store
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,13 @@ def input_digests(sweep: Sweep) -> Iterator[tuple[str, str]]:
         path = sweep.tier_source(name).path
         if path != "builtin" and (digest := _digest(path)):
             yield f"tiers.{name} ({path})", digest
+    if (plugin := TRAINERS.find(sweep.trainer.loop)) is not None:
+        from evaluators.tasks import code_of
+
+        yield (
+            f"trainer {plugin.name} ({plugin.entry.value})",
+            f"{plugin.package}, code {code_of(plugin.entry.module)[:8]}",
+        )
 
 
 def _digest(path: str) -> str:

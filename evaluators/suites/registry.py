@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from typing import Final
 
 from evaluators.decoding import Decoding
 from evaluators.suites.user_files import with_files
-from evaluators.tasks import Suite
+from evaluators.tasks import Suite, role_means
 from evaluators.test_time import parse_variant
 from sweeps.config.trial import EvalSpec
-from sweeps.errors import InputError, nearest
+from sweeps.errors import InputError
+from sweeps.plugins import Plugin, Registry
 
-SUITES: Final = ("mini", "gym", "offline", "paper")
-"""Each is a module of this package with a function `build(items, seed, where) -> Suite`."""
+SUITES: Final = Registry("suite", "dipsweep.suites", {
+    name: f"evaluators.suites.{name}:build" for name in ("mini", "gym", "offline", "paper")
+})  # fmt: skip
+"""Each is a function `build(items, seed, where) -> Suite`: up to `items` items a task, the same ones for the same seed; `where`
+is what follows the colon of `paper:DIR`, else empty."""
 NONE: Final = "none"
 """No items but those of `evaluation.files`."""
 
@@ -32,7 +35,7 @@ def load_suite(evaluation: EvalSpec, *, seed: int = 0, decoding: Decoding | None
     """
     if evaluation.items < 1:
         raise InputError(f"evaluation.items: got {evaluation.items}; expected 1 or more")
-    suite = _built_in(evaluation, seed)
+    suite = _named(evaluation, seed)
     if evaluation.files:
         suite = with_files(suite, evaluation.files, evaluation.items, seed)
         if not evaluation.judge and (left := [task.name for task in suite.tasks if task.scorer and not task.judges]):
@@ -45,19 +48,29 @@ def load_suite(evaluation: EvalSpec, *, seed: int = 0, decoding: Decoding | None
     return _measured(asked)
 
 
-def _built_in(evaluation: EvalSpec, seed: int) -> Suite:
+def _named(evaluation: EvalSpec, seed: int) -> Suite:
     kind, _, where = evaluation.suite.partition(":")
     if evaluation.suite == NONE:
         if not evaluation.files:
             raise InputError(f"suite {NONE!r} asks nothing; name your own items under evaluation.files")
         return Suite("", (), {})
-    if kind not in SUITES:
-        if kind == "lm-eval":
-            raise InputError("evaluation.files: lm-eval asks and scores by itself; expected another suite beside files")
-        known = ", ".join((*SUITES, "lm-eval:…", NONE))
-        raise InputError(f"suite {evaluation.suite!r} is unknown{nearest(kind, SUITES)}; known: {known}")
-    built: Suite = import_module(f"evaluators.suites.{kind}").build(evaluation.items, seed, where)
-    return built
+    if kind == "lm-eval":
+        raise InputError("evaluation.files: lm-eval asks and scores by itself; expected another suite beside files")
+    plugin, build = SUITES.find(kind), SUITES.load(kind)
+    if plugin is None:
+        built: Suite = build(evaluation.items, seed, where)
+        return built
+    return _of_package(plugin, build(evaluation.items, seed, where))
+
+
+def _of_package(plugin: Plugin, suite: Suite) -> Suite:
+    """Returns a suite that a package built, under the name by which sweeps ask for it; its code is part of its version."""
+    if not isinstance(suite, Suite):
+        raise InputError(f"{plugin} built {type(suite).__name__}; expected an evaluators.tasks.Suite")
+    code = (plugin.entry.module, *([plugin.entry.dist.name] if plugin.entry.dist is not None else []))
+    return replace(
+        suite, name=plugin.name, judged_by=(*suite.judged_by, *code), means=suite.means or role_means(suite.tasks)
+    )
 
 
 def _measured(suite: Suite) -> Suite:

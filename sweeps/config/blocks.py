@@ -28,6 +28,7 @@ from sweeps.config.names import METRIC, SUITE
 from sweeps.config.schema_errors import explain
 from sweeps.config.trial import EvalFile, EvalSpec, KeepReplies
 from sweeps.errors import InputError
+from sweeps.plugins import RULES, SEARCHERS, SFT, TRAINERS, Registry
 
 
 class Block(BaseModel):
@@ -37,6 +38,20 @@ class Block(BaseModel):
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True,
         use_attribute_docstrings=True,
     )  # fmt: skip
+
+
+class OpenBlock(Block):
+    """A block where a plugin can be named, whose settings then stand beside those that ship.
+
+    Whether they are the plugin's is checked in `sweeps.config.plugin_settings`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings that dipsweep itself does not know."""
+        return dict(self.model_extra or {})
 
 
 B = TypeVar("B", bound=Block)
@@ -65,7 +80,7 @@ def _absolute(path: str) -> str:
 def anchored_suite(suite: str, anchor: Callable[[str], str]) -> str:
     """Returns a suite's name with the folder in it, if any, as `anchor` makes it: `paper:DIR`, `lm-eval:ROLE/TASK@DIR`."""
     kind, _, rest = suite.partition(":")
-    if kind == "paper" and rest:
+    if rest and (kind == "paper" or re.match(r"(\.{1,2}|~)?/", rest)):
         return f"{kind}:{anchor(rest)}"
     tasks, at, folder = rest.partition("@")
     return f"{kind}:{tasks}@{anchor(folder)}" if kind == "lm-eval" and at and folder else suite
@@ -78,6 +93,14 @@ def _suite(name: str) -> str:
     return anchored_suite(name, _absolute)
 
 
+def _known(registry: Registry) -> WithJsonSchema:
+    """A name that ships or that a package adds: `sweeps.config.plugin_settings` looks whether there is one."""
+    return WithJsonSchema({"anyOf": [{"enum": list(registry.built_in)}, {"type": "string", "minLength": 1}]})
+
+
+_RuleName = Annotated[str, Field(min_length=1), _known(RULES)]
+_SearcherName = Annotated[str, Field(min_length=1), _known(SEARCHERS)]
+_TrainerName = Annotated[str, Field(min_length=1, exclude_if=lambda name: name == SFT), _known(TRAINERS)]
 _Path = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
 _Positive = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -142,11 +165,12 @@ class TierBlock(Block):
     """Share of rows that may be dropped because they are longer than `max_length`; above it nothing starts."""
 
 
-class SearchBlock(Block):
+class SearchBlock(OpenBlock):
     """Who picks the values of the axes that are not grids."""
 
-    algorithm: Literal["grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2"] = "grid"
-    """grid runs every cell once; the others sample the axes that are no grids inside each cell."""
+    algorithm: _SearcherName = "grid"
+    """grid runs every cell once; random, qmc, optuna-tpe, optuna-gp and optuna-nsga2 sample the axes that are no grids
+    inside each cell; or a search that an installed package adds, with its own settings beside."""
     trials: _Count | None = None
     """Trials in all, spread evenly over the grid cells (the first ones get one more); by default one per cell."""
     trials_per_cell: _Count | None = None
@@ -189,13 +213,14 @@ class ConstraintBlock(Block):
         return self
 
 
-class StoppingBlock(Block):
+class StoppingBlock(OpenBlock):
     """Which rule prunes, and how hard it protects a dip."""
 
-    rule: Literal["none", "dip-aware", "asha", "median", "hyperband", "patient"] = "none"
-    """none (all run to their budget), dip-aware, or a rule that is blind to dips: asha, median, hyperband, patient."""
-    protect: Literal["strict", "soft"] = "strict"
-    """dip-aware: strict neither stops nor parks a trial in its dip or its recovery, soft makes that dear."""
+    rule: _RuleName = "none"
+    """none (all run to their budget), dip-aware, or a rule that is blind to dips: asha, median, hyperband, patient; or a
+    rule that an installed package adds, with its own settings beside (docs/how-to/own-stop-rule.md)."""
+    protect: Literal["strict", "soft"] | None = None
+    """dip-aware: strict (the default) neither stops nor parks a trial in its dip or its recovery, soft makes that dear."""
     top: _Count = 3
     """How many best trials the sweep is after."""
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -207,10 +232,19 @@ class StoppingBlock(Block):
     reduction: Annotated[float, Field(ge=1.5)] | None = None
     """asha, hyperband: keep one in this many."""
 
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        """All that is set here for the rule."""
+        named = {name: getattr(self, name) for name in type(self).model_fields if name not in ("rule", "top")}
+        return {name: value for name, value in (named | self.own).items() if value is not None}
 
-class TrainerBlock(Block):
+
+class TrainerBlock(OpenBlock):
     """Settings of every trial; any of them may also be an axis of `space`. Names are those of transformers and TRL."""
 
+    loop: _TrainerName = SFT
+    """sft, or a training loop that an installed package adds, with its own settings beside
+    (docs/how-to/own-trainer.md). No axis. `trainer: my-loop` is short for `trainer: {loop: my-loop}`."""
     steps: _Count = 400
     """Budget in optimizer steps."""
     learning_rate: _Positive = 5e-5
@@ -260,6 +294,8 @@ class TrainerBlock(Block):
 class TrialSettings(TrainerBlock):
     """All that decides what one trial computes: the trainer's settings with model, data and seed. Equal ones, equal runs."""
 
+    model_config = ConfigDict(extra="forbid")
+
     model: str
     """Name of the base model; the trial's `ModelSource` says where it lies."""
     data: str
@@ -285,11 +321,13 @@ class TrialSettings(TrainerBlock):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Reads a trial's resolved configuration.
+        """Reads a trial's resolved configuration; what it holds for a loop that a package adds is left out.
 
         Raises:
             InputError: a setting is unknown, missing, of the wrong type or out of range; it names every one.
         """
+        if config.get("loop", SFT) != SFT:
+            config = {name: value for name, value in config.items() if name in cls.model_fields}
         return checked_block(cls, config)
 
 
@@ -401,4 +439,4 @@ class LimitsBlock(Block):
 
 def known_axes() -> tuple[str, ...]:
     """Returns every name that `space` may hold."""
-    return ("model", "data", *TrainerBlock.model_fields)
+    return ("model", "data", *(name for name in TrainerBlock.model_fields if name != "loop"))

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from sweeps.config.blocks import TrialSettings, known_axes
 from sweeps.config.known_models import known_model
 from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, is_judged
+from sweeps.config.plugin_settings import plugin_faults, trainer_fields
 from sweeps.config.schema_errors import MAX_FAULTS, dotted, show, unknown_key
 from sweeps.config.space import Grid, cell_count, cells, sampled
 from sweeps.config.space_checks import name_fault, space_faults
 from sweeps.errors import Fault, InputError, nearest
+from sweeps.plugins import RULES, SEARCHERS
 from sweeps.storage.base import is_url, url_fault
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ MAX_EVALUATIONS = 10_000  # of one trial
 
 def check(sweep: Sweep) -> list[Fault]:
     """Returns every fault that needs more than one block to be seen, in the order of the file."""
-    parts = (_names, space_faults, _search, _stopping, _trainer, _evaluation, _stop_early, _storage)
+    parts = (_names, plugin_faults, space_faults, _search, _stopping, _trainer, _evaluation, _stop_early, _storage)
     return list(islice(chain.from_iterable(part(sweep) for part in parts), MAX_FAULTS))
 
 
@@ -35,8 +37,8 @@ def checked_settings(sweep: Sweep, settings: Mapping[str, Any]) -> TrialSettings
         InputError: a name or a value is not one that a trial of this sweep can have.
     """
     for name in settings:
-        if name not in TrialSettings.model_fields:
-            raise InputError(f"{name}: {unknown_key((name,), known_axes())}")
+        if name == "loop" or name not in {*TrialSettings.model_fields, *trainer_fields(sweep)}:
+            raise InputError(f"{name}: {unknown_key((name,), [*known_axes(), *trainer_fields(sweep)])}")
     defaults = {"model": sweep.default_model, "data": sweep.default_tier, **sweep.trainer.model_dump()}
     found = TrialSettings.from_config({**defaults, **settings})
     for name, value in (("model", found.model), ("data", found.data)):
@@ -66,11 +68,15 @@ def _search(sweep: Sweep) -> Iterator[Fault]:
         for name, axis in free.items():
             yield Fault(f"space.{name}", f"search.algorithm is grid, which cannot sample a {axis.kind} axis; "
                                          "use grid here, or an algorithm such as random or optuna-tpe")  # fmt: skip
-    elif not free:
+    elif not free and search.algorithm in SEARCHERS.built_in:
         yield Fault(
             "search.algorithm", f"'{search.algorithm}' has no axis to sample: every axis is a grid; use algorithm grid"
         )
-    if search.repeats > 1 and search.algorithm not in ("grid", "random", "qmc"):
+    if (
+        search.repeats > 1
+        and search.algorithm in SEARCHERS.built_in
+        and search.algorithm not in ("grid", "random", "qmc")
+    ):
         yield Fault(
             "search.repeats",
             f"got {search.repeats}; expected 1, since '{search.algorithm}' learns from single results",
@@ -117,11 +123,16 @@ def _shared_budgets(sweep: Sweep) -> int:
 
 def _stopping(sweep: Sweep) -> Iterator[Fault]:
     rule = sweep.stopping.rule
-    uses = {"risk": ("dip-aware",), "patience": ("dip-aware", "patient"), "grace": ("asha", "median", "hyperband", "patient"),
-            "reduction": ("asha", "hyperband")}  # fmt: skip
+    uses = {
+        "protect": ("dip-aware",),
+        "risk": ("dip-aware",),
+        "patience": ("dip-aware", "patient"),
+        "grace": ("asha", "median", "hyperband", "patient"),
+        "reduction": ("asha", "hyperband"),
+    }
     for name, rules in uses.items():
         value = getattr(sweep.stopping, name)
-        if value is not None and rule not in rules:
+        if value is not None and rule in RULES.built_in and rule not in rules:
             yield Fault(
                 f"stopping.{name}",
                 f"got {show(value)}, but rule '{rule}' has no {name}; it belongs to {', '.join(rules)}",

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sweeps.config.blocks import known_axes
 from sweeps.config.schema import Sweep
+from sweeps.plugins import RULES, SEARCHERS, TRAINERS
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 Json = dict[str, Any]
@@ -87,5 +88,10 @@ def _conditions_between_keys(blocks: Json) -> None:
     blocks["ConstraintBlock"]["oneOf"] = [
         {"required": [name], "properties": {name: {"type": "number"}}} for name in bounds
     ]
+    for block, key, registry in (
+        ("StoppingBlock", "rule", RULES), ("SearchBlock", "algorithm", SEARCHERS), ("TrainerBlock", "loop", TRAINERS)
+    ):  # fmt: skip
+        blocks[block]["if"] = {"properties": {key: {"enum": list(registry.built_in)}}}
+        blocks[block]["then"] = {"propertyNames": {"enum": list(blocks[block]["properties"])}}
     blocks["LimitsBlock"]["if"] = {"required": ["usd"], "properties": {"usd": {"type": "number"}}}
     blocks["LimitsBlock"]["then"] = {"required": ["usd_per_gpu_hour"]}

@@ -10,8 +10,6 @@ from sweeps.setting_names import RENAMED
 
 BUILTIN_MODELS: Final = ("tiny-s", "tiny-xs", "tiny-m")
 BUILTIN_TIERS: Final = ("verified-long-cot", "answer-only", "corrupted-cot")
-ALGORITHMS: Final = ("grid", "random", "qmc", "optuna-tpe", "optuna-gp", "optuna-nsga2")
-RULES: Final = ("none", "dip-aware", "asha", "median", "hyperband", "patient")
 NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 SUITE: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(:.*)?$"
 JUDGED_ROLES: Final = ("math", "transfer", "general", "safety")

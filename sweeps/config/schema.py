@@ -44,6 +44,11 @@ AxisField = Annotated[
 ]
 
 
+def _loop_alone(value: Any) -> Any:
+    """`trainer: my-loop` names a loop, and leaves all else to its defaults."""
+    return {"loop": value} if isinstance(value, str) else value
+
+
 class Sweep(Block):
     """One sweep. `Sweep(name=…, space={…})` in Python and the YAML file are the same thing.
 
@@ -75,7 +80,9 @@ class Sweep(Block):
     """Metrics that have to hold for a trial to count among the best."""
     stopping: StoppingBlock = StoppingBlock()
     """Which rule prunes."""
-    trainer: TrainerBlock = TrainerBlock()
+    trainer: Annotated[TrainerBlock, BeforeValidator(_loop_alone, json_schema_input_type=str | TrainerBlock)] = (
+        TrainerBlock()
+    )
     """Settings of every trial."""
     evaluation: EvaluationBlock = EvaluationBlock()
     """What checkpoints are asked, and when."""
@@ -92,6 +99,18 @@ class Sweep(Block):
             raise SpecError(*explain(e, block_fields), *_check_rest(data, e)) from None
         if faults := check(self):
             raise SpecError(*faults)
+
+    @classmethod
+    def recorded(cls, data: Mapping[str, Any]) -> Self:
+        """Builds a sweep that ran before, to be looked at: what it names need not be installed here.
+
+        Raises:
+            SpecError: it cannot be read by this version.
+        """
+        try:
+            return cls.unchecked(data)
+        except ValidationError as e:
+            raise SpecError(*explain(e, block_fields)) from None
 
     @classmethod
     def unchecked(cls, data: Mapping[str, Any]) -> Self:
@@ -122,8 +141,11 @@ class Sweep(Block):
 
     def to_json(self, *, identity: bool = False) -> dict[str, Any]:
         """Returns the whole definition as plain JSON; with `identity`, only what makes it this sweep."""
-        outside: dict[str, Any] = {"storage": True, "limits": True, "evaluation": {"keep_replies"}}
-        return self.model_dump(mode="json", exclude=outside if identity else None)
+        if not identity:
+            return self.model_dump(mode="json")
+        data = self.model_dump(mode="json", exclude={"storage": True, "limits": True, "evaluation": {"keep_replies"}})
+        data["stopping"]["protect"] = self.stopping.protect or "strict"  # its default, whether it is written out or not
+        return data
 
     @property
     def default_model(self) -> str:

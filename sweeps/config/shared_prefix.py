@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from sweeps.plugins import SFT
+
 TIED: Final = ("cosine", "linear")  # schedules whose every step depends on the budget
 
 
@@ -21,6 +23,8 @@ def shared_steps(config: Mapping[str, Any]) -> int:
     0 where none are. The decay of `trainers.schedule` is `max(1, round(decay * steps))` steps long, and its first step
     still has the full rate.
     """
+    if config.get("loop", SFT) != SFT:
+        return 0
     steps, warmup = int(config["steps"]), float(config["warmup_steps"])
     if 0 < warmup < 1 or config["lr_scheduler_type"] in TIED or warmup >= steps:
         return 0
@@ -38,6 +42,8 @@ def longest(config: Mapping[str, Any], budgets: Iterable[int]) -> int | None:
 
 def why_not(config: Mapping[str, Any]) -> str:
     """Returns why runs of these settings share no trunk, as half a sentence; empty where they do."""
+    if config.get("loop", SFT) != SFT:
+        return f"nothing is known of the schedule of loop {config['loop']}"
     if (kind := config["lr_scheduler_type"]) in TIED:
         return f"lr_scheduler_type {kind} ties every step to the budget (wsd and constant do not)"
     if 0 < float(config["warmup_steps"]) < 1:

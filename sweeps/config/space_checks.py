@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from sweeps.config.blocks import TrainerBlock, known_axes
 from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, suggest
+from sweeps.config.plugin_settings import trainer_fields
 from sweeps.config.schema_errors import explain
 from sweeps.config.space import Axis, Choice, Grid, RandInt, Zip, by_setting, in_order
 from sweeps.errors import Fault, nearest
@@ -33,7 +34,7 @@ def space_faults(sweep: Sweep) -> Iterator[Fault]:
             if setting in owners:
                 yield Fault(inside, f"'{setting}' has an axis already, in space.{owners[setting]}; keep one")
             owners.setdefault(setting, name)
-            if fault := _unknown(setting):
+            if fault := _unknown(sweep, setting):
                 yield Fault(inside, fault)
             elif not faults:
                 yield from (Fault(inside, message) for message in _value_faults(sweep, setting, values))
@@ -55,13 +56,14 @@ def name_fault(sweep: Sweep, axis: str, value: Any) -> str:
     return f"'{value}' is unknown; known: {listed}{nearest(str(value), known)} A new one goes under {block}."
 
 
-def _unknown(setting: str) -> str:
-    if setting in known_axes():
+def _unknown(sweep: Sweep, setting: str) -> str:
+    known = [*known_axes(), *trainer_fields(sweep)]
+    if setting in known:
         return ""
     if setting in RENAMED:
         return f"is now space.{RENAMED[setting]}"
     hint = " (seeds come from search.repeats)" if setting == "seed" else ""
-    return f"unknown axis '{setting}'{hint}; known: {', '.join(known_axes())}{suggest(setting, known_axes())}"
+    return f"unknown axis '{setting}'{hint}; known: {', '.join(known)}{suggest(setting, known)}"
 
 
 def _condition_faults(sweep: Sweep, name: str, axis: Axis) -> Iterator[str]:
@@ -92,7 +94,7 @@ def _value_faults(sweep: Sweep, setting: str, axis: Axis) -> Iterator[str]:
             return
         yield from filter(None, (name_fault(sweep, setting, value) for value in axis.samples()))
         return
-    field = TrainerBlock.model_fields[setting]
+    field = {**trainer_fields(sweep), **TrainerBlock.model_fields}[setting]
     if field.annotation is int and not isinstance(axis, Grid | Choice | RandInt):
         yield f"{axis.kind} gives fractions, but {setting} is a whole number; use randint, grid or choice"
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -174,12 +174,18 @@ def load(path: str | Path) -> Sweep:
     return _read(_text(path), path.name, path.absolute().parent)[1]
 
 
-def loads(text: str, name: str = "sweep.yaml", folder: Path | None = None) -> Sweep:
-    """Reads a sweep from YAML text; see `load`. Paths of models and tiers are relative to `folder`."""
-    return _read(text, name, folder)[1]
+def loads(text: str, name: str = "sweep.yaml", folder: Path | None = None, *, recorded: bool = False) -> Sweep:
+    """Reads a sweep from YAML text; see `load`. Paths of models and tiers are relative to `folder`.
+
+    Args:
+        recorded: it ran before and is only looked at (`Sweep.recorded`).
+    """
+    return _read(text, name, folder, Sweep.recorded if recorded else lambda data: Sweep(**data))[1]
 
 
-def _read(text: str, name: str, folder: Path | None) -> tuple[_Reader, Sweep]:
+def _read(
+    text: str, name: str, folder: Path | None, make: Callable[[dict[str, Any]], Sweep] = lambda data: Sweep(**data)
+) -> tuple[_Reader, Sweep]:
     reader = _Reader(name)
     data = _parse(text, reader)
     if not isinstance(data, Mapping):
@@ -187,7 +193,7 @@ def _read(text: str, name: str, folder: Path | None) -> tuple[_Reader, Sweep]:
     if folder is not None:
         _anchor(data, folder)
     try:
-        sweep = Sweep(**{str(k): v for k, v in data.items()})
+        sweep = make({str(k): v for k, v in data.items()})
     except SpecError as e:
         told = {f.where for f in reader.faults}  # what could not be read came to the schema as nothing
         placed = [f for f in (Fault(reader.place(f.where), f.message) for f in e.faults) if f.where not in told]

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps.config.plan import Plan
+from sweeps.config.plugin_settings import make_plugin
 from sweeps.config.space import Axis, Choice, LogUniform, RandInt, Uniform, sampled
 from sweeps.journal.vocabulary import EndStatus
+from sweeps.plugins import SEARCHERS
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -64,6 +66,10 @@ class Searcher(Protocol):
 
 def make_searcher(plan: Plan) -> Searcher:
     """Returns the searcher that the sweep asks for."""
+    search = plan.sweep.search
+    if search.algorithm not in SEARCHERS.built_in:
+        made: Searcher = make_plugin(SEARCHERS, search.algorithm, plan, search.own)
+        return made
     return OptunaSearch(plan) if sampled(plan.sweep.space) else GridSearch(plan)
 
 

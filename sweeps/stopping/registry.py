@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from sweeps.config.objective import Goal
+from sweeps.config.plugin_settings import make_plugin
 from sweeps.errors import InputError, nearest
-from sweeps.stopping.base import NeverStop, StopRule
-
-
-def _known() -> dict[str, Callable[..., StopRule]]:
-    from sweeps.stopping.baselines import Asha, Hyperband, Median, Patient
-    from sweeps.stopping.dip_aware import DipAware
-
-    return {
-        "none": NeverStop,
-        "dip-aware": DipAware,
-        "asha": Asha,
-        "median": Median,
-        "hyperband": Hyperband,
-        "patient": Patient,
-    }
+from sweeps.plugins import RULES
+from sweeps.stopping.base import StopRule
 
 
 def make_rule(name: str, goal: Goal, **settings: Any) -> StopRule:
     """Returns a fresh rule.
 
     Args:
-        name: `none, dip-aware, asha, median, hyperband, patient`.
+        name: one that ships (`none, dip-aware, asha, median, hyperband, patient`), or that an installed package adds.
         settings: the rule's own; `top`, where given, replaces the goal's.
 
     Raises:
         InputError: the name or a setting is unknown, or a value is out of range.
     """
-    known = _known()
-    if name not in known:
-        raise InputError(f"stop rule {name!r} is unknown; known: {', '.join(known)}{nearest(name, known)}")
-    rule = known[name]
+    if name not in RULES.built_in:
+        made = make_plugin(RULES, name, goal, settings)
+        if not isinstance(made, StopRule):
+            raise InputError(f"{RULES.find(name)} made {type(made).__name__}; expected a sweeps.stopping.StopRule")
+        return made
+    rule = RULES.load(name)
     accepted = [p for p in inspect.signature(rule).parameters if p not in ("goal", "self")]
     for key in settings:
         if key not in accepted:
             takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
             raise InputError(f"stop rule {name!r} has no setting {key!r}; {takes}{nearest(key, accepted)}")
-    return rule(goal, **settings)
+    built_in: StopRule = rule(goal, **settings)
+    return built_in
 
 
 def parse_rule(text: str, goal: Goal) -> StopRule:

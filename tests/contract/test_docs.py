@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.config import blocks, names
+from sweeps.config import blocks
 from sweeps.config import schema as spec
 from sweeps.journal.rows import KINDS
+from sweeps.plugins import RULES, SEARCHERS
 
 REPO = Path(__file__).parents[2]
 BLOCKS = (spec.Sweep, blocks.ModelBlock, blocks.TierBlock, blocks.SearchBlock, blocks.ObjectiveBlock, blocks.ConstraintBlock,
@@ -24,7 +25,7 @@ def test_every_key_of_the_schema_is_explained(block):
 
 def test_every_choice_of_the_schema_is_named():
     text = (REPO / "docs" / "sweep-file.md").read_text()
-    assert [x for x in (*names.ALGORITHMS, *names.RULES) if x not in text] == []
+    assert [x for x in (*SEARCHERS.built_in, *RULES.built_in) if x not in text] == []
 
 
 def test_every_kind_of_row_is_explained():

@@ -19,11 +19,11 @@ def test_the_public_names_are_these_and_each_can_be_imported():
 
 def test_every_rule_of_the_schema_can_be_made_with_the_settings_that_the_schema_takes():
     from cluster.run import stop_rule
-    from sweeps.config.names import RULES
+    from sweeps.plugins import RULES
 
     settings = {"dip-aware": {"risk": 0.2, "patience": 3.0, "protect": "soft"}, "asha": {"grace": 10, "reduction": 3.0},
                 "median": {"grace": 10}, "hyperband": {"grace": 2, "reduction": 2.0}, "patient": {"patience": 5.0}}  # fmt: skip
-    for rule in RULES:
+    for rule in RULES.built_in:
         made = stop_rule(sweeps.Sweep(name="x", stopping={"rule": rule, **settings.get(rule, {})}))
         assert made.name == rule
         assert made.goal.metric == "transfer/score"

@@ -1,0 +1,192 @@
+"""Rules, suites, loops and searches of the documentation's pages, installed as a package and named in sweep files."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cluster.cli.main import app
+from cluster.locate import definition
+from cluster.preflight.plugins import installed_plugins
+from cluster.run import run
+from sweeps import Sweep, grid
+from sweeps.errors import InputError, SpecError
+from sweeps.journal.reader import read_rows
+from sweeps.journal.rows import ReportRow
+from sweeps.plugins import RULES
+from sweeps.storage.factory import open_store
+from tests.support.fakes import FakeTrainer, fake_evaluate
+from tests.support.plugin_package import install
+
+HOW_TO = Path(__file__).parents[2] / "docs/how-to"
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
+SHORT = {"steps": 2, "batch_tokens": 256, "max_length": 128}
+
+
+def of_the_pages() -> tuple[dict[str, str], str]:
+    """Modules and entry points of all pages: each table of pyproject.toml names the module of the code before it."""
+    modules, tables, code = dict[str, str](), list[str](), ""
+    for page in ("own-stop-rule.md", "own-suite.md", "own-trainer.md"):
+        for language, text in FENCE.findall((HOW_TO / page).read_text(encoding="utf-8")):
+            if language == "python":
+                code = text
+            elif language == "toml":
+                modules[re.findall(r'"(\w+):', text)[0] + ".py"] = code
+                tables.append(re.sub(r'project\.entry-points\."(.*)"', r"\1", text).replace('"', ""))
+    return modules, "\n".join(tables)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "site"
+    modules, entry_points = of_the_pages()
+    assert len(modules) == 4
+    install(folder, modules, entry_points)
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def go(sweep: Sweep, storage: Path, **more):
+    return run(sweep, storage=storage, backend="in-process", say=lambda line: None, **more)
+
+
+def test_a_rule_and_a_search_by_name_decide_and_propose(package: Path, tmp_path: Path):
+    sweep = Sweep(name="own", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 8}, evaluation={"at": {"every": 1}},
+                  stopping={"rule": "floor", "least": 0.99}, search={"algorithm": "every-second", "start": 1})  # fmt: skip
+    results = go(sweep, tmp_path / "runs", train=FakeTrainer(), evaluate=fake_evaluate)
+    assert [trial.config["replay"] for trial in results.trials] == [0.1]
+    assert any("is below 0.99 at report 3" in row.reason for row in results.decisions())
+
+
+def test_a_suite_and_a_loop_by_name_score_and_train(package: Path, tmp_path: Path):
+    flat = {"steps": 1, "lr_scheduler_type": "constant", "warmup_steps": 0, "learning_rate": 1e-3}
+    trainer = {**SHORT, **flat, "loop": "root-scaled"}
+    sweep = Sweep(name="own", space={"reference_tokens": grid(64)}, trainer=trainer, evaluation={"suite": "letters"})
+    results = go(sweep, tmp_path / "runs")
+    assert results.trials[0].state == "completed"
+    reports = [row for row in read_rows(str(results)) if isinstance(row, ReportRow)]
+    assert {row.metrics["train/lr"] for row in reports if "train/lr" in row.metrics} == {2e-3}  # four times the tokens
+    assert {row.suite.partition("@")[0] for row in reports if row.suite} == {"letters"}
+
+
+WRONG = {
+    "a setting nobody has": (
+        {"stopping": {"rule": "floor", "leats": 1.0}},
+        "stopping.leats: unknown key 'leats'; known: least",
+    ),
+    "of another type": (
+        {"stopping": {"rule": "floor", "least": "low"}},
+        "stopping.least: got 'low' (a string); expected a number",
+    ),
+    "that ships for other rules": ({"stopping": {"rule": "floor", "grace": 3}}, "stopping.grace: unknown key 'grace'"),
+    "a loop's": ({"trainer": {"loop": "root-scaled", "reference_token": 3}}, "did you mean 'reference_tokens'?"),
+    "a loop's, under another loop": ({"trainer": {"reference_tokens": 3}}, "trainer.reference_tokens: unknown key"),
+    "an axis of the wrong type": (
+        {"trainer": "root-scaled", "space": {"reference_tokens": {"grid": ["a"]}}},
+        "space.reference_tokens: got 'a' (a string); expected a whole number",
+    ),
+    "an axis of another loop": ({"space": {"reference_tokens": {"grid": [1]}}}, "unknown axis 'reference_tokens'"),
+    "a search's": ({"search": {"algorithm": "every-second", "strat": 1}}, "did you mean 'start'?"),
+    "a rule that is not there": ({"stopping": {"rule": "flor"}}, "stop rule 'flor' is unknown; known: none, dip-aware"),
+    "a loop that is not there": ({"trainer": "rot-scaled"}, "did you mean 'root-scaled'?"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG, ids=list(WRONG))
+def test_settings_are_checked_before_anything_starts(package: Path, case: str):
+    keys, says = WRONG[case]
+    with pytest.raises(SpecError) as refused:
+        Sweep(name="own", **keys)
+    assert says in str(refused.value)
+
+
+def test_commands_say_which_plugins_they_see(package: Path, tmp_path: Path):
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"name": "own", "trainer": {"loop": "root-scaled", **SHORT}, "stopping": {"rule": "floor"},
+                                    "evaluation": {"suite": "letters"}, "storage": str(tmp_path / "runs")}))  # fmt: skip
+    for command in ("validate", "plan"):
+        shown = CliRunner().invoke(app, [command, str(file)]).stdout
+        assert "uses the stop rule 'floor' of my-package 0.1 (my_rule:Floor)" in shown
+        assert "uses the suite 'letters' of my-package 0.1 (my_suite:build)" in shown
+        assert "uses the trainer 'root-scaled' of my-package 0.1 (my_trainer:train)" in shown
+    assert {plugin.name: fault for plugin, fault in installed_plugins()} == dict.fromkeys(
+        ("floor", "letters", "root-scaled", "every-second"), ""
+    )
+
+
+def test_a_package_that_cannot_be_imported_is_named_and_breaks_nothing_else(package: Path, tmp_path: Path, monkeypatch):
+    code, entry_points = {"broken.py": "import no_such_module\n"}, "[dipsweep.rules]\nbroken = broken:Rule\n"
+    install(tmp_path / "broken", code, entry_points, "broken-package")
+    monkeypatch.syspath_prepend(tmp_path / "broken")
+    assert Sweep(name="own", stopping={"rule": "floor"})
+    with pytest.raises(SpecError, match=r"'broken' of broken-package 0\.1 .*cannot be imported: ModuleNotFoundError"):
+        Sweep(name="own", stopping={"rule": "broken"})
+    fault = next(fault for plugin, fault in installed_plugins() if plugin.name == "broken")
+    assert fault.endswith("'no_such_module'")
+
+
+def test_two_packages_with_one_name_are_refused_and_a_name_that_ships_stays_ours(
+    package: Path, tmp_path: Path, monkeypatch
+):
+    install(
+        tmp_path / "other",
+        {"other.py": ""},
+        "[dipsweep.rules]\nfloor = other:Rule\nasha = other:Rule\n",
+        "other-package",
+    )
+    monkeypatch.syspath_prepend(tmp_path / "other")
+    with pytest.raises(SpecError, match=r"'floor' is registered by my-package 0\.1 and other-package 0\.1"):
+        Sweep(name="own", stopping={"rule": "floor"})
+    assert RULES.load("asha").__module__ == "sweeps.stopping.baselines"
+    assert "ships with dipsweep and is used; that of other-package 0.1 never is" in RULES.conflicts()["asha"]
+
+
+def test_a_sweep_is_looked_at_where_its_rule_is_not_installed_and_goes_on_only_where_it_is(
+    package: Path, tmp_path: Path
+):
+    sweep = Sweep(
+        name="own", trainer={"steps": 8}, evaluation={"at": {"every": 1}}, stopping={"rule": "floor", "least": 0.99}
+    )
+    home = str(go(sweep, tmp_path / "runs", train=FakeTrainer(), evaluate=fake_evaluate))
+    without = {"cwd": tmp_path, "capture_output": True, "text": True, "check": False}
+    code = """
+import sys
+from typer.testing import CliRunner
+from cluster.cli.main import app
+for command in (["status"], ["report"], ["logs"], ["cost"], ["list", "--storage", sys.argv[1].rpartition("/")[0]]):
+    done = CliRunner().invoke(app, command if command[0] == "list" else [*command, sys.argv[1]])
+    assert done.exit_code == 0, (command, done.output, done.exception)
+done = CliRunner().invoke(app, ["resume", sys.argv[1]])
+print(done.exception)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, home], **without
+    )  # the package is on this process's path only
+    assert done.returncode == 0, done.stderr
+    assert "stop rule 'floor' is unknown" in done.stdout
+    assert definition(open_store(home)).stopping.own == {"least": 0.99}
+
+
+def test_a_loop_that_takes_no_rank_is_refused_several_workers(tmp_path: Path, monkeypatch):
+    code = "def train(trial, hooks, *, folder, resume):\n    pass\n\nnumber = 3\n"
+    install(tmp_path / "site", {"alone.py": code}, "[dipsweep.trainers]\nalone = alone:train\nnumber = alone:number\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(SpecError, match=r"models\.tiny-s\.workers: got 2, but trainer 'alone' takes no rank and world"):
+        Sweep(name="own", trainer="alone", models={"tiny-s": {"workers": 2}})
+    with pytest.raises(SpecError, match="is 3 \\(a whole number\\); expected a class or a function"):
+        Sweep(name="own", trainer="number")
+
+
+def test_a_rule_that_is_none_is_refused(tmp_path: Path, monkeypatch):
+    install(tmp_path / "site", {"odd.py": "def rule(goal):\n    return goal\n"}, "[dipsweep.rules]\nodd = odd:rule\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(
+        InputError, match=r"'odd' of my-package 0\.1 .* made Goal; expected a sweeps\.stopping\.StopRule"
+    ):
+        go(Sweep(name="own", trainer={"steps": 8}, stopping={"rule": "odd"}), tmp_path / "runs")
