@@ -85,6 +85,30 @@ def figure(
     print(write_figure(Results(find(sweep_id, storage)).summary, out, metric=metric, trials=chosen))
 
 
+@app.command("next")
+def next_command(
+    sweep_id: SweepId,
+    storage: Storage = None,
+    gpu: Annotated[str, typer.Option(help="Device that the cost is planned for: H100, H200, A100 or L40S.")] = "H100",
+) -> None:
+    """Print the sweep file of what to run next, with the reason and the planned cost: `dipsweep next ID > next.yaml`."""
+    from cluster.cli.plan_view import cost_text, speeds_for
+    from sweeps.config.plan import Plan
+    from sweeps.planning.estimate import estimate
+    from sweeps.report.next_sweep import next_sweep
+    from sweeps.results import Results
+
+    home = find(sweep_id, storage)
+    found = next_sweep(Results(home).summary)
+    if found is None:
+        raise InputError(
+            f"{home.name}: nothing to propose: it has not ended, or no setting that ran to its budget meets the constraints"
+        )
+    plan = Plan(found.sweep)
+    cost = cost_text(estimate(plan, speeds_for(plan, gpu=gpu, storage=storage, probe=False)))
+    print(found.yaml(f"Planned cost of {found.sweep.id}:", cost), end="")
+
+
 def _writable(out: Path) -> None:
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out}: no folder {out.parent} to write it to")

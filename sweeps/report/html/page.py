@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sweeps.errors import SpecError
 from sweeps.output import printable
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.html.chart_data import chart_data, other_metrics
@@ -27,6 +28,7 @@ from sweeps.report.html.page_findings import (
 from sweeps.report.html.page_parts import PANEL_NAMES, costs, glossary, progress, provenance, tiles
 from sweeps.report.html.page_tables import axis_tables, paired_heads, paired_rows, reason_rows, trial_heads, trial_rows
 from sweeps.report.html.reply_data import Replies
+from sweeps.report.next_sweep import NextSweep, next_sweep
 
 ASSETS = Path(__file__).parent
 SCRIPTS = ("charts.js", "plots.js", "replies.js", "document.js")
@@ -81,6 +83,7 @@ def render_html(summary: Summary, replies: Replies | None = None) -> str:
         importances=importance_rows(summary),
         roles=PANEL_NAMES | {m: "" for m in summary.panels if m not in PANEL_NAMES},
         progress=progress(summary),
+        next=_next(summary),
         tiles=tiles(summary),
         heads=trial_heads(summary),
         rows=trial_rows(summary),
@@ -103,6 +106,14 @@ def render(template: str, **values: Any) -> str:
         loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return printable(environment.get_template(template).render(**values))
+
+
+def _next(summary: Summary) -> NextSweep | None:
+    """What to run next; None too for a sweep whose own definition is of another version."""
+    try:
+        return next_sweep(summary)
+    except SpecError:
+        return None
 
 
 def _asset(name: str) -> str:
