@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -119,7 +120,7 @@ class _Run:
         self.snapshots, self.saves, self.forks = frozenset(trial.snapshots), trial.saves, frozenset(trial.forks)
         torch.set_num_threads(max(1, int(trial.model.cpus_per_worker)))
         device = _device(trial)
-        self.meter = Meter(device, world)
+        self.meter, begun = Meter(device, world), time.perf_counter()
         base = checked_folder(model_folder(config.model, trial.model))
         self.tokenizer = load_tokenizer(base)
         if data is None:
@@ -128,6 +129,7 @@ class _Run:
             data = load(config.data, trial.tier, seed=config.seed)
         self.feed = Feed(config, self.tokenizer, data)
         self.rows = self.feed.rows.fingerprint()  # once: it reads every token
+        prepared = time.perf_counter()
         kept = SNAPSHOTS.get(resume.path) if resume is not None and world == 1 else None
         if resume is not None and kept is None:
             checkpoint.verify(resume.path)
@@ -142,6 +144,11 @@ class _Run:
         network.generation_config.eos_token_id = sorted(stop_ids(self.tokenizer))  # exports end where training does
         self.learner = Learner(config, network, device, world)
         self.state = self._resumed(resume, kept) if resume else State()
+        self.start_up = {
+            "perf/start_up/data_s": prepared - begun,
+            "perf/start_up/model_s": time.perf_counter() - prepared,
+            "perf/resumed_in_memory": float(kept is not None),
+        }
         self.num_parameters = sum(p.numel() for p in self.learner.network.parameters())
         if rank == 0:
             log.info("attention: %s (%s)", self.learner.choice.name, self.learner.choice.reason)
@@ -186,7 +193,7 @@ class _Run:
                 saved = state.step
 
     def _one_step(self) -> None:
-        state, meter = self.state, self.meter
+        state, meter, begun = self.state, self.meter, time.perf_counter()
         with meter.phase("data"):
             step = next(self.feed)
             packs = self.feed.packs(step, self.rank, self.world)
@@ -194,6 +201,8 @@ class _Run:
         with meter.phase("sync"):
             parallel.summed(measured[:1], self.world)
             loss, norm = measured.tolist()
+        if "perf/start_up/data_s" in self.start_up:
+            self.start_up.setdefault("perf/start_up/first_step_s", time.perf_counter() - begun)
         state.step += 1
         state.progress = state.progress.after(step)
         self._count(step)
@@ -230,7 +239,9 @@ class _Run:
             "train/rows_cut": float(self.feed.cut),
             "train/rows_bad": float(self.feed.bad),
             **self.meter.read(),
+            **self.start_up,
         }
+        self.start_up = {}
         state.window = Window()
         if self.rank == 0:
             self._speak(metrics, spent)

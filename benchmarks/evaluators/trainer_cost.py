@@ -174,10 +174,11 @@ def control() -> Iterator[object]:
     prepare()
     from cluster.connect.session import local_ray
     from cluster.mailbox import AttemptId, start_control_actor
+    from cluster.train.start_up import StartUp
     from cluster.train.worker import RayHooks
 
     with local_ray(1):
-        hooks = RayHooks(start_control_actor(), AttemptId("t-cost", 1), 0)
+        hooks = RayHooks(start_control_actor(), AttemptId("t-cost", 1), 0, StartUp(time.time()))
         yield hooks.saved
 
 

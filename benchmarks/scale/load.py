@@ -28,6 +28,7 @@ from benchmarks.scale.memory import rss_mib  # noqa: E402
 from cluster.connect.session import local_ray  # noqa: E402
 from cluster.driver.loop import RayLoop  # noqa: E402
 from cluster.mailbox import AttemptExited  # noqa: E402
+from cluster.train.start_up import StartUp  # noqa: E402
 from cluster.train.worker import RayHooks, attempt_of  # noqa: E402
 from sweeps import Sweep, grid, loguniform  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
@@ -101,7 +102,7 @@ class Load:
     def attempt(self, config: dict[str, Any]) -> None:
         launch = config["launch"]
         spec, rng = launch.spec, random.Random(launch.spec.id)
-        hooks = RayHooks(self.loop.control, attempt_of(launch), 0)
+        hooks = RayHooks(self.loop.control, attempt_of(launch), 0, StartUp(time.time()))
         end = rng.uniform(0.4, 1.0)
         for step in range(launch.resume.step + 1 if launch.resume else 1, spec.steps + 1):
             if hooks.stop_asked():

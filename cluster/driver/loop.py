@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.connect.environment import cache_folder, prepare
+from sweeps.config.trial import TrialSpec
 from sweeps.controller.controller import Launch, SweepController
 from sweeps.errors import DipsweepError, Interrupted, LimitError
 from sweeps.executors.interrupt import Interrupt, stop_signals
@@ -55,6 +56,10 @@ MAX_ATTEMPTS = 50  # that one group of processes runs
 SHORT_STEP_S = 0.5  # an attempt with longer steps is ended at once when its trial is stopped
 DISCARD_S = 1.0  # how long one with shorter steps may take to return between two of them
 TRIAL_FIRST_S = 60.0  # how long evaluators that reserve nothing leave the first trial alone with its cores
+
+
+def _same_model(a: TrialSpec, b: TrialSpec) -> bool:
+    return bool(a.config["model"] == b.config["model"] and a.model == b.model)
 
 
 class RayLoop:
@@ -319,12 +324,22 @@ class RayLoop:
             return None
         spec = self.controller.spec(choice.trial)
         assert spec is not None  # it was chosen from the queue
-        same = spec.config["model"] == ended.launch.spec.config["model"] and spec.model == ended.launch.spec.model
-        if not same or choice.workers != ended.launch.workers:
+        if not _same_model(spec, ended.launch.spec) or choice.workers != ended.launch.workers:
             return None
         if not self.requests.may_start(choice, self.live.values()):
             return None
-        return self.controller.launch(choice.trial, choice.workers)
+        return self.controller.launch(self._nearest(spec, ended).id, choice.workers)
+
+    def _nearest(self, chosen: TrialSpec, ended: Attempt) -> TrialSpec:
+        """Returns what the processes of an attempt can begin with the least: a branch of what they trained themselves.
+
+        It takes the turn of the trial that was chosen, which has the same shape and gets the next free place. Where sizes
+        differ that must be the first in the queue: one that fills a gap was chosen for how long it takes.
+        """
+        trained = {trial for trial, _ in self.groups[ended.group]}
+        branch = next((b for b in self.controller.branches_of(trained) if _same_model(b, chosen)), None)
+        first = self.placement.look_ahead_if_blocked == 1 or self.controller.next_trials()[:1] == [chosen]
+        return branch if branch is not None and first else chosen
 
     # ---- failures -------------------------------------------------------------------------------------------------
 

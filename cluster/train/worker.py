@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import threading
@@ -24,6 +25,7 @@ from cluster.mailbox import (
     MetricsReported,
     ProcessStarted,
 )
+from cluster.train.start_up import StartUp
 from sweeps.config.trial import Saved, attempt_folder
 from sweeps.controller.controller import Launch
 from sweeps.errors import DamagedCheckpoint, TrialFailed, out_of_memory
@@ -38,6 +40,7 @@ OUT_OF_MEMORY = "running low on memory"  # and when its memory monitor ended it
 POLL_S = 0.2  # how long a stop request may go unnoticed
 REUSE_VARIABLE = "DIPSWEEP_REUSE_WORKERS"  # 0: every attempt brings up processes of its own
 
+log = logging.getLogger(__name__)
 Outcome = queue.Queue[BaseException | None]
 Fit = Callable[[dict[str, Any], Any, Any, Outcome], None]
 
@@ -51,25 +54,20 @@ class RayHooks:
 
     Args:
         control: the control actor. attempt: whose messages these are. rank: among the attempt's training processes.
-        begun: when its start-up began, by `time.time()`: its first report tells how long that took.
-        reused: whether its processes ran an attempt before.
+        start_up: the clock of its start, which its first report tells.
     """
 
     background_saves = True
 
-    def __init__(
-        self, control: Any, attempt: AttemptId, rank: int, *, begun: float | None = None, reused: bool = False
-    ) -> None:
-        self.control, self.attempt, self.rank = control, attempt, rank
+    def __init__(self, control: Any, attempt: AttemptId, rank: int, start_up: StartUp) -> None:
+        self.control, self.attempt, self.rank, self.start_up = control, attempt, rank, start_up
         self.stop_request = control.wait_for_stop.remote(attempt)
-        self._begun, self._start_up = begun, {"perf/reused_processes": float(reused)}
 
     def report(
         self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
     ) -> None:
-        if "perf/start_up_s" in self._start_up:
-            metrics, self._start_up = {**metrics, **self._start_up}, {}
-        self._send(MetricsReported(self.attempt, step, dict(metrics), dict(progress), dict(cost)))
+        told = {**metrics, **self.start_up.metrics(metrics)}
+        self._send(MetricsReported(self.attempt, step, told, dict(progress), dict(cost)))
 
     def saved(self, checkpoint: Saved) -> None:
         self._send(CheckpointSaved(self.attempt, checkpoint))
@@ -81,9 +79,7 @@ class RayHooks:
             AttemptDiscarded: it was, and nothing more is to be saved.
             RayActorError: the control actor is gone, so the driver is too.
         """
-        if self._begun is not None:
-            self._start_up["perf/start_up_s"] = round(time.time() - self._begun, 3)
-            self._begun = None
+        self.start_up.first_step()
         if not ray.wait([self.stop_request], timeout=0)[0]:
             return False
         if not ray.get(self.stop_request):
@@ -146,7 +142,7 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
 
     check_names()
     launch: Launch | None = config["launch"]
-    begun, reused = float(config["launched"]), False
+    start_up = StartUp(float(config["launched"]))
     if config["reuse"]:  # it imports torch, which a trainer of the user's own may do without
         from cluster.train.process_state import ProcessState
 
@@ -154,7 +150,7 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
     while launch is not None:
         attempt, spec = attempt_of(launch), launch.spec
         report_node(control, attempt, trains=True)
-        hooks = RayHooks(control, attempt, rank, begun=begun, reused=reused)
+        hooks = RayHooks(control, attempt, rank, start_up)
         folder = attempt_folder(config["storage"], spec.sweep, spec.id, launch.attempt)
         with contextlib.suppress(AttemptDiscarded):
             train(spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
@@ -164,10 +160,11 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
             import torch
 
             torch.distributed.barrier()  # all of it is over before the driver hears so
-        reason = before.doubt()
+        if reason := before.doubt():
+            log.warning("the process ends after this attempt: %s", reason)
         if rank == 0:
             ray.get(control.send.remote(AttemptExited(attempt, reusable=not reason)))
-        begun, reused = time.time(), True
+        start_up = StartUp(time.time(), reused=True, cpu=time.process_time())
         launch = ray.get(control.next_launch.remote(attempt))
         before.restore()
 

@@ -9,7 +9,7 @@ one starts from the journal.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -145,6 +145,10 @@ class SweepController:
                 self._queue.discard(trial)
                 self._take_over_from_parent(trial)
                 self._end_training(trial)
+
+    def branches_of(self, parents: Collection[str]) -> list[TrialSpec]:
+        """Returns the queued trials that can start now and begin from a checkpoint of one of these parents."""
+        return [self.specs[trial] for trial in self._queue.branches_of(parents)] if not self.is_paused else []
 
     def launch(self, trial: str, workers: int | None = None) -> Launch:
         """Starts an attempt of a queued trial, on `workers` processes (default: as many as its model asks for)."""

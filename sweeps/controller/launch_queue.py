@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 
 from sweeps.config.trial import TrialSpec
@@ -45,6 +45,12 @@ class LaunchQueue:
     def ready(self, limit: int) -> list[str]:
         """Returns the first trials that can start now, at most `limit`."""
         return list(islice(self._ready(), limit))
+
+    def branches_of(self, parents: Collection[str]) -> list[str]:
+        """Returns the trials that can start now and begin from a checkpoint of one of these parents."""
+        trials = self.state.trials
+        begin = (t for t in self._ready() if trials[t].parent in parents and not trials[t].attempt)
+        return [trial for trial in begin if not self.has_trained(trial)]
 
     def append(self, trial: str) -> None:
         """Puts a trial at the end."""

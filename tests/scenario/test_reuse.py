@@ -63,6 +63,8 @@ def test_branches_that_follow_in_the_same_process_are_bitwise_those_of_other_pro
     result = run("branches", tmp_path / "ray")
     reused = [first["perf/reused_processes"] for first in result["first"].values() if first]
     assert reused == [0.0, 1.0, 1.0, 1.0]  # one process for all that train: two trials are a part of another
+    in_memory = [first["perf/resumed_in_memory"] for first in result["first"].values() if first]
+    assert in_memory == [0.0, 1.0, 0.0, 1.0]  # trunk, its branch; trunk, its branch
     assert result["free_at_end"] == 1.0
     plan = Plan(BRANCHES)
     with SweepJournal(tmp_path / "here" / plan.sweep_id) as journal:

@@ -39,12 +39,14 @@ class Control:
 class Driver:
     """A run loop whose cluster has so many CPUs, all of them in use once its first attempts run."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, models: dict[str, int], cpus: int) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, models: dict[str, int], cpus: int, sweep: Sweep | None = None
+    ) -> None:
         self.nodes, self.draining = {"n0": {"CPU": float(cpus)}}, frozenset[str]()
         monkeypatch.setattr(module, "available_resources_per_node", lambda: self.nodes)
         monkeypatch.setattr(module, "total_resources_per_node", lambda: {"n0": {"CPU": float(cpus)}})
         monkeypatch.setattr(module, "draining_nodes", lambda: self.draining)
-        sweep = Sweep(
+        sweep = sweep or Sweep(
             name="r",
             models={name: {"path": "unused", "workers": n} for name, n in models.items()},
             space={"model": grid(*models), "replay": grid(0.0, 0.1, 0.2)},
@@ -65,6 +67,9 @@ class Driver:
         assert launch is not None
         self.nodes = {"n0": {"CPU": self.nodes["n0"]["CPU"] - launch.workers}}
         return self.loop.live[attempt_of(launch)]
+
+    def save(self, attempt: Attempt, step: int) -> None:
+        self.controller.saved(attempt.launch.spec.id, attempt.launch.attempt, Saved(step, f"/unused/{step}"))
 
     def end(self, attempt: Attempt, *, reusable: bool = True) -> Any:
         """Ends an attempt in good order; returns what its processes are given to do."""
@@ -99,6 +104,52 @@ def test_a_larger_trial_at_the_head_of_the_queue_gets_the_room_and_not_a_small_o
     assert third.workers == 1  # three small ones come first
     assert driver.end(small[1]) is None  # the next is a large one: it needs both places
     assert [a.launch for a in driver.loop.live.values()] == [third]
+
+
+BUDGETS = Sweep(
+    name="b",
+    models={"one": {"path": "unused"}},
+    space={"model": grid("one"), "replay": grid(0.0, 0.1), "steps": grid(4, 8, 12)},
+    trainer={"lr_scheduler_type": "wsd", "decay": 0.5, "warmup_steps": 1},
+    evaluation={"at": [12]},
+)
+
+
+def what(attempt_or_launch: Any) -> tuple[float, int, int]:
+    launch = getattr(attempt_or_launch, "launch", attempt_or_launch)
+    return launch.spec.config["replay"], launch.spec.steps, launch.resume.step if launch.resume else 0
+
+
+def test_branches_go_on_in_the_processes_that_trained_their_trunk(monkeypatch):
+    driver = Driver(monkeypatch, {"one": 1}, 2, BUDGETS)
+    one, two = driver.start(), driver.start()
+    assert [what(one), what(two)] == [(0.0, 12, 0), (0.1, 12, 0)]
+    for attempt in (one, two):
+        for step in sorted(attempt.launch.spec.forks):
+            driver.save(attempt, step)
+    # in the order of the queue the branches of `one` come first
+    second = driver.end(two)
+    assert what(second)[:2] == (0.1, 4)
+    first = driver.end(one)
+    assert what(first)[:2] == (0.0, 4)
+    order = [what(a)[:2] for a in driver.loop.live.values()]
+    assert sorted(order) == [(0.0, 4), (0.1, 4)]
+    by_replay = {what(a)[0]: a for a in driver.loop.live.values()}
+    assert what(driver.end(by_replay[0.1]))[:2] == (0.1, 8)
+    last = {what(a)[0]: a for a in driver.loop.live.values()}[0.1]
+    assert what(driver.end(last))[:2] == (0.0, 8)  # nothing of its own is left: what is next in the queue
+
+
+def test_a_branch_takes_no_turn_of_a_trial_that_fills_a_gap(monkeypatch):
+    driver = Driver(monkeypatch, {"one": 1, "two": 2}, cpus=2)
+    chosen = driver.start()
+    driver.loop.placement.look_ahead_if_blocked = 64
+    branch = chosen.launch.spec
+    monkeypatch.setattr(driver.controller, "branches_of", lambda parents: [branch])
+    (head,) = driver.controller.next_trials()
+    assert driver.loop._nearest(head, chosen) is branch
+    behind = driver.controller.next_trials(2)[1]
+    assert driver.loop._nearest(behind, chosen) is behind
 
 
 def test_processes_on_a_draining_node_those_that_were_stopped_and_old_ones_end(monkeypatch):

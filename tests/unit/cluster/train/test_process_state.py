@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -53,6 +56,26 @@ def test_settings_environment_and_folder_are_put_back(tmp_path):
     again = ProcessState.capture()
     assert again.settings == state.settings
     assert torch.get_default_dtype() is torch.float32
+
+
+def test_what_an_attempt_cannot_put_back_is_a_reason_not_to_go_on(tmp_path):
+    state = ProcessState.capture()
+    assert state.doubt() == ""
+    with open(tmp_path / "log", "w"):
+        assert state.doubt() == f"{tmp_path}/log is still open"
+    assert state.doubt() == ""
+    with open(tmp_path / "log"):
+        assert state.doubt() == ""  # reading changes nothing
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert state.doubt() == f"process {child.pid} still runs"
+    child.communicate()
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda *args: None)
+    assert "hooks" in state.doubt()
+    hook.remove()
+    before = signal.signal(signal.SIGUSR2, lambda *args: None)
+    assert "SIGUSR2" in state.doubt()
+    signal.signal(signal.SIGUSR2, before)
+    assert state.doubt() == ""
 
 
 def test_a_thread_more_than_after_the_first_attempt_is_a_reason_not_to_go_on():
