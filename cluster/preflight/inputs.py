@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sweeps.config.names import TEMPLATES
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError
 from sweeps.plugins import TRAINERS
@@ -51,7 +52,7 @@ def input_digests(sweep: Sweep) -> Iterator[tuple[str, str]]:
     for name in map(str, sweep.axis_values("model", sweep.default_model)):
         model = sweep.model_source(name)
         for key, path in ((f"models.{name}", model.path), (f"models.{name}.chat_template", model.chat_template)):
-            if path and path != "builtin" and (digest := _digest(path)):
+            if path and path != "builtin" and (digest := _digest_of_template(path) or _digest(path)):
                 yield f"{key} ({path})", digest
     for name in map(str, sweep.axis_values("data", sweep.default_tier)):
         path = sweep.tier_source(name).path
@@ -64,6 +65,15 @@ def input_digests(sweep: Sweep) -> Iterator[tuple[str, str]]:
             f"trainer {plugin.name} ({plugin.entry.value})",
             f"{plugin.package}, code {code_of(plugin.entry.module)[:8]}",
         )
+
+
+def _digest_of_template(name: str) -> str:
+    """Returns 16 hex digits of a template that ships; "" where the name is none of those."""
+    if name not in TEMPLATES:
+        return ""
+    from trainers.data.training_templates import named_template
+
+    return hashlib.sha256(named_template(name, " ").encode()).hexdigest()[:16]
 
 
 def _digest(path: str) -> str:

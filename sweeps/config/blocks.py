@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from sweeps.config.names import METRIC, SUITE
+from sweeps.config.names import METRIC, SUITE, TEMPLATES
 from sweeps.config.schema_errors import explain
 from sweeps.config.trial import EvalFile, EvalSpec, KeepReplies
 from sweeps.errors import InputError
@@ -102,6 +102,9 @@ _RuleName = Annotated[str, Field(min_length=1), _known(RULES)]
 _SearcherName = Annotated[str, Field(min_length=1), _known(SEARCHERS)]
 _TrainerName = Annotated[str, Field(min_length=1, exclude_if=lambda name: name == SFT), _known(TRAINERS)]
 _Path = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
+_Template = Annotated[
+    str, Field(min_length=1), AfterValidator(lambda path: path if path in TEMPLATES else _absolute(path))
+]
 _Positive = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
@@ -141,8 +144,9 @@ class ModelBlock(Block):
 
     path: _Path = "builtin"
     """`builtin`, or a folder with config.json, tokenizer and safetensors, here or on `s3://`."""
-    chat_template: _Path | None = None
-    """File with a chat template (Jinja) to use instead of the model's own, in training, evaluation and exports."""
+    chat_template: _Template | None = None
+    """File with a chat template (Jinja) to use instead of the model's own, in training, evaluation and exports; or `thinking`
+    (its own, with thoughts turned on), `chatml`, `gemma` (docs/how-to/own-model.md)."""
     workers: _Workers | None = None
     """Training processes of one trial, or `[fewest, most]`: as many as there is room for, with the same batch.
     By default what `sweeps.config.known_models` says for a name it knows, else 1."""

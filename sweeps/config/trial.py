@@ -16,7 +16,7 @@ class ModelSource:
 
     `workers` is the number of training processes, `cpus_per_worker` and `gpus_per_worker` are what each reserves. An
     elastic trial also runs on fewer, down to `min_workers` (0: exactly `workers`); its batch stays the same.
-    `chat_template` is a file to use instead of the model's own template.
+    `chat_template` is a file, or a name of `sweeps.config.names.TEMPLATES`, to use instead of the model's own template.
     """
 
     path: str = "builtin"

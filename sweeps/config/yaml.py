@@ -18,6 +18,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from sweeps.config.blocks import anchored_scorer, anchored_suite
+from sweeps.config.names import TEMPLATES
 from sweeps.config.schema import Sweep
 from sweeps.config.schema_errors import dotted, show
 from sweeps.errors import Fault, InputError, SpecError
@@ -225,9 +226,10 @@ def _anchor(data: Mapping[str, Any], folder: Path) -> None:
     for block in ("models", "tiers"):
         sources = data.get(block)
         for source in sources.values() if isinstance(sources, dict) else ():
-            path = source.get("path") if isinstance(source, dict) else None
-            if isinstance(path, str):
-                source["path"] = anchor(path)
+            for key in ("path", "chat_template") if isinstance(source, dict) else ():
+                path = source.get(key)
+                if isinstance(path, str) and not (key == "chat_template" and path in TEMPLATES):
+                    source[key] = anchor(path)
     evaluation = data.get("evaluation")
     if isinstance(evaluation, dict):
         for key, place in (("suite", partial(anchored_suite, anchor=anchor)), ("judge", anchor)):

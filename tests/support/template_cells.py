@@ -49,8 +49,8 @@ SHAPES: dict[str, Conversation] = {
     "thinking-turns": [user(ASK), reply(ANSWER, THOUGHT), user(MORE), reply(LAST, OTHER)],
     "tools": [{"role": TOOLS_ROLE, "content": "", "tools": [TOOL]}, user(ASK),
               {"role": "assistant", "content": "", "tool_calls": [
-                  {"type": "function", "function": {"name": "add_up", "arguments": {"a": 2}}}]},
-              {"role": "tool", "name": "add_up", "content": "4"}, reply(ANSWER)],
+                  {"id": "a1b2c3d4e", "type": "function", "function": {"name": "add_up", "arguments": {"a": 2}}}]},
+              {"role": "tool", "tool_call_id": "a1b2c3d4e", "name": "add_up", "content": "4"}, reply(ANSWER)],
 }  # fmt: skip
 
 
@@ -192,10 +192,41 @@ def _rendered(made: Any, messages: Conversation, tools: Any, prompt: bool) -> st
     macro = "{%- macro fixed_date(form) -%}{{- {" + table + "}[form] -}}{%- endmacro +%}"
     source = made.chat_template.replace("strftime_now(", "fixed_date(")
     source = macro + source if "fixed_date(" in source else source
-    text: str = made.apply_chat_template(
-        messages, tools=tools, chat_template=source, tokenize=False, add_generation_prompt=prompt
-    )
-    return text
+    error: Exception | None = None
+    for spelled in _call_spellings(messages):
+        try:
+            text: str = made.apply_chat_template(
+                spelled, tools=tools, chat_template=source, tokenize=False, add_generation_prompt=prompt
+            )
+        except Exception as e:  # the next way to spell calls
+            error = e
+        else:
+            names = [call["function"]["name"] for m in messages for call in m.get("tool_calls", ())]
+            if all(name in text for name in names):
+                return text
+    raise error or ValueError("no spelling of the calls is rendered")
+
+
+def _call_spellings(messages: Conversation) -> Iterator[Conversation]:
+    """The ways in which public templates expect calls: as they are, arguments as text, content absent."""
+    import json
+
+    yield messages
+    if not any("tool_calls" in m for m in messages):
+        return
+    for text, bare in ((True, False), (False, True), (True, True)):
+        out = []
+        for m in messages:
+            if "tool_calls" in m:
+                calls = [
+                    {**c, "function": {**c["function"], "arguments": json.dumps(c["function"]["arguments"])}}
+                    if text
+                    else c
+                    for c in m["tool_calls"]
+                ]
+                m = {**m, "tool_calls": calls, "content": None if bare else m["content"]}
+            out.append(m)
+        yield out
 
 
 def _encoded(made: Any, text: str) -> list[int]:

@@ -10,6 +10,8 @@ evaluation would give the model as prompt. Where the two cannot both be had, the
                           is tokenised behind the prompt, as the model has to write it
     thought taken out     where the template drops the thought of the very reply (DeepSeek-R1's distillations), the reply
                           is written behind the generation prompt: thought, </think>, answer, end token
+    prompt rewritten      where the template writes what leads to a reply in another way once the reply is there (Mistral puts
+                          the system message into the last question), the reply is written behind the prompt as it was
 
 An empty reply is never learnt: it would teach to end at once.
 """
@@ -28,6 +30,7 @@ from sweeps.config.blocks import LongRows
 from sweeps.errors import InputError
 from trainers.data.chat_template import ChatTemplate, opens_thought, split_thought, split_tools
 from trainers.data.rows import Rows
+from trainers.data.tool_calls import missing_argument
 from trainers.data.types import Conversation, Message
 
 if TYPE_CHECKING:
@@ -131,7 +134,38 @@ def _reply(template: ChatTemplate, conversation: Conversation, place: int) -> Re
         return Reply(prompt, _ended(template, whole, len(prompt)))
     if _thought_alone_is_lost(template, prompt, whole, message):
         return Reply(prompt, prompt + _composed(template, prompt, message), composed=True)
+    said = _behind_opened_thought(template, prompt, whole, message) or _behind_rewritten(
+        template, prompt, whole, message
+    )
+    if said:
+        return Reply(prompt, prompt + said, composed=True)
     raise InputError(fault)
+
+
+def _behind_opened_thought(template: ChatTemplate, prompt: str, whole: str, message: Message) -> str:
+    """Returns a reply behind a prompt that opens a thought, where the template writes it with none (R1, Nemotron 3)."""
+    before = prompt.rstrip().removesuffix("<think>")
+    if not (opens_thought(prompt) and whole.startswith(before)):
+        return ""
+    said = _ended(template, whole, len(before))[len(before) :].lstrip().removeprefix("<think>").lstrip()
+    if not said.startswith("</think>"):
+        said = f"</think>\n\n{said}"
+    thought, _ = split_thought(message)
+    said = f"{thought}\n{said}" if thought and not _holds(said, thought) else said
+    return "" if _lost(prompt, prompt + said, message) else said
+
+
+def _behind_rewritten(template: ChatTemplate, prompt: str, whole: str, message: Message) -> str:
+    """Returns a reply that the template writes as it does behind one question, where only what leads to it differs."""
+    frame, fitting = template.frame, template.fitting(message)
+    if frame is None or not frame.header.strip() or not prompt.endswith(frame.header):
+        return ""
+    if message.get("tool_calls") or "reasoning_content" in fitting:
+        return ""
+    for content in (fitting["content"], fitting["content"].strip()):
+        if whole.endswith(f"{frame.header}{frame.lead}{content}{template.end.suffix}"):
+            return f"{frame.lead}{content}{template.end.suffix[: template.end.own]}"
+    return ""
 
 
 def _lost(prompt: str, whole: str, message: Message) -> str:
@@ -151,6 +185,8 @@ def _lost(prompt: str, whole: str, message: Message) -> str:
     for call in message.get("tool_calls") or ():
         if not _holds(reply, tool_name(call)):
             return f"the chat template does not render the tool call {tool_name(call)!r} of a reply"
+        if lost := missing_argument(call, reply):
+            return f"the chat template loses {lost[:80]!r} of tool call {tool_name(call)!r}"
     return ""
 
 

@@ -17,6 +17,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sweeps.errors import InputError
+from trainers.data.tool_calls import CallForm, fitting_form, formed
 from trainers.data.types import TOOLS_ROLE, Conversation, Message
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ class EndOfTurn(NamedTuple):
     def appended(self) -> bool:
         """True when the template writes no end token and the tokenizer's eos is put behind each reply."""
         return self.own == 0
+
+
+class Frame(NamedTuple):
+    """`header`: what asks for a reply, behind the question. `lead`: what the template writes between that and the content."""
+
+    header: str
+    lead: str
 
 
 class ChatTemplate:
@@ -77,10 +85,13 @@ class ChatTemplate:
             InputError: the template refuses the conversation, for example its order of roles.
         """
         _, messages = split_tools(conversation)
-        fitting = [*conversation[: len(conversation) - len(messages)], *map(self._fitting, messages)]
+        fitting = list(map(self.fitting, messages))
+        if any("tool_calls" in message for message in messages):
+            fitting = formed(fitting, self.call_form)
+        fitting = [*conversation[: len(conversation) - len(messages)], *fitting]
         return self._applied(fitting, prompt) + (self._header if prompt else "")
 
-    def _fitting(self, message: Message) -> Message:
+    def fitting(self, message: Message) -> Message:
         """Puts a reply's thought where the template takes one: beside the content, or between <think> tags within it."""
         if message["role"] != "assistant":
             return message
@@ -106,6 +117,18 @@ class ChatTemplate:
             return ""
         header = answered[len(plain) :].partition("ANSWER")[0]
         return header if re.search("assistant|model|bot", header, re.IGNORECASE) else ""
+
+    @cached_property
+    def call_form(self) -> CallForm:
+        """How tool calls are handed to this template."""
+
+        def render(conversation: Conversation) -> str | None:
+            try:
+                return self._applied(conversation, False)
+            except InputError:
+                return None
+
+        return fitting_form(render)
 
     def _applied(self, conversation: Conversation, prompt: bool) -> str:
         tools, messages = split_tools(conversation)
@@ -192,6 +215,16 @@ class ChatTemplate:
         if closing:  # Command R closes its answer with one token and its turn with eos: where both follow, eos ends it
             return EndOfTurn(last, closing[0].end(), int(self.tokenizer.convert_tokens_to_ids(closing[0][0])))
         return EndOfTurn(last, 0, int(self.tokenizer.eos_token_id))
+
+    @cached_property
+    def frame(self) -> Frame | None:
+        """What stands around a reply to a single question; None where such a reply does not begin with its prompt."""
+        prompt = self.render(_probe("QUESTION"), prompt=True)
+        whole = self.render(_probe("QUESTION", "ANSWER"))
+        if not whole.startswith(prompt):
+            return None
+        lead, found, _ = whole[len(prompt) :].partition("ANSWER")
+        return Frame(prompt.rpartition("QUESTION")[2], lead) if found else None
 
     @property
     def stop_ids(self) -> frozenset[int]:

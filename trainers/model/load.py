@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from safetensors import SafetensorError
 
+from sweeps.config.names import TEMPLATES
 from sweeps.config.trial import ModelSource
 from sweeps.errors import InputError
 from trainers.data.download_cache import cache_folder, fetched
+from trainers.data.training_templates import named_template
 from trainers.model import attention, weights
 from trainers.model.model_files import checked_folder, is_needed
 
@@ -39,19 +41,39 @@ def model_folder(name: str, source: ModelSource) -> Path:
         folder = Path(builtin_folder(name))
     else:
         folder = fetched(source.path, is_needed)
-    return _with_template(folder, fetched(source.chat_template)) if source.chat_template else folder
+    return _with_template(folder, _template_text(folder, source.chat_template)) if source.chat_template else folder
 
 
-def _with_template(folder: Path, template: Path) -> Path:
-    """Returns a folder that links to a model's files and has another chat template; the same one for the same two.
+def _template_text(folder: Path, choice: str) -> str:
+    """Returns the template that a sweep chose for a model: of a file, or by name.
 
     Raises:
-        InputError: the template cannot be read.
+        InputError: it cannot be read.
     """
     try:
-        text = template.read_text(encoding="utf-8")
+        if choice in TEMPLATES:
+            return named_template(choice, own_template(folder))
+        return fetched(choice).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"chat template {template} cannot be read: {e}") from e
+        raise InputError(f"chat template {choice} cannot be read: {e}") from e
+
+
+def own_template(folder: Path) -> str:
+    """Returns the chat template of a model's folder; "" where it has none."""
+    if (folder / TEMPLATE).is_file():
+        return (folder / TEMPLATE).read_text(encoding="utf-8")
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        if (folder / name).is_file():
+            found = json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template")
+            if isinstance(found, list):  # several by name
+                found = {each["name"]: each["template"] for each in found}.get("default")
+            if found:
+                return str(found)
+    return ""
+
+
+def _with_template(folder: Path, text: str) -> Path:
+    """Returns a folder that links to a model's files and has another chat template; the same one for the same two."""
     digest = hashlib.sha256(f"{folder.resolve()}\0{text}".encode()).hexdigest()[:16]
     home = cache_folder() / "templates" / f"{digest}-{folder.name}"
     if home.is_dir() and all(file.exists() for file in home.iterdir()):
