@@ -208,25 +208,21 @@ def _rendered(made: Any, messages: Conversation, tools: Any, prompt: bool) -> st
 
 
 def _call_spellings(messages: Conversation) -> Iterator[Conversation]:
-    """The ways in which public templates expect calls: as they are, arguments as text, content absent."""
-    import json
-
+    """The ways in which public templates expect calls: as they are, arguments as text."""
     yield messages
     if not any("tool_calls" in m for m in messages):
         return
-    for text, bare in ((True, False), (False, True), (True, True)):
-        out = []
-        for m in messages:
-            if "tool_calls" in m:
-                calls = [
-                    {**c, "function": {**c["function"], "arguments": json.dumps(c["function"]["arguments"])}}
-                    if text
-                    else c
-                    for c in m["tool_calls"]
-                ]
-                m = {**m, "tool_calls": calls, "content": None if bare else m["content"]}
-            out.append(m)
-        yield out
+    yield [_with_text_arguments(m) for m in messages]
+
+
+def _with_text_arguments(m: dict[str, Any]) -> dict[str, Any]:
+    import json
+
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in m.get("tool_calls", ())
+    ]
+    return {**m, "tool_calls": calls} if calls else m
 
 
 def _encoded(made: Any, text: str) -> list[int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
 from trainers.data.chat import Tokenised
+from trainers.data.chat_template import ChatTemplate
 from trainers.data.losses import check_rows
 from trainers.data.packing import Pack, collate, split_step
 from trainers.data.row_cache import tokenised
@@ -76,7 +77,7 @@ class Feed:
         self._config = config
         primary = self._pool(tokenizer, data.primary if config.replay < 1 else (), "primary")
         replay = self._pool(tokenizer, data.replay if config.replay > 0 else (), "replay")
-        check_rows(data, primary, replay, config)
+        check_rows(data, primary, replay, config, ChatTemplate(tokenizer))
         self.bad = data.bad + len(primary.refused) + len(replay.refused)
         self.cut, self.dropped = primary.cut + replay.cut, primary.dropped + replay.dropped
         if config.replay < 1 and not len(primary.rows):

@@ -12,7 +12,7 @@ import numpy as np
 
 from sweeps.config.blocks import TrialSettings
 from trainers.data.chat import Tokenised, refusals
-from trainers.data.chat_template import split_thought
+from trainers.data.chat_template import ChatTemplate, split_thought
 from trainers.data.contamination import Overlap, conversation_texts
 from trainers.data.losses import LongRows, RefusedRow, check_rows, long_rows, refused_rows
 from trainers.data.row_cache import tokenised
@@ -131,7 +131,7 @@ def measure_tier(
         primary = primary._replace(refused=refusals(tokenizer, pools[0]))
         replay = replay._replace(refused=refusals(tokenizer, pools[1]))
     if strict:
-        check_rows(data, primary, replay, config)
+        check_rows(data, primary, replay, config, ChatTemplate(tokenizer))
     card, largest = _card(tokenizer, data, part, used, primary, replay, config.row_limit)
     return replace(card, evaluation=evaluation), largest
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
 from trainers.data.chat import Tokenised
+from trainers.data.chat_template import ChatTemplate
+from trainers.data.training_templates import advice
 from trainers.data.types import TierData
 
 SHOWN: int = 20
@@ -70,8 +72,13 @@ def refused_rows(data: TierData, primary: Tokenised, replay: Tokenised) -> Itera
             yield RefusedRow(number, f"{path}:{number}" if number else f"{name} conversation {conversation}", reason)
 
 
-def check_rows(data: TierData, primary: Tokenised, replay: Tokenised, config: TrialSettings) -> None:
+def check_rows(
+    data: TierData, primary: Tokenised, replay: Tokenised, config: TrialSettings, template: ChatTemplate
+) -> None:
     """Compares what a tier loses with what it may.
+
+    Args:
+        template: under which it was rendered; says which other one would take what it refuses.
 
     Raises:
         InputError: more rows are bad than `max_bad_rows`, or dropped for their length than `max_long_rows`.
@@ -81,7 +88,7 @@ def check_rows(data: TierData, primary: Tokenised, replay: Tokenised, config: Tr
     total = data.bad + len(data.primary) + len(data.replay)
     allowed = source.max_bad_rows if source else 0.0
     if refused and (data.bad + len(refused)) / total > allowed:
-        raise InputError(_refusal(name, refused, data.bad, total, allowed))
+        raise InputError(_refusal(name, refused, data.bad, total, allowed, advice(template, refused[0].reason)))
     lost = long_rows(np.concatenate([primary.lengths, replay.lengths]), config.row_limit)
     may = source.max_long_rows if source else 1.0
     if config.long_rows == "drop" and lost.share > may:
@@ -91,13 +98,13 @@ def check_rows(data: TierData, primary: Tokenised, replay: Tokenised, config: Tr
         )
 
 
-def _refusal(tier: str, refused: Sequence[RefusedRow], bad: int, total: int, allowed: float) -> str:
+def _refusal(tier: str, refused: Sequence[RefusedRow], bad: int, total: int, allowed: float, way_out: str) -> str:
     lines = [f"{row.where}: {row.reason}" for row in refused[:SHOWN]]
     if len(refused) > SHOWN:
         lines.append(f"and {len(refused) - SHOWN} more")
     count = bad + len(refused)
     lines.append(
         f"data tier {tier!r}: {count} of {total} rows are bad ({count / total:.2%}), {len(refused)} of them refused by "
-        f"the chat template; allowed by max_bad_rows: {allowed:.2%}. models.NAME.chat_template: FILE takes another template"
+        f"the chat template; allowed by max_bad_rows: {allowed:.2%}. {way_out}"
     )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Tool calls as a chat template wants them: arguments as an object or as text, content empty or absent, ids of nine signs.
+"""Tool calls as a chat template wants them: arguments as an object or as text, ids of any kind or of nine signs.
 
 Templates agree on no one form (DeepSeek joins the arguments to text, Mistral checks the length of ids), so the forms are tried
 on a probe, and the first one under which nothing of a call is lost is used for all rows.
@@ -16,14 +16,13 @@ from trainers.data.types import TOOLS_ROLE, Conversation, Message
 
 
 class CallForm(NamedTuple):
-    """How calls are handed to a template: arguments as JSON text, no content beside calls, ids of nine letters and digits."""
+    """How calls are handed to a template: arguments as JSON text, ids of nine letters and digits."""
 
     text: bool = False
-    bare: bool = False
     short_ids: bool = False
 
 
-FORMS: Final = tuple(CallForm(*flags) for flags in sorted(product((False, True), repeat=3), key=lambda f: (sum(f), f)))
+FORMS: Final = tuple(CallForm(*flags) for flags in product((False, True), repeat=2))
 _CALLED, _KEY, _VALUE, _RESULT, _SAID = "PROBED", "PARAMETER", "ARGUMENT", "RESULT", "ANSWER"
 _FUNCTION: Final = {
     "name": _CALLED,
@@ -63,8 +62,7 @@ def formed(messages: Sequence[Message], form: CallForm) -> Conversation:
         if calls := message.get("tool_calls"):
             made = [_call(call, form, f"{len(out)}.{place}") for place, call in enumerate(calls)]
             waiting = [call["id"] for call in made if "id" in call]
-            content = None if form.bare and not message["content"] else message["content"]
-            out.append({**message, "content": content, "tool_calls": made})
+            out.append({**message, "tool_calls": made})
         elif message["role"] == "tool" and form.short_ids:
             given = message.get("tool_call_id")
             id_ = _short(given) if given in (None, "") or _short(given) in waiting else given

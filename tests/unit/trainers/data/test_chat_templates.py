@@ -5,12 +5,16 @@ The templates are our own, each written to do what a family of public models doe
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from sweeps.errors import InputError
+from tests.support.chat_formats import FORMATS, template
 from tests.support.template_cells import KINDS, SHAPES, judge, tokenizer_for
 from trainers.data.chat import prompt_ids, stop_ids, tokenise
 from trainers.data.chat_template import ChatTemplate
+from trainers.data.training_templates import advice, named_template
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -93,6 +97,35 @@ TEMPLATES = {
         "<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
+    "deepseek-v3 joins a call's arguments to text": (
+        "{{ tools | tojson if tools }}"
+        "{% for m in messages %}{% if m.role == 'assistant' and m.tool_calls %}<｜Assistant｜>"
+        "{% for c in m.tool_calls %}{{ '<｜tool▁call▁begin｜>' + c.type + '<｜tool▁sep｜>' + c.function.name + '\n```json\n' "
+        "+ c.function.arguments + '\n```<｜tool▁call▁end｜>' }}{% endfor %}<｜end▁of▁sentence｜>"
+        "{% elif m.role == 'assistant' %}{{ '<｜Assistant｜>' if messages[loop.index0 - 1].role != 'tool' else '' }}"
+        "{{ m.content }}<｜end▁of▁sentence｜>{% elif m.role == 'tool' %}<｜tool▁output▁begin｜>{{ m.content }}"
+        "<｜tool▁output▁end｜>"
+        "{% else %}{{ '<｜User｜>' if m.role == 'user' else '' }}{{ m.content }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt and messages[-1].role != 'tool' %}<｜Assistant｜>{% endif %}"
+    ),
+    "nemo: system in the last question, ids of nine signs": (
+        "<s>{% for m in messages %}{% if m.role == 'user' %}"
+        "{{ '[AVAILABLE_TOOLS]' + tools | tojson + '[/AVAILABLE_TOOLS]' if tools }}"
+        "{{ '[INST]' + (messages[0].content + '\n\n' if loop.last and messages[0].role == 'system' else '') }}"
+        "{{ m.content + '[/INST]' }}"
+        "{% elif m.tool_calls %}[TOOL_CALLS]{% for c in m.tool_calls %}{% if c.id is undefined or c.id | length != 9 %}"
+        "{{ raise_exception('Tool call IDs should be of length 9') }}{% endif %}{{ c.function | tojson }}{{ c.id }}{% endfor %}"
+        "</s>"
+        "{% elif m.role == 'tool' %}[TOOL_RESULTS]{{ m.content }}{{ m.tool_call_id }}[/TOOL_RESULTS]"
+        "{% elif m.role == 'assistant' %}{{ m.content + '</s>' }}{% endif %}{% endfor %}"
+    ),
+    "nemotron-3 opens a thought and writes none": (
+        "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% if m.reasoning_content %}<think>\n"
+        "{{ m.reasoning_content }}\n</think>\n{% else %}<think></think>{% endif %}{% endif %}{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}\n<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    ),
     "a thought beside the content": (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>"
         "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -103,19 +136,83 @@ REFUSED = {
     ("llama-2", "system"): "Conversation roles must alternate",
     ("deepseek-r1 opens the thought and takes it out", "tools"): "does not begin with its generation prompt",
 }
-TOLD_OF_TOOLS = ("tools",)
+TOLD_OF_TOOLS = (
+    "tools",
+    "deepseek-v3 joins a call's arguments to text",
+    "nemo: system in the last question, ids of nine signs",
+    "nemotron-3 opens a thought and writes none",
+    "shipped: chatml",
+)
+SWITCHED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n"
+    "{% elif m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{{ '<think>\n' if enable_thinking else '<think>\n\n</think>\n\n' }}"
+    "{% endif %}"
+)
+"""Its prompt closes the thought unless it is asked for one, as those of EXAONE 4 and Qwen3.5."""
+TEMPLATES |= {f"shipped: {name}": named_template(name, "") for name in ("chatml", "gemma")}
+TEMPLATES |= {f"format: {name}": template(form) for name, form in FORMATS.items()}
+TEMPLATES |= {"closes the thought": SWITCHED, "closes the thought, switched on": named_template("thinking", SWITCHED)}
+REFUSED |= {
+    ("closes the thought", shape): "does not begin with its generation prompt"
+    for shape in ("thinking", "thinking-turns")
+}
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_cell_is_exact_or_refused_with_its_reason(name, kind):
     for shape in SHAPES:
-        eos = "<｜end▁of▁sentence｜>" if "deepseek" in name else ""
+        eos = "<｜end▁of▁sentence｜>" if "<｜end▁of▁sentence｜>" in TEMPLATES[name] else ""
         cell = judge(name, TEMPLATES[name], kind, shape, eos)
         if reason := REFUSED.get((name, shape), shape == "tools" and name not in TOLD_OF_TOOLS and "tool"):
             assert (cell.verdict, reason in cell.reason) == ("refused", True), cell
         else:
             assert cell.verdict == "exact", cell
+
+
+def test_at_least_forty_templates_are_held_exact():
+    assert len(TEMPLATES) >= 40
+    assert len(set(TEMPLATES.values())) == len(TEMPLATES)
+
+
+def test_a_refusal_names_the_template_that_would_take_the_row():
+    said = {}
+    for name, shape in (("closes the thought", "thinking"), ("gemma without system", "system"), ("llama-2", "system")):
+        made = tokenizer_for(TEMPLATES[name], "byte-level")
+        said[name] = advice(ChatTemplate(made), tokenise(made, [SHAPES[shape]], 1000).refused[0].reason)
+    assert said == {
+        "closes the thought": "models.NAME.chat_template: thinking turns thoughts on in it",
+        "gemma without system": "models.NAME.chat_template: gemma takes system messages",
+        "llama-2": "models.NAME.chat_template: FILE takes another template",
+    }
+
+
+@pytest.mark.parametrize("given", ["call_0123456789", None])
+def test_calls_get_ids_of_the_form_that_the_template_asks_for_and_results_keep_theirs(given):
+    made = tokenizer_for(TEMPLATES["nemo: system in the last question, ids of nine signs"], "byte-level")
+    tools, ask, call, result, said = SHAPES["tools"]
+    ids = {"id": given} if given else {}
+    (asked,) = call["tool_calls"]
+    call = {**call, "tool_calls": [{**{k: v for k, v in asked.items() if k != "id"}, **ids}]}
+    result = {"role": "tool", "content": "4", **({"tool_call_id": given} if given else {})}
+    rows = tokenise(made, [[tools, ask, call, result, said]], 1000)
+    assert not rows.refused
+    text = "".join(made.decode(rows.rows.ids(i)) for i in range(len(rows.rows)))
+    found = set(
+        re.findall(r'"add_up".*?\}\}?([0-9a-z]{9})</s>', text) + re.findall(r"\[TOOL_RESULTS\]4([0-9a-z]{9})\[", text)
+    )
+    assert len(found) == 1
+
+
+def test_arguments_that_a_template_drops_make_the_row_bad():
+    dropping = TEMPLATES["tools"].replace("{{ c.function | tojson }}", "{{ c.function.name }}")
+    tools, ask, call, result, said = SHAPES["tools"]
+    asked = {"function": {"name": "add_up", "arguments": {"addend": "twenty"}}}
+    talk = [tools, ask, {**call, "tool_calls": [asked]}, result, said]
+    reason = tokenise(tokenizer_for(dropping, "byte-level"), [talk], 1000).refused[0].reason
+    assert reason == "the chat template loses 'addend' of tool call 'add_up'"
 
 
 ENDS = {
