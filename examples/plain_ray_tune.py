@@ -3,7 +3,7 @@
     python examples/plain_ray_tune.py
 
 Nine scripted runs stand in for fine-tuning: some rise, some dip and recover, some collapse. Each reports its score
-with the score's standard error, and a checkpoint, so that a trial may be parked and go on where it was.
+with the score's standard error, and a checkpoint, so that a trial may be paused and go on where it was.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     from cluster.tune.rule_scheduler import RuleScheduler
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    scheduler = RuleScheduler("transfer", "max", top=2, park=True, base={"": {"transfer": BASE, "transfer_se": 0.006}})
+    scheduler = RuleScheduler("transfer", "max", top=2, pause=True, base={"": {"transfer": BASE, "transfer_se": 0.006}})
     space = {
         "kind": tune.grid_search(["rise", "dip", "collapse"]),
         "seed": tune.grid_search([0, 1, 2]),

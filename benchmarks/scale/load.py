@@ -112,7 +112,7 @@ class Load:
                 break
             value = dip_curve(step, spec.steps, 0.4, end) + rng.gauss(0, 0.02)
             hooks.report(step, {"train/loss": 1 / step, "transfer/score": value}, progress={}, cost={"gpu_s": step})
-            if step % 10 == 0:  # a trial that was parked goes on from there
+            if step % 10 == 0:  # a trial that was paused goes on from there
                 hooks.saved(Saved(step, str(self.folder), "sha256:0"))
             time.sleep(self.every)
         ray.get(self.loop.control.send.remote(AttemptExited(attempt_of(launch))))
@@ -168,7 +168,7 @@ def main() -> None:
           f"{1e3 * whole / load.reports:.2f} ms with Tune's own")  # fmt: skip
     if load.latency:
         late = sorted(load.latency)
-        print(f"STOP or PARK, journal to attempt: median {late[len(late) // 2]:.3f} s, worst {late[-1]:.3f} s "
+        print(f"STOP or PAUSE, journal to attempt: median {late[len(late) // 2]:.3f} s, worst {late[-1]:.3f} s "
               f"of {len(late)} (an attempt looks every {a.every} s)")  # fmt: skip
 
 

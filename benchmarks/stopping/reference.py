@@ -3,7 +3,7 @@
     python -m benchmarks.stopping.reference --worlds published broad shifted --sweeps 60 --first-seed 500
 
 `CURVES` curves are drawn from the world; a trial's belief weighs them by their likelihood under the true noise (sampling
-error, AR(1) wiggle, error of the base score). Race, bar, parking and waking are DipAware's. What it loses less at equal
+error, AR(1) wiggle, error of the base score). Race, bar, pausing and resuming are DipAware's. What it loses less at equal
 saving is what a better prior could give; what it loses still is what scores with this noise do not tell. Finite: the
 deepest dips at the least noise have few neighbours among the drawn curves, so it is no strict bound.
 """

@@ -1,4 +1,4 @@
-"""How long the rule thinks: CPU milliseconds of taking in a report, deciding, and choosing whom to wake.
+"""How long the rule thinks: CPU milliseconds of taking in a report, deciding, and choosing whom to resume.
 
 python -m benchmarks.stopping.speed --trials 256
 """
@@ -24,7 +24,7 @@ class Timed(DipAware):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.took: dict[str, list[float]] = {"observe a report": [], "decide": [], "wake": []}
+        self.took: dict[str, list[float]] = {"observe a report": [], "decide": [], "choose whom to resume": []}
 
     def _timed(self, what: str, call: Callable[..., Any], *args: Any) -> Any:
         began = time.process_time()
@@ -41,8 +41,8 @@ class Timed(DipAware):
         verdict: Verdict = self._timed("decide", super().decide, trial)
         return verdict
 
-    def wake(self, parked: Sequence[str]) -> str | None:
-        chosen: str | None = self._timed("wake", super().wake, parked)
+    def choose_trial_to_resume(self, paused: Sequence[str]) -> str | None:
+        chosen: str | None = self._timed("choose whom to resume", super().choose_trial_to_resume, paused)
         return chosen
 
 

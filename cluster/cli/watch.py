@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 EVERY_S: Final = 1.0
-ORDER: Final = {"running": 0, "scoring": 1, "parked": 2, "waiting": 3, "completed": 4, "pruned": 5, "failed": 6}
-STYLE: Final = {"running": "bold", "completed": "green", "pruned": "dim", "failed": "red", "parked": "yellow"}
+ORDER: Final = {"running": 0, "scoring": 1, "paused": 2, "waiting": 3, "completed": 4, "pruned": 5, "failed": 6}
+STYLE: Final = {"running": "bold", "completed": "green", "pruned": "dim", "failed": "red", "paused": "yellow"}
 
 
 def watch(home: Store) -> None:

@@ -46,7 +46,7 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         se: result key of the metric's standard error; where it is missing, noise is estimated from the curves.
         base: scores of the base models before training, `{"qwen3-1.7b": {"transfer": 0.38, "transfer_se": 0.01}}`;
             a trial's model is its config's `model` (or "" where there is none).
-        park: pause instead of stop. Needs trials that report a checkpoint with every result and resume from it.
+        pause: pause instead of stop. Needs trials that report a checkpoint with every result and resume from it.
         journal: JSONL file of all rows, from which a restarted experiment is brought up to date.
     """
 
@@ -64,7 +64,7 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         budget: int | str = "steps",
         se: str | None = None,
         base: Mapping[str, Mapping[str, float]] | None = None,
-        park: bool = False,
+        pause: bool = False,
         journal: str | None = None,
         **settings: Any,
     ) -> None:
@@ -74,7 +74,7 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         self._metric, self._mode = metric, mode
         self._rule_name, self._settings, self._top, self._constraints = rule, settings, top, constraints
         self._step, self._budget, self._se, self._base = step, budget, se, dict(base or {})
-        self._park, self._journal = park, journal
+        self._pause, self._journal = pause, journal
         self._rule: StopRule | None = None
         self._slots, self._rows = 0, 0
         if metric is not None and mode is not None:
@@ -104,7 +104,7 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
             raise InputError("RuleScheduler needs a metric: give it one, or set TuneConfig(metric=..., mode=...)")
         settings = dict(self._settings)
         if self._rule_name == "dip-aware":
-            settings["park"] = self._park
+            settings["pause"] = self._pause
         goal = Goal(self._metric, self._mode != "min", self._top, self._constraints)
         return make_rule(self._rule_name, goal, **settings)
 
@@ -164,7 +164,7 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         if verdict.action is Action.CONTINUE:
             return str(TrialScheduler.CONTINUE)
         self._tell(verdict_row("tune", trial.trial_id, verdict, step))
-        if verdict.action is Action.PARK and self._park:
+        if verdict.action is Action.PAUSE and self._pause:
             return str(TrialScheduler.PAUSE)
         self._end(trial, "pruned", verdict.reason)
         return str(TrialScheduler.STOP)
@@ -191,20 +191,20 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         return curve is not None and curve.state in ENDED
 
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
-        """New trials first; then, where a slot is free, the parked trial that the rule wants back; else they end."""
+        """New trials first; then, where a slot is free, the paused trial that the rule wants back; else they end."""
         trials = tune_controller.get_trials()
         for trial in trials:
             if trial.status == Trial.PENDING:
                 return trial
-        parked = {t.trial_id: t for t in trials if t.status == Trial.PAUSED}
+        paused = {t.trial_id: t for t in trials if t.status == Trial.PAUSED}
         running = sum(t.status == Trial.RUNNING for t in trials)
-        if not parked or running >= max(self._slots, 1):
+        if not paused or running >= max(self._slots, 1):
             return None  # a paused trial that is returned would be staged even with no free machine
-        chosen = self.rule.wake(list(parked))
+        chosen = self.rule.choose_trial_to_resume(list(paused))
         if chosen is not None:
-            return parked[chosen]
+            return paused[chosen]
         if not running:
-            for trial in parked.values():  # Tune never ends while a trial is paused
+            for trial in paused.values():  # Tune never ends while a trial is paused
                 tune_controller.stop_trial(trial)
         return None
 

@@ -2,7 +2,7 @@
 
 The controller knows no clock, no Ray and no torch. An executor (in-process, simulated, Ray) asks it what to start and what
 to score, and tells it what happened; it writes each fact to the journal first, and only then asks the stop rule. What is
-known is what rows say (`sweeps.journal.state`): stop, park, crash and resume are one path, the attempt ends and the next
+known is what rows say (`sweeps.journal.state`): stop, pause, crash and resume are one path, the attempt ends and the next
 one starts from the journal.
 """
 
@@ -128,7 +128,7 @@ class SweepController:
     # ---- what to start ----------------------------------------------------------------------------------------------
 
     def next_trials(self, limit: int = 1) -> list[TrialSpec]:
-        """Returns the trials to be started next, at most `limit`: open ones first, then new ones, then a parked one.
+        """Returns the trials to be started next, at most `limit`: open ones first, then new ones, then a paused one.
 
         The search is asked for no more than that: what it proposes early it proposes without knowing later scores. A trial
         whose parent has trained all of its steps needs no start; its training ends here.
@@ -161,15 +161,15 @@ class SweepController:
         return self.launch(head[0].id) if head and fits(head[0]) else None
 
     def _refill(self, limit: int) -> None:
-        """Asks the search for as many trials as the queue is short of; when it has none, the rule for a parked one."""
+        """Asks the search for as many trials as the queue is short of; when it has none, the rule for a paused one."""
         while not self._queue.exhausted and len(self._queue.ready(limit)) < limit:
             suggestion = self.searcher.ask()
             if suggestion is None:
                 self._queue.exhausted = True
             else:
                 self._add(suggestion)
-        if not self._queue and (parked := self.state.with_status(TrialStatus.PARKED)):
-            resumed = self.rule.wake([trial.id for trial in parked])
+        if not self._queue and (paused := self.state.with_status(TrialStatus.PAUSED)):
+            resumed = self.rule.choose_trial_to_resume([trial.id for trial in paused])
             if resumed is not None:
                 self._queue.append(resumed)
 
@@ -231,7 +231,7 @@ class SweepController:
     # ---- what happened to an attempt --------------------------------------------------------------------------------
 
     def is_current_attempt(self, trial: str, attempt: int) -> bool:
-        """False once an attempt is to end: its trial was stopped or parked, or a newer attempt has taken over."""
+        """False once an attempt is to end: its trial was stopped or paused, or a newer attempt has taken over."""
         known = self.state.trials.get(trial)
         return known is not None and known.status is TrialStatus.RUNNING and known.attempt == attempt
 
@@ -249,7 +249,7 @@ class SweepController:
     def saved(self, trial: str, attempt: int, checkpoint: Saved) -> None:
         """Takes the news that a checkpoint is whole, and queues it for scoring."""
         known = self.state.trials.get(trial)
-        if known is None or attempt != known.attempt or known.status not in (TrialStatus.RUNNING, TrialStatus.PARKED):
+        if known is None or attempt != known.attempt or known.status not in (TrialStatus.RUNNING, TrialStatus.PAUSED):
             return
         self._write(CommitRow(self.plan.sweep_id, trial, attempt, checkpoint.step, checkpoint=checkpoint.digest,
                               path=self._inside(checkpoint.path)))  # fmt: skip
@@ -430,7 +430,7 @@ class SweepController:
         return bool(self.history.by_state[TrialStatus.RUNNING] or self.evaluations.queue) or self.is_paused
 
     def finish_if_done(self) -> bool:
-        """Ends the sweep when nothing is left to run or to score; trials still parked then end as pruned.
+        """Ends the sweep when nothing is left to run or to score; trials still paused then end as pruned.
 
         Returns:
             True when the sweep is done.
@@ -439,8 +439,8 @@ class SweepController:
             return False
         for trial in self.state.with_status(TrialStatus.SCORING):
             self._complete_if_scored(trial.id)
-        for trial in self.state.with_status(TrialStatus.PARKED):
-            self._end(trial.id, EndStatus.PRUNED, "parked, and nothing changed in its favour before the sweep ended")
+        for trial in self.state.with_status(TrialStatus.PAUSED):
+            self._end(trial.id, EndStatus.PRUNED, "paused, and nothing changed in its favour before the sweep ended")
         if not self.state.done:
             self._write(EndRow(self.plan.sweep_id, of=EndOf.SWEEP, status=EndStatus.DONE))
         return True
@@ -502,9 +502,9 @@ class SweepController:
             return None
         if known.status is not TrialStatus.RUNNING and known.id not in self._queue:
             return None  # scores of a trial in the queue count: its attempt broke off, and it may not be worth another
-        if row.step is not None and row.step <= known.parked_at:
+        if row.step is not None and row.step <= known.paused_at:
             return (
-                None  # judged before: a trial resumed without a later checkpoint would be parked there again and again
+                None  # judged before: a trial resumed without a later checkpoint would be paused there again and again
             )
         verdict = self.rule.decide(row.trial)
         if verdict.action is Action.CONTINUE and not self._is_new(verdict, known):

@@ -21,7 +21,7 @@ from sweeps.stopping.base import Phase
 
 EVAL_TRIES: Final = 3
 NEAR: Final = 3.0
-"""A trial whose odds are within this factor of the bar below which it is parked is close to a decision."""
+"""A trial whose odds are within this factor of the bar below which it is paused is close to a decision."""
 SUSPECTED: Final = frozenset({Phase.DIP, Phase.RECOVERY, Phase.COLLAPSE, Phase.LATE_DECLINE})
 
 

@@ -39,7 +39,7 @@ class LaunchQueue:
                 self._trials.append(row.trial)
             case ControlRow(action=ControlAction.RETRY | ControlAction.YIELD, refused=False) if row.trial:
                 self._trials.appendleft(row.trial)
-            case VerdictRow(action=Action.PARK) | EndRow(of=EndOf.SCORING):
+            case VerdictRow(action=Action.PAUSE) | EndRow(of=EndOf.SCORING):
                 self.discard(row.trial)
 
     def ready(self, limit: int) -> list[str]:

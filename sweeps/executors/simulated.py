@@ -1,7 +1,7 @@
 """The simulated clock: a whole sweep under a stop rule in milliseconds, from curves that are already known.
 
 The same contract as on a cluster: rows are numbered and handed to the rule in the order of their (simulated) time, a
-verdict is asked for after every report, a parked trial gives its machine back and may be woken when one is free. No
+verdict is asked for after every report, a paused trial gives its machine back and may be resumed when one is free. No
 wall-clock time is read, so a run is reproduced to the row.
 """
 
@@ -45,14 +45,14 @@ class Recording:
 class Run:
     """How a trial fared: `done` counts its reports; `spent` is its cost, resumes included.
 
-    `held` is the part of the cost that was spent only because the rule protected a dip it would else have parked.
+    `held` is the part of the cost that was spent only because the rule protected a dip it would else have paused.
     """
 
     done: int = 0
     spent: float = 0.0
     held: float = 0.0
     attempt: int = 0
-    parked: bool = False
+    paused: bool = False
     ended: str = ""
     verdict: Verdict | None = None
     verdicts: list[tuple[int, Verdict]] = field(default_factory=list)
@@ -109,8 +109,8 @@ class _Clock:
         self.journal: list[Row] = []
         self.asleep: set[str] = set()
 
-    def parked(self) -> list[str]:
-        """Parked trials, in the order in which they were first started."""
+    def paused(self) -> list[str]:
+        """Paused trials, in the order in which they were first started."""
         return sorted(self.asleep, key=self.place.__getitem__)
 
     def write(self, row: Row, attempt: int) -> None:
@@ -127,18 +127,18 @@ class _Clock:
             self.arrive(trial)
             self.fill()
         for trial, run in self.runs.items():
-            if run.parked:
+            if run.paused:
                 self.end(trial, "pruned")
         spent = sum(r.spent for r in self.runs.values())
         return Outcome(self.runs, self.journal, spent, sum(r.cost for r in self.by_id.values()), self.now)
 
     def fill(self) -> None:
-        """Gives every free machine a new trial, or else the parked one that the rule wants back."""
+        """Gives every free machine a new trial, or else the paused one that the rule wants back."""
         while self.free:
             if self.waiting:
                 self.start(self.waiting.pop(), 0.0)
                 continue
-            trial = self.rule.wake(self.parked()) if self.asleep else None
+            trial = self.rule.choose_trial_to_resume(self.paused()) if self.asleep else None
             if trial is None:
                 return
             recording = self.by_id[trial]
@@ -146,7 +146,7 @@ class _Clock:
 
     def start(self, trial: str, resume: float) -> None:
         run, recording = self.runs[trial], self.by_id[trial]
-        run.attempt, run.parked = run.attempt + 1, False
+        run.attempt, run.paused = run.attempt + 1, False
         self.asleep.discard(trial)
         if run.attempt == 1:
             self.write(recording.start, 0)
@@ -182,8 +182,8 @@ class _Clock:
         run.verdicts.append((len(self.journal) - 1, verdict))
         self.write(verdict_row(self.sweep, trial, verdict, recording.reports[run.done - 1].step), run.attempt)
         self.free += 1
-        if verdict.action is Action.PARK:
-            run.parked = True
+        if verdict.action is Action.PAUSE:
+            run.paused = True
             self.asleep.add(trial)
         else:
             self.end(trial, "pruned")

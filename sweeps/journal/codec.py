@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from sweeps.errors import JournalError
 from sweeps.journal.rows import KINDS, REFUSED, ROW_TYPES, VERSION, ControlRow, Row, json_key
-from sweeps.journal.vocabulary import ControlAction
+from sweeps.journal.vocabulary import OLD_ACTIONS, Action, ControlAction
 
 Check = Callable[[Any], Any]
 _MOST_SHAPES: Final = 1000
@@ -212,7 +212,8 @@ def _rule(hint: Any) -> tuple[tuple[type, ...], str, Check | None]:
     if hint is ControlAction:
         return (str,), f"one of {', '.join(hint)}", _control_action
     if issubclass(hint, StrEnum):
-        return (str,), f"one of {', '.join(hint)}", dict(hint._value2member_map_).__getitem__
+        old = OLD_ACTIONS if hint is Action else {}
+        return (str,), f"one of {', '.join(hint)}", {**hint._value2member_map_, **old}.__getitem__
     names = {int: "a whole number", bool: "true or false", str: "text"}
     return (hint,), names[hint], None
 

@@ -61,7 +61,7 @@ class Curve:
     Attributes:
         resumed_from: step from which each attempt went on.
         state: how the trial stands; rows change it, and nothing else does. reason, detail: why it ended, was
-            parked, or waits to go on.
+            paused, or waits to go on.
         stopped_at: the step at which its training ended. phase: as the stop rule saw it last.
     """
 
@@ -183,8 +183,8 @@ class History:
         if row.action is Action.CONTINUE:
             return
         curve.reason = row.reason
-        if row.action is Action.PARK:
-            self._set_state(curve, TrialStatus.PARKED)
+        if row.action is Action.PAUSE:
+            self._set_state(curve, TrialStatus.PAUSED)
 
     def _fold_end(self, curve: Curve, row: EndRow) -> None:
         curve.reason = curve.reason if row.reason is None else row.reason

@@ -60,7 +60,7 @@ class TrialState:
         checkpoints: by step, those that an attempt can go on from. deleted: steps whose files are gone; they were whole.
         scored: steps with scores. given_up: steps that will have none.
         lost, preempted, out_of_memory: how often an attempt broke off for that reason, since it was last asked to start.
-        parked_at: the step at which it was last parked, -1 for never. verdict: the stop rule's last one.
+        paused_at: the step at which it was last paused, -1 for never. verdict: the stop rule's last one.
     """
 
     row: TrialRow
@@ -76,7 +76,7 @@ class TrialState:
     lost: int = 0
     preempted: int = 0
     out_of_memory: int = 0
-    parked_at: int = -1
+    paused_at: int = -1
     verdict: VerdictRow | None = None
 
     @property
@@ -312,8 +312,8 @@ class SweepState:
                     trial.scored.add(row.step)
             case VerdictRow():
                 trial.verdict = row
-                if row.action is Action.PARK:
-                    trial.parked_at = row.step or 0
+                if row.action is Action.PAUSE:
+                    trial.paused_at = row.step or 0
 
     def _apply_attempt(self, row: AttemptRow, trial: TrialState) -> None:
         start, parent = row.step or 0, self.trials.get(row.parent)

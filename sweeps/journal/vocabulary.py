@@ -13,8 +13,12 @@ class Action(StrEnum):
     """What is to be done with a running trial."""
 
     CONTINUE = "CONTINUE"
-    PARK = "PARK"  # give the machines back, keep the checkpoint; may be resumed; parked at the end means pruned
+    PAUSE = "PAUSE"  # give the machines back, keep the checkpoint; may be resumed; paused at the end means pruned
     STOP = "STOP"
+
+
+OLD_ACTIONS: Final = {"PARK": Action.PAUSE}
+"""What journals of version 0.1 call an action."""
 
 
 class Phase(StrEnum):
@@ -35,7 +39,7 @@ class TrialStatus(StrEnum):
 
     WAITING = "waiting"  # for machines: not started yet, or to go on after its attempt ended early
     RUNNING = "running"
-    PARKED = "parked"
+    PAUSED = "paused"
     SCORING = "scoring"  # trained to its budget; scores are missing
     COMPLETED = "completed"
     PRUNED = "pruned"

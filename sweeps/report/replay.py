@@ -83,7 +83,7 @@ def replay(
             and costs are means over them, `trials` is of the first.
 
     Returns:
-        `{"rule", "sweeps": {id: {"trials": {id: {"stopped_at", "parked", "phase", "reason", "p_top"}}, "compute_saved",
+        `{"rule", "sweeps": {id: {"trials": {id: {"stopped_at", "paused", "phase", "reason", "p_top"}}, "compute_saved",
         "places", "winners", "lost_winners", "lost_in", "protection_cost"}}, "summary"}`. `stopped_at` is null for a trial
         that ran to its budget. `winners` holds all that tie for the last of the `places`; `lost_in` says in how many orders
         each lost one was lost, and at which steps. Costs are shares of running everything.
@@ -306,7 +306,7 @@ def _fate(recording: Recording, outcome: Outcome) -> dict[str, Any]:
     v = run.verdict
     return {
         "stopped_at": None if outcome.completed(recording.trial) else recording.reports[run.done - 1].step,
-        "parked": run.parked,
+        "paused": run.paused,
         "phase": str(v.phase) if v else "unknown",
         "reason": v.reason if v else "",
         "p_top": v.evidence.get("p_top") if v else None,
@@ -325,7 +325,7 @@ def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dic
         "sweeps": len(sweeps),
         "trials": len(trials),
         "completed": sum(t["stopped_at"] is None for t in trials),
-        "parked": sum(t["parked"] for t in trials),
+        "paused": sum(t["paused"] for t in trials),
         "winners": winners,
         "lost_winners": lost,
         "lost_share": lost / winners if winners else None,

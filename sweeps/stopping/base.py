@@ -53,10 +53,10 @@ class StopRule(ABC):
     def decide(self, trial: str) -> Verdict:
         """Returns the verdict on a running trial whose row was just observed."""
 
-    def wake(self, parked: Sequence[str]) -> str | None:
-        """Returns the parked trial that deserves a free machine now, or None when none does.
+    def choose_trial_to_resume(self, paused: Sequence[str]) -> str | None:
+        """Returns the paused trial that deserves a free machine now, or None when none does.
 
-        Asked when a machine is free and nothing new is left to start. None from an idle sweep ends the parked trials
+        Asked when a machine is free and nothing new is left to start. None from an idle sweep ends the paused trials
         as pruned.
         """
         return None

@@ -2,11 +2,11 @@
 
 For every trial the field (`field.py`) holds a forecast of its final score, learned from its own curve, from what curves
 of fine-tunes look like, and from how the other trials of this sweep went. The rule asks one question, P: how likely is
-this trial to end among the top k, against the forecasts of all others? Where P is too small the trial is parked. Two
+this trial to end among the top k, against the forecasts of all others? Where P is too small the trial is paused. Two
 things stand above that question. What has diverged is stopped. What is in its dip or on its way back, inside a bounded
 patience (`sweeps.stopping.phases`), is left alone (`protect: strict`), or P must be several times smaller (`protect: soft`).
 
-Parking is provisional. Before every trial had its turn the bar for parking is higher (`YIELD`): a trial of middling odds
+Pausing is provisional. Before every trial had its turn the bar for pausing is higher (`YIELD`): a trial of middling odds
 gives way, and comes back when the field is known and its odds have held. So compute goes first to where it decides most.
 """
 
@@ -35,11 +35,11 @@ LOSS_JUMP = 0.7  # nats above the lowest train loss, twice in a row: diverged
 SURE = 0.01  # chance below which a constraint counts as missed for good, or a collapse as final
 UNSURE = 0.9  # chance below which a constraint in its dip keeps a trial from being ranked
 HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall is given up even without rivals
-YIELD = 3.0  # a trial that was never parked is parked at this multiple of the bar, to come back if its odds hold
+YIELD = 3.0  # a trial that was never paused is paused at this multiple of the bar, to come back if its odds hold
 OVERDUE = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
 RISK = {"strict": 0.07, "soft": 0.1}
 LEFT = 1.5  # the bar is this much of itself at the start of the longest budget, and falls with the root of what is left
-AGAIN = 1.5  # a parked trial is woken at this multiple of the bar: parking and waking cost a resume
+AGAIN = 1.5  # a paused trial is resumed at this multiple of the bar: pausing and resuming cost a resume
 
 Protect = Literal["strict", "soft"]
 
@@ -49,7 +49,7 @@ class DipAware(StopRule):
 
     Args:
         goal: metric, direction, top k, constraints.
-        protect: `strict` never parks or stops a trial in its dip or recovery inside the patience; `soft` only makes it
+        protect: `strict` never pauses or stops a trial in its dip or recovery inside the patience; `soft` only makes it
             `dear` times harder.
         risk: expected share of the true top k that may be lost, an upper bound: half-way the bar for P is about
             risk * k / (N - k) for N trials. It is higher where much compute is left to save, lower near the end.
@@ -57,7 +57,7 @@ class DipAware(StopRule):
         patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take.
         cap: patience ends at this share of the budget at the latest.
         dear: by how much the bar is lowered in a dip or recovery under `protect: soft`.
-        park: False where a parked trial cannot be resumed: then STOP at the plain bar, never earlier.
+        pause: False where a paused trial cannot be resumed: then STOP at the plain bar, never earlier.
         trials: how many trials the sweep will have, where that is known before their rows are.
     """
 
@@ -71,7 +71,7 @@ class DipAware(StopRule):
         patience: float = 4.0,
         cap: float = 0.5,
         dear: float = 2.0,
-        park: bool = True,
+        pause: bool = True,
         trials: int = 0,
     ) -> None:
         super().__init__(goal)
@@ -79,7 +79,7 @@ class DipAware(StopRule):
         _check(
             protect, risk=(risk, 0.0, 1.0), patience=(patience, 1.0, 100.0), cap=(cap, 0.01, 1.0), dear=(dear, 1.0, 1e9)
         )
-        self.protect, self.risk, self.dear, self.park, self.trials = protect, risk, dear, park, trials
+        self.protect, self.risk, self.dear, self.pause, self.trials = protect, risk, dear, pause, trials
         self.race = Race(goal, self.history, patience=patience, cap=cap)
         self.yielded: set[str] = set()
 
@@ -87,7 +87,7 @@ class DipAware(StopRule):
         fresh = super().observe(row)
         if fresh:
             self.race.observe(row)
-            if isinstance(row, VerdictRow) and row.action is Action.PARK:
+            if isinstance(row, VerdictRow) and row.action is Action.PAUSE:
                 self.yielded.add(row.trial)
         return fresh
 
@@ -175,7 +175,7 @@ class DipAware(StopRule):
         bar = float(self.bars([track])[0])
         evidence = self._evidence(track, reading, standing, bar)
         odds = f"P(top {self.goal.top}) {standing.p:.2g}"
-        first = self.park and not reading.protected and track.trial not in self.yielded
+        first = self.pause and not reading.protected and track.trial not in self.yielded
         if standing.p >= bar * (YIELD if first else 1.0):
             said = f"{self._level(track, reading)}; {odds} is above the bar of {bar:.2g}"
             return Verdict(Action.CONTINUE, said, reading.phase, evidence)
@@ -187,7 +187,7 @@ class DipAware(StopRule):
             return Verdict(Action.CONTINUE, said, reading.phase, {**evidence, "held": True})
         turn = " before its turn comes again" if standing.p >= bar else ""
         said = f"{self._level(track, reading)}; {ends}: {odds}, bar {bar:.2g}{turn}"
-        return Verdict(Action.PARK if self.park else Action.STOP, said, reading.phase, evidence)
+        return Verdict(Action.PAUSE if self.pause else Action.STOP, said, reading.phase, evidence)
 
     def _alone(self, track: Track, reading: Reading) -> Verdict:
         """With fewer rivals than places rank says nothing; a collapse that will not make good half its fall is given up."""
@@ -197,13 +197,13 @@ class DipAware(StopRule):
             p = self.race.field.probability_above(track, halfway)
             if p < SURE:
                 said = f"{level}; P({self._shown(halfway):.4g}, half-way back, at step {track.budget}) {p:.2g}"
-                return Verdict(Action.PARK if self.park else Action.STOP, said, reading.phase, {"p_halfway": p})
+                return Verdict(Action.PAUSE if self.pause else Action.STOP, said, reading.phase, {"p_halfway": p})
         few = f"fewer than {self.goal.top} rivals with a forecast"
         return Verdict(Action.CONTINUE, f"{level}; {few}", reading.phase)
 
-    def wake(self, parked: Sequence[str]) -> str | None:
-        """Returns the parked trial with the best odds against its bar, if they are `AGAIN` times above it."""
-        tracks = [t for t in map(self.race.field.tracks.get, parked) if t is not None]
+    def choose_trial_to_resume(self, paused: Sequence[str]) -> str | None:
+        """Returns the paused trial with the best odds against its bar, if they are `AGAIN` times above it."""
+        tracks = [t for t in map(self.race.field.tracks.get, paused) if t is not None]
         if not tracks:
             return None
         bars = self.bars(tracks)

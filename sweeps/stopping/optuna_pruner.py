@@ -5,7 +5,7 @@
 The objective reports `trial.report(score, step)` and asks `trial.should_prune()`, as always; a pruned trial raises
 `optuna.TrialPruned`, so Optuna keeps it as PRUNED at its step. Optuna stores scores only: a standard error that was
 set with `trial.set_user_attr("se", 0.018)` is used, otherwise noise is estimated from the curves; the base model's
-score is whatever is reported at step 0. There is no parking here: a trial that Optuna pruned is gone.
+score is whatever is reported at step 0. There is no pausing here: a trial that Optuna pruned is gone.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class RulePruner(optuna.pruners.BasePruner):  # type: ignore[misc]
     def __init__(self, budget: int | str, *, rule: str = "dip-aware", top: int = 3, **settings: Any) -> None:
         self.budget, self.rule_name, self.top, self.settings = budget, rule, top, settings
         if rule == "dip-aware":
-            self.settings = {**settings, "park": False}
+            self.settings = {**settings, "pause": False}
         make_rule(rule, Goal(METRIC, top=top), **self.settings)  # refuses a wrong setting at once
         self._forget()
 

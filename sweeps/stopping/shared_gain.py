@@ -3,7 +3,7 @@
 A forecast of one curve can be wrong in a way that it shares with all others: the learning rate's decay lifts every run, a
 loss falls further than the library foresaw, recoveries take longer. So the schedule is cut into intervals, and in each the
 mean of the forecast's own revisions is learnt: a forecaster without error of this kind would revise by nothing on average.
-Every run that has passed an interval tells of it, whether it finished, was parked, or has a longer budget.
+Every run that has passed an interval tells of it, whether it finished, was paused, or has a longer budget.
 
 Before any run has passed an interval its gain is wide, and the same for all: in one possible outcome of the sweep all runs get
 one draw of it. Contemporaries therefore compare as if it were not there, while a run that has finished stands at its

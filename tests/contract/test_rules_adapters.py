@@ -111,17 +111,17 @@ def scheduler(**settings):
 
 @pytest.mark.parametrize("protect", ["strict", "soft"])
 def test_ray_tunes_scheduler_ends_trials_where_the_simulator_does(protect):
-    assert FakeController(scheduler(protect=protect)).run() == simulated(protect=protect, park=False, trials=8)
+    assert FakeController(scheduler(protect=protect)).run() == simulated(protect=protect, pause=False, trials=8)
 
 
-def test_ray_tunes_scheduler_parks_wakes_and_ends_what_stays_parked():
-    control = FakeController(scheduler(park=True))
+def test_ray_tunes_scheduler_pauses_resumes_and_ends_what_stays_paused():
+    control = FakeController(scheduler(pause=True))
     assert control.run() == simulated(trials=8)
     assert {t.status for t in control.trials} == {"TERMINATED"}
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("mode", ["park", "stop"])
+@pytest.mark.parametrize("mode", ["pause", "stop"])
 def test_ray_tune_itself_on_one_slot_ends_trials_where_the_simulator_does(mode):
     with tempfile.TemporaryDirectory(prefix="ds", dir="/tmp", ignore_cleanup_errors=True) as temp:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
@@ -130,7 +130,7 @@ def test_ray_tune_itself_on_one_slot_ends_trials_where_the_simulator_does(mode):
         done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     ended = {int(i): step for i, step in json.loads(done.stdout.splitlines()[-1]).items()}
-    assert ended == simulated(name="{:05d}".format, park=mode == "park", trials=len(curves()))
+    assert ended == simulated(name="{:05d}".format, pause=mode == "pause", trials=len(curves()))
     assert any(step < BUDGET for step in ended.values())
 
 
@@ -181,7 +181,7 @@ def optuna_ends(**settings):
 @pytest.mark.parametrize("protect", ["strict", "soft"])
 def test_optunas_pruner_ends_trials_where_the_simulator_does(protect):
     ended, study = optuna_ends(protect=protect)
-    assert ended == simulated(protect=protect, park=False)
+    assert ended == simulated(protect=protect, pause=False)
     for trial in study.trials:
         pruned = ended[trial.number] < BUDGET
         assert trial.state == (optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE)

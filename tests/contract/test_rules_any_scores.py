@@ -203,7 +203,7 @@ def test_no_risk_is_no_odds_based_prune_and_no_division_by_nought():
     curves = [[0.5 + 0.01 * i + 0.05 * j for j in range(9)] for i in range(3)] + [[0.1] * 9]
     out = simulate([recording(f"t-{i}", ys, 0.01) for i, ys in enumerate(curves)], rule, workers=2)
     assert all(r.ended == "completed" for r in out.runs.values())
-    assert rule.wake(["t-0"]) is None
+    assert rule.choose_trial_to_resume(["t-0"]) is None
 
 
 def test_the_last_result_that_tune_shows_only_on_completion_is_seen():

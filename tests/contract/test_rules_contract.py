@@ -85,8 +85,8 @@ class TestEveryRule:
             assert rule.decide("a").action is Action.CONTINUE
         assert rule.decide("nobody").action is Action.CONTINUE
 
-    def test_nothing_parked_is_nothing_to_wake(self, text):
-        assert parse_rule(text, GOAL).wake([]) is None
+    def test_nothing_paused_is_nothing_to_resume(self, text):
+        assert parse_rule(text, GOAL).choose_trial_to_resume([]) is None
 
     def test_trials_that_are_all_alike_do_not_lose_everything(self, text):
         same = [
@@ -105,15 +105,15 @@ class TestEveryRule:
         assert any(out.completed(t) for t in out.runs)
 
 
-def test_a_rule_that_parks_everything_still_lets_the_sweep_end():
-    class ParkAll(type(parse_rule("none", GOAL))):
+def test_a_rule_that_pauses_everything_still_lets_the_sweep_end():
+    class PauseAll(type(parse_rule("none", GOAL))):
         def decide(self, trial):
             from sweeps.stopping.base import Verdict
 
-            return Verdict(Action.PARK, "no")
+            return Verdict(Action.PAUSE, "no")
 
-    out = simulate(recordings(4), ParkAll(GOAL), workers=2)
-    assert all(r.ended == "pruned" and r.parked and r.done == 1 for r in out.runs.values())
+    out = simulate(recordings(4), PauseAll(GOAL), workers=2)
+    assert all(r.ended == "pruned" and r.paused and r.done == 1 for r in out.runs.values())
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_rule_that_cannot_be_made_says_what_would_do(text, said):
 def test_settings_arrive_with_their_types():
     rule = make_rule("dip-aware", GOAL, protect="soft", patience=2)
     assert rule.protect == parse_rule("dip-aware:protect=soft,patience=2", GOAL).protect == "soft"
-    assert parse_rule("dip-aware:park=false", GOAL).park is False
+    assert parse_rule("dip-aware:pause=false", GOAL).pause is False
 
 
 def test_optunas_patient_curve_is_pruned_on_its_way_up_by_patience_and_not_by_dip_awareness():

@@ -1,4 +1,4 @@
-"""Whatever reports come, in whatever order: no verdict against a protected trial, an end to everything parked, finite N.
+"""Whatever reports come, in whatever order: no verdict against a protected trial, an end to everything paused, finite N.
 
 The same holds after a restore at any moment.
 """
@@ -33,7 +33,7 @@ class Sweep(RuleBasedStateMachine):
         self.level: dict[str, float] = {}
         self.step: dict[str, int] = {}
         self.attempt: dict[str, int] = {}
-        self.parked: set[str] = set()
+        self.paused: set[str] = set()
         self.stopped: set[str] = set()
         self.tell(make_row("report", "s", "base-m", step=0, metrics={Y: 50.0}, se={Y: 0.5}))
 
@@ -43,7 +43,7 @@ class Sweep(RuleBasedStateMachine):
         self.rule.observe(row)
 
     def running(self) -> list[str]:
-        gone = self.parked | self.stopped
+        gone = self.paused | self.stopped
         return [t for t in self.step if t not in gone and self.step[t] < BUDGET]
 
     def run(self, trial: str, move: float) -> None:
@@ -58,15 +58,15 @@ class Sweep(RuleBasedStateMachine):
         assert not self.rule.race.field.tracks[trial].phase.protected
         assert at < BUDGET
         self.tell(verdict_row("s", trial, verdict, at))
-        (self.parked if verdict.action is Action.PARK else self.stopped).add(trial)
+        (self.paused if verdict.action is Action.PAUSE else self.stopped).add(trial)
 
-    def wake(self) -> bool:
-        """Does as the rule says about the parked trials; False when it wants none of them."""
-        trial = self.rule.wake(sorted(self.parked))
+    def choose_trial_to_resume(self) -> bool:
+        """Does as the rule says about the paused trials; False when it wants none of them."""
+        trial = self.rule.choose_trial_to_resume(sorted(self.paused))
         if trial is None:
             return False
-        assert trial in self.parked
-        self.parked.remove(trial)
+        assert trial in self.paused
+        self.paused.remove(trial)
         self.attempt[trial] += 1
         self.tell(make_row("attempt", "s", trial, self.attempt[trial], step=self.step[trial]))
         return True
@@ -93,10 +93,10 @@ class Sweep(RuleBasedStateMachine):
         row = data.draw(st.sampled_from([r for r in self.rows if r.kind == "report" and r.step]))
         assert self.rule.observe(row) is False
 
-    @precondition(lambda self: self.parked)
+    @precondition(lambda self: self.paused)
     @rule()
     def free_machine(self):
-        self.wake()
+        self.choose_trial_to_resume()
 
     @rule()
     def restore(self):
@@ -105,7 +105,9 @@ class Sweep(RuleBasedStateMachine):
             again.observe(row)
         for trial in self.running():
             assert again.decide(trial) == self.rule.decide(trial)
-        assert again.wake(sorted(self.parked)) == self.rule.wake(sorted(self.parked))
+        assert again.choose_trial_to_resume(sorted(self.paused)) == self.rule.choose_trial_to_resume(
+            sorted(self.paused)
+        )
         self.rule = again
 
     @invariant()
@@ -116,15 +118,15 @@ class Sweep(RuleBasedStateMachine):
             assert math.isfinite(track.phase.level)
 
     def teardown(self):
-        """Left to itself the sweep ends: no trial reports beyond its budget, no parked one is woken for ever."""
+        """Left to itself the sweep ends: no trial reports beyond its budget, no paused one is resumed for ever."""
         left = len(self.step) * (BUDGET // EVERY) + 1
         for _ in range(left):
             for trial in self.running():
                 self.run(trial, 0.0)
-            if not self.running() and not self.wake():
+            if not self.running() and not self.choose_trial_to_resume():
                 break
         assert not self.running()
-        assert self.rule.wake(sorted(self.parked)) is None
+        assert self.rule.choose_trial_to_resume(sorted(self.paused)) is None
 
 
 Sweep.TestCase.settings = settings(

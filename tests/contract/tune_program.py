@@ -1,6 +1,6 @@
 """Plain Ray Tune with RuleScheduler on one slot, as a program of its own: prints where every scripted trial ended.
 
-python -m tests.contract.tune_program park|stop
+python -m tests.contract.tune_program pause|stop
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def train(config: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    scheduler = RuleScheduler(METRIC, "max", top=2, park=sys.argv[1] == "park", trials=len(curves()), budget=BUDGET)
-    search = BasicVariantGenerator()  # with max_concurrent a parked trial would keep new ones from starting
+    scheduler = RuleScheduler(METRIC, "max", top=2, pause=sys.argv[1] == "pause", trials=len(curves()), budget=BUDGET)
+    search = BasicVariantGenerator()  # with max_concurrent a paused trial would keep new ones from starting
     search._uuid_prefix = ""  # ids 00000, 00001, ...: as in the simulator, since a trial's id shuffles its draws
     which = tune.grid_search(list(curves()))
     with local_ray(cpus=1), tempfile.TemporaryDirectory() as storage:

@@ -36,26 +36,26 @@ from tests.support.faulty_store import Calls, Died, FaultyStore
 Y = "transfer/score"
 
 
-class ParkingDipAware(DipAware):
-    """DipAware that also parks every trial once, at its first score from step 4 on, and wakes them in order."""
+class PausingDipAware(DipAware):
+    """DipAware that also pauses every trial once, at its first score from step 4 on, and resumes them in order."""
 
     def __init__(self, goal: Goal) -> None:
         super().__init__(goal)
         self.rested: set[str] = set()
 
     def observe(self, row: Row) -> bool:
-        if row.kind == "verdict" and row.action == "PARK":
+        if row.kind == "verdict" and row.action == "PAUSE":
             self.rested.add(row.trial)
         return super().observe(row)
 
     def decide(self, trial: str) -> Verdict:
         curve = self.history.curves[trial]
         if trial not in self.rested and max(curve.steps(Y), default=0) >= 4 and curve.config["replay"] == 0.0:
-            return Verdict(Action.PARK, "one rest for everybody", Phase.UNKNOWN)
+            return Verdict(Action.PAUSE, "one rest for everybody", Phase.UNKNOWN)
         return super().decide(trial)
 
-    def wake(self, parked: Any) -> str | None:
-        return parked[0] if parked else None
+    def choose_trial_to_resume(self, paused: Any) -> str | None:
+        return paused[0] if paused else None
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ CASES: dict[str, Case] = {
         Sweep(name="trunk", space={"replay": grid(0.0, 0.1, 0.2), "steps": grid(8, 16)}, trainer=WSD,
               stopping={"rule": "median"}),
         lambda goal: make_rule("median", goal)),
-    "search with dip-aware and parks": Case(
+    "search with dip-aware and pauses": Case(
         Sweep(name="search", space={"learning_rate": loguniform(1e-4, 1e-2), "replay": grid(0.0, 0.1)},
               search={"algorithm": "optuna-tpe", "trials_per_cell": 2}, trainer={"steps": 12}, stopping={"rule": "dip-aware"}),
-        lambda goal: ParkingDipAware(goal)),
+        lambda goal: PausingDipAware(goal)),
     "people ask": Case(
         Sweep(name="asked", space={"replay": grid(0.0, 0.1)}, trainer={**WSD, "steps": 10}),
         NeverStop,

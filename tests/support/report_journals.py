@@ -47,7 +47,7 @@ def rise(gain: float) -> Callable[[float], float]:
 class Story:
     """What happens to one trial: changes from the base by metric, and how it ends.
 
-    `until` is the share of the budget that it runs; `end` is completed, pruned, failed, parked or running.
+    `until` is the share of the budget that it runs; `end` is completed, pruned, failed, paused or running.
     """
 
     config: Mapping[str, Any]
@@ -183,9 +183,9 @@ def _ending(s: Story, last: int, late: Sequence[Row]) -> Iterator[Row]:
         extra = {"of": of, "status": s.end, "reason": s.reason}
         return make_row("end", SWEEP, s.id, attempt=1, step=last, extra=extra)
 
-    if s.end in ("pruned", "parked"):
+    if s.end in ("pruned", "paused"):
         yield from late
-        action = "STOP" if s.end == "pruned" else "PARK"
+        action = "STOP" if s.end == "pruned" else "PAUSE"
         verdict = {"action": action, "phase": "collapse", "reason": s.reason, "evidence": {"p": 0.01}, "seen": 7}
         yield make_row("verdict", SWEEP, s.id, attempt=1, step=last, extra=verdict)
     if s.end in ("completed", "pruned", "failed"):
@@ -196,7 +196,7 @@ def _ending(s: Story, last: int, late: Sequence[Row]) -> Iterator[Row]:
 
 
 def demo_stories() -> list[Story]:
-    """Every ending once: a recovery, a run that never recovers, a pruned, a failed, a parked and a running trial."""
+    """Every ending once: a recovery, a run that never recovers, a pruned, a failed, a paused and a running trial."""
     return [
         story(),
         story(replay=0.0),
@@ -204,7 +204,7 @@ def demo_stories() -> list[Story]:
         story("answer-only", replay=0.0, until=0.4, end="pruned", reason="cannot reach the top 3: P 0.004 at step 160"),
         story("corrupted-cot", until=0.1, end="failed", reason="diverged: train/loss was nan at step 40"),
         story(
-            "corrupted-cot", replay=0.0, until=0.3, end="parked", reason="P(top 3) 0.02 is below the price of a worker"
+            "corrupted-cot", replay=0.0, until=0.3, end="paused", reason="P(top 3) 0.02 is below the price of a worker"
         ),
         story(steps=200, until=0.5, end="running"),
     ]

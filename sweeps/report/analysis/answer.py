@@ -13,7 +13,7 @@ from sweeps.report.analysis.inference import Difference, Level
 from sweeps.report.analysis.verdicts import ENDS_ITS_REPLIES, TRUNCATED, heading, items_needed, seeds_needed, span
 from sweeps.report.analysis.wording import SAFETY, number, of, percent, plural, score, spent
 
-ENDED: Final = ("completed", "pruned", "failed", "parked")
+ENDED: Final = ("completed", "pruned", "failed", "paused")
 OVER_REFUSAL: Final = "safety/over_refusal"
 
 

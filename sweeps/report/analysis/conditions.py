@@ -20,7 +20,7 @@ from sweeps.report.analysis.shape import Measured, difference_se
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, compact, number, of, plural
 
 GENERAL = ("transfer/score", "general/score")
-STOPPED = ("pruned", "parked")
+STOPPED = ("pruned", "paused")
 
 
 def groups(

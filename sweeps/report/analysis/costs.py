@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sweeps.report.analysis.findings import Costs, Spent, Trial
 
-STOPPED = ("pruned", "parked")
+STOPPED = ("pruned", "paused")
 
 
 def costs(trials: Sequence[Trial], base_scoring: Spent) -> Costs:

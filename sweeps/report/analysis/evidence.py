@@ -99,13 +99,13 @@ class Evidence:
         return _spent(self.sweep.costs.scoring_of(trial))
 
     def reason(self, curve: Curve) -> str:
-        """Why the trial ended or was parked, with the detail of an error, and why it was parked before it was pruned."""
+        """Why the trial ended or was paused, with the detail of an error, and why it was paused before it was pruned."""
         aside = self.aside(curve.trial)
         why = ": ".join(part for part in (curve.reason, curve.detail) if part)
-        parked = next((d for d in reversed(aside.decisions) if d.action == Action.PARK), None)
-        if curve.state is not TrialStatus.PRUNED or parked is None or parked.reason in why:
+        paused = next((d for d in reversed(aside.decisions) if d.action == Action.PAUSE), None)
+        if curve.state is not TrialStatus.PRUNED or paused is None or paused.reason in why:
             return why
-        return f"{why}; parked at step {parked.step}: {parked.reason}"
+        return f"{why}; paused at step {paused.step}: {paused.reason}"
 
     def state(self, curve: Curve) -> TrialStatus:
         """How the trial stands."""

@@ -81,7 +81,7 @@ class Decision:
     """One verdict of the stop rule on a trial, as it stood in the journal.
 
     Attributes:
-        seq: place in the journal. step: the trial's step. action: CONTINUE, PARK or STOP. reason: the rule's sentence.
+        seq: place in the journal. step: the trial's step. action: CONTINUE, PAUSE or STOP. reason: the rule's sentence.
     """
 
     seq: int
@@ -97,7 +97,7 @@ class Trial:
 
     Attributes:
         label: the settings that tell it from the others.
-        state: waiting, running, parked, scoring, completed, pruned or failed. reason: why it ended, or was parked.
+        state: waiting, running, paused, scoring, completed, pruned or failed. reason: why it ended, or was paused.
         steps_run: optimizer steps, the parent's included. own_steps: without the parent's.
         curves: every metric measured after step 0, also those that nobody judges (`train/loss`).
         readings: shape of each judged metric. invalid: `metric@step = nan` for each number that was not finite.
@@ -365,7 +365,7 @@ class GroupMetric:
         mean_change, low, high: last score minus base, mean and range over the trials.
         visible: a typical change that these items can tell from nothing (2 standard errors, median over the trials).
         n: fewest and most items behind a score.
-        stopped: pruned and parked trials that were scored, which the mean leaves out. as_stopped, as_top: what the mean
+        stopped: pruned and paused trials that were scored, which the mean leaves out. as_stopped, as_top: what the mean
             would be if those had stayed where they stood, and if they had come up to the worst of the top k.
     """
 
@@ -429,7 +429,7 @@ class Costs:
     Attributes:
         training, scoring: all trials and attempts; scoring includes the base models.
         steps_planned: own steps of all ended trials, run to their budgets. steps_run: what they ran.
-        steps_saved: steps that pruned and parked trials did not run; `share_saved` of `steps_planned`. Failed trials
+        steps_saved: steps that pruned and paused trials did not run; `share_saved` of `steps_planned`. Failed trials
             save nothing: their missing steps are `steps_lost`.
         steps_shared: steps that branches took over from a parent's checkpoint; in no other figure here.
         estimated_saved: `steps_saved` at each trial's own cost per step: an estimate, those steps never ran.

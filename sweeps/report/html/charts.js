@@ -208,7 +208,7 @@ class Panel {
     }
   }
 
-  // How a run ended: a cross when pruned or failed, a ring when parked or running, a dot when complete.
+  // How a run ended: a cross when pruned or failed, a ring when paused or running, a dot when complete.
   ending(run, trial, r) {
     const curve = trial.curves[this.metric], i = curve.step.length - 1;
     const x = this.x(curve.step[i]), y = this.y(curve.value[i]);

@@ -88,7 +88,7 @@ def _confidence(value: float) -> str:
 
 
 def decision_rows(summary: Summary) -> list[DecisionRow]:
-    """The stop rule's verdicts that stopped or parked a trial, in the order of the journal.
+    """The stop rule's verdicts that stopped or paused a trial, in the order of the journal.
 
     The others stand with their trial when it is in focus, and in `report.json`.
     """

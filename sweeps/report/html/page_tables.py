@@ -169,14 +169,14 @@ def reason_rows(summary: Summary) -> list[Reason]:
     rows: list[Reason] = []
     for t in summary.trials:
         at = f"{t.steps_run:,}" + ("" if t.budget is None else f" of {t.budget:,}")
-        if t.state in ("failed", "pruned", "parked"):
+        if t.state in ("failed", "pruned", "paused"):
             rows.append(Reason(t.id, t.label, t.state, t.state, at, t.reason or "no reason was recorded"))
         for why in t.evals_failed:
             step, _, reason = why.partition(": ")
             rows.append(Reason(t.id, t.label, "failed", "evaluation failed", step.removeprefix("step "), reason))
         if t.invalid:
             rows.append(Reason(t.id, t.label, "failed", "not finite", "", "; ".join(t.invalid)))
-    order = {"failed": 0, "pruned": 1, "parked": 2}
+    order = {"failed": 0, "pruned": 1, "paused": 2}
     return sorted(rows, key=lambda r: order[r.state])
 
 

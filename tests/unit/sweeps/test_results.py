@@ -60,7 +60,7 @@ def test_frames_hold_what_the_rows_hold(results):
 
 def test_verdicts_decisions_and_costs_are_those_of_the_report(results):
     assert len(results.verdicts()) == sum(len(s.verdicts) for s in results.settings)
-    assert [d.action for d in results.decisions()] == ["STOP", "PARK"]
+    assert [d.action for d in results.decisions()] == ["STOP", "PAUSE"]
     total = results.summary.costs
     assert sum(c.training_cpu_s for c in results.costs()) == pytest.approx(total.training.cpu_s)
 

@@ -148,10 +148,10 @@ def test_a_pace_is_shown_only_while_the_trial_trains():
     perf = {"perf/mfu": 0.3, "perf/tokens_per_s": 9.0}
     waits = make_row("control", SWEEP.id, "t-1", 1, extra={"action": "yield"})
     lost = make_row("control", SWEEP.id, "t-1", 1, extra={"action": "retry"})
-    parked = make_row("verdict", SWEEP.id, "t-1", 1, 5, extra={"action": "PARK", "phase": "dip"})
+    paused = make_row("verdict", SWEEP.id, "t-1", 1, 5, extra={"action": "PAUSE", "phase": "dip"})
     scoring = make_row("end", SWEEP.id, "t-1", 1, 100, extra={"of": "training", "status": "completed"})
     taken_over = make_row("lease", SWEEP.id)
-    for over in (waits, lost, parked, scoring, taken_over):
+    for over in (waits, lost, paused, scoring, taken_over):
         made = meters(*trial("t-1"), report("t-1", 5, perf))
         assert (value(made, "dipsweep_mfu"), value(made, "dipsweep_tokens_per_s")) == (0.3, 9.0)
         made.apply(over)

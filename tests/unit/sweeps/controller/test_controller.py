@@ -32,22 +32,22 @@ def sweep(**changes) -> Sweep:
 
 
 class StopAtStep(StopRule):
-    """Stops or parks every trial without replay at a step; wakes a parked one when asked a second time."""
+    """Stops or pauses every trial without replay at a step; resumes a paused one when asked a second time."""
 
-    def __init__(self, goal, action: Action, step: int, wakes: int = 0) -> None:
+    def __init__(self, goal, action: Action, step: int, resumes: int = 0) -> None:
         super().__init__(goal)
-        self.action, self.step, self.wakes = action, step, wakes
+        self.action, self.step, self.resumes = action, step, resumes
 
     def decide(self, trial: str) -> Verdict:
         curve = self.history.curves[trial]
-        if curve.config["replay"] == 0.0 and self.step in curve.steps("transfer/score") and self.wakes != -1:
+        if curve.config["replay"] == 0.0 and self.step in curve.steps("transfer/score") and self.resumes != -1:
             return Verdict(self.action, f"step {self.step} is seen", Phase.COLLAPSE)
         return Verdict(Action.CONTINUE, "fine")
 
-    def wake(self, parked):
-        if self.wakes > 0:
-            self.wakes = -1
-            return parked[0]
+    def choose_trial_to_resume(self, paused):
+        if self.resumes > 0:
+            self.resumes = -1
+            return paused[0]
         return None
 
 
@@ -109,17 +109,19 @@ def test_a_stop_ends_the_trial_as_pruned_and_is_written_with_what_it_had_seen(tm
         assert verdict.reason == "step 4 is seen"
 
 
-def test_a_parked_trial_that_nobody_wakes_ends_pruned_and_the_sweep_ends(tmp_path: Path):
+def test_a_paused_trial_that_nobody_resumes_ends_pruned_and_the_sweep_ends(tmp_path: Path):
     definition = sweep()
-    controller = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.PARK, 4))
+    controller = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.PAUSE, 4))
     states = [c.state for c in controller.history.trials()]
     assert sorted(states) == ["completed", "completed", "pruned", "pruned"]
 
 
-def test_a_parked_trial_that_is_woken_goes_on_from_its_checkpoint(tmp_path: Path):
+def test_a_paused_trial_that_is_resumed_goes_on_from_its_checkpoint(tmp_path: Path):
     definition = sweep(space={"replay": grid(0.0)}, trainer={"steps": 8, "learning_rate": 1e-3})
     trainer = FakeTrainer()
-    controller = run(tmp_path, definition, rule=StopAtStep(definition.goal, Action.PARK, 4, wakes=1), trainer=trainer)
+    controller = run(
+        tmp_path, definition, rule=StopAtStep(definition.goal, Action.PAUSE, 4, resumes=1), trainer=trainer
+    )
     curve = next(controller.history.trials())
     assert (curve.state, curve.attempt) == ("completed", 2)
     assert [step for _, _, step in trainer.log] == list(range(1, 9))  # no step twice
@@ -191,20 +193,20 @@ def test_who_was_asked_to_leave_for_a_pause_that_is_over_goes_on_instead_of_fail
     assert controller.history.curves[trial].reason == "no-metrics"
 
 
-def test_a_woken_trial_is_not_parked_again_for_steps_that_it_was_parked_for():
-    class ParkInTheDip(StopRule):
-        """Parks a trial that is low at its last step, as a rule does that does not know that it has seen this."""
+def test_a_resumed_trial_is_not_paused_again_for_steps_that_it_was_paused_for():
+    class PauseInTheDip(StopRule):
+        """Pauses a trial that is low at its last step, as a rule does that does not know that it has seen this."""
 
         def decide(self, trial: str) -> Verdict:
             curve = self.history.curves[trial]
             low = curve.values("train/loss")[-1] > 1.0
-            return Verdict(Action.PARK if low else Action.CONTINUE, "low" if low else "fine", Phase.DIP)
+            return Verdict(Action.PAUSE if low else Action.CONTINUE, "low" if low else "fine", Phase.DIP)
 
-        def wake(self, parked):
-            return parked[0]
+        def choose_trial_to_resume(self, paused):
+            return paused[0]
 
     definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
-    controller = SweepController(Plan(definition), MemoryJournal(), ParkInTheDip(definition.goal))
+    controller = SweepController(Plan(definition), MemoryJournal(), PauseInTheDip(definition.goal))
     losses, ended = {2: 0.5, 4: 1.5, 6: 1.4, 8: 0.4}, []
     while not ended:
         launch = controller.next()
@@ -217,9 +219,9 @@ def test_a_woken_trial_is_not_parked_again_for_steps_that_it_was_parked_for():
                 break
         else:
             ended.append((attempt, step))
-    assert ended == [(3, 8)]  # parked at 4, and then at 6
+    assert ended == [(3, 8)]  # paused at 4, and then at 6
     verdicts = by_trial(controller.journal.rows(), "verdict")[trial]
-    assert [v.step for v in verdicts if v.action == "PARK"] == [4, 6]
+    assert [v.step for v in verdicts if v.action == "PAUSE"] == [4, 6]
 
 
 def test_an_attempt_that_was_superseded_can_say_nothing_any_more(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The simulated clock: machines, time, parking and waking."""
+"""The simulated clock: machines, time, pausing and resuming."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def run_of(trial, values, seconds=1.0):
     return Recording(trial, make_row("trial", "", trial, budget=len(values)), rows, (seconds,) * len(values))
 
 
-class ParkOnce(StopRule):
-    """Parks a trial after its first report and wakes the parked in order."""
+class PauseOnce(StopRule):
+    """Pauses a trial after its first report and resumes the paused in order."""
 
     def decide(self, trial):
         first = self.history.curves[trial].attempt == 1
-        return Verdict(Action.PARK if first else Action.CONTINUE, "first come, first parked")
+        return Verdict(Action.PAUSE if first else Action.CONTINUE, "first come, first paused")
 
-    def wake(self, parked):
-        return parked[0]
+    def choose_trial_to_resume(self, paused):
+        return paused[0]
 
 
 def test_without_a_rule_everything_runs_and_time_is_that_of_the_machines():
@@ -42,8 +42,8 @@ def test_one_machine_runs_trials_one_after_the_other_in_their_order():
     assert [(r.trial, r.step) for r in out.journal if r.kind == "report"] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
 
 
-def test_a_woken_trial_pays_for_its_resume_and_goes_on_where_it_was():
-    out = simulate([run_of("a", [1, 2, 3]), run_of("b", [1, 2, 3])], ParkOnce(Goal(Y)), workers=1)
+def test_a_resumed_trial_pays_for_its_resume_and_goes_on_where_it_was():
+    out = simulate([run_of("a", [1, 2, 3]), run_of("b", [1, 2, 3])], PauseOnce(Goal(Y)), workers=1)
     assert out.spent == pytest.approx(6 + 2 * 0.3)
     attempts = [(r.trial, r.attempt, r.step) for r in out.journal if r.kind == "attempt"]
     assert attempts == [("a", 1, 0), ("b", 1, 0), ("a", 2, 1), ("b", 2, 1)]
@@ -65,7 +65,7 @@ def test_a_200_trial_sweep_loses_no_winner_and_saves_a_quarter():
 
 
 @pytest.mark.parametrize("seed", [3, 4])
-def test_no_protected_trial_is_ever_parked_under_strict(seed):
+def test_no_protected_trial_is_ever_paused_under_strict(seed):
     sweep = generate("broad", seed, trials=24)
     out = simulate(sweep.recordings, DipAware(goal(), protect="strict"), shared=sweep.shared)
     given = [v for r in out.runs.values() for _, v in r.verdicts]

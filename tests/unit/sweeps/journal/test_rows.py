@@ -40,8 +40,8 @@ LINES = [
     (EvalRow("s", "t-1", 1, 3, status=EvalStatus.FAILED, reason="out", tries=1, given_up=False, seq=4),
      '{"status":"failed","reason":"out","try":1,"given_up":false,"v":1,"seq":4,"kind":"eval","sweep":"s","trial":"t-1",'
      '"attempt":1,"step":3}'),
-    (VerdictRow("s", "t-1", 1, 3, action=Action.PARK, phase=Phase.DIP, seen=4, seq=5),
-     '{"action":"PARK","phase":"dip","reason":"","evidence":{},"seen":4,"v":1,"seq":5,"kind":"verdict","sweep":"s",'
+    (VerdictRow("s", "t-1", 1, 3, action=Action.PAUSE, phase=Phase.DIP, seen=4, seq=5),
+     '{"action":"PAUSE","phase":"dip","reason":"","evidence":{},"seen":4,"v":1,"seq":5,"kind":"verdict","sweep":"s",'
      '"trial":"t-1","attempt":1,"step":3}'),
     (ControlRow("s", "t-1", who="ana", action=ControlAction.EXTEND, refused=True, reason="no", seq=6),
      '{"who":"ana","action":"extend refused","reason":"no","v":1,"seq":6,"kind":"control","sweep":"s","trial":"t-1"}'),
@@ -95,7 +95,7 @@ WRONG = [
     (report(kind=["report"]), r"got row kind \['report'\]"),
     ({"kind": "commit", "sweep": "s", "trial": "t", "step": 3}, "commit row: got no path; expected one"),
     ({"kind": "commit", "sweep": "s", "trial": "t", "path": "p"}, "commit row: got no step; expected one"),
-    ({"kind": "verdict", "sweep": "s", "trial": "t", "action": "park"}, "expected one of CONTINUE, PARK, STOP"),
+    ({"kind": "verdict", "sweep": "s", "trial": "t", "action": "pause"}, "expected one of CONTINUE, PAUSE, STOP"),
     ({"kind": "verdict", "sweep": "s", "trial": "t"}, "verdict row: got no action"),
     ({"kind": "end", "sweep": "s", "trial": "t", "status": "gone"}, "expected one of completed, pruned, failed, done"),
     ({"kind": "control", "sweep": "s", "action": "dance refused"}, "control row: got action 'dance refused'"),
@@ -149,3 +149,9 @@ def test_a_refused_request_is_told_from_one_that_was_carried_out():
     row = parse({"kind": "control", "sweep": "s", "who": "ana", "action": "extend refused", "reason": "no"})
     assert (row.action, row.refused) == (ControlAction.EXTEND, True)
     assert parse(row.to_json()) == row
+
+
+def test_a_journal_from_before_pause_had_its_name_is_read():
+    row = parse({"v": 1, "kind": "verdict", "sweep": "s", "trial": "t", "attempt": 1, "step": 3, "action": "PARK"})
+    assert row.action is Action.PAUSE
+    assert row.to_json()["action"] == "PAUSE"

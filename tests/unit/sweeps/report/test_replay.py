@@ -64,7 +64,7 @@ def test_the_result_has_the_documented_shape_and_is_json():
     assert set(result) == {"rule", "sweeps", "summary"}
     (sweep,) = result["sweeps"].values()
     for trial in sweep["trials"].values():
-        assert set(trial) >= {"stopped_at", "parked", "phase", "reason"}
+        assert set(trial) >= {"stopped_at", "paused", "phase", "reason"}
         assert trial["stopped_at"] is None or trial["stopped_at"] < 640
     assert 0 <= sweep["compute_saved"] < 1
     json.dumps(result, allow_nan=False)

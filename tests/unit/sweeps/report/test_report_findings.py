@@ -261,8 +261,8 @@ def test_what_survivors_alone_show_is_bounded_by_the_stopped():
 # A9
 
 
-def test_why_a_trial_was_parked_stays_readable_after_it_is_pruned():
-    s = story(until=0.3, end="parked", reason="P(top 3) 0.32 is below the price of 0.40")
+def test_why_a_trial_was_paused_stays_readable_after_it_is_pruned():
+    s = story(until=0.3, end="paused", reason="P(top 3) 0.32 is below the price of 0.40")
     late = make_row(
         "end",
         SWEEP,
@@ -273,9 +273,9 @@ def test_why_a_trial_was_parked_stays_readable_after_it_is_pruned():
     )
     trial = summarize([*journal([s]), late.at(999)]).trials[0]
     assert trial.state == "pruned"
-    assert trial.reason == "nothing changed in its favour; parked at step 120: P(top 3) 0.32 is below the price of 0.40"
+    assert trial.reason == "nothing changed in its favour; paused at step 120: P(top 3) 0.32 is below the price of 0.40"
     assert [(d.action, d.step, d.reason) for d in trial.decisions] == [
-        ("PARK", 120, "P(top 3) 0.32 is below the price of 0.40")
+        ("PAUSE", 120, "P(top 3) 0.32 is below the price of 0.40")
     ]
 
 

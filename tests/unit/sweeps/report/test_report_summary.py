@@ -44,12 +44,12 @@ def by_state(summary, state):
 
 def test_every_ending_is_told_with_its_reason(demo):
     assert [t.state for t in demo.trials] == [
-        "completed", "completed", "completed", "pruned", "failed", "parked", "running",
+        "completed", "completed", "completed", "pruned", "failed", "paused", "running",
     ]  # fmt: skip
     assert by_state(demo, "failed").reason == "diverged: train/loss was nan at step 40"
     assert by_state(demo, "pruned").reason == "cannot reach the top 3: P 0.004 at step 160"
     assert by_state(demo, "pruned").steps_run == 160
-    assert by_state(demo, "parked").phase == "collapse"
+    assert by_state(demo, "paused").phase == "collapse"
 
 
 def test_a_recovery_and_a_collapse_are_told_apart(demo):

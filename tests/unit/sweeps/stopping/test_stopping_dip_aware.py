@@ -91,16 +91,16 @@ RUNS = (None, None)
 TABLE = [
     ({}, DIP, RUNS, "CONTINUE", "plateau before"),
     ({"protect": "soft"}, DIP, RUNS, "CONTINUE", "plateau before"),
-    ({"park": False}, DIP, RUNS, "CONTINUE", "plateau before"),
-    ({}, FALL, (256, 400), "PARK", "collapse recovery"),
-    ({"protect": "soft"}, FALL, (100, 300), "PARK", "dip"),
-    ({"park": False}, FALL, (256, 400), "STOP", "collapse recovery"),
-    ({}, LATE, (200, 400), "PARK", "late-decline"),
-    ({"risk": 0.01}, LATE, (401, 620), "PARK", "late-decline"),
-    ({}, SLOW, (256, 400), "PARK", "recovery collapse"),
-    ({"protect": "soft"}, SLOW, (100, 300), "PARK", "dip recovery"),
-    ({"patience": 2.0}, SLOW, (100, 200), "PARK", "collapse recovery"),
-    ({}, FLAT - 0.02, (60, 300), "PARK", "before plateau"),
+    ({"pause": False}, DIP, RUNS, "CONTINUE", "plateau before"),
+    ({}, FALL, (256, 400), "PAUSE", "collapse recovery"),
+    ({"protect": "soft"}, FALL, (100, 300), "PAUSE", "dip"),
+    ({"pause": False}, FALL, (256, 400), "STOP", "collapse recovery"),
+    ({}, LATE, (200, 400), "PAUSE", "late-decline"),
+    ({"risk": 0.01}, LATE, (401, 620), "PAUSE", "late-decline"),
+    ({}, SLOW, (256, 400), "PAUSE", "recovery collapse"),
+    ({"protect": "soft"}, SLOW, (100, 300), "PAUSE", "dip recovery"),
+    ({"patience": 2.0}, SLOW, (100, 200), "PAUSE", "collapse recovery"),
+    ({}, FLAT - 0.02, (60, 300), "PAUSE", "before plateau"),
 ]
 
 
@@ -130,7 +130,7 @@ def test_strict_protection_never_ends_a_trial_inside_the_patience_with_its_dip()
     rule = DipAware(Goal(Y, top=1), protect="strict")
     sweep = Sweep(rule, {**FIELD, "fall": FALL})
     step, verdict = sweep.end("fall")
-    assert verdict.action is Action.PARK
+    assert verdict.action is Action.PAUSE
     assert step >= verdict.evidence["until"]
     held = [v for v in sweep.said["fall"].values() if v.evidence.get("held")]
     assert held
@@ -142,7 +142,7 @@ def test_what_rises_and_then_falls_for_good_is_pruned():
     step, verdict = sweep.end("late")
     assert step is not None
     assert step < 640
-    assert verdict.action is Action.PARK
+    assert verdict.action is Action.PAUSE
 
 
 def test_a_lone_collapse_is_given_up_and_a_lone_dip_is_not():
@@ -193,7 +193,7 @@ def test_shift_and_scale_of_the_metric_change_no_verdict():
     plain = verdicts(DipAware(Goal(Y, top=2)), curves)
     big = verdicts(DipAware(Goal(Y, top=2)), {t: 128 * v for t, v in curves.items()}, se=1.28, base=100.0)
     assert big == plain
-    assert any("PARK" in v.values() for v in plain.values())
+    assert any("PAUSE" in v.values() for v in plain.values())
 
 
 def back_at_base(se, items):
