@@ -16,6 +16,7 @@ from cluster.run import run
 from sweeps import Sweep, grid
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.journal.reader import LogReader
+from sweeps.output import keep_running_without_output
 from sweeps.storage.base import FOREVER
 from sweeps.storage.factory import open_store
 from tests.support.fakes import Paced, SealingTrainer, fake_evaluate
@@ -33,6 +34,8 @@ SWEEP = Sweep(
 
 class InStep(SealingTrainer):
     """A trainer that waits for the scores of each of its checkpoints, as they come to stand in the sweep's log."""
+
+    reuse = True  # where DIPSWEEP_REUSE_WORKERS does not say otherwise
 
     def __init__(self, storage: str) -> None:
         super().__init__(PACE_S)
@@ -69,6 +72,7 @@ class _Waiting(Paced):
 
 def main(storage: str) -> None:
     prepare()
+    keep_running_without_output()
     import cluster.driver.failures
 
     cluster.driver.failures.NODE_NEWS_S = 0.0  # no node is lost here: who was shot does not wait for that news
