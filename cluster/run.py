@@ -78,7 +78,7 @@ def run(
         Its results, as `sweeps.load` returns them; `.report` is the page, and `/` and `str` are those of its folder.
 
     Raises:
-        InputError: data, weights or templates are not those that the sweep began with.
+        InputError: data, weights or templates are not those that the sweep began with; the evaluators' interpreter will not do.
         SweepBusy: another driver runs this sweep. LimitError, Interrupted: ended early, can be resumed.
     """
     say = droppable(say)
@@ -151,6 +151,10 @@ def _execute(
     address: str | None, say: Progress, train: Train, evaluate: Evaluate, steer: Callable[[], None],
 ) -> None:  # fmt: skip
     keep = _keeper(controller, home)
+    if python := controller.plan.sweep.evaluation.python:
+        from cluster.evals.interpreter import check_evaluator_python
+
+        check_evaluator_python(python, on_ray=backend == "ray")
     if is_url(root.root):
         train, evaluate = RemoteStorageTrainFn(train, root.root), RemoteStorageEvalFn(evaluate)
     if backend == "in-process":

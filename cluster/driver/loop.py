@@ -105,7 +105,7 @@ class RayLoop:
         self.control = start_control_actor(plan.sweep_id)
         self.messages_call = self.control.receive_all.remote()
         e = plan.sweep.evaluation
-        self.pool = Pool(self.evaluate, e.workers, e.gpus_per_worker, e.cpus_per_worker, e.timeout_s)
+        self.pool = Pool(self.evaluate, e.workers, e.gpus_per_worker, e.cpus_per_worker, e.timeout_s, e.python)
         name = f"{plan.sweep_id}-{time.time_ns()}"
         unregister = register(name, self)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -73,13 +74,15 @@ class Pool:
     Args:
         evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus, cpus: what each reserves.
         timeout_s: longest time of one job; None derives it from those before (`sweeps.controller.eval_timeout`).
+        python: the evaluators' interpreter; None is the driver's.
     """
 
     def __init__(
         self, evaluate: Evaluate, size: int, gpus: float = 0.0, cpus: float = 0.0, timeout_s: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        python: str | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Evaluator)
+        environment = {"runtime_env": {"py_executable": shlex.quote(python)}} if python else {}
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, **environment)(Evaluator)
         self._new = partial(remote.remote, evaluate)
         self.gpus, self.allowance, self.clock = gpus, Allowance(timeout_s), clock
         self.failed_starts = 0

@@ -196,6 +196,8 @@ def local_paths(sweep: Sweep) -> Iterator[tuple[str, str]]:
     for name, tier in sweep.tiers.items():
         if tier.path.startswith("/"):
             yield f"tiers.{name}.path", tier.path
+    if sweep.evaluation.python:
+        yield "evaluation.python", sweep.evaluation.python
     kind, _, folder = sweep.evaluation.suite.partition(":")
     if kind == "paper" and folder:
         yield "evaluation.suite", folder

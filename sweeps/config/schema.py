@@ -143,7 +143,8 @@ class Sweep(Block):
         """Returns the whole definition as plain JSON; with `identity`, only what makes it this sweep."""
         if not identity:
             return self.model_dump(mode="json")
-        data = self.model_dump(mode="json", exclude={"storage": True, "limits": True, "evaluation": {"keep_replies"}})
+        outside: dict[str, Any] = {"storage": True, "limits": True, "evaluation": {"keep_replies", "python"}}
+        data = self.model_dump(mode="json", exclude=outside)
         data["stopping"]["protect"] = self.stopping.protect or "strict"  # its default, whether it is written out or not
         return data
 

@@ -87,7 +87,7 @@ def test_without_weights_nothing_is_scored_under_the_old_ones(vllm, later):
 
 
 def test_where_it_is_usable_evaluations_go_through_it(vllm, monkeypatch):
-    monkeypatch.setattr(vllm_engine, "usable", lambda: True)
+    monkeypatch.setattr(vllm_engine, "distribution", lambda: "vllm")
     monkeypatch.setattr("evaluators.engines.select.version", lambda name: "1")
     scores = evaluate(builtin_folder("tiny-xs"), EvalSpec(items=2))
     assert LLM.started == 1

@@ -1,0 +1,55 @@
+"""An interpreter of the evaluators' own: whether it can run them, before anything starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from sweeps.errors import InputError
+
+NEEDED: Final = ("ray", "torch", "transformers", "safetensors", "pydantic", "jinja2", "yaml", "fsspec", "reasoning_gym")
+ASK: Final = (
+    "import json, platform, sys; from importlib.metadata import version; from importlib.util import find_spec; "
+    "missing = [name for name in sys.argv[1:] if find_spec(name) is None]; "
+    "print(json.dumps([platform.python_version(), missing, '' if 'ray' in missing else version('ray')]))"
+)
+WAIT_S: Final = 60.0
+
+
+def check_evaluator_python(python: str, *, on_ray: bool) -> None:
+    """Makes sure that an interpreter can run this driver's evaluators: Ray carries them there as pickles.
+
+    Args:
+        python: path on every node; the driver's own is looked at. on_ray: evaluators are processes of their own.
+
+    Raises:
+        InputError: it is not there, lacks packages, or has another Python or Ray than the driver.
+    """
+    if not on_ray:
+        raise InputError(
+            f"evaluation.python: got {python}, but in-process evaluations run in this process; leave it out, or use Ray"
+        )
+    home = str(Path(__file__).parents[2])
+    where = f"evaluation.python: {python}"
+    try:
+        out = subprocess.run([python, "-c", ASK, *NEEDED], capture_output=True, text=True, timeout=WAIT_S, check=True, cwd="/",
+                             env={**os.environ, "PYTHONPATH": home}).stdout  # fmt: skip
+        own_python, missing, ray = json.loads(out)
+    except subprocess.CalledProcessError as e:
+        raise InputError(f"{where} fails: {e.stderr.strip()[-300:]}") from e
+    except (OSError, ValueError, subprocess.TimeoutExpired) as e:
+        raise InputError(
+            f"{where} cannot be run: {e}; expected a Python with dipsweep's packages (docs/how-to/vllm.md)"
+        ) from e
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}: install dipsweep's packages there (docs/how-to/vllm.md)")
+    ours, theirs = (platform.python_version(), version("ray")), (own_python, ray)
+    if theirs != ours:  # Ray holds processes of one cluster to one patch release of Python
+        raise InputError(
+            f"{where} has Python {theirs[0]} with Ray {theirs[1]}; expected the driver's, Python {ours[0]} with Ray {ours[1]}"
+        )
