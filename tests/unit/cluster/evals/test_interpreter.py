@@ -41,7 +41,7 @@ def test_one_that_lacks_packages_or_does_not_match_the_driver_is_refused(
 
 
 def test_one_that_is_not_there_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="cannot be run: .*No such file"):
+    with pytest.raises(InputError, match=r"cannot be run: .*No such file"):
         check_evaluator_python(str(tmp_path / "python"), on_ray=True)
 
 
