@@ -16,7 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.config.trial import Saved
-from sweeps.controller.controller import Launch
+from sweeps.controller.launch import Launch
 from sweeps.failures import Failure
 
 

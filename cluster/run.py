@@ -9,22 +9,22 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.preflight.inputs import check_inputs
+from cluster.train.functions import score_job, train_model
 from sweeps.checkpoints.transfer import RemoteStorageEvalFn, RemoteStorageTrainFn, drop_checkpoint
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
 from sweeps.config.plugin_settings import TRAIN_KEYWORDS, checked_settings, settings_model
 from sweeps.config.schema import Sweep
-from sweeps.config.trial import EvalSpec, Hooks, KeepReplies, ModelSource, Saved, TrialSpec
+from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.request_handler import RequestHandler
 from sweeps.errors import StorageError
-from sweeps.executors.local import Evaluate, InProcess, Progress, Scored, Train
+from sweeps.executors.local import Evaluate, InProcess, Progress, Train
 from sweeps.journal.rows import Row, TierRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal
@@ -38,7 +38,6 @@ from sweeps.storage.factory import open_store
 from sweeps.storage.probe import VerifyStorageBefore, write_marker
 
 if TYPE_CHECKING:
-    from evaluators.scores import Scores
     from sweeps.controller.searcher import Searcher
 
 Backend = Literal["ray", "in-process"]
@@ -224,45 +223,6 @@ class PluginTrain:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             rank = {name: value for name, value in rank.items() if any(p.name == name for p in parameters)}
         train(replace(trial, config=shipped), hooks, folder=folder, resume=resume, **rank, **settings)
-
-
-def train_model(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
-    """`trainers.loop.train`, imported where it trains: torch takes seconds, and neither a driver nor Tune's actor needs it."""
-    from trainers.loop import train
-
-    train(trial, hooks, folder=folder, resume=resume, **rank)
-
-
-train_model.reuse = True  # type: ignore[attr-defined]  # its process may run another attempt after it
-
-
-def score_job(job: EvalJob, scores: Where, home: str = "", keep: KeepReplies = "none") -> Scored:
-    """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up.
-
-    Args:
-        scores: where scores are kept. home: the sweep, beside which replies are kept. keep: how many of them.
-    """
-    from evaluators.cache import ScoreCache
-    from evaluators.evaluate import evaluate
-    from sweeps.replies import ReplyWriter
-    from trainers.model.load import model_folder
-
-    base_source = ModelSource(job.path, chat_template=job.evaluation.chat_template)
-    folder = model_folder(job.model, base_source) if job.step == 0 else Path(job.path)
-    base = _base_scores(job.model, job.early.base, job.evaluation, scores) if job.early else None
-    writer = ReplyWriter(home, keep, job.trial, job.step, job.attempt) if home else None
-    return evaluate(folder, job.evaluation, cache=ScoreCache(scores), early=job.early, base=base, keep=writer)
-
-
-@cache
-def _base_scores(model: str, path: str, evaluation: EvalSpec, scores: Where) -> Scores:
-    """Looks the base model's scores up, once a process; they are there, since a sweep scores its base models first."""
-    from evaluators.cache import ScoreCache
-    from evaluators.evaluate import evaluate
-    from trainers.model.load import model_folder
-
-    folder = model_folder(model, ModelSource(path, chat_template=evaluation.chat_template))
-    return evaluate(folder, evaluation, cache=ScoreCache(scores))
 
 
 def _keeper(controller: SweepController, home: Store) -> Callable[[], None]:

@@ -27,11 +27,11 @@ import ray  # noqa: E402
 
 from cluster.connect.session import local_ray  # noqa: E402
 from cluster.mailbox import AttemptExited, AttemptId, start_control_actor  # noqa: E402
-from cluster.run import train_model  # noqa: E402
+from cluster.train.functions import train_model  # noqa: E402
 from cluster.train.worker import run_attempts  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
-from sweeps.controller.controller import Launch  # noqa: E402
+from sweeps.controller.launch import Launch  # noqa: E402
 
 
 def main() -> None:

@@ -32,7 +32,8 @@ from cluster.resources.bundles import Attempt  # noqa: E402
 from sweeps import Sweep, choice, uniform  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.config.trial import Hooks, Saved, TrialSpec  # noqa: E402
-from sweeps.controller.controller import Launch, SweepController  # noqa: E402
+from sweeps.controller.controller import SweepController  # noqa: E402
+from sweeps.controller.launch import Launch  # noqa: E402
 from sweeps.failures import Failure  # noqa: E402
 from sweeps.journal.writer import MemoryJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402

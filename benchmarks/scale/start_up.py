@@ -38,7 +38,7 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
     prepare()
     from cluster.connect.session import local_ray
     from cluster.driver.loop import RayLoop
-    from cluster.run import train_model
+    from cluster.train.functions import train_model
     from sweeps import Sweep, grid
     from sweeps.config.plan import Plan
     from sweeps.controller.controller import SweepController

@@ -9,7 +9,8 @@ from typing import Any
 
 from cluster.connect.environment import cache_folder, prepare
 from sweeps.config.trial import TrialSpec
-from sweeps.controller.controller import Launch, SweepController
+from sweeps.controller.controller import SweepController
+from sweeps.controller.launch import Launch
 from sweeps.errors import DipsweepError, Interrupted, LimitError
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.local import Evaluate, Progress, Train, take_scores

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
@@ -54,7 +55,8 @@ class GroupTorchTrainer(TorchTrainer):  # type: ignore[misc]
         callbacks = super()._create_default_callbacks()
         if get_current_placement_group() is None:
             return list(callbacks)
-        return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
+        unused = (PlacementGroupCleanerCallback, *(() if self.datasets else (DatasetsCallback,)))  # an actor of 100 MB each
+        return [c for c in callbacks if not isinstance(c, unused)]
 
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
         data_parallel_trainer.TrainController = _Controller  # a module global, read when fit() runs

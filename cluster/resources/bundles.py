@@ -9,7 +9,7 @@ from enum import Enum
 from cluster.resources.backfill import Nodes, fit, less
 from sweeps.config.blocks import EvaluationBlock
 from sweeps.config.trial import ModelSource, TrialSpec
-from sweeps.controller.controller import Launch
+from sweeps.controller.launch import Launch
 
 
 class StopRequest(Enum):

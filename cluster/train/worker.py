@@ -27,7 +27,7 @@ from cluster.mailbox import (
 )
 from cluster.train.start_up import StartUp
 from sweeps.config.trial import Saved, attempt_folder
-from sweeps.controller.controller import Launch
+from sweeps.controller.launch import Launch
 from sweeps.errors import DamagedCheckpoint, TrialFailed, out_of_memory
 from sweeps.failures import Failure, FailureKind
 from sweeps.storage.base import storage_trouble
@@ -138,9 +138,6 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
         config: `launch`, `storage`, `launched` (when, by the driver's clock) and `reuse` (further attempts may come).
         train: the training function. rank, world: this process among its group.
     """
-    from cluster.guard import check_names
-
-    check_names()
     launch: Launch | None = config["launch"]
     start_up = StartUp(float(config["launched"]))
     if config["reuse"]:  # it imports torch, which a trainer of the user's own may do without

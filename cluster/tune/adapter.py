@@ -19,7 +19,7 @@ from ray.tune.trainable import wrap_function
 from cluster.ray_internals.tune import TrialMaker, keep_aws_keys_off_trials, process_one_event
 from cluster.resources.bundles import bundle
 from cluster.train.worker import group_of, runs_in_driver
-from sweeps.controller.controller import Launch
+from sweeps.controller.launch import Launch
 
 keep_aws_keys_off_trials()
 IDLE_S = 10.0  # how long Tune is kept waiting while nothing runs; then it may look after itself

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from sweeps.config.trial import Saved, TrialSpec
 from sweeps.controller import limits, retention
 from sweeps.controller.eval_queue import EVAL_TRIES, EvalJob, is_suspect
 from sweeps.controller.evaluations import Evaluations, is_close_to_verdict
+from sweeps.controller.launch import Launch
 from sweeps.controller.launch_queue import LaunchQueue
 from sweeps.controller.searcher import Result, Searcher, Suggestion, make_searcher
 from sweeps.journal.history import History
@@ -60,16 +61,6 @@ LESS_MEMORY: Final = (
 )
 PREEMPTIONS: Final = 100
 """Machines taken away are nobody's fault; a trial that lost this many will not end by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """An attempt to be started now: from scratch, or from a checkpoint of an earlier attempt, on `workers` processes."""
-
-    spec: TrialSpec
-    attempt: int
-    resume: Saved | None = None
-    workers: int = 1
 
 
 class SweepController:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeps.config.trial import Hooks, Saved, TrialSpec, attempt_folder
-from sweeps.controller.controller import Launch, SweepController
+from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance, time_limit
+from sweeps.controller.launch import Launch
 from sweeps.errors import Interrupted, JournalError, LimitError, StorageError, TrialFailed, out_of_memory
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.storage_backoff import StorageBackoff

@@ -21,8 +21,9 @@ from typing import Any, Final
 
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved, trial_id
-from sweeps.controller.controller import Launch, SweepController
+from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EvalJob
+from sweeps.controller.launch import Launch
 from sweeps.controller.searcher import Result, Suggestion
 from sweeps.journal.state import is_base
 from sweeps.journal.writer import MemoryJournal

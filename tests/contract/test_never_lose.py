@@ -17,8 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
-from sweeps.controller.controller import Launch, SweepController
+from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EvalJob
+from sweeps.controller.launch import Launch
 from sweeps.errors import Fenced, JournalError, StorageError, Unreachable
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal, read_rows

@@ -67,6 +67,7 @@ def test_tunes_controller_takes_in_one_event_at_a_time():
 def test_trains_worker_group_and_scaling_policy_have_the_methods_that_we_override():
     from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
     from ray.train.v2._internal.execution.worker_group import WorkerGroup
+    from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
     from ray.train.v2.api import data_parallel_trainer
 
     from cluster.ray_internals import train
@@ -81,6 +82,8 @@ def test_trains_worker_group_and_scaling_policy_have_the_methods_that_we_overrid
     assert "create_scaling_policy(" in source
     assert "_create_default_callbacks" in source
     assert issubclass(train.GroupTorchTrainer, data_parallel_trainer.DataParallelTrainer)
+    shards = inspect.signature(RayTrainWorker.init_train_context).parameters["dataset_shard_provider"]
+    assert shards.default is None  # nobody asks for a dataset, so no actor comes up for them
 
 
 def test_the_autoscalers_coordinator_adds_up_requests():

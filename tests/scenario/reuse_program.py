@@ -24,7 +24,7 @@ import ray  # noqa: E402
 from benchmarks.scale.light import drive_light  # noqa: E402
 from cluster.connect.session import local_ray  # noqa: E402
 from cluster.driver.loop import RayLoop  # noqa: E402
-from cluster.run import train_model  # noqa: E402
+from cluster.train.functions import train_model  # noqa: E402
 from cluster.train.worker import drive_attempt  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402

@@ -57,7 +57,7 @@ def checkpoints(root: Path) -> dict[tuple[str, int], dict[str, bytes]]:
 
 
 def test_branches_that_follow_in_the_same_process_are_bitwise_those_of_other_processes(run: Run, tmp_path: Path):
-    from cluster.run import train_model
+    from cluster.train.functions import train_model
     from tests.scenario.reuse_program import BRANCHES
 
     result = run("branches", tmp_path / "ray")

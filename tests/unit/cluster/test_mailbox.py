@@ -7,7 +7,7 @@ import asyncio
 from cluster.mailbox import AttemptExited, AttemptId, ControlActor, GroupExited
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import Launch
+from sweeps.controller.launch import Launch
 
 A, B = AttemptId("t-1", 1), AttemptId("t-2", 1)
 SPEC = Plan(Sweep(name="m", space={"replay": grid(0.0)}, trainer={"steps": 2})).known_trials()[0]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cluster.run import score_job
+from cluster.train.functions import score_job
 from evaluators.cache import ScoreCache
 from evaluators.decoding import Decoding
 from evaluators.early_stopping import SequentialTest, evaluate_sequentially

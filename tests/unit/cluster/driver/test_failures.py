@@ -9,7 +9,7 @@ from cluster.resources.bundles import Attempt
 from cluster.train.worker import CRASHED, OUT_OF_MEMORY, explain, lost_process
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import Launch
+from sweeps.controller.launch import Launch
 from sweeps.errors import DamagedCheckpoint, TrialFailed
 from sweeps.failures import Failure, FailureKind
 

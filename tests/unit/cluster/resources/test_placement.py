@@ -14,7 +14,7 @@ from cluster.resources.placement import LOOK_AHEAD, NODES_S, SETTLE_S, Placement
 from sweeps import InputError, Sweep, grid, uniform
 from sweeps.config.blocks import EvaluationBlock
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import Launch
+from sweeps.controller.launch import Launch
 
 GPU = {"gpus_per_worker": 1.0, "cpus_per_worker": 0.01, "path": "unused"}
 

@@ -1,0 +1,54 @@
+"""What runs in other processes: training and scoring, with imports of their own, so that these processes load little else."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.config.trial import EvalSpec, Hooks, KeepReplies, ModelSource, Saved, TrialSpec
+from sweeps.controller.eval_queue import EvalJob
+from sweeps.executors.local import Scored
+from sweeps.storage.base import Where
+
+if TYPE_CHECKING:
+    from evaluators.scores import Scores
+
+
+def train_model(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
+    """`trainers.loop.train`, imported where it trains: torch takes seconds, and neither a driver nor Tune's actor needs it."""
+    from trainers.loop import train
+
+    train(trial, hooks, folder=folder, resume=resume, **rank)
+
+
+train_model.reuse = True  # type: ignore[attr-defined]  # its process may run another attempt after it
+
+
+def score_job(job: EvalJob, scores: Where, home: str = "", keep: KeepReplies = "none") -> Scored:
+    """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up.
+
+    Args:
+        scores: where scores are kept. home: the sweep, beside which replies are kept. keep: how many of them.
+    """
+    from evaluators.cache import ScoreCache
+    from evaluators.evaluate import evaluate
+    from sweeps.replies import ReplyWriter
+    from trainers.model.load import model_folder
+
+    base_source = ModelSource(job.path, chat_template=job.evaluation.chat_template)
+    folder = model_folder(job.model, base_source) if job.step == 0 else Path(job.path)
+    base = _base_scores(job.model, job.early.base, job.evaluation, scores) if job.early else None
+    writer = ReplyWriter(home, keep, job.trial, job.step, job.attempt) if home else None
+    return evaluate(folder, job.evaluation, cache=ScoreCache(scores), early=job.early, base=base, keep=writer)
+
+
+@cache
+def _base_scores(model: str, path: str, evaluation: EvalSpec, scores: Where) -> Scores:
+    """Looks the base model's scores up, once a process; they are there, since a sweep scores its base models first."""
+    from evaluators.cache import ScoreCache
+    from evaluators.evaluate import evaluate
+    from trainers.model.load import model_folder
+
+    folder = model_folder(model, ModelSource(path, chat_template=evaluation.chat_template))
+    return evaluate(folder, evaluation, cache=ScoreCache(scores))
