@@ -107,7 +107,9 @@ def run(
             check_inputs(controller.plan.sweep, home)
             controller.describe_tiers(_measured(sweep, train) if tiers is None else tiers)
             keep = sweep.evaluation.keep_replies
-            scored = evaluate or partial(score_job, scores=f"{root}/.scores", home=home.root, keep=keep)
+            scored = evaluate or partial(
+                score_job, scores=f"{root}/.scores", home=home.root, keep=keep, keep_network=backend == "ray"
+            )
             _execute(
                 controller,
                 root,

@@ -47,6 +47,7 @@ def evaluate(
     early: EarlyEnd | None = None,
     base: Scores | None = None,
     keep: ReplyWriter | None = None,
+    keep_network: bool = False,
 ) -> Scores:
     """Scores a plain Hugging Face folder (config, safetensors, tokenizer) on a suite; the same scores every time.
 
@@ -57,6 +58,8 @@ def evaluate(
         cache: looked up first and filled afterwards. digest: of the folder, if known; else its files are read for it.
         early: when to end before all items are asked. base: the scores of its base model; without them all are asked.
         keep: takes the replies, or a sample of them. Scores in the cache whose replies were not kept are measured again.
+
+        keep_network: for a process that scores checkpoints and does nothing else; see `engine_for`.
 
     Raises:
         InputError: the folder does not hold a model, the suite is unknown, or does not measure what `early` asks about.
@@ -74,7 +77,7 @@ def evaluate(
         known = cache.get(*key)
         if known is not None and (keep is None or keep.mode == "none" or _kept_before(cache, key, keep)):
             return replace(known, cost=started.spent(), cached=True)
-    scores, answered = measure(engine_for(Path(model_folder)), asked, early, base)
+    scores, answered = measure(engine_for(Path(model_folder), keep_network=keep_network), asked, early, base)
     if keep is not None and keep.mode != "none":
         replies = replies_of(answered)
         kept = kept_of(replies, keep.mode)

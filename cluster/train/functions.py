@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,14 @@ def train_model(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved |
 train_model.reuse = True  # type: ignore[attr-defined]  # its process may run another attempt after it
 
 
-def score_job(job: EvalJob, scores: Where, home: str = "", keep: KeepReplies = "none") -> Scored:
+def score_job(
+    job: EvalJob, scores: Where, home: str = "", keep: KeepReplies = "none", keep_network: bool = False
+) -> Scored:
     """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up.
 
     Args:
         scores: where scores are kept. home: the sweep, beside which replies are kept. keep: how many of them.
+        keep_network: this process does nothing else.
     """
     from evaluators.cache import ScoreCache
     from evaluators.evaluate import evaluate
@@ -40,10 +43,18 @@ def score_job(job: EvalJob, scores: Where, home: str = "", keep: KeepReplies = "
     folder = model_folder(job.model, base_source) if job.step == 0 else Path(job.path)
     base = _base_scores(job.model, job.early.base, job.evaluation, scores) if job.early else None
     writer = ReplyWriter(home, keep, job.trial, job.step, job.attempt) if home else None
-    return evaluate(folder, job.evaluation, cache=ScoreCache(scores), early=job.early, base=base, keep=writer)
+    return evaluate(
+        folder,
+        job.evaluation,
+        cache=ScoreCache(scores),
+        early=job.early,
+        base=base,
+        keep=writer,
+        keep_network=keep_network,
+    )
 
 
-@cache
+@functools.cache
 def _base_scores(model: str, path: str, evaluation: EvalSpec, scores: Where) -> Scores:
     """Looks the base model's scores up, once a process; they are there, since a sweep scores its base models first."""
     from evaluators.cache import ScoreCache

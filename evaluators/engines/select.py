@@ -7,11 +7,18 @@ from pathlib import Path
 
 from evaluators.engines import huggingface, vllm
 from evaluators.engines.base import Engine
+from evaluators.engines.skeleton import load_again
 
 
-def engine_for(folder: Path) -> Engine:
-    """Returns an engine with a checkpoint in it: vLLM where it can run, else Hugging Face."""
-    return vllm.engine_for(folder) if vllm.distribution() else huggingface.load(folder)
+def engine_for(folder: Path, *, keep_network: bool = False) -> Engine:
+    """Returns an engine with a checkpoint in it: vLLM where it can run, else Hugging Face.
+
+    Args:
+        keep_network: the network of the call before is used again where it can be; it stays in memory.
+    """
+    if vllm.distribution():
+        return vllm.engine_for(folder)
+    return load_again(folder) if keep_network else huggingface.load(folder)
 
 
 def engine_settings() -> dict[str, str]:
