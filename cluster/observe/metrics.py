@@ -61,6 +61,13 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "dipsweep_cpu_hours": Family("gauge", "CPU hours spent", ("part",)),
     "dipsweep_saved_gpu_hours": Family("gauge", "GPU hours that pruned trials would have cost (at their own pace)"),
     "dipsweep_saved_steps": Family("gauge", "Optimizer steps that pruned trials did not run"),
+    "dipsweep_starts": Family(
+        "gauge", "Attempts that reached their first step, by the processes they began in", ("processes",)
+    ),
+    "dipsweep_start_up_seconds": Family("gauge", "Seconds of workers from launch to first step, of all attempts"),
+    "dipsweep_saved_start_up_seconds": Family(
+        "gauge", "Seconds that new processes would have taken where others went on"
+    ),
 }
 
 
@@ -248,6 +255,11 @@ class SweepMetrics:
                 yield self._sample(f"dipsweep_{unit}_hours", spent.get(f"{unit}_s", 0.0) / 3600, part=part)
         yield self._sample("dipsweep_saved_gpu_hours", self.saved_gpu_s / 3600)
         yield self._sample("dipsweep_saved_steps", self.saved_steps)
+        starts = self.state.start_ups.read()
+        yield self._sample("dipsweep_starts", starts.attempts - starts.reused, processes="new")
+        yield self._sample("dipsweep_starts", starts.reused, processes="reused")
+        yield self._sample("dipsweep_start_up_seconds", starts.seconds)
+        yield self._sample("dipsweep_saved_start_up_seconds", starts.saved)
 
     def _phase(self, trial: str) -> str:
         return self.state.history.curves[trial].phase or "unknown"

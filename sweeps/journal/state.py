@@ -26,6 +26,7 @@ from sweeps.journal.rows import (
     TrialRow,
     VerdictRow,
 )
+from sweeps.journal.start_ups import StartUpMeter
 from sweeps.journal.vocabulary import DRIVER, ENDED, Action, ControlAction, EndOf, EvalStatus, SweepStatus, TrialStatus
 from sweeps.storage.base import is_url, join
 
@@ -186,7 +187,7 @@ class SweepState:
         self.trials: dict[str, TrialState] = {}
         self.children: dict[str, list[str]] = {}
         self.files: dict[str, FileStatus] = {}
-        self.costs = Costs()
+        self.costs, self.start_ups = Costs(), StartUpMeter()
         self.tiers: dict[tuple[str, str, int, str], TierRow] = {}
         self.requests: set[str] = set()
         self.paused_by = self.stopping_by = ""
@@ -203,6 +204,7 @@ class SweepState:
         fresh = self._fold(row)
         trial = self.trials.get(row.trial)
         if trial is None or trial.curve.accepts(row) or isinstance(row, EvalRow):
+            self.start_ups.apply(row)
             self.costs.apply(row)  # not what an attempt says that another has taken over from
         match row:
             case ControlRow():

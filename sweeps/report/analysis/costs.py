@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sweeps.journal.start_ups import StartUps
 from sweeps.report.analysis.findings import Costs, Spent, Trial
 
 STOPPED = ("pruned", "paused")
 
 
-def costs(trials: Sequence[Trial], base_scoring: Spent) -> Costs:
+def costs(trials: Sequence[Trial], base_scoring: Spent, starts: StartUps) -> Costs:
     """Adds up the trials; running ones count for what they spent, not for what is saved."""
     ended = [t for t in trials if t.state in (*STOPPED, "completed", "failed") and t.budget is not None]
     planned = sum(_own_budget(t) for t in ended)
@@ -24,6 +25,7 @@ def costs(trials: Sequence[Trial], base_scoring: Spent) -> Costs:
         steps_lost=sum(_missing(t) for t in ended if t.state == "failed"),
         share_saved=saved / planned if planned else None,
         estimated_saved=sum((_estimate(t) for t in ended if t.state in STOPPED), Spent()),
+        starts=starts,
     )
 
 

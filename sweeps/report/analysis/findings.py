@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sweeps.journal.reader import no_collector
 from sweeps.journal.rows import TierRow
+from sweeps.journal.start_ups import StartUps
 from sweeps.report.analysis.inference import Difference, Winner
 from sweeps.report.analysis.shape import Measured, Reading
 
@@ -433,6 +434,7 @@ class Costs:
             save nothing: their missing steps are `steps_lost`.
         steps_shared: steps that branches took over from a parent's checkpoint; in no other figure here.
         estimated_saved: `steps_saved` at each trial's own cost per step: an estimate, those steps never ran.
+        starts: what bringing attempts to their first step took.
     """
 
     training: Spent
@@ -444,6 +446,7 @@ class Costs:
     steps_lost: int
     share_saved: float | None
     estimated_saved: Spent
+    starts: StartUps = field(default_factory=StartUps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ it is an estimate: the steps that were not run, at the trial's own seconds a ste
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from sweeps.journal.rows import AttemptRow, ReportRow, Row
+from sweeps.journal.start_ups import StartUps
 from sweeps.report.analysis.costs import STOPPED
 from sweeps.report.analysis.findings import Summary, Trial
 
@@ -37,17 +38,21 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """A sweep's account by trial, in order of appearance, and in sum; `unit` is `gpu_s` where any GPU was used, else `cpu_s`."""
+    """A sweep's account by trial, in order of appearance, and in sum; `unit` is `gpu_s` where any GPU was used, else `cpu_s`.
+
+    `starts` is beside it: seconds of wall clock before first steps, most of which no trial's training counts.
+    """
 
     trials: Mapping[str, Line]
     labels: Mapping[str, str]
     total: Line
     unit: str
+    starts: StartUps = field(default_factory=StartUps)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the account as plain JSON."""
         each = {trial: asdict(line) for trial, line in self.trials.items()}
-        return {"unit": self.unit, "total": asdict(self.total), "trials": each}
+        return {"unit": self.unit, "total": asdict(self.total), "trials": each, "start_up": asdict(self.starts)}
 
 
 def ledger(rows: Iterable[Row], summary: Summary) -> Ledger:
@@ -58,7 +63,8 @@ def ledger(rows: Iterable[Row], summary: Summary) -> Ledger:
     lines = {t.id: _line(t, unit, repeated.get(t.id, 0.0)) for t in summary.trials}
     total = sum(lines.values(), Line())
     bases = getattr(summary.costs.scoring, unit) - total.scoring
-    return Ledger(lines, {t.id: t.label for t in summary.trials}, total + Line(scoring=bases), unit)
+    labels = {t.id: t.label for t in summary.trials}
+    return Ledger(lines, labels, total + Line(scoring=bases), unit, summary.costs.starts)
 
 
 def _line(trial: Trial, unit: str, repeated: float) -> Line:
@@ -108,6 +114,7 @@ def ledger_text(account: Ledger, usd_per_gpu_hour: float | None = None) -> str:
         lines.append("  ".join(cells))
     device = "GPU" if account.unit == "gpu_s" else "CPU"
     lines.append(f"seconds of {device}s; training includes repeated; stopped and shared were saved, and are estimates")
+    lines.append(f"starts: {account.starts}")
     if usd_per_gpu_hour is not None and device == "GPU":
         hours = (account.total.training + account.total.scoring) / 3600
         lines.append(f"{hours:.3g} GPU hours, {hours * usd_per_gpu_hour:,.2f} USD")

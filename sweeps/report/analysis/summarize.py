@@ -71,7 +71,7 @@ def _summary(evidence: Evidence) -> Summary:
         tied=study.tied(best),
         groups=groups(trials, axes, study.panels, bases, goal.top),
         contrasts=contrasts(trials, axes, study.panels, study.level),
-        costs=costs(trials, base_scoring),
+        costs=costs(trials, base_scoring, evidence.sweep.start_ups.read()),
         notes=(),
         spec=dict(spec),
         rivals=rivals,

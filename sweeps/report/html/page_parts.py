@@ -102,6 +102,8 @@ def costs(summary: Summary) -> list[tuple[str, str]]:
         )
     if c.steps_lost:
         facts.append(("Not run after failures", f"{plural(c.steps_lost, 'step')} of {plural(failed, 'trial')}"))
+    if c.starts.attempts:
+        facts.append(("Starts of attempts", str(c.starts)))
     again = sum(max(t.attempts - 1, 0) for t in summary.trials)
     if again:
         facts.append(("Started again", f"{plural(again, 'attempt')} beyond the first, their cost included"))
