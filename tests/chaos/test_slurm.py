@@ -61,10 +61,11 @@ class Job:
     def until_both_train(self) -> None:
         """Waits until both trials have committed a checkpoint, and one more than they had."""
         before = self.commits()
-        self.site.until(lambda: len(self._newer(before)) == 2, PATIENCE_S, "checkpoints of both trials")
+        self.site.until(lambda: self._newer(before) == 2, PATIENCE_S, "checkpoints of both trials")
 
-    def _newer(self, before: dict[str, int]) -> list[str]:
-        return [trial for trial, step in self.commits().items() if step > before.get(trial, 0)]
+    def _newer(self, before: dict[str, int]) -> int:
+        assert self.site.job(self.number)["JobState"] not in ("FAILED", "COMPLETED"), self.site.told()
+        return sum(step > before.get(trial, 0) for trial, step in self.commits().items())
 
     def until_again(self, restarts: int) -> None:
         """Waits until SLURM has started the job once more."""
