@@ -60,6 +60,14 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptWaits:
+    """An attempt cannot go on for now; `reason` says what it needs, such as room on a disk."""
+
+    attempt: AttemptId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptExited:
     """The last message of an attempt: its training function returned.
 
@@ -78,7 +86,7 @@ class GroupExited:
     failure: Failure | None = None
 
 
-Message = ProcessStarted | MetricsReported | CheckpointSaved | AttemptExited | GroupExited
+Message = ProcessStarted | MetricsReported | CheckpointSaved | AttemptWaits | AttemptExited | GroupExited
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ from sweeps.errors import StorageError, StorageUnavailable
 from sweeps.storage.base import storage_trouble
 
 FACTS: Final = "trainer.json"
+FIRST_S: Final = 0.5
 WAIT_S: Final = 120.0  # other workers wait meanwhile, in a collective that gives up after minutes
 __all__ = ["FACTS", "MANIFEST", "STATE", "Manifest", "facts_as_read", "fresh", "random_states", "read_manifest", "read_state",
            "restore_random_states", "seal", "step_folder", "verify", "write_patiently", "write_state"]  # fmt: skip
@@ -48,11 +49,17 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
-def write_patiently(target: Path, write: Callable[[], Saved], give_up: Callable[[], bool] = lambda: False) -> Saved:
+def write_patiently(
+    target: Path,
+    write: Callable[[], Saved],
+    give_up: Callable[[], bool] = lambda: False,
+    waiting: Callable[[str], None] = lambda reason: None,
+) -> Saved:
     """Returns what `write` returns, tried for `WAIT_S` while the disk has no room, or is gone; nothing half is left.
 
     Args:
         target: the checkpoint's folder. give_up: looked at between tries; True ends the waiting.
+        waiting: told once what the disk needs.
 
     Raises:
         StorageUnavailable: the disk did not take it in that time. The training is sound, and can go on from the checkpoint
@@ -69,11 +76,13 @@ def write_patiently(target: Path, write: Callable[[], Saved], give_up: Callable[
                 raise
             raise type(trouble)(f"checkpoint {target.name} of {target.parent} was not written: {trouble}") from e
 
-    until, pause = time.monotonic() + WAIT_S, 0.5
+    until, pause = time.monotonic() + WAIT_S, FIRST_S
     while True:
         try:
             return attempt()
-        except StorageUnavailable:
+        except StorageUnavailable as e:
+            if pause == FIRST_S:
+                waiting(f"{e}; training waits for it, up to {WAIT_S:.0f} s")
             if give_up() or time.monotonic() + pause > until:
                 raise
         _sleep(pause, give_up)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from sweeps.config.blocks import TrialSettings
-from sweeps.config.trial import Hooks, Saved, TrialSpec
+from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
 from sweeps.errors import InputError, TrialFailed
 from trainers import checkpoint
 from trainers.checkpoint_writer import CheckpointWriter
@@ -275,7 +275,7 @@ class _Run:
                 self.writer.write(partial(self._write, snapshot, keep), aside=aside)
 
     def _write(self, snapshot: Snapshot, keep: bool, give_up: Callable[[], bool]) -> Saved:
-        saved = self.learner.write(snapshot, self.folder, self.tokenizer, give_up)
+        saved = self.learner.write(snapshot, self.folder, self.tokenizer, give_up, waiting_of(self.hooks))
         if keep and keeps_names(Path(saved.path)):
             SNAPSHOTS.put(saved.path, snapshot)
         return saved

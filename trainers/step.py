@@ -124,12 +124,12 @@ class Learner:
 
     def write(
         self, snapshot: Snapshot, folder: Path, tokenizer: PreTrainedTokenizerBase,
-        give_up: Callable[[], bool] = lambda: False,
+        give_up: Callable[[], bool] = lambda: False, waiting: Callable[[str], None] = lambda reason: None,
     ) -> Saved:  # fmt: skip
         """Writes a whole checkpoint into an attempt's folder; training may go on meanwhile.
 
         Args:
-            give_up: ends the waiting for a disk without room.
+            give_up: ends the waiting for a disk without room. waiting: is told what that needs.
 
         Raises:
             StorageUnavailable: the disk did not take it (`trainers.checkpoint.write_patiently`).
@@ -143,7 +143,7 @@ class Learner:
             checkpoint.write_state(target, snapshot.state, snapshot.facts)
             return checkpoint.seal(target, snapshot.step)
 
-        return checkpoint.write_patiently(target, write, give_up)
+        return checkpoint.write_patiently(target, write, give_up, waiting)
 
     def _write_tokenizer(self, tokenizer: PreTrainedTokenizerBase, target: Path) -> None:
         """Writes the tokenizer's files; it never changes, and making its JSON anew takes a tenth of a second and more."""

@@ -28,6 +28,7 @@ from cluster.evals.pool import Broken, Pool  # noqa: E402
 from cluster.mailbox import (  # noqa: E402
     AttemptExited,
     AttemptId,
+    AttemptWaits,
     CheckpointSaved,
     GroupExited,
     GroupId,
@@ -257,6 +258,8 @@ class RayLoop:
                 if live is not None:
                     live.step = max(live.step, checkpoint.step)
                 self.controller.saved(trial, number, checkpoint)
+            case AttemptWaits():
+                self.controller.waits(trial, number, message.reason)
             case ProcessStarted():
                 if live is not None:
                     live.nodes.add(message.node)

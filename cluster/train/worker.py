@@ -18,6 +18,7 @@ from cluster.connect.environment import cache_folder
 from cluster.mailbox import (
     AttemptExited,
     AttemptId,
+    AttemptWaits,
     CheckpointSaved,
     GroupExited,
     GroupId,
@@ -71,6 +72,9 @@ class RayHooks:
 
     def saved(self, checkpoint: Saved) -> None:
         self._send(CheckpointSaved(self.attempt, checkpoint))
+
+    def waiting(self, reason: str) -> None:
+        self._send(AttemptWaits(self.attempt, reason))
 
     def stop_asked(self) -> bool:
         """Looks whether a stop was requested; never waits. The first call ends the start-up: the first step comes next.

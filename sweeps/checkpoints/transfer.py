@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeps.checkpoints.manifest import MANIFEST, STATE, Manifest, fault, parse_manifest, read_manifest, unfinished
 from sweeps.checkpoints.scratch import room, scratch
-from sweeps.config.trial import Hooks, Saved, TrialSpec
+from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
 from sweeps.errors import DamagedCheckpoint, NotFound
 from sweeps.storage.base import FOREVER, Store, is_url, join
 from sweeps.storage.factory import open_store
@@ -143,6 +143,10 @@ class CheckpointUploader:
         self._tell()
         return self.hooks.stop_asked()
 
+    def waiting(self, reason: str) -> None:
+        """Passes on what a checkpoint waits for."""
+        waiting_of(self.hooks)(reason)
+
     def saved(self, checkpoint: Saved) -> None:
         """Queues a checkpoint for upload; waits only when too many bytes wait already."""
         self._sizes[checkpoint.path] = read_manifest(checkpoint.path).size
@@ -190,7 +194,7 @@ class RemoteStorageTrainFn:
 
     Args:
         train: the function; it sees local folders only. root: address of all sweeps.
-        say: takes a sentence; logged by default.
+        say: takes a sentence; by default the hooks' `waiting`.
     """
 
     def __init__(self, train: Callable[..., None], root: str, say: Say | None = None) -> None:
@@ -202,7 +206,8 @@ class RemoteStorageTrainFn:
         return bool(getattr(self.train, "reuse", False))
 
     def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
-        store = open_store(self.root, patience_s=FOREVER, say=self.say)
+        say = self.say or waiting_of(hooks)
+        store = open_store(self.root, patience_s=FOREVER, say=say)
         key = f"{trial.sweep}/trials/{trial.id}/{folder.name}"
         local = scratch("write", trial.sweep, trial.id, folder.name)
         copy = scratch("read", trial.sweep, trial.id) / folder.name
@@ -213,7 +218,7 @@ class RemoteStorageTrainFn:
             if rank.get("rank", 0) != 0:
                 self.train(trial, hooks, folder=local, resume=begin, **rank)
                 return
-            uploads = CheckpointUploader(hooks, store, key, room(), self.say or _log)
+            uploads = CheckpointUploader(hooks, store, key, room(), say)
             try:
                 self.train(trial, uploads, folder=local, resume=begin, **rank)
             except Exception:
@@ -229,12 +234,6 @@ def _clear_but(attempt: Path) -> None:
     for other in attempt.parent.iterdir():
         if other != attempt:
             shutil.rmtree(other, ignore_errors=True)
-
-
-def _log(line: str) -> None:
-    import logging
-
-    logging.getLogger(__name__).warning(line)
 
 
 class RemoteStorageEvalFn:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ class Hooks(Protocol):
     """What a training loop may do to the outside world. Nothing here ever waits for a score.
 
     Hooks with a true attribute `background_saves` may hear of a checkpoint some steps later: it is written while training
-    goes on.
+    goes on. Hooks with a method `waiting(reason)` hear what a checkpoint waits for, such as room on a disk, from any thread.
     """
 
     def report(
@@ -155,6 +158,11 @@ class Hooks(Protocol):
 
     def stop_asked(self) -> bool:
         """True when this attempt is to end now; asked between steps."""
+
+
+def waiting_of(hooks: Hooks) -> Callable[[str], None]:
+    """Returns what takes a sentence on what an attempt waits for: the hooks' own `waiting`, else the log."""
+    return getattr(hooks, "waiting", None) or log.warning
 
 
 def trial_id(config: Mapping[str, Any]) -> str:

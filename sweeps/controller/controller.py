@@ -297,6 +297,12 @@ class SweepController:
                                   reason=detail))  # fmt: skip
         return True
 
+    def waits(self, trial: str, attempt: int, reason: str) -> None:
+        """An attempt cannot go on for now, but keeps its machines."""
+        if self.is_current_attempt(trial, attempt):
+            self._write(ControlRow(self.plan.sweep_id, trial, attempt, who=DRIVER, action=ControlAction.WAIT,
+                                   reason=reason))  # fmt: skip
+
     def suspended(self, trial: str, attempt: int, reason: str) -> None:
         """An attempt gave its machines back before its end; the trial goes on later, and nothing counts against it."""
         if self.is_current_attempt(trial, attempt):

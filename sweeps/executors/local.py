@@ -83,6 +83,9 @@ class _Hooks:
         self.loop.controller.saved(self.trial, self.attempt, checkpoint)
         self.loop.score_all()
 
+    def waiting(self, reason: str) -> None:
+        self.loop.say(f"{self.trial} waits: {reason}")
+
     def stop_asked(self) -> bool:
         self.loop.steer()
         controller = self.loop.controller

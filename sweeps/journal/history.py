@@ -13,6 +13,7 @@ from typing import Any
 from sweeps.journal.rows import (
     BASE_PREFIX,
     AttemptRow,
+    CommitRow,
     ControlRow,
     EndRow,
     LeaseRow,
@@ -159,6 +160,10 @@ class History:
             case ControlRow(action=ControlAction.RETRY | ControlAction.YIELD, refused=False):
                 self._set_state(curve, TrialStatus.WAITING)
                 curve.reason, curve.detail = row.reason, row.detail
+            case ControlRow(action=ControlAction.WAIT):
+                curve.reason = row.reason
+            case CommitRow() if curve.state is TrialStatus.RUNNING:
+                curve.reason = ""  # what it waited for is there
             case EndRow():
                 self._fold_end(curve, row)
         return True

@@ -87,6 +87,7 @@ class ControlAction(StrEnum):
     LIMITS = "limits"
     RETRY = "retry"  # with `who: driver`: the attempt was lost, the trial goes on; else: a failed trial is tried again
     YIELD = "yield"  # an attempt gave its machines back before its end; the trial goes on later
+    WAIT = "wait"  # an attempt cannot go on for now, such as for a full disk; its next checkpoint ends that
     INTERRUPT = "interrupt"  # the driver saves its trials and ends; the sweep can be resumed
 
 

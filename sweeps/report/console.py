@@ -21,7 +21,7 @@ from sweeps.journal.rows import (
 )
 from sweeps.journal.silent_base import silence
 from sweeps.journal.state import SweepState
-from sweeps.journal.vocabulary import ENDED, Action, EndOf, EndStatus, EvalStatus
+from sweeps.journal.vocabulary import ENDED, Action, ControlAction, EndOf, EndStatus, EvalStatus
 
 SHORT = {
     "math/in_domain": "in-domain",
@@ -62,6 +62,8 @@ class EventFormatter:
                 return f"{self.label(row.trial)} {row.action}: {row.reason}"
             case EvalRow(status=EvalStatus.FAILED):
                 return f"{self.label(row.trial)} step {row.step} could not be scored: {row.reason}"
+            case ControlRow(action=ControlAction.WAIT):
+                return f"{self.label(row.trial)} waits: {row.reason}"
             case ControlRow():
                 return f"{row.action}{REFUSED if row.refused else ''} by {row.who}: {row.reason}"
             case EndRow() if row.trial and row.of is not EndOf.TRAINING:

@@ -113,7 +113,11 @@ class Disk:
 def test_a_checkpoint_waits_for_a_disk_without_room(tmp_path, monkeypatch, error: Exception):
     monkeypatch.setattr(checkpoint, "_sleep", lambda seconds, give_up: None)
     target = tmp_path / "step-000004"
-    assert checkpoint.write_patiently(target, Disk(target, error, 2)).step == 4
+    waits: list[str] = []
+    assert checkpoint.write_patiently(target, Disk(target, error, 2), waiting=waits.append).step == 4
+    (said,) = waits
+    assert "checkpoint step-000004" in said
+    assert "training waits for it" in said
     assert [p.name for p in target.iterdir()] == ["half"]
 
 
