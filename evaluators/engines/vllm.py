@@ -10,8 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
-from collections.abc import Sequence
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,7 +50,14 @@ ENVIRONMENT: Final = {
 }
 """What the engine's processes find in their environment unless the user has set it."""
 
+LOOK_S: Final = 1.0  # how often a call looks whether the engine lives
+GRACE_S: Final = 5.0  # how long vLLM may take to say itself that it does not
+
 _engine: VllmEngine | None = None
+
+
+class EngineDied(RuntimeError):
+    """A process of the engine was killed."""
 
 
 def distribution() -> str:
@@ -119,7 +130,9 @@ class VllmEngine:
         self.broken = False
         given = {"dtype": placement()["dtype"], "seed": 0, "disable_log_stats": True, "worker_extension_cls": WORKER}
         given |= {} if on_gpu() else {"enforce_eager": True}  # compiling for a CPU takes minutes
+        before = set(multiprocessing.active_children())
         self.llm = self.vllm.LLM(model=str(folder), **(given | settings))
+        self.processes = set(multiprocessing.active_children()) - before
         self.longest = int(self.llm.llm_engine.model_config.max_model_len)
         self._look_up(folder)
 
@@ -135,7 +148,7 @@ class VllmEngine:
     def load(self, folder: Path) -> None:
         """Puts a checkpoint's weights in the place of those that are there; what was cached of them is forgotten."""
         self.broken = True  # half of the weights are no model
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        self._call(self.llm.collective_rpc, "reload_weights", kwargs={"weights_path": str(folder)})
         self.llm.reset_prefix_cache()
         self._look_up(folder)
         self.broken = False
@@ -200,16 +213,45 @@ class VllmEngine:
         if not asked:
             return []
         try:
-            return list(self.llm.generate(asked, settings, use_tqdm=False))
-        except Exception:
+            return list(self._call(self.llm.generate, asked, settings, use_tqdm=False))
+        except BaseException:
             self.broken = True
             raise
+
+    def _call(self, method: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """Calls the engine, beside this thread: vLLM 0.32 waits for ever for an engine process that is killed meanwhile.
+
+        Raises:
+            EngineDied: a process of the engine has died, and vLLM has not said so itself.
+        """
+        outcome: queue.Queue[Callable[[], Any]] = queue.Queue()
+
+        def call() -> None:
+            try:
+                result = method(*arguments, **keywords)
+            except BaseException as e:
+                outcome.put(partial(_raise, e))
+            else:
+                outcome.put(lambda: result)
+
+        threading.Thread(target=call, daemon=True, name="vllm").start()
+        while True:
+            died = not all(process.is_alive() for process in self.processes)
+            try:
+                return outcome.get(timeout=GRACE_S if died else LOOK_S)()
+            except queue.Empty:
+                if died:
+                    raise EngineDied("vLLM's engine process has died; out of memory?") from None
 
     def _reply(self, output: Any) -> Reply:
         ids = list(output.token_ids)
         if ids and ids[-1] in self.stop:
             return Reply(ids[:-1], truncated=False)
         return Reply(ids, truncated=output.finish_reason == "length")
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _has_generation(folder: Path) -> bool:

@@ -1,11 +1,14 @@
 """The vLLM engine against a stand-in with vLLM's interface (`tests.support.fake_vllm`)."""
 
 import json
+import multiprocessing
 import os
 import select
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -104,6 +107,28 @@ def test_an_engine_that_died_is_replaced(vllm):
     second = vllm_engine.engine_for(builtin_folder("tiny-xs"))
     assert second is not first
     assert answer(second, suite)[0] == expected
+
+
+class Hanging(LLM):
+    """An engine with a process, which is killed in the middle of a call; the call never returns."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+        self.process.start()
+
+    def generate(self, prompts, settings, use_tqdm):
+        self.process.kill()
+        threading.Event().wait()
+
+
+def test_an_engine_that_is_killed_and_says_nothing_is_noticed(vllm, monkeypatch):
+    monkeypatch.setattr(sys.modules["vllm"], "LLM", Hanging)
+    monkeypatch.setattr(vllm_engine, "GRACE_S", 0.1)
+    engine = vllm_engine.engine_for(builtin_folder("tiny-xs"))
+    with pytest.raises(vllm_engine.EngineDied, match="engine process has died"):
+        answer(engine, load_suite(EvalSpec("mini", 2)))
+    assert not engine.takes(builtin_folder("tiny-xs"))
 
 
 def test_an_engine_that_does_not_take_the_weights_is_replaced(vllm, later):
