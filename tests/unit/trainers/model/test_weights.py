@@ -1,12 +1,14 @@
 """A model whose weights do not belong to its config is refused: from the headers before anything starts, and when loaded."""
 
 import json
+import re
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from sweeps.errors import InputError
+from tests.support.hollow_models import write_hollow
 from tests.support.tiny_sft import network, write_base
 from trainers.model.load import load_model, model_without_weights
 from trainers.model.weights import check_finite, check_weights, stored_tensors
@@ -125,6 +127,45 @@ def test_a_pointer_of_git_lfs_is_called_one(folder):
 def test_the_weights_of_another_dtype_fit(folder):
     rewrite(folder, lambda tensors: {n: t.to(torch.bfloat16) for n, t in tensors.items()})
     assert check(folder) == ""
+
+
+MIXTURES = {
+    "mixtral": {"num_local_experts": 4},
+    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16},
+    "gpt_oss": {"num_local_experts": 4, "layer_types": ["full_attention", "full_attention"]},
+    "olmoe": {"num_experts": 4, "pad_token_id": 0, "eos_token_id": 1},
+}
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_experts_are_compared_one_by_one_as_they_stand_in_files(kind, tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 64}  # fmt: skip
+    config = AutoConfig.for_model(kind, **shape, **MIXTURES[kind])
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    assert check(tmp_path) == ""
+    names = [name for name in load_file(tmp_path / "model.safetensors") if "experts" in name and ".1." in name]
+    rewrite(tmp_path, lambda tensors: {n: t for n, t in tensors.items() if n != names[-1]})
+    with pytest.raises(InputError, match=f"lacks .*{re.escape(names[-1])}"):
+        check(tmp_path)
+
+
+def test_a_model_of_twenty_billion_parameters_is_looked_at_by_its_headers(tmp_path):
+    from transformers import AutoConfig
+
+    shape = {"hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 8,
+             "head_dim": 128, "intermediate_size": 27648, "vocab_size": 152064, "tie_word_embeddings": False}  # fmt: skip
+    folder = write_hollow(tmp_path / "model", AutoConfig.for_model("qwen3", **shape))
+    shards = sorted(folder.glob("*.safetensors"))
+    assert sum(file.stat().st_size for file in shards) > 40e9
+    assert check(folder) == ""
+    with open(shards[3], "r+b") as file:
+        file.truncate(shards[3].stat().st_size - 2)
+    with pytest.raises(InputError, match=f"{shards[3].name} is cut short"):
+        check(folder)
 
 
 def test_the_packaged_models_fit():
