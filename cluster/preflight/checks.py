@@ -13,6 +13,7 @@ from sweeps.errors import Fault, InputError, SpecError, nearest
 from sweeps.journal.rows import TierRow
 from sweeps.storage.base import Where, is_url
 from sweeps.storage.probe import storage_fault
+from trainers.data.types import TierData
 
 
 class Preflight(NamedTuple):
@@ -34,7 +35,8 @@ def preflight(
         here: it is to run on this machine alone, which must have the GPUs and the memory that are asked for.
         builtin: measure built-in tiers too, which cannot be wrong.
     """
-    faults = [*_models(sweep), *_tiers(sweep), *_suite(sweep)]
+    read: dict[str, TierData] = {}
+    faults = [*_models(sweep), *_tiers(sweep, read), *_suite(sweep)]
     if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
         faults.append(Fault("storage" if storage is None else "--storage", fault))
     if here and not faults:
@@ -44,7 +46,7 @@ def preflight(
         from cluster.preflight.model_data import check_models_with_data
         from cluster.preflight.plugins import plugins_used
 
-        checked = check_models_with_data(sweep, builtin=builtin)
+        checked = check_models_with_data(sweep, builtin=builtin, read=read)
         faults, found = checked.faults, Preflight([*plugins_used(sweep), *checked.notes], checked.tiers)
     if faults:
         raise SpecError(*faults)
@@ -63,14 +65,16 @@ def _models(sweep: Sweep) -> Iterator[Fault]:
                 yield Fault(f"models.{name}.path", str(e))
 
 
-def _tiers(sweep: Sweep) -> Iterator[Fault]:
+def _tiers(sweep: Sweep, read: dict[str, TierData]) -> Iterator[Fault]:
+    """Yields what is wrong with tiers, and puts those that were read into `read`."""
     from trainers.data.user_files import check_data
 
     for name in sweep.axis_values("data", sweep.default_tier):
         source = sweep.tier_source(str(name))
         if source.path != "builtin":
             try:
-                check_data(source)
+                if (data := check_data(source)) is not None:
+                    read[str(name)] = data
             except InputError as e:
                 yield Fault(f"tiers.{name}.path", str(e))
 

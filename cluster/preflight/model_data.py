@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +11,7 @@ from sweeps.config.schema import Sweep
 from sweeps.errors import Fault, InputError
 from sweeps.journal.rows import TierRow
 from trainers.data.download_cache import is_remote
+from trainers.data.types import TierData
 
 READ_BYTES: Final = 2 * 2**30
 """Weights up to here are read for numbers that are not finite; of larger models that is looked at when they are loaded."""
@@ -52,11 +53,14 @@ class ReadTier(NamedTuple):
     evaluation: Any
 
 
-def check_models_with_data(sweep: Sweep, *, builtin: bool = False) -> Checked:
+def check_models_with_data(
+    sweep: Sweep, *, builtin: bool = False, read: Mapping[str, TierData] | None = None
+) -> Checked:
     """Loads no weights; renders every row and counts its tokens, which trials then find in the cache.
 
     Args:
         builtin: look at built-in tiers with built-in models too, which were made for each other.
+        read: tiers that were read already, by name.
     """
     faults: list[Fault] = []
     notes: list[str] = []
@@ -83,7 +87,7 @@ def check_models_with_data(sweep: Sweep, *, builtin: bool = False) -> Checked:
         if (known := tokenizers[pair.model]) is None:
             continue
         try:
-            said, row = _tier(sweep, pair, *known, tiers)
+            said, row = _tier(sweep, pair, *known, tiers, read or {})
             notes += said
             rows += [row] if row is not None else []
         except InputError as e:
@@ -126,7 +130,12 @@ def _model(name: str, source: Any, notes: list[str]) -> tuple[Any, int]:
 
 
 def _tier(
-    sweep: Sweep, pair: Pair, tokenizer: Any, embedding: int, tiers: dict[str, ReadTier]
+    sweep: Sweep,
+    pair: Pair,
+    tokenizer: Any,
+    embedding: int,
+    tiers: dict[str, ReadTier],
+    known: Mapping[str, TierData],
 ) -> tuple[list[str], TierRow | None]:
     """Returns what there is to say of a tier under a model's template, and its numbers; no numbers where it was not read.
 
@@ -146,7 +155,7 @@ def _tier(
             size = f"{path.stat().st_size / 1e9:.1f} GB"
             return [f"tier {pair.tier}: not looked at as a whole, since {path} has {size}"], None
     if pair.tier not in tiers:
-        tiers[pair.tier] = read_tier(sweep, pair)
+        tiers[pair.tier] = read_tier(sweep, pair, known.get(pair.tier))
     read = tiers[pair.tier]
     card, largest = measure_tier(tokenizer, read.data, pair.config, evaluation=read.evaluation)
     if largest >= embedding:
@@ -172,8 +181,8 @@ def _tier(
     return notes, TierRow(sweep.id, model=pair.model, tier=pair.tier, long_rows=pair.config.long_rows, **card.to_json())
 
 
-def read_tier(sweep: Sweep, pair: Pair) -> ReadTier:
-    """Reads a tier and looks for the evaluation's prompts in it.
+def read_tier(sweep: Sweep, pair: Pair, data: TierData | None = None) -> ReadTier:
+    """Reads a tier, unless that was done, and looks for the evaluation's prompts in it.
 
     Raises:
         InputError: it cannot be read.
@@ -182,6 +191,6 @@ def read_tier(sweep: Sweep, pair: Pair) -> ReadTier:
     from trainers.data.datasets import load
 
     source = sweep.tier_source(pair.tier)
-    data = load(pair.tier, source, seed=pair.config.seed)
+    data = data or load(pair.tier, source, seed=pair.config.seed)
     prompts = evaluation_prompts(sweep) if source.path != "builtin" else ()
     return ReadTier(data, tier_overlap(data, prompts))

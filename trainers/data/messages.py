@@ -24,8 +24,11 @@ _PAIRS: Final[tuple[tuple[str, str], ...]] = (
     ("question", "answer"), ("question", "response"), ("problem", "solution"), ("query", "response"),
 )  # fmt: skip
 _SYSTEM: Final = ("system", "system_prompt")
-REASONING: Final = ("reasoning_content", "reasoning", "thinking", "thought")
+REASONING: Final = (
+    "reasoning_content", "reasoning", "thinking", "thought", "thoughts", "chain_of_thought", "cot",
+)  # fmt: skip
 """Where data keeps the thought of a reply, in a message or beside `response`."""
+_THOUGHT_TAGS: Final = ("thinking", "reasoning", "thought", "scratchpad", "reflection")
 _MASKS: Final = ("weight", "train", "loss_mask", "learn", "trainable", "loss")
 _MEDIA: Final = ("image", "images", "video", "videos", "audio", "audios")
 _ROLES: Final = {
@@ -86,6 +89,12 @@ def parse_row(row: Mapping[str, Any], columns: Mapping[str, str]) -> Parsed:
     return Parsed([*declared, *messages], replay, form, tuple(unused))
 
 
+def other_thought_tags(conversation: Conversation) -> set[str]:
+    """Returns tags that other data puts around a thought, in the replies of a conversation; here they are plain text."""
+    replies = [m["content"] for m in conversation if m["role"] == "assistant"]
+    return {tag for tag in _THOUGHT_TAGS if any(f"<{tag}>" in text and f"</{tag}>" in text for text in replies)}
+
+
 def _says(message: Message) -> bool:
     return bool(message["content"] or message.get("reasoning_content") or message.get("tool_calls"))
 
@@ -131,6 +140,9 @@ def _messages(left: dict[str, Any], columns: Mapping[str, str], unused: Counter[
     for name in lists:
         if name in left:
             messages, form = _listed(left.pop(name), name, unused)
+            replies = [m for m in messages if m["role"] == "assistant"]
+            if len(replies) == 1 and not replies[0].get("reasoning_content"):
+                replies[0] |= _beside(_taken(left, reasoning), replies[0]["content"])
             return messages, f"{name} of {form}"
     pairs = _PAIRS
     if "prompt" in columns or "response" in columns:
@@ -141,7 +153,7 @@ def _messages(left: dict[str, Any], columns: Mapping[str, str], unused: Counter[
             prompt, response = _from_json(left.pop(asked)), _from_json(left.pop(answered))
             if isinstance(prompt, list) or isinstance(response, list):
                 return _continued(prompt, response, unused), f"{form}, lists of messages"
-            if asked == "instruction" and isinstance(extra := left.pop("input", ""), str) and extra.strip():
+            if asked == "instruction" and (extra := _text(left.pop("input", ""), "input")).strip():
                 prompt, form = f"{prompt}\n\n{extra}", "instruction, input and output"
             reply = {"role": "assistant", "content": response, **_thought_beside(left, reasoning)}
             return [_message(0, {"role": "user", "content": prompt}, unused), _message(1, reply, unused)], form
@@ -191,7 +203,7 @@ def _message(place: int, value: Any, unused: Counter[str]) -> Message:
     left = {str(key): inner for key, inner in value.items() if not _is_empty(inner)}
     try:
         given = left.pop("role", left.pop("from", None))
-        role = _ROLES.get(given) if isinstance(given, str) else None
+        role = _ROLES.get(given.strip().lower()) if isinstance(given, str) else None
         if role is None:
             raise ValueError(f"role {given!r} is unknown; known: {', '.join(dict.fromkeys(_ROLES))}")
         message = _spoken(role, left)
@@ -208,6 +220,8 @@ def _spoken(role: str, left: dict[str, Any]) -> Message:
     message: Message = {"role": "assistant" if role == "function_call" else role, "content": content}
     if role == "function_call":
         message |= {"content": "", "tool_calls": _calls([content])}
+    if role in ("user", "function_call") and not content.strip():
+        raise ValueError(f"{role} message without text")
     if role != "assistant":
         if role == "tool":
             message |= {key: left.pop(key) for key in ("tool_call_id", "name") if key in left}
@@ -258,11 +272,11 @@ def _content(left: dict[str, Any]) -> tuple[str, str]:
     return _text(value), thought
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, name: str = "content") -> str:
     if not isinstance(value, str):
-        raise ValueError(f"content must be text, not {short(value)}")
+        raise ValueError(f"{name} must be text, not {short(value)}")
     if "\0" in value or not _is_unicode(value):
-        raise ValueError("content holds a NUL character or half a surrogate pair")
+        raise ValueError(f"{name} holds a NUL character or half a surrogate pair")
     return value
 
 

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError, nearest
 from trainers.data.download_cache import cache_folder, fetched, is_remote, listing
-from trainers.data.messages import COLUMNS, parse_row, short
+from trainers.data.messages import COLUMNS, other_thought_tags, parse_row, short
 from trainers.data.row_files import rows
 from trainers.data.types import Conversation, TierData
 
@@ -59,7 +59,7 @@ def read(source: TierSource) -> TierData:
         raise InputError(f"columns: {unknown[0]!r} is unknown{nearest(unknown[0], COLUMNS)}; known: {known}")
     pools: dict[bool, list[tuple[int, Conversation]]] = {False: [], True: []}
     bad: list[BadRow] = []
-    forms, unused = Counter[str](), Counter[str]()
+    forms, unused, tags = Counter[str](), Counter[str](), Counter[str]()
     for row in rows(fetched(source.path)):
         try:
             if row.value is None:
@@ -73,27 +73,35 @@ def read(source: TierSource) -> TierData:
             pools[parsed.replay].append((row.number, parsed.conversation))
             forms[parsed.form] += 1
             unused.update(parsed.unused)
+            tags.update(other_thought_tags(parsed.conversation))
     primary, replay = pools[False], pools[True]
     _judge(source, bad, len(primary) + len(replay))
     if not primary:
         raise InputError(f"{source.path}: no conversation to train on; expected one JSON object a line")
     return TierData(
         [c for _, c in primary], [c for _, c in replay], len(bad), source, [n for n, _ in primary], [n for n, _ in replay],
-        tuple(_understood(forms, unused, len(primary) + len(replay), bool(replay))),
+        tuple(_understood(forms, unused, tags, len(primary) + len(replay), bool(replay))),
     )  # fmt: skip
 
 
-def _understood(forms: Counter[str], unused: Counter[str], total: int, replay: bool) -> Iterator[str]:
+def _understood(
+    forms: Counter[str], unused: Counter[str], tags: Counter[str], total: int, replay: bool
+) -> Iterator[str]:
     """Yields how the rows were read, and what of them was not used."""
     kinds = "; ".join(form if count == total else f"{form} ({count})" for form, count in forms.most_common())
     yield f"{total} rows read as {kinds}" + (", some of them replay" if replay else "")
     if unused:
         keys = ", ".join(f"{key} ({count} of {total})" for key, count in unused.most_common(12))
         yield f"not used, since nothing here is trained by it: {keys}"
+    for tag, count in tags.most_common():
+        yield (
+            f"{count} of {total} rows hold <{tag}> … </{tag}>, which is learnt as it stands; only <think> … </think> and "
+            "reasoning_content count as a thought"
+        )
 
 
-def check_data(source: TierSource) -> None:
-    """Says before anything starts whether a tier's file can be used.
+def check_data(source: TierSource) -> TierData | None:
+    """Says before anything starts whether a tier's file can be used, and returns what it holds where it was read.
 
     A file on this machine of up to CHECKED_BYTES is read as a whole; of others only the existence is known now.
 
@@ -102,12 +110,11 @@ def check_data(source: TierSource) -> None:
     """
     if is_remote(source.path):
         listing(source.path)
-        return
+        return None
     path = Path(source.path).expanduser()
     if not path.is_file():
         raise InputError(f"no file {path}; give a JSONL, Parquet or Arrow file of conversations")
-    if path.stat().st_size <= CHECKED_BYTES:
-        read(source)
+    return read(source) if path.stat().st_size <= CHECKED_BYTES else None
 
 
 def _judge(source: TierSource, bad: list[BadRow], good: int) -> None:

@@ -22,11 +22,32 @@ def chat(*messages):
     return parsed({"messages": list(messages)}).conversation
 
 
-@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking", "thought"])
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking", "thought", "chain_of_thought", "cot"])
 def test_a_thought_is_kept_under_one_name_wherever_the_data_has_it(key):
     assert chat(USER, {**REPLY, key: "two twos"})[1] == {**REPLY, "reasoning_content": "two twos"}
     row = {"prompt": "2+2?", "response": "4", key: "two twos"}
     assert parsed(row).conversation[1] == {**REPLY, "reasoning_content": "two twos"}
+
+
+def test_a_thought_beside_the_messages_is_that_of_the_one_reply_and_else_told_of():
+    row = parsed({"messages": [USER, dict(REPLY)], "reasoning_content": "two twos"})
+    assert (row.conversation[1], row.unused) == ({**REPLY, "reasoning_content": "two twos"}, ())
+    assert parsed({"messages": TURN + TURN, "reasoning_content": "two twos"}).unused == ("reasoning_content",)
+
+
+@pytest.mark.parametrize("messages", [[{**USER, "content": " "}, REPLY], [{**USER, "content": ""}, REPLY]])
+def test_a_question_without_text_makes_the_row_bad(messages):
+    with pytest.raises(ValueError, match="message 0: user message without text"):
+        chat(*messages)
+
+
+def test_an_input_that_is_no_text_makes_the_row_bad():
+    with pytest.raises(ValueError, match="input must be text, not 5"):
+        parsed({"instruction": "Add 3.", "input": 5, "output": "8"})
+
+
+def test_roles_are_read_in_capitals_too():
+    assert chat({**USER, "role": "User"}, {**REPLY, "role": "ASSISTANT"}) == TURN
 
 
 def test_a_thought_among_the_parts_of_a_message_is_kept():
@@ -168,6 +189,12 @@ def test_one_line_says_how_rows_were_understood_and_one_which_keys_were_not_used
         "3 rows read as messages of role and content (2); prompt and response (1)",
         "not used, since nothing here is trained by it: message.mood (2 of 3), answer (2 of 3)",
     )
+
+
+def test_thoughts_in_tags_of_another_name_are_told_of(tmp_path):
+    said = {"role": "assistant", "content": "<reasoning>two twos</reasoning>4"}
+    notes = read(write(tmp_path / "x.jsonl", {"messages": TURN}, {"messages": [USER, said]})).notes
+    assert notes[1].startswith("1 of 2 rows hold <reasoning> … </reasoning>, which is learnt as it stands")
 
 
 def test_a_json_array_is_read_like_lines(tmp_path):
