@@ -164,6 +164,21 @@ class Panel {
     }
   }
 
+  // One more score of one trial: its last stretch alone is painted where the figure stays as it is, else all is drawn anew.
+  grow(trial) {
+    const curve = trial.curves[this.metric], i = curve.step.length - 1, step = curve.step[i], value = curve.value[i];
+    const fits = this.box && step <= this.last && step >= this.first && value >= this.low && value <= this.high;
+    if (!fits || this.trials().length <= MANY || trial === this.page.focus()) { this.draw(); return; }
+    const ink = this.svg.parentNode.querySelector("canvas").getContext("2d"), base = this.page.bases[trial.model]?.[this.metric];
+    const from = i ? [curve.step[i - 1], curve.value[i - 1]] : base ? [0, base[0]] : [step, value];
+    ink.strokeStyle = cssColour(this.page.colour(trial));
+    ink.beginPath();
+    ink.moveTo(this.x(from[0]), this.y(from[1]));
+    ink.lineTo(this.x(step), this.y(value));
+    ink.stroke();
+    this.points.push([this.x(step), this.y(value), trial, i]);
+  }
+
   // Lines and endings of many trials, on the canvas behind the axes.
   paint(trials) {
     const canvas = this.svg.parentNode.querySelector("canvas"), ratio = devicePixelRatio || 1;

@@ -5,13 +5,13 @@ async function numbers(element) {
   const packed = Uint8Array.from(atob(element.textContent), (c) => c.charCodeAt(0));
   return JSON.parse(await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text());
 }
-const data = await numbers(document.getElementById("data"));
+let data = await numbers(document.getElementById("data"));
 const $ = (id) => document.getElementById(id);
-const byId = new Map(data.trials.map((t) => [t.id, t]));
-const rows = [...document.querySelectorAll("#trials tbody tr")];
+let byId = new Map(data.trials.map((t) => [t.id, t]));
+let rows = [...document.querySelectorAll("#trials tbody tr")];
 const state = { pinned: byId.get(data.featured) ?? null, hovered: null, hidden: new Set(), words: "" };
 const page = {
-  bases: data.bases,
+  get bases() { return data.bases; },
   visible: () => data.trials.filter((t) => t.shown),
   focus: () => state.hovered ?? state.pinned,
   scale: () => $("scale").value,
@@ -36,7 +36,7 @@ const page = {
 const parameter = () => data.parameters.find((p) => p.name === $("across").value);
 const plots = [
   new Scatter($("scatter"), page, () => $("upwards").value, parameter),
-  new Parallel($("parallel"), page, data.parameters, () => $("upwards").value),
+  new Parallel($("parallel"), page, () => data.parameters, () => $("upwards").value),
 ];
 const panels = [...document.querySelectorAll("figure.panel")].map((figure) => new Panel(figure, figure.dataset.metric, page));
 
@@ -169,25 +169,45 @@ function sortable(table) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((th, column) => th.querySelector("button")?.addEventListener("click", () => {
     const down = th.getAttribute("aria-sort") === "ascending" || (!th.hasAttribute("aria-sort") && th.dataset.first === "down");
-    heads.forEach((h) => h.removeAttribute("aria-sort"));
-    th.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent;
-    const order = (a, b) => {
-      if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === ""); // unknown last, both ways
-      const [x, y] = [Number(key(a)), Number(key(b))];
-      const way = Number.isNaN(x) || Number.isNaN(y) ? key(a).localeCompare(key(b)) : x - y;
-      return down ? -way : way;
-    };
-    table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
+    sort(table, column, down);
+    address();
   }));
 }
 
-for (const button of document.querySelectorAll(".pick")) {
-  button.addEventListener("click", () => page.pick(byId.get(button.dataset.trial)));
+function sort(table, column, down) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((h) => h.removeAttribute("aria-sort"));
+  heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
+  const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent;
+  const order = (a, b) => {
+    if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === ""); // unknown last, both ways
+    const [x, y] = [Number(key(a)), Number(key(b))];
+    const way = Number.isNaN(x) || Number.isNaN(y) ? key(a).localeCompare(key(b)) : x - y;
+    return down ? -way : way;
+  };
+  table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
 }
-for (const row of rows) {
-  row.addEventListener("pointerenter", () => page.hover(byId.get(row.dataset.trial), null));
-  row.addEventListener("pointerleave", () => page.hover(null));
+
+// The column that the trials are sorted by and the way, such as `4d`; empty in the order of the page.
+function sorted() {
+  const at = [...$("trials").tHead.rows[0].cells].findIndex((h) => h.hasAttribute("aria-sort"));
+  return at < 0 ? "" : `${at}${$("trials").tHead.rows[0].cells[at].getAttribute("aria-sort")[0]}`;
+}
+
+function sortAgain(said) {
+  const [, column, way] = /^(\d+)([ad])$/.exec(said ?? "") ?? [];
+  if (column < $("trials").tHead.rows[0].cells.length) sort($("trials"), Number(column), way === "d");
+}
+
+$("trials").addEventListener("click", (event) => {
+  const button = event.target.closest(".pick");
+  if (button) page.pick(byId.get(button.dataset.trial));
+});
+for (const [name, trial] of [["pointerover", (row) => byId.get(row.dataset.trial)], ["pointerout", () => null]]) {
+  $("trials").tBodies[0].addEventListener(name, (event) => {
+    const row = event.target.closest("tr");
+    if (row && !row.contains(event.relatedTarget)) page.hover(trial(row), null);
+  });
 }
 $("colour").addEventListener("change", () => { legend(); filter(); });
 $("scale").addEventListener("change", redraw);
@@ -210,6 +230,7 @@ function address() {
     if (field && field.value !== field.dataset.first) said.set(id, field.value);
   }
   if (state.pinned?.id !== (byId.get(data.featured)?.id)) said.set("trial", state.pinned?.id ?? "");
+  if (sorted()) said.set("sort", sorted());
   replies?.said(said);
   if (state.hidden.size) said.set("hidden", [...state.hidden].join(","));
   history.replaceState(null, "", said.size ? `#${said}` : location.pathname + location.search);
@@ -223,6 +244,7 @@ function recall() {
     if (value != null && (field.type === "search" || [...field.options].some((o) => o.value === value))) field.value = value;
   }
   if (said.has("trial")) state.pinned = byId.get(said.get("trial")) ?? null;
+  sortAgain(said.get("sort"));
   replies?.recall(said, state.pinned?.id);
   state.words = $("search").value.trim().toLowerCase();
   legend();
@@ -253,3 +275,48 @@ let drawnAt = 0;
 new ResizeObserver(() => { if (innerWidth !== drawnAt) { drawnAt = innerWidth; redraw(); } }).observe(document.body);
 recall();
 filter();
+
+// What changes while a sweep runs.
+const shape = (d) => JSON.stringify([d.panels, d.axes, d.parameters.map((p) => [p.name, p.numeric, p.levels])]);
+const live = {
+  trial: (id) => byId.get(id),
+
+  state(trial) {
+    const cell = rows.find((r) => r.dataset.trial === trial.id)?.querySelector(".state");
+    if (!cell) return;
+    cell.textContent = trial.state;
+    cell.className = `state ${trial.state}`;
+  },
+
+  grown(trial, metric) {
+    for (const panel of panels) if (panel.metric === metric && trial.shown) panel.grow(trial);
+    const column = 4 + data.panels.indexOf(metric), row = rows.find((r) => r.dataset.trial === trial.id), curve = trial.curves[metric];
+    if (row && column >= 4) {
+      const text = withError(curve.value.at(-1), curve.se?.at(-1)), cell = row.cells[column];
+      cell.dataset.sort = curve.value.at(-1);
+      if (cell.firstChild) cell.firstChild.textContent = text; else cell.textContent = text;
+      row.cells[3].dataset.sort = curve.step.at(-1);
+      row.cells[3].firstChild.textContent = curve.step.at(-1).toLocaleString("en");
+    }
+    if (trial === state.pinned) details(trial);
+  },
+
+  // The page as it is now: its tables in place of the old ones, and its numbers; new figures or axes need a new page.
+  async take(fresh) {
+    const found = fresh.getElementById("data");
+    if (!found) { location.reload(); return; }
+    const next = await numbers(found), order = sorted();
+    if (shape(next) !== shape(data)) { location.reload(); return; }
+    replaceParts(fresh);
+    const pinned = state.pinned?.id;
+    data = next;
+    byId = new Map(data.trials.map((t) => [t.id, t]));
+    rows = [...document.querySelectorAll("#trials tbody tr")];
+    state.pinned = byId.get(pinned) ?? null;
+    state.hovered = null;
+    sortAgain(order);
+    if (replies && data.replies) replies.update(data.replies);
+    filter();
+  },
+};
+if (data.events) new Updates(data.events, live);

@@ -1,111 +1,37 @@
 """`dipsweep serve`: every sweep of a storage as a page that follows its journal. Loopback, read-only.
 
-There is no state but the journals: a page is made again when its log has grown. A request has to name this machine in
-its Host header, so that no web page elsewhere can read sweeps through a visitor's browser (DNS rebinding).
+There is no state but the journals. New rows are pushed as server-sent events within a second, as small changes of what a
+page holds; what needs the whole analysis follows when a summary is made anew, at most one part in twenty of a core. A
+request has to name this machine in its Host header, so that no web page elsewhere can read sweeps through a visitor's
+browser (DNS rebinding).
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from sweeps.errors import DipsweepError, InputError
-from sweeps.journal.lease import DriverState, driver_state
-from sweeps.journal.rows import LeaseRow
-from sweeps.journal.writer import LogReader, sweeps_in
-from sweeps.report.analysis.findings import Summary
-from sweeps.report.analysis.summarize import summarize, with_driver_note
-from sweeps.report.html.page import ASSETS, render, render_html
-from sweeps.report.html.page_parts import progress
+from sweeps.report.html.live_feed import changes
+from sweeps.report.html.page import ASSETS, Live, render, render_html, script_hash
 from sweeps.report.html.reply_data import checkpoint_replies, served
+from sweeps.report.html.shelf import Listed, Shelf
 from sweeps.storage.base import Where, is_url
-from sweeps.storage.factory import open_store
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
-HOSTS = ("127.0.0.1", "localhost")
-REFRESH_S = 20  # a summary of 200 trials takes 0.2 s; a sweep reports every few seconds at most
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One sweep of the storage folder: its summary, or why its journal cannot be read."""
-
-    id: str
-    summary: Summary | None
-    trouble: str = ""
-    since: str = ""
-    hint: str = ""
-
-    @property
-    def progress(self) -> str:
-        """Where it stands, and whether somebody drives it."""
-        stands = progress(self.summary) if self.summary is not None else "unreadable"
-        return f"{stands}; {self.hint}" if self.open and self.hint else stands
-
-    @property
-    def open(self) -> bool:
-        return self.summary is not None and progress(self.summary) != "ended"
-
-
-class Shelf:
-    """The sweeps of one storage, each summed up again when its journal has grown.
-
-    Requests are served by several threads; a sweep is read by one of them at a time.
-    """
-
-    def __init__(self, storage: Where) -> None:
-        self.storage = open_store(storage)
-        self._readers: dict[str, LogReader] = {}
-        self._known: dict[str, tuple[int, Listed]] = {}
-        self._drivers: dict[str, tuple[float, DriverState]] = {}
-        self._locks: dict[str, threading.Lock] = {}
-
-    def ids(self) -> list[str]:
-        """Sweep ids by name."""
-        return [home.name for home in sweeps_in(self.storage)]
-
-    def sweep(self, id: str) -> Listed | None:
-        """Returns a sweep by id; None when there is none. Only names that the storage itself lists are ever opened."""
-        return self._fresh(id) if id in self.ids() else None
-
-    def all(self) -> list[Listed]:
-        """Returns all sweeps, the one that was driven last first."""
-        listed = [self._fresh(id) for id in self.ids()]
-        return sorted(listed, key=lambda s: s.since, reverse=True)
-
-    def _fresh(self, id: str) -> Listed:
-        with self._locks.setdefault(id, threading.Lock()):
-            listed = self._read(id)
-            if listed.summary is None or not listed.open or not (hint := self._driver(id).message(id)):
-                return listed
-            return replace(listed, hint=hint, summary=with_driver_note(listed.summary, hint))
-
-    def _driver(self, id: str) -> DriverState:
-        looked, state = self._drivers.get(id, (float("-inf"), DriverState("none")))
-        if time.monotonic() - looked >= REFRESH_S:  # a driver of another machine may have to be watched for seconds
-            looked, state = self._drivers[id] = time.monotonic(), driver_state(self.storage / id)
-        return state
-
-    def _read(self, id: str) -> Listed:
-        reader = self._readers.setdefault(id, LogReader(self.storage / id))
-        try:
-            rows = reader.rows()
-            if id not in self._known or self._known[id][0] != len(rows):
-                since = max((r.since for r in rows if isinstance(r, LeaseRow)), default="")
-                self._known[id] = len(rows), Listed(id, summarize(rows), since=since)
-        except DipsweepError as e:
-            self._readers.pop(id)
-            return Listed(id, None, str(e))
-        return self._known[id][1]
+HOSTS: Final = ("127.0.0.1", "localhost")
+LOOK_S: Final = 0.5
+"""How often a journal is looked at while a page of it is open."""
+LOOK_ALL_S: Final = 5.0
+"""How often all journals are looked at while the list is open."""
 
 
 def live_app(storage: Where) -> Starlette:
@@ -131,13 +57,21 @@ def live_app(storage: Where) -> Starlette:
 
 
 def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitable[Response]]]]:
+    from markupsafe import Markup
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
     async def index(request: Request) -> Response:
         listed = await run_in_threadpool(shelf.all)
-        headers = _headers(any(s.open for s in listed))
-        return HTMLResponse(render("live.html", css=_css(), storage=str(shelf.storage), sweeps=listed), headers=headers)
+        script = (ASSETS / "live.js").read_text(encoding="utf-8")
+        page = render(
+            "live.html", css=Markup(_css()), storage=str(shelf.storage), sweeps=[_line(s) for s in listed],
+            script=Markup(script), script_hash=script_hash(script),
+        )  # fmt: skip
+        return HTMLResponse(page, headers=HEADERS)
+
+    async def index_events(request: Request) -> Response:
+        return _events(list_events(shelf, request))
 
     async def one(request: Request) -> Response:
         id = request.path_params["id"]
@@ -146,15 +80,27 @@ def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitabl
             return PlainTextResponse(f"no sweep {id} in {shelf.storage}; / lists those there are\n", 404)
         if listed.summary is None:
             return PlainTextResponse(listed.trouble + "\n", 500)
-        replies = await run_in_threadpool(served, shelf.storage / id, f"/sweeps/{quote(id)}/replies")
-        page = await run_in_threadpool(render_html, listed.summary, replies)
-        return HTMLResponse(page, headers=_headers(listed.open))
+        where = f"/sweeps/{quote(id)}"
+        replies = await run_in_threadpool(served, shelf.storage / id, f"{where}/replies")
+        live = Live(f"{where}/events?rows={listed.rows}" if listed.open else "")
+        page = await run_in_threadpool(render_html, listed.summary, replies, live)
+        return HTMLResponse(page, headers=HEADERS)
+
+    async def events(request: Request) -> Response:
+        id = request.path_params["id"]
+        if id not in await run_in_threadpool(shelf.ids):
+            return PlainTextResponse(f"no sweep {id} in {shelf.storage}\n", 404)
+        try:
+            seen = int(request.headers.get("last-event-id") or request.query_params.get("rows", "0"))
+        except ValueError:
+            return PlainTextResponse("rows: expected the number of rows that the page was made of\n", 400)
+        return _events(sweep_events(shelf, id, seen, request))
 
     async def one_json(request: Request) -> Response:
         listed = await run_in_threadpool(shelf.sweep, request.path_params["id"])
         if listed is None or listed.summary is None:
             return JSONResponse({"error": listed.trouble if listed else "no such sweep"}, 500 if listed else 404)
-        return JSONResponse(await run_in_threadpool(listed.summary.to_json), headers=_headers(False))
+        return JSONResponse(await run_in_threadpool(listed.summary.to_json), headers=HEADERS)
 
     async def replies_of(request: Request) -> Response:
         id, trial, step = (request.path_params[name] for name in ("id", "trial", "step"))
@@ -167,7 +113,7 @@ def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitabl
             return PlainTextResponse(f"{e}\n", 404)
         except DipsweepError as e:
             return PlainTextResponse(f"{e}\n", 500)
-        return JSONResponse(found, headers=_headers(False))
+        return JSONResponse(found, headers=HEADERS)
 
     async def health(request: Request) -> Response:
         return JSONResponse({"storage": str(shelf.storage), "sweeps": len(shelf.ids())})
@@ -176,15 +122,91 @@ def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitabl
         ("/", index),
         ("/sweeps/{id}.json", one_json),
         ("/sweeps/{id}", one),
+        ("/events", index_events),
+        ("/sweeps/{id}/events", events),
         ("/sweeps/{id}/replies/{trial}/{step:int}.json", replies_of),
         ("/health", health),
     ]
 
 
-def _headers(open_: bool) -> dict[str, str]:
-    """Open sweeps reload by themselves; the page remembers what was picked."""
-    fixed = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
-    return {**fixed, "Refresh": str(REFRESH_S)} if open_ else fixed
+HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
+
+
+def _events(told: AsyncIterator[str]) -> Response:
+    from starlette.responses import StreamingResponse
+
+    return StreamingResponse(told, media_type="text/event-stream", headers=HEADERS)
+
+
+def _event(name: str, data: Any, id: int | None = None) -> str:
+    number = "" if id is None else f"id: {id}\n"
+    return f"event: {name}\n{number}data: {json.dumps(data, allow_nan=False, separators=(',', ':'))}\n\n"
+
+
+async def sweep_events(shelf: Shelf, id: str, seen: int, request: Request) -> AsyncIterator[str]:
+    """New rows of a sweep from the page's last one on, and when a new summary is ready; until it has ended."""
+    from starlette.concurrency import run_in_threadpool
+
+    summed, said = seen, ""
+    while not await request.is_disconnected():
+        try:
+            rows = await run_in_threadpool(shelf.rows, id)
+        except DipsweepError as e:
+            yield _event("trouble", str(e))
+            return
+        if len(rows) < seen:  # a driver withdrew what it had written
+            seen, summed = 0, -1
+        elif len(rows) > seen:
+            suite = await run_in_threadpool(shelf.suite, id)
+            yield _event("rows", list(changes(rows[seen:], suite)), len(rows))
+            seen = len(rows)
+        else:
+            yield ": still here\n\n"
+        if (summed != len(rows) and shelf.due(id, len(rows))) or shelf.summed_rows(id) > summed:
+            listed = await run_in_threadpool(shelf.sweep, id)
+            if listed is not None:
+                summed = listed.rows
+                yield _event("summary", {"rows": listed.rows, "progress": listed.progress, "open": listed.open})
+                if not listed.open and listed.rows == len(rows):
+                    return
+        message = await run_in_threadpool(shelf.driver_message, id)
+        if message != said:
+            said = message
+            yield _event("driver", message)
+        await asyncio.sleep(LOOK_S)
+
+
+async def list_events(shelf: Shelf, request: Request) -> AsyncIterator[str]:
+    """Lines of the list that have changed; headlines are made one after the other, and come when they are ready."""
+    from starlette.concurrency import run_in_threadpool
+
+    told: dict[str, dict[str, Any]] = {}
+    while not await request.is_disconnected():
+        listed = await run_in_threadpool(shelf.all)
+        for one in listed:
+            line = _line(one)
+            if told.get(one.id) != line:
+                told[one.id] = line
+                yield _event("sweep", line)
+        for one in listed:
+            if await request.is_disconnected():
+                return
+            if not one.trouble and shelf.due(one.id, one.rows):
+                fresh = await run_in_threadpool(shelf.sweep, one.id)
+                if fresh is not None and told.get(one.id) != _line(fresh):
+                    told[one.id] = _line(fresh)
+                    yield _event("sweep", told[one.id])
+        yield _event("all", sorted(told))
+        await asyncio.sleep(LOOK_ALL_S)
+
+
+def _line(listed: Listed) -> dict[str, Any]:
+    """A sweep as the list shows it."""
+    headline = listed.summary.headline if listed.summary is not None else listed.trouble or "reading …"
+    return {
+        "id": listed.id, "href": f"/sweeps/{quote(listed.id)}", "progress": listed.progress, "headline": headline,
+        "begun": listed.begun, "since": listed.since,
+    }  # fmt: skip
 
 
 def _css() -> str:

@@ -10,6 +10,7 @@ import base64
 import gzip
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from sweeps.report.html.reply_data import Replies
 from sweeps.report.next_sweep import NextSweep, next_sweep
 
 ASSETS = Path(__file__).parent
-SCRIPTS = ("charts.js", "plots.js", "replies.js", "document.js")
+SCRIPTS = ("charts.js", "plots.js", "replies.js", "updates.js", "document.js")
 COMPRESSED_FROM = 500_000
 """Characters of numbers from which they are embedded compressed: browsers of 2023 and later unpack them."""
 
@@ -52,27 +53,37 @@ def write_json(summary: Summary, path: Path | str) -> Path:
     return path
 
 
-def render_html(summary: Summary, replies: Replies | None = None) -> str:
+@dataclass(frozen=True)
+class Live:
+    """A page that a server keeps up to date. `events`: where it tells what is new; empty once the sweep has ended."""
+
+    events: str
+
+
+def render_html(summary: Summary, replies: Replies | None = None, live: Live | None = None) -> str:
     """Returns the page as text; the same summary gives the same text.
 
     Args:
-        replies: those behind the scores, where any were kept (`reply_data`); one that is fetched needs a server.
+        replies: those behind the scores, where any were kept (`reply_data`); those that are fetched need a server.
+        live: where a served page hears what is new.
     """
     from markupsafe import Markup
 
     script = "".join(_asset(name) for name in SCRIPTS)
-    data_type, data = _data(chart_data(summary) | ({"replies": replies.to_json()} if replies is not None else {}))
+    numbers = chart_data(summary) | ({"replies": replies.to_json()} if replies is not None else {})
+    data_type, data = _data(numbers | ({"events": live.events} if live is not None else {}))
     return render(
         "page.html",
         s=summary,
         css=Markup(_asset("page.css")),
         script=Markup(script),
-        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=script_hash(script),
         data_type=data_type,
         data=Markup(data),
         colour=_colour(summary),
         others=other_metrics(summary),
-        connect="'self'" if replies is not None and replies.fetch else "'none'",
+        connect="'self'" if live is not None else "'none'",
+        live=live,
         replies=replies,
         answer=[f.sentence for f in summary.answer],
         best_table=best_rows(summary),
@@ -96,6 +107,11 @@ def render_html(summary: Summary, replies: Replies | None = None) -> str:
         provenance=provenance(summary),
         spec=_yaml(summary.spec),
     )
+
+
+def script_hash(script: str) -> str:
+    """Returns what a Content-Security-Policy calls one inline script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def render(template: str, **values: Any) -> str:

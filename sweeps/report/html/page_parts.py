@@ -46,9 +46,17 @@ class Tile(NamedTuple):
 def progress(summary: Summary) -> str:
     """Where the sweep stands, in a few words."""
     open_ = sum(t.state not in ENDED for t in summary.trials)
-    to_come = (summary.planned or 0) - len(summary.trials)
-    parts = [f"{plural(open_, 'trial')} still open" if open_ else "", f"{to_come} not started" if to_come > 0 else ""]
-    return ", ".join(p for p in parts if p) or ("ended" if summary.trials else "no trials yet")
+    return stands(len(summary.trials), open_, summary.planned)
+
+
+def stands(trials: int, still_open: int, planned: int | None) -> str:
+    """Where a sweep stands, in a few words: `2 trials still open, 4 not started`, `ended`."""
+    to_come = (planned or 0) - trials
+    parts = [
+        f"{plural(still_open, 'trial')} still open" if still_open else "",
+        f"{to_come} not started" if to_come > 0 else "",
+    ]
+    return ", ".join(p for p in parts if p) or ("ended" if trials else "no trials yet")
 
 
 def tiles(summary: Summary) -> list[Tile]:

@@ -75,7 +75,7 @@ class Parallel {
     const values = shown.map((t) => lastScore(t, metric)), [low, high] = yDomain(values.length ? values : [0, 1]);
     const score = { name: metric, place: (t) => (lastScore(t, metric) - low) / (high - low), ticks: [[0, digits(low)], [1, digits(high)]] };
     const most = Math.max(2, Math.floor(width / 80));
-    const axes = [...this.parameters.slice(0, most - 1).map((p) => ({ name: p.name, place: placeOn(p), ticks: ticksOn(p, 3) })), score];
+    const axes = [...this.parameters().slice(0, most - 1).map((p) => ({ name: p.name, place: placeOn(p), ticks: ticksOn(p, 3) })), score];
     const x = (i) => 40 + (i * (width - 80)) / Math.max(axes.length - 1, 1), y = (p) => bottom - p * (bottom - top);
     const focus = this.page.focus();
     for (const trial of [...shown].sort((a, b) => (a === focus) - (b === focus))) {

@@ -44,6 +44,15 @@ class Replies {
     this.fields.trial.replaceChildren(...known.map((t) => new Option(t.label, t.id)));
   }
 
+  // More were kept meanwhile.
+  update(data) {
+    this.data = data;
+    this.names();
+    const trial = this.trial;
+    this.trial = "";
+    this.follow(data.kept[trial] ? trial : this.fields.trial.options[0]?.value);
+  }
+
   // Shows the replies of a trial, at the step that is picked where it has them, else at its last.
   follow(id) {
     if (id === this.trial || !this.data.kept[id]) return;

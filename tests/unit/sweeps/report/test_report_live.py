@@ -1,9 +1,12 @@
 """The live pages: they follow the journal, and give nothing to anybody but this machine's own browser."""
 
+import asyncio
+import json
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import ANY
 
 import pytest
 
@@ -11,8 +14,12 @@ from sweeps.errors import InputError
 from sweeps.journal.compaction import segment_key
 from sweeps.journal.reader import LogReader
 from sweeps.journal.writer import SweepJournal
-from sweeps.report.html.live import Shelf, live_app
-from tests.support.report_journals import SWEEP, demo_stories, journal, story
+from sweeps.report.html import live
+from sweeps.report.html import shelf as shelf_module
+from sweeps.report.html.live import live_app
+from sweeps.report.html.live_feed import changes
+from sweeps.report.html.shelf import Shelf
+from tests.support.report_journals import SUITE, SWEEP, demo_stories, journal, scored, story
 
 testclient = pytest.importorskip("starlette.testclient", reason="no starlette: pip install starlette httpx")
 
@@ -33,7 +40,9 @@ def test_sweeps_are_listed_with_their_headlines(client, tmp_path):
     write(tmp_path, journal(demo_stories()))
     page = client.get("/").text
     assert f'href="/sweeps/{SWEEP}"' in page
-    assert "1 recovered (fell, and is back at 90 % of the base)" in page
+    assert "reading …" in page, "the list does not wait for any analysis"
+    client.get(f"/sweeps/{SWEEP}")
+    assert "1 recovered (fell, and is back at 90 % of the base)" in client.get("/").text
 
 
 def test_a_page_follows_the_journal_while_the_sweep_runs(client, tmp_path):
@@ -41,11 +50,98 @@ def test_a_page_follows_the_journal_while_the_sweep_runs(client, tmp_path):
     write(tmp_path, rows[:3])
     early = client.get(f"/sweeps/{SWEEP}")
     assert "Nothing was scored on the objective after step 0 yet" in early.text
-    assert int(early.headers["refresh"]) >= 5
+    assert f"/sweeps/{SWEEP}/events?rows=4" in early.text
     write(tmp_path, rows[3:])
     late = client.get(f"/sweeps/{SWEEP}")
     assert "of 1 setting, 1 not back yet and still rising" in late.text
-    assert "refresh" not in late.headers, "an ended sweep stands still"
+    assert f"/sweeps/{SWEEP}/events" not in late.text, "an ended sweep stands still"
+
+
+class Listener:
+    """What a page hears: the events of a stream until it is closed, as (name, data)."""
+
+    def __init__(self, until):
+        self.until, self.heard, self.asked = until, [], 0
+
+    async def is_disconnected(self):
+        self.asked += 1
+        return self.asked > 40 or self.until(self.heard)
+
+    async def listen(self, stream):
+        async for event in stream:
+            parts = dict(line.split(": ", 1) for line in event.splitlines() if ": " in line and line[0] != ":")
+            if parts:
+                self.heard.append((parts["event"], json.loads(parts["data"])))
+        return self.heard
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(live, "LOOK_S", 0.01)
+    monkeypatch.setattr(live, "LOOK_ALL_S", 0.01)
+    monkeypatch.setattr(shelf_module, "SOONEST_S", 0.0)
+
+
+def test_new_rows_are_pushed_as_changes_and_then_a_summary(tmp_path, hasty):
+    rows = journal([story()])
+    write(tmp_path, rows[:30])
+    shelf = Shelf(tmp_path)
+    seen = shelf.sweep(SWEEP).rows
+    write(tmp_path, rows[30:])
+    listener = Listener(lambda heard: False)
+    heard = asyncio.run(listener.listen(live.sweep_events(shelf, SWEEP, seen, listener)))
+    (changed,) = [data for name, data in heard if name == "rows"]
+    trial = rows[5].trial
+    scores = [c for c in changed if c.get("step") == 400 and "transfer/score" in c["values"]]
+    assert scores == [{"trial": trial, "step": 400, "values": ANY, "se": ANY, "n": ANY}]
+    assert changed[-1] == {"trial": trial, "state": "completed"}
+    assert [data for name, data in heard if name == "summary"][-1] == {
+        "rows": len(shelf.rows(SWEEP)),
+        "progress": "ended",
+        "open": False,
+    }
+
+
+def test_a_page_that_lost_its_connection_hears_only_what_it_missed(tmp_path, hasty):
+    rows = journal(demo_stories())
+    write(tmp_path, rows)
+    shelf = Shelf(tmp_path)
+    listener = Listener(lambda heard: len(heard) > 1)
+    heard = asyncio.run(listener.listen(live.sweep_events(shelf, SWEEP, len(shelf.rows(SWEEP)), listener)))
+    assert not [name for name, _ in heard if name == "rows"]
+
+
+def test_scores_of_another_suite_are_not_pushed():
+    rows = [scored("t-1", 40, {"transfer/score": 0.5}, suite="old@1"), scored("t-1", 40, {"transfer/score": 0.6})]
+    assert [c["values"]["transfer/score"] for c in changes(rows, SUITE)] == [0.6]
+
+
+def test_the_list_tells_headlines_when_they_are_ready_and_new_sweeps(tmp_path, hasty):
+    write(tmp_path, journal([story()]))
+    shelf = Shelf(tmp_path)
+
+    def until(heard):
+        if len(heard) == 3:
+            write(tmp_path, journal([story()]), "other-00000000")
+        return sum(name == "sweep" for name, _ in heard) >= 4
+
+    listener = Listener(until)
+    heard = [data for name, data in asyncio.run(listener.listen(live.list_events(shelf, listener))) if name == "sweep"]
+    assert [(s["id"], s["headline"] == "reading …") for s in heard[:2]] == [(SWEEP, True), (SWEEP, False)]
+    assert heard[-1]["id"] == "other-00000000"
+
+
+def test_a_summary_is_not_made_more_often_than_it_is_worth(tmp_path, monkeypatch):
+    rows = journal([story()])
+    write(tmp_path, rows[:20])
+    shelf = Shelf(tmp_path)
+    assert shelf.due(SWEEP, 21)
+    known = shelf.sweep(SWEEP).rows
+    assert not shelf.due(SWEEP, known), "nothing new"
+    assert not shelf.due(SWEEP, known + 1), "too early"
+    monkeypatch.setattr(shelf_module, "SOONEST_S", 0.0)
+    monkeypatch.setattr(shelf_module, "REST", 0)
+    assert shelf.due(SWEEP, known + 1)
 
 
 def test_several_clients_of_a_growing_log_all_get_a_page(tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ def test_the_live_page_gives_them_and_only_those_of_its_sweeps(home, summary):
     trial = summary.trials[0].id
     found = client.get(f"/sweeps/{SWEEP}/replies/{trial}/40.json?base={BASE}&show=right").json()
     assert [r["words"] for r in found["replies"]] == [["right"]] * 2
-    assert "connect-src &#39;self&#39;" in (page := client.get(f"/sweeps/{SWEEP}").text) or "connect-src 'self'" in page
+    assert "connect-src 'self'" in client.get(f"/sweeps/{SWEEP}").text
     assert client.get(f"/sweeps/{SWEEP}/replies/{trial}/41.json").status_code == 404
     assert client.get(f"/sweeps/{SWEEP}/replies/..%2f..%2fx/40.json").status_code == 404
     assert client.get(f"/sweeps/none-00000000/replies/{trial}/40.json").status_code == 404

@@ -1,0 +1,170 @@
+"""The sweeps of one storage, read again when their journals have grown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+
+from sweeps.errors import DipsweepError
+from sweeps.journal.lease import DriverState, driver_state
+from sweeps.journal.rows import LeaseRow, Row, SweepRow
+from sweeps.journal.state import SweepState
+from sweeps.journal.writer import LogReader, sweeps_in
+from sweeps.report.analysis.answer import ENDED
+from sweeps.report.analysis.findings import Summary
+from sweeps.report.analysis.summarize import summarize, with_driver_note
+from sweeps.report.html.page_parts import progress, stands
+from sweeps.storage.base import Where
+from sweeps.storage.factory import open_store
+
+DRIVER_S = 20
+"""A driver of another machine may have to be watched for seconds, so nobody looks more often."""
+REST = 20
+"""A summary is made anew after so many times the CPU seconds of the last one: at most one part in twenty of a core."""
+SOONEST_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One sweep of the storage: how it stands, or why its journal cannot be read.
+
+    Attributes:
+        summary: None before one was made, and where the journal cannot be read. rows: of the journal, that it is made of.
+        begun, since: when it was first driven, and last, as the journal has it. stands: where it stands, in few words.
+    """
+
+    id: str
+    summary: Summary | None = None
+    trouble: str = ""
+    rows: int = 0
+    begun: str = ""
+    since: str = ""
+    stands: str = ""
+    open: bool = False
+    hint: str = ""
+    name: str = ""
+
+    @property
+    def progress(self) -> str:
+        """Where it stands, and whether somebody drives it."""
+        return f"{self.stands}; {self.hint}" if self.open and self.hint else self.stands
+
+
+class Shelf:
+    """The sweeps of one storage; asked by several threads, each sweep is read by one of them at a time."""
+
+    def __init__(self, storage: Where) -> None:
+        self.storage = open_store(storage)
+        self._readers: dict[str, LogReader] = {}
+        self._known: dict[str, Listed] = {}
+        self._quick: dict[str, Listed] = {}
+        self._made: dict[str, tuple[float, float]] = {}  # when a summary was ready, and its CPU seconds
+        self._drivers: dict[str, tuple[float, DriverState]] = {}
+        self._locks: dict[tuple[str, str], threading.Lock] = {}
+
+    def ids(self) -> list[str]:
+        """Sweep ids by name."""
+        return [home.name for home in sweeps_in(self.storage)]
+
+    def sweep(self, id: str) -> Listed | None:
+        """Returns a sweep by id; None when there is none. Only names that the storage itself lists are ever opened."""
+        return self._with_driver(self._summed(id)) if id in self.ids() else None
+
+    def all(self) -> list[Listed]:
+        """Returns all sweeps as they stand, the one that was driven last first; a headline only where one is ready."""
+        return sorted((self._with_driver(self._glance(id)) for id in self.ids()), key=lambda s: s.since, reverse=True)
+
+    def rows(self, id: str) -> list[Row]:
+        """Returns the rows of a sweep that the storage lists.
+
+        Raises:
+            DipsweepError: its journal cannot be read.
+        """
+        with self._lock(id):
+            reader = self._readers.setdefault(id, LogReader(self.storage / id))
+            try:
+                return reader.rows()
+            except DipsweepError:
+                self._readers.pop(id)
+                raise
+
+    def due(self, id: str, rows: int) -> bool:
+        """Whether a summary of that many rows is worth making by now: there is more to tell, and the last one is old enough."""
+        ready, took = self._made.get(id, (float("-inf"), 0.0))
+        known = self._known.get(id)
+        stale = known is None or known.rows != rows
+        return stale and time.monotonic() - ready >= max(REST * took, SOONEST_S)
+
+    def _lock(self, id: str, what: str = "rows") -> threading.Lock:
+        return self._locks.setdefault((id, what), threading.Lock())
+
+    def _summed(self, id: str) -> Listed:
+        with self._lock(id, "summary"):
+            try:
+                rows = self.rows(id)
+            except DipsweepError as e:
+                return Listed(id, trouble=str(e), stands="unreadable")
+            known = self._known.get(id)
+            if known is None or known.rows != len(rows):
+                began = time.thread_time()
+                summary = summarize(rows)
+                self._made[id] = time.monotonic(), time.thread_time() - began
+                where, told = progress(summary), _told(id, rows)
+                known = replace(told, summary=summary, stands=where, open=where != "ended")
+                self._known[id] = known
+            return known
+
+    def _glance(self, id: str) -> Listed:
+        """How a sweep stands, without its analysis; the last headline that was made stays beside it."""
+        try:
+            rows = self.rows(id)
+        except DipsweepError as e:
+            return Listed(id, trouble=str(e), stands="unreadable")
+        for kept in (self._known.get(id), self._quick.get(id)):
+            if kept is not None and kept.rows == len(rows):
+                return kept
+        known, where = self._known.get(id), _stands(SweepState(rows))
+        found = replace(_told(id, rows), summary=known.summary if known else None, stands=where, open=where != "ended")
+        self._quick[id] = found
+        return found
+
+    def _with_driver(self, listed: Listed) -> Listed:
+        if not listed.open or not (hint := self._driver(listed.id).message(listed.id)):
+            return listed
+        summary = with_driver_note(listed.summary, hint) if listed.summary is not None else None
+        return replace(listed, hint=hint, summary=summary)
+
+    def _driver(self, id: str) -> DriverState:
+        looked, state = self._drivers.get(id, (float("-inf"), DriverState("none")))
+        if time.monotonic() - looked >= DRIVER_S:
+            looked, state = self._drivers[id] = time.monotonic(), driver_state(self.storage / id)
+        return state
+
+    def suite(self, id: str) -> str:
+        """The suite whose scores a sweep's page shows; that of the last summary."""
+        listed = self._known.get(id) or self._summed(id)
+        return listed.summary.suite if listed.summary is not None else ""
+
+    def summed_rows(self, id: str) -> int:
+        """Rows that the last summary was made of; -1 before there was one."""
+        return self._known[id].rows if id in self._known else -1
+
+    def driver_message(self, id: str) -> str:
+        """Returns what is to be said of a sweep's driver; empty while one is at work."""
+        return self._driver(id).message(id)
+
+
+def _stands(state: SweepState) -> str:
+    """What `page_parts.progress` says, from the journal alone."""
+    states = [state.trial_status(c.trial) for c in state.history.trials()]
+    head = state.history.sweep
+    return stands(len(states), sum(s not in ENDED for s in states), head.trials if head is not None else None)
+
+
+def _told(id: str, rows: list[Row]) -> Listed:
+    times = [r.since for r in rows if isinstance(r, LeaseRow)]
+    head = next((r for r in rows if isinstance(r, SweepRow)), None)
+    return Listed(
+        id, rows=len(rows), begun=min(times, default=""), since=max(times, default=""), name=head.name if head else ""
+    )
