@@ -59,7 +59,7 @@ def test_the_demo_protects_a_dip_that_comes_back_ends_what_is_lost_and_shows_ref
 @pytest.mark.slow
 @pytest.mark.ray
 def test_what_the_usual_rules_would_have_ended_is_replayed_on_its_curves(report, demo_folder):
-    (sweep,) = (demo_folder / "runs").iterdir()
+    (sweep,) = (demo_folder / "runs").glob("dip-and-recovery-*")
     rules = [f"--rule={rule}" for rule in ("dip-aware", "median", "asha", "hyperband")]
     said = _dipsweep("replay", str(sweep), *rules, "--workers", "2", "--orders", "20", cwd=demo_folder)
     assert said.returncode == 0, said.stderr

@@ -1,0 +1,135 @@
+"""What every way of the comparison shares: the cells, the data, when a model is scored, and by what."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TIERS = ("verified-long-cot", "answer-only", "corrupted-cot")
+METRIC = "transfer/score"
+ITEMS = 100
+"""Questions of a task while the sweep runs, by the items of seed 0; what was found is scored again on those of seed 1."""
+
+
+SIZES: dict[str, dict[str, list[Any]]] = {
+    "full": {"data": list(TIERS), "replay": [0.05, 0.2], "lr": [1.5e-3, 3e-3], "steps": [100, 200, 400]},
+    "third": {"data": list(TIERS[:2]), "replay": [0.05, 0.2], "lr": [3e-3], "steps": [100, 200, 400]},
+    "small": {"data": list(TIERS[:2]), "replay": [0.2], "lr": [3e-3], "steps": [20, 40]},
+}
+"""36 cells, 12 of them, and 4 that only try the machinery."""
+
+
+def space() -> dict[str, list[Any]]:
+    """The axes of the comparison, at the size that the environment names."""
+    return SIZES[os.environ.get("E2E_SIZE", "full")]
+
+
+def cells() -> list[dict[str, Any]]:
+    """Every combination of the axes."""
+    axes = space()
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def name_of(cell: dict[str, Any]) -> str:
+    """Returns `verified-long-cot r0.2 lr0.003 s400`."""
+    return f"{cell['data']} r{cell['replay']:g} lr{cell['lr']:g} s{cell['steps']}"
+
+
+def scored_at(budget: int) -> set[int]:
+    """The steps at which a run is scored: its budget, halved twice per octave, down to a sixty-fourth; as dipsweep does."""
+    return {max(1, round(budget * 2 ** (-k / 2))) for k in range(13)}
+
+
+def base_model() -> Path:
+    from trainers.model.builtin import builtin_folder
+
+    return builtin_folder("tiny-s")
+
+
+def conversations(cell: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns rows for TRL, as many as the budget can use: prompt and completion, mixed as the cell says."""
+    from sweeps.config.trial import TierSource
+    from trainers.data.datasets import load
+
+    data = load(cell["data"], TierSource(), seed=0)
+    draw = random.Random(0)
+    primary, replay = list(data.primary), list(data.replay)
+    draw.shuffle(primary)
+    draw.shuffle(replay)
+    rows = []
+    for i in range(cell["steps"] * 60):
+        source = replay if draw.random() < cell["replay"] else primary
+        row = source[i % len(source)]
+        rows.append({"prompt": row[:-1], "completion": row[-1:]})
+    return rows
+
+
+def sft(cell: dict[str, Any], schedule: str, out: str, report: Callable[[int, float], bool]) -> None:
+    """Trains one cell with TRL's `SFTTrainer`, as its documentation shows it; keeps the model when it ran to its budget.
+
+    Args:
+        schedule: `wsd` (decay over the last fifth) or `cosine`.
+        report: takes step and score after each evaluation; False ends the run.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(base_model())
+    model = AutoModelForCausalLM.from_pretrained(base_model(), dtype=torch.float32)
+    score, at = scorer(tokenizer), scored_at(cell["steps"])
+    ended = False
+
+    class Report(TrainerCallback):  # type: ignore[misc, no-any-unimported, unused-ignore]
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            nonlocal ended
+            if state.global_step in at and not report(state.global_step, score(more["model"])):
+                control.should_training_stop = ended = True
+
+    how = {
+        "wsd": {
+            "lr_scheduler_type": "warmup_stable_decay",
+            "lr_scheduler_kwargs": {"num_decay_steps": round(0.2 * cell["steps"]), "min_lr_ratio": 0.0},
+        },
+        "cosine": {"lr_scheduler_type": "cosine"},
+    }[schedule]
+    with tempfile.TemporaryDirectory() as scratch:
+        args = SFTConfig(
+            output_dir=scratch, max_steps=cell["steps"], learning_rate=cell["lr"], warmup_steps=10, **how, seed=0,
+            per_device_train_batch_size=6, max_length=256, packing=True, packing_strategy="bfd", completion_only_loss=True,
+            adam_beta2=0.98, weight_decay=0.01, bf16=False, use_cpu=True, gradient_checkpointing=False, report_to=[],
+            save_strategy="no", logging_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+        rows = Dataset.from_list(conversations(cell))
+        SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer, callbacks=[Report()]).train()
+    if not ended:
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+
+
+def scorer(tokenizer: Any) -> Callable[[Any], float]:
+    """Returns the one evaluator of all ways: `transfer/score` of a model in memory."""
+    import torch
+
+    from evaluators.engines.huggingface import Loaded
+    from evaluators.evaluate import score_model
+    from evaluators.suites.registry import load_suite
+    from sweeps.config.trial import EvalSpec
+
+    suite = load_suite(EvalSpec("mini", ITEMS), seed=0)
+
+    def score(model: Any) -> float:
+        model.eval()
+        with torch.no_grad():
+            found = score_model(Loaded(model, tokenizer), suite)
+        model.train()
+        return found.metrics[METRIC]
+
+    return score
