@@ -50,7 +50,11 @@ GREEDY: Final = Decoding()
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Token ids of a reply, the end-of-turn token left out; `truncated` when the cap came before it."""
+    """Token ids of a reply, the end-of-turn token left out; `truncated` when the cap came before it.
+
+    `entropy` is the mean over its tokens of the entropy of the next token, in nats at temperature 1; None where unknown.
+    """
 
     ids: list[int]
     truncated: bool
+    entropy: float | None = None

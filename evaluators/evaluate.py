@@ -208,6 +208,6 @@ def read(tokenizer: Any, replies: Sequence[Reply], opened: Sequence[bool]) -> li
     """Decodes replies and splits thought from answer; `opened` says of each whether its prompt opened a thought."""
     texts = tokenizer.batch_decode([reply.ids for reply in replies], skip_special_tokens=True)
     return [
-        read_reply(text, tokens=len(reply.ids), truncated=reply.truncated, opened=flag)
+        read_reply(text, tokens=len(reply.ids), truncated=reply.truncated, opened=flag, entropy=reply.entropy)
         for text, reply, flag in zip(texts, replies, opened, strict=True)
     ]

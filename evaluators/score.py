@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evaluators.decoding import END_THINK
+from evaluators.readiness import readiness
 from evaluators.scores import Answered, Scores
 from evaluators.stats import Estimate, avg_at_k, mean_error, pass_at_k, sample_error, score_error, share_error
 from evaluators.tasks import Suite
 from sweeps.statistics import pack
 
 
-def read_reply(text: str, *, tokens: int, truncated: bool, opened: bool) -> Answered:
+def read_reply(text: str, *, tokens: int, truncated: bool, opened: bool, entropy: float | None = None) -> Answered:
     """Splits a reply at its last `</think>`.
 
     Args:
@@ -24,6 +25,7 @@ def read_reply(text: str, *, tokens: int, truncated: bool, opened: bool) -> Answ
         answer=None if unfinished else answer.strip(),
         tokens=tokens,
         truncated=truncated,
+        entropy=entropy,
     )
 
 
@@ -47,7 +49,7 @@ def score(
 ) -> Scores:
     """Averages what was judged per task and per role, each with its standard error.
 
-    With k samples an item a metric is avg@k, and `metric@k` the share of items with at least one right sample.
+    With k samples an item a metric is avg@k, and `metric@2`, `metric@4` … `metric@k` the chance that one of so many is right.
 
     Args:
         replies, right: see `judged`, which is asked where `right` is not given.
@@ -78,6 +80,9 @@ def estimated(
             mean = sum(part.value for part in each) / len(each)
             estimates[metric + tail] = Estimate(mean, mean_error([part.se for part in each]))
             n[metric + tail] = sum(n[part + tail] for part in parts)
+    ready, items = readiness(suite, replies, right)
+    estimates |= ready
+    n |= dict.fromkeys(ready, items)
     for metric, values in _lengths(suite, replies).items():
         estimates[metric], n[metric] = _length_estimate(values), len(values)
     return estimates, n
@@ -101,7 +106,9 @@ def _estimates(metric: str, outcomes: Sequence[float], samples: int, graded: boo
     average = {metric: avg_at_k(right, samples)}
     if graded:  # pass@k is about right and wrong
         return average
-    return average | {f"{metric}@{samples}": pass_at_k([round(count) for count in right], samples, samples)}
+    counts = [round(count) for count in right]
+    curve = [*(2**i for i in range(1, (samples - 1).bit_length())), samples]
+    return average | {f"{metric}@{k}": pass_at_k(counts, samples, k) for k in curve}
 
 
 def _length_estimate(values: Sequence[int]) -> Estimate:

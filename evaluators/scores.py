@@ -37,9 +37,13 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A reply as text: thought, answer (None when the thought never ended), length in tokens, cut off by the cap?"""
+    """A reply as text: thought, answer (None when the thought never ended), length in tokens, cut off by the cap?
+
+    `entropy` as in `evaluators.decoding.Reply`.
+    """
 
     thought: str
     answer: str | None
     tokens: int
     truncated: bool
+    entropy: float | None = None

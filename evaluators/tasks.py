@@ -121,7 +121,7 @@ class Suite:
         """`name@8hex` of all that decides a score: items, prompts, caps, decoding, means, the scorer's code, and the date
         that chat templates print. Two versions never share a curve."""
         caps = [[t.name, t.cap, sorted(self.metrics(t)), self.samples(t), t.scorer] for t in self.tasks]
-        scorer = [code_of(name) for name in ("evaluators.score", *self.judged_by)]
+        scorer = [code_of(name) for name in ("evaluators.score", "evaluators.readiness", *self.judged_by)]
         how = [asdict(self.decoding), list(self.variants), _digest_of(self.judge), TEMPLATE_DATE.isoformat()]
         return f"{self.name}@{_digest([self.items_digest, caps, dict(self.means), how, scorer])[:8]}"
 

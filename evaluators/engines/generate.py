@@ -49,9 +49,9 @@ def generate(
         for batch in batches(prompts, caps, batch_rows, batch_tokens):
             rows = _Rows(batch, [caps[i] for i in batch], stop, decoding, end_think)
             _decode(model, [prompts[i] for i in batch], rows)
-            for i, ids in zip(batch, rows.out, strict=True):
+            for i, ids, entropy in zip(batch, rows.out, rows.entropies(), strict=True):
                 ended = ids[-1] in stop
-                replies[i] = Reply(ids[:-1] if ended else ids, truncated=not ended)
+                replies[i] = Reply(ids[:-1] if ended else ids, truncated=not ended, entropy=entropy)
     return [reply for reply in replies if reply is not None]
 
 
@@ -89,6 +89,7 @@ class _Rows:
         if how.temperature:
             draws = (np.random.default_rng([how.seed, i]).random(cap) for i, cap in zip(numbers, caps, strict=True))
             self.uniforms = list(draws)
+        self._entropy = [0.0] * len(self.out)
 
     def choose(self, logits: torch.Tensor) -> list[int]:
         """Returns the next token of each live row; logits are [live rows, vocabulary]."""
@@ -97,6 +98,8 @@ class _Rows:
         else:
             drawn = [self.uniforms[i][len(self.out[i])] for i in self.live]
             tokens = sample(logits, drawn, self.how.temperature, self.how.top_p)
+            for i, entropy in zip(self.live, entropies(logits), strict=True):
+                self._entropy[i] += entropy
         if self.end_think is not None:
             tokens = [self._within_thought(i, token) for i, token in zip(self.live, tokens, strict=True)]
         return tokens
@@ -105,6 +108,12 @@ class _Rows:
         said = self.out[row]
         assert self.end_think is not None
         return self.end_think if len(said) == self.how.think_cap and self.end_think not in said else token
+
+    def entropies(self) -> list[float | None]:
+        """Returns the mean entropy of each row's next tokens; None where they were not sampled."""
+        if not self.how.temperature:
+            return [None] * len(self.out)
+        return [total / len(ids) for total, ids in zip(self._entropy, self.out, strict=True)]
 
     def extend(self, tokens: Sequence[int]) -> list[int]:
         """Appends a token to each live row; returns the places (among the live) of those that go on."""
@@ -115,6 +124,13 @@ class _Rows:
                 keep.append(place)
         self.live = [self.live[place] for place in keep]
         return keep
+
+
+def entropies(logits: torch.Tensor) -> list[float]:
+    """Returns the entropy of each row's distribution at temperature 1, in nats; logits are [rows, vocabulary]."""
+    logs = logits.float().log_softmax(-1)
+    found: list[float] = (-(logs.exp() * logs).nan_to_num()).sum(-1).tolist()  # 0 log 0 is 0
+    return found
 
 
 def sample(logits: torch.Tensor, drawn: Sequence[float], temperature: float, top_p: float) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sweeps.config.blocks import known_axes
+from sweeps.config.names import RL_READINESS
 from sweeps.config.schema import Sweep
 from sweeps.plugins import RULES, SEARCHERS, TRAINERS
 
@@ -29,6 +30,11 @@ def sweep_schema() -> Json:
     schema["properties"]["space"] |= {
         "properties": {name: _axis(values) for name, values in settings.items()},
         "additionalProperties": {"$ref": "#/$defs/Zip"},
+    }
+    objective = schema["properties"]["objective"]
+    schema["properties"]["objective"] = {
+        "anyOf": [{"const": RL_READINESS}, {"$ref": objective["$ref"]}],
+        **{key: value for key, value in objective.items() if key != "$ref"},
     }
     schema["$defs"] |= {"When": _when(), "Zip": _zip(settings)}
     _conditions_between_keys(schema["$defs"])

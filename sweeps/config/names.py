@@ -16,7 +16,11 @@ NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 SUITE: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(:.*)?$"
 JUDGED_ROLES: Final = ("math", "transfer", "general", "safety")
 """Roles whose scores are shares of items that were answered right."""
-METRIC: Final = r"^(math|transfer|general|safety|train|length|perf)/[A-Za-z0-9_.\-]+(@\d+)?(,[a-z]+=[^,\s]+)*$"
+METRIC: Final = r"^(math|transfer|general|safety|ready|train|length|perf)/[A-Za-z0-9_.\-]+(@\d+)?(,[a-z]+=[^,\s]+)*$"
+RL_READINESS: Final = "rl-readiness"
+"""Objective by name: what stands below, with the samples that it takes (`evaluators.readiness`)."""
+READY_SAMPLES: Final = "@8,t=1"
+READY_METRIC: Final = "ready/score,avg=8,t=1"
 _SYNONYMS: Final = {
     "batch_size": "batch_tokens", "per_device_train_batch_size": "batch_tokens", "epochs": "steps", "max_steps": "steps",
     "num_train_epochs": "steps", "warmup_ratio": "warmup_steps", "num_samples": "trials", "n_trials": "trials",

@@ -11,7 +11,15 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from sweeps.config.blocks import (
     Block,
@@ -29,7 +37,7 @@ from sweeps.config.blocks import (
 )
 from sweeps.config.checks import check
 from sweeps.config.known_models import known_model
-from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, NAME
+from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, NAME, READY_METRIC, READY_SAMPLES, RL_READINESS
 from sweeps.config.objective import Constraint, Goal
 from sweeps.config.schema_errors import explain
 from sweeps.config.space import Axis, axis_from, by_setting
@@ -75,7 +83,7 @@ class Sweep(Block):
     search: SearchBlock = SearchBlock()
     """Who picks the values of the axes that are not grids, and how many trials there are."""
     objective: ObjectiveBlock = ObjectiveBlock()
-    """What makes a trial better than another."""
+    """What makes a trial better than another; `rl-readiness` stands for a score of how good a start for RL it is."""
     constraints: list[ConstraintBlock] = Field(default=[])
     """Metrics that have to hold for a trial to count among the best."""
     stopping: StoppingBlock = StoppingBlock()
@@ -91,6 +99,19 @@ class Sweep(Block):
     storage: Annotated[str, Field(min_length=1)] = "./runs"
     """A folder that all nodes see, or `s3://bucket/prefix`; not part of the id. Credentials, region and endpoint come from
     the environment or the instance, never from here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readiness(cls, data: Any) -> Any:
+        """`objective: rl-readiness` is its metric, and asks for the samples that it takes."""
+        if not isinstance(data, Mapping) or data.get("objective") != RL_READINESS:
+            return data
+        asked = data.get("evaluation", {})
+        block = asked.model_dump(exclude_unset=True) if isinstance(asked, BaseModel) else asked
+        if isinstance(block, Mapping) and isinstance(block.get("test_time", []), list):
+            samples = [READY_SAMPLES] if READY_SAMPLES not in block.get("test_time", []) else []
+            block = {**block, "test_time": [*block.get("test_time", []), *samples]}
+        return {**data, "objective": {"metric": READY_METRIC}, "evaluation": block}
 
     def __init__(self, **data: Any) -> None:
         try:

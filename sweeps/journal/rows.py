@@ -21,7 +21,7 @@ from sweeps.journal.vocabulary import Action, ControlAction, EndOf, EndStatus, E
 VERSION: Final = 1
 Kind = Literal["sweep", "tier", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease"]
 KINDS: Final = frozenset(get_args(Kind))
-ROLES: Final = (*JUDGED_ROLES, "train", "length", "perf")
+ROLES: Final = (*JUDGED_ROLES, "ready", "train", "length", "perf")
 BASE_PREFIX: Final = "base-"
 
 
