@@ -249,16 +249,25 @@ def export(
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Weights in bf16: half the size of the fp32 they were trained in.")
     ] = False,
+    for_rl: Annotated[
+        str | None,
+        typer.Option("--for", help="trl, verl or open-rlhf: prompts, reward and a GRPO config beside the model too."),
+    ] = None,
     storage: Storage = None,
 ) -> None:
-    """Write a trial's checkpoint as a plain Hugging Face folder."""
+    """Write a trial's checkpoint as a plain Hugging Face folder, or as the start of reinforcement learning."""
     import torch
 
     from cluster.cli.render import kept_checkpoint
     from trainers.export import export as write
 
-    found = kept_checkpoint(find(sweep_id, storage), trial, step)
-    print(write(found, target, dtype=torch.bfloat16 if bf16 else None))
+    home, dtype = find(sweep_id, storage), torch.bfloat16 if bf16 else None
+    if for_rl is None:
+        print(write(kept_checkpoint(home, trial, step), target, dtype=dtype))
+        return
+    from cluster.cli.results_commands import export_for_rl
+
+    print(export_for_rl(home, trial, kept_checkpoint(home, trial, step), target, for_rl, dtype))
 
 
 @app.command()

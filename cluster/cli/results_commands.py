@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.cli.cluster_commands import AsJson, Storage, SweepId
-from cluster.locate import find
+from cluster.locate import definition, find
 from sweeps.errors import InputError, nearest
+from sweeps.storage.base import Store
+
+if TYPE_CHECKING:
+    import torch
 
 app = typer.Typer()
 TABLES = ("curves", "scores", "trials", "verdicts", "decisions", "costs")
@@ -107,6 +111,26 @@ def next_command(
     plan = Plan(found.sweep)
     cost = cost_text(estimate(plan, speeds_for(plan, gpu=gpu, storage=storage, probe=False)))
     print(found.yaml(f"Planned cost of {found.sweep.id}:", cost), end="")
+
+
+def export_for_rl(
+    home: Store, trial: str, checkpoint: str, target: Path, framework: str, dtype: torch.dtype | None
+) -> str:
+    """Writes a checkpoint with the prompts of its trial for an RL framework; returns what to print."""
+    from sweeps.journal.state import SweepState
+    from sweeps.journal.writer import read_rows
+    from trainers.export import export
+    from trainers.export_rl import RlSettings, check_framework, rl_prompts, write_rl
+
+    check_framework(framework)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"export target {target} is not empty; give a new folder")
+    config, sweep = SweepState(read_rows(home)).trials[trial].curve.config, definition(home)
+    prompts = rl_prompts(config["data"], sweep.tier_source(config["data"]), config["seed"])
+    export(checkpoint, target / "model", dtype=dtype)
+    settings = RlSettings(config["learning_rate"], config["max_length"], config["seed"])
+    started = write_rl(framework, target, prompts, settings)
+    return f"{started}: {framework}, {len(prompts):,} prompts of {config['data']}, model in {target / 'model'}"
 
 
 def _writable(out: Path) -> None:

@@ -1,0 +1,249 @@
+"""A checkpoint as the start of reinforcement learning: model, prompts with answers, a reward, and a config for a framework.
+
+    trl        grpo.yaml for `trl grpo --config`                 (TRL 1.16: run here, on the tiny models)
+    verl       run.sh for `verl.trainer.main_ppo`, data in Parquet (verl 0.9: its settings were composed, nothing was run)
+    open-rlhf  run.sh for `openrlhf.cli.train_ppo_ray`            (its options were read, nothing was run)
+
+All train GRPO: groups of eight replies a prompt, rewarded 1 where the final answer is that of the data, else 0. Settings are
+where to start from, not tuned; the learning rate is a tenth of SFT's.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sweeps.config.trial import TierSource
+from sweeps.errors import InputError, nearest
+from trainers.data.datasets import load
+from trainers.data.types import TOOLS_ROLE, Conversation
+
+GROUP: Final = 8
+PROMPTS: Final = 16
+"""Prompts of one step."""
+STEPS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RlPrompt:
+    """What RL asks, and the answer that is rewarded."""
+
+    prompt: Conversation
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class RlSettings:
+    """What a config takes from the trial: the learning rate of SFT, the longest conversation, and the seed."""
+
+    learning_rate: float
+    max_length: int
+    seed: int = 0
+
+
+def rl_prompts(tier: str, source: TierSource, seed: int = 0) -> list[RlPrompt]:
+    """Returns the distinct questions of a tier whose last reply is an answer to compare with.
+
+    Conversations with tools are left out: their environments are not in the data.
+
+    Raises:
+        InputError: no conversation is left, or the tier cannot be read.
+    """
+    found: dict[str, RlPrompt] = {}
+    for conversation in load(tier, source, seed=seed).primary:
+        *before, last = conversation
+        answer = str(last.get("content") or "").rpartition("</think>")[2].strip()
+        tools = any(m["role"] in (TOOLS_ROLE, "tool") or m.get("tool_calls") for m in conversation)
+        if before and answer and last["role"] == "assistant" and not tools:
+            prompt = [{"role": m["role"], "content": m["content"]} for m in before]
+            found.setdefault(json.dumps(prompt, sort_keys=True), RlPrompt(prompt, answer))
+    if not found:
+        raise InputError(f"tier {tier!r} has no conversation without tools that ends with an answer of the assistant")
+    return list(found.values())
+
+
+def write_rl(framework: str, folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
+    """Writes what `framework` needs beside the model in `folder`/model; returns the file that starts it.
+
+    Args:
+        framework: one of FRAMEWORKS.
+
+    Raises:
+        InputError: the framework is unknown.
+    """
+    check_framework(framework)
+    (folder / "data").mkdir(parents=True)
+    (folder / "reward.py").write_text(_REWARD, encoding="utf-8")
+    return FRAMEWORKS[framework](folder, prompts, settings)
+
+
+def check_framework(name: str) -> None:
+    """Says which frameworks there are.
+
+    Raises:
+        InputError: `name` is none of them.
+    """
+    if name not in FRAMEWORKS:
+        raise InputError(f"got framework {name!r}; expected one of {', '.join(FRAMEWORKS)}{nearest(name, FRAMEWORKS)}")
+
+
+def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
+    _write_jsonl(folder, prompts)
+    return _config(
+        folder / "grpo.yaml",
+        "# In this folder: trl grpo --config grpo.yaml",
+        {
+            "model_name_or_path": "model",
+            "dataset_name": "data",
+            "reward_funcs": ["reward.reward"],
+            "output_dir": "out",
+            "num_generations": GROUP,
+            "per_device_train_batch_size": GROUP * PROMPTS,
+            "max_completion_length": settings.max_length,
+            "max_steps": STEPS,
+            "learning_rate": settings.learning_rate / 10,
+            "temperature": 1.0,
+            "beta": 0.0,
+            "seed": settings.seed,
+            "report_to": "none",
+        },
+    )
+
+
+def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {
+            "data_source": "dipsweep",
+            "prompt": [{"role": m["role"], "content": m["content"]} for m in p.prompt],
+            "ability": "reasoning",
+            "reward_model": {"style": "rule", "ground_truth": p.answer},
+            "extra_info": {"index": i},
+        }
+        for i, p in enumerate(prompts)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "data" / "train.parquet")
+    return _script(
+        folder,
+        "python3 -m verl.trainer.main_ppo",
+        {
+            "algorithm.adv_estimator": "grpo",
+            "data.train_files": "data/train.parquet",
+            "data.val_files": "data/train.parquet",
+            "data.train_batch_size": PROMPTS,
+            "data.max_prompt_length": settings.max_length,
+            "data.max_response_length": settings.max_length,
+            "data.seed": settings.seed,
+            "actor_rollout_ref.model.path": "model",
+            "actor_rollout_ref.actor.optim.lr": settings.learning_rate / 10,
+            "actor_rollout_ref.actor.ppo_mini_batch_size": PROMPTS,
+            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": GROUP,
+            "actor_rollout_ref.rollout.name": "vllm",
+            "actor_rollout_ref.rollout.n": GROUP,
+            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": GROUP,
+            "reward.custom_reward_function.path": "reward.py",
+            "reward.custom_reward_function.name": "compute_score",
+            "trainer.n_gpus_per_node": 1,
+            "trainer.nnodes": 1,
+            "trainer.total_training_steps": STEPS,
+            "trainer.val_before_train": False,
+            "trainer.logger": "console",
+            "trainer.default_local_dir": "out",
+        },
+        lambda key, value: f"{key}={value}",
+    )
+
+
+def _open_rlhf(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
+    _write_jsonl(folder, prompts)
+    return _script(
+        folder,
+        "python3 -m openrlhf.cli.train_ppo_ray",
+        {
+            "pretrain": "model",
+            "prompt_data": "data",
+            "input_key": "prompt",
+            "label_key": "answer",
+            "apply_chat_template": True,
+            "remote_rm_url": "reward.py",
+            "advantage_estimator": "group_norm",
+            "n_samples_per_prompt": GROUP,
+            "rollout_batch_size": PROMPTS,
+            "train_batch_size": GROUP * PROMPTS,
+            "prompt_max_len": settings.max_length,
+            "generate_max_len": settings.max_length,
+            "actor_learning_rate": settings.learning_rate / 10,
+            "init_kl_coef": 0.0,
+            "max_samples": PROMPTS * STEPS,
+            "seed": settings.seed,
+            "save_path": "out",
+            "actor_num_nodes": 1,
+            "actor_num_gpus_per_node": 1,
+            "vllm_num_engines": 1,
+            "colocate_all_models": True,
+            "bf16": True,
+        },
+        lambda key, value: f"--{key}" if value is True else f"--{key} {shlex.quote(str(value))}",
+    )
+
+
+FRAMEWORKS: Final[dict[str, Callable[[Path, Sequence[RlPrompt], RlSettings], Path]]] = {
+    "trl": _trl,
+    "verl": _verl,
+    "open-rlhf": _open_rlhf,
+}
+
+
+def _write_jsonl(folder: Path, prompts: Sequence[RlPrompt]) -> None:
+    lines = (json.dumps({"prompt": p.prompt, "answer": p.answer}) + "\n" for p in prompts)
+    (folder / "data" / "train.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def _config(file: Path, head: str, settings: dict[str, Any]) -> Path:
+    lines = (f"{key}: {json.dumps(value)}\n" for key, value in settings.items())  # JSON values are YAML
+    file.write_text(f"{head}\n{''.join(lines)}", encoding="utf-8")
+    return file
+
+
+def _script(folder: Path, program: str, settings: dict[str, Any], as_word: Callable[[str, Any], str]) -> Path:
+    words = " \\\n  ".join([program, *(as_word(key, value) for key, value in settings.items()), '"$@"'])
+    file = folder / "run.sh"
+    file.write_text(
+        f'#!/bin/sh\n# Needs GPUs; options given to this script come last and win.\ncd "$(dirname "$0")"\n{words}\n'
+    )
+    file.chmod(0o755)
+    return file
+
+
+_REWARD: Final = '''"""1.0 where the final answer, behind the last </think>, is that of the data, else 0.0."""
+
+
+def final_answer(text):
+    return text.rpartition("</think>")[2].strip()
+
+
+def reward(completions, answer, **_):
+    """TRL: one reward a completion; each is a list of messages."""
+    texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
+    return [float(final_answer(text) == right) for text, right in zip(texts, answer)]
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):
+    """verl: the reward of one response."""
+    return float(final_answer(solution_str) == ground_truth)
+
+
+def reward_func(queries, prompts, labels, **_):
+    """OpenRLHF: queries are prompts with their responses."""
+    import torch
+
+    texts = [query[len(prompt):] for query, prompt in zip(queries, prompts)]
+    found = torch.tensor([float(final_answer(text) == right) for text, right in zip(texts, labels)])
+    return {"rewards": found, "scores": found, "extra_logs": {}}
+'''
