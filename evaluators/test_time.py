@@ -5,7 +5,8 @@ A variant is written as its metrics are: `@8` (eight samples an item), `cap=64` 
 several of them: `@8,cap=64`. What it scores stands under names of its own, so scores of two means never share a curve:
 
     math/score            as the suite says
-    math/score@8          a right reply among eight          math/score,avg=8     share of right ones among them
+    math/score@8          a right reply among eight (and math/score@2, @4: all from the same samples, without bias)
+    math/score,avg=8      share of right ones among them     ready/score,avg=8    a start for RL (`evaluators.readiness`)
     math/score,cap=64     replies of at most 64 tokens
 """
 
