@@ -5,7 +5,13 @@
 Trials run one after the other on a real local Ray, each a few steps of real training, evaluated by a stand-in. Both
 ways run in one process, one after the other: DIPSWEEP_REUSE_WORKERS=0 (every attempt brings up its own processes) and 1.
 One JSON line a round and way: seconds from the end of an attempt to the first report of the next (median, worst), wall
-seconds of the whole sweep, and CPU seconds of all its processes, Ray's own included.
+seconds of the whole sweep, and CPU seconds of all its processes, Ray's own included. `start_s` and `start_cpu_s` are
+medians of what attempts tell of themselves: wall clock from launch (where processes go on, from the end of the attempt before) to
+the first step, and CPU seconds of the training process until then, interpreter and imports included where it is new.
+
+    python -m benchmarks.scale.start_up --bare 5 [--model tiny-s]
+
+measures that many new pythons that import torch and transformers, load the same model and take a step, and nothing else.
 """
 
 from __future__ import annotations
@@ -56,6 +62,7 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
         trainer={"steps": a.steps, "logging_steps": 1, "batch_tokens": 512, "max_length": 256},
         evaluation={"at": [a.steps]},
     )
+    told: dict[str, dict[str, float]] = {}
     began: dict[str, float] = {}
     first: dict[str, float] = {}
     ended: dict[str, float] = {}
@@ -65,7 +72,7 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
         if row.kind == "attempt":
             began[row.trial] = now
         elif row.kind == "report" and not row.suite and row.trial not in first:
-            first[row.trial] = now
+            first[row.trial], told[row.trial] = now, dict(row.metrics)
         elif row.kind == "end" and row.trial not in ended:
             ended[row.trial] = now
 
@@ -81,13 +88,50 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
         wall = time.monotonic() - up
     order = sorted(began, key=lambda t: began[t])
     gaps = [first[after] - ended[before] for before, after in itertools.pairwise(order)]
+    later = [told[trial] for trial in order[1:]]
+
+    def median(name: str) -> float:
+        return round(statistics.median(metrics.get(name, 0.0) for metrics in later), 2)
+
+    parts = ("process", "imports", "data", "model", "first_step")
     return {
+        "start_s": median("perf/start_up_s"),
+        "start_cpu_s": median("perf/start_up/cpu_s"),
+        "parts_s": {part: median(f"perf/start_up/{part}_s") for part in parts},
         "trials": len(order),
         "first_cold_s": round(first[order[0]] - began[order[0]], 2),
         "gap_s": round(statistics.median(gaps), 2),
         "worst_gap_s": round(max(gaps), 2),
         "wall_s": round(wall, 1),
     }
+
+
+BARE = """
+import sys, time
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+torch.set_num_threads(1)
+model, tokenizer = (kind.from_pretrained(sys.argv[1]) for kind in (AutoModelForCausalLM, AutoTokenizer))
+ids = torch.tensor([tokenizer("1 + 2 = 3; " * 200)["input_ids"][:512]])
+optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+started = time.process_time()
+model(input_ids=ids, labels=ids).loss.backward()
+optimizer.step()
+print(started, time.process_time())
+"""
+
+
+def bare(model: str, path: str, times: int) -> dict[str, float]:
+    """Returns the median CPU seconds of a bare python: to its first step, and to the end of that."""
+    from trainers.model.builtin import builtin_folder
+
+    found = []
+    for _ in range(times):
+        words = [sys.executable, "-c", BARE, path or str(builtin_folder(model))]
+        said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        found.append([float(seconds) for seconds in said.split()])
+    before, after = (statistics.median(column) for column in zip(*found, strict=True))
+    return {"cpu_s_to_first_step": round(before, 2), "cpu_s_after_it": round(after, 2)}
 
 
 def main() -> None:
@@ -99,10 +143,14 @@ def main() -> None:
     parser.add_argument("--path", default="", help="a folder with the model's weights")
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--bare", type=int, default=0, metavar="N")
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.once:
         print(json.dumps(once(a)), flush=True)
+        return
+    if a.bare:
+        print(json.dumps({"way": "bare", **bare(a.model, a.path, a.bare), "load": round(os.getloadavg()[0], 1)}))
         return
     for number in range(a.rounds):
         for way, value in WAYS.items():
