@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from tests.unit.trainers.model.test_loss import gradient, relative, rows
 from trainers.data.packing import collate
 from trainers.model.attention import PACKED, choose_kernel, register
-from trainers.model.load import load_model
+from trainers.model.load import keeps_names, load_model
 from trainers.model.loss import Objective
 from trainers.model.memory import num_parameters
 
@@ -15,7 +15,7 @@ SHAPE = {
     "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
     "head_dim": 16, "intermediate_size": 64, "max_position_embeddings": 512,
 }  # fmt: skip
-EXTRA = {"gemma3_text": {"sliding_window": 512, "query_pre_attn_scalar": 16}}
+EXTRA = {"gemma3_text": {"sliding_window": 512, "query_pre_attn_scalar": 16}, "phi3": {"pad_token_id": 0}}
 
 
 def network(kind, attn):
@@ -59,3 +59,36 @@ def test_of_a_model_that_sees_pictures_the_language_model_is_trained(tmp_path):
     want = whole.model.language_model.state_dict()
     assert all(torch.equal(tensor, want[name]) for name, tensor in model.model.state_dict().items())
     assert num_parameters(whole.config.to_dict()) == pytest.approx(model.num_parameters(), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama", "gemma3_text", "mistral", "phi3", "olmo2"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_checkpoint_loaded_from_memory_is_the_one_loaded_from_its_files(tmp_path, kind, tied):
+    made = network(kind, "eager")
+    if not tied:
+        made.config.tie_word_embeddings = False
+        made.lm_head.weight = torch.nn.Parameter(made.lm_head.weight.detach().clone() + 1)
+    made.generation_config.update(temperature=0.7, top_k=5, do_sample=True, eos_token_id=[3, 5])
+    made.save_pretrained(tmp_path)
+    assert keeps_names(tmp_path)
+    theirs = load_model(tmp_path, attn=PACKED)
+    in_memory = {name: tensor.detach().clone() for name, tensor in theirs.named_parameters()}  # tied ones once
+    ours = load_model(tmp_path, attn=PACKED, weights_in_memory=in_memory)
+    assert type(ours) is type(theirs)
+    for part in ("named_parameters", "named_buffers"):
+        left, right = (dict(getattr(model, part)()) for model in (ours, theirs))
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[name], right[name]) and left[name].dtype == right[name].dtype for name in left)
+    assert all(tensor.data_ptr() != in_memory[name].data_ptr() for name, tensor in ours.named_parameters())
+    for folder, model in (("ours", ours), ("theirs", theirs)):
+        model.save_pretrained(tmp_path / folder)
+    for file in (tmp_path / "theirs").iterdir():
+        assert file.read_bytes() == (tmp_path / "ours" / file.name).read_bytes(), file.name
+
+
+def test_a_model_whose_weights_are_rearranged_when_saved_is_never_loaded_from_memory(tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model("qwen3_moe", **SHAPE, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    assert not keeps_names(tmp_path)
