@@ -174,7 +174,7 @@ def drive_attempt(config: dict[str, Any], control: Any = None, train: Any = None
     """The Tune function of one group of processes: trains beside itself, and ends its process when it is told to stop.
 
     One reusable training process needs nothing of what Ray Train adds to a group: no rendezvous, no health checks across
-    processes, none of its three actors of about 100 MB each. It runs here; its death is the death of the Tune trial.
+    processes, none of its two actors of about 100 MB each. It runs here; its death is the death of the Tune trial.
     """
     launch: Launch = config["launch"]
     drive(config, control, train, _train_here if runs_in_driver(launch, config["reuse"]) else _fit)
