@@ -10,6 +10,10 @@ ATTENTION: Final = frozenset({"full_attention", "sliding_attention"})
 """Kinds of layers that packed attention knows; others carry state from one row into the next, or mask in blocks."""
 
 
+STATIC_ROPES: Final = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
+"""Rope types whose frequencies depend on a token's own position alone."""
+
+
 def check_packable(network: Any, longest: int = 0) -> int:
     """Compares a model's layers and rotary embedding with packing.
 
@@ -38,9 +42,15 @@ def check_packable(network: Any, longest: int = 0) -> int:
         original = rope.get("original_max_position_embeddings") or getattr(
             config, "original_max_position_embeddings", 0
         )
-        if rope.get("rope_type") == "longrope":
+        kind_of_rope = rope.get("rope_type", "default")
+        if kind_of_rope == "longrope":
             boundary = int(original or 0)
-        elif rope.get("rope_type") == "dynamic" and longest > config.max_position_embeddings:
+        elif kind_of_rope != "dynamic" and kind_of_rope not in STATIC_ROPES:
+            raise InputError(
+                f"models of type {kind} have a rotary embedding of type {kind_of_rope}, which packed training does not know; "
+                f"it knows {', '.join(sorted(STATIC_ROPES | {'dynamic', 'longrope'}))}"
+            )
+        elif kind_of_rope == "dynamic" and longest > config.max_position_embeddings:
             raise InputError(
                 f"a row has {longest} tokens, but with rope_type dynamic the frequencies of passes longer than "
                 f"{config.max_position_embeddings} tokens depend on what was seen before; set max_length to "

@@ -10,7 +10,7 @@ from trainers.data.packing import collate, split_step
 from trainers.data.rows import Rows
 from trainers.model.attention import PACKED, choose_kernel, register
 from trainers.model.loss import Objective
-from trainers.model.packable import check_packable
+from trainers.model.packable import STATIC_ROPES, check_packable
 
 ORIGINAL = 32
 LENGTHS = (50, 30, 20, 40, 8, 32, 33)
@@ -20,6 +20,7 @@ ROPES = {
     "dynamic": {"factor": 2.0},
     "yarn": {"factor": 2.0, "original_max_position_embeddings": ORIGINAL},
     "llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": ORIGINAL},
+    "proportional": {"partial_rotary_factor": 0.5},
     "longrope": {"short_factor": [1.0] * 8, "long_factor": [float(i + 1) for i in range(8)], "factor": 4.0,
                  "original_max_position_embeddings": ORIGINAL},
 }  # fmt: skip
@@ -40,6 +41,20 @@ def table():
     draw = torch.Generator().manual_seed(1)
     ids = [torch.randint(3, 64, (n,), generator=draw).tolist() for n in LENGTHS]
     return Rows.of([(row, [True] * len(row)) for row in ids])
+
+
+def test_every_rope_type_of_transformers_is_tried_here():
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    assert ROPES.keys() == ROPE_INIT_FUNCTIONS.keys() | {"default"}
+    assert ROPES.keys() == STATIC_ROPES | {"dynamic", "longrope"}
+
+
+def test_a_rope_type_that_is_not_known_is_refused_by_name():
+    model = network("default", "eager")
+    model.config.rope_parameters["rope_type"] = "spiral"
+    with pytest.raises(InputError, match="rotary embedding of type spiral, which packed training does not know"):
+        check_packable(model)
 
 
 @pytest.mark.parametrize("rope", ROPES)
