@@ -72,6 +72,10 @@ class SnapshotCache:
         except OSError:
             return None  # reading it will say what is wrong
 
+    def holds(self, manifest: bytes) -> bool:
+        """True when what a manifest names is in memory."""
+        return _digest(manifest) in self._snapshots
+
     def clear(self) -> None:
         """Forgets all of them."""
         self._snapshots.clear()
@@ -87,4 +91,8 @@ SNAPSHOTS: Final = SnapshotCache()
 
 
 def _key(checkpoint: str | Path) -> str:
-    return hashlib.sha256((Path(checkpoint) / MANIFEST).read_bytes()).hexdigest()
+    return _digest((Path(checkpoint) / MANIFEST).read_bytes())
+
+
+def _digest(manifest: bytes) -> str:
+    return hashlib.sha256(manifest).hexdigest()

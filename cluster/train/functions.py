@@ -22,7 +22,15 @@ def train_model(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved |
     train(trial, hooks, folder=folder, resume=resume, **rank)
 
 
+def _holds(manifest: bytes) -> bool:
+    """True when a training process has in memory what a checkpoint's manifest names; it is not copied then."""
+    from trainers.snapshot import SNAPSHOTS
+
+    return SNAPSHOTS.holds(manifest)
+
+
 train_model.reuse = True  # type: ignore[attr-defined]  # its process may run another attempt after it
+train_model.holds = _holds  # type: ignore[attr-defined]
 
 
 def score_job(

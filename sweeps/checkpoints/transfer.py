@@ -17,9 +17,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from sweeps.checkpoints.manifest import MANIFEST, STATE, Manifest, fault, parse_manifest, read_manifest, unfinished
+from sweeps.checkpoints.manifest import (
+    MANIFEST,
+    STATE,
+    Manifest,
+    fault,
+    is_weights,
+    parse_manifest,
+    read_manifest,
+    unfinished,
+)
 from sweeps.checkpoints.scratch import room, scratch
 from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
 from sweeps.errors import DamagedCheckpoint, NotFound
@@ -29,7 +38,6 @@ from sweeps.storage.factory import open_store
 if TYPE_CHECKING:
     from sweeps.controller.eval_queue import EvalJob
 
-TRAINER_ONLY: Final = frozenset({STATE})
 Say = Callable[[str], None]
 
 
@@ -96,19 +104,21 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def local_copy(path: str, shared: Path | None = None, *, weights_only: bool = False) -> Iterator[Path]:
+def local_copy(
+    path: str, shared: Path | None = None, wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[Path]:
     """Gives a local folder with the checkpoint at a path or an address; a copy is gone when the block ends.
 
     Args:
         path: the checkpoint. shared: where to copy it, for processes that use one copy; else it is the caller's own.
-        weights_only: without what only a trainer reads, which is two thirds of the bytes.
+        wanted: which files to copy.
     """
     if not is_url(path):
         yield Path(path)
         return
     target = shared or Path(tempfile.mkdtemp(dir=scratch("read")))
     try:
-        fetch(open_store(path, patience_s=FOREVER), target, lambda name: not (weights_only and name in TRAINER_ONLY))
+        fetch(open_store(path, patience_s=FOREVER), target, wanted)
         yield target
     finally:
         shutil.rmtree(target, ignore_errors=True)
@@ -192,6 +202,9 @@ class CheckpointUploader:
 class RemoteStorageTrainFn:
     """A training function for a sweep whose storage is a bucket: it writes to scratch, and reads from scratch.
 
+    A checkpoint whose tensors are in the memory of this process is copied without them, where the function says so: it has a
+    `holds`, which is asked with the bytes of the checkpoint's manifest.
+
     Args:
         train: the function; it sees local folders only. root: address of all sweeps.
         say: takes a sentence; by default the hooks' `waiting`.
@@ -213,7 +226,7 @@ class RemoteStorageTrainFn:
         copy = scratch("read", trial.sweep, trial.id) / folder.name
         if rank.get("rank", 0) == 0:
             _clear_but(local)
-        with local_copy(resume.path, copy) if resume else contextlib.nullcontext() as begun:
+        with local_copy(resume.path, copy, self._needs(resume)) if resume else contextlib.nullcontext() as begun:
             begin = replace(resume, path=str(begun)) if resume else None
             if rank.get("rank", 0) != 0:
                 self.train(trial, hooks, folder=local, resume=begin, **rank)
@@ -227,6 +240,14 @@ class RemoteStorageTrainFn:
                 raise
             uploads.drain()
         shutil.rmtree(local, ignore_errors=True)
+
+    def _needs(self, resume: Saved) -> Callable[[str], bool]:
+        """Returns which files of a checkpoint have to be copied."""
+        holds = getattr(self.train, "holds", None)
+        with contextlib.suppress(NotFound):  # copying it will say what is wrong
+            if holds is not None and holds(open_store(resume.path, patience_s=FOREVER).read(MANIFEST)):
+                return lambda name: name != STATE and not is_weights(name)
+        return lambda name: True
 
 
 def _clear_but(attempt: Path) -> None:
@@ -245,5 +266,7 @@ class RemoteStorageEvalFn:
     def __call__(self, job: EvalJob) -> Any:
         if job.step == 0:  # the base model: its path is the model's own source
             return self.evaluate(job)
-        with local_copy(job.path, weights_only=True) as folder:
+        with local_copy(
+            job.path, wanted=lambda name: name != STATE
+        ) as folder:  # two thirds of the bytes are a trainer's
             return self.evaluate(replace(job, path=str(folder)))

@@ -101,13 +101,14 @@ def load_model(
         path: a folder with config.json and safetensors weights, or a builtin model's name.
         attn: attention implementation; `attention.PACKED` for training on packs, `sdpa` for anything else.
         dtype: type of the weights in memory.
-        weights_in_memory: all that the folder's weight files hold (see `keeps_names`); the model gets copies.
+        weights_in_memory: all that the weight files of a checkpoint hold, which are not read then (see `keeps_names`); the
+            model gets copies.
 
     Raises:
         InputError: the folder is missing, incomplete, holds pickled weights only, or its config asks for code; or its
             weights do not fit its config, or are no finite numbers.
     """
-    folder = checked_folder(path)
+    folder = checked_folder(path) if weights_in_memory is None else Path(path)  # which need not hold the weights then
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 

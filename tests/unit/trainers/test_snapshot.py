@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from sweeps.checkpoints import transfer
 from sweeps.config.trial import Saved
 from sweeps.errors import StorageError, StorageFull
+from sweeps.storage.memory import MemoryStore
 from tests.support.tiny_sft import Notes, tier, trial, write_base
 from trainers import snapshot
 from trainers.checkpoint import step_folder
@@ -105,6 +107,38 @@ def test_the_oldest_make_room_for_the_latest(tmp_path, monkeypatch):
     assert [cache.get(tmp_path / name) is not None for name in "abcd"] == [False, True, True, False]
     cache.put(tmp_path / "a", Snapshot(1, {"w": torch.zeros(10)}, {}, {}))
     assert [cache.get(tmp_path / name) is not None for name in "abcd"] == [True, False, True, False]
+
+
+def test_from_a_bucket_only_what_is_not_in_memory_is_copied(base, tmp_path, monkeypatch):
+    downloads = []
+
+    class Bucket(MemoryStore):
+        def download(self, key, target):
+            downloads.append(target.name)
+            super().download(key, target)
+
+    files: dict[str, bytes] = {}
+    monkeypatch.setattr(transfer, "open_store", lambda where, **rest: Bucket(str(where), files))
+    monkeypatch.setenv("DIPSWEEP_SCRATCH", str(tmp_path / "scratch"))
+
+    def train_here(spec, hooks, *, folder, resume, **rank):
+        train(spec, hooks, folder=folder, resume=resume, data=tier())
+
+    def through_a_bucket(steps, *, forks=(), resume=None):
+        notes = Notes()
+        spec = dataclasses.replace(trial(base, (steps,), **FULL), forks=forks)
+        transfer.RemoteStorageTrainFn(train_here, "s3://b")(spec, notes, folder=tmp_path / "attempt-1", resume=resume)
+        return notes.checkpoints
+
+    train_here.holds = SNAPSHOTS.holds
+    (fork, _) = through_a_bucket(8, forks=(4,))
+    (ours,) = through_a_bucket(7, resume=fork)
+    assert "config.json" in downloads
+    assert not {"model.safetensors", "trainer.safetensors"} & set(downloads)
+    SNAPSHOTS.clear()
+    (theirs,) = through_a_bucket(7, resume=fork)
+    assert {"model.safetensors", "trainer.safetensors"} <= set(downloads)
+    assert ours.digest == theirs.digest
 
 
 # ---- checkpoints beside the training ----------------------------------------------------------------------------------
