@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sweeps.errors import DamagedCheckpoint, TrialFailed
+
 
 class FailureKind(StrEnum):
     """What an attempt's end means for its trial."""
@@ -34,3 +36,9 @@ class Failure:
     def retryable(self) -> bool:
         """True when the trial itself may be sound."""
         return self.kind not in (FailureKind.USER, FailureKind.BAD_CHECKPOINT)
+
+
+def failure_of(error: TrialFailed) -> Failure:
+    """Returns the failure that a training function names itself."""
+    kind = FailureKind.BAD_CHECKPOINT if isinstance(error, DamagedCheckpoint) else FailureKind.USER
+    return Failure(kind, error.reason, error.detail)

@@ -352,9 +352,7 @@ class RayLoop:
             self.lost.add(attempt, failure)
 
     def _fail(self, attempt: Attempt, failure: Failure) -> None:
-        launch, preempted = attempt.launch, failure.kind is FailureKind.NODE_PREEMPTED
-        self.controller.failed(launch.spec.id, launch.attempt, failure.reason, failure.detail,
-                               lost=failure.retryable, preempted=preempted)  # fmt: skip
+        self.controller.failed(attempt.launch.spec.id, attempt.launch.attempt, failure)
 
     def _is_current(self, attempt: Attempt) -> bool:
         return self.controller.is_current_attempt(attempt.launch.spec.id, attempt.launch.attempt)

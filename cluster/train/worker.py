@@ -29,8 +29,8 @@ from cluster.mailbox import (
 from cluster.train.start_up import StartUp
 from sweeps.config.trial import Saved, attempt_folder
 from sweeps.controller.launch import Launch
-from sweeps.errors import DamagedCheckpoint, TrialFailed, out_of_memory
-from sweeps.failures import Failure, FailureKind
+from sweeps.errors import TrialFailed, out_of_memory
+from sweeps.failures import Failure, FailureKind, failure_of
 from sweeps.storage.base import storage_trouble
 
 # What says that a process or its machine is gone, not that the trial is wrong. Train's own errors are internal, so by name.
@@ -240,10 +240,8 @@ def explain(error: BaseException) -> Failure:
     """Returns what an attempt's error means: the trial's own (final), or a process or machine lost (worth another try)."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, DamagedCheckpoint):
-            return Failure(FailureKind.BAD_CHECKPOINT, cause.reason, cause.detail)
         if isinstance(cause, TrialFailed):
-            return Failure(FailureKind.USER, cause.reason, cause.detail)
+            return failure_of(cause)
     for cause in causes:
         if (trouble := storage_trouble(cause)) is not None:
             return Failure(FailureKind.STORAGE, "storage", str(trouble))

@@ -23,6 +23,7 @@ from sweeps.controller.evaluations import Evaluations, is_close_to_verdict
 from sweeps.controller.launch import Launch
 from sweeps.controller.launch_queue import LaunchQueue
 from sweeps.controller.searcher import Result, Searcher, Suggestion, make_searcher
+from sweeps.failures import Failure, FailureKind
 from sweeps.journal.history import History
 from sweeps.journal.rows import (
     VERSION,
@@ -40,7 +41,7 @@ from sweeps.journal.rows import (
     VerdictRow,
     split_finite,
 )
-from sweeps.journal.state import OUT_OF_MEMORY, Checkpoint, SweepState, TrialState, address_of
+from sweeps.journal.state import Checkpoint, SweepState, TrialState, address_of
 from sweeps.journal.vocabulary import (
     DRIVER,
     Action,
@@ -54,8 +55,6 @@ from sweeps.journal.writer import Journal
 from sweeps.stopping.base import StopRule, Verdict
 from sweeps.storage.base import inside
 
-BAD_CHECKPOINT: Final = "bad-checkpoint"
-"""Reason of an attempt that could not start from its checkpoint."""
 LESS_MEMORY: Final = (
     "lower batch_tokens or max_length, set pack_tokens or gradient_checkpointing, or give the model more workers"
 )
@@ -260,30 +259,33 @@ class SweepController:
         elif asked or self.is_paused:
             self.suspended(trial, attempt, "the sweep was paused")
         else:
-            self.failed(trial, attempt, "no-metrics", "training ended without a checkpoint at its budget; the last was at "
-                        f"step {last.step if last else 0}")  # fmt: skip
+            step = last.step if last else 0
+            why = f"training ended without a checkpoint at its budget; the last was at step {step}"
+            self.failed(trial, attempt, Failure(FailureKind.USER, "no-metrics", why))
 
-    def failed(
-        self, trial: str, attempt: int, reason: str, detail: str = "", *, lost: bool = False, preempted: bool = False
-    ) -> None:
+    def failed(self, trial: str, attempt: int, failure: Failure) -> None:
         """The attempt broke. An error of the trial is its end; a lost machine is tried again within `limits.retries`.
 
-        A machine that was taken away (`preempted`: a spot node gone, a node drained) does not count against them.
+        A machine that was taken away, and a storage that is away, do not count against them.
         """
         if not self.is_current_attempt(trial, attempt):
             return
-        known = self.state.trials[trial]
-        if reason == BAD_CHECKPOINT and self._mark_checkpoint_damaged(known, detail):
-            self.suspended(trial, attempt, detail)
-            return
-        if reason == OUT_OF_MEMORY and known.out_of_memory:
-            lost, detail = False, f"out of memory twice: {detail}; {LESS_MEMORY}"
-        again = known.preempted < PREEMPTIONS if preempted else lost and known.lost < self.plan.sweep.limits.retries
-        if not again:
-            self._end(trial, EndStatus.FAILED, reason, detail)
-            return
-        self._write(ControlRow(self.plan.sweep_id, trial, attempt, who=DRIVER, action=ControlAction.RETRY, reason=reason,
-                               detail=detail, preempted=preempted))  # fmt: skip
+        known, kind = self.state.trials[trial], failure.kind
+        damaged = kind is FailureKind.BAD_CHECKPOINT and self._mark_checkpoint_damaged(known, failure.detail)
+        if damaged or kind is FailureKind.STORAGE:
+            self.suspended(trial, attempt, failure.detail)
+        elif kind is FailureKind.OUT_OF_MEMORY and known.out_of_memory:
+            self._fail(trial, replace(failure, detail=f"out of memory twice: {failure.detail}; {LESS_MEMORY}"))
+        elif not self._may_retry(known, failure):
+            self._fail(trial, failure)
+        else:
+            self._write(ControlRow(self.plan.sweep_id, trial, attempt, who=DRIVER, action=ControlAction.RETRY, failure=kind,
+                                   reason=failure.reason, detail=failure.detail))  # fmt: skip
+
+    def _may_retry(self, trial: TrialState, failure: Failure) -> bool:
+        if failure.kind is FailureKind.NODE_PREEMPTED:
+            return trial.preempted < PREEMPTIONS
+        return failure.retryable and trial.lost < self.plan.sweep.limits.retries
 
     def _mark_checkpoint_damaged(self, trial: TrialState, detail: str) -> bool:
         """Strikes the checkpoint that an attempt could not start from; False when it started from none."""
@@ -533,12 +535,18 @@ class SweepController:
             self._end(trial, EndStatus.COMPLETED, "")
         else:
             why = f"trained to its budget, but '{metric}' was never measured there"
-            self._end(trial, EndStatus.FAILED, "no-metrics", why)
+            self._fail(trial, Failure(FailureKind.USER, "no-metrics", why))
 
-    def _end(self, trial: str, status: EndStatus, reason: str, detail: str = "") -> None:
+    def _end(self, trial: str, status: EndStatus, reason: str) -> None:
         known = self.state.trials[trial]
         self._write(EndRow(self.plan.sweep_id, trial, known.attempt, known.curve.last_step, of=EndOf.SCORING,
-                           status=status, reason=reason, detail=detail))  # fmt: skip
+                           status=status, reason=reason))  # fmt: skip
+
+    def _fail(self, trial: str, failure: Failure) -> None:
+        known = self.state.trials[trial]
+        self._write(EndRow(self.plan.sweep_id, trial, known.attempt, known.curve.last_step, of=EndOf.SCORING,
+                           status=EndStatus.FAILED, failure=failure.kind, reason=failure.reason,
+                           detail=failure.detail))  # fmt: skip
 
     def _finish_last_decision(self, rows: Sequence[Row]) -> None:
         """After a restart: a driver that died between a report and its verdict, or a verdict and its end, left them to us."""

@@ -19,6 +19,7 @@ from sweeps.controller.launch import Launch
 from sweeps.errors import Interrupted, JournalError, LimitError, StorageError, TrialFailed, out_of_memory
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.storage_backoff import StorageBackoff
+from sweeps.failures import Failure, FailureKind, failure_of
 from sweeps.storage.base import storage_trouble
 
 Progress = Callable[[str], None]
@@ -161,7 +162,7 @@ class InProcess:
         try:
             self.train(spec, _Hooks(self, launch), folder=folder, resume=launch.resume)
         except TrialFailed as e:
-            self.controller.failed(spec.id, attempt, e.reason, e.detail)
+            self.controller.failed(spec.id, attempt, failure_of(e))
         except (JournalError, LimitError):  # not the trial's fault
             raise
         except Exception as e:
@@ -170,9 +171,8 @@ class InProcess:
                     self.controller.suspended(spec.id, attempt, str(trouble))
                     self._wait_for_storage(trouble)
                 return
-            memory = out_of_memory(e)
-            reason = "oom" if memory else "error"
-            self.controller.failed(spec.id, attempt, reason, f"{type(e).__name__}: {e}", lost=memory)
+            kind, reason = (FailureKind.OUT_OF_MEMORY, "oom") if out_of_memory(e) else (FailureKind.USER, "error")
+            self.controller.failed(spec.id, attempt, Failure(kind, reason, f"{type(e).__name__}: {e}"))
         else:
             if self.ending:
                 return  # it was asked to save and stop: neither trained nor failed, it goes on after a resume

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, Literal, Self, get_args
 
 from sweeps.config.names import JUDGED_ROLES
 from sweeps.errors import JournalError
+from sweeps.failures import FailureKind
 from sweeps.journal.vocabulary import Action, ControlAction, EndOf, EndStatus, EvalStatus, Phase
 
 VERSION: Final = 1
@@ -228,7 +229,8 @@ class ControlRow(Row):
 
     Attributes:
         refused: it cannot be done; `reason` says why. Else `reason` says what is done.
-        preempted: of a retry: the machine was taken away, which counts against nobody.
+        failure: of a retry: what kind of failure broke the attempt. `preempted`: of a retry before version 0.2, which had
+            no `failure`: the machine was taken away.
         request, when, args: the request's id, the asker's clock as text, and the arguments.
     """
 
@@ -238,6 +240,7 @@ class ControlRow(Row):
     refused: bool = False
     reason: str = ""
     detail: str = ""
+    failure: FailureKind | None = None
     preempted: bool = False
     request: str = ""
     when: str = ""
@@ -272,7 +275,7 @@ class CommitRow(Row):
 class EndRow(Row):
     """The end of a trial's training, of a trial with its last score, or of the sweep.
 
-    `reason` is a sentence, or of a failure its kind (`oom`, `diverged`, …), with more in `detail`.
+    `reason` is a sentence, or of a failure a word (`oom`, `diverged`, …), with more in `detail` and its kind in `failure`.
     """
 
     kind: ClassVar[Kind] = "end"
@@ -280,6 +283,7 @@ class EndRow(Row):
     status: EndStatus = EndStatus.COMPLETED
     reason: str | None = None
     detail: str = ""
+    failure: FailureKind | None = None
     cost: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
 
+from sweeps.failures import FailureKind
 from sweeps.journal.history import Curve, History
 from sweeps.journal.rows import (
     BASE_PREFIX,
@@ -29,8 +29,6 @@ from sweeps.journal.rows import (
 from sweeps.journal.start_ups import StartUpMeter
 from sweeps.journal.vocabulary import DRIVER, ENDED, Action, ControlAction, EndOf, EvalStatus, SweepStatus, TrialStatus
 from sweeps.storage.base import is_url, join
-
-OUT_OF_MEMORY: Final = "oom"
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,11 +291,11 @@ class SweepState:
             trial.lost = trial.preempted = trial.out_of_memory = 0
             trial.given_up.clear()
             self.done = False
-        elif row.preempted:
+        elif (kind := _failure_of(row)) is FailureKind.NODE_PREEMPTED:
             trial.preempted += 1
         else:
             trial.lost += 1
-            trial.out_of_memory += row.reason == OUT_OF_MEMORY
+            trial.out_of_memory += kind is FailureKind.OUT_OF_MEMORY
 
     def _apply_to_trial(self, row: Row, trial: TrialState) -> None:
         match row:
@@ -340,6 +338,15 @@ class SweepState:
             trial.checkpoints[row.step] = Checkpoint(row.step, row.path, row.checkpoint, row.seq)
             trial.deleted.discard(row.step)
             self.files[row.path] = FileStatus.KEPT
+
+
+def _failure_of(row: ControlRow) -> FailureKind:
+    """Returns why an attempt is tried again; rows before version 0.2 say it by a flag and a word."""
+    if row.failure is not None:
+        return row.failure
+    if row.preempted:
+        return FailureKind.NODE_PREEMPTED
+    return FailureKind.OUT_OF_MEMORY if row.reason == "oom" else FailureKind.WORKER_LOST
 
 
 def is_base(trial: str) -> bool:

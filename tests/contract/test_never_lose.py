@@ -21,6 +21,7 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.launch import Launch
 from sweeps.errors import Fenced, JournalError, StorageError, Unreachable
+from sweeps.failures import Failure, FailureKind
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.stopping.base import Action, Phase
@@ -128,12 +129,12 @@ class NeverLose(RuleBasedStateMachine):
         self.controller.eval_failed(job, "the judge is out")
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data(), how=st.sampled_from(["lost", "oom", "bad-checkpoint"]))
-    def worker_breaks(self, data: st.DataObject, how: str) -> None:
+    @rule(data=st.data(), how=st.sampled_from(sorted(FailureKind)))
+    def worker_breaks(self, data: st.DataObject, how: FailureKind) -> None:
         worker = data.draw(st.sampled_from(self.workers))
         self.workers.remove(worker)
         self.zombies.append(worker)
-        self.controller.failed(worker.trial, worker.launch.attempt, how, "gone", lost=how != "bad-checkpoint")
+        self.controller.failed(worker.trial, worker.launch.attempt, Failure(how, how.value, "gone"))
 
     @rule()
     def driver_dies_and_another_goes_on(self) -> None:
@@ -172,7 +173,7 @@ class NeverLose(RuleBasedStateMachine):
         before = len(self.journal.rows())
         self.controller.report(zombie.trial, attempt, zombie.step + 1, {"train/loss": -1.0})
         self.controller.trained(zombie.trial, attempt)
-        self.controller.failed(zombie.trial, attempt, "lost", lost=True)
+        self.controller.failed(zombie.trial, attempt, Failure(FailureKind.WORKER_LOST, "lost"))
         assert len(self.journal.rows()) == before
 
     @precondition(lambda self: self.fenced)

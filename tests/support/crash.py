@@ -17,11 +17,11 @@ from typing import Any
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Hooks, Saved, TrialSpec
-from sweeps.controller.controller import BAD_CHECKPOINT, SweepController
+from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.request_handler import POLL_S, RequestHandler
 from sweeps.controller.requests import Request, post
-from sweeps.errors import TrialFailed
+from sweeps.errors import DamagedCheckpoint
 from sweeps.executors.local import InProcess
 from sweeps.journal.history import ENDED, History
 from sweeps.journal.rows import Row
@@ -181,7 +181,7 @@ class World:
 
     def _train(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
         if resume is not None and resume.path in self.damaged:
-            raise TrialFailed(BAD_CHECKPOINT, "its sha256 does not match")
+            raise DamagedCheckpoint("its sha256 does not match")
         ended = self.ended()
         world = self
 

@@ -8,9 +8,10 @@ import pytest
 
 from sweeps import Sweep, grid, uniform
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import BAD_CHECKPOINT, LESS_MEMORY, SweepController
+from sweeps.controller.controller import LESS_MEMORY, SweepController
 from sweeps.errors import TrialFailed
 from sweeps.executors.local import InProcess
+from sweeps.failures import Failure, FailureKind
 from sweeps.journal.writer import MemoryJournal
 from sweeps.report import summarize
 from sweeps.stopping import NeverStop
@@ -139,12 +140,16 @@ def test_an_attempt_that_cannot_start_from_a_checkpoint_goes_back_to_the_one_bef
     controller, trial = director_with_checkpoints(tmp_path)
     for step in (2, 4):
         controller.saved(trial, 1, Saved(step, str(tmp_path / str(step)), f"sha256:{step}"))
-    controller.failed(trial, 1, "lost", lost=True)
+    controller.failed(trial, 1, Failure(FailureKind.WORKER_LOST, "lost"))
     for attempt, start in ((2, 4), (3, 2), (4, None)):
         launch = controller.next()
         assert launch is not None
         assert (launch.attempt, launch.resume.step if launch.resume else None) == (attempt, start)
-        controller.failed(trial, attempt, BAD_CHECKPOINT, "model.safetensors has changed since it was written")
+        controller.failed(
+            trial,
+            attempt,
+            Failure(FailureKind.BAD_CHECKPOINT, "bad-checkpoint", "its weights have changed"),
+        )
     assert controller.history.curves[trial].state == "failed"  # from the base model there is nothing earlier
     damaged = [r for r in controller.journal.rows() if getattr(r, "damaged", False)]
     assert [r.step for r in damaged] == [4, 2]
@@ -152,9 +157,9 @@ def test_an_attempt_that_cannot_start_from_a_checkpoint_goes_back_to_the_one_bef
 
 def test_out_of_memory_is_tried_again_once_and_then_says_what_to_change(tmp_path: Path):
     controller, trial = director_with_checkpoints(tmp_path)
-    controller.failed(trial, 1, "oom", "used 80 GiB", lost=True)
+    controller.failed(trial, 1, Failure(FailureKind.OUT_OF_MEMORY, "oom", "used 80 GiB"))
     assert controller.next() is not None
-    controller.failed(trial, 2, "oom", "used 80 GiB", lost=True)
+    controller.failed(trial, 2, Failure(FailureKind.OUT_OF_MEMORY, "oom", "used 80 GiB"))
     curve = controller.history.curves[trial]
     assert (curve.state, curve.reason) == ("failed", "oom")
     assert LESS_MEMORY in curve.detail

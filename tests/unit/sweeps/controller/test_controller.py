@@ -15,6 +15,7 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EVAL_TRIES
 from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.executors.local import InProcess
+from sweeps.failures import Failure, FailureKind
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import MemoryJournal, SweepJournal
 from sweeps.stopping import Action, NeverStop, Phase, StopRule, Verdict
@@ -172,7 +173,7 @@ def test_a_lost_machine_is_tried_again_within_the_limit_and_then_fails(tmp_path:
         launch = controller.next(lambda spec: True)
         assert launch is not None
         assert launch.attempt == attempt
-        controller.failed(launch.spec.id, attempt, "lost", "node died", lost=True)
+        controller.failed(launch.spec.id, attempt, Failure(FailureKind.WORKER_LOST, "lost", "node died"))
     assert controller.next(lambda spec: True) is None
     assert next(controller.history.trials()).state == "failed"
 
@@ -230,13 +231,13 @@ def test_an_attempt_that_was_superseded_can_say_nothing_any_more(tmp_path: Path)
     first = controller.next(lambda spec: True)
     assert first is not None
     trial = first.spec.id
-    controller.failed(trial, 1, "lost", lost=True)
+    controller.failed(trial, 1, Failure(FailureKind.WORKER_LOST, "lost"))
     controller.next(lambda spec: True)
     before = len(controller.journal.rows())
     controller.report(trial, 1, 4, {"train/loss": 1.0})
     controller.saved(trial, 1, Saved(4, "/nowhere", "sha256:0"))
     controller.trained(trial, 1)
-    controller.failed(trial, 1, "error")
+    controller.failed(trial, 1, Failure(FailureKind.USER, "error"))
     assert len(controller.journal.rows()) == before
     assert controller.is_current_attempt(trial, 2)
 
@@ -326,7 +327,9 @@ def test_what_earlier_drivers_spent_counts_lost_work_and_evaluation_included(tmp
     launch = first.next()
     assert launch is not None
     first.report(launch.spec.id, 1, 4, {"train/loss": 1.0}, cost={"gpu_s": 2000.0})
-    first.failed(launch.spec.id, 1, "lost", lost=True)  # without a checkpoint: all of it was for nothing
+    first.failed(
+        launch.spec.id, 1, Failure(FailureKind.WORKER_LOST, "lost")
+    )  # without a checkpoint: all of it was for nothing
     job = first.next_eval()
     assert job is not None
     first.eval_failed(job, "the judge is out", {"gpu_s": 1700.0})

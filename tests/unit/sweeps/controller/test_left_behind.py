@@ -7,7 +7,8 @@ import pytest
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
-from sweeps.controller.controller import BAD_CHECKPOINT, SweepController
+from sweeps.controller.controller import SweepController
+from sweeps.failures import Failure, FailureKind
 from sweeps.journal.writer import MemoryJournal
 from sweeps.stopping import Action, NeverStop, StopRule, Verdict
 from tests.support.rows import make_row
@@ -80,12 +81,12 @@ def test_steps_that_are_trained_anew_after_a_damaged_checkpoint_are_scored_anew(
     for step in (early, late):
         at.saved(trial, 1, Saved(step, f"/{step}", "d"))
     score(at)
-    at.failed(trial, 1, "lost", lost=True)
+    at.failed(trial, 1, Failure(FailureKind.WORKER_LOST, "lost"))
     second = at.next()
     assert second is not None
     assert second.resume is not None
     assert second.resume.step == late
-    at.failed(trial, 2, BAD_CHECKPOINT, "its sha256 does not match")
+    at.failed(trial, 2, Failure(FailureKind.BAD_CHECKPOINT, "bad-checkpoint", "its sha256 does not match"))
     third = at.next()
     assert third is not None
     assert third.resume is not None
@@ -105,9 +106,9 @@ def test_late_scores_of_a_superseded_attempt_do_not_stand_for_the_new_one():
     old = at.next_eval()
     assert score_of_base is not None
     assert old is not None
-    at.failed(trial, 1, "lost", lost=True)
+    at.failed(trial, 1, Failure(FailureKind.WORKER_LOST, "lost"))
     assert at.next() is not None
-    at.failed(trial, 2, BAD_CHECKPOINT, "its sha256 does not match")
+    at.failed(trial, 2, Failure(FailureKind.BAD_CHECKPOINT, "bad-checkpoint", "its sha256 does not match"))
     assert at.next() is not None
     at.scored(old, {Y: 0.9}, se={}, n={}, suite="s@1", cost={})
     at.saved(trial, 3, Saved(step, "/3", "d"))

@@ -14,9 +14,12 @@ from sweeps import Sweep, grid
 from sweeps.checkpoints.gc import collect
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
-from sweeps.controller.controller import BAD_CHECKPOINT, SweepController
+from sweeps.controller.controller import SweepController
 from sweeps.errors import InputError
+from sweeps.failures import Failure, FailureKind
 from sweeps.journal import state as state_module
+from sweeps.journal.codec import parse
+from sweeps.journal.rows import ControlRow, EndRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.vocabulary import ControlAction, SweepStatus, TrialStatus
 from sweeps.journal.writer import MemoryJournal, SweepJournal, read_rows
@@ -59,7 +62,7 @@ def test_a_trial_stands_the_same_for_everyone_at_every_moment_of_its_life():
     driver = controller()
     trial, attempt = launched(driver)
     assert told_everywhere(driver) == {"running"}
-    driver.failed(trial, attempt, "lost", "node died", lost=True)
+    driver.failed(trial, attempt, Failure(FailureKind.WORKER_LOST, "lost", "node died"))
     assert told_everywhere(driver) == {"waiting"}  # a retry is a row like others
     trial, attempt = launched(driver)
     driver.suspended(trial, attempt, "its node is taken away")
@@ -125,12 +128,16 @@ def damaged(tmp_path: Path) -> tuple[Path, str]:
             (folder / "state").write_text("x")
             driver.saved(trial, attempt, Saved(step, str(folder), f"sha256:{step}"))
         driver.checkpoint_deleted(trial, Saved(2, str(home / f"trials/{trial}/attempt-1/step-000002")))
-        driver.failed(trial, attempt, "lost", lost=True)
+        driver.failed(trial, attempt, Failure(FailureKind.WORKER_LOST, "lost"))
         launch = driver.next()
         assert launch is not None
         assert launch.resume is not None
         assert launch.resume.step == 6
-        driver.failed(trial, launch.attempt, BAD_CHECKPOINT, "model.safetensors has changed")
+        driver.failed(
+            trial,
+            launch.attempt,
+            Failure(FailureKind.BAD_CHECKPOINT, "bad-checkpoint", "it has changed"),
+        )
         last = driver.checkpoint(trial)
         assert last is not None
         assert last.step == 4
@@ -214,3 +221,41 @@ def test_live_and_after_a_restart_the_same_is_known(damaged: tuple[Path, str]):
     assert state.trials == again.trials
     assert state.files == again.files
     assert list(state.trials[trial].kept()) == [4]
+
+
+@pytest.mark.parametrize(
+    ("row", "counts"),
+    [
+        ({"reason": "lost", "detail": "node died"}, (1, 0, 0)),
+        ({"reason": "oom"}, (1, 0, 1)),
+        ({"reason": "preempted", "preempted": True}, (0, 1, 0)),
+        ({"reason": "out of memory", "failure": "oom"}, (1, 0, 1)),
+        ({"reason": "drained", "failure": "node-preempted"}, (0, 1, 0)),
+        ({"reason": "oom", "failure": "worker-crashed"}, (1, 0, 0)),
+    ],
+)
+def test_a_retry_counts_by_its_kind_of_failure_and_in_old_journals_by_flag_and_word(row, counts):
+    driver = controller()
+    trial, attempt = launched(driver)
+    old = {
+        "v": 1,
+        "kind": "control",
+        "sweep": SWEEP.id,
+        "trial": trial,
+        "attempt": attempt,
+        "who": "driver",
+        "action": "retry",
+    }
+    driver.state.apply(parse({**old, **row}))
+    known = driver.state.trials[trial]
+    assert (known.lost, known.preempted, known.out_of_memory) == counts
+
+
+def test_the_kind_of_a_failure_stands_in_the_journal():
+    driver = controller()
+    trial, attempt = launched(driver)
+    driver.failed(trial, attempt, Failure(FailureKind.NODE_PREEMPTED, "preempted"))
+    trial, attempt = launched(driver)
+    driver.failed(trial, attempt, Failure(FailureKind.USER, "diverged", "loss nan at step 3"))
+    kinds = [row.failure for row in driver.journal.rows() if isinstance(row, ControlRow | EndRow)]
+    assert kinds == [FailureKind.NODE_PREEMPTED, FailureKind.USER]
