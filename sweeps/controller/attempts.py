@@ -1,0 +1,207 @@
+"""What happens to an attempt: it starts, reports, saves checkpoints, ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from sweeps.config.trial import Saved
+from sweeps.controller.launch import Launch
+from sweeps.controller.record import SweepRecord
+from sweeps.controller.scores import Scores
+from sweeps.controller.verdicts import Verdicts
+from sweeps.failures import Failure, FailureKind
+from sweeps.journal.rows import (
+    AttemptRow,
+    CommitRow,
+    ControlRow,
+    ReportRow,
+    split_finite,
+)
+from sweeps.journal.state import TrialState
+from sweeps.journal.vocabulary import (
+    DRIVER,
+    ControlAction,
+    TrialStatus,
+)
+from sweeps.stopping.base import Verdict
+
+LESS_MEMORY: Final = (
+    "lower batch_tokens or max_length, set pack_tokens or gradient_checkpointing, or give the model more workers"
+)
+PREEMPTIONS: Final = 100
+"""Machines taken away are nobody's fault; a trial that lost this many will not end by itself."""
+
+
+class Attempts:
+    """Starts attempts, and takes what happened to them."""
+
+    def __init__(self, record: SweepRecord, verdicts: Verdicts, scores: Scores) -> None:
+        self.record, self.verdicts, self.scores = record, verdicts, scores
+
+    def launch(self, trial: str, workers: int) -> Launch:
+        """Starts an attempt, from the trial's last checkpoint or its parent's."""
+        known, spec = self.record.state.trials[trial], self.record.specs[trial]
+        parent = self.record.state.trials.get(known.parent)
+        resume, branched = known.last(), False
+        if resume is None and parent is not None:
+            resume, branched = parent.last(known.fork_step), True
+        step = resume.step if resume else 0
+        self.record.write(
+            AttemptRow(
+                self.record.sweep_id,
+                trial,
+                known.attempt + 1,
+                step,
+                budget=spec.steps,
+                workers=workers,
+                parent=known.parent if branched else "",
+                fork_step=step if branched else None,
+            )
+        )
+        if branched:
+            for step in sorted(self.record.state.history.curves[known.parent].points):
+                self.verdicts.inherit(trial, step)
+        self.record.evaluations.request_base(spec)
+        return Launch(spec, known.attempt, self.record.saved(resume) if resume else None, workers)
+
+    def is_current(self, trial: str, attempt: int) -> bool:
+        """False once an attempt is to end: its trial was stopped or paused, or a newer attempt has taken over."""
+        known = self.record.state.trials.get(trial)
+        return known is not None and known.status is TrialStatus.RUNNING and known.attempt == attempt
+
+    def report(
+        self,
+        trial: str,
+        attempt: int,
+        step: int,
+        metrics: Mapping[str, float],
+        *,
+        progress: Mapping[str, float] | None = None,
+        cost: Mapping[str, float] | None = None,
+    ) -> Verdict | None:
+        """Takes the trainer's own numbers; returns the verdict when the trial is not to go on."""
+        if not self.is_current(trial, attempt):
+            return None
+        good, bad = split_finite(metrics)
+        return self.verdicts.report(
+            ReportRow(
+                self.record.sweep_id,
+                trial,
+                attempt,
+                step,
+                budget=self.record.specs[trial].steps,
+                metrics=good,
+                invalid=bad,
+                progress=progress or {},
+                cost=cost or {},
+            )
+        )
+
+    def saved(self, trial: str, attempt: int, checkpoint: Saved) -> None:
+        """Takes the news that a checkpoint is whole, and queues it for scoring."""
+        known = self.record.state.trials.get(trial)
+        if known is None or attempt != known.attempt or known.status not in (TrialStatus.RUNNING, TrialStatus.PAUSED):
+            return
+        self.record.write(
+            CommitRow(
+                self.record.sweep_id,
+                trial,
+                attempt,
+                checkpoint.step,
+                checkpoint=checkpoint.digest,
+                path=self.record.inside(checkpoint.path),
+            )
+        )
+        self.scores.request(trial)
+
+    def trained(self, trial: str, attempt: int, *, asked: bool = False) -> None:
+        """The training function returned. Without a checkpoint at the budget that was not the end it was meant to be.
+
+        Args:
+            asked: it was asked to save and leave, for a pause that may be over by now.
+        """
+        if not self.is_current(trial, attempt):
+            return
+        last = self.record.state.trials[trial].last()
+        if last is not None and last.step >= self.record.specs[trial].steps:
+            self.scores.end_training(trial)
+        elif asked or self.record.state.paused_by:
+            self.suspended(trial, attempt, "the sweep was paused")
+        else:
+            step = last.step if last else 0
+            why = f"training ended without a checkpoint at its budget; the last was at step {step}"
+            self.failed(trial, attempt, Failure(FailureKind.USER, "no-metrics", why))
+
+    def failed(self, trial: str, attempt: int, failure: Failure) -> None:
+        """The attempt broke. An error of the trial is its end; a lost machine is tried again within `limits.retries`.
+
+        A machine that was taken away, and a storage that is away, do not count against them.
+        """
+        if not self.is_current(trial, attempt):
+            return
+        known, kind = self.record.state.trials[trial], failure.kind
+        damaged = kind is FailureKind.BAD_CHECKPOINT and self._mark_checkpoint_damaged(known, failure.detail)
+        if damaged or kind is FailureKind.STORAGE:
+            self.suspended(trial, attempt, failure.detail)
+        elif kind is FailureKind.OUT_OF_MEMORY and known.out_of_memory:
+            self.verdicts.fail(trial, replace(failure, detail=f"out of memory twice: {failure.detail}; {LESS_MEMORY}"))
+        elif not self._may_retry(known, failure):
+            self.verdicts.fail(trial, failure)
+        else:
+            self.record.write(
+                ControlRow(
+                    self.record.sweep_id,
+                    trial,
+                    attempt,
+                    who=DRIVER,
+                    action=ControlAction.RETRY,
+                    failure=kind,
+                    reason=failure.reason,
+                    detail=failure.detail,
+                )
+            )
+
+    def _may_retry(self, trial: TrialState, failure: Failure) -> bool:
+        if failure.kind is FailureKind.NODE_PREEMPTED:
+            return trial.preempted < PREEMPTIONS
+        return failure.retryable and trial.lost < self.record.plan.sweep.limits.retries
+
+    def _mark_checkpoint_damaged(self, trial: TrialState, detail: str) -> bool:
+        """Marks the checkpoint that an attempt could not start from as damaged; False when it started from none."""
+        begun = trial.started_from
+        owners = [
+            t
+            for t in self.record.state.trials.values()
+            if begun and t.checkpoints.get(begun.step) is not None and t.checkpoints[begun.step].path == begun.path
+        ]
+        if begun is None or not owners:
+            return False
+        for owner in owners:
+            self.record.write(
+                CommitRow(
+                    self.record.sweep_id,
+                    owner.id,
+                    owner.attempt,
+                    begun.step,
+                    path=begun.path,
+                    damaged=True,
+                    reason=detail,
+                )
+            )
+        return True
+
+    def waits(self, trial: str, attempt: int, reason: str) -> None:
+        """An attempt cannot go on for now, but keeps its machines."""
+        if self.is_current(trial, attempt):
+            self.record.write(
+                ControlRow(self.record.sweep_id, trial, attempt, who=DRIVER, action=ControlAction.WAIT, reason=reason)
+            )
+
+    def suspended(self, trial: str, attempt: int, reason: str) -> None:
+        """An attempt gave its machines back before its end; the trial goes on later, and nothing counts against it."""
+        if self.is_current(trial, attempt):
+            self.record.write(
+                ControlRow(self.record.sweep_id, trial, attempt, who=DRIVER, action=ControlAction.YIELD, reason=reason)
+            )

@@ -1,0 +1,156 @@
+"""What a sweep's journal says, and the one way to write to it: each row with all that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sweeps.config.plan import Plan
+from sweeps.config.trial import Saved, TrialSpec
+from sweeps.controller.evaluations import Evaluations
+from sweeps.controller.launch_queue import LaunchQueue
+from sweeps.controller.searcher import Result, Searcher, Suggestion, make_searcher
+from sweeps.journal.rows import (
+    VERSION,
+    ControlRow,
+    EndRow,
+    ReportRow,
+    Row,
+    SweepRow,
+    TrialRow,
+)
+from sweeps.journal.state import Checkpoint, SweepState, TrialState, address_of
+from sweeps.journal.vocabulary import (
+    ControlAction,
+    EndOf,
+    EndStatus,
+)
+from sweeps.journal.writer import Journal
+from sweeps.stopping.base import StopRule
+from sweeps.storage.base import inside
+
+
+class SweepRecord:
+    """The journal of one sweep, with what is known from it: state, queue, search, and what is to be scored.
+
+    Args:
+        plan, journal, rule, searcher, home, subscribers, state: as of `sweeps.controller.controller.SweepController`.
+
+    Attributes:
+        specs: the sweep's trials by id, as their workers see them. stopping: who asked the whole sweep to stop.
+        touched: trials whose checkpoints may have been superseded.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        journal: Journal,
+        rule: StopRule,
+        searcher: Searcher | None,
+        home: str | Path,
+        subscribers: Sequence[Callable[[Row], None]],
+        state: SweepState | None,
+    ) -> None:
+        self.plan, self.journal, self.rule, self.home = plan, journal, rule, str(home)
+        self.searcher = searcher or make_searcher(plan)
+        self.state = state or SweepState(history=rule.history, fold=rule.observe)
+        self.specs: dict[str, TrialSpec] = {}
+        self.evaluations = Evaluations(plan, self.state, self.specs, lambda path: address_of(path, self.home))
+        self.queue = LaunchQueue(self.state, self.specs)
+        self.stopping = ""
+        self.touched: set[str] = set()
+        self._subscribers = list(subscribers)
+
+    @property
+    def sweep_id(self) -> str:
+        return self.plan.sweep_id
+
+    def restore(self, rows: Sequence[Row]) -> None:
+        """Takes in what stands in the journal already; a journal without rows begins with the sweep's own."""
+        for row in rows:
+            self._apply(row, live=False)
+        if self.state.history.sweep is None:
+            self.write(self._sweep_row())
+        self.queue.restore()
+
+    def subscribe(self, subscriber: Callable[[Row], None]) -> Callable[[], None]:
+        """Calls `subscriber` with every new row from now on; returns what ends that."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def write(self, row: Row) -> bool:
+        """Journal first, then everything that follows from the row; False when it says nothing new."""
+        if isinstance(row, ReportRow) and not self.state.history.curve(row.trial).is_news(row):
+            return False
+        row = self.journal.append(row)
+        fresh = self._apply(row, live=True)
+        for subscriber in list(self._subscribers):
+            subscriber(row)
+        return fresh
+
+    def _apply(self, row: Row, *, live: bool) -> bool:
+        """Applies a row to the state, and takes into the queue and the search what follows from it.
+
+        Args:
+            live: this driver wrote it; else it stands in the journal of a sweep that goes on, and the queue is made after.
+        """
+        fresh = self.state.apply(row)
+        if row.trial in self.state.trials and not (isinstance(row, ReportRow) and not row.suite):
+            self.touched.add(row.trial)
+        match row:
+            case TrialRow():
+                self.specs[row.trial] = self.plan.trial(row.config)
+                if not live and row.number is not None:
+                    self.searcher.restore(Suggestion(row.number, row.config, row.search or {}))
+            case ControlRow(refused=False):
+                self._apply_control(row, live=live)
+            case EndRow(of=EndOf.SCORING) if row.trial in self.state.trials:
+                self._tell_search(self.state.trials[row.trial], row.status)
+        if live:
+            self.queue.apply(row)
+        return fresh
+
+    def _apply_control(self, row: ControlRow, *, live: bool) -> None:
+        args = row.args or {}
+        if row.action is ControlAction.ADD and args.get("trials"):
+            self.plan = self.searcher.plan = replace(self.plan, more=self.plan.more + int(args["trials"]))
+            self.queue.exhausted = False
+        elif row.action is ControlAction.STOP and not row.trial and live:
+            self.stopping = row.who or "somebody"
+        elif row.action is ControlAction.RETRY and row.trial and live:
+            self.evaluations.request(row.trial)  # somebody may have it tried again because its scores failed
+
+    def _tell_search(self, trial: TrialState, status: EndStatus) -> None:
+        if trial.row.number is not None:
+            metric = self.plan.sweep.goal.metric
+            by_step = dict(zip(trial.curve.steps(metric), trial.curve.values(metric), strict=True))
+            self.searcher.tell(trial.row.number, Result(status, by_step))
+
+    def inside(self, path: str) -> str:
+        """Returns a path as rows hold it: relative to the sweep's folder where it lies in there."""
+        return inside(path, self.home) or path if self.home else path
+
+    def saved(self, checkpoint: Checkpoint) -> Saved:
+        """Returns a checkpoint as training and evaluation take it, with its address."""
+        return Saved(checkpoint.step, address_of(checkpoint.path, self.home), checkpoint.digest)
+
+    def _sweep_row(self) -> SweepRow:
+        sweep = self.plan.sweep
+        return SweepRow(
+            self.plan.sweep_id,
+            name=sweep.name,
+            spec=sweep.to_json(),
+            trials=self.plan.total,
+            version=VERSION,
+            dipsweep=_version(),
+        )
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dipsweep")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"

@@ -1,0 +1,151 @@
+"""What the stop rule says of a trial, and how trials end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweeps.controller.eval_queue import is_suspect
+from sweeps.controller.evaluations import is_close_to_verdict
+from sweeps.controller.record import SweepRecord
+from sweeps.failures import Failure
+from sweeps.journal.rows import (
+    EndRow,
+    LeaseRow,
+    ReportRow,
+    Row,
+    TierRow,
+    VerdictRow,
+)
+from sweeps.journal.state import TrialState
+from sweeps.journal.vocabulary import (
+    Action,
+    EndOf,
+    EndStatus,
+    TrialStatus,
+)
+from sweeps.stopping.base import Verdict
+
+
+class Verdicts:
+    """Asks the stop rule after each report, and ends trials."""
+
+    def __init__(self, record: SweepRecord) -> None:
+        self.record = record
+
+    def report(self, row: ReportRow) -> Verdict | None:
+        """Writes a report; returns the verdict when its trial is not to go on."""
+        return self.judge(row) if self.record.write(row) else None
+
+    def judge(self, row: ReportRow) -> Verdict | None:
+        """Asks the rule about the trial of a report that was just written, and writes down what is new."""
+        for child in self.record.state.children.get(row.trial, ()) if row.suite else ():
+            if self.record.state.trials[child].attempt and row.step is not None:
+                self.inherit(child, row.step)
+        known = self.record.state.trials.get(row.trial)
+        if known is None or not known.attempt:
+            return None
+        if known.status is not TrialStatus.RUNNING and known.id not in self.record.queue:
+            return None  # scores of a trial in the queue count: its attempt broke off, and it may not be worth another
+        if row.step is not None and row.step <= known.paused_at:
+            return (
+                None  # judged before: a trial resumed without a later checkpoint would be paused there again and again
+            )
+        verdict = self.record.rule.decide(row.trial)
+        if verdict.action is Action.CONTINUE and not self._is_new(verdict, known):
+            return None
+        self.record.write(
+            VerdictRow(
+                self.record.sweep_id,
+                row.trial,
+                known.attempt,
+                row.step,
+                action=verdict.action,
+                phase=verdict.phase,
+                reason=verdict.reason,
+                evidence=_finite(verdict.evidence),
+                seen=self.record.state.history.seq,
+            )
+        )
+        if verdict.action is Action.STOP:
+            self.end(row.trial, EndStatus.PRUNED, verdict.reason)
+        return None if verdict.action is Action.CONTINUE else verdict
+
+    def inherit(self, trial: str, step: int) -> None:
+        """Writes what its parent measured at a step that they share as the trial's own, at no cost: one curve a trial."""
+        known = self.record.state.trials[trial]
+        point = self.record.state.history.curves[known.parent].points.get(step)
+        if point is None or not point.suite or not 0 < step <= known.fork_step or known.ended:
+            return
+        metrics = {k: v for k, v in point.metrics.items() if not k.startswith("perf/")}
+        self.record.write(
+            ReportRow(
+                self.record.sweep_id,
+                trial,
+                known.attempt,
+                step,
+                budget=self.record.specs[trial].steps,
+                metrics=metrics,
+                se=point.se,
+                n=point.n,
+                invalid=point.invalid,
+                suite=point.suite,
+                inherited=known.parent,
+            )
+        )
+
+    def _is_new(self, verdict: Verdict, trial: TrialState) -> bool:
+        """True when a verdict changes a trial's phase, or how closely it is looked at."""
+        before = trial.verdict.phase if trial.verdict is not None else None
+        return verdict.phase != before or is_suspect(verdict.phase, verdict.evidence) != is_close_to_verdict(trial)
+
+    def end(self, trial: str, status: EndStatus, reason: str) -> None:
+        """Ends a trial."""
+        known = self.record.state.trials[trial]
+        self.record.write(
+            EndRow(
+                self.record.sweep_id,
+                trial,
+                known.attempt,
+                known.curve.last_step,
+                of=EndOf.SCORING,
+                status=status,
+                reason=reason,
+            )
+        )
+
+    def fail(self, trial: str, failure: Failure) -> None:
+        """Ends a trial as failed."""
+        known = self.record.state.trials[trial]
+        self.record.write(
+            EndRow(
+                self.record.sweep_id,
+                trial,
+                known.attempt,
+                known.curve.last_step,
+                of=EndOf.SCORING,
+                status=EndStatus.FAILED,
+                failure=failure.kind,
+                reason=failure.reason,
+                detail=failure.detail,
+            )
+        )
+
+    def finish_last(self, rows: Sequence[Row]) -> None:
+        """After a restart: a driver that died between a report and its verdict, or a verdict and its end, left them to us."""
+        mine = (r for r in reversed(rows) if not isinstance(r, LeaseRow | TierRow))
+        last = next((r for r in mine if not (isinstance(r, ReportRow) and r.inherited)), None)
+        if isinstance(last, ReportRow):
+            self.judge(last)
+        elif (
+            isinstance(last, VerdictRow)
+            and last.action is Action.STOP
+            and not self.record.state.trials[last.trial].ended
+        ):
+            self.end(last.trial, EndStatus.PRUNED, last.reason)
+
+
+def _finite(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Evidence as it can be written: what is not finite was not measured, so it is absent."""
+    return {k: v for k, v in evidence.items() if not (isinstance(v, float) and not math.isfinite(v))}
