@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from sweeps.config.names import NAME
+from sweeps.config.plugin_settings import plugin_faults
 from sweeps.config.schema import Sweep
-from sweeps.errors import InputError, nearest
+from sweeps.errors import InputError, SpecError, nearest
 from sweeps.storage.base import Store, is_url
 from sweeps.storage.factory import open_store
 
@@ -62,9 +63,6 @@ def definition(home: Store, *, to_run: bool = False) -> Sweep:
     from sweeps.config.yaml import loads
 
     sweep = loads(home.read("spec.yaml").decode(), name=f"{home.name}/spec.yaml", recorded=True)
-    if not to_run:
-        return sweep
-    data = sweep.to_json()
-    if sweep.stopping.rule != "dip-aware" and sweep.stopping.protect == "strict":
-        del data["stopping"]["protect"]  # up to version 0.1 it was written out for every rule
-    return Sweep(**data)
+    if to_run and (faults := list(plugin_faults(sweep))):
+        raise SpecError(*faults)
+    return sweep

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cluster.preflight.inputs import check_inputs
-from cluster.train.functions import score_job, train_model
+from cluster.train.functions import PluginTrain, score_job, train_model
 from sweeps.checkpoints.transfer import RemoteStorageEvalFn, RemoteStorageTrainFn, drop_checkpoint
-from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
-from sweeps.config.plugin_settings import TRAIN_KEYWORDS, checked_settings, settings_model
 from sweeps.config.schema import Sweep
-from sweeps.config.trial import Hooks, Saved, TrialSpec
+from sweeps.config.unused import in_process_notes
 from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import RequestHandler
-from sweeps.errors import StorageError
+from sweeps.errors import InputError, StorageError
 from sweeps.executors.local import Evaluate, InProcess, Progress, Train
 from sweeps.journal.rows import Row, TierRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal
 from sweeps.output import droppable
-from sweeps.plugins import SFT, TRAINERS
+from sweeps.plugins import RULES, SFT
 from sweeps.report.console import EventFormatter
 from sweeps.results import Results
 from sweeps.stopping.base import StopRule
@@ -80,7 +76,18 @@ def run(
         InputError: data, weights or templates are not those that the sweep began with; the evaluators' interpreter will not do.
         SweepBusy: another driver runs this sweep. LimitError, Interrupted: ended early, can be resumed.
     """
+    if backend == "in-process":
+        for option, value in (("cpus", cpus), ("dashboard", dashboard), ("address", address)):
+            if value:
+                raise InputError(
+                    f"{option}: got {value}, but a run in this process starts and joins no Ray; leave it out"
+                )
+    elif address and (cpus or dashboard):
+        option = "cpus" if cpus else "dashboard"
+        raise InputError(f"got {option} beside address {address}; expected it only for a Ray started here")
     say = droppable(say)
+    for line in in_process_notes(sweep) if backend == "in-process" else ():
+        say(line)
     plan = Plan(sweep)
     plan.check_limits()
     root = _root(storage or sweep.storage, say)
@@ -192,7 +199,9 @@ def stop_rule(sweep: Sweep) -> StopRule:
     settings = block.rule_settings
     if block.rule == "dip-aware":
         settings["trials"] = Plan(sweep).total
-    elif block.rule == "patient" and block.patience is not None:
+    elif block.rule in RULES.built_in:
+        settings.pop("protect", None)  # up to version 0.1 definitions had it for every rule
+    if block.rule == "patient" and block.patience is not None:
         settings["patience"] = int(block.patience)
     return make_rule(block.rule, sweep.goal, **settings)
 
@@ -200,31 +209,6 @@ def stop_rule(sweep: Sweep) -> StopRule:
 def train_function(sweep: Sweep) -> Train:
     """Returns the training function that the sweep asks for."""
     return train_model if sweep.trainer.loop == SFT else PluginTrain(sweep.trainer.loop)
-
-
-@dataclass(frozen=True)
-class PluginTrain:
-    """A training loop that a package adds, by its name: a worker imports it where it trains.
-
-    It is handed the trial with the settings that ship, and its own settings as keyword arguments.
-    """
-
-    name: str
-
-    @property
-    def reuse(self) -> bool:
-        """Whether its process may run another attempt after it."""
-        return bool(getattr(TRAINERS.load(self.name), "reuse", False))
-
-    def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
-        train = TRAINERS.load(self.name)
-        shipped = TrialSettings.from_config(trial.config).model_dump(exclude={"loop"})
-        own = {name: value for name, value in trial.config.items() if name not in {"loop", *shipped}}
-        settings = checked_settings(settings_model(train, 2, TRAIN_KEYWORDS), own)
-        parameters = inspect.signature(train).parameters.values()
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            rank = {name: value for name, value in rank.items() if any(p.name == name for p in parameters)}
-        train(replace(trial, config=shipped), hooks, folder=folder, resume=resume, **rank, **settings)
 
 
 def _keeper(controller: SweepController, home: Store) -> Callable[[], None]:

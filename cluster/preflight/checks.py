@@ -45,9 +45,11 @@ def preflight(
     if not faults:
         from cluster.preflight.model_data import check_models_with_data
         from cluster.preflight.plugins import plugins_used
+        from sweeps.config.unused import unused_notes
 
         checked = check_models_with_data(sweep, builtin=builtin, read=read)
-        faults, found = checked.faults, Preflight([*plugins_used(sweep), *checked.notes], checked.tiers)
+        notes = [*plugins_used(sweep), *unused_notes(sweep), *checked.notes]
+        faults, found = checked.faults, Preflight(notes, checked.tiers)
     if faults:
         raise SpecError(*faults)
     return found

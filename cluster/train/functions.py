@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.config.trial import EvalSpec, Hooks, KeepReplies, ModelSource, Saved, TrialSpec
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.executors.local import Scored
+from sweeps.plugins import TRAINERS
 from sweeps.storage.base import Where
 
 if TYPE_CHECKING:
@@ -71,3 +74,31 @@ def _base_scores(model: str, path: str, evaluation: EvalSpec, scores: Where) -> 
 
     folder = model_folder(model, ModelSource(path, chat_template=evaluation.chat_template))
     return evaluate(folder, evaluation, cache=ScoreCache(scores))
+
+
+@dataclass(frozen=True)
+class PluginTrain:
+    """A training loop that a package adds, by its name: a worker imports it where it trains.
+
+    It is handed the trial with the settings that ship, and its own settings as keyword arguments.
+    """
+
+    name: str
+
+    @property
+    def reuse(self) -> bool:
+        """Whether its process may run another attempt after it."""
+        return bool(getattr(TRAINERS.load(self.name), "reuse", False))
+
+    def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
+        from sweeps.config.blocks import TrialSettings
+        from sweeps.config.plugin_settings import TRAIN_KEYWORDS, checked_settings, settings_model
+
+        train = TRAINERS.load(self.name)
+        shipped = TrialSettings.from_config(trial.config).model_dump(exclude={"loop"})
+        own = {name: value for name, value in trial.config.items() if name not in {"loop", *shipped}}
+        settings = checked_settings(settings_model(train, 2, TRAIN_KEYWORDS), own)
+        parameters = inspect.signature(train).parameters.values()
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            rank = {name: value for name, value in rank.items() if any(p.name == name for p in parameters)}
+        train(replace(trial, config=shipped), hooks, folder=folder, resume=resume, **rank, **settings)

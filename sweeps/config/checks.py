@@ -13,6 +13,7 @@ from sweeps.config.plugin_settings import plugin_faults, trainer_fields
 from sweeps.config.schema_errors import MAX_FAULTS, dotted, show, unknown_key
 from sweeps.config.space import Grid, cell_count, cells, sampled
 from sweeps.config.space_checks import name_fault, space_faults
+from sweeps.config.unused import unused_faults
 from sweeps.errors import Fault, InputError, nearest
 from sweeps.plugins import RULES, SEARCHERS
 from sweeps.storage.base import is_url, url_fault
@@ -26,7 +27,18 @@ MAX_EVALUATIONS = 10_000  # of one trial
 
 def check(sweep: Sweep) -> list[Fault]:
     """Returns every fault that needs more than one block to be seen, in the order of the file."""
-    parts = (_names, plugin_faults, space_faults, _search, _stopping, _trainer, _evaluation, _stop_early, _storage)
+    parts = (
+        _names,
+        plugin_faults,
+        space_faults,
+        _search,
+        _stopping,
+        _trainer,
+        _evaluation,
+        _stop_early,
+        unused_faults,
+        _storage,
+    )
     return list(islice(chain.from_iterable(part(sweep) for part in parts), MAX_FAULTS))
 
 

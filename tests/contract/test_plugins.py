@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cluster.cli.main import app
 from cluster.locate import definition
 from cluster.preflight.plugins import installed_plugins
-from cluster.run import run
+from cluster.run import run, stop_rule
 from sweeps import Sweep, grid
 from sweeps.errors import InputError, SpecError
 from sweeps.journal.reader import read_rows
@@ -190,3 +190,10 @@ def test_a_rule_that_is_none_is_refused(tmp_path: Path, monkeypatch):
         InputError, match=r"'odd' of my-package 0\.1 .* made Goal; expected a sweeps\.stopping\.StopRule"
     ):
         go(Sweep(name="own", trainer={"steps": 8}, stopping={"rule": "odd"}), tmp_path / "runs")
+
+
+def test_a_definition_of_version_0_1_that_names_protect_for_every_rule_goes_on():
+    old = Sweep(name="x", stopping={"rule": "asha"}).to_json()
+    recorded = Sweep.recorded({**old, "stopping": {**old["stopping"], "protect": "strict"}})
+    assert stop_rule(recorded).name == "asha"
+    assert recorded.id == Sweep(name="x", stopping={"rule": "asha"}).id
