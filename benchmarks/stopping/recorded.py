@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row
-from sweeps.report.replay import compare, pareto_page, read_rows, replay, table
+from sweeps.report.replay import compare, comparison_page, read_rows, replay, table
 
 RULES = ("none", "dip-aware", "dip-aware:protect=soft", "asha", "asha:reduction=2", "median", "hyperband", "patient")
 
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f" {s.saved:.1%} of the steps after the trough of never-recovering runs saved"
             )
     if a.page:
-        Path(a.page).write_text(pareto_page(summaries), encoding="utf-8")
+        Path(a.page).write_text(comparison_page(summaries), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -292,7 +292,7 @@ def replay_curves(
     json_out: Path | None,
 ) -> str:  # fmt: skip
     """Replays recorded curves under one rule or several; returns what to print, writes JSON (and for several, a page)."""
-    from sweeps.report.replay import compare, pareto_page, recorded_goal, replay, table
+    from sweeps.report.replay import compare, comparison_page, recorded_goal, replay, table
     from sweeps.report.replay import read_rows as recorded
 
     rows = recorded(curves)
@@ -313,6 +313,6 @@ def replay_curves(
         json_out.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         if len(rules) > 1:
             page = json_out.with_suffix(".html")
-            page.write_text(pareto_page(result), encoding="utf-8")
+            page.write_text(comparison_page(result), encoding="utf-8")
             text += f"\nThe picture: {page}"
     return text

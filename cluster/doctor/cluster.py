@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cluster.connect.address import is_loopback
 from cluster.doctor.machine import Finding
-from cluster.doctor.probe import MARK, PACKAGES
+from cluster.doctor.probe import EXTRAS, MARK, PACKAGES
 from cluster.jobs.client import Jobs
 from cluster.jobs.probe_job import run_probe
 from cluster.jobs.secrets import refuse_secrets
@@ -86,7 +86,7 @@ def skew(node: Mapping[str, Any]) -> float:
 
 
 def _node(name: str, node: Mapping[str, Any]) -> Iterator[Finding]:
-    missing = [p for p in PACKAGES if not node["packages"].get(p)]
+    missing = [p for p in PACKAGES if p not in EXTRAS and not node["packages"].get(p)]
     if missing:
         yield Finding(name, "bad", f"lacks {', '.join(missing)}; install dipsweep there (deploy/Containerfile)")
     if node.get("torch_fault"):

@@ -63,8 +63,9 @@ def _packages() -> list[Finding]:
         try:
             out.append(Finding(name, "ok", version(name)))
         except PackageNotFoundError:
-            optional = name in ("ray", "s3fs")
-            hint = "; only in-process runs work" if name == "ray" else ""
+            gym = "; suites mini and gym need dipsweep[gym]"
+            hints = {"ray": "; only in-process runs work", "s3fs": "", "reasoning-gym": gym}
+            optional, hint = name in hints, hints.get(name, "")
             out.append(
                 Finding(
                     name,

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 MARK: Final = "dipsweep-doctor-found "
 PACKAGES: Final = ("ray", "torch", "transformers", "optuna", "s3fs", "reasoning-gym")
+EXTRAS: Final = ("reasoning-gym",)  # suites mini and gym alone need it
 NODE_S: Final = 90.0  # importing torch on a cold, busy node took 20
 
 

@@ -20,7 +20,6 @@ NEEDED: Final = (
     "jinja2",
     "pydantic",
     "yaml",
-    "reasoning_gym",
 )
 
 

@@ -7,11 +7,16 @@ import random
 from evaluators.tasks import EvalTask, Judge, Suite, role_means
 from trainers.data.builtin_items import eval_items
 from trainers.data.renderings import REFUSAL
-from trainers.data.tasks import IN_DOMAIN, TASKS, Item, verify
+from trainers.data.tasks import IN_DOMAIN, TASKS, Item, require_reasoning_gym, verify
 
 
 def build(items: int, seed: int, where: str = "") -> Suite:
-    """Returns the suite; `math/in_domain` is the task that the built-in tiers teach."""
+    """Returns the suite; `math/in_domain` is the task that the built-in tiers teach.
+
+    Raises:
+        InputError: reasoning-gym, whose verifiers judge, is not installed.
+    """
+    require_reasoning_gym("mini")
     tasks = tuple(_task(name, _pick(name, items, seed)) for name in TASKS)
     means = role_means(tasks) | {"math/in_domain": (f"math/{IN_DOMAIN}",), "safety/refusal": ("safety/harm",)}
     return Suite("mini", tasks, means, judged_by=(__name__, "trainers.data.tasks", "trainers.data.renderings"))

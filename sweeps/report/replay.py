@@ -21,6 +21,7 @@ from sweeps.journal.codec import parse
 from sweeps.journal.history import Curve, History, Point
 from sweeps.journal.reader import read_rows as read_log
 from sweeps.journal.rows import ReportRow, Row, SweepRow, TrialRow
+from sweeps.report.html.pareto_page import pareto_page
 from sweeps.stopping.base import StopRule
 from sweeps.stopping.registry import parse_rule
 from sweeps.storage.base import is_url
@@ -386,29 +387,7 @@ def _losses(summary: dict[str, Any]) -> list[str]:
     return said
 
 
-def pareto_page(summaries: Sequence[dict[str, Any]]) -> str:
+def comparison_page(summaries: Sequence[dict[str, Any]]) -> str:
     """Returns a self-contained HTML page: winners lost against compute saved, one point a rule, and the table below."""
-    from html import escape
-
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for s in summaries:
-        figure.add_scatter(
-            x=[100 * s["compute_saved"]],
-            y=[100 * (s["lost_share"] or 0.0)],
-            mode="markers+text",
-            text=[s["rule"]],
-            textposition="top center",
-            name=s["rule"],
-            marker={"size": 12, "symbol": "circle" if s["pareto"] else "circle-open"},
-        )
-    figure.update_layout(
-        title="Stop rules: winners lost against compute saved (filled: on the Pareto front)",
-        xaxis_title="compute saved, %",
-        yaxis_title="winners lost, %",
-        showlegend=False,
-    )
-    page = str(figure.to_html(include_plotlyjs=True, full_html=True))
     note = "protection cost: compute spent only because a dip was protected that the odds would have ended"
-    return page.replace("</body>", f"<pre>{escape(table(summaries))}\n\n{note}</pre></body>")
+    return pareto_page(summaries, f"{table(summaries)}\n\n{note}")

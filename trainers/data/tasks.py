@@ -12,9 +12,11 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from sweeps.errors import InputError
 from trainers.data import renderings as r
 from trainers.data.renderings import REFUSAL, Entry, Rendered
 
@@ -127,6 +129,14 @@ IN_DOMAIN: Final = "chain_sum_long"
 def held_out(prompt: str) -> bool:
     """True for one prompt in six, by its text: never trained on."""
     return zlib.crc32(prompt.encode()) % 6 == 0
+
+
+def require_reasoning_gym(suite: str) -> None:
+    """Raises InputError, with the command that cures it, where reasoning-gym is not installed; imports nothing."""
+    if find_spec("reasoning_gym") is None:
+        raise InputError(
+            f"suite {suite!r} is judged by reasoning-gym, which is not installed: pip install 'dipsweep[gym]'"
+        )
 
 
 @functools.cache

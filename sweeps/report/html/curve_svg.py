@@ -90,19 +90,19 @@ class _Frame:
 
     def axes(self) -> list[str]:
         right, bottom = self.width - LABELS, self.height - BOTTOM
-        out = [_text(LEFT - 36, 22, self.metric, weight=600)]
+        out = [svg_text(LEFT - 36, 22, self.metric, weight=600)]
         for i in range(6):
             value = self.low + (self.high - self.low) * i / 5
             y = self.y(value)
             out.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="{GRID}"/>')
-            out.append(_text(LEFT - 8, y + 4, number(value), anchor="end"))
+            out.append(svg_text(LEFT - 8, y + 4, number(value), anchor="end"))
         edge = -math.inf
         for tick in [0, *(m * 10**p for p in range(8) for m in (1, 2, 5))]:
             if (tick and tick < self.first) or tick > self.last or self.x(tick) - edge < 30:
                 continue
             edge = self.x(tick)
-            out.append(_text(edge, bottom + 18, f"{tick:,}", anchor="middle"))
-        return [*out, _text(right, bottom + 36, "optimizer step (log)", anchor="end")]
+            out.append(svg_text(edge, bottom + 18, f"{tick:,}", anchor="middle"))
+        return [*out, svg_text(right, bottom + 36, "optimizer step (log)", anchor="end")]
 
     def base_line(self) -> list[str]:
         if self.base is None:
@@ -137,13 +137,13 @@ class _Frame:
         low = reading.trough
         out = [f'<path d="{area}" fill="{DIP}" opacity="0.20"/>']
         out.append(
-            _text(self.x(low.step), self.y(low.value) + 22, f"low {number(low.value)}", anchor="middle", weight=600)
+            svg_text(self.x(low.step), self.y(low.value) + 22, f"low {number(low.value)}", anchor="middle", weight=600)
         )
         if reading.recovered_at is not None:
             back = next(p for p in points if p.step == reading.recovered_at)
             x, y = self.x(back.step), self.y(back.value)
             out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5" fill="none" stroke="{TEXT}" stroke-width="1.5"/>')
-            out.append(_text(self.width - LABELS, y + 70, f"back at {back.step}", anchor="end", weight=600))
+            out.append(svg_text(self.width - LABELS, y + 70, f"back at {back.step}", anchor="end", weight=600))
         return out
 
     def labels(self, drawn: Sequence[Trial]) -> list[str]:
@@ -157,13 +157,13 @@ class _Frame:
         for y, label, colour in sorted(ends):
             free = max(y + 4, free + 15)
             short = label if len(label) <= 31 else label[:30] + "…"
-            out.append(_text(self.width - LABELS + 10, free, short, colour=colour))
+            out.append(svg_text(self.width - LABELS + 10, free, short, colour=colour))
         return out
 
     def _line(self, points: Sequence[Measured], value: Callable[[Measured], float]) -> str:
         return "L".join(f"{self.x(p.step):.1f},{self.y(value(p)):.1f}" for p in points)
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: int = 400, colour: str = TEXT) -> str:
+def svg_text(x: float, y: float, text: str, *, anchor: str = "start", weight: int = 400, colour: str = TEXT) -> str:
     style = f'text-anchor="{anchor}" font-weight="{weight}" fill="{colour}"'
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'

@@ -131,3 +131,10 @@ def test_a_changed_scorer_changes_the_version_and_a_changed_comment_does_not(tmp
     suite = load_suite(EvalSpec("mini", 4))
     assert replace(suite, judged_by=(*suite.judged_by, "numpy")).version != suite.version
     assert "trainers.data.tasks" in suite.judged_by
+
+
+@pytest.mark.parametrize("name", ["mini", "gym"])
+def test_a_suite_whose_extra_is_missing_is_answered_with_the_command(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("trainers.data.tasks.find_spec", lambda module: None)
+    with pytest.raises(InputError, match=rf"suite '{name}' is judged by reasoning-gym.*pip install 'dipsweep\[gym\]'"):
+        load_suite(EvalSpec(name, items=1))

@@ -12,7 +12,8 @@ from cluster.train.worker import explain
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Hooks, Saved, TrialSpec
-from sweeps.controller.controller import LESS_MEMORY, SweepController
+from sweeps.controller.attempts import LESS_MEMORY
+from sweeps.controller.controller import SweepController
 from sweeps.errors import out_of_memory
 from sweeps.executors.local import InProcess
 from sweeps.failures import FailureKind

@@ -8,7 +8,8 @@ import pytest
 
 from sweeps import Sweep, grid, uniform
 from sweeps.config.plan import Plan
-from sweeps.controller.controller import LESS_MEMORY, SweepController
+from sweeps.controller.attempts import LESS_MEMORY
+from sweeps.controller.controller import SweepController
 from sweeps.errors import TrialFailed
 from sweeps.executors.local import InProcess
 from sweeps.failures import Failure, FailureKind

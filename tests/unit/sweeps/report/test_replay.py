@@ -12,9 +12,9 @@ from sweeps.errors import InputError
 from sweeps.journal.history import History
 from sweeps.report.replay import (
     compare,
+    comparison_page,
     finals,
     lost_winners,
-    pareto_page,
     read_rows,
     recorded,
     recorded_goal,
@@ -225,7 +225,7 @@ def test_a_comparison_is_a_table_and_a_page():
     assert [s["rule"] for s in summaries] == ["none", "asha", "median"]
     assert any(s["pareto"] for s in summaries)
     assert "compute saved" in table(summaries)
-    page = pareto_page(summaries)
+    page = comparison_page(summaries)
     assert "<html" in page
     assert "asha" in page
     assert "protection cost" in page
