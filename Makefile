@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo preview test check docs bench chaos setup clean site-tools vllm
+.PHONY: demo preview test check docs figures paper-mini bench chaos setup clean site-tools vllm
 
 setup: $(READY)
 
@@ -59,6 +59,22 @@ vllm: .venv-vllm/.ready
 # What the chaos tests of SLURM and of `ray up` need, on Debian; without it they are skipped and say so. No service is started.
 site-tools:
 	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --no-install-recommends slurmctld slurmd slurm-client munge openssh-server rsync iproute2
+
+# Every picture and table of README and docs that takes under an hour: from the demo's own run, from recorded curves, from plans.
+figures: demo
+	$(BIN)/dipsweep figure $$(ls -td runs/dip-and-recovery-*/ | head -1) curves runs/curves.svg --metric general/score --trials t-ac828181,t-06d87965,t-27092f31
+	mv runs/curves.svg docs/dip_and_recovery.svg
+	$(BIN)/python -m benchmarks.stopping.measure --sweeps 100 --first-seed 720000 --json runs/measured.json --rules dip-aware:risk=0.03 \
+	  dip-aware dip-aware:risk=0.15 dip-aware:protect=soft,risk=0.05 dip-aware:protect=soft dip-aware:protect=soft,risk=0.2 \
+	  asha:grace=80,reduction=2 asha:grace=160,reduction=2 asha:grace=320,reduction=2 median:grace=160 median:grace=320 \
+	  patient:patience=8 patient:patience=12 hyperband
+	$(BIN)/python -m benchmarks.stopping.plot runs/measured.json --out benchmarks/stopping/pareto.svg
+	$(BIN)/python -m benchmarks.plan.paper --write docs/paper-cost.md
+
+# The paper's questions in miniature, three seeds: about an hour on two cores. docs/paper_mini.md says what came out.
+paper-mini: $(READY)
+	$(BIN)/dipsweep run examples/paper_mini.yaml
+	$(BIN)/python -m benchmarks.report.paper_mini $$(ls -td runs/paper-mini-*/ | head -1) --write docs/paper_mini.md
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.stopping.measure --sweeps 60

@@ -1,0 +1,187 @@
+"""The paper's claims, one by one, beside what examples/paper_mini.yaml found: numbers, errors, and whether they hold here.
+
+    dipsweep run examples/paper_mini.yaml
+    python -m benchmarks.report.paper_mini runs/paper-mini-… [--write docs/paper_mini.md]
+
+Prints Markdown, or puts it between the marks of a page. An error joins that of the items (all seeds are asked the same ones, so
+it does not fall with their number) and that of the seeds, where there are two or more. A claim holds, or is contradicted, where a
+difference is larger than two of its errors; else it is open. Settings that have not been run are said to be so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from sweeps import load
+
+BEGIN, END = "<!-- python -m benchmarks.report.paper_mini -->", "<!-- end of the claims -->"
+METRICS = ("math/in_domain", "transfer/score", "general/score", "safety/refusal")
+
+
+class Arm(NamedTuple):
+    """What is changed around the centre."""
+
+    model: str = "tiny-s"
+    data: str = "verified-long-cot"
+    replay: float = 0.2
+    rate: float = 3e-3
+
+    def __str__(self) -> str:
+        changed = [f"{v:g}" if isinstance(v, float) else v for v, usual in zip(self, Arm(), strict=True) if v != usual]
+        names = [n for n, v, usual in zip(("", "", "replay ", "rate "), self, Arm(), strict=True) if v != usual]
+        return ", ".join(map("".join, zip(names, changed, strict=True))) or "centre"
+
+
+class Number(NamedTuple):
+    """A mean over seeds with its error."""
+
+    value: float
+    se: float
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {self.se:.2f}"
+
+
+def mean(values: list[tuple[float, float]]) -> Number:
+    items = math.sqrt(statistics.fmean(se * se for _, se in values))
+    spread = statistics.stdev(v for v, _ in values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return Number(statistics.fmean(v for v, _ in values), math.hypot(items, spread), len(values))
+
+
+class Found:
+    """The scores of a sweep by arm, budget, metric and step."""
+
+    def __init__(self, folder: str) -> None:
+        results = load(folder)
+        self.raw: dict[tuple[Arm, int, str, int], list[tuple[float, float]]] = {}
+        self.base: dict[tuple[str, str], float] = {}
+        for trial in results.summary.trials:
+            c = trial.config
+            arm = Arm(str(c["model"]), str(c["data"]), float(c["replay"]), float(c["learning_rate"]))
+            for metric, points in trial.curves.items():
+                if metric in METRICS and trial.state == "completed":
+                    for p in points:
+                        key = (arm, int(c["steps"]), metric, p.step)
+                        self.raw.setdefault(key, []).append((p.value, p.se or 0.0))
+        for model, scores in results.summary.bases.items():
+            self.base |= {(str(model), metric): point.value for metric, point in scores.items()}
+
+    @property
+    def arms(self) -> list[tuple[Arm, int]]:
+        return sorted({(arm, budget) for arm, budget, _, step in self.raw if step == budget}, key=str)
+
+    def end(self, arm: Arm, budget: int, metric: str) -> Number | None:
+        values = self.raw.get((arm, budget, metric, budget))
+        return mean(values) if values else None
+
+    def lowest(self, arm: Arm, budget: int, metric: str) -> tuple[int, Number] | None:
+        """The lowest point of the curve of a budget."""
+        points = {s: mean(v) for (a, b, m, s), v in self.raw.items() if (a, b, m) == (arm, budget, metric)}
+        return min(points.items(), key=lambda item: item[1].value) if points else None
+
+
+def table(found: Found) -> Iterator[str]:
+    yield "| setting | budget | seeds | in-domain | transfer | general | refusal |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for arm, budget in found.arms:
+        numbers = [found.end(arm, budget, metric) for metric in METRICS]
+        yield f"| {arm} | {budget} | {numbers[0].seeds if numbers[0] else 0} | {' | '.join(map(str, numbers))} |"
+
+
+def compared(found: Found, claim: str, more: tuple[Arm, int], less: tuple[Arm, int], metric: str) -> str:
+    """A claim that one setting ends above another: its line of the table."""
+    a, b = found.end(*more, metric), found.end(*less, metric)
+    if a is None or b is None:
+        return f"| {claim} | {metric} | not run | |"
+    difference, error = a.value - b.value, math.hypot(a.se, b.se)
+    verdict = "open" if abs(difference) <= 2 * error else "holds" if difference > 0 else "contradicted"
+    what = f"{more[0]} at {more[1]}: {a}; {less[0]} at {less[1]}: {b}; {difference:+.2f} ± {error:.2f}"
+    return f"| {claim} | {metric} | {what} | {verdict} |"
+
+
+def claims(found: Found) -> Iterator[str]:
+    centre, longest = Arm(), 320
+    yield "| the paper | here, on | numbers | verdict |"
+    yield "| --- | --- | --- | --- |"
+    for metric in ("transfer/score", "general/score"):
+        low, end, base = (
+            found.lowest(centre, longest, metric),
+            found.end(centre, longest, metric),
+            found.base.get((centre.model, metric)),
+        )
+        if low and end and base is not None:
+            dip = base - low[1].value > 2 * low[1].se and end.value - low[1].value > 2 * math.hypot(low[1].se, end.se)
+            back = "comes back" if base - end.value <= 2 * end.se else f"comes back to {end.value / base:.0%} of it"
+            text = f"base {base:.2f}, low {low[1]} at step {low[0]}, end {end}: {back}"
+            yield f"| scores fall first and recover | {metric} | {text} | {'holds' if dip else 'open'} |"
+        yield compared(found, "recovery grows with the budget", (centre, longest), (centre, 80), metric)
+    corrupted, answers = Arm(data="corrupted-cot"), Arm(data="answer-only")
+    yield compared(
+        found,
+        "verified traces teach the task, corrupted ones do not",
+        (centre, longest),
+        (corrupted, longest),
+        METRICS[0],
+    )
+    yield compared(
+        found,
+        "verified traces transfer better than corrupted ones",
+        (centre, longest),
+        (corrupted, longest),
+        METRICS[1],
+    )
+    yield compared(
+        found, "long CoT teaches the task better than answers alone", (centre, longest), (answers, longest), METRICS[0]
+    )
+    yield compared(
+        found, "long CoT transfers better than answers alone", (centre, longest), (answers, longest), METRICS[1]
+    )
+    yield compared(
+        found, "answers alone keep refusal better than long CoT", (answers, longest), (centre, longest), METRICS[3]
+    )
+    large, small = Arm(model="tiny-m"), Arm(model="tiny-xs")
+    yield compared(found, "larger models recover more (m against s)", (large, longest), (centre, longest), METRICS[1])
+    yield compared(found, "larger models recover more (s against xs)", (centre, longest), (small, longest), METRICS[1])
+    gentle, steep = Arm(rate=1e-3), Arm(rate=1.2e-2)
+    yield compared(
+        found, "a high rate needs budget: its gain from 80 to 320", (steep, longest), (steep, 80), METRICS[1]
+    )
+    yield compared(found, "the aggressive corner falls behind", (centre, longest), (steep, longest), METRICS[1])
+    yield compared(found, "the aggressive corner loses the task too", (centre, longest), (steep, longest), METRICS[0])
+    yield compared(found, "a low rate dips less (not in the paper)", (gentle, longest), (centre, longest), METRICS[1])
+    yield compared(
+        found,
+        "replay is what recovers here (not in the paper)",
+        (centre, longest),
+        (Arm(replay=0.0), longest),
+        METRICS[2],
+    )
+    yield "| repeated exposure beats one pass | | not in this design | |"
+    yield "| concise traces against long ones | | no such tier ships | |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--write", type=Path)
+    a = parser.parse_args()
+    found = Found(a.folder)
+    made = "\n".join([*claims(found), "", *table(found)])
+    if a.write is None:
+        print(made)
+        return
+    before, _, rest = a.write.read_text(encoding="utf-8").partition(BEGIN)
+    _, marked, after = rest.partition(END)
+    if not marked:
+        parser.error(f"{a.write} has no {BEGIN} … {END}")
+    a.write.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
