@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from evaluators.benchmarks.judges import judged_by
 from evaluators.cache import ScoreCache
@@ -66,9 +66,10 @@ def evaluate(
     """
     started = Started()
     if evaluation.suite.startswith("lm-eval:") and not evaluation.files:
-        return replace(
-            evaluate_lm_eval(load(model_folder), evaluation.suite, items=evaluation.items), cost=started.spent()
-        )
+        scores, replies = evaluate_lm_eval(load(model_folder), evaluation.suite, items=evaluation.items)
+        if keep is not None and keep.mode != "none":
+            keep(kept_of(replies, keep.mode), len(replies), scores.suite)
+        return replace(scores, cost=started.spent())
     asked = load_suite(evaluation, seed=seed, decoding=decoding)
     key = None
     if cache is not None:
@@ -77,10 +78,11 @@ def evaluate(
         known = cache.get(*key)
         if known is not None and (keep is None or keep.mode == "none" or _kept_before(cache, key, keep)):
             return replace(known, cost=started.spent(), cached=True)
-    scores, answered = measure(engine_for(Path(model_folder), keep_network=keep_network), asked, early, base)
+    scores, answered, variants = measure(engine_for(Path(model_folder), keep_network=keep_network), asked, early, base)
     if keep is not None and keep.mode != "none":
-        replies = replies_of(answered)
-        kept = kept_of(replies, keep.mode)
+        groups = [replies_of(answered), *(replies_of(each, variant.name) for variant, each in variants)]
+        replies = [reply for group in groups for reply in group]
+        kept = [reply for group in groups for reply in kept_of(group, keep.mode)]
         keep(kept, len(replies), scores.suite)
         if cache is not None and key is not None:
             cache.put_replies(*key, keep.mode, to_bytes(kept, len(replies), {"suite": scores.suite}))
@@ -119,12 +121,18 @@ class Started:
 
 def score_model(engine: Engine, suite: Suite, early: EarlyEnd | None = None, base: Scores | None = None) -> Scores:
     """Scores a model that is already in memory; see `evaluate`."""
-    return measure(engine, suite, early, base)[0]
+    return measure(engine, suite, early, base).scores
 
 
-def measure(
-    engine: Engine, suite: Suite, early: EarlyEnd | None = None, base: Scores | None = None
-) -> tuple[Scores, PartialEvaluation]:
+class Measured(NamedTuple):
+    """A model's scores, what it answered, and what it answered under each variant of `test_time`."""
+
+    scores: Scores
+    asked: PartialEvaluation
+    variants: list[tuple[Variant, PartialEvaluation]]
+
+
+def measure(engine: Engine, suite: Suite, early: EarlyEnd | None = None, base: Scores | None = None) -> Measured:
     """Returns a model's scores and what it answered; see `evaluate`."""
     started, ask = Started(), partial(_ask, engine)
     ended: dict[str, Any] = {}
@@ -133,22 +141,24 @@ def measure(
     else:
         asked = ask(suite)
     scores = score(asked.suite, asked.read, asked.right)
-    for variant in map(parse_variant, suite.variants):
-        scores = joined(scores, variant, _with(variant, engine, asked))
+    variants = [(variant, _with(variant, engine, asked)) for variant in map(parse_variant, suite.variants)]
+    for variant, each in variants:
+        scores = joined(scores, variant, score(each.suite, each.read, each.right))
     # Suite and items are those of the whole: the items that were asked are its first ones.
     spent = started.spent()
-    return replace(scores, suite=suite.version, items_digest=suite.items_digest, cost=spent, asked=ended), asked
+    scores = replace(scores, suite=suite.version, items_digest=suite.items_digest, cost=spent, asked=ended)
+    return Measured(scores, asked, variants)
 
 
-def _with(variant: Variant, engine: Engine, asked: PartialEvaluation) -> Scores:
-    """Scores the same items under other means at test time."""
+def _with(variant: Variant, engine: Engine, asked: PartialEvaluation) -> PartialEvaluation:
+    """Asks the same items under other means at test time."""
     suite = variant.of(asked.suite)
     if variant.cap is not None and variant.cheap and all(variant.cap <= task.cap for task in asked.suite.tasks):
         drawn = [cut(replies, variant.cap) for replies in asked.drawn]
     else:
         drawn = _drawn(suite, answer(engine, suite)[0])
-    read_ = _read(engine, suite, drawn, asked.opened)
-    return score(suite, read_, _right(suite, read_))
+    said = _read(engine, suite, drawn, asked.opened)
+    return PartialEvaluation(suite, drawn, said, asked.opened, _right(suite, said))
 
 
 def _ask(engine: Engine, suite: Suite) -> PartialEvaluation:

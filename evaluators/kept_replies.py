@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from evaluators.partial import PartialEvaluation
@@ -14,8 +14,12 @@ REFUSAL: Final = "safety/refusal"
 OVER_REFUSAL: Final = "safety/over_refusal"
 
 
-def replies_of(asked: PartialEvaluation) -> list[KeptReply]:
-    """Returns every reply of an evaluation with what its scorers made of it."""
+def replies_of(asked: PartialEvaluation, name: Callable[[str], str] = str) -> list[KeptReply]:
+    """Returns every reply of an evaluation with what its scorers made of it.
+
+    Args:
+        name: how tasks and metrics are called, under a variant of `test_time` (`gcd,cap=64`, `math/gcd,cap=64`).
+    """
     found = []
     for task, answered in zip(asked.suite.tasks, asked.read, strict=True):
         samples = asked.suite.samples(task)
@@ -24,7 +28,7 @@ def replies_of(asked: PartialEvaluation) -> list[KeptReply]:
             found.append(
                 KeptReply(
                     role=task.role,
-                    task=task.name,
+                    task=name(task.name),
                     item=place // samples,
                     sample=place % samples,
                     prompt=text_of(task.prompts[place // samples]),
@@ -32,7 +36,7 @@ def replies_of(asked: PartialEvaluation) -> list[KeptReply]:
                     answer=reply.answer,
                     tokens=reply.tokens,
                     truncated=reply.truncated,
-                    outcomes=outcomes,
+                    outcomes={name(metric): value for metric, value in outcomes.items()},
                     refused=_refused(asked.suite, task, outcomes),
                 )
             )

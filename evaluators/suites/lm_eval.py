@@ -26,6 +26,7 @@ from evaluators.scores import Scores
 from evaluators.stats import mean_error, sample_error, share_error
 from evaluators.tasks import code_of
 from sweeps.errors import InputError
+from sweeps.replies import KeptReply
 from sweeps.statistics import pack
 from trainers.data.chat_template import ChatTemplate
 from trainers.data.tasks import Role
@@ -55,8 +56,8 @@ def parse_name(name: str) -> Wanted:
     return Wanted(pairs, folder or None)
 
 
-def evaluate_lm_eval(loaded: Loaded, name: str, *, items: int) -> Scores:
-    """Scores a model on lm-eval tasks.
+def evaluate_lm_eval(loaded: Loaded, name: str, *, items: int) -> tuple[Scores, list[KeptReply]]:
+    """Scores a model on lm-eval tasks; returns its replies as well, of tasks that ask for text.
 
     Args:
         items: documents per task, at most; the first ones, as lm-eval takes them.
@@ -83,7 +84,8 @@ def evaluate_lm_eval(loaded: Loaded, name: str, *, items: int) -> Scores:
         log_samples=True,
         apply_chat_template=True,
     )
-    return to_scores(wanted, result["configs"], result["samples"], time.process_time() - started)
+    scores = to_scores(wanted, result["configs"], result["samples"], time.process_time() - started)
+    return scores, to_replies(wanted, result["samples"], loaded.tokenizer)
 
 
 def _prompt(
@@ -154,6 +156,35 @@ def to_scores(
     scorer = [code_of(name) for name in (__name__, "lm-eval")]
     version = _digest([items, [configs[task] for _, task in wanted.tasks], scorer])[:8]
     return Scores(metrics, se, n, f"lm-eval@{version}", items, outcomes, {"cpu_s": cpu_s}, roles)
+
+
+def to_replies(wanted: Wanted, samples: Mapping[str, Sequence[Mapping[str, Any]]], tokenizer: Any) -> list[KeptReply]:
+    """Returns the replies that lm-eval logged: the text it judged, without its thought, which it takes out."""
+    out = []
+    for role, task in wanted.tasks:
+        first = samples[task][0]
+        for sample in samples[task]:
+            said = sample.get("filtered_resps", [None])[0]
+            if sample["filter"] != first["filter"] or not isinstance(said, str):
+                continue  # likelihoods of given answers, or another filter over the same replies
+            prompt, settings = _arguments(sample["arguments"])
+            tokens = len(tokenizer(sample["resps"][0][0], add_special_tokens=False, verbose=False)["input_ids"])
+            cap = settings.get("max_gen_toks") or settings.get("max_new_tokens")
+            out.append(
+                KeptReply(
+                    role=role, task=task, item=int(sample["doc_id"]), prompt=prompt, thought="", answer=said,
+                    tokens=tokens, truncated=cap is not None and tokens >= int(cap),
+                    outcomes={f"{role}/{task}": float(sample[first["metrics"][0]])},
+                )
+            )  # fmt: skip
+    return sorted(out, key=lambda reply: (reply.role, reply.task, reply.item))
+
+
+def _arguments(logged: Any) -> tuple[str, Mapping[str, Any]]:
+    """Returns the prompt and the settings of a sample: (prompt, settings) pairs, or the same by name in files of lm-eval."""
+    first = logged[0] if isinstance(logged, list | tuple) else next(iter(logged.values()))
+    prompt, *rest = list(first.values()) if isinstance(first, dict) else list(first)
+    return str(prompt), rest[0] if rest and isinstance(rest[0], Mapping) else {}
 
 
 def _values(samples: Sequence[Mapping[str, Any]]) -> list[float]:

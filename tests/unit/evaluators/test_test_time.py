@@ -7,7 +7,7 @@ import pytest
 
 from evaluators.decoding import Reply
 from evaluators.engines.huggingface import load
-from evaluators.evaluate import answer, score_model
+from evaluators.evaluate import answer, evaluate, score_model
 from evaluators.suites.registry import load_suite
 from evaluators.test_time import Variant, cut, parse_variant
 from sweeps import Sweep
@@ -15,6 +15,7 @@ from sweeps.config.names import METRIC
 from sweeps.config.plan import Plan
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError, SpecError
+from sweeps.replies import ReplyWriter, read_replies
 from trainers.model.builtin import builtin_folder
 
 
@@ -53,6 +54,18 @@ def test_a_reply_that_is_cut_is_what_generation_with_that_cap_would_have_given(l
         assert cut(replies, cap) == answer(loaded, Variant(cap=cap).of(suite))[0]
     assert cut([Reply([5, 6], False)], 2) == [Reply([5, 6], True)]  # the token that ends it would have been the third
     assert cut([Reply([5, 6], False)], 3) == [Reply([5, 6], False)]
+
+
+def test_replies_of_every_variant_are_kept_under_its_name(tmp_path):
+    keep = ReplyWriter(tmp_path, "all", "base-tiny-xs", 0, 0)
+    scores = evaluate(builtin_folder("tiny-xs"), EvalSpec("mini", 2, ("@3", "cap=2")), keep=keep)
+    kept = read_replies(tmp_path, "base-tiny-xs", role="math")
+    for metric in ("math/chain_sum_long", "math/chain_sum_long,cap=2", "math/chain_sum_long,avg=3"):
+        found = [reply.outcomes[metric] for reply in kept if metric in reply.outcomes]
+        assert len(found) == (6 if "avg" in metric else 2)
+        assert sum(found) / len(found) == pytest.approx(scores.metrics[metric])
+    assert {reply.task for reply in kept if "math/chain_sum_long,cap=2" in reply.outcomes} == {"chain_sum_long,cap=2"}
+    assert all(reply.tokens <= 2 for reply in kept if reply.task.endswith(",cap=2"))
 
 
 def test_every_variant_has_names_of_its_own_and_leaves_the_suites_own_scores_as_they_are(loaded):

@@ -3,9 +3,10 @@ import json
 import pytest
 
 from evaluators.evaluate import evaluate
-from evaluators.suites.lm_eval import parse_name, to_scores
+from evaluators.suites.lm_eval import parse_name, to_replies, to_scores
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
+from sweeps.replies import ReplyWriter, read_replies
 from sweeps.statistics import unpack
 from trainers.data.builtin_items import eval_items
 from trainers.model.builtin import builtin_folder
@@ -51,6 +52,27 @@ def test_what_lm_eval_measured_becomes_scores_with_errors_and_outcomes():
     assert changed.items_digest == same_items.items_digest
 
 
+def logged(number, said, right, which="none", cap=4):
+    arguments = [(f"<user>{number}+1=", {"until": [], "max_gen_toks": cap})]
+    texts = {"arguments": arguments, "resps": [[f"hm</think>{said}"]], "filtered_resps": [said]}
+    return sample(number, right, which=which) | texts
+
+
+def test_replies_are_kept_with_what_lm_eval_made_of_them():
+    def tokenizer(text, **_):
+        return {"input_ids": list(text)}
+
+    chosen = {"arguments": [("Q", "A")], "resps": [[(-1.0, True)]], "filtered_resps": [(-1.0, True)]}
+    samples = {
+        "sums": [logged(1, "3", 0.0, cap=99), logged(0, "1", 1.0), logged(0, "1", 0.0, which="strict")],
+        "choices": [sample(0, 1.0) | chosen],
+    }
+    first, second = to_replies(parse_name("lm-eval:math/sums,general/choices"), samples, tokenizer)
+    assert (first.item, first.prompt, first.answer, first.outcomes) == (0, "<user>0+1=", "1", {"math/sums": 1.0})
+    assert (first.tokens, first.truncated, second.truncated) == (len("hm</think>1"), True, False)
+    assert (second.item, second.outcomes) == (1, {"math/sums": 0.0})
+
+
 TASK = """task: my_sums
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {file}}}}}
@@ -76,6 +98,11 @@ def test_a_task_file_of_the_users_own_works_by_name(tmp_path, monkeypatch):
     scores = evaluate(builtin_folder("tiny-s"), EvalSpec(f"lm-eval:math/my_sums@{tmp_path}", 10))
     assert scores.metrics["math/score"] == 1.0
     assert scores.n["math/my_sums"] == 10
+    keep = ReplyWriter(tmp_path / "home", "all", "base-tiny-s", 0, 0)
+    evaluate(builtin_folder("tiny-s"), EvalSpec(f"lm-eval:math/my_sums@{tmp_path}", 3), keep=keep)
+    kept = read_replies(tmp_path / "home", "base-tiny-s")
+    assert [reply.answer for reply in kept] == [item.target for item in eval_items("gcd")[:3]]
+    assert all(eval_items("gcd")[reply.item].prompt in reply.prompt for reply in kept)
     with pytest.raises(InputError, match="knows no task your_sums"):
         evaluate(builtin_folder("tiny-s"), EvalSpec(f"lm-eval:math/your_sums@{tmp_path}", 10))
 
