@@ -6,6 +6,7 @@ ends; replies of a reasoning model differ tenfold in length, so most of that wor
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -154,17 +155,17 @@ def _decode(model: Any, prompts: Sequence[Sequence[int]], rows: _Rows) -> None:
     ids, mask = left_padded(prompts, model.device)
     padded = not bool(mask.all())
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = None
+    name, cache = cache_name(model), None
     while True:
         result = model(
             input_ids=ids,
             attention_mask=mask if padded else None,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{name: cache},
         )
-        cache = result.past_key_values
+        cache = getattr(result, name)
         tokens = rows.choose(result.logits[:, -1])
         keep = rows.extend(tokens)
         if not keep:
@@ -176,6 +177,11 @@ def _decode(model: Any, prompts: Sequence[Sequence[int]], rows: _Rows) -> None:
             mask, positions = mask[kept], positions[kept]
         ids = torch.tensor([[tokens[place]] for place in keep], device=ids.device)
         mask = torch.cat([mask, mask.new_ones(len(keep), 1)], dim=1)
+
+
+def cache_name(model: Any) -> str:
+    """Returns what a model calls the keys and values that it takes and gives: `cache` from transformers 5.24 on."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:

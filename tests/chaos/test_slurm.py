@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.optional, pytest.m
 PATIENCE_S = 600
 SWEEP = """
 name: {name}
-space: {{data: {{grid: [answer-only, verified-long-cot]}}}}
+space: {{replay: {{grid: [0.0, 0.2]}}}}
 trainer: {{steps: {steps}, learning_rate: 3.0e-3, batch_tokens: 256, max_length: 128}}
 evaluation: {{items: 2, at: {{every: {every}}}}}
 """
@@ -99,7 +99,7 @@ class Job:
 
 
 def test_preempted_the_job_saves_is_requeued_by_itself_and_ends_with_the_sweep_complete(site: Slurm):
-    job = Job(site, "preempted", 6000)
+    job = Job(site, "preempted", 4000)
     job.until_both_train()
     before = job.commits()
     urgent = site.submit("--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 1")
