@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo preview test check docs figures paper-mini bench chaos setup clean site-tools vllm
+.PHONY: demo preview test check docs figures paper-mini bench chaos setup clean site-tools vllm flash-source
 
 setup: $(READY)
 
@@ -55,6 +55,15 @@ vllm: .venv-vllm/.ready
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM_CONSTRAINTS) $(VLLM) -e .
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec  # for another build of torch; nothing here uses them
 	@touch $@
+
+# The source of flash-attn 2 (with 3) and 4, and Triton, for tests of the attention on a CPU. Nothing is compiled; about 300 MB.
+flash-source: $(READY)
+	mkdir -p build/flash/download
+	$(BIN)/pip install --quiet wheel setuptools packaging psutil ninja  # flash-attn's own setup.py imports them
+	FLASH_ATTENTION_SKIP_CUDA_BUILD=TRUE $(BIN)/pip download --quiet --no-deps --no-build-isolation --no-binary :all: --dest build/flash/download flash-attn==2.8.3.post2
+	mkdir -p build/flash/2 && tar -xzf build/flash/download/flash_attn-2*.tar.gz --strip-components=1 -C build/flash/2
+	$(BIN)/pip install --quiet --no-deps --target build/flash/4 flash-attn-4==4.0.0b36
+	$(BIN)/pip install --quiet --no-deps --target build/flash/site triton==3.9.0 einops==0.8.2
 
 # What the chaos tests of SLURM and of `ray up` need, on Debian; without it they are skipped and say so. No service is started.
 site-tools:

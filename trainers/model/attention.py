@@ -142,7 +142,7 @@ def choose_kernel(device: torch.device, compute: torch.dtype) -> Choice:
         found = _varlen_of(module)
         if found.function is not None:
             reason = f"cuda, {compute}, compute capability {generation}.x: package {module} is installed{passed_over}"
-            return Choice(PACKAGES[module], reason, _flash(found.function))
+            return Choice(PACKAGES[module], reason, flash_kernel(found.function))
         if found.fault:
             log.warning("attention: package %s is installed but cannot be used: %s", module, found.fault)
             passed_over += f"; {module} cannot be used: {found.fault}"
@@ -193,7 +193,9 @@ def _varlen_of(module: str) -> _Found:
     return _Found(function)
 
 
-def _flash(function: Callable[..., Any]) -> Kernel:
+def flash_kernel(function: Callable[..., Any]) -> Kernel:
+    """Wraps a `flash_attn_varlen_func` of flash-attn 2, 3 or 4."""
+
     def kernel(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, window: int | None) -> Tensor:
         q, k = q.to(v.dtype), k.to(v.dtype)  # norms leave autocast's 16 bits; the value is the bare projection
         windowed = {} if window is None else {"window_size": (window - 1, 0)}  # 4 spells "none" otherwise than 2 and 3
