@@ -72,8 +72,6 @@ def send(
     Raises:
         typer.Exit: with `follow`, the exit code of the sweep.
     """
-    from dataclasses import asdict
-
     from cluster.cli.job_text import submission_message, wait
     from cluster.cli.render import print_json
     from cluster.jobs.client import Jobs
@@ -82,7 +80,7 @@ def send(
 
     done = submit_sweep(sweep, address=address, storage=storage, token_file=token_file, again=again, installed=installed,
                         python=python, driver_labels=labels(driver_on))  # fmt: skip
-    print_json(asdict(done)) if as_json else print(submission_message(done, describe_size(sweep)), flush=True)
+    print_json(done.to_json()) if as_json else print(submission_message(done, describe_size(sweep)), flush=True)
     if follow and done.became != "finished":
         jobs = Jobs.at(address, token_file)
         try:

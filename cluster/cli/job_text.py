@@ -132,8 +132,7 @@ def wait(jobs: Jobs, job: str, *, poll_s: float = 1.0) -> int:
     Raises:
         DipsweepError: the cluster has not answered for minutes; the job may run on.
     """
-    while (now := jobs.reached(job)).live:
-        jobs.sleep(poll_s)
+    now = jobs.ended(job, poll_s=poll_s)
     if now.state == "stopped":
         return 130
     if now.state == "finished":

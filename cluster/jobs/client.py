@@ -171,6 +171,16 @@ class Jobs:
         with _translate_ray_errors():
             return str(self._client.get_job_logs(job))
 
+    def ended(self, job: str, *, poll_s: float = 1.0) -> Job:
+        """Waits until a job has ended, and returns it.
+
+        Raises:
+            DipsweepError: the cluster has not answered for minutes; the job may run on.
+        """
+        while (now := self.reached(job)).live:
+            self.sleep(poll_s)
+        return now
+
     def reached(self, job: str) -> Job:
         """Returns a job as it stands now, asking for five minutes: a lost request does not say that a sweep failed.
 

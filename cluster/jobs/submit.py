@@ -6,7 +6,7 @@ import getpass
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,10 +19,13 @@ from cluster.jobs.secrets import refuse_secrets
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import DipsweepError, InputError
+from sweeps.results import Results, load
+from sweeps.storage.base import join
 
 Became = Literal["submitted", "resumed", "running", "finished"]
 STOP_S: Final = 60  # how long a stopped driver may take to save; Ray's own default of 3 s would kill it in mid-save
 NEVER_STARTED: Final = (2, 127)  # a driver's exit code for bad input, and the shell's for no such interpreter
+OVER_LIMITS, INTERRUPTED = 3, 130  # exit codes of a driver whose sweep can be resumed
 LARGEST_SPEC: Final = (
     64 * 1024
 )  # bytes; it travels in the environment of the driver, where Linux allows 128 KiB a string
@@ -38,6 +41,7 @@ class Submission:
             (it was already; nothing was started).
         storage: where it writes. visible: paths that every node must see, with where the sweep names them.
         installed: it runs the dipsweep of the nodes, not this one.
+        token_file: the cluster's token, where one was given.
     """
 
     sweep: str
@@ -47,6 +51,31 @@ class Submission:
     storage: str
     visible: tuple[tuple[str, str], ...] = ()
     installed: bool = False
+    token_file: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what became of it as plain JSON; where the token lies is nobody else's business."""
+        return {name: value for name, value in asdict(self).items() if name != "token_file"}
+
+    def wait(self, *, poll_s: float = 1.0) -> Results:
+        """Waits until the job has ended and returns the sweep's results, the same as `cluster.run` does.
+
+        A sweep that was stopped or ran into a limit has results too; `submit` again goes on with it.
+
+        Args:
+            poll_s: seconds between two looks at the cluster.
+
+        Raises:
+            DipsweepError: the job failed, or the cluster has not answered for minutes; the job may run on then.
+            InputError: the storage is a folder that this machine does not see.
+        """
+        job = Jobs.at(self.address, self.token_file).ended(self.job, poll_s=poll_s)
+        if job.state == "failed" and job.exit_code != INTERRUPTED and job.exit_code != OVER_LIMITS:
+            code = "its node was lost" if job.exit_code is None else f"exit code {job.exit_code}"
+            raise DipsweepError(
+                f"{self.job} failed ({code}); dipsweep logs {self.sweep} --address {self.address} says why"
+            )
+        return load(join(self.storage, self.sweep))
 
 
 def submit(
@@ -101,12 +130,12 @@ def submit(
     for _ in range(3):  # somebody may submit the same sweep at the same moment: then theirs is ours
         before = jobs.of(sweep.id)
         if before and before[-1].state == "finished" and not again:
-            return _already(before[-1], jobs.endpoint.url, root)
+            return replace(_already(before[-1], jobs.endpoint.url, root), token_file=token_file)
         ran = [job for job in before if job.exit_code not in NEVER_STARTED]
         if ran:
             _hold_to_storage(ran[-1], jobs.endpoint.url, root)
         if before and before[-1].live:
-            return _already(before[-1], jobs.endpoint.url, root)
+            return replace(_already(before[-1], jobs.endpoint.url, root), token_file=token_file)
         check_interpreter(jobs, python, environment, own_version())
         job = job_id(sweep.id, before[-1].run + 1 if before else 1)
         try:
@@ -114,7 +143,8 @@ def submit(
         except JobExists:
             continue
         became: Became = "resumed" if ran else "submitted"
-        return Submission(sweep.id, job, jobs.endpoint.url, became, root, tuple(local_paths(sweep)), installed)
+        visible = tuple(local_paths(sweep))
+        return Submission(sweep.id, job, jobs.endpoint.url, became, root, visible, installed, token_file)
     raise DipsweepError(
         f"{jobs.endpoint.url}: {sweep.id} was submitted and ended three times meanwhile; look at its log"
     )

@@ -63,7 +63,7 @@ def track(reader: Callable[[], list[Row]], tracker: Tracker, *, follow: bool, ov
 
 
 class TensorBoard:
-    """Event files, one folder a trial.
+    """Event files, one folder a trial; the hparams plugin shows hyperparameters beside the objective.
 
     Args:
         folder: `tensorboard --logdir` of it. sweep: its id.
@@ -71,7 +71,7 @@ class TensorBoard:
 
     def __init__(self, folder: str, sweep: Sweep) -> None:
         self._writer = _library("tensorboardX", "tensorboard", "tensorboardX").SummaryWriter
-        self._folder = Path(folder) / sweep.id
+        self._folder, self._objective = Path(folder) / sweep.id, sweep.objective.metric
         self._open: dict[str, Any] = {}
 
     def _of(self, trial: str) -> Any:
@@ -81,6 +81,17 @@ class TensorBoard:
 
     def trial(self, trial: str, config: Mapping[str, Any]) -> None:
         self._of(trial).add_text("config", "\n".join(f"    {k}: {v}" for k, v in config.items()))
+        experiment, start, _ = self._hparams(config)
+        for summary in (experiment, start):
+            self._of(trial).file_writer.add_summary(summary)
+
+    def _hparams(self, config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+        """The plugin's summaries of an experiment, of a session's start and of its end; it knows numbers, texts, yes and no."""
+        from tensorboardX.summary import hparams
+
+        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in config.items()}
+        found: tuple[Any, Any, Any] = hparams(plain, {self._objective: 0.0})
+        return found
 
     def log(self, trial: str, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
@@ -88,6 +99,7 @@ class TensorBoard:
 
     def end(self, trial: str, status: str) -> None:
         self._of(trial).add_text("status", status)
+        self._of(trial).file_writer.add_summary(self._hparams({})[2])
         self._open.pop(trial).close()
 
     def close(self) -> None:
@@ -135,13 +147,16 @@ class MLflow:
 class WandB:
     """A group a sweep, a run a trial; the step is a metric of its own, because scores come late.
 
+    Hyperparameters are the run's config and the objective's best is in its summary: W&B's parallel coordinates and
+    parameter importance read both.
+
     Args:
         project: its name; empty means `dipsweep`. sweep: whose.
     """
 
     def __init__(self, project: str, sweep: Sweep) -> None:
         self._wandb = _library("wandb", "wandb", "wandb")
-        self._project, self._sweep = project or "dipsweep", sweep.id
+        self._project, self._sweep, self._objective = project or "dipsweep", sweep.id, sweep.objective
         self._runs: dict[str, Any] = {}
 
     def trial(self, trial: str, config: Mapping[str, Any]) -> None:
@@ -149,6 +164,8 @@ class WandB:
                                config=dict(config), resume="allow", reinit="create_new")  # fmt: skip
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
+        best = "max" if self._objective.goal == "maximize" else "min"
+        run.define_metric(self._objective.metric, step_metric="step", summary=best)
         self._runs[trial] = run
 
     def log(self, trial: str, step: int, metrics: Mapping[str, float]) -> None:

@@ -1,13 +1,15 @@
 """What a report says about a sweep: plain frozen objects, the JSON of `dipsweep report --json`.
 
 `Summary.to_json()` is stable: keys are added, never renamed. A curve is written as parallel arrays `step, value, se, n`
-in order of step (`n` as one number where it is the same at every step); what was not measured is null or absent, never 0.
+in order of step (`n` as one number where it is the same at every step; without `step` where its steps are its trial's
+`steps`); what was not measured is null or absent, never 0.
 Of a metric that nobody judges, such as `train/loss`, at most `MAX_POINTS` points are written; the journal has all.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
@@ -19,7 +21,7 @@ from sweeps.journal.start_ups import StartUps
 from sweeps.report.analysis.inference import Difference, Winner
 from sweeps.report.analysis.shape import Measured, Reading
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 DIGITS: Final = 6
 DERIVED_DIGITS: Final = 4
 ERROR_DIGITS: Final = 3
@@ -512,7 +514,9 @@ class Summary:
             for t in self.trials
         )
         with no_collector():
-            return {"format": FORMAT, **plain(replace(self, trials=trials))}
+            found = {"format": FORMAT, **plain(replace(self, trials=trials))}
+            found["trials"] = [_with_steps(trial) for trial in found["trials"]]
+            return found
 
     def trial(self, id: str) -> Trial:
         return next(t for t in self.trials if t.id == id)
@@ -567,6 +571,17 @@ def _derived(found: Mapping[str, Any]) -> dict[str, Any]:
 def rounded(value: float | None, digits: int = DIGITS) -> float | None:
     """Returns a number with that many significant digits; what the journal holds has no more that mean anything."""
     return None if value is None else float(f"{value:.{digits}g}")
+
+
+def _with_steps(trial: dict[str, Any]) -> dict[str, Any]:
+    """Writes the steps that most curves of a trial have once, beside them: a third of the file was steps."""
+    curves: dict[str, dict[str, Any]] = trial["curves"]
+    if not curves:
+        return trial | {"steps": []}
+    common = Counter(tuple(c["step"]) for c in curves.values()).most_common(1)[0][0]
+    shared = list(common)
+    short = {m: {k: v for k, v in c.items() if k != "step" or v != shared} for m, c in curves.items()}
+    return trial | {"steps": shared, "curves": short}
 
 
 def arrays(points: Sequence[Measured]) -> dict[str, Any]:

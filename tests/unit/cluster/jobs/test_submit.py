@@ -19,7 +19,10 @@ from cluster.jobs.interpreter import MARK
 from cluster.jobs.probe_job import check_interpreter
 from cluster.jobs.submit import describe, local_paths, storage_for, submit
 from sweeps import Sweep
-from sweeps.errors import InputError, SpecError
+from sweeps.errors import DipsweepError, InputError, SpecError
+from sweeps.journal.writer import SweepJournal
+from sweeps.results import Results
+from tests.support.rows import make_row
 
 SWEEP = Sweep(name="tiers", space={"data": {"grid": ["answer-only", "verified-long-cot"]}})
 URL = "http://10.1.1.1:8265"
@@ -44,6 +47,9 @@ class Shelf(Jobs):
 
     def all(self) -> list[Job]:
         return list(self.jobs.values())
+
+    def get(self, job: str) -> Job:
+        return self.jobs[job]
 
     def becomes(self, job: str, **changes: Any) -> None:
         self.jobs[job] = replace(self.jobs[job], **changes)
@@ -302,3 +308,21 @@ def test_an_interpreter_that_can_leaves_no_job_behind():
     node = Node(answer(dipsweep=""))
     check_interpreter(node, "/opt/my env/python", {"py_modules": []}, "0.1.0")
     assert node.ran == ["'/opt/my env/python' -m cluster.jobs.interpreter", "deleted"]
+
+
+def test_waiting_gives_the_results_that_run_would_have_given(shelf: Shelf, tmp_path: Path):
+    with SweepJournal(tmp_path / SWEEP.id) as log:
+        log.append(make_row("sweep", SWEEP.id, extra={"name": "tiers", "spec": SWEEP.to_json(), "trials": 2}))
+    sent = send(storage=str(tmp_path), token_file=tmp_path / "token")
+    shelf.sleep = lambda seconds: shelf.becomes(SWEEP.id, state="finished")
+    results = sent.wait()
+    assert (type(results), results.id) == (Results, SWEEP.id)
+    assert sent.token_file == tmp_path / "token"
+
+
+@pytest.mark.parametrize(("code", "said"), [(1, "exit code 1"), (None, "its node was lost")])
+def test_waiting_for_a_job_that_fails_says_where_the_reason_stands(shelf: Shelf, code: int | None, said: str):
+    sent = send()
+    shelf.becomes(SWEEP.id, state="failed", exit_code=code)
+    with pytest.raises(DipsweepError, match=f"{said}.*dipsweep logs {SWEEP.id} --address {URL}"):
+        sent.wait()

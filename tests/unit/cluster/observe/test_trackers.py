@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,42 @@ def test_tensorboards_files_hold_the_curves(tmp_path: Path):
     assert {("train/loss", 4, 1.5), ("transfer/score", 2, 0.4)} <= set_of(file)
 
 
+def test_tensorboards_own_view_of_hyperparameters_understands_them(tmp_path: Path):
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+    tracker = tracker_for(f"tensorboard:{tmp_path}", SWEEP)
+    feed(ROWS, tracker)
+    tracker.close()
+    (file,) = (tmp_path / SWEEP.id / "t-1").glob("events*")
+    said = {
+        value.tag: HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        for event in events_of(file)
+        for value in event.summary.value
+        if value.metadata.plugin_data.plugin_name == "hparams"
+    }
+    start = said["_hparams_/session_start_info"].session_start_info
+    assert start.hparams["learning_rate"].number_value == 1e-3
+    (metric,) = said["_hparams_/experiment"].experiment.metric_infos
+    assert metric.name.tag == SWEEP.objective.metric, "a tag of the scalars above"
+    assert "_hparams_/session_end_info" in said
+
+
 def set_of(file: Path) -> Any:
-    """Returns (name, step, value) of every scalar in an event file: records of length, checksum, event, checksum."""
+    """Returns (name, step, value) of every scalar in an event file."""
+    return {
+        (value.tag, event.step, round(value.simple_value, 6))
+        for event in events_of(file)
+        for value in event.summary.value
+        if value.HasField("simple_value")
+    }
+
+
+def events_of(file: Path) -> Iterator[Any]:
+    """Yields the events of an event file: records of length, checksum, event, checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
-    data, found = file.read_bytes(), []
+    data = file.read_bytes()
     while data:
         (length,) = struct.unpack("<Q", data[:8])
-        event = Event.FromString(data[12 : 12 + length])
-        found += [
-            (v.tag, event.step, round(v.simple_value, 6)) for v in event.summary.value if v.HasField("simple_value")
-        ]
+        yield Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
-    return set(found)

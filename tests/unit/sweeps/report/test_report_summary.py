@@ -317,12 +317,17 @@ def test_the_json_is_strict_and_the_journal_survives_a_round_trip(demo):
     rows = [parse(json.loads(row.line())) for row in journal(demo_stories())]
     assert json.dumps(summarize(rows).to_json(), allow_nan=False) == text
     data = json.loads(text)
-    assert data["format"] == 2
+    assert data["format"] == 3
     reading = data["trials"][0]["readings"]["general/score"]
     assert reading["shape"] == "dip-and-recover"
     assert reading["depth_relative"] > 0.2
     assert reading["beyond_2se"] is True
-    assert data["trials"][0]["curves"]["general/score"]["step"][0] == 5
+    first = data["trials"][0]
+    assert first["steps"][0] == 5
+    for metric, curve in first["curves"].items():
+        steps = [p.step for p in demo.trials[0].curves[metric]]
+        assert curve.get("step", first["steps"]) == steps
+        assert len(curve["value"]) == len(steps)
 
 
 def test_two_hundred_trials_are_summarised():
