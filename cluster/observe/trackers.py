@@ -87,8 +87,7 @@ class TensorBoard:
 
     def _hparams(self, config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
         """The plugin's summaries of an experiment, of a session's start and of its end; it knows numbers, texts, yes and no."""
-        from tensorboardX.summary import hparams
-
+        hparams = _library("tensorboardX.summary", "tensorboard", "tensorboardX").hparams
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in config.items()}
         found: tuple[Any, Any, Any] = hparams(plain, {self._objective: 0.0})
         return found

@@ -236,3 +236,33 @@ def test_replies_stand_beside_the_bases_and_can_be_filtered(browser, demo, tmp_p
     assert cards.count() == 0
     assert opened.complaints == []
     page.close()
+
+
+def test_safety_stands_against_skill_with_its_front(opened, demo):
+    page = opened.page
+    whole = [s for s in demo.settings if s.whole]
+    assert page.locator("#front .setting").count() == len(whole)
+    assert page.locator("#front .setting.front").count() == sum(bool(s.front) for s in whole)
+    assert page.locator("#front .bar").count() == 2 * len(whole)
+    other = next(s for s in whole if demo.best[0] not in s.trials)
+    page.locator(f'#front .setting:has(title:text-matches("^{other.label}:")) circle').dispatch_event("click")
+    assert page.locator("#picked-title").text_content() == demo.trial(other.counted[0]).label
+    assert opened.complaints == []
+
+
+def test_every_condition_has_a_small_figure_on_the_same_scale(opened, demo):
+    page = opened.page
+    page.select_option("#colour", "data")
+    levels = next(a.levels for a in demo.axes if a.name == "data")
+    said = [c.get_attribute("aria-label") for c in page.locator("#small canvas").all()]
+    assert [f"data {level}" in text for level, text in zip(levels, said, strict=True)] == [True] * len(levels)
+    page.locator("#legend button", has_text="answer-only").click()
+    assert "of 0 trials" in page.locator("#small canvas").nth(levels.index("answer-only")).get_attribute("aria-label")
+    assert opened.complaints == []
+
+
+def test_the_phases_of_the_trial_in_focus_lie_along_the_axis(opened, demo):
+    pruned = next(t for t in demo.trials if t.state == "pruned")
+    opened.page.locator(f'button.pick[data-trial="{pruned.id}"]').click()
+    strips = opened.page.locator('figure[data-metric="transfer/score"] .phase')
+    assert [s.get_attribute("class") for s in strips.all()] == [f"phase {d.phase}" for d in pruned.decisions]

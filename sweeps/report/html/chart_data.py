@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sweeps.report.analysis.findings import Summary, Trial, arrays, same_level, thinned
+from sweeps.report.analysis.findings import SettingMetric, Summary, Trial, arrays, same_level, thinned
 from sweeps.report.analysis.shape import Reading
-from sweeps.report.analysis.wording import compact, number, percent, score, setting
+from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, compact, number, percent, score, setting
 
 WIDE = 20  # a setting whose largest value is that many times its smallest is drawn on a logarithmic scale
 MAX_WORDS = 12
@@ -25,7 +25,38 @@ def chart_data(summary: Summary) -> dict[str, Any]:
         "objective": summary.objective,
         "trials": [_trial(t, summary) for t in summary.trials],
         "featured": featured(summary),
+        "front": front_points(summary),
     }
+
+
+def skill_of(summary: Summary) -> str:
+    """The metric that safety is drawn against: the objective, or what was trained on where safety is the objective."""
+    return summary.objective if summary.objective != SAFETY else IN_DOMAIN
+
+
+def front_points(summary: Summary) -> list[dict[str, Any]]:
+    """Returns the settings that ran to their budget as skill and refusal with their errors, over items and seeds."""
+    skill = skill_of(summary)
+    known = [s for s in summary.settings if s.whole and skill in s.metrics and SAFETY in s.metrics]
+    return [
+        {
+            "trial": s.counted[0],
+            "trials": list(s.trials),
+            "label": s.label,
+            "skill": s.metrics[skill].value,
+            "skillError": _error(s.metrics[skill]),
+            "safety": s.metrics[SAFETY].value,
+            "safetyError": _error(s.metrics[SAFETY]),
+            "front": bool(s.front),
+        }
+        for s in known
+    ]
+
+
+def _error(m: SettingMetric) -> float | None:
+    """Standard error of a setting's mean: the larger of that over items and that over its own seeds."""
+    known = [e for e in (None if m.items_se is None else m.items_se / m.runs**0.5, m.seeds_se) if e is not None]
+    return max(known, default=None)
 
 
 def other_metrics(summary: Summary) -> list[str]:

@@ -251,10 +251,21 @@ class Panel {
     const edge = (side) => points.map(([s, v, e]) => [s, cut(v + side * 2 * (e ?? 0))]);
     el(g, "path", { class: "band", d: `M${line(edge(1))}L${line(edge(-1).reverse())}Z` });
     if (shape?.fell_at != null) this.shadeDip(g, trial, points, shape);
+    this.phases(g, trial);
     el(g, "path", { class: "run", d: `M${line(points)}`, "stroke-width": 2.8 });
     for (const [s, v] of points.slice(1)) el(g, "circle", { class: "dot", cx: this.x(s), cy: this.y(v), r: 2.6 });
     this.ending(g, trial, 5);
     if (shape?.fell_at != null) this.markDip(g, points, shape);
+  }
+
+  // What phase the stop rule saw the trial in, as a strip along the axis, from one of its verdicts to the next.
+  phases(g, trial) {
+    const seen = trial.decisions.filter(([step, , phase]) => step != null && phase && phase !== "unknown"), { bottom } = this.box;
+    seen.forEach(([step, , phase], i) => {
+      const from = this.x(i ? seen[i - 1][0] : 0), to = this.x(step);
+      const strip = el(g, "rect", { class: `phase ${phase}`, x: from, width: Math.max(to - from, 1), y: bottom - 5, height: 5 });
+      el(strip, "title", {}, `${phase} until step ${step}`);
+    });
   }
 
   // From the last step before the fall to the first one back: the area between curve and base.

@@ -36,6 +36,8 @@ const page = {
 const parameter = () => data.parameters.find((p) => p.name === $("across").value);
 const plots = [
   new Scatter($("scatter"), page, () => $("upwards").value, parameter),
+  ...($("front") ? [new Front($("front"), page, () => data.front)] : []),
+  new Multiples($("small"), page, () => axis(), () => $("upwards").value),
   new Parallel($("parallel"), page, () => data.parameters, () => $("upwards").value),
 ];
 const panels = [...document.querySelectorAll("figure.panel")].map((figure) => new Panel(figure, figure.dataset.metric, page));
@@ -100,6 +102,7 @@ function refocus() {
   if (state.hovered !== null) return;
   details(focus);
   if (focus) replies?.follow(focus.id);
+  if (parameter()) $("scatter-title").textContent = `${$("upwards").value} against ${parameter().name}`;
   for (const plot of plots) plot.draw();
   address();
 }

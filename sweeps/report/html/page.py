@@ -17,7 +17,7 @@ from typing import Any
 from sweeps.errors import SpecError
 from sweeps.output import printable
 from sweeps.report.analysis.findings import Summary
-from sweeps.report.html.chart_data import chart_data, other_metrics
+from sweeps.report.html.chart_data import chart_data, front_points, other_metrics, skill_of
 from sweeps.report.html.page_findings import (
     best_rows,
     decision_rows,
@@ -27,12 +27,20 @@ from sweeps.report.html.page_findings import (
     verdict_rows,
 )
 from sweeps.report.html.page_parts import PANEL_NAMES, costs, glossary, progress, provenance, tiles
-from sweeps.report.html.page_tables import axis_tables, paired_heads, paired_rows, reason_rows, trial_heads, trial_rows
+from sweeps.report.html.page_tables import (
+    axis_tables,
+    paired_heads,
+    paired_rows,
+    reason_rows,
+    tier_rows,
+    trial_heads,
+    trial_rows,
+)
 from sweeps.report.html.reply_data import Replies
 from sweeps.report.next_sweep import NextSweep, next_sweep
 
 ASSETS = Path(__file__).parent
-SCRIPTS = ("charts.js", "plots.js", "replies.js", "updates.js", "document.js")
+SCRIPTS = ("charts.js", "plots.js", "replies.js", "more_plots.js", "updates.js", "document.js")
 COMPRESSED_FROM = 500_000
 """Characters of numbers from which they are embedded compressed: browsers of 2023 and later unpack them."""
 
@@ -103,6 +111,9 @@ def render_html(summary: Summary, replies: Replies | None = None, live: Live | N
         reasons=reason_rows(summary),
         axes=axis_tables(summary),
         costs=costs(summary),
+        tiers=tier_rows(summary),
+        front=bool(front_points(summary)),
+        skill=skill_of(summary),
         glossary=glossary(summary),
         provenance=provenance(summary),
         spec=_yaml(summary.spec),

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import NamedTuple
 
 from sweeps.report.analysis.answer import ENDED
-from sweeps.report.analysis.conditions import paid_in_safety
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.analysis.shape import BACK_AT, MIN_FALL, MIN_POINTS, Shape
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, number, of, percent, plural, score, spent
@@ -60,7 +59,7 @@ def stands(trials: int, still_open: int, planned: int | None) -> str:
 
 
 def tiles(summary: Summary) -> list[Tile]:
-    """The five numbers to see first; a tile without a number is left out."""
+    """The few things to see first; a tile without one is left out."""
     if not summary.trials:
         return []
     states = Counter(t.state for t in summary.trials)
@@ -70,23 +69,10 @@ def tiles(summary: Summary) -> list[Tile]:
         found.append(
             Tile(f"Best {summary.objective}", number(best.objective.value if best.objective else None), best.label)
         )
-    shapes = Counter(t.readings[summary.objective].shape for t in summary.trials if summary.objective in t.readings)
-    if shapes:
-        not_back = f"{shapes[Shape.NOT_BACK]} not back when last scored"
-        more = f"of {shapes.total()} on {summary.objective}, at 90 % of the base; {not_back}"
-        found.append(Tile("Fell and came back", str(shapes[Shape.RECOVERED]), more))
-    done = [t for t in summary.trials if t.state == "completed" and SAFETY in t.readings]
-    if done:
-        paid = sum(paid_in_safety(t) for t in done)
-        found.append(
-            Tile(
-                "Paid in safety",
-                f"{paid} of {len(done)}",
-                "complete trials: in-domain up, refusal down, both beyond chance",
-            )
-        )
+    if summary.verdict is not None:
+        found.append(Tile("The sweep as a whole", summary.verdict.outcome.value, f"on {summary.objective}"))
     costs = summary.costs
-    if costs.share_saved is not None:
+    if costs.share_saved:
         more = f"{costs.steps_saved:,} of {plural(costs.steps_planned, 'step')} not run"
         found.append(Tile("Saved by stopping", percent(costs.share_saved), more))
     return found

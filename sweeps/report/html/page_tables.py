@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -216,3 +217,48 @@ def _group_cell(m: GroupMetric | None) -> Cell:
     spread = "" if m.low == m.high else f"{number(m.low, signed=True)} to {number(m.high, signed=True)}; "
     held = f"held {m.held} of {m.of}" if m.of else "no s.e."
     return Cell(number(m.mean_change, signed=True), more=f"{spread}{held}")
+
+
+@dataclass(frozen=True, slots=True)
+class TierLine:
+    """A data card: what one tier is for one model. `warn`: what a reader should look at; empty where there is nothing."""
+
+    tier: str
+    model: str
+    conversations: str
+    rows: str
+    tokens: str
+    learnt: str
+    lengths: str
+    warn: str
+
+
+def tier_rows(summary: Summary) -> list[TierLine]:
+    """One card for each tier and model that the journal describes."""
+    return [
+        TierLine(
+            t.tier,
+            t.model,
+            f"{t.counts.get('conversations', 0):,}",
+            f"{t.counts.get('rows', 0):,}",
+            f"{t.counts.get('tokens', 0):,}",
+            f"{t.counts.get('label_tokens', 0):,}",
+            f"{t.lengths.get('50', 0):,}, at most {t.lengths.get('100', 0):,}" if t.lengths else "–",
+            "; ".join(_tier_warnings(t.counts, t.evaluation, t.long_rows)) or "nothing",
+        )
+        for t in summary.tiers
+    ]
+
+
+def _tier_warnings(counts: Mapping[str, int], evaluation: Mapping[str, int], long_rows: str) -> Iterator[str]:
+    for name, words in (
+        ("bad", "bad"),
+        ("refused", "refused"),
+        ("duplicates", "said twice"),
+        ("long", f"too long ({long_rows})"),
+        ("unknown", "tokens for text the tokenizer cannot write"),
+    ):
+        if counts.get(name):
+            yield f"{counts[name]:,} {words}"
+    if evaluation.get("seen"):
+        yield f"{evaluation['seen']:,} of {evaluation.get('prompts', 0):,} evaluation prompts stand in it"

@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from sweeps.errors import InputError
+from sweeps.journal.rows import TierRow
 from sweeps.report import curve_svg, render_html, summarize, write_html, write_json
 from sweeps.report.analysis.findings import MAX_POINTS, thinned
 from sweeps.report.analysis.shape import Measured
@@ -152,3 +154,16 @@ def test_numbers_have_about_three_digits(value, text):
 
 def test_durations_read_well():
     assert [seconds(v) for v in (0, 3.21, 59, 600, 10_000)] == ["0 s", "3.2 s", "59 s", "10.0 min", "2.8 h"]
+
+
+def test_a_data_card_for_each_tier_says_what_to_look_at():
+    rows = journal([story()])
+    card = TierRow(
+        rows[0].sweep, model="tiny-s", tier="ours|<b>", row_limit=256, long_rows="drop",
+        counts={"conversations": 1200, "rows": 1100, "tokens": 90_000, "label_tokens": 40_000, "long": 60, "duplicates": 3},
+        lengths={"50": 80, "100": 256}, evaluation={"prompts": 200, "seen": 7},
+    )  # fmt: skip
+    page = render_html(summarize([rows[0], replace(card, seq=1), *(r.at(i + 2) for i, r in enumerate(rows[1:]))]))
+    assert "ours|&lt;b&gt;" in page
+    assert "3 said twice; 60 too long (drop); 7 of 200 evaluation prompts stand in it" in page
+    assert 'id="tiers"' not in render_html(summarize(rows))
