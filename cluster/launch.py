@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,26 +25,28 @@ def run_and_tell(
     """
     from cluster.preflight.checks import preflight
     from cluster.run import run as run_sweep
+    from cluster.teller import teller
     from sweeps.storage.base import join
 
     keep_running_without_output()
     here = not (address or os.environ.get("RAY_ADDRESS"))
     checked = preflight(sweep, storage, here=here, builtin=True)
-    started = time.monotonic()
-    say = _progress(started)
-    say(f"{sweep.id}: {describe_size(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
-    for line in checked.notes:
-        say(line)
-    results = run_sweep(
-        sweep,
-        storage=storage,
-        backend="in-process" if in_process else "ray",
-        cpus=cpus,
-        dashboard=dashboard,
-        address=address,
-        say=say,
-        tiers=checked.tiers,
-    )
+    with teller() as told:
+        say = told.say
+        say(f"{sweep.id}: {describe_size(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
+        for line in checked.notes:
+            say(line)
+        results = run_sweep(
+            sweep,
+            storage=storage,
+            backend="in-process" if in_process else "ray",
+            cpus=cpus,
+            dashboard=dashboard,
+            address=address,
+            say=say,
+            tiers=checked.tiers,
+            on_progress=told.progress,
+        )
     print()
     for sentence in results.answer:
         print(sentence)
@@ -64,14 +65,6 @@ def describe_size(sweep: Sweep) -> str:
     total = Plan(sweep).total
     budgets = [int(b) for b in sweep.axis_values("steps", sweep.trainer.steps)]
     return f"{total} trial{'s' if total != 1 else ''} of at most {max(budgets)} steps"
-
-
-def _progress(started: float) -> Callable[[str], None]:
-    def say(line: str) -> None:
-        seconds = int(time.monotonic() - started)
-        print(f"{seconds // 60:3d}:{seconds % 60:02d}  {line}", flush=True)
-
-    return say
 
 
 def main_of(act: Callable[[], Any]) -> None:

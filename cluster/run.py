@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cluster.preflight.cost import predicted
 from cluster.preflight.inputs import check_inputs
 from cluster.train.functions import PluginTrain, score_job, train_model
 from sweeps.checkpoints.transfer import RemoteStorageEvalFn, RemoteStorageTrainFn, drop_checkpoint
@@ -20,11 +21,13 @@ from sweeps.config.unused import in_process_notes
 from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import RequestHandler
 from sweeps.errors import InputError, StorageError
-from sweeps.executors.local import Evaluate, InProcess, Progress, Train
+from sweeps.executors.local import Evaluate, InProcess, Train
+from sweeps.executors.local import Progress as Say
 from sweeps.journal.rows import Row, TierRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal
 from sweeps.output import droppable
+from sweeps.planning.progress import Progress, progress_subscriber
 from sweeps.plugins import RULES, SFT
 from sweeps.report.console import EventFormatter
 from sweeps.results import Results
@@ -47,12 +50,13 @@ def run(
     cpus: int | None = None,
     dashboard: bool = False,
     address: str | None = None,
-    say: Progress = print,
+    say: Say = print,
     train: Train | None = None,
     evaluate: Evaluate | None = None,
     rule: StopRule | None = None,
     searcher: Searcher | None = None,
     tiers: Iterable[TierRow] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Results:
     """Runs a sweep to its end, or goes on with it where an earlier run stopped; writes its report.
 
@@ -68,6 +72,7 @@ def run(
             anew when the sweep goes on: they are rebuilt from the journal, nothing of them is stored.
         tiers: what each tier is for each model (`cluster.preflight.checks.preflight`); by default measured here, where the
             sweep trains by `trainers.loop.train`.
+        on_progress: takes where the sweep stands, at most once a second, when there is news.
 
     Returns:
         Its results, as `sweeps.load` returns them; `.report` is the page, and `/` and `str` are those of its folder.
@@ -104,7 +109,10 @@ def run(
             home=home.root,
             subscribers=[lambda row: _tell(formatter, row, say)],
             state=state,
+            predict=lambda: predicted(plan, root),
         )
+        if on_progress is not None:
+            controller.subscribe(progress_subscriber(plan, journal.rows(), state, on_progress, say))
         write_spec(sweep, home)  # anew: limits may have changed, they are not part of the id
         steer = RequestHandler(controller, root, lambda: write_spec(controller.plan.sweep, home))
         steer()  # what was asked while nobody drove, such as a longer run of a trial of a finished sweep
@@ -147,7 +155,7 @@ def _measured(sweep: Sweep, train: Train | None) -> list[TierRow]:
     return check_models_with_data(sweep, builtin=True).tiers
 
 
-def _root(storage: Where, say: Progress) -> Store:
+def _root(storage: Where, say: Say) -> Store:
     """Opens the storage as a driver does: an outage pauses it and is told, whatever it takes."""
     if is_url(storage) or isinstance(storage, Store):
         return open_store(storage, patience_s=FOREVER, say=say)
@@ -156,7 +164,7 @@ def _root(storage: Where, say: Progress) -> Store:
 
 def _execute(
     controller: SweepController, root: Store, home: Store, backend: Backend, cpus: int | None, dashboard: bool,
-    address: str | None, say: Progress, train: Train, evaluate: Evaluate, steer: Callable[[], None],
+    address: str | None, say: Say, train: Train, evaluate: Evaluate, steer: Callable[[], None],
 ) -> None:  # fmt: skip
     keep = _keeper(controller, home)
     if python := controller.plan.sweep.evaluation.python:
@@ -185,7 +193,7 @@ def _execute(
                 shared=bool(address or os.environ.get("RAY_ADDRESS"))).run()  # fmt: skip
 
 
-def _tell(formatter: EventFormatter, row: Row, say: Progress) -> None:
+def _tell(formatter: EventFormatter, row: Row, say: Say) -> None:
     line = formatter.format(row)
     if line:
         say(line)

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.cli.plan_view import speeds_for
+from cluster.cli.plan_view import probed_speeds
+from cluster.preflight.cost import speeds_for
 from cluster.run import run
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
@@ -85,8 +86,8 @@ def main() -> None:
             continue
         plan = Plan(sweep)
         with tempfile.TemporaryDirectory() as folder:
-            blind = estimate(plan, speeds_for(plan, gpu="H100", storage=folder, probe=False))
-            probed = estimate(plan, speeds_for(plan, gpu="H100", storage=folder, probe=True), [1.0])
+            blind = estimate(plan, speeds_for(plan, gpu="H100", storage=folder))
+            probed = estimate(plan, probed_speeds(plan, gpu="H100", storage=folder), [1.0])
             began = time.monotonic()
             run(sweep, storage=folder, backend="in-process", say=lambda line: None)
             wall = time.monotonic() - began

@@ -101,8 +101,9 @@ def plan(
     """Say what a sweep will run, what it will cost and how long it takes, without starting it."""
     from dataclasses import replace
 
-    from cluster.cli.plan_view import cost_text, limits_kept, memory_lines, parse_nodes, saving_for, speeds_for
+    from cluster.cli.plan_view import cost_text, limits_kept, memory_lines, parse_nodes, probed_speeds, saving_for
     from cluster.cli.render import plan_json, plan_text, print_json
+    from cluster.preflight.cost import speeds_for
     from cluster.preflight.plugins import plugins_used
     from sweeps.config.plan import Plan
     from sweeps.config.yaml import load
@@ -111,7 +112,7 @@ def plan(
     machines = parse_nodes(gpus, nodes)
     unfolded = Plan(load(sweep))
     unfolded.check_limits()
-    speeds = speeds_for(unfolded, gpu=gpu, storage=storage, probe=probe)
+    speeds = (probed_speeds if probe else speeds_for)(unfolded, gpu=gpu, storage=storage)
     saving = saving_for(unfolded, speeds, storage=storage, nodes=machines)
     expected = replace(estimate(unfolded, speeds, machines), saving=saving)
     if as_json:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sweeps.config.known_models import known_model
+from cluster.preflight.cost import journals_of, model_shape, speeds_for
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
-from sweeps.config.trial import ModelSource
-from sweeps.errors import DipsweepError, InputError, LimitError
+from sweeps.errors import InputError, LimitError
 from sweeps.journal.rows import Row
-from sweeps.planning.devices import MEMORY_GB, PEAK_BF16
+from sweeps.planning.devices import MEMORY_GB
 from sweeps.planning.estimate import Estimate, ModelCost, Range, trial_costs
+from sweeps.planning.progress import duration
 from sweeps.planning.rehearsal import Saving, cached_saving, expected_saving
-from sweeps.planning.speeds import Key, Measured, Speed, key_of, measured_speeds, published_speed
+from sweeps.planning.speeds import Key, Speed, key_of
 from sweeps.planning.work import TrialWork, planned_work
 
-RECENT: Final = 20
-"""Earlier sweeps of a storage that are read for their speed: the last ones by name."""
-TASKS: Final = 10
-"""Tasks of a suite that cannot be loaded here. An assumption."""
 SLOTS: Final = 8
 """Trials that run at once in a rehearsal of the stop rule, where no machines were named."""
 PROBE_STEPS: Final = 16
 PROBE_ITEMS: Final = 8
-PROBE_ERROR: Final = 0.15
 
 
 def parse_nodes(gpus: float | None, nodes: str | None) -> list[float]:
@@ -47,88 +41,9 @@ def parse_nodes(gpus: float | None, nodes: str | None) -> list[float]:
     return [float(each)] * int(count)
 
 
-def speeds_for(plan: Plan, *, gpu: str, storage: str | None, probe: bool) -> dict[Key, Speed]:
-    """Returns how fast each model of a sweep is, from the best source at hand.
-
-    Args:
-        gpu: name of the devices, of `PEAK_BF16`. storage: root of earlier sweeps. probe: train and score a little here.
-
-    Raises:
-        InputError: the device is unknown, or a model's shape cannot be read.
-    """
-    if gpu not in PEAK_BF16:
-        raise InputError(f"plan: --gpu: got {gpu!r}; expected one of {', '.join(PEAK_BF16)}")
-    sweep = plan.sweep
-    past = measured_speeds(_journals(storage or sweep.storage), sweep.evaluation.suite, source="earlier sweeps here")
-    if probe:
-        past |= measured_speeds(
-            [_probe(plan)], sweep.evaluation.suite, source=f"a probe of {PROBE_STEPS} steps here", error=PROBE_ERROR
-        )
-    replies = _tasks(sweep) * sweep.evaluation.items
-    speeds: dict[Key, Speed] = {}
-    for item in planned_work(plan):
-        key = key_of(item.config, item.workers)
-        if key not in speeds:
-            speeds[key] = _speed(plan, item, gpu, replies, past.get(key))
-    return speeds
-
-
-def _speed(plan: Plan, item: TrialWork, gpu: str, replies: int, measured: Measured | None) -> Speed:
-    from trainers.model.memory import num_parameters
-
-    shape = model_shape(item.model, plan.sweep.model_source(item.model))
-    guess = published_speed(
-        item.config, shape, num_parameters(shape), workers=item.workers, on_gpu=item.gpus > 0, gpu=gpu, replies=replies
-    )
-    return measured.over(guess, plan.sweep.evaluation.items) if measured else guess
-
-
-def model_shape(name: str, source: ModelSource) -> dict[str, Any]:
-    """Returns a model's config.json: of a built-in model, of a folder or bucket, or of a published name.
-
-    Raises:
-        InputError: there is none to read.
-    """
-    from sweeps.storage.factory import open_store
-    from trainers.model.builtin import builtin_folder
-
-    try:
-        if source.path == "builtin":
-            text: str | bytes = (builtin_folder(name) / "config.json").read_text(encoding="utf-8")
-        else:
-            text = open_store(source.path).read("config.json")
-        found: dict[str, Any] = json.loads(text)
-        return found
-    except (OSError, ValueError, DipsweepError) as e:
-        known = known_model(name)
-        if known is not None:
-            return known.shape.config()
-        raise InputError(f"plan: model {name!r}: config.json cannot be read from {source.path}: {e}") from e
-
-
-def _tasks(sweep: Sweep) -> int:
-    from evaluators.suites.registry import load_suite
-
-    try:
-        suite = load_suite(sweep.evaluation.spec, seed=sweep.seed)
-    except DipsweepError:
-        return TASKS
-    return len(suite.tasks) * (1 + len(suite.variants))
-
-
-def _journals(storage: str) -> Iterator[Sequence[Row]]:
-    from sweeps.journal.writer import read_rows, sweeps_in
-    from sweeps.storage.factory import open_store
-
-    try:
-        homes = list(sweeps_in(open_store(storage)))[-RECENT:]
-    except (DipsweepError, OSError):
-        return
-    for home in homes:
-        try:
-            yield read_rows(home)
-        except DipsweepError:
-            continue
+def probed_speeds(plan: Plan, *, gpu: str, storage: str | None) -> dict[Key, Speed]:
+    """Returns how fast each model is, after some steps and some items of each here; see `speeds_for`."""
+    return speeds_for(plan, gpu=gpu, storage=storage, probed=_probe(plan), probe=f"a probe of {PROBE_STEPS} steps here")
 
 
 def _probe(plan: Plan) -> Sequence[Row]:
@@ -180,7 +95,7 @@ def saving_for(
     costs = trial_costs(work, speeds)
     largest = max(item.gpus or item.cpus for item in work)
     slots = max(1, sum(int(node / largest) for node in nodes)) if nodes else SLOTS
-    curves, source = curves_for(plan.sweep.goal, _journals(storage or plan.sweep.storage))
+    curves, source = curves_for(plan.sweep.goal, journals_of(storage or plan.sweep.storage))
     key = repr((plan.sweep.to_json(), plan.more, sorted(costs.items()), slots, curves))
     return cached_saving(
         key,
@@ -282,15 +197,7 @@ def _count(number: float) -> str:
 
 
 def _short(span: Range) -> str:
-    return _duration(span.value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return duration(span.value)
 
 
 def _hours(span: Range) -> str:
@@ -309,7 +216,7 @@ def _plain(number: float) -> str:
 
 
 def _time(span: Range) -> str:
-    return f"{_duration(span.value)} ({_duration(span.low)} to {_duration(span.high)})"
+    return f"{duration(span.value)} ({duration(span.low)} to {duration(span.high)})"
 
 
 def _price(estimate: Estimate) -> str:

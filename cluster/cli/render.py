@@ -22,11 +22,15 @@ from sweeps.journal.state import SweepState, address_of
 from sweeps.journal.vocabulary import SweepStatus, TrialStatus
 from sweeps.journal.writer import LogReader, read_rows
 from sweeps.output import printable
+from sweeps.planning.progress import MACHINES, Progress, ProgressMeter, progress_text
 from sweeps.report.console import EventFormatter
 from sweeps.storage.base import Store
 
 DRIVER_CHECK_S: Final = 3.0
 """After so long without a row a follower looks whether somebody still drives the sweep."""
+
+PROGRESS_EVERY_S: Final = 60.0
+"""A follower without a terminal is told as often where the sweep stands."""
 
 
 def print_json(data: Any) -> None:
@@ -106,8 +110,13 @@ def sweep_state(home: Store) -> dict[str, Any]:
 
 def _state_at(home: Store, driver: DriverState) -> dict[str, Any]:
     rows = read_rows(home)  # after the look at the driver: one that ends in between has ended the sweep by then
-    state = state_of(definition(home), SweepState(rows), driver)
-    return {**state, "sweep": home.name, "folder": str(home)}
+    sweep, state = definition(home), SweepState()
+    meter = ProgressMeter(Plan(sweep), state)
+    for row in rows:
+        state.apply(row)
+        meter.apply(row)
+    told = {**state_of(sweep, state, driver), "sweep": home.name, "folder": str(home)}
+    return told if state.done or not driver.alive else {**told, "progress": meter.progress().to_json()}
 
 
 def state_of(sweep: Sweep, state: SweepState, driver: DriverState | None = None) -> dict[str, Any]:
@@ -193,6 +202,9 @@ def _about_to(state: dict[str, Any]) -> str:
 def status_text(state: dict[str, Any]) -> str:
     """Returns the table of `dipsweep status`."""
     lines = [sweep_line(state)]
+    if progress := state.get("progress"):
+        lines += [progress_text(Progress.from_json(progress))]
+        lines += [f"  {trial} waits: {why}" for trial, why in progress["waiting"] if why != MACHINES]
     width = max((len(t["label"]) for t in state["each"]), default=0)
     for t in state["each"]:
         value = t[state["objective"]]
@@ -209,8 +221,9 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
     Raises:
         NoDriver: `follow`, and nobody drives the sweep any more.
     """
-    reader, follower, seen = LogReader(home), Follower(home), 0
-    formatter = EventFormatter(Plan(definition(home)))
+    plan = Plan(definition(home))
+    reader, follower, seen, told = LogReader(home), Follower(home, plan=plan), 0, time.monotonic()
+    formatter = EventFormatter(plan)
     while True:
         rows = reader.rows()
         for row in rows[seen:]:
@@ -220,16 +233,23 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
         seen = len(rows)
         if not follow or follower.take(rows):
             return
+        if follower.meter is not None and time.monotonic() - told >= PROGRESS_EVERY_S:
+            told = time.monotonic()
+            yield f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {progress_text(follower.meter.progress())}"
         time.sleep(0.5)
 
 
 class Follower:
     """For whoever follows a sweep: what its rows say so far, and a look at its lease when none has come for a while."""
 
-    def __init__(self, home: Store, clock: Callable[[], float] = time.monotonic) -> None:
-        self.home, self.clock = home, clock
-        self.state = SweepState()
-        self._rows, self._looked = 0, clock()
+    def __init__(self, home: Store, clock: Callable[[], float] = time.monotonic, plan: Plan | None = None) -> None:
+        self.home, self.clock, self.plan = home, clock, plan
+        self._begin()
+        self._looked, self._live = clock(), False
+
+    def _begin(self) -> None:
+        self.state, self._rows = SweepState(), 0
+        self.meter = ProgressMeter(self.plan, self.state) if self.plan is not None else None
 
     def take(self, rows: Sequence[Row]) -> bool:
         """Takes a sweep's rows as they are now; True when it has ended.
@@ -238,10 +258,14 @@ class Follower:
             NoDriver: it has not ended, and nobody drives it.
         """
         if len(rows) < self._rows:  # a driver withdrew its first row
-            self.state, self._rows = SweepState(), 0
+            self._begin()
         news = rows[self._rows :]
+        now = time.time() if self._live else None  # the first rows were written at any time before
         for row in news:
             self.state.apply(row)
+            if self.meter is not None:
+                self.meter.apply(row, now)
+        self._live = True
         self._rows = len(rows)
         if self.state.done:
             return True

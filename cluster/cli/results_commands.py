@@ -96,7 +96,8 @@ def next_command(
     gpu: Annotated[str, typer.Option(help="Device that the cost is planned for: H100, H200, A100 or L40S.")] = "H100",
 ) -> None:
     """Print the sweep file of what to run next, with the reason and the planned cost: `dipsweep next ID > next.yaml`."""
-    from cluster.cli.plan_view import cost_text, speeds_for
+    from cluster.cli.plan_view import cost_text
+    from cluster.preflight.cost import speeds_for
     from sweeps.config.plan import Plan
     from sweeps.planning.estimate import estimate
     from sweeps.report.next_sweep import next_sweep
@@ -109,7 +110,7 @@ def next_command(
             f"{home.name}: nothing to propose: it has not ended, or no setting that ran to its budget meets the constraints"
         )
     plan = Plan(found.sweep)
-    cost = cost_text(estimate(plan, speeds_for(plan, gpu=gpu, storage=storage, probe=False)))
+    cost = cost_text(estimate(plan, speeds_for(plan, gpu=gpu, storage=storage)))
     print(found.yaml(f"Planned cost of {found.sweep.id}:", cost), end="")
 
 

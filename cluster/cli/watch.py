@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cluster.locate import definition
+from cluster.teller import bar as progress_bar
+from sweeps.config.plan import Plan
 from sweeps.journal.history import ENDED
 from sweeps.journal.writer import LogReader
 from sweeps.output import printable
@@ -38,20 +40,22 @@ def watch(home: Store) -> None:
 
 
 def _live(home: Store) -> None:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.live import Live
 
     from cluster.cli.render import Follower, state_of
 
     console, reader, sweep, seen = Console(), LogReader(home), definition(home), -1
-    follower = Follower(home)
+    follower = Follower(home, plan=Plan(sweep))
     with Live(console=console, auto_refresh=False) as live:
         while True:
             rows = reader.rows()
             over, new = follower.take(rows), len(rows) != seen
             if new:
                 seen = len(rows)
-                live.update(picture(state_of(sweep, follower.state), max(5, console.height - 5)), refresh=True)
+                table = picture(state_of(sweep, follower.state), max(5, console.height - 6))
+                stands = follower.meter.progress() if follower.meter is not None else None
+                live.update(Group(progress_bar(stands), table) if stands is not None else table, refresh=True)
             if over:
                 return
             time.sleep(EVERY_S)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved, TrialSpec
@@ -35,7 +36,7 @@ class SweepRecord:
     """The journal of one sweep, with what is known from it: state, queue, search, and what is to be scored.
 
     Args:
-        plan, journal, rule, searcher, home, subscribers, state: as of `sweeps.controller.controller.SweepController`.
+        plan, journal, rule, searcher, home, subscribers, state, predict: as of `sweeps.controller.controller.SweepController`.
 
     Attributes:
         specs: the sweep's trials by id, as their workers see them. stopping: who asked the whole sweep to stop.
@@ -51,6 +52,7 @@ class SweepRecord:
         home: str | Path,
         subscribers: Sequence[Callable[[Row], None]],
         state: SweepState | None,
+        predict: Callable[[], Mapping[str, Any]],
     ) -> None:
         self.plan, self.journal, self.rule, self.home = plan, journal, rule, str(home)
         self.searcher = searcher or make_searcher(plan)
@@ -60,7 +62,7 @@ class SweepRecord:
         self.queue = LaunchQueue(self.state, self.specs)
         self.stopping = ""
         self.touched: set[str] = set()
-        self._subscribers = list(subscribers)
+        self._subscribers, self._predict = list(subscribers), predict
 
     @property
     def sweep_id(self) -> str:
@@ -144,6 +146,7 @@ class SweepRecord:
             trials=self.plan.total,
             version=VERSION,
             dipsweep=_version(),
+            predicted=self._predict(),
         )
 
 

@@ -31,6 +31,7 @@ BEATS: Final = 10
 """Heartbeats in a lease time; one or two may be lost without harm."""
 DOUBT_S: Final = 2.5 * LEASE_S / BEATS
 """So long a driver of another machine is watched whose last beat looks old."""
+SINCE: Final = "%Y-%m-%d %H:%M:%S UTC"
 LENGTH: Final = 512
 FOLDER: Final = "lease"
 
@@ -42,7 +43,7 @@ class Holder:
     Attributes:
         boot: the kernel's boot id. namespace: its process namespace. started: the process's start, in ticks after boot.
             Together with `pid` they say on the same kernel whether the process still lives.
-        since: when it took the sweep, for people only.
+        since: when it took the sweep by its own clock, in the form `SINCE`; no decision depends on it.
         token: random; makes every holder's records unlike all others.
     """
 
@@ -58,7 +59,7 @@ class Holder:
     def here(cls) -> Holder:
         """Returns this process."""
         pid = os.getpid()
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        now = datetime.now(UTC).strftime(SINCE)
         return cls(socket.gethostname(), pid, boot_id(), _namespace(), _started(pid), now)
 
     def gone(self) -> bool:

@@ -88,7 +88,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRow(Row):
-    """The sweep begins: its name and definition, the number of trials it plans, the version that wrote it."""
+    """The sweep begins: its name and definition, the number of trials it plans, the version that wrote it.
+
+    `predicted` is what the plan expected it to cost when it began (`cluster.preflight.cost`); empty where nothing was.
+    """
 
     kind: ClassVar[Kind] = "sweep"
     name: str = ""
@@ -96,6 +99,7 @@ class SweepRow(Row):
     trials: int | None = None
     version: int | None = None
     dipsweep: str = ""
+    predicted: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sweeps.journal.rows import BASE_PREFIX, AttemptRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
@@ -59,6 +59,26 @@ Key = tuple[str, int, str, bool]
 
 def key_of(config: Mapping[str, Any], workers: int) -> Key:
     return str(config["model"]), workers, str(config["precision"]), bool(config["lora_rank"])
+
+
+def speeds_to_json(speeds: Mapping[Key, Speed]) -> list[dict[str, Any]]:
+    """Returns speeds as plain JSON, one object a key."""
+    names = ("model", "workers", "precision", "adapters")
+    return [{**dict(zip(names, key, strict=True)), **asdict(speed)} for key, speed in speeds.items()]
+
+
+def speeds_from_json(data: Sequence[Mapping[str, Any]]) -> dict[Key, Speed]:
+    """Returns what `speeds_to_json` wrote.
+
+    Raises:
+        KeyError, TypeError: it did not write this.
+    """
+    found: dict[Key, Speed] = {}
+    for one in data:
+        key = str(one["model"]), int(one["workers"]), str(one["precision"]), bool(one["adapters"])
+        step, evaluation, start_up = (Figure(**one[name]) for name in ("step", "evaluation", "start_up"))
+        found[key] = Speed(step, evaluation, start_up, int(one["tokens"]))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

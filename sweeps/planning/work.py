@@ -61,13 +61,14 @@ def planned_work(plan: Plan) -> list[TrialWork]:
     Of a sampled sweep these are random draws: which values the search will pick depends on scores that do not exist.
     """
     if not sampled(plan.sweep.space):
-        return [_work(plan, trial) for trial in plan.known_trials()]
+        return [work_of(plan, trial) for trial in plan.known_trials()]
     search = plan.sweep.search.model_copy(update={"algorithm": "random"})
     drawn = OptunaSearch(Plan(plan.sweep.model_copy(update={"search": search}), plan.more))
-    return [_work(plan, plan.trial(suggestion.config)) for suggestion in iter(drawn.ask, None)]
+    return [work_of(plan, plan.trial(suggestion.config)) for suggestion in iter(drawn.ask, None)]
 
 
-def _work(plan: Plan, trial: TrialSpec) -> TrialWork:
+def work_of(plan: Plan, trial: TrialSpec) -> TrialWork:
+    """Returns what one trial of a plan asks machines to do."""
     config = trial.config
     branch = plan.trunk(config)
     fork = branch.step if branch else 0

@@ -17,6 +17,7 @@ import torch
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
+from trainers.model.flops import num_parameters
 from trainers.model.linear_cross_entropy import CHUNK_ROWS
 from trainers.model.lora import num_adapter_parameters
 
@@ -47,21 +48,6 @@ class Memory:
     def __str__(self) -> str:
         parts = (f"{name} {_gb(getattr(self, name))}" for name in self.__dataclass_fields__)
         return f"{_gb(self.total)} ({', '.join(parts)})"
-
-
-def num_parameters(model: Mapping[str, Any]) -> int:
-    """Returns the parameters of a dense decoder with gated feed-forward layers, from its config.json.
-
-    Biases and norms are left out: less than 0.1 % in every model of the paper.
-    """
-    model = model.get("text_config", model)
-    hidden, heads = int(model["hidden_size"]), int(model["num_attention_heads"])
-    head_size = int(model.get("head_dim") or hidden // heads)
-    kv_heads = int(model.get("num_key_value_heads") or heads)
-    attention = 2 * hidden * head_size * (heads + kv_heads)
-    layer = attention + 3 * hidden * int(model["intermediate_size"])
-    embeddings = hidden * int(model["vocab_size"]) * (1 if model.get("tie_word_embeddings") else 2)
-    return int(model["num_hidden_layers"]) * layer + embeddings
 
 
 def estimate(config: TrialSettings, model: Mapping[str, Any], world: int) -> Memory:

@@ -11,7 +11,7 @@ from sweeps.report.analysis.evidence import Evidence
 from sweeps.report.analysis.findings import Finding, Kind, Setting, SettingMetric, Summary
 from sweeps.report.analysis.inference import Difference, Level
 from sweeps.report.analysis.verdicts import ENDS_ITS_REPLIES, TRUNCATED, heading, items_needed, seeds_needed, span
-from sweeps.report.analysis.wording import SAFETY, number, of, percent, plural, score, spent
+from sweeps.report.analysis.wording import SAFETY, number, of, percent, plural, score, seconds, spent
 
 ENDED: Final = ("completed", "pruned", "failed", "paused")
 OVER_REFUSAL: Final = "safety/over_refusal"
@@ -194,6 +194,10 @@ def _cost(summary: Summary) -> Finding:
         "cpu_s": total.cpu_s, "gpu_s": total.gpu_s, "share_saved": c.share_saved,
         "steps_saved": c.steps_saved, "steps_shared": c.steps_shared,
     }  # fmt: skip
+    if plan := summary.predicted:
+        low, high = seconds(plan["low"]), seconds(plan["high"])
+        parts.append(f"its plan, without stops, was {seconds(plan['value'])} ({low} to {high})")
+        numbers["predicted_s"] = plan["value"]
     return Finding("cost", "; ".join(parts) + ".", numbers)
 
 

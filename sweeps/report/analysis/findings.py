@@ -471,6 +471,7 @@ class Summary:
         comparisons: tests in the sweep's one family. threshold: the p-value up to which a difference is called real.
         spread: standard deviation between seeds by metric, pooled, where settings were repeated.
         tiers: what each tier is for each model: rows, tokens, what is learnt, lost, repeated, known from the evaluation.
+        predicted: device seconds that its plan expected without stops, as `value`, `low` and `high`; empty where it had none.
     """
 
     sweep: str
@@ -506,6 +507,7 @@ class Summary:
     spread: Mapping[str, float] = field(default_factory=dict)
     tiers: tuple[TierRow, ...] = ()
     verdict: SweepVerdict | None = None
+    predicted: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the summary as plain JSON."""

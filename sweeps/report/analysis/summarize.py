@@ -83,6 +83,7 @@ def _summary(evidence: Evidence) -> Summary:
         verdict=sweep_verdict(study.settings, goal.metric, study.importances),
         comparisons=study.level.comparisons,
         threshold=study.level.threshold,
+        predicted=dict(evidence.head.predicted.get("device_seconds", {})),
         spread={m: s.variance**0.5 for m, s in study.spread.items()},
     )
     summary = replace(summary, tiers=tuple(evidence.sweep.tiers.values()))

@@ -8,8 +8,8 @@ from sweeps.errors import InputError
 from tests.support.tiny_sft import Notes, network, tier, trial, write_base
 from trainers import loop
 from trainers.model import memory
-from trainers.model.flops import step_flops
-from trainers.model.memory import check, device_bytes, estimate, num_parameters
+from trainers.model.flops import num_parameters, step_flops
+from trainers.model.memory import check, device_bytes, estimate
 
 QWEN3_4B = {
     "num_hidden_layers": 36,

@@ -1,0 +1,95 @@
+"""What a run tells while it goes on: lines over a progress bar on a terminal, dated lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TextIO
+
+from sweeps.output import printable
+from sweeps.planning.progress import Progress, progress_text
+
+EVERY_S: Final = 60.0
+"""Where there is no terminal, the progress is told as often as that, and no more than when it has changed."""
+
+
+class Teller(Protocol):
+    """Says lines and shows where the sweep stands; a context manager, after which the terminal is as it was."""
+
+    def say(self, line: str) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def teller(stream: TextIO | None = None) -> Teller:
+    """Returns what tells a run on standard output: a terminal or not."""
+    stream = stream or sys.stdout
+    return TerminalTeller(stream) if stream.isatty() else PlainTeller(stream)
+
+
+class PlainTeller:
+    """Dated lines; a line of progress every minute."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self._told = stream, time.monotonic()
+
+    def say(self, line: str) -> None:
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}", file=self.stream, flush=True)
+
+    def progress(self, progress: Progress) -> None:
+        if time.monotonic() - self._told >= EVERY_S:
+            self._told = time.monotonic()
+            self.say(progress_text(progress))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to put back."""
+
+
+class TerminalTeller:
+    """A bar that stays at the bottom, and lines above it with the time since the start."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._began = time.monotonic()
+
+    def say(self, line: str) -> None:
+        seconds = int(time.monotonic() - self._began)
+        self._console.print(f"{seconds // 60:3d}:{seconds % 60:02d}  {line}", soft_wrap=True)
+
+    def progress(self, progress: Progress) -> None:
+        self._live.update(bar(progress), refresh=True)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+
+def bar(progress: Progress) -> Any:
+    """Returns a progress bar with the words beside it, for rich."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    row = Table.grid(padding=(0, 1))
+    row.add_row(
+        ProgressBar(total=1.0, completed=progress.done or 0.0, width=24), Text(printable(progress_text(progress)))
+    )
+    return row

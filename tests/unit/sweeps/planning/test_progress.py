@@ -1,0 +1,135 @@
+"""Where a sweep stands, from rows and a clock: what is done, how long it takes yet, what waits and why."""
+
+import pytest
+
+from sweeps import Sweep, grid
+from sweeps.config.plan import Plan
+from sweeps.config.trial import Saved
+from sweeps.controller.controller import SweepController
+from sweeps.journal.rows import LeaseRow
+from sweeps.journal.state import SweepState
+from sweeps.journal.writer import MemoryJournal
+from sweeps.planning.progress import Progress, ProgressMeter, progress_text
+from sweeps.planning.speeds import Figure, Speed, speeds_from_json, speeds_to_json
+from sweeps.stopping.base import NeverStop
+
+STEP_S, SCORE_S = 2.0, 5.0
+SCORES = {"transfer/score": 0.5}
+
+
+class Driven:
+    """A sweep that is run step by step on a clock of its own, on one machine that trains and scores."""
+
+    def __init__(self, **more):
+        fields = {"space": {"replay": grid(0.0, 0.1, 0.2)}, "trainer": {"steps": 40}, **more}
+        self.plan = Plan(Sweep(name="s", evaluation={"at": [20, 40]}, **fields))
+        journal = MemoryJournal()
+        journal.append(LeaseRow(self.plan.sweep_id, since="2026-01-01 00:00:00 UTC"))
+        self.now = 1767225600.0  # the same moment
+        rule = NeverStop(self.plan.sweep.goal)
+        self.state = SweepState(history=rule.history, fold=rule.observe)
+        self.meter = ProgressMeter(self.plan, self.state)
+        self.controller = SweepController(
+            self.plan, journal, rule, state=self.state, subscribers=[lambda row: self.meter.apply(row, self.now)]
+        )
+
+    def score(self):
+        while (job := self.controller.next_eval()) is not None:
+            self.now += SCORE_S
+            self.controller.scored(job, SCORES, se={}, n={}, suite="mini", cost={"cpu_s": SCORE_S})
+
+    def begin(self):
+        self.launch, self.cost = self.controller.next(), 0.0
+        self.score()
+
+    def train(self, begin, end, every=5):
+        trial, attempt = self.launch.spec.id, self.launch.attempt
+        for step in range(begin + every, end + 1, every):
+            self.now += STEP_S * every
+            self.cost += STEP_S * every
+            self.controller.report(trial, attempt, step, {"train/loss": 1.0 / step}, cost={"cpu_s": self.cost})
+            if step in (20, 40):
+                self.controller.saved(trial, attempt, Saved(step, f"{trial}/{step}"))
+                self.score()
+        if end == 40:
+            self.controller.trained(trial, attempt)
+
+
+def test_the_time_left_is_what_is_ahead_at_the_pace_so_far():
+    sweep = Driven()
+    sweep.begin()
+    sweep.train(0, 40)
+    sweep.begin()
+    sweep.train(0, 20)
+    told = sweep.meter.progress(sweep.now)
+    truth = 1.5 * 40 * STEP_S + 3 * SCORE_S
+    assert told.left.value == pytest.approx(truth, rel=0.05)
+    assert told.left.low < truth < told.left.high
+    assert told.done == pytest.approx(1 - truth / (3 * 40 * STEP_S + 7 * SCORE_S), abs=0.01)
+    assert told.states == {"completed": 1, "running": 1, "not started": 1}
+
+
+def test_whoever_reads_the_journal_later_measures_from_when_the_driver_began():
+    sweep = Driven()
+    for _ in range(2):
+        sweep.begin()
+        sweep.train(0, 40)
+    state = SweepState()
+    meter = ProgressMeter(sweep.plan, state)
+    for row in sweep.controller.journal.rows():
+        state.apply(row)
+        meter.apply(row)
+    left = meter.progress(sweep.now).left
+    assert left.value == pytest.approx(40 * STEP_S + 2 * SCORE_S, rel=0.05)
+    assert meter.progress(sweep.now + 170).left.value == pytest.approx(2 * left.value, rel=0.1)  # it stands still
+
+
+def test_nothing_is_said_of_the_time_before_anything_was_spent_and_after_the_end():
+    sweep = Driven()
+    assert sweep.meter.progress(sweep.now).left is None
+    for _ in range(3):
+        sweep.begin()
+        sweep.train(0, 40)
+    assert sweep.controller.finish_if_done()
+    told = sweep.meter.progress(sweep.now)
+    assert (told.left, told.done) == (None, 1.0)
+
+
+def test_a_machine_that_became_slower_is_believed():
+    sweep = Driven()
+    sweep.begin()
+    sweep.train(0, 20)
+    sweep.now += 300  # somebody else had the machine
+    sweep.train(20, 40)
+    calm = Driven()
+    calm.begin()
+    calm.train(0, 40)
+    slow, usual = (s.meter.progress(s.now).left for s in (sweep, calm))
+    assert slow.value > 2 * usual.value
+    assert slow.high / slow.low > usual.high / usual.low  # and what is not steady is not known as well
+
+
+def test_branches_wait_for_their_trunk_and_that_is_said():
+    trainer = {"steps": 40, "lr_scheduler_type": "wsd", "warmup_steps": 1}
+    sweep = Driven(space={"steps": grid(20, 40)}, trainer=trainer)
+    sweep.begin()
+    told = sweep.meter.progress(sweep.now)
+    ((branch, why),) = told.waiting
+    assert why == f"for {told.running[0]} to reach step 17"
+    assert branch != told.running[0]
+
+
+def test_money_and_hours_stand_beside_their_limits():
+    sweep = Driven(limits={"gpu_hours": 2.0, "usd": 10.0, "usd_per_gpu_hour": 3.0})
+    sweep.begin()
+    sweep.controller.report(sweep.launch.spec.id, 1, 5, {"train/loss": 1.0}, cost={"gpu_s": 3600.0})
+    told = sweep.meter.progress(sweep.now)
+    assert told.limits == {"gpu_hours": (1.0, 2.0), "usd": (3.0, 10.0)}
+    assert "1 of 2 GPU hours; 3 of 10 USD" in progress_text(told)
+    assert Progress.from_json(told.to_json()).limits == told.limits
+
+
+def test_speeds_are_read_as_they_were_written():
+    figure = Figure(1.5, 0.2, "a probe")
+    speeds = {("tiny-s", 2, "bf16", True): Speed(figure, figure, figure, 1024)}
+    assert speeds_from_json(speeds_to_json(speeds)) == speeds
