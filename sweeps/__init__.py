@@ -1,12 +1,13 @@
 """The vocabulary and the decisions of dipsweep: plain Python, neither ray nor torch at import."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sweeps.config.schema import Sweep
-from sweeps.config.space import choice, grid, loguniform, randint, uniform, zipped
 from sweeps.errors import DipsweepError, InputError, SpecError
 
 if TYPE_CHECKING:
+    from sweeps.config.schema import Sweep
+    from sweeps.config.space import choice, grid, loguniform, randint, uniform, zipped
     from sweeps.results import Results, load
     from sweeps.stopping.dip_aware import DipAware
 
@@ -27,14 +28,16 @@ __all__ = [
 ]
 
 
+_MODULES = {
+    "Sweep": "sweeps.config.schema",
+    **dict.fromkeys(("choice", "grid", "loguniform", "randint", "uniform", "zipped"), "sweeps.config.space"),
+    "DipAware": "sweeps.stopping.dip_aware",
+    **dict.fromkeys(("Results", "load"), "sweeps.results"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    """`DipAware` brings NumPy along and `load` the report, so they are imported when they are asked for."""
-    if name == "DipAware":
-        from sweeps.stopping.dip_aware import DipAware
-
-        return DipAware
-    if name in ("Results", "load"):
-        from sweeps import results
-
-        return getattr(results, name)
+    """Names are imported when they are asked for: every process of a sweep imports this package, and most need few of them."""
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'sweeps' has no attribute {name!r}")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.config.trial import EvalSpec, Hooks, KeepReplies, ModelSource, Saved, TrialSpec
-from sweeps.controller.eval_queue import EvalJob
-from sweeps.executors.local import Scored
 from sweeps.plugins import TRAINERS
-from sweeps.storage.base import Where
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a training process needs neither the queue of evaluations nor an executor
     from evaluators.scores import Scores
+    from sweeps.controller.eval_queue import EvalJob
+    from sweeps.executors.local import Scored
+    from sweeps.storage.base import Where
 
 
 def train_model(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
