@@ -31,7 +31,8 @@ def preflight(
 
     Args:
         sweep: what is to run. storage: where, if not in the sweep's own `storage`.
-        reach: also ask a storage that is not a folder of this machine: list, write, read, create twice, delete.
+        reach: also ask a storage that is not a folder of this machine: list, write, read, create twice, delete; and look at
+            models and data elsewhere, by the headers of their files.
         here: it is to run on this machine alone, which must have the GPUs and the memory that are asked for.
         builtin: measure built-in tiers too, which cannot be wrong.
     """
@@ -47,7 +48,7 @@ def preflight(
         from cluster.preflight.plugins import plugins_used
         from sweeps.config.unused import unused_notes
 
-        checked = check_models_with_data(sweep, builtin=builtin, read=read)
+        checked = check_models_with_data(sweep, builtin=builtin, reach=reach, read=read)
         notes = [*plugins_used(sweep), *unused_notes(sweep), *checked.notes]
         faults, found = checked.faults, Preflight(notes, checked.tiers)
     if faults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -10,7 +11,7 @@ from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import Fault, InputError
 from sweeps.journal.rows import TierRow
-from trainers.data.download_cache import is_remote
+from trainers.data.download_cache import is_remote, listing
 from trainers.data.types import TierData
 
 READ_BYTES: Final = 2 * 2**30
@@ -54,12 +55,13 @@ class ReadTier(NamedTuple):
 
 
 def check_models_with_data(
-    sweep: Sweep, *, builtin: bool = False, read: Mapping[str, TierData] | None = None
+    sweep: Sweep, *, builtin: bool = False, reach: bool = True, read: Mapping[str, TierData] | None = None
 ) -> Checked:
     """Loads no weights; renders every row and counts its tokens, which trials then find in the cache.
 
     Args:
         builtin: look at built-in tiers with built-in models too, which were made for each other.
+        reach: look at models and data elsewhere too: of models all but the numbers, of data what is not too large.
         read: tiers that were read already, by name.
     """
     faults: list[Fault] = []
@@ -72,10 +74,10 @@ def check_models_with_data(
         if model.path == tier.path == "builtin" and pair.config.row_limit >= 256 and not builtin:
             continue
         elsewhere = [source.path for source in (model, tier) if is_remote(source.path)]
-        if elsewhere:
+        if elsewhere and not reach:
             notes.append(
                 f"{pair.model} with {pair.tier}: not put together, nor compared with the evaluation's prompts, since "
-                f"{elsewhere[0]} is not on this machine"
+                f"{elsewhere[0]} is not on this machine; --storage looks there"
             )
             continue
         try:
@@ -104,15 +106,19 @@ def _model(name: str, source: Any, notes: list[str]) -> tuple[Any, int]:
     from trainers.data.chat_template import ChatTemplate
     from trainers.model.load import load_tokenizer, model_folder, model_without_weights
     from trainers.model.model_files import checked_folder
+    from trainers.model.outline import model_outline
     from trainers.model.packable import check_packable
     from trainers.model.weights import check_finite, check_weights, stored_tensors
 
+    elsewhere = is_remote(source.path)
+    if elsewhere:
+        source = replace(source, path=str(model_outline(source.path)))
     folder = checked_folder(model_folder(name, source))
     model = model_without_weights(folder)
     check_packable(model)
     if unseen := check_weights(folder, model):
         notes.append(f"model {name}: {unseen}")
-    if sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= READ_BYTES:
+    if not elsewhere and sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= READ_BYTES:
         check_finite(folder, stored_tensors(folder))
     else:
         notes.append(f"model {name}: whether all weights are finite is looked at when they are loaded")
@@ -147,13 +153,15 @@ def _tier(
     from trainers.data.user_files import CHECKED_BYTES
 
     source = sweep.tier_source(pair.tier)
-    path = Path(source.path).expanduser()
     if source.path != "builtin":
-        if not path.is_file():
+        if is_remote(source.path):
+            size = sum(file.size for file in listing(source.path).values())
+        elif (path := Path(source.path).expanduser()).is_file():
+            size = path.stat().st_size
+        else:
             return [], None  # told already
-        if path.stat().st_size > CHECKED_BYTES:
-            size = f"{path.stat().st_size / 1e9:.1f} GB"
-            return [f"tier {pair.tier}: not looked at as a whole, since {path} has {size}"], None
+        if size > CHECKED_BYTES:
+            return [f"tier {pair.tier}: not looked at as a whole, since {source.path} has {size / 1e9:.1f} GB"], None
     if pair.tier not in tiers:
         tiers[pair.tier] = read_tier(sweep, pair, known.get(pair.tier))
     read = tiers[pair.tier]

@@ -80,6 +80,17 @@ def read_remote(url: str, name: str) -> bytes:
     return data
 
 
+def read_range(url: str, name: str, start: int, end: int) -> bytes:
+    """Returns bytes `start` to `end` of a file in a remote folder.
+
+    Raises:
+        InputError: it is not there or cannot be read.
+    """
+    fs, path = _file_system(url)
+    data: bytes = _asked(url, lambda: fs.cat_file(f"{path.rstrip('/')}/{name}", start=start, end=end))
+    return data
+
+
 def fetched(url: str, wanted: Callable[[str], bool] = lambda name: True) -> Path:
     """Returns where the files of an address lie on this machine; a path is returned as it is.
 

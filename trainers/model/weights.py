@@ -16,7 +16,7 @@ from typing import Any, Final
 from sweeps.errors import InputError
 
 INDEX: Final = "model.safetensors.index.json"
-_MAX_HEADER: Final = 100 * 2**20
+MAX_HEADER: Final = 100 * 2**20
 _PREFIXES: Final = {
     "_orig_mod.": "torch.compile",
     "module.": "DistributedDataParallel",
@@ -41,7 +41,7 @@ def read_header(file: Path) -> Shapes:
         if start.startswith(b"version "):
             raise InputError(f"{file} is a Git LFS pointer and not the file itself; run git lfs pull in its repository")
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(_MAX_HEADER, size - 8):
+        if not 2 <= length <= min(MAX_HEADER, size - 8):
             raise InputError(f"{file} is no safetensors file, or cut short: it has {size} bytes")
         try:
             header = json.loads(source.read(length))

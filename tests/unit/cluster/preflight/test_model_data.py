@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import fsspec
 import pytest
 
 from cluster.preflight.checks import preflight
@@ -119,3 +120,55 @@ def test_text_that_the_tokenizer_cannot_write_is_told(tmp_path, base):
     assert found.tiers[0].counts["unknown"] == 10
     assert "10 of " in found.notes[-1]
     assert "tokens are '<unk>', which stands for text that the tokenizer cannot write" in found.notes[-1]
+
+
+@pytest.fixture
+def elsewhere(tmp_path, base):
+    """The model and forty rows at memory:// addresses: their file system, and a sweep on them."""
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    for file in base.iterdir():
+        fs.pipe_file(f"/bucket/model/{file.name}", file.read_bytes())
+    lines = "".join(json.dumps({"messages": talk}) + "\n" for talk in sums(40))
+    fs.pipe_file("/bucket/ours.jsonl", lines.encode())
+    made = Sweep(
+        name="own",
+        storage=str(tmp_path / "runs"),
+        models={"mine": {"path": "memory://bucket/model"}},
+        tiers={"ours": {"path": "memory://bucket/ours.jsonl"}},
+        trainer={"steps": 2, "batch_tokens": 4096},
+    )
+    return fs, made
+
+
+def test_model_and_data_elsewhere_are_put_together_by_headers_alone(elsewhere, tmp_path):
+    fs, made = elsewhere
+    found = preflight(made)
+    assert found.tiers[0].counts["rows"] == 40
+    weights = fs.info("/bucket/model/model.safetensors")["size"]
+    (outline,) = (tmp_path / "cache" / "outlines").iterdir()
+    assert (outline / "model.safetensors").stat().st_size == weights
+    assert not (tmp_path / "cache" / "fetched" / "model.safetensors").exists()
+    (note,) = [line for line in preflight(made, reach=False).notes if "not put together" in line]
+    assert "--storage looks there" in note
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("model.safetensors", lambda data: data[:-8], "is cut short: got"),
+        ("model.safetensors", lambda data: b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (
+            "config.json",
+            lambda data: data.replace(b'"intermediate_size": 64', b'"intermediate_size": 48'),
+            "config asks for",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_model_elsewhere_is_found_there(elsewhere, name, change, message):
+    fs, made = elsewhere
+    data = fs.cat_file(f"/bucket/model/{name}")
+    assert change(data) != data
+    fs.pipe_file(f"/bucket/model/{name}", change(data))
+    with pytest.raises(SpecError, match=message):
+        preflight(made)
