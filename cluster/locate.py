@@ -8,7 +8,9 @@ from pathlib import Path
 from sweeps.config.names import NAME
 from sweeps.config.plugin_settings import plugin_faults
 from sweeps.config.schema import Sweep
+from sweeps.config.yaml import loads
 from sweeps.errors import InputError, SpecError, nearest
+from sweeps.journal.writer import is_sweep, sweeps_in
 from sweeps.storage.base import Store, is_url
 from sweeps.storage.factory import open_store
 
@@ -29,8 +31,6 @@ def find(name: str, storage: str | None = None) -> Store:
     Raises:
         InputError: there is none, or more than one of that name.
     """
-    from sweeps.journal.writer import is_sweep, sweeps_in
-
     is_place = is_url(name) or (Path(name) / "log").is_dir()
     if is_place and storage is None:
         home = open_store(name if is_url(name) else Path(name).resolve())
@@ -60,8 +60,6 @@ def definition(home: Store, *, to_run: bool = False) -> Sweep:
     Raises:
         InputError, SpecError: it cannot be read, or not by this version.
     """
-    from sweeps.config.yaml import loads
-
     sweep = loads(home.read("spec.yaml").decode(), name=f"{home.name}/spec.yaml", recorded=True)
     if to_run and (faults := list(plugin_faults(sweep))):
         raise SpecError(*faults)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from sweeps.errors import InputError
 from sweeps.journal.reader import LogReader
 from sweeps.journal.writer import is_sweep, sweeps_in
+from sweeps.replies import KeptReply, read_replies
 from sweeps.report.analysis.findings import Setting, SettingMetric, Summary, Trial
 from sweeps.report.analysis.summarize import summarize
 from sweeps.report.analysis.wording import compact, number
@@ -342,8 +343,6 @@ class Results:
         Raises:
             InputError: none were kept, or there is no best trial yet.
         """
-        from sweeps.replies import KeptReply, read_replies
-
         if trial is None and self.best_trial is None:
             raise InputError("there is no best trial yet; give the id of one")
         whose = trial if trial is not None or self.best_trial is None else self.best_trial.id

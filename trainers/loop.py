@@ -26,6 +26,7 @@ from trainers import checkpoint
 from trainers.checkpoint_writer import CheckpointWriter
 from trainers.data.batches import Feed, Progress, Step
 from trainers.data.chat import stop_ids
+from trainers.data.datasets import load
 from trainers.data.types import TierData
 from trainers.model import memory, parallel
 from trainers.model.attention import PACKED
@@ -124,8 +125,6 @@ class _Run:
         base = checked_folder(model_folder(config.model, trial.model))
         self.tokenizer = load_tokenizer(base)
         if data is None:
-            from trainers.data.datasets import load
-
             data = load(config.data, trial.tier, seed=config.seed)
         self.feed = Feed(config, self.tokenizer, data)
         self.rows = self.feed.rows.fingerprint()  # once: it reads every token

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from cluster.jobs.client import Job, Jobs
 from cluster.jobs.submit import Submission, code_size
+from cluster.locate import find
 from sweeps.errors import DipsweepError
 from sweeps.output import printable
 
@@ -86,7 +87,6 @@ def stop(jobs: Jobs, name: str) -> str:
 def status_of(jobs: Jobs, name: str, storage: str | None) -> tuple[dict[str, Any], str]:
     """Returns how a sweep on a cluster stands, as JSON and as text; its trials too, where its storage can be read here."""
     from cluster.cli.render import status_text, sweep_state
-    from cluster.locate import find
 
     job = jobs.find(name)
     out, text = {"job": job_json(job)}, job_line(job)

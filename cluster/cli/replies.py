@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli.cluster_commands import AsJson, Storage, SweepId
+from cluster.locate import find
 
 app = typer.Typer()
 Trial = Annotated[str, typer.Argument(metavar="TRIAL", help="A trial's id, or base-MODEL for a base model.")]
@@ -23,7 +24,6 @@ def replies(
 ) -> None:  # fmt: skip
     """Show replies of a trial's checkpoints: the prompt, the thought, the answer, and the scorers' verdicts."""
     from cluster.cli.render import print_json
-    from cluster.locate import find
     from sweeps.replies import read_replies, to_text
 
     found = read_replies(find(sweep_id, storage), trial, step, role=role, task=task)

@@ -7,6 +7,9 @@ import os
 import secrets
 import sys
 
+from sweeps.checkpoints.scratch import scratch
+from sweeps.errors import InputError
+
 # Poll workers often; keep Tune's own files, callbacks and signal handler out of the way; one thread per worker.
 SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -62,7 +65,6 @@ def _bring_token(address: str) -> None:
     (auto, 127.0.0.1:6379) the token that `dipsweep token` made is used unless the environment names another."""
     from cluster.connect.address import NEED_TOKEN, is_loopback
     from cluster.connect.tokens import default_path, find_token, read_token
-    from sweeps.errors import InputError
 
     if address == "auto" or is_loopback(address):
         if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"} & set(os.environ) or not default_path().exists():
@@ -81,6 +83,4 @@ def cache_folder(storage: str, sweep: str) -> str:
 
     Not in the sweep's storage: Tune ends when it cannot write there, and a sweep waits for a disk that is full.
     """
-    from sweeps.checkpoints.scratch import scratch
-
     return str(scratch("ray", f"{sweep}-{hashlib.sha256(storage.encode()).hexdigest()[:8]}"))

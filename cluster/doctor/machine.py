@@ -9,6 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from cluster.connect.tokens import find_token
+from cluster.guard import check_names
+from cluster.preflight.plugins import installed_plugins
+from sweeps.errors import InputError
+from sweeps.storage.base import is_url
+from sweeps.storage.probe import storage_fault
+
 
 class Finding(NamedTuple):
     """One line: `ok`, `note` (works, with a limit) or `bad` (would fail)."""
@@ -77,14 +84,10 @@ def _packages() -> list[Finding]:
 
 
 def _plugins() -> list[Finding]:
-    from cluster.preflight.plugins import installed_plugins
-
     return [Finding("plugin", "bad" if fault else "ok", fault or str(plugin)) for plugin, fault in installed_plugins()]
 
 
 def _names() -> list[Finding]:
-    from cluster.guard import check_names
-
     try:
         check_names()
     except ImportError as e:
@@ -122,9 +125,6 @@ def _attention() -> list[Finding]:
 
 
 def _storage(storage: str) -> list[Finding]:
-    from sweeps.storage.base import is_url
-    from sweeps.storage.probe import storage_fault
-
     if wrong := storage_fault(storage):
         return [Finding("storage", "bad", wrong)]
     kind = storage if is_url(storage) else str(Path(storage).absolute())
@@ -137,9 +137,6 @@ def _disk() -> list[Finding]:
 
 
 def _token() -> list[Finding]:
-    from cluster.connect.tokens import find_token
-    from sweeps.errors import InputError
-
     try:
         found = find_token()
     except InputError as e:

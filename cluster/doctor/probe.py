@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from sweeps.errors import NotFound
+
 MARK: Final = "dipsweep-doctor-found "
 PACKAGES: Final = ("ray", "torch", "transformers", "optuna", "s3fs", "reasoning-gym")
 EXTRAS: Final = ("reasoning-gym",)  # suites mini and gym alone need it
@@ -56,7 +58,6 @@ def _torch() -> dict[str, Any]:
 
 def _storage(storage: str, key: str, written: str) -> str:
     """Returns what is wrong with the storage seen from here; empty when all is well."""
-    from sweeps.errors import NotFound
     from sweeps.storage.factory import open_store
 
     store = open_store(storage)

@@ -13,6 +13,7 @@ from cluster.locate import definition
 from sweeps.config.blocks import LimitsBlock, checked_block
 from sweeps.config.checks import checked_settings
 from sweeps.config.schema import Sweep
+from sweeps.config.yaml import value_of
 from sweeps.controller import requests as control
 from sweeps.errors import InputError, nearest
 from sweeps.journal.history import History
@@ -94,8 +95,6 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: one is not of the form name=value, or a name comes twice.
     """
-    from sweeps.config.yaml import value_of
-
     out: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -14,11 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from evaluators.tasks import code_of
 from sweeps.config.names import TEMPLATES
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError
 from sweeps.plugins import TRAINERS
 from sweeps.storage.base import Store
+from trainers.data.chat_template import TEMPLATE_DATE
+from trainers.data.download_cache import cache_folder, is_remote, listing
+from trainers.data.training_templates import named_template
+from trainers.model.model_files import is_needed
 
 log = logging.getLogger(__name__)
 FILE: Final = "inputs.json"
@@ -31,8 +36,6 @@ def check_inputs(sweep: Sweep, home: Store) -> None:
     Raises:
         InputError: some are others now; names them. No trial has been touched.
     """
-    from trainers.data.chat_template import TEMPLATE_DATE
-
     before = json.loads(home.read(FILE)) if home.exists(FILE) else {}
     now = {"template date": TEMPLATE_DATE.isoformat(), **dict(input_digests(sweep))}
     if changed := sorted(name for name in now if name in before and before[name] != now[name]):
@@ -59,8 +62,6 @@ def input_digests(sweep: Sweep) -> Iterator[tuple[str, str]]:
         if path != "builtin" and (digest := _digest(path)):
             yield f"tiers.{name} ({path})", digest
     if (plugin := TRAINERS.find(sweep.trainer.loop)) is not None:
-        from evaluators.tasks import code_of
-
         yield (
             f"trainer {plugin.name} ({plugin.entry.value})",
             f"{plugin.package}, code {code_of(plugin.entry.module)[:8]}",
@@ -71,16 +72,11 @@ def _digest_of_template(name: str) -> str:
     """Returns 16 hex digits of a template that ships; "" where the name is none of those."""
     if name not in TEMPLATES:
         return ""
-    from trainers.data.training_templates import named_template
-
     return hashlib.sha256(named_template(name, " ").encode()).hexdigest()[:16]
 
 
 def _digest(path: str) -> str:
     """Returns 16 hex digits that change with any byte of a file, or of a folder's files; empty where nothing is."""
-    from trainers.data.download_cache import is_remote, listing
-    from trainers.model.model_files import is_needed
-
     digest = hashlib.sha256()
     if is_remote(path):
         for name, remote in listing(path).items():
@@ -98,8 +94,6 @@ def _digest(path: str) -> str:
 
 def _file_digest(file: Path) -> str:
     """Returns the SHA-256 of a file; one that is as it was (path, size, times, inode) is not read again."""
-    from trainers.data.download_cache import cache_folder
-
     state = file.stat()
     facts = f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\0{state.st_ino}"
     known = cache_folder() / "digests" / hashlib.sha256(facts.encode()).hexdigest()[:32]

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from evaluators.engines.huggingface import Loaded, load
 from sweeps.checkpoints.manifest import MANIFEST, is_weights
+from trainers.model.model_files import checked_folder
+from trainers.model.weights import check_finite, stored_shapes
 
 UNREAD: Final = (MANIFEST, "trainer.json", "training.json")
 """Files of a checkpoint, or of a base model, from which no engine is made."""
@@ -50,8 +52,6 @@ def load_again(folder: Path) -> Loaded:
 
 
 def _new(folder: Path) -> _Skeleton:
-    from trainers.model.weights import stored_shapes
-
     loaded = load(folder)
     buffers = {name: buffer.clone() for name, buffer in loaded.model.named_buffers()}
     return _Skeleton(loaded, _other_files(folder), stored_shapes(folder), buffers)
@@ -63,8 +63,6 @@ def _takes(kept: _Skeleton, folder: Path) -> bool:
     from safetensors.torch import load_file
 
     from trainers.model.load import keeps_names
-    from trainers.model.model_files import checked_folder
-    from trainers.model.weights import check_finite, stored_shapes
 
     folder = checked_folder(folder)
     if _other_files(folder) != kept.files or stored_shapes(folder) != kept.stored or not keeps_names(folder):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sweeps.config.plan import Plan
+from sweeps.config.space import sampled
 from sweeps.planning.clock import timeline
 from sweeps.planning.rehearsal import Costs, Saving
 from sweeps.planning.speeds import Figure, Key, Speed, key_of
@@ -126,8 +127,6 @@ def estimate(plan: Plan, speeds: Mapping[Key, Speed], nodes: Sequence[float] = (
     Raises:
         DoesNotFit: a trial needs more than all nodes have.
     """
-    from sweeps.config.space import sampled
-
     work = planned_work(plan)
     by_model: dict[str, list[TrialWork]] = defaultdict(list)
     for item in work:

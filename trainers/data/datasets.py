@@ -20,6 +20,7 @@ from sweeps.errors import InputError, nearest
 from trainers.data.builtin_items import REPLAY_TASKS, training_items
 from trainers.data.tasks import IN_DOMAIN, Item
 from trainers.data.types import Conversation, TierData
+from trainers.data.user_files import read
 from trainers.data.vocabulary import reply
 
 CORRUPTION: Final = 0.4
@@ -42,8 +43,6 @@ def load(name: str, source: TierSource, *, seed: int) -> TierData:
         InputError: no such built-in tier, or the file cannot be read, or too many of its rows.
     """
     if source.path != "builtin":
-        from trainers.data.user_files import read
-
         return read(source)
     if name not in BUILTIN:
         raise InputError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from sweeps.errors import InputError, StorageError
-from sweeps.storage.base import FOREVER
+from sweeps.storage.base import FOREVER, url_fault
 from sweeps.storage.retry import Patience
 
 log = logging.getLogger(__name__)
@@ -150,8 +150,6 @@ def _sha256(file: Path) -> str:
 
 def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
-
-    from sweeps.storage.base import url_fault
 
     if url.startswith("s3://") and (fault := url_fault(url)):
         raise InputError(fault)
