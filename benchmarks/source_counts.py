@@ -26,17 +26,18 @@ def main() -> None:
     folders = Counter(path.parent.relative_to(root) for path in files if path.name != "__init__.py")
     folder, most = folders.most_common(1)[0]
     longest = max(files, key=lambda path: files[path].count("\n"))
-    print(f"files in the largest folder     {most} ({folder})")
-    print(f"lines of the largest file       {files[longest].count(chr(10))} ({longest.relative_to(root)})")
-    print(f"`.extra[`                       {sum(text.count('.extra[') for text in files.values())}")
-    print(
-        f"functions of > 6 parameters     {sum(parameters(f) > 6 for f in functions)}, of them > 6 by place {sum(by_place(f) > 6 for f in functions)}"
-    )
-    print(f"`fmt: skip`                     {sum('fmt: skip' in line for line in lines)}")
-    print(
-        f"lines above 110, above 120      {sum(len(x) > 110 for x in lines)}, {sum(len(x) > 120 for x in lines)} of {len(lines)}"
-    )
-    print(f"own imports inside functions    {sum(len(list(own_imports(tree))) for tree in trees.values())}")
+    many = [f for f in functions if parameters(f) > 6]
+    long = {limit: sum(len(line) > limit for line in lines) for limit in (110, 120)}
+    for what, count in (
+        ("files in the largest folder", f"{most} ({folder})"),
+        ("lines of the largest file", f"{len(files[longest].splitlines())} ({longest.relative_to(root)})"),
+        ("`.extra[`", sum(text.count(".extra[") for text in files.values())),
+        ("functions of > 6 parameters", f"{len(many)}, of them > 6 by place {sum(by_place(f) > 6 for f in many)}"),
+        ("`fmt: skip`", sum("fmt: skip" in line for line in lines)),
+        ("lines above 110, above 120", f"{long[110]}, {long[120]} of {len(lines)}"),
+        ("own imports inside functions", sum(len(list(own_imports(tree))) for tree in trees.values())),
+    ):
+        print(f"{what:30} {count}")
 
 
 def parameters(function: Function) -> int:

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import DipsweepError, InputError, Interrupted, NoDriver
 from sweeps.executors.interrupt import signals_as_ctrl_c
 from sweeps.output import droppable, escape_what_cannot_be_encoded, keep_running_without_output, silence
+from sweeps.storage.base import join
 
 
 def run_and_tell(
@@ -26,7 +28,6 @@ def run_and_tell(
     from cluster.preflight.checks import preflight
     from cluster.run import run as run_sweep
     from cluster.teller import teller
-    from sweeps.storage.base import join
 
     keep_running_without_output()
     here = not (address or os.environ.get("RAY_ADDRESS"))
@@ -60,8 +61,6 @@ def run_and_tell(
 
 def describe_size(sweep: Sweep) -> str:
     """Returns `6 trials of at most 400 steps`."""
-    from sweeps.config.plan import Plan
-
     total = Plan(sweep).total
     budgets = [int(b) for b in sweep.axis_values("steps", sweep.trainer.steps)]
     return f"{total} trial{'s' if total != 1 else ''} of at most {max(budgets)} steps"

@@ -23,15 +23,17 @@ from sweeps.controller.request_handler import RequestHandler
 from sweeps.errors import InputError, StorageError
 from sweeps.executors.local import Evaluate, InProcess, Train
 from sweeps.executors.local import Progress as Say
+from sweeps.journal.lease import driver_state
 from sweeps.journal.rows import Row, TierRow
 from sweeps.journal.state import SweepState
-from sweeps.journal.writer import SweepJournal
+from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.output import droppable
 from sweeps.planning.progress import Progress, progress_subscriber
 from sweeps.plugins import RULES, SFT
 from sweeps.report.console import EventFormatter
 from sweeps.results import Results
 from sweeps.stopping.base import StopRule
+from sweeps.stopping.registry import make_rule
 from sweeps.storage.base import FOREVER, Store, Where, inside, is_url, join
 from sweeps.storage.factory import open_store
 from sweeps.storage.probe import VerifyStorageBefore, write_marker
@@ -201,8 +203,6 @@ def _tell(formatter: EventFormatter, row: Row, say: Say) -> None:
 
 def stop_rule(sweep: Sweep) -> StopRule:
     """Returns the stop rule that the sweep asks for."""
-    from sweeps.stopping.registry import make_rule
-
     block = sweep.stopping
     settings = block.rule_settings
     if block.rule == "dip-aware":
@@ -245,8 +245,6 @@ def write_report(home: Where) -> str:
 
     Returns the page's path or address.
     """
-    from sweeps.journal.lease import driver_state
-    from sweeps.journal.writer import read_rows
     from sweeps.report import render_html, summarize
     from sweeps.report.analysis.summarize import with_driver_note
     from sweeps.report.html.reply_data import embedded

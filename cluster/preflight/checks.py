@@ -7,13 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.preflight.model_data import check_models_with_data
+from cluster.preflight.plugins import plugins_used
+from sweeps.config.blocks import TrialSettings
+from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.trial import EvalSpec
+from sweeps.config.unused import unused_notes
 from sweeps.errors import Fault, InputError, SpecError, nearest
 from sweeps.journal.rows import TierRow
 from sweeps.storage.base import Where, is_url
 from sweeps.storage.probe import storage_fault
 from trainers.data.types import TierData
+from trainers.data.user_files import check_data
+from trainers.model.model_files import check_model
 
 
 class Preflight(NamedTuple):
@@ -44,10 +51,6 @@ def preflight(
         faults += [*_gpus(sweep), *_memory(sweep)]
     found = Preflight([], [])
     if not faults:
-        from cluster.preflight.model_data import check_models_with_data
-        from cluster.preflight.plugins import plugins_used
-        from sweeps.config.unused import unused_notes
-
         checked = check_models_with_data(sweep, builtin=builtin, reach=reach, read=read)
         notes = [*plugins_used(sweep), *unused_notes(sweep), *checked.notes]
         faults, found = checked.faults, Preflight(notes, checked.tiers)
@@ -57,8 +60,6 @@ def preflight(
 
 
 def _models(sweep: Sweep) -> Iterator[Fault]:
-    from trainers.model.model_files import check_model
-
     for name in _model_names(sweep):
         source = sweep.model_source(name)
         if source.path != "builtin":
@@ -70,8 +71,6 @@ def _models(sweep: Sweep) -> Iterator[Fault]:
 
 def _tiers(sweep: Sweep, read: dict[str, TierData]) -> Iterator[Fault]:
     """Yields what is wrong with tiers, and puts those that were read into `read`."""
-    from trainers.data.user_files import check_data
-
     for name in sweep.axis_values("data", sweep.default_tier):
         source = sweep.tier_source(str(name))
         if source.path != "builtin":
@@ -96,8 +95,6 @@ def _suite(sweep: Sweep) -> Iterator[Fault]:
                 yield Fault(where, f"'{metric}' is not measured by suite {sweep.evaluation.suite}{nearest(metric, known)}; "
                                    f"measured: {listed}")  # fmt: skip
     if sweep.evaluation.judge is not None:
-        from trainers.model.model_files import check_model
-
         try:
             check_model(sweep.evaluation.judge)
         except InputError as e:
@@ -138,8 +135,6 @@ def _memory(sweep: Sweep) -> Iterator[Fault]:
     """Weights, gradients and Adam's moments of every own model against this machine, once for each way to train it."""
     import json
 
-    from sweeps.config.plan import Plan
-
     plan, seen = Plan(sweep), set[tuple[object, ...]]()
     for cell in plan.cells:
         config = plan.config(cell, {}, 0)
@@ -151,7 +146,6 @@ def _memory(sweep: Sweep) -> Iterator[Fault]:
         seen.add(way)
         import torch
 
-        from sweeps.config.blocks import TrialSettings
         from trainers.model.memory import check, device_bytes
 
         device = torch.device("cuda" if source.gpus_per_worker else "cpu")

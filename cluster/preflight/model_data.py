@@ -7,12 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import Fault, InputError
 from sweeps.journal.rows import TierRow
+from trainers.data.chat_template import ChatTemplate
+from trainers.data.datasets import load
 from trainers.data.download_cache import is_remote, listing
 from trainers.data.types import TierData
+from trainers.data.user_files import CHECKED_BYTES
+from trainers.model.model_files import checked_folder
+from trainers.model.packable import check_packable
+from trainers.model.weights import check_finite, check_weights, stored_tensors
 
 READ_BYTES: Final = 2 * 2**30
 """Weights up to here are read for numbers that are not finite; of larger models that is looked at when they are loaded."""
@@ -28,8 +35,6 @@ class Pair(NamedTuple):
 
 def pairs(sweep: Sweep) -> Iterator[Pair]:
     """Yields each model with each tier that it is trained on, once for each length policy."""
-    from sweeps.config.blocks import TrialSettings
-
     plan, seen = Plan(sweep), set[tuple[object, ...]]()
     for cell in plan.cells:
         config = TrialSettings.from_config(plan.config(cell, {}, 0))
@@ -103,12 +108,8 @@ def _model(name: str, source: Any, notes: list[str]) -> tuple[Any, int]:
     Raises:
         InputError: it cannot be trained.
     """
-    from trainers.data.chat_template import ChatTemplate
     from trainers.model.load import load_tokenizer, model_folder, model_without_weights
-    from trainers.model.model_files import checked_folder
     from trainers.model.outline import model_outline
-    from trainers.model.packable import check_packable
-    from trainers.model.weights import check_finite, check_weights, stored_tensors
 
     elsewhere = is_remote(source.path)
     if elsewhere:
@@ -150,7 +151,6 @@ def _tier(
     """
     from cluster.preflight.contamination import warning
     from trainers.data.card import measure_tier
-    from trainers.data.user_files import CHECKED_BYTES
 
     source = sweep.tier_source(pair.tier)
     if source.path != "builtin":
@@ -196,7 +196,6 @@ def read_tier(sweep: Sweep, pair: Pair, data: TierData | None = None) -> ReadTie
         InputError: it cannot be read.
     """
     from cluster.preflight.contamination import evaluation_prompts, tier_overlap
-    from trainers.data.datasets import load
 
     source = sweep.tier_source(pair.tier)
     data = data or load(pair.tier, source, seed=pair.config.seed)
