@@ -13,7 +13,6 @@ from cluster.locate import definition
 from sweeps.config.objective import Goal
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
-from sweeps.config.shared_prefix import why_not
 from sweeps.config.space import Axis, sampled
 from sweeps.errors import DipsweepError, InputError, NoDriver, StorageError, nearest
 from sweeps.journal.lease import DriverState, driver_state, driver_states
@@ -23,6 +22,7 @@ from sweeps.journal.vocabulary import SweepStatus, TrialStatus
 from sweeps.journal.writer import LogReader, read_rows
 from sweeps.output import printable
 from sweeps.planning.progress import MACHINES, Progress, ProgressMeter, progress_text
+from sweeps.planning.sharing import sharing
 from sweeps.report.console import EventFormatter
 from sweeps.storage.base import Store
 
@@ -47,6 +47,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "sampled": {n: a.to_json() for n, a in sampled(plan.sweep.space).items()},
         "steps": sum(t.steps for t in plan.known_trials()) or None,
         "steps_to_run": plan.steps_to_run() or None,
+        "sharing": sharing(plan).to_json(),
         "known": [
             {
                 "trial": t.id,
@@ -77,26 +78,13 @@ def plan_text(plan: Plan) -> str:
             lines.append(
                 f"  {plan.sweep.search.algorithm} samples {name} from {axis.kind} {list(axis.samples())}{where}"
             )
-    if known:
-        lines.append(
-            f"in all {plan.steps_to_run():,} optimizer steps{_saved(plan)}; every model is scored once at step 0"
-        )
+    lines.append(f"in all {sharing(plan)}; every model is scored once at step 0")
     return "\n".join(lines)
 
 
 def _conditions(axis: Axis) -> str:
     """Returns `lr_scheduler_type is wsd` or `model is a or b`, several joined by `and`."""
     return " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in axis.when.items())
-
-
-def _saved(plan: Plan) -> str:
-    """Says what sharing trunks saves, or why budgets share none."""
-    known = plan.known_trials()
-    alone, run = sum(t.steps for t in known), plan.steps_to_run()
-    if run < alone:
-        return f" ({alone:,} without shared trunks)"
-    reason = next((why for t in known if (why := why_not(t.config))), "")
-    return f" (budgets share no trunk: {reason})" if len(plan.sweep.axis_values("steps", 0)) > 1 and reason else ""
 
 
 def _steps(steps: tuple[int, ...]) -> str:
