@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ray
 
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance
 from sweeps.errors import DipsweepError
-from sweeps.executors.local import Evaluate, Scored
 from sweeps.storage.base import storage_trouble
+
+if TYPE_CHECKING:  # an evaluator needs no executor
+    from sweeps.executors.local import Evaluate, Scored
 
 START_TRIES: Final = 3
 NODE_GONE: Final = ("its node has died", "node was terminated")  # Ray's words for an actor that went with its machine
