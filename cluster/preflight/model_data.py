@@ -52,6 +52,14 @@ class Checked(NamedTuple):
     tiers: list[TierRow]
 
 
+class KnownModel(NamedTuple):
+    """A model's tokenizer, the rows of its embedding, and the positions that it was made for (0: its config does not say)."""
+
+    tokenizer: Any
+    embedding: int
+    positions: int
+
+
 class ReadTier(NamedTuple):
     """A tier that was read, and what it holds of the evaluation's prompts."""
 
@@ -72,7 +80,7 @@ def check_models_with_data(
     faults: list[Fault] = []
     notes: list[str] = []
     rows: list[TierRow] = []
-    tokenizers: dict[str, tuple[Any, int] | None] = {}
+    tokenizers: dict[str, KnownModel | None] = {}
     tiers: dict[str, ReadTier] = {}
     for pair in pairs(sweep):
         model, tier = sweep.model_source(pair.model), sweep.tier_source(pair.tier)
@@ -94,7 +102,7 @@ def check_models_with_data(
         if (known := tokenizers[pair.model]) is None:
             continue
         try:
-            said, row = _tier(sweep, pair, *known, tiers, read or {})
+            said, row = _tier(sweep, pair, known, tiers, read or {})
             notes += said
             rows += [row] if row is not None else []
         except InputError as e:
@@ -102,8 +110,8 @@ def check_models_with_data(
     return Checked(faults, list(dict.fromkeys(notes)), rows)
 
 
-def _model(name: str, source: Any, notes: list[str]) -> tuple[Any, int]:
-    """Returns a model's tokenizer and the rows of its embedding, once its weights are known to fit.
+def _model(name: str, source: Any, notes: list[str]) -> KnownModel:
+    """Returns what rows are compared with, once a model's weights are known to fit.
 
     Raises:
         InputError: it cannot be trained.
@@ -133,14 +141,14 @@ def _model(name: str, source: Any, notes: list[str]) -> tuple[Any, int]:
     elif tokenizer.decode([end.token]) != eos:
         notes.append(f"model {name}: replies end with {tokenizer.decode([end.token])!r}, as its chat template writes them, "
                      f"and not with the tokenizer's {eos!r}; generation stops at both")  # fmt: skip
-    return tokenizer, int(model.get_input_embeddings().num_embeddings)
+    positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
+    return KnownModel(tokenizer, int(model.get_input_embeddings().num_embeddings), positions)
 
 
 def _tier(
     sweep: Sweep,
     pair: Pair,
-    tokenizer: Any,
-    embedding: int,
+    model: KnownModel,
     tiers: dict[str, ReadTier],
     known: Mapping[str, TierData],
 ) -> tuple[list[str], TierRow | None]:
@@ -165,18 +173,29 @@ def _tier(
     if pair.tier not in tiers:
         tiers[pair.tier] = read_tier(sweep, pair, known.get(pair.tier))
     read = tiers[pair.tier]
+    tokenizer, embedding, positions = model
+    if pair.config.replay > 0 and not read.data.replay:
+        raise InputError(
+            f"replay is {pair.config.replay}, but the tier has no replay rows; set replay to 0, or mark rows with `replay: true`"
+        )
     card, largest = measure_tier(tokenizer, read.data, pair.config, evaluation=read.evaluation)
     if largest >= embedding:
         raise InputError(
             f"its rows hold token {largest} ({tokenizer.decode([largest])!r}), but the embedding has {embedding} rows: "
             "resize_token_embeddings was not called after a token was added"
         )
+    if not card.rows:
+        lost = card.long.sentence(pair.config.long_rows) if card.long.rows else "none has anything to learn"
+        raise InputError(f"no row is left to train on: {lost}")
     notes = [f"tier {pair.tier}: {note}" for note in card.notes]
     which = f"tier {pair.tier} with model {pair.model}"
     if card.measured < card.conversations:
         notes.append(f"{which}: all rows were rendered, {card.measured} of {card.conversations} of them tokenised")
     if card.long.rows:
         notes.append(f"{which}: {card.long.sentence(pair.config.long_rows)}")
+    if positions and card.lengths and min(card.lengths[-1], pair.config.row_limit) > positions:
+        notes.append(f"warning: {which}: rows of up to {min(card.lengths[-1], pair.config.row_limit)} tokens, but its config "
+                     f"says max_position_embeddings: {positions}")  # fmt: skip
     if card.refused:
         first = card.refused[0]
         notes.append(f"{which}: {len(card.refused)} rows are left out, since the chat template refuses them; the first: "

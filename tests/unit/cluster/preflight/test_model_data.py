@@ -172,3 +172,26 @@ def test_what_is_wrong_with_a_model_elsewhere_is_found_there(elsewhere, name, ch
     fs.pipe_file(f"/bucket/model/{name}", change(data))
     with pytest.raises(SpecError, match=message):
         preflight(made)
+
+
+def test_a_tier_of_which_nothing_is_left_is_refused(tmp_path, base):
+    with pytest.raises(SpecError, match=r"no row is left to train on: 20 of 20 rows .* longer than 4 tokens"):
+        preflight(sweep(tmp_path, base, rows(sums(20)), tier={"max_long_rows": 1.0}, max_length=4))
+
+
+def test_replay_without_replay_rows_is_refused_before_a_trial_says_so(tmp_path, base):
+    with pytest.raises(SpecError, match=r"replay is 0\.5, but the tier has no replay rows"):
+        preflight(sweep(tmp_path, base, rows(sums(20)), replay=0.5))
+
+
+def test_rows_beyond_the_positions_of_a_model_are_told(tmp_path, base):
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 16}))
+    assert "max_position_embeddings: 16" in preflight(sweep(tmp_path, base, rows(sums(20)))).notes[-1]
+
+
+def test_a_config_that_contradicts_itself_is_refused_with_what_it_says(tmp_path, base):
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(SpecError, match=r"transformers cannot build its model: .*num_hidden_layers"):
+        preflight(sweep(tmp_path, base, rows(sums(5))))
