@@ -25,7 +25,7 @@ class InputError(DipsweepError, ValueError):
 
 
 class Fault(NamedTuple):
-    """One thing wrong with an input: where it stands, and one sentence on what came and what would do."""
+    """One thing wrong with an input: where it stands, and one sentence on what was got and what is expected."""
 
     where: str
     message: str

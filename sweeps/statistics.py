@@ -49,7 +49,7 @@ def compare(base: Sequence[Outcomes], later: Sequence[Outcomes]) -> Paired:
     """
     shapes = [[len(task) for task in side] for side in (base, later)]
     if shapes[0] != shapes[1] or not shapes[0] or min(shapes[0]) < 1:
-        raise ValueError(f"paired comparison needs the same items on both sides, came {shapes[0]} and {shapes[1]}")
+        raise ValueError(f"paired comparison needs the same items on both sides, got {shapes[0]} and {shapes[1]}")
     changes = [[float(b) - float(a) for a, b in zip(*pair, strict=True)] for pair in zip(base, later, strict=True)]
     difference = sum(sum(task) / len(task) for task in changes) / len(changes)
     errors = [_change_error(task) for task in changes]

@@ -112,7 +112,9 @@ def labels(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
         if not (name and equals and value):
-            raise InputError(f"--driver-on: came '{pair}'; give NAME=VALUE, a label that the nodes were started with")
+            raise InputError(
+                f"--driver-on: got '{pair}'; expected NAME=VALUE, a label that the nodes were started with"
+            )
         out[name] = value
     return out
 

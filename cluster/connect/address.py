@@ -46,14 +46,14 @@ def jobs_url(address: str) -> str:
         InputError: it is not one; the message names the usual mix-ups.
     """
     if "://" not in address:
-        raise InputError(f"--address: came '{address}'; give the dashboard's address: {_guess(address)}")
+        raise InputError(f"--address: got '{address}'; expected the dashboard's address: {_guess(address)}")
     parts = urlsplit(address)
     try:
         port = parts.port
     except ValueError:
-        raise InputError(f"--address: came '{address}'; its port is not a number up to 65535") from None
+        raise InputError(f"--address: got '{address}'; expected a port up to 65535") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"--address: came '{address}'; give http://HOST:8265, the address of Ray's dashboard")
+        raise InputError(f"--address: got '{address}'; expected http://HOST:8265, the address of Ray's dashboard")
     if parts.username or parts.password:
         raise InputError("--address: a name or password in an address ends up in logs; give a token file instead")
     if port == RAY_PORT:
@@ -87,14 +87,14 @@ def check_ray(address: str) -> None:
     """
     if address.startswith("ray://"):
         raise InputError(
-            f"--address: came '{address}'; Ray Client cannot hold a sweep's driver: dipsweep submit SWEEP --address "
+            f"--address: got '{address}'; Ray Client cannot hold a sweep's driver: dipsweep submit SWEEP --address "
             f"{_guess(urlsplit(address).hostname or '')}"
         )
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
     except (OSError, ValueError) as e:
-        raise InputError(f"--address: came '{address}'; no Ray answers there ({e}); give HOST:{RAY_PORT}") from None
+        raise InputError(f"--address: got '{address}'; no Ray answers there ({e}); give HOST:{RAY_PORT}") from None
     if is_loopback(address):
         return
     bare = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"RAY_AUTH_MODE": "disabled"}

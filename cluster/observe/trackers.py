@@ -196,7 +196,7 @@ def tracker_for(target: str, sweep: Sweep) -> Tracker:
     name, _, where = target.partition(":")
     if name not in TRACKERS:
         raise InputError(
-            f"--to: came '{target}'; give tensorboard:FOLDER, mlflow:URI or wandb:PROJECT{nearest(name, TRACKERS)}"
+            f"--to: got '{target}'; expected tensorboard:FOLDER, mlflow:URI or wandb:PROJECT{nearest(name, TRACKERS)}"
         )
     if name == "tensorboard" and not where:
         raise InputError("--to: tensorboard needs a folder: tensorboard:FOLDER")

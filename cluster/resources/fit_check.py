@@ -43,7 +43,7 @@ def _check_fits(sweep: Sweep, total: Nodes, there_are: str) -> None:
         if 1 < model.gpus_per_worker != int(model.gpus_per_worker):
             raise _refusal(
                 f"models.{name}.gpus_per_worker",
-                f"came {model.gpus_per_worker}; a share below 1 or a whole number would do",
+                f"got {model.gpus_per_worker}; expected a share below 1 or a whole number",
             )
         if fit(room, bundle(model), model.fewest) is None:
             beside = (

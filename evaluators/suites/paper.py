@@ -85,7 +85,9 @@ def build(items: int, seed: int, where: str = "") -> Suite:
     """
     folder = Path(where).expanduser()
     if not where or not folder.is_dir():
-        raise InputError(f"suite 'paper' needs a folder with its files, as in paper:/data/benchmarks; came {where!r}")
+        raise InputError(
+            f"suite 'paper': got {where!r}; expected a folder with its files, as in paper:/data/benchmarks"
+        )
     found = {name: folder / f"{name}.jsonl" for name in BENCHMARKS if (folder / f"{name}.jsonl").is_file()}
     if not found:
         raise InputError(f"{folder} holds none of {', '.join(f'{name}.jsonl' for name in BENCHMARKS)}")

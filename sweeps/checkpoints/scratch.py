@@ -39,4 +39,4 @@ def room() -> int:
     try:
         return int(float(given) * 2**30)
     except (ValueError, OverflowError):
-        raise InputError(f"{GIB} came as {given!r}; a number of GiB such as 50 would do") from None
+        raise InputError(f"{GIB}: got {given!r}; expected a number of GiB such as 50") from None

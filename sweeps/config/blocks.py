@@ -224,7 +224,7 @@ class StoppingBlock(OpenBlock):
     """none (all run to their budget), dip-aware, or a rule that is blind to dips: asha, median, hyperband, patient; or a
     rule that an installed package adds, with its own settings beside (docs/how-to/own-stop-rule.md)."""
     protect: Literal["strict", "soft"] | None = None
-    """dip-aware: strict (the default) neither stops nor pauses a trial in its dip or its recovery, soft makes that dear."""
+    """dip-aware: strict (the default) neither stops nor pauses a trial in its dip or its recovery; soft does, at lower odds."""
     top: _Count = 3
     """How many best trials the sweep is after."""
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -1,4 +1,4 @@
-"""From JSON to rows: every shape is checked, and what is wrong is said with what came and what was expected.
+"""From JSON to rows: every shape is checked, and what is wrong is said with what was got and what was expected.
 
 A journal has 100,000 rows of a dozen shapes. So the keys and types of a row are looked at once for each shape, and after
 that only what the types do not tell: 2.5-3 us a row.

@@ -6,8 +6,9 @@ this trial to end among the top k, against the forecasts of all others? Where P 
 things stand above that question. What has diverged is stopped. What is in its dip or on its way back, inside a bounded
 patience (`sweeps.stopping.phases`), is left alone (`protect: strict`), or P must be several times smaller (`protect: soft`).
 
-Pausing is provisional. Before every trial had its turn the bar for pausing is higher (`YIELD`): a trial of middling odds
-gives way, and comes back when the field is known and its odds have held. So compute goes first to where it decides most.
+Pausing is provisional. Before every trial had its turn the bar for pausing is higher (`FIRST_PAUSE_MARGIN`): a trial of
+middling odds gives way, and comes back when the field is known and its odds have held. So compute goes first to where
+it decides most.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from sweeps.stopping.ranking import Race, Standing
 
 MIN_REPORTS = 3  # no verdict on rank from fewer
 LOSS_JUMP = 0.7  # nats above the lowest train loss, twice in a row: diverged
-SURE = 0.01  # chance below which a constraint counts as missed for good, or a collapse as final
-UNSURE = 0.9  # chance below which a constraint in its dip keeps a trial from being ranked
+INFEASIBLE_P = 0.01  # chance below which a constraint counts as missed for good, or a collapse as final
+HOLD_P = 0.9  # chance below which a constraint in its dip keeps a trial from being ranked
 HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall is given up even without rivals
-YIELD = 3.0  # a trial that was never paused is paused at this multiple of the bar, to come back if its odds hold
-OVERDUE = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
+FIRST_PAUSE_MARGIN = 3.0  # a trial is paused for the first time at this multiple of the bar: it may come back
+OVERDUE_MIN_P = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
 RISK = {"strict": 0.07, "soft": 0.1}
-LEFT = 1.5  # the bar is this much of itself at the start of the longest budget, and falls with the root of what is left
-AGAIN = 1.5  # a paused trial is resumed at this multiple of the bar: pausing and resuming cost a resume
+REMAINING_BUDGET_SCALE = 1.5  # the bar at the start of the longest budget; it falls with the root of what is left
+RESUME_MARGIN = 1.5  # a paused trial is resumed at this multiple of the bar: pausing and resuming cost a resume
 
 Protect = Literal["strict", "soft"]
 
@@ -50,13 +51,13 @@ class DipAware(StopRule):
     Args:
         goal: metric, direction, top k, constraints.
         protect: `strict` never pauses or stops a trial in its dip or recovery inside the patience; `soft` only makes it
-            `dear` times harder.
+            `soft_protection_factor` times harder.
         risk: expected share of the true top k that may be lost, an upper bound: half-way the bar for P is about
             risk * k / (N - k) for N trials. It is higher where much compute is left to save, lower near the end.
             By default 0.07 under `strict`, 0.1 under `soft`.
         patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take.
         cap: patience ends at this share of the budget at the latest.
-        dear: by how much the bar is lowered in a dip or recovery under `protect: soft`.
+        soft_protection_factor: by how much the bar is lowered in a dip or recovery under `protect: soft`.
         pause: False where a paused trial cannot be resumed: then STOP at the plain bar, never earlier.
         trials: how many trials the sweep will have, where that is known before their rows are.
     """
@@ -70,16 +71,21 @@ class DipAware(StopRule):
         risk: float | None = None,
         patience: float = 4.0,
         cap: float = 0.5,
-        dear: float = 2.0,
+        soft_protection_factor: float = 2.0,
         pause: bool = True,
         trials: int = 0,
     ) -> None:
         super().__init__(goal)
         risk = RISK.get(protect, 0.1) if risk is None else risk
         _check(
-            protect, risk=(risk, 0.0, 1.0), patience=(patience, 1.0, 100.0), cap=(cap, 0.01, 1.0), dear=(dear, 1.0, 1e9)
+            protect,
+            risk=(risk, 0.0, 1.0),
+            patience=(patience, 1.0, 100.0),
+            cap=(cap, 0.01, 1.0),
+            soft_protection_factor=(soft_protection_factor, 1.0, 1e9),
         )
-        self.protect, self.risk, self.dear, self.pause, self.trials = protect, risk, dear, pause, trials
+        self.protect, self.risk, self.pause, self.trials = protect, risk, pause, trials
+        self.soft_protection_factor = soft_protection_factor
         self.race = Race(goal, self.history, patience=patience, cap=cap)
         self.yielded: set[str] = set()
 
@@ -96,12 +102,12 @@ class DipAware(StopRule):
         top, known = self.goal.top, len(self.history.curves)
         left = np.array([t.budget - t.last for t in tracks]) / self.race.field.longest
         rivals = max(known, self.trials, 2 * top + 1) - top
-        bars = LEFT * np.sqrt(np.maximum(left, 1e-3)) * self.risk * top / rivals
+        bars = REMAINING_BUDGET_SCALE * np.sqrt(np.maximum(left, 1e-3)) * self.risk * top / rivals
         protected = np.array([t.phase.protected for t in tracks])
         if known <= 2 * top:
             overdue = np.array([t.phase.overdue for t in tracks])
-            bars = np.where(overdue & ~protected, np.maximum(bars, OVERDUE), bars)
-        return np.asarray(np.where(protected, bars / self.dear, bars))
+            bars = np.where(overdue & ~protected, np.maximum(bars, OVERDUE_MIN_P), bars)
+        return np.asarray(np.where(protected, bars / self.soft_protection_factor, bars))
 
     # --- verdicts --------------------------------------------------------------------------------------------------
 
@@ -154,7 +160,7 @@ class DipAware(StopRule):
         """A constraint that the trial will not meet; inside that metric's own dip it is left alone."""
         for limit in self.race.limits:
             odds = limit.odds(track.trial)
-            if odds is None or odds.p >= (UNSURE if odds.protected else SURE):
+            if odds is None or odds.p >= (HOLD_P if odds.protected else INFEASIBLE_P):
                 continue
             said = (
                 f"{limit.metric} {odds.level:.4g} against {limit.wanted(odds.floor)}, "
@@ -164,7 +170,7 @@ class DipAware(StopRule):
             if odds.protected and self.protect == "strict":
                 said = f"infeasible for now, in its {odds.phase} until step {odds.until:.0f}: {said}"
                 return Verdict(Action.CONTINUE, said, odds.phase, {**evidence, "held": True})
-            if odds.p < SURE / (self.dear if odds.protected else 1.0):
+            if odds.p < INFEASIBLE_P / (self.soft_protection_factor if odds.protected else 1.0):
                 return Verdict(Action.STOP, f"infeasible for good: {said}", odds.phase, evidence)
         return None
 
@@ -176,7 +182,7 @@ class DipAware(StopRule):
         evidence = self._evidence(track, reading, standing, bar)
         odds = f"P(top {self.goal.top}) {standing.p:.2g}"
         first = self.pause and not reading.protected and track.trial not in self.yielded
-        if standing.p >= bar * (YIELD if first else 1.0):
+        if standing.p >= bar * (FIRST_PAUSE_MARGIN if first else 1.0):
             said = f"{self._level(track, reading)}; {odds} is above the bar of {bar:.2g}"
             return Verdict(Action.CONTINUE, said, reading.phase, evidence)
         cut = self._shown(standing.cut)
@@ -195,14 +201,14 @@ class DipAware(StopRule):
         if reading.phase in (Phase.COLLAPSE, Phase.LATE_DECLINE) and not reading.protected:
             halfway = track.in_unit(reading.peak - HALFWAY * (reading.peak - reading.trough))
             p = self.race.field.probability_above(track, halfway)
-            if p < SURE:
+            if p < INFEASIBLE_P:
                 said = f"{level}; P({self._shown(halfway):.4g}, half-way back, at step {track.budget}) {p:.2g}"
                 return Verdict(Action.PAUSE if self.pause else Action.STOP, said, reading.phase, {"p_halfway": p})
         few = f"fewer than {self.goal.top} rivals with a forecast"
         return Verdict(Action.CONTINUE, f"{level}; {few}", reading.phase)
 
     def choose_trial_to_resume(self, paused: Sequence[str]) -> str | None:
-        """Returns the paused trial with the best odds against its bar, if they are `AGAIN` times above it."""
+        """Returns the paused trial with the best odds against its bar, if they are `RESUME_MARGIN` times above it."""
         tracks = [t for t in map(self.race.field.tracks.get, paused) if t is not None]
         if not tracks:
             return None
@@ -213,7 +219,7 @@ class DipAware(StopRule):
             odds[same] = self.race.odds([tracks[i] for i in same])
         hopes = np.divide(odds, bars, out=np.zeros(len(tracks)), where=bars > 0.0)
         best = int(np.argmax(hopes))
-        return tracks[best].trial if hopes[best] >= AGAIN else None
+        return tracks[best].trial if hopes[best] >= RESUME_MARGIN else None
 
     # --- words -----------------------------------------------------------------------------------------------------
 

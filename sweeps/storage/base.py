@@ -50,7 +50,7 @@ class Entry(NamedTuple):
 
 
 class Store(ABC):
-    """A tree of whole files. Every method may raise a StorageError that says what would do.
+    """A tree of whole files. Every method may raise a StorageError that says what cures it.
 
     Attributes:
         root: the absolute path or address that keys are relative to.
@@ -152,20 +152,20 @@ def url_fault(url: str) -> str:
     scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.partition("/")
     if scheme == "file":
-        return "came a file:// address; a plain path would do"
+        return "got a file:// address; expected a plain path"
     if scheme != "s3":
-        return f"came '{scheme}://'; a path or s3://bucket/prefix would do"
+        return f"got '{scheme}://'; expected a path or s3://bucket/prefix"
     if "@" in bucket or ":" in bucket:
         return (
-            "came credentials or a port inside an s3:// address; give s3://bucket/prefix alone, credentials and endpoint "
+            "got credentials or a port inside an s3:// address; expected s3://bucket/prefix alone, credentials and endpoint "
             "through the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL) or the instance"
         )
     if not 3 <= len(bucket) <= 63 or not bucket.replace("-", "").replace(".", "").isalnum() or bucket != bucket.lower():
-        return f"came bucket '{bucket}'; a bucket has 3 to 63 lower-case letters, digits, '-' or '.'"
+        return f"got bucket '{bucket}'; expected 3 to 63 lower-case letters, digits, '-' or '.'"
     if any(c in prefix for c in "?#\x00"):
-        return "came an s3:// address with '?' or '#'; s3://bucket/prefix alone would do"
+        return "got an s3:// address with '?' or '#'; expected s3://bucket/prefix alone"
     if ".." in prefix.split("/"):
-        return f"came {url!r}; an address without '..' would do"
+        return f"got {url!r}; expected an address without '..'"
     return ""
 
 
@@ -188,7 +188,7 @@ def checked(key: str) -> str:
         InputError: it is absolute, empty, or leads upwards.
     """
     if not key or key.startswith("/") or "\x00" in key or any(p in ("", ".", "..") for p in key.split("/")):
-        raise InputError(f"{key!r} is no storage key; a relative path such as 'log/000000000.jsonl' would do")
+        raise InputError(f"got the storage key {key!r}; expected a relative path such as 'log/000000000.jsonl'")
     return key
 
 

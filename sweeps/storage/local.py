@@ -160,7 +160,7 @@ def _create_in_place(file: Path, data: bytes) -> bool:
 
 @contextmanager
 def _translate_os_errors(path: Path) -> Iterator[None]:
-    """Turns an error of the operating system into one of ours, which says what would do."""
+    """Turns an error of the operating system into one of ours, which says what cures it."""
     try:
         yield
     except FileNotFoundError as e:

@@ -156,7 +156,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as e:
-        raise InputError(f"{url}: {e}; a path or s3://bucket/key would do") from e
+        raise InputError(f"{url}: {e}; expected a path or s3://bucket/key") from e
     return fs, path
 
 

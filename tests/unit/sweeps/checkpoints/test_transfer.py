@@ -199,5 +199,5 @@ def test_scratch_is_where_it_was_put_and_closed_to_others(tmp_path: Path, monkey
     monkeypatch.setenv("DIPSWEEP_SCRATCH_GIB", "1.5")
     assert room() == int(1.5 * 2**30)
     monkeypatch.setenv("DIPSWEEP_SCRATCH_GIB", "much")
-    with pytest.raises(ValueError, match="a number of GiB such as 50 would do"):
+    with pytest.raises(ValueError, match="expected a number of GiB such as 50"):
         room()

@@ -201,7 +201,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
         f"name: x\nspace: {{steps: {{grid: {list(range(1, 999))}}}, max_grad_norm: {{grid: {list(range(1, 999))}}}}}\n",
         ["space: 996,004 trials are more than 100,000"],
     ),
-    "file address": ("name: x\nstorage: file:///tmp/x\n", ["storage: came a file:// address"]),
+    "file address": ("name: x\nstorage: file:///tmp/x\n", ["storage: got a file:// address"]),
     "path upwards": ("name: x\nstorage: ../../etc\n", ["storage: got '../../etc'"]),
 }
 

@@ -324,7 +324,7 @@ def test_every_verdict_is_one_sentence_with_numbers_and_plain_json_evidence():
 
 
 @pytest.mark.parametrize(
-    "setting", [{"protect": "hard"}, {"risk": 2.0}, {"patience": 0.5}, {"cap": 0.0}, {"dear": 0.1}]
+    "setting", [{"protect": "hard"}, {"risk": 2.0}, {"patience": 0.5}, {"cap": 0.0}, {"soft_protection_factor": 0.1}]
 )
 def test_a_setting_out_of_range_is_refused_with_its_name(setting):
     with pytest.raises(InputError, match=next(iter(setting))):
