@@ -96,6 +96,9 @@ def plan(
     probe: Annotated[
         bool, typer.Option("--probe", help="Train and score some steps of each model here first.")
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with a picture of when each trial runs; needs --gpus or --nodes.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a sweep will run, what it will cost and how long it takes, without starting it."""
@@ -107,20 +110,29 @@ def plan(
     from cluster.preflight.plugins import plugins_used
     from sweeps.config.plan import Plan
     from sweeps.config.yaml import load
-    from sweeps.planning.estimate import estimate
+    from sweeps.planning.estimate import estimate, planned_timeline
+    from sweeps.planning.gantt import gantt_page
 
     machines = parse_nodes(gpus, nodes)
+    if html is not None and not machines:
+        raise InputError("plan: got --html without machines; expected --gpus 8 or --nodes 2x8 beside it")
     unfolded = Plan(load(sweep))
     unfolded.check_limits()
     speeds = (probed_speeds if probe else speeds_for)(unfolded, gpu=gpu, storage=storage)
     saving = saving_for(unfolded, speeds, storage=storage, nodes=machines)
     expected = replace(estimate(unfolded, speeds, machines), saving=saving)
+    text = f"{plan_text(unfolded)}\n\n{cost_text(expected, memory_lines(unfolded, gpu))}"
+    if html is not None:
+        html.write_text(
+            gantt_page(unfolded, planned_timeline(unfolded, speeds, machines), machines, text), encoding="utf-8"
+        )
+        print(f"{html}: when each trial runs", file=sys.stderr)
     if as_json:
         print_json({**plan_json(unfolded), "cost": expected.to_json()})
     else:
         for line in plugins_used(unfolded.sweep):
             print(line)
-        print(f"{plan_text(unfolded)}\n\n{cost_text(expected, memory_lines(unfolded, gpu))}")
+        print(text)
     limits_kept(expected, unfolded)
 
 

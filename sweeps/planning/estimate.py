@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.config.plan import Plan
 from sweeps.config.space import sampled
-from sweeps.planning.clock import timeline
+from sweeps.planning.clock import Span, timeline
 from sweeps.planning.rehearsal import Costs, Saving
 from sweeps.planning.speeds import Figure, Key, Speed, key_of
 from sweeps.planning.work import TrialWork, planned_work
@@ -196,20 +196,35 @@ def _wall(
     """Wall-clock time: trials side by side, evaluators beside them on cores of their own or after them."""
     ends = []
     for pick in (0, 1, -1):  # expected, slow, fast
-        seconds = {}
-        for item in work:
-            speed = _speed(item, speeds)
-            train = speed.step_seconds(item.step_tokens) * item.steps
-            seconds[item.trial] = _bound(train, speed.step.error, pick) + _bound(
-                speed.start_up.seconds, speed.start_up.error, pick
-            )
-        trained = max(span.end for span in timeline(work, seconds, nodes, gpus=on_gpu))
+        trained = max(span.end for span in timeline(work, _seconds(work, speeds, pick), nodes, gpus=on_gpu))
         scored = sum(
             _bound(_speed(i, speeds).evaluation.seconds, _speed(i, speeds).evaluation.error, pick) * i.evaluations
             for i in work
         )
         ends.append(max(trained, scored / plan.sweep.evaluation.workers))
     return Range(ends[0], ends[2], ends[1])
+
+
+def planned_timeline(plan: Plan, speeds: Mapping[Key, Speed], nodes: Sequence[float]) -> list[tuple[TrialWork, Span]]:
+    """Returns when each trial is expected to run on `nodes`, in the order in which they start; see `estimate`.
+
+    Raises:
+        DoesNotFit: a trial needs more than all nodes have.
+    """
+    work = planned_work(plan)
+    by_id = {item.trial: item for item in work}
+    spans = timeline(work, _seconds(work, speeds, 0), nodes, gpus=any(item.gpus > 0 for item in work))
+    return [(by_id[span.trial], span) for span in spans]
+
+
+def _seconds(work: Sequence[TrialWork], speeds: Mapping[Key, Speed], pick: int) -> dict[str, float]:
+    """Returns how long each trial holds its machines: expected (0), slow (1), fast (-1)."""
+    found = {}
+    for item in work:
+        speed = _speed(item, speeds)
+        train = _bound(speed.step_seconds(item.step_tokens) * item.steps, speed.step.error, pick)
+        found[item.trial] = train + _bound(speed.start_up.seconds, speed.start_up.error, pick)
+    return found
 
 
 def _bound(seconds: float, error: float, pick: int) -> float:
