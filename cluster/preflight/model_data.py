@@ -205,7 +205,8 @@ def _tier(
                      "text that the tokenizer cannot write: it is lost to the model")  # fmt: skip
     if read.evaluation is not None and read.evaluation.seen:
         notes.append(warning(sweep, pair.tier, read.data, read.evaluation))
-    return notes, TierRow(sweep.id, model=pair.model, tier=pair.tier, long_rows=pair.config.long_rows, **card.to_json())
+    how = {"long_rows": pair.config.long_rows, "replay": pair.config.replay > 0}
+    return notes, TierRow(sweep.id, model=pair.model, tier=pair.tier, **how, **card.to_json())
 
 
 def read_tier(sweep: Sweep, pair: Pair, data: TierData | None = None) -> ReadTier:

@@ -108,6 +108,7 @@ class TierRow(Row):
 
     Attributes:
         model, tier: by the sweep's names. row_limit: longest row in tokens. long_rows: what happens to longer ones.
+        replay: the tier's replay pool is among them.
         counts: `conversations` in the file, of which `measured` were tokenised; `bad` and `refused` ones, `duplicates`; of
             the rows that are trained on `rows`, `tokens`, `label_tokens`, `unknown` (tokens that stand for text which the
             tokenizer cannot write); `long` rows, above the limit.
@@ -122,6 +123,7 @@ class TierRow(Row):
     tier: str
     row_limit: int = 0
     long_rows: str = ""
+    replay: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
     lengths: Mapping[str, int] = field(default_factory=dict)
@@ -130,9 +132,9 @@ class TierRow(Row):
     evaluation: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def key(self) -> tuple[str, str, int, str]:
+    def key(self) -> tuple[str, str, int, str, bool]:
         """What tells two cards of a sweep apart."""
-        return self.model, self.tier, self.row_limit, self.long_rows
+        return self.model, self.tier, self.row_limit, self.long_rows, self.replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -186,7 +186,7 @@ class SweepState:
         self.children: dict[str, list[str]] = {}
         self.files: dict[str, FileStatus] = {}
         self.costs, self.start_ups = Costs(), StartUpMeter()
-        self.tiers: dict[tuple[str, str, int, str], TierRow] = {}
+        self.tiers: dict[tuple[str, str, int, str, bool], TierRow] = {}
         self.requests: set[str] = set()
         self.paused_by = self.stopping_by = ""
         self.interrupted, self.interrupts = False, list[str]()

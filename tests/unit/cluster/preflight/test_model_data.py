@@ -195,3 +195,12 @@ def test_a_config_that_contradicts_itself_is_refused_with_what_it_says(tmp_path,
     (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(SpecError, match=r"transformers cannot build its model: .*num_hidden_layers"):
         preflight(sweep(tmp_path, base, rows(sums(5))))
+
+
+def test_the_cards_of_a_tier_with_and_without_replay_are_two(tmp_path, base):
+    talks = [*rows(sums(6)), *({**row, "replay": True} for row in rows(sums(4)))]
+    made = sweep(tmp_path, base, talks)
+    both = Sweep(**{**made.to_json(), "space": {"replay": {"grid": [0.0, 0.5]}}})
+    found = preflight(both).tiers
+    assert [(row.replay, row.counts["rows"]) for row in found] == [(False, 6), (True, 10)]
+    assert len({row.key for row in found}) == 2
