@@ -54,48 +54,50 @@ def main() -> None:
     ends = [i for i, r in enumerate(rows) if isinstance(r, EndRow)]
     late = [rows[i - 1] for i in ends[-ROWS:]]  # the last score of some trials comes while the page is open
     early = [r for r in rows if r not in late and not (isinstance(r, EndRow) and r.trial in {x.trial for x in late})]
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        with SweepJournal(Path(folder) / SWEEP) as log:
-            for row in early:
-                log.append(row)
-            address, server = serve(Path(folder))
-            browser = playwright.chromium.launch(
-                executable_path=chosen.chromium, args=["--no-sandbox", "--disable-gpu"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        sync_playwright() as playwright,
+        SweepJournal(Path(folder) / SWEEP) as log,
+    ):
+        for row in early:
+            log.append(row)
+        address, server = serve(Path(folder))
+        browser = playwright.chromium.launch(executable_path=chosen.chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.set_default_timeout(300_000)
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable")
+
+        def spent() -> tuple[float, float]:
+            found: Any = session.send("Performance.getMetrics")["metrics"]
+            return time.process_time(), next(m["value"] for m in found if m["name"] == "TaskDuration")
+
+        page.goto(f"{address}/sweeps/{SWEEP}")
+        page.wait_for_selector("figure svg .axis", state="attached")
+        page.wait_for_timeout(2000)
+        print(f"drawn: {spent()[1]:.2f} CPU s of the browser's main thread")
+        shelf.SOONEST_S = 1e9
+        before = spent()
+        page.wait_for_timeout(3000)
+        idle = [(b - a) / 3 for a, b in zip(before, spent(), strict=True)]
+        shown, server_s, browser_s = [], [], []
+        for row in late:
+            assert isinstance(row, ReportRow)
+            before, began = spent(), time.monotonic()
+            log.append(row)
+            cell = f'#trials tr[data-trial="{row.trial}"] td:nth-child(4)'
+            page.wait_for_function(
+                "([cell, step]) => document.querySelector(cell).dataset.sort === step", arg=[cell, str(row.step)]
             )
-            page = browser.new_page(viewport={"width": 1440, "height": 900})
-            session = page.context.new_cdp_session(page)
-            session.send("Performance.enable")
-
-            def spent() -> tuple[float, float]:
-                found: Any = session.send("Performance.getMetrics")["metrics"]
-                return time.process_time(), next(m["value"] for m in found if m["name"] == "TaskDuration")
-
-            page.goto(f"{address}/sweeps/{SWEEP}")
-            page.wait_for_selector("figure svg .axis", state="attached")
-            page.wait_for_timeout(2000)
-            print(f"drawn: {spent()[1]:.2f} CPU s of the browser's main thread")
-            shelf.SOONEST_S = 1e9
-            before = spent()
-            page.wait_for_timeout(3000)
-            idle = [(b - a) / 3 for a, b in zip(before, spent(), strict=True)]
-            shown, server_s, browser_s = [], [], []
-            for row in late:
-                assert isinstance(row, ReportRow)
-                before, began = spent(), time.monotonic()
-                log.append(row)
-                cell = f'#trials tr[data-trial="{row.trial}"] td:nth-child(4)'
-                page.wait_for_function(
-                    "([cell, step]) => document.querySelector(cell).dataset.sort === step", arg=[cell, str(row.step)]
-                )
-                shown.append(time.monotonic() - began)
-                page.wait_for_timeout(700)
-                for i, took in enumerate((server_s, browser_s)):
-                    took.append(spent()[i] - before[i] - idle[i] * (time.monotonic() - began))
-            print(f"a new row is shown after {statistics.median(shown):.2f} s (median of {ROWS})")
-            print(f"it costs {1000 * statistics.median(server_s):.0f} ms CPU at the server, "
-                  f"{1000 * statistics.median(browser_s):.0f} ms in the browser")  # fmt: skip
-            browser.close()
-            server.should_exit = server.force_exit = True
+            shown.append(time.monotonic() - began)
+            page.wait_for_timeout(700)
+            for i, took in enumerate((server_s, browser_s)):
+                took.append(spent()[i] - before[i] - idle[i] * (time.monotonic() - began))
+        print(f"a new row is shown after {statistics.median(shown):.2f} s (median of {ROWS})")
+        print(f"it costs {1000 * statistics.median(server_s):.0f} ms CPU at the server, "
+              f"{1000 * statistics.median(browser_s):.0f} ms in the browser")  # fmt: skip
+        browser.close()
+        server.should_exit = server.force_exit = True
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from sweeps.config.objective import Goal
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.space import Axis, sampled
-from sweeps.errors import DipsweepError, InputError, NoDriver, StorageError, nearest
+from sweeps.errors import DipsweepError, InputError, NoDriver, SpecError, StorageError, nearest
 from sweeps.journal.lease import DriverState, driver_state, driver_states
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import Row, SweepRow
 from sweeps.journal.state import SweepState, address_of
 from sweeps.journal.vocabulary import SweepStatus, TrialStatus
 from sweeps.journal.writer import LogReader, read_rows
@@ -98,13 +98,24 @@ def sweep_state(home: Store) -> dict[str, Any]:
 
 def _state_at(home: Store, driver: DriverState) -> dict[str, Any]:
     rows = read_rows(home)  # after the look at the driver: one that ends in between has ended the sweep by then
-    sweep, state = definition(home), SweepState()
+    sweep, state = _definition(home, rows), SweepState()
     meter = ProgressMeter(Plan(sweep), state)
     for row in rows:
         state.apply(row)
         meter.apply(row)
     told = {**state_of(sweep, state, driver), "sweep": home.name, "folder": str(home)}
     return told if state.done or not driver.alive else {**told, "progress": meter.progress().to_json()}
+
+
+def _definition(home: Store, rows: Sequence[Row]) -> Sweep:
+    """Returns a sweep's definition: that in the first row of its log, which is read anyway, or else that of its file."""
+    head = next((row for row in rows if isinstance(row, SweepRow) and row.spec), None)
+    if head is not None:
+        try:
+            return Sweep(**head.spec)
+        except SpecError:  # of another version: the file says what to do about it
+            pass
+    return definition(home)
 
 
 def state_of(sweep: Sweep, state: SweepState, driver: DriverState | None = None) -> dict[str, Any]:
