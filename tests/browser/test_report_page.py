@@ -241,6 +241,8 @@ def test_replies_stand_beside_the_bases_and_can_be_filtered(browser, demo, tmp_p
 def test_safety_stands_against_skill_with_its_front(opened, demo):
     page = opened.page
     whole = [s for s in demo.settings if s.whole]
+    page.locator("#parameters").scroll_into_view_if_needed()
+    page.wait_for_selector("#front .setting", state="attached")
     assert page.locator("#front .setting").count() == len(whole)
     assert page.locator("#front .setting.front").count() == sum(bool(s.front) for s in whole)
     assert page.locator("#front .bar").count() == 2 * len(whole)
@@ -254,6 +256,8 @@ def test_every_condition_has_a_small_figure_on_the_same_scale(opened, demo):
     page = opened.page
     page.select_option("#colour", "data")
     levels = next(a.levels for a in demo.axes if a.name == "data")
+    page.locator("#small-title").scroll_into_view_if_needed()
+    page.wait_for_selector("#small canvas", state="attached")
     said = [c.get_attribute("aria-label") for c in page.locator("#small canvas").all()]
     assert [f"data {level}" in text for level, text in zip(levels, said, strict=True)] == [True] * len(levels)
     page.locator("#legend button", has_text="answer-only").click()

@@ -40,6 +40,21 @@ const plots = [
   new Multiples($("small"), page, () => axis(), () => $("upwards").value),
   new Parallel($("parallel"), page, () => data.parameters, () => $("upwards").value),
 ];
+// Figures further down are drawn when they come near: a thousand trials are tens of thousands of elements.
+const near = new Set();
+const watch = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    for (const plot of plots.filter((one) => one.home === entry.target)) {
+      near[entry.isIntersecting ? "add" : "delete"](plot);
+      if (entry.isIntersecting) plot.draw();
+    }
+  }
+}, { rootMargin: "600px" });
+for (const plot of plots) {
+  plot.home = (plot.svg ?? plot.box).closest("section");
+  watch.observe(plot.home);
+}
+addEventListener("beforeprint", () => { for (const plot of plots) plot.draw(); });
 const panels = [...document.querySelectorAll("figure.panel")].map((figure) => new Panel(figure, figure.dataset.metric, page));
 
 const replies = data.replies && new Replies($("reply-section"), data.replies, page);
@@ -103,7 +118,7 @@ function refocus() {
   details(focus);
   if (focus) replies?.follow(focus.id);
   if (parameter()) $("scatter-title").textContent = `${$("upwards").value} against ${parameter().name}`;
-  for (const plot of plots) plot.draw();
+  for (const plot of plots) if (near.has(plot) || plot.home.hidden) plot.draw();
   address();
 }
 
