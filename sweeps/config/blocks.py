@@ -227,8 +227,11 @@ class StoppingBlock(OpenBlock):
     """dip-aware: strict (the default) neither stops nor pauses a trial in its dip or its recovery; soft does, at lower odds."""
     top: _Count = 3
     """How many best trials the sweep is after."""
+    max_lost_winners: Annotated[float, Field(gt=0)] | None = None
+    """dip-aware: how many of the best trials may be expected among what was given up (docs/stopping.md), fewer than `top`; by
+    default 0.1 of a top 3, and in proportion."""
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """dip-aware: share of the true top that may be lost, an upper bound; by default 0.07 under strict, 0.1 under soft."""
+    """dip-aware: the old name of `max_lost_winners`, which is a third of `risk` x `top`."""
     patience: Annotated[float, Field(ge=1)] | None = None
     """dip-aware: with a dip, in multiples of its trough step; patient: reports without a new best."""
     grace: _Count | None = None

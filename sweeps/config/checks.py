@@ -137,6 +137,7 @@ def _stopping(sweep: Sweep) -> Iterator[Fault]:
     rule = sweep.stopping.rule
     uses = {
         "protect": ("dip-aware",),
+        "max_lost_winners": ("dip-aware",),
         "risk": ("dip-aware",),
         "patience": ("dip-aware", "patient"),
         "grace": ("asha", "median", "hyperband", "patient"),
@@ -149,6 +150,13 @@ def _stopping(sweep: Sweep) -> Iterator[Fault]:
                 f"stopping.{name}",
                 f"got {show(value)}, but rule '{rule}' has no {name}; it belongs to {', '.join(rules)}",
             )
+    winners, top = sweep.stopping.max_lost_winners, sweep.stopping.top
+    if winners is not None and winners >= top:
+        yield Fault(
+            "stopping.max_lost_winners", f"got {winners:g}, but top is {top}; expected fewer, such as {top / 30:.2g}"
+        )
+    if winners is not None and sweep.stopping.risk is not None:
+        yield Fault("stopping.risk", "got max_lost_winners as well; expected one of them: risk is its old name")
     smallest = min((s for s in sweep.axis_values("steps", sweep.trainer.steps) if isinstance(s, int)), default=1)
     grace = sweep.stopping.grace
     if grace is not None and grace >= smallest:

@@ -1,14 +1,14 @@
 """DipAware: prunes what cannot win any more, and never a run for the dip before its recovery.
 
-For every trial the field (`field.py`) holds a forecast of its final score, learned from its own curve, from what curves
-of fine-tunes look like, and from how the other trials of this sweep went. The rule asks one question, P: how likely is
-this trial to end among the top k, against the forecasts of all others? Where P is too small the trial is paused. Two
-things stand above that question. What has diverged is stopped. What is in its dip or on its way back, inside a bounded
-patience (`sweeps.stopping.phases`), is left alone (`protect: strict`), or P must be several times smaller (`protect: soft`).
+For every trial the field (`forecasts.py`) holds what its final score may be, learned from its own curve, from what curves of
+fine-tunes look like, and from how the other trials of this sweep went. The rule asks one question, P: how likely is this
+trial to end among the top k, against all others? Where P is too small the trial is paused. Two things stand above that
+question. What has diverged is stopped. What is in its dip or on its way back, inside a bounded patience
+(`sweeps.stopping.phases`), is left alone (`protect: strict`), or P must be several times smaller (`protect: soft`).
 
 Pausing is provisional. Before every trial had its turn the bar for pausing is higher (`FIRST_PAUSE_MARGIN`): a trial of
 middling odds gives way, and comes back when the field is known and its odds have held. So compute goes first to where
-it decides most.
+it decides most, and the budget of lost winners binds on what stays paused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ HOLD_P = 0.9  # chance below which a constraint in its dip keeps a trial from be
 HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall is given up even without rivals
 FIRST_PAUSE_MARGIN = 3.0  # a trial is paused for the first time at this multiple of the bar: it may come back
 OVERDUE_MIN_P = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
-RISK = {"strict": 0.07, "soft": 0.1}
+MAX_LOST_SHARE = 1 / 30  # share of the top k that may be lost where nothing is set: 0.1 winners of 3
+SHARES_PER_TRIAL = 3.0  # equal shares of the budget that one trial may take: most trials leave all of theirs
 REMAINING_BUDGET_SCALE = 1.5  # the bar at the start of the longest budget; it falls with the root of what is left
 RESUME_MARGIN = 1.5  # a paused trial is resumed at this multiple of the bar: pausing and resuming cost a resume
 
@@ -52,9 +53,11 @@ class DipAware(StopRule):
         goal: metric, direction, top k, constraints.
         protect: `strict` never pauses or stops a trial in its dip or recovery inside the patience; `soft` only makes it
             `soft_protection_factor` times harder.
-        risk: expected share of the true top k that may be lost, an upper bound: half-way the bar for P is about
-            risk * k / (N - k) for N trials. It is higher where much compute is left to save, lower near the end.
-            By default 0.07 under `strict`, 0.1 under `soft`.
+        max_lost_winners: the sweep's budget of risk: how many of the top k may be expected among what is given up for good.
+            A trial is paused at up to three equal shares of it, more where much compute is left to save, less near the end.
+            Paused trials come back, best odds first, until what stays paused is within the budget; where there is no
+            pausing, nothing is stopped beyond it. By default 0.1 of a top 3, and in proportion.
+        risk: the same under its old name, as a share of the top k: `max_lost_winners` is a third of risk * k.
         patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take.
         cap: patience ends at this share of the budget at the latest.
         soft_protection_factor: by how much the bar is lowered in a dip or recovery under `protect: soft`.
@@ -68,6 +71,7 @@ class DipAware(StopRule):
         self,
         goal: Goal,
         protect: Protect = "strict",
+        max_lost_winners: float | None = None,
         risk: float | None = None,
         patience: float = 4.0,
         cap: float = 0.5,
@@ -76,38 +80,66 @@ class DipAware(StopRule):
         trials: int = 0,
     ) -> None:
         super().__init__(goal)
-        risk = RISK.get(protect, 0.1) if risk is None else risk
+        if risk is not None and max_lost_winners is not None:
+            raise InputError("stopping sets both max_lost_winners and risk, its old name; give one of them")
+        _check(protect, risk=(0.0 if risk is None else risk, 0.0, 1.0))
+        if max_lost_winners is None:
+            max_lost_winners = goal.top * (MAX_LOST_SHARE if risk is None else risk / SHARES_PER_TRIAL)
         _check(
             protect,
-            risk=(risk, 0.0, 1.0),
+            max_lost_winners=(max_lost_winners, 0.0, float(goal.top)),
             patience=(patience, 1.0, 100.0),
             cap=(cap, 0.01, 1.0),
             soft_protection_factor=(soft_protection_factor, 1.0, 1e9),
         )
-        self.protect, self.risk, self.pause, self.trials = protect, risk, pause, trials
+        self.protect, self.max_lost_winners, self.pause, self.trials = protect, max_lost_winners, pause, trials
         self.soft_protection_factor = soft_protection_factor
         self.race = Race(goal, self.history, patience=patience, cap=cap)
         self.yielded: set[str] = set()
+        self.given_up: dict[str, None] = {}  # what is paused or stopped now, in that order
 
     def observe(self, row: Row) -> bool:
         fresh = super().observe(row)
         if fresh:
             self.race.observe(row)
-            if isinstance(row, VerdictRow) and row.action is Action.PAUSE:
-                self.yielded.add(row.trial)
+            if isinstance(row, VerdictRow) and row.action is not Action.CONTINUE:
+                if "p_top" in row.evidence:  # given up for its odds, and not because it diverged
+                    self.given_up[row.trial] = None
+                if row.action is Action.PAUSE:
+                    self.yielded.add(row.trial)
+            elif row.kind == "attempt":
+                self.given_up.pop(row.trial, None)
         return fresh
 
     def bars(self, tracks: Sequence[Track]) -> Array:
         """Returns the P below which each trial is not worth its machine; protection lowers it, and so does a near end."""
         top, known = self.goal.top, len(self.history.curves)
-        left = np.array([t.budget - t.last for t in tracks]) / self.race.field.longest
         rivals = max(known, self.trials, 2 * top + 1) - top
-        bars = REMAINING_BUDGET_SCALE * np.sqrt(np.maximum(left, 1e-3)) * self.risk * top / rivals
-        protected = np.array([t.phase.protected for t in tracks])
-        if known <= 2 * top:
-            overdue = np.array([t.phase.overdue for t in tracks])
-            bars = np.where(overdue & ~protected, np.maximum(bars, OVERDUE_MIN_P), bars)
-        return np.asarray(np.where(protected, bars / self.soft_protection_factor, bars))
+        left = np.array([t.budget - t.last for t in tracks]) / self.race.field.longest
+        share = SHARES_PER_TRIAL * self.max_lost_winners / rivals
+        bars = REMAINING_BUDGET_SCALE * np.sqrt(np.maximum(left, 1e-3)) * share
+        bars = np.where([self._overdue(t) for t in tracks], np.maximum(bars, OVERDUE_MIN_P), bars)
+        return np.asarray(np.where([t.phase.protected for t in tracks], bars / self.soft_protection_factor, bars))
+
+    def _overdue(self, track: Track) -> bool:
+        few = len(self.history.curves) <= 2 * self.goal.top
+        return few and track.phase.overdue and not track.phase.protected
+
+    def spent(self) -> float:
+        """Returns how many of the top k are expected among the trials that are paused or stopped, as odds stand now.
+
+        In a sweep of at most 2 k trials, those that were given up because their patience ran out do not count.
+        """
+        tracks = [t for t in map(self.race.field.tracks.get, self.given_up) if t is not None and not self._overdue(t)]
+        return float(self._odds(tracks).sum())
+
+    def _odds(self, tracks: Sequence[Track]) -> Array:
+        """Returns P(top k) of trials of any suites."""
+        odds = np.zeros(len(tracks))
+        for suite in dict.fromkeys(t.suite for t in tracks):
+            same = [i for i, t in enumerate(tracks) if t.suite == suite]
+            odds[same] = self.race.odds([tracks[i] for i in same])
+        return odds
 
     # --- verdicts --------------------------------------------------------------------------------------------------
 
@@ -181,6 +213,8 @@ class DipAware(StopRule):
         bar = float(self.bars([track])[0])
         evidence = self._evidence(track, reading, standing, bar)
         odds = f"P(top {self.goal.top}) {standing.p:.2g}"
+        if self.race.field.check.basis == "levels":
+            odds += " by levels at equal step (forecasts did worse in this sweep)"
         first = self.pause and not reading.protected and track.trial not in self.yielded
         if standing.p >= bar * (FIRST_PAUSE_MARGIN if first else 1.0):
             said = f"{self._level(track, reading)}; {odds} is above the bar of {bar:.2g}"
@@ -191,6 +225,14 @@ class DipAware(StopRule):
         if reading.protected and self.protect == "strict":
             said = f"{self._level(track, reading)}; protected until step {reading.until:.0f} though {odds} ({ends})"
             return Verdict(Action.CONTINUE, said, reading.phase, {**evidence, "held": True})
+        spent = self.spent()
+        evidence |= {"lost_winners": spent, "max_lost_winners": self.max_lost_winners}
+        if not self.pause and spent + standing.p > self.max_lost_winners and not self._overdue(track):
+            said = (
+                f"{self._level(track, reading)}; {odds} is below the bar of {bar:.2g}, but what was given up may hold "
+                f"{spent:.2g} winners already, of {self.max_lost_winners:g} allowed"
+            )
+            return Verdict(Action.CONTINUE, said, reading.phase, evidence)
         turn = " before its turn comes again" if standing.p >= bar else ""
         said = f"{self._level(track, reading)}; {ends}: {odds}, bar {bar:.2g}{turn}"
         return Verdict(Action.PAUSE if self.pause else Action.STOP, said, reading.phase, evidence)
@@ -208,18 +250,18 @@ class DipAware(StopRule):
         return Verdict(Action.CONTINUE, f"{level}; {few}", reading.phase)
 
     def choose_trial_to_resume(self, paused: Sequence[str]) -> str | None:
-        """Returns the paused trial with the best odds against its bar, if they are `RESUME_MARGIN` times above it."""
+        """Returns the paused trial with the best odds against its bar, if they are `RESUME_MARGIN` times above it.
+
+        It also comes back where more winners may have been given up than allowed: rivals fell behind, and odds rose.
+        """
         tracks = [t for t in map(self.race.field.tracks.get, paused) if t is not None]
         if not tracks:
             return None
-        bars = self.bars(tracks)
-        odds = np.zeros(len(tracks))
-        for suite in dict.fromkeys(t.suite for t in tracks):
-            same = [i for i, t in enumerate(tracks) if t.suite == suite]
-            odds[same] = self.race.odds([tracks[i] for i in same])
+        bars, odds = self.bars(tracks), self._odds(tracks)
         hopes = np.divide(odds, bars, out=np.zeros(len(tracks)), where=bars > 0.0)
         best = int(np.argmax(hopes))
-        return tracks[best].trial if hopes[best] >= RESUME_MARGIN else None
+        owed = hopes[best] > 0.0 and not self._overdue(tracks[best]) and self.spent() > self.max_lost_winners
+        return tracks[best].trial if owed or hopes[best] >= RESUME_MARGIN else None
 
     # --- words -----------------------------------------------------------------------------------------------------
 
@@ -243,6 +285,8 @@ class DipAware(StopRule):
     def _evidence(self, track: Track, r: Reading, standing: Standing, bar: float) -> dict[str, Any]:
         return {
             "p_top": standing.p,
+            "basis": self.race.field.check.basis,
+            "check": self.race.field.check.evidence(),
             "bar": bar,
             "cut": self._shown(standing.cut),
             "rivals": standing.rivals,

@@ -1,5 +1,10 @@
 """The field: one metric of all trials, as beliefs about where each will end, learning from each other.
 
+Two views stand side by side. In the first `FORM_DRAWS` possible outcomes of the sweep a trial ends where its forecast says, from
+which ways curves go. In the other `LEVEL_DRAWS` only its present level counts, and what the sweep's runs still gained from
+there: trials at equal step compare by their levels. How the sweep's finished runs turned out decides how much each view
+counts (`sweeps.stopping.self_check`).
+
 Trials of one sweep dip alike. What the others' curves have made likely (which family, first movement after how many
 steps) therefore re-weights the library for each trial: `POOL` pseudo-trials of prior against every trial seen.
 
@@ -24,12 +29,14 @@ from sweeps.stopping.diagnostics import SPOILT, TRUNCATED, normal_truncation
 from sweeps.stopping.forecast import Belief, Forecast, Forecasts, GainCache, Noise
 from sweeps.stopping.noise import RESOLUTION, SMALLEST, estimate, standard_error, usable
 from sweeps.stopping.phases import PhaseTracker
-from sweeps.stopping.shared_gain import KNOTS, Revision, SharedGain, ahead, schedule_time
+from sweeps.stopping.self_check import Foretold, SelfCheck
+from sweeps.stopping.shared_gain import KNOTS, Prior, Revision, SharedGain, ahead, normal_quantiles, schedule_time
 
 POOL = 6.0
 PATIENCE_POOL = 4.0
 BINS = 24  # octaves of the time of the first movement, in steps
-DRAWS = 64
+FORM_DRAWS, LEVEL_DRAWS = 64, 32
+DRAWS = FORM_DRAWS + LEVEL_DRAWS  # possible outcomes of a sweep: where forecasts hold, and where only levels count
 LEAST_REVISED = 0.3  # standard errors that a forecast is taken to change by where it claims to be surer than that
 LEAST_SCALE = 3.0  # the sweep's own spread is at least this many standard errors
 FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
@@ -37,7 +44,16 @@ CENSORED = 30.0  # a reply cut off may have been right: a rise of truncation by 
 FURTHEST = 1e6  # a score further from the base than this, in standard errors, says no more than that it is far away
 SHARE_ERROR = 0.012  # standard error at which a share's movements are sized as in the library: dips of 2.4 to 58 points
 MOST_SIZED = 8.0  # ... and never by more than this either way
-_U: Array = (np.arange(DRAWS) + 0.5) / DRAWS
+LEVEL_SD = 0.5  # of what a run's level changes by beside all others, over the whole schedule, in the sweep's spread
+MOST_MOVED = 3.0  # a change of level beyond this many of its standard deviations counts as that many
+FORETELL_FROM = 0.06  # schedule time from which on the check keeps what was foretold
+RETURN = 0.25  # chance that a late fall is made good, to start with: a quarter to a half of recorded ones were
+RETURN_POOL = 4.0  # ... and falls that it counts for beside the sweep's own
+RETURN_WITHIN = 0.2  # ... and the share of the budget within which it shows
+_U: Array = (np.arange(FORM_DRAWS) + 0.5) / FORM_DRAWS
+_NORMAL: Array = normal_quantiles(LEVEL_DRAWS)
+_TAIL: Array = np.array([0.5 * math.erfc((i / 100.0 - 6.0) / math.sqrt(2.0)) for i in range(1201)])
+_LEVELS = Prior(sd=0.3, doubt=2.0, common=2.0, least=0.001, early=True)
 
 
 @dataclass(slots=True)
@@ -50,7 +66,8 @@ class Track:
     `kind` is the schedule's; `decay_start` the schedule fraction at which its decay begins. `now` and `end` are where the run
     is, and where its budget ends, on the common time axis of `sweeps.stopping.shared_gain`; `anchor` is the last knot
     there that it passed, with the mean and variance of its forecast then, and `revisions` what it has told of the
-    intervals. `reach` is how far its scores have been from its base.
+    intervals; `mark` is the level at that knot, and `moves` its changes from knot to knot. `told` is what was foretold of its
+    final, once an interval. `reach` is how far its scores have been from its base.
     """
 
     trial: str
@@ -71,6 +88,9 @@ class Track:
     end: float = 1.0
     anchor: tuple[int, float, float] | None = None
     revisions: list[Revision] = field(default_factory=list)
+    mark: float = 0.0
+    moves: list[Revision] = field(default_factory=list)
+    told: list[Foretold] = field(default_factory=list)
     reach: float = 0.0
     mass: Array = field(default_factory=lambda: np.zeros(0))
     order: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -113,14 +133,27 @@ class Field:
         self.longest = 1  # budget of any trial that was scored, in steps
         self._looked, self._look_at = 0, 1.0
         self.gains: dict[str, SharedGain] = {}
-        self.quantiles = np.empty((32, DRAWS))
+        self.quantiles = np.empty((32, FORM_DRAWS))
         self.shift, self.spread = np.zeros((32, DRAWS)), np.ones(32)
+        self.moves: dict[str, SharedGain] = {}
+        self.level, self.level_sd, self.level_error = np.zeros(32), np.ones(32), np.ones(32)
+        self.level_draws = np.zeros((32, LEVEL_DRAWS))
+        self.back, self.back_to = (
+            np.zeros(32),
+            np.zeros(32),
+        )  # chance that a late fall is made good, and level before it
+        self.late_falls = np.zeros((32, 2))  # begun, made good
         self.ahead = np.zeros((32, len(KNOTS) - 1))
         self.reach = np.zeros(32)
         self.scale = 0.0  # the sweep's own spread: how far a run's scores go from its base, in the metric's unit
-        self._shifted = 0, 0.0  # of which version of the shared gains, and at which scale, `shift` and `spread` are
+        self._shifted = (
+            0,
+            0.0,
+            1.0,
+        )  # of which version of the shared gains, and at which scale, `shift` and `spread` are
         self.pooled = np.zeros(len(FAMILIES) * BINS)
         self._cells: dict[int, Cells] = {}
+        self.check = SelfCheck()
 
     # --- rows in ---------------------------------------------------------------------------------------------------
 
@@ -191,6 +224,9 @@ class Field:
             self.pooled -= old.mass
             for revision in old.revisions:
                 self.gains[old.kind].add(revision, -1.0)
+            for revision in old.moves:
+                self.moves[old.kind].add(revision, -1.0)
+            self.check.forget(trial)
         self.tracks[trial] = track
         for step in steps:
             if curve.points[step].suite == suite:
@@ -214,19 +250,26 @@ class Field:
         budget = _budget(curve)
         self.longest = max(self.longest, budget)
         while row >= len(self.quantiles):
-            self.quantiles, self.shift, self.spread, self.ahead, self.reach = (
-                np.concatenate([a, np.zeros_like(a)])
-                for a in (self.quantiles, self.shift, self.spread, self.ahead, self.reach)
-            )
+            self._grow()
         phase = PhaseTracker(0.0 if known else None, sd if known else 1.0, budget, ratio=self.patience, cap=self.cap)
-        order = np.random.default_rng(zlib.crc32(curve.trial.encode())).permutation(DRAWS)
+        order = np.random.default_rng(zlib.crc32(curve.trial.encode())).permutation(FORM_DRAWS)
         horizon = self._horizon(curve, budget)
         belief = Belief(self.cache, sd, budget / horizon)
         track = Track(curve.trial, budget, horizon, suite, value, known, self.unit, belief, phase, row=row, order=order)
+        self.level_draws[row] = _NORMAL[order[order < LEVEL_DRAWS]]
         track.kind, track.decay_start, track.end = kind, start, schedule_time(budget / horizon, start)
         if kind not in self.gains:
-            self.gains[kind] = SharedGain(kind == "wsd", DRAWS)
+            self.gains[kind] = SharedGain(kind == "wsd", FORM_DRAWS)
+            self.moves[kind] = SharedGain(kind == "wsd", LEVEL_DRAWS, _LEVELS)
         return track
+
+    def _grow(self) -> None:
+        """Makes room for twice as many trials."""
+        names = ["quantiles", "shift", "spread", "ahead", "reach", "level", "level_sd", "level_error", "level_draws"]
+        names += ["back", "back_to", "late_falls"]
+        for name in names:
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
 
     def _horizon(self, curve: Curve, budget: int) -> int:
         """The sweep's longest budget where the rate does not follow the trial's own budget, else that budget.
@@ -287,28 +330,73 @@ class Field:
         self.forecasts.put(track.row, forecast, track.base, track.unit)
         self.quantiles[track.row] = track.base + track.unit * forecast.quantiles(_U)[track.order]
         self.ahead[track.row], self.reach[track.row] = ahead(track.now, track.end), track.reach
+        self.level[track.row] = track.in_unit(track.phase.level)
+        self.level_error[track.row] = track.unit**2 * track.phase.var
+        self._late_fall(track)
         self._revise(track, self.forecasts.mean[track.row], (track.unit * forecast.sd) ** 2)
         self._shift([track])
+        self._foretell(track)
+
+    def _late_fall(self, track: Track) -> None:
+        """A late fall may be a dip as well: with a chance that is learnt, and fades while it does not turn."""
+        phase, row = track.phase, track.row
+        self.late_falls[row] = phase.late_falls
+        begun, good = self.late_falls[: len(self.tracks)].sum(0)
+        left = 1.0 - (track.last - (phase.onset or 0)) / (RETURN_WITHIN * track.budget)
+        chance = max((RETURN * RETURN_POOL + good) / (RETURN_POOL + begun), 0.5 * RETURN)
+        self.back[row] = chance * max(left, 0.0) if phase.late else 0.0
+        self.back_to[row] = track.in_unit(phase.peak)
+
+    def _foretell(self, track: Track) -> None:
+        """Keeps what both views foretell of a run, once an interval; when it has finished, the check learns from it."""
+        row, forecast = track.row, track.forecast
+        if track.last >= track.budget:
+            self.check.finish(track.trial, track.told, float(self.level[row]), float(self.level_error[row]))
+        elif track.anchor is not None and track.now > FORETELL_FROM and len(track.told) < track.anchor[0] and forecast:
+            forms, levels = self.shift[row, :FORM_DRAWS], self.shift[row, FORM_DRAWS:]
+            spread = self.spread[row] / self.check.wider
+            track.told.append(
+                Foretold(
+                    float(self.forecasts.mean[row] + forms.mean()),
+                    float((spread * track.unit * forecast.sd) ** 2 + forms.var()),
+                    float(self.level[row] + levels.mean()),
+                    float(self.level_sd[row] ** 2 + levels.var()),
+                )
+            )
 
     def _revise(self, track: Track, mean: float, variance: float) -> None:
         """Tells the shared gains how a run's forecast changed over every interval that it has passed since the last knot."""
         knot = int(np.searchsorted(KNOTS, track.now + 1e-9, side="right")) - 1
+        level = float(self.level[track.row])
         if track.anchor is None:
-            track.anchor = knot, mean, variance
+            track.anchor, track.mark = (knot, mean, variance), level
             self.scale = self._measure_scale()
             return
         passed, before, variance_before = track.anchor
         if knot <= passed:
             return
-        widths = np.diff(KNOTS[passed : knot + 1])
         least = max((LEAST_REVISED * track.unit) ** 2, 0.01 * variance_before)
-        said = max(variance_before - variance, least)
+        resolved = max(variance_before - variance, least)
+        widths = np.diff(KNOTS[passed : knot + 1])
         for k, share in enumerate(widths / widths.sum()):
-            revision = Revision(passed + k, share * (mean - before), share * said)
+            revision = Revision(passed + k, share * (mean - before), share * resolved, share)
             track.revisions.append(revision)
             self.gains[track.kind].add(revision)
-        track.anchor = knot, mean, variance
+        self._move(track, passed, knot)
+        track.anchor, track.mark = (knot, mean, variance), level
         self.scale = self._measure_scale()
+
+    def _move(self, track: Track, passed: int, knot: int) -> None:
+        """Tells how far a run's level changed over intervals `passed` to `knot`, split as the prior's variance is."""
+        moves, level = self.moves[track.kind], float(self.level[track.row])
+        variances = (LEVEL_SD * self.scale) ** 2 * moves.pace[passed:knot]
+        total = float(variances.sum())
+        bound = MOST_MOVED * math.sqrt(total)
+        change = min(max(level - track.mark, -bound), bound)
+        for k, variance in enumerate(variances):
+            move = Revision(passed + k, float(change * variance / total), float(variance), float(variance / total))
+            track.moves.append(move)
+            moves.add(move)
 
     def _shift(self, tracks: Iterable[Track]) -> None:
         """Brings what the shared gains add to trials' forecasts up to date."""
@@ -319,16 +407,19 @@ class Field:
             gains, spread = self.gains[kind].outcomes(self.scale)
             left = self.ahead[rows]
             # Sums and no matrix product: one row or all of them, the last digit is the same.
-            self.shift[rows] = (left[:, :, None] * gains).sum(1)
+            moves, level_spread = self.moves[kind].outcomes(self.scale)
+            self.shift[rows] = (left[:, :, None] * np.concatenate([gains, moves], axis=1)).sum(1)
+            own = (left * self.moves[kind].pace * level_spread).sum(1)
+            self.level_sd[rows] = np.sqrt((LEVEL_SD * self.scale) ** 2 * own + self.level_error[rows])
             weight = left * self.gains[kind].prior_variance + 1e-12
-            self.spread[rows] = np.sqrt((weight * spread).sum(1) / weight.sum(1))
+            self.spread[rows] = self.check.wider * np.sqrt((weight * spread).sum(1) / weight.sum(1))
 
     def _measure_scale(self) -> float:
         return max(float(np.median(self.reach[: len(self.tracks)])), LEAST_SCALE * self.unit)
 
     def follow(self) -> bool:
         """Brings all trials up to date with the shared gains; False where these have not changed since the last time."""
-        version = sum(g.version for g in self.gains.values()), self.scale
+        version = sum(g.version for g in (*self.gains.values(), *self.moves.values())), self.scale, self.check.wider
         if version == self._shifted:
             return False
         self._shifted = version
@@ -338,7 +429,9 @@ class Field:
     def outcomes(self, rows: np.ndarray) -> Array:
         """Returns the final scores of trials in every possible outcome of the sweep, [rows, DRAWS]."""
         mean = self.forecasts.mean[rows, None]
-        return np.asarray(mean + self.shift[rows] + self.spread[rows, None] * (self.quantiles[rows] - mean))
+        forms = mean + self.spread[rows, None] * (self.quantiles[rows] - mean)
+        levels = self.level[rows, None] + self.level_sd[rows, None] * self.level_draws[rows]
+        return np.asarray(np.concatenate([forms, levels], axis=1) + self.shift[rows])
 
     def odds_above(self, rows: np.ndarray, marks: Array) -> Array:
         """Returns the probability that each trial ends above its mark in every possible outcome, [rows, DRAWS].
@@ -346,9 +439,22 @@ class Field:
         Args:
             rows: of the trials. marks: signed scores, [rows, DRAWS] or anything that stretches to it.
         """
+        own = marks - self.shift[rows]
         mean = self.forecasts.mean[rows, None]
-        own = mean + (marks - self.shift[rows] - mean) / self.spread[rows, None]
-        return self.forecasts.above(rows, own)
+        forms = mean + (own[:, :FORM_DRAWS] - mean) / self.spread[rows, None]
+        levels = (own[:, FORM_DRAWS:] - self.level[rows, None]) / self.level_sd[rows, None]
+        odds = np.concatenate([self.forecasts.above(rows, forms), upper_tail(levels)], axis=1)
+        fallen = np.flatnonzero(self.back[rows])
+        if len(fallen):
+            at = rows[fallen]
+            returned = upper_tail((own[fallen] - self.back_to[at, None]) / self.level_sd[at, None])
+            odds[fallen] = np.maximum(odds[fallen], self.back[at, None] * returned)
+        return np.asarray(odds)
+
+    def weights(self) -> Array:
+        """Returns how much every possible outcome counts, [DRAWS], summing to 1."""
+        w = self.check.levels
+        return np.asarray(np.repeat([(1.0 - w) / FORM_DRAWS, w / LEVEL_DRAWS], [FORM_DRAWS, LEVEL_DRAWS]))
 
     def _cells_of(self, horizon: int) -> Cells:
         if horizon not in self._cells:
@@ -360,11 +466,21 @@ class Field:
 
     def probability_above(self, track: Track, threshold: float) -> float:
         """Returns the probability that the trial ends above `threshold` (signed metric unit)."""
-        return float(self.odds_above(np.array([track.row]), np.array([[threshold]])).mean())
+        return float((self.odds_above(np.array([track.row]), np.array([[threshold]])) @ self.weights())[0])
 
     def span(self, track: Track) -> Array:
         """Returns the 10 %, 50 % and 90 % quantiles of the trial's final score (signed metric unit)."""
-        return np.asarray(np.quantile(self.outcomes(np.array([track.row])), (0.1, 0.5, 0.9)))
+        ends = self.outcomes(np.array([track.row]))[0]
+        order = np.argsort(ends)
+        mass = np.cumsum(self.weights()[order])
+        return np.asarray(np.interp((0.1, 0.5, 0.9), mass - 0.5 * self.weights()[order], ends[order]))
+
+
+def upper_tail(z: Array) -> Array:
+    """Returns the probability that a standard normal number exceeds `z`."""
+    place = np.clip((z + 6.0) * 100.0, 0.0, 1199.999)
+    i = place.astype(np.int64)
+    return np.asarray(_TAIL[i] + (place - i) * (_TAIL[i + 1] - _TAIL[i]))
 
 
 def _schedule(config: Mapping[str, Any]) -> str:

@@ -99,6 +99,7 @@ class PhaseTracker:
         self.trend = Trend()
         self.step, self.reports = 0, 0
         self.recovered: list[float] = []  # ratios (step of return / trough step) of dips that were made good
+        self.late_falls = [0, 0]  # begun, made good
         self.phase = Phase.BEFORE
 
     def update(self, step: int, score: float, sd: float) -> Phase:
@@ -117,6 +118,7 @@ class PhaseTracker:
             self._back(step, sd)
         elif self.onset is None:
             self.onset = step
+            self.late_falls[0] += self.late
             self._sink(step, score, sd)
         elif score < self.trough_raw and self.level < self.trough:
             self._sink(step, score, sd)
@@ -159,6 +161,7 @@ class PhaseTracker:
         """The fall is made good; how long it took is kept where the fall was deep enough to be no accident."""
         if self.onset is not None and not self.late and self.peak - self.trough_raw > DEEP * sd:
             self.recovered.append(step / self.trough_step)
+        self.late_falls[1] += self.late
         self.onset = None
 
     @property

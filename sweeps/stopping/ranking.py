@@ -113,7 +113,7 @@ class Race:
             return None
         marks = self._marks(places, np.array([track.row]))
         p = float(self._odds([track], marks)[0])
-        return Standing(p, float(np.sort(marks[0])[DRAWS // 2]), rivals)
+        return Standing(p, _median(marks[0], self.field.weights()), rivals)
 
     def odds(self, tracks: Sequence[Track]) -> Array:
         """Returns P(top k) of trials that answer one suite, [len(tracks)]; 1 while there are fewer than k rivals."""
@@ -123,7 +123,7 @@ class Race:
         return self._odds(tracks, self._marks(places, np.array([t.row for t in tracks], dtype=np.int64)))
 
     def _odds(self, tracks: Sequence[Track], marks: Array) -> Array:
-        p = self.field.odds_above(np.array([t.row for t in tracks], dtype=np.int64), marks).mean(1)
+        p = self.field.odds_above(np.array([t.row for t in tracks], dtype=np.int64), marks) @ self.field.weights()
         for limit in self.limits:
             for i, track in enumerate(tracks):
                 odds = limit.odds(track.trial)
@@ -170,3 +170,8 @@ class Race:
                     if met is not None:
                         outcomes[i, ~met] = -math.inf
             self._places_of(suite).put(rows, outcomes)
+
+
+def _median(values: Array, weights: Array) -> float:
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]), 0.5)])

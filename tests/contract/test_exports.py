@@ -21,8 +21,9 @@ def test_every_rule_of_the_schema_can_be_made_with_the_settings_that_the_schema_
     from cluster.run import stop_rule
     from sweeps.plugins import RULES
 
-    settings = {"dip-aware": {"risk": 0.2, "patience": 3.0, "protect": "soft"}, "asha": {"grace": 10, "reduction": 3.0},
-                "median": {"grace": 10}, "hyperband": {"grace": 2, "reduction": 2.0}, "patient": {"patience": 5.0}}  # fmt: skip
+    settings = {"dip-aware": {"max_lost_winners": 0.2, "patience": 3.0, "protect": "soft"},
+                "asha": {"grace": 10, "reduction": 3.0}, "median": {"grace": 10},
+                "hyperband": {"grace": 2, "reduction": 2.0}, "patient": {"patience": 5.0}}  # fmt: skip
     for rule in RULES.built_in:
         made = stop_rule(sweeps.Sweep(name="x", stopping={"rule": rule, **settings.get(rule, {})}))
         assert made.name == rule

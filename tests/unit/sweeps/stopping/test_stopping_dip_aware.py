@@ -97,7 +97,7 @@ TABLE = [
     ({"pause": False}, FALL, (256, 400), "STOP", "collapse recovery"),
     ({}, LATE, (200, 400), "PAUSE", "late-decline"),
     ({"risk": 0.01}, LATE, (401, 620), "PAUSE", "late-decline"),
-    ({}, SLOW, (256, 400), "PAUSE", "recovery collapse"),
+    ({}, SLOW, (240, 400), "PAUSE", "recovery collapse"),
     ({"protect": "soft"}, SLOW, (100, 300), "PAUSE", "dip recovery"),
     ({"patience": 2.0}, SLOW, (100, 200), "PAUSE", "collapse recovery"),
     ({}, FLAT - 0.02, (60, 300), "PAUSE", "before plateau"),
