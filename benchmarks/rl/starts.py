@@ -5,7 +5,8 @@
 
 SFT of tiny-s on verified long chains of thought, 20 % replay; checkpoints before, in and after its dip. Each is exported as
 `dipsweep export --for trl` writes it and trained by `trl grpo` on the tier's own prompts. Before and after, the checkpoint is
-scored on items of the SFT task that are in neither. One JSON line a start and seed, as each ends.
+scored on items of the SFT task that are in neither. DIR/found.jsonl has a line a start and seed, as each ends; what is printed last is
+the table of docs/ready-for-rl.md (`--table` prints it again).
 """
 
 from __future__ import annotations
@@ -84,6 +85,32 @@ def grpo(start: Path, out: Path, python: Path, steps: int, seed: int) -> Path:
     return out / "out"
 
 
+def table(lines: list[dict[str, Any]]) -> str:
+    """Returns the starts with their readiness, and what GRPO reached from each, a column a seed."""
+    before = {line["sft_step"]: line["before"] for line in lines if "before" in line}
+    after = {(line["sft_step"], line["seed"]): line["after"] for line in lines if "after" in line}
+    seeds = sorted({seed for _, seed in after})
+    shown = [
+        "ready/score",
+        "ready/mixed",
+        "ready/distinct",
+        "ready/self_bleu",
+        "ready/entropy",
+        "pass@1",
+        "pass@8",
+        METRICS[0],
+    ]
+    heads = ["start, SFT step", *shown, *(f"after GRPO, seed {seed}" for seed in seeds)]
+    rows = [heads, ["---"] * len(heads)]
+    for step, b in before.items():
+        numbers = [f"{b[name]:.2f}" + (f" ± {b[f'{name} se']:.2f}" if f"{name} se" in b else "") for name in shown]
+        reached = [after.get((step, seed)) for seed in seeds]
+        rows.append(
+            [str(step), *numbers, *(f"{r[METRICS[0]]:.2f} ± {r[f'{METRICS[0]} se']:.2f}" if r else "" for r in reached)]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path, default=Path.home() / ".cache" / "dipsweep" / "trl")
@@ -91,17 +118,22 @@ def main() -> None:
     parser.add_argument("--at", type=int, nargs="+", default=[5, 40, 320])
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--items", type=int, default=150)
+    parser.add_argument("--table", action="store_true", help="only print what DIR/found.jsonl has")
     a = parser.parse_args()
-    starts = sft(a.out.resolve() / "sft", sorted(a.at))
-    for step, folder in starts.items():
-        print(json.dumps({"sft_step": step, "before": scored(folder, a.items)}), flush=True)
-    for seed in range(a.seeds):
-        for step, folder in starts.items():
-            reached = grpo(
-                folder, a.out.resolve() / f"from-{step}-seed-{seed}", a.venv / "bin" / "python", a.steps, seed
-            )
-            print(json.dumps({"sft_step": step, "seed": seed, "after": scored(reached, a.items)}), flush=True)
+    out = a.out.resolve()
+    file = out / "found.jsonl"
+    if not a.table:
+        starts = sft(out / "sft", sorted(a.at))
+        with open(file, "w", encoding="utf-8") as found:
+            for step, folder in starts.items():
+                print(json.dumps({"sft_step": step, "before": scored(folder, a.items)}), file=found, flush=True)
+            for seed in range(a.seeds):
+                for step, folder in starts.items():
+                    reached = grpo(folder, out / f"from-{step}-seed-{seed}", a.venv / "bin" / "python", a.steps, seed)
+                    line = {"sft_step": step, "seed": seed, "after": scored(reached, a.items)}
+                    print(json.dumps(line), file=found, flush=True)
+    print(table([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]))
 
 
 if __name__ == "__main__":

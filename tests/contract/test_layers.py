@@ -65,8 +65,13 @@ def test_validate_plan_run_and_report_work_where_ray_is_not_importable(tiny_swee
     assert "completed at step 2 [1/1]" in command("run", str(tiny_sweep), "--in-process")
     assert "is finished already" in command("run", str(tiny_sweep), "--in-process")
     assert command("report", "tiny").strip().endswith("report/index.html")
-    assert command("export", "tiny", trial_of(command("status", "tiny", "--json")), "out").strip() == "out"
+    trial = trial_of(command("status", "tiny", "--json"))
+    assert command("export", "tiny", trial, "out").strip() == "out"
     assert (tiny_sweep.parent / "out" / "model.safetensors").is_file()
+    assert command("export", "tiny", trial, "rl", "--for", "trl").startswith(
+        "rl/grpo.yaml: trl, 5,000 prompts of verified"
+    )
+    assert (tiny_sweep.parent / "rl" / "model" / "model.safetensors").is_file()
     assert '"state": "completed"' in command("status", "tiny", "--json")
     assert "completed at step 2" in command("logs", "tiny")
     assert "none" in command("replay", next(str(p) for p in tiny_sweep.parent.glob("runs/tiny-*")), "--rule", "none")
