@@ -5,8 +5,8 @@
 
 SFT of tiny-s on verified long chains of thought, 20 % replay; checkpoints before, in and after its dip. Each is exported as
 `dipsweep export --for trl` writes it and trained by `trl grpo` on the tier's own prompts. Before and after, the checkpoint is
-scored on items of the SFT task that are in neither. DIR/found.jsonl has a line a start and seed, as each ends; printed last is the
-table of docs/ready-for-rl.md (`--table` prints it again).
+scored on items of the SFT task that are in neither. DIR/found.jsonl has a line a start and seed, as each ends; the
+table of docs/ready-for-rl.md is printed last (`--table` prints it again).
 """
 
 from __future__ import annotations
