@@ -6,11 +6,14 @@ import threading
 import time
 from dataclasses import dataclass, replace
 
-from sweeps.errors import DipsweepError
+from sweeps.config.plan import Plan
+from sweeps.config.schema import Sweep
+from sweeps.errors import DipsweepError, SpecError
 from sweeps.journal.lease import DriverState, driver_state
 from sweeps.journal.rows import LeaseRow, Row, SweepRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import LogReader, sweeps_in
+from sweeps.planning.progress import ProgressMeter, progress_text
 from sweeps.report.analysis.answer import ENDED
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.analysis.summarize import summarize, with_driver_note
@@ -23,6 +26,8 @@ DRIVER_S = 20
 REST = 20
 """A summary is made anew after so many times the CPU seconds of the last one: at most one part in twenty of a core."""
 SOONEST_S = 2.0
+SAID_S = 5.0
+"""How often the time that is left is worked out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,27 @@ class Listed:
         return f"{self.stands}; {self.hint}" if self.open and self.hint else self.stands
 
 
+@dataclass(slots=True)
+class _Metered:
+    """How far a sweep is, folded from its first `rows` rows; said anew every `SAID_S` seconds."""
+
+    state: SweepState
+    meter: ProgressMeter | None
+    rows: int = 0
+    text: str = ""
+    asked: float = float("-inf")
+
+
+def _meter(rows: list[Row]) -> _Metered:
+    state = SweepState()
+    head = next((r for r in rows if isinstance(r, SweepRow) and r.spec), None)
+    try:
+        plan = None if head is None else Plan(Sweep(**head.spec))
+    except SpecError:
+        plan = None
+    return _Metered(state, None if plan is None else ProgressMeter(plan, state))
+
+
 class Shelf:
     """The sweeps of one storage; asked by several threads, each sweep is read by one of them at a time."""
 
@@ -60,6 +86,7 @@ class Shelf:
         self._known: dict[str, Listed] = {}
         self._quick: dict[str, Listed] = {}
         self._made: dict[str, tuple[float, float]] = {}  # when a summary was ready, and its CPU seconds
+        self._meters: dict[str, _Metered] = {}
         self._drivers: dict[str, tuple[float, DriverState]] = {}
         self._locks: dict[tuple[str, str], threading.Lock] = {}
 
@@ -151,8 +178,30 @@ class Shelf:
         return self._known[id].rows if id in self._known else -1
 
     def driver_message(self, id: str) -> str:
-        """Returns what is to be said of a sweep's driver; empty while one is at work."""
-        return self._driver(id).message(id)
+        """Returns how far a sweep is and what is left of it while somebody drives it, else that nobody does."""
+        driver = self._driver(id)
+        return self._how_far(id) if driver.alive else driver.message(id)
+
+    def _how_far(self, id: str) -> str:
+        """`12 % done; 40 min left (30 min to 1.1 h); …`; empty for a sweep whose definition this version does not read."""
+        with self._lock(id, "progress"):
+            rows = self.rows(id)
+            known = self._meters.get(id)
+            if known is None or known.rows > len(rows):
+                known = self._meters[id] = _meter(rows)
+            if known.meter is None:
+                return ""
+            try:
+                for row in rows[known.rows :]:
+                    known.state.apply(row)
+                    known.meter.apply(row)
+            except KeyError:  # configurations of another version, without the settings that the time depends on
+                known.meter = None
+                return ""
+            known.rows = len(rows)
+            if time.monotonic() - known.asked >= SAID_S:
+                known.text, known.asked = progress_text(known.meter.progress()), time.monotonic()
+            return known.text
 
 
 def _stands(state: SweepState) -> str:

@@ -10,6 +10,7 @@ from unittest.mock import ANY
 
 import pytest
 
+from sweeps import Sweep
 from sweeps.errors import InputError
 from sweeps.journal.compaction import segment_key
 from sweeps.journal.reader import LogReader
@@ -109,6 +110,16 @@ def test_a_page_that_lost_its_connection_hears_only_what_it_missed(tmp_path, has
     listener = Listener(lambda heard: len(heard) > 1)
     heard = asyncio.run(listener.listen(live.sweep_events(shelf, SWEEP, len(shelf.rows(SWEEP)), listener)))
     assert not [name for name, _ in heard if name == "rows"]
+
+
+def test_a_page_is_told_how_far_the_sweep_is_while_somebody_drives_it(tmp_path):
+    spec = Sweep(name="fake", space={"replay": {"grid": [0.1, 0.2]}}, trainer={"steps": 400}).to_json()
+    rows = journal([story(config={**spec["trainer"], "replay": 0.1})], spec=spec)
+    with SweepJournal(tmp_path / SWEEP) as log:
+        for row in rows[:30]:
+            log.append(row)
+        assert "0 of 2 trials ended, 1 running" in Shelf(tmp_path).driver_message(SWEEP)
+    assert "no driver" in Shelf(tmp_path).driver_message(SWEEP)
 
 
 def test_scores_of_another_suite_are_not_pushed():
