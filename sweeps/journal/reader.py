@@ -18,6 +18,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from sweeps.errors import JournalError, NotFound, StorageError
@@ -25,8 +26,9 @@ from sweeps.journal.codec import decode
 from sweeps.journal.compaction import LOG, listed, pack_key, segment_key
 from sweeps.journal.lines import unsealed
 from sweeps.journal.rows import Row
-from sweeps.storage.base import Store, Where, join
+from sweeps.storage.base import Store, Where, join, storage_error
 from sweeps.storage.factory import open_store
+from sweeps.storage.local import read_file
 
 _ID: Final = re.compile(r".+-[0-9a-f]{8}")  # a folder of such a name holds the rows of the sweep of that id
 READERS: Final = 16  # segments of an S3 log that are fetched at once
@@ -139,16 +141,15 @@ class LogReader:
         """Returns the whole lines of a segment that were not read yet, or of a pack."""
         path, taken = self.store.local(piece.key), self._read.get(piece.first, 0)
         try:
-            if path is None:
-                data = self.store.read(piece.key)[taken:]
-            else:
-                with open(path, "rb") as file:
-                    file.seek(taken)
-                    data = file.read()
+            data = self.store.read(piece.key)[taken:] if path is None else read_file(path, taken)
         except (NotFound, FileNotFoundError):  # withdrawn by the driver that made it; or a pack that somebody removed
             if path is None and not piece.packed:
                 raise
+            if path is not None and path.is_symlink():
+                raise JournalError(f"{path} is a link that leads nowhere; restore the file that it named") from None
             data = b""
+        except OSError as e:
+            raise storage_error(Path(piece.key) if path is None else path, e) from e
         return data[: data.rfind(b"\n") + 1]
 
     def _segment(self, piece: _Piece, data: bytes) -> None:

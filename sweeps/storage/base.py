@@ -202,16 +202,19 @@ AWAY: Final = frozenset(
     {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN}
 )
 """A disk that is read-only, broken or gone, a file server that is away: errors of the machine, which may pass."""
+MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust say it, safetensors among them
 
 
 def storage_error(path: Path, e: OSError) -> StorageError:
     """Returns what an error of the operating system means for the user."""
-    why = os.strerror(e.errno) if e.errno else str(e)
+    why = e.strerror or str(e)
     if e.errno in FULL:
         return StorageFull(f"{path}: no room is left on this disk ({why}{_free(path)}); free some")
     if e.errno in AWAY:
         return StorageUnavailable(f"{path}: this disk cannot be used now ({why}); mount it again, or repair it")
+    if e.errno in MANY_FILES:
+        return StorageUnavailable(f"{path}: {why.lower()}; raise the limit of open files (ulimit -n)")
     if isinstance(e, PermissionError):
         return StorageDenied(f"{path}: this user may not read or write here; change its owner, or use another folder")
     return StorageError(f"{path}: cannot be opened for reading or writing ({why})")
@@ -242,9 +245,11 @@ def storage_trouble(e: BaseException) -> StorageError | None:
         number = found.errno if isinstance(found, OSError) else None
         if number is None and (said := _OS_ERROR.search(str(found))):
             number = int(said[1])
-        if number in FULL | AWAY:
+        if number in FULL | AWAY | MANY_FILES:
             where = getattr(found, "filename", None)
-            return storage_error(Path(os.fsdecode(where)) if where else Path("this machine"), OSError(number, ""))
+            return storage_error(
+                Path(os.fsdecode(where)) if where else Path("this machine"), OSError(number, os.strerror(number))
+            )
         inner = getattr(found, "cause", None)  # Ray's wrapper of a task's error
         found = inner if isinstance(inner, BaseException) else found.__cause__
     return None

@@ -8,6 +8,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ class LocalStore(Store):
 
     def read(self, key: str) -> bytes:
         with _translate_os_errors(self.path / key):
-            return (self.path / checked(key)).read_bytes()
+            return read_file(self.path / checked(key))
 
     def write(self, key: str, data: bytes) -> None:
         with self._aside(key) as aside:
@@ -62,8 +63,9 @@ class LocalStore(Store):
                     yield Entry(file.relative_to(self.path).as_posix(), file.lstat().st_size)
 
     def folders(self, prefix: str = "") -> builtins.list[str]:
-        with _translate_os_errors(self.path / prefix), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return sorted(e.name for e in os.scandir(self.path / folder(prefix)) if e.is_dir())
+        absent = [FileNotFoundError, *([NotADirectoryError] if prefix else [])]  # a store itself is no file
+        with _translate_os_errors(self.path / prefix), contextlib.suppress(*absent):
+            return sorted(e.name for e in os.scandir(self.path / folder(prefix)) if _is_folder(e))
         return []
 
     def delete(self, key: str) -> None:
@@ -122,6 +124,29 @@ class LocalStore(Store):
                 sync(file.parent)
             finally:
                 aside.unlink(missing_ok=True)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """False also for what cannot be looked at, such as a link that leads to itself: it is nobody's sweep."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def read_file(path: Path, start: int = 0) -> bytes:
+    """Returns what stands in a file from a byte on; never waits for somebody to write into it.
+
+    Raises:
+        OSError: it cannot be read; also where a pipe, a device or a folder stands in its place.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "a pipe, a device or a folder stands in the place of a file", str(path))
+    with os.fdopen(handle, "rb") as file:
+        file.seek(start)
+        return file.read()
 
 
 def write_through(file: Path, data: bytes) -> None:
