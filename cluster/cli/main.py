@@ -102,11 +102,19 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a sweep will run, what it will cost and how long it takes, without starting it."""
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
-    from cluster.cli.plan_view import cost_text, limits_kept, memory_lines, parse_nodes, probed_speeds, saving_for
+    from cluster.cli.plan_view import (
+        cost_text,
+        limits_kept,
+        memory_lines,
+        parse_nodes,
+        probed_speeds,
+        saving_for,
+        storage_lines,
+    )
     from cluster.cli.render import plan_json, plan_text, print_json
-    from cluster.preflight.cost import speeds_for
+    from cluster.preflight.cost import speeds_for, storage_use
     from cluster.preflight.plugins import plugins_used
     from sweeps.config.plan import Plan
     from sweeps.config.yaml import load
@@ -121,14 +129,17 @@ def plan(
     speeds = (probed_speeds if probe else speeds_for)(unfolded, gpu=gpu, storage=storage)
     saving = saving_for(unfolded, speeds, storage=storage, nodes=machines)
     expected = replace(estimate(unfolded, speeds, machines), saving=saving)
-    text = f"{plan_text(unfolded)}\n\n{cost_text(expected, memory_lines(unfolded, gpu))}"
+    use = storage_use(unfolded)
+    text = f"{plan_text(unfolded)}\n\n{cost_text(expected, [*memory_lines(unfolded, gpu), *storage_lines(use)])}"
     if html is not None:
         html.write_text(
             gantt_page(unfolded, planned_timeline(unfolded, speeds, machines), machines, text), encoding="utf-8"
         )
         print(f"{html}: when each trial runs", file=sys.stderr)
     if as_json:
-        print_json({**plan_json(unfolded), "cost": expected.to_json()})
+        print_json(
+            {**plan_json(unfolded), "cost": expected.to_json(), "storage": asdict(use) if use is not None else None}
+        )
     else:
         for line in plugins_used(unfolded.sweep):
             print(line)

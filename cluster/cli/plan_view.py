@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.preflight.cost import journals_of, model_shape, speeds_for
+from cluster.preflight.cost import StorageUse, journals_of, model_shape, speeds_for
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError, LimitError
@@ -123,6 +123,23 @@ def memory_lines(plan: Plan, gpu: str) -> list[str]:
         )
         lines.append(f"memory       {model}: {need} of {have:g} GB on each {gpu}{fits}")
     return lines
+
+
+def storage_lines(use: StorageUse | None) -> list[str]:
+    """Returns what the checkpoints of a sweep take, as a line of the plan."""
+    if use is None:
+        return []
+    return [
+        f"storage      {_bytes(use.written)} written in {use.checkpoints:,} checkpoints (fp32 weights and Adam's moments), "
+        f"at most {_bytes(use.kept)} kept"
+    ]
+
+
+def _bytes(number: int) -> str:
+    for size, unit in ((1e12, "TB"), (1e9, "GB")):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number / 1e6:.1f} MB"
 
 
 def limits_kept(estimate: Estimate, plan: Plan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sweeps.config.known_models import known_model
@@ -33,6 +33,8 @@ RECENT_AT_START: Final = 5
 """As many are read when a sweep begins, which is not to wait for it."""
 USUAL_GPU: Final = "H100"
 """The device of a figure, where nobody says which it is."""
+BYTES_A_PARAMETER: Final = 12
+KEPT: Final = 3
 PROBE_ERROR: Final = 0.15
 TASKS: Final = 10
 """Tasks of a suite that cannot be loaded here. An assumption."""
@@ -129,6 +131,36 @@ def _tasks(sweep: Sweep) -> int:
     except DipsweepError:
         return TASKS
     return len(suite.tasks) * (1 + len(suite.variants))
+
+
+@dataclass(frozen=True, slots=True)
+class StorageUse:
+    """Bytes of checkpoints that a sweep writes, the most that is kept of them at its end, and how many it writes."""
+
+    written: int
+    kept: int
+    checkpoints: int
+
+
+def storage_use(plan: Plan) -> StorageUse | None:
+    """Returns what the checkpoints of a sweep take; None where some trials train adapters, whose checkpoints differ.
+
+    Weights and both of Adam's moments in fp32; of a trial its last two checkpoints and its best are kept.
+    """
+    from trainers.model.flops import num_parameters
+
+    written = kept = checkpoints = 0
+    sizes: dict[str, int] = {}
+    for item in planned_work(plan):
+        if item.config["lora_rank"]:
+            return None
+        if item.model not in sizes:
+            shape = model_shape(item.model, plan.sweep.model_source(item.model))
+            sizes[item.model] = BYTES_A_PARAMETER * num_parameters(shape)
+        written += item.saves * sizes[item.model]
+        kept += min(item.saves, KEPT) * sizes[item.model]
+        checkpoints += item.saves
+    return StorageUse(written, kept, checkpoints)
 
 
 def journals_of(storage: Where, recent: int = RECENT) -> Iterator[Sequence[Row]]:

@@ -29,6 +29,7 @@ class TrialWork:
     Attributes:
         budget: optimizer steps of the trial. fork: how many of them its parent runs for it; 0 without a parent.
         evaluations: checkpoints that it has scored itself; those up to the fork are its parent's.
+        saves: checkpoints that it writes itself, scored or not.
         workers, cpus, gpus: processes, and what all of them together reserve.
     """
 
@@ -43,6 +44,7 @@ class TrialWork:
     config: Mapping[str, Any]
     parent: str = ""
     fork: int = 0
+    saves: int = 0
 
     @property
     def steps(self) -> int:
@@ -85,4 +87,5 @@ def work_of(plan: Plan, trial: TrialSpec) -> TrialWork:
         config=config,
         parent=branch.parent if branch else "",
         fork=fork,
+        saves=sum(step > fork for step in trial.saves),
     )

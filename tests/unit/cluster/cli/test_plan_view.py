@@ -90,3 +90,12 @@ def test_the_experiments_of_the_paper_plan_without_their_models_and_data(path: P
     cost = json.loads(done.output)["cost"]
     assert cost["wall"]["value"] > 3600
     assert all(model["on_gpu"] for model in cost["models"])
+
+
+def test_checkpoints_are_counted_in_bytes(plan):
+    text = plan().output
+    told = json.loads(plan("--json").output)["storage"]
+    size = told["written"] / told["checkpoints"]
+    assert size == pytest.approx(12 * 4.02e9, rel=0.01)  # Qwen3-4B
+    assert told["kept"] == 4 * size  # three of the long trial, and the only one that the branch writes itself
+    assert f"{told['checkpoints']} checkpoints (fp32 weights and Adam's moments)" in text
