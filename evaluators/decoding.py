@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sweeps.errors import InputError
@@ -53,8 +53,9 @@ class Reply:
     """Token ids of a reply, the end-of-turn token left out; `truncated` when the cap came before it.
 
     `entropy` is the mean over its tokens of the entropy of the next token, in nats at temperature 1; None where unknown.
+    Equal replies may differ in it: its last digits depend on the batch.
     """
 
     ids: list[int]
     truncated: bool
-    entropy: float | None = None
+    entropy: float | None = field(default=None, compare=False)
