@@ -23,7 +23,7 @@ from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
 from sweeps.executors.simulated import verdict_row
 from sweeps.journal.history import ENDED
-from sweeps.journal.rows import EndRow, ReportRow, Row, TrialRow, base_trial, split_finite
+from sweeps.journal.rows import AttemptRow, EndRow, ReportRow, Row, TrialRow, base_trial, split_finite
 from sweeps.journal.vocabulary import EndStatus
 from sweeps.report.replay import read_rows
 from sweeps.stopping.base import Action, StopRule
@@ -202,6 +202,8 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
             return None  # a paused trial that is returned would be staged even with no free machine
         chosen = self.rule.choose_trial_to_resume(list(paused))
         if chosen is not None:
+            step = self.rule.history.curves[chosen].last_step
+            self._tell(AttemptRow("tune", chosen, 1, step))  # it runs again: the rule no longer counts it as given up
             return paused[chosen]
         if not running:
             for trial in paused.values():  # Tune never ends while a trial is paused

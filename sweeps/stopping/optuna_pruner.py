@@ -10,6 +10,7 @@ score is whatever is reported at step 0. There is no pausing here: a trial that 
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import optuna
 
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError
-from sweeps.journal.rows import EndRow, ReportRow, TrialRow, split_finite
+from sweeps.journal.rows import EndRow, ReportRow, TrialRow, VerdictRow, split_finite
 from sweeps.journal.vocabulary import EndStatus
 from sweeps.stopping.base import Action, StopRule, Verdict
 from sweeps.stopping.noise import as_number, as_step, standard_error
@@ -105,6 +106,14 @@ class RulePruner(optuna.pruners.BasePruner):  # type: ignore[misc]
         if trial.state.is_finished():
             told.ended.add(trial.number)
             done = trial.state == optuna.trial.TrialState.COMPLETE
+            last = max(trial.intermediate_values)
+            if not done and math.isfinite(
+                trial.intermediate_values[last]
+            ):  # given up for its odds: it counts in the budget
+                evidence = {"p_top": 0.0}
+                rule.observe(
+                    VerdictRow("optuna", name, step=last, action=Action.STOP, reason="pruned", evidence=evidence)
+                )
             rule.observe(EndRow("optuna", name, status=EndStatus.COMPLETED if done else EndStatus.PRUNED))
 
     def _budget_of(self, trial: optuna.trial.FrozenTrial) -> int:
