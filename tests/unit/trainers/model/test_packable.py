@@ -46,7 +46,7 @@ def table():
 def test_every_rope_type_of_transformers_is_tried_here():
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    assert ROPES.keys() == ROPE_INIT_FUNCTIONS.keys() | {"default"}
+    assert ROPES.keys() >= ROPE_INIT_FUNCTIONS.keys()  # transformers 5.3 knows no proportional one
     assert ROPES.keys() == STATIC_ROPES | {"dynamic", "longrope"}
 
 
