@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -26,15 +27,18 @@ class Teller(Protocol):
 
 
 def teller(stream: TextIO | None = None) -> Teller:
-    """Returns what tells a run on standard output: a terminal or not."""
-    stream = stream or sys.stdout
-    return TerminalTeller(stream) if stream.isatty() else PlainTeller(stream)
+    """Returns what tells a run on standard output, be it a terminal or not, closed or not there at all."""
+    stream = stream or sys.stdout  # None in a process that was started without one
+    with contextlib.suppress(ValueError):  # closed
+        if stream is not None and stream.isatty():
+            return TerminalTeller(stream)
+    return PlainTeller(stream)
 
 
 class PlainTeller:
     """Dated lines; a line of progress every minute."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self.stream, self._told = stream, time.monotonic()
 
     def say(self, line: str) -> None:

@@ -46,3 +46,12 @@ def test_on_a_terminal_the_bar_stays_under_the_lines_and_is_gone_at_the_end(monk
     assert TOLD in written
     assert "  0:00  t-1 [starts] in /a/long/path" in written  # brackets are text, not markup
     assert written.index("\x1b[?25l") < written.rindex("\x1b[?25h")  # the cursor is back
+
+
+def test_a_process_without_standard_output_tells_nobody(monkeypatch):
+    monkeypatch.setattr(module.sys, "stdout", None)
+    with teller() as told:
+        told.say("t-1 starts")
+    closed = io.StringIO()
+    closed.close()
+    assert isinstance(teller(closed), PlainTeller)
