@@ -44,6 +44,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 RULES_OF = {
     "protect": ("soft", {"dip-aware"}),
+    "max_lost_winners": (0.2, {"dip-aware"}),
     "risk": (0.2, {"dip-aware"}),
     "patience": (3.0, {"dip-aware", "patient"}),
     "grace": (10, {"asha", "median", "hyperband", "patient"}),
