@@ -45,7 +45,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(2400)]
 PATIENCE_S = 600
 SIGHT_S = 60  # how long to wait for a process that is to be shot
 CANARY = "canary-81f0c2d4"
-ATTEMPT = r"ray::(\w*Trainable|ImplicitFunc|Attempt)\b"  # Ray's name for it depends on whether the attempt has one
+ATTEMPT = (
+    r"ray::(\w*Trainable|ImplicitFunc|Attempt|dipsweep-attempt)\b"  # its name depends on whether the attempt has one
+)
 TARGETS = {
     "driver": "",
     "SIGTERM": "",
