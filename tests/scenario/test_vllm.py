@@ -93,7 +93,7 @@ def test_killed_with_its_evaluator_nothing_of_the_engine_lives_on(tmp_path: Path
 
 
 @pytest.mark.ray
-@pytest.mark.xfail(reason="vLLM 0.32's engine process did not come up inside a Ray actor on a CPU", strict=False)
+@pytest.mark.xfail(reason="vLLM 0.32's engine process did not start in a sweep on a crowded machine", strict=False)
 def test_a_sweep_on_ray_evaluates_in_that_environment(tmp_path: Path):
     file, storage = tmp_path / "sweep.yaml", tmp_path / "sweeps"
     file.write_text(
