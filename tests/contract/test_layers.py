@@ -69,7 +69,7 @@ def test_validate_plan_run_and_report_work_where_ray_is_not_importable(tiny_swee
     assert command("export", "tiny", trial, "out").strip() == "out"
     assert (tiny_sweep.parent / "out" / "model.safetensors").is_file()
     assert command("export", "tiny", trial, "rl", "--for", "trl").startswith(
-        "rl/grpo.yaml: trl, 5,000 prompts of verified"
+        "rl/grpo.yaml: trl, 5,000 prompts of answer-only"
     )
     assert (tiny_sweep.parent / "rl" / "model" / "model.safetensors").is_file()
     assert '"state": "completed"' in command("status", "tiny", "--json")
