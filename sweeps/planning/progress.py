@@ -115,7 +115,7 @@ class _Since:
 
     def note(self, now: float, spent: float) -> None:
         """Takes a point; of many every other one is kept."""
-        if not self.seen or spent > self.seen[-1][1]:
+        if spent > (self.seen[-1][1] if self.seen else self.spent):
             self.seen.append((now, spent))
             if len(self.seen) > MOST_POINTS:
                 del self.seen[::2]
@@ -305,7 +305,7 @@ class ProgressMeter:
                 if one
                 else any_score
             )
-            found[w.trial] = Costs(step or 0.0, score or 0.0, one.start_up if one else 0.0)
+            found[w.trial] = Costs(step or 0.0, score or 0.0, 0.0)  # processes go on from trial to trial
         return found
 
     # ---- time -------------------------------------------------------------------------------------------------------
