@@ -127,14 +127,15 @@ class _Since:
         """
         if self.at is None or now <= self.at or spent <= self.spent:
             return None
-        points = [(self.at, self.spent), *self.seen]
+        points = self.seen if len(self.seen) > 1 else [(self.at, self.spent)]  # what is before the first is start-up
         half, quarter = (
-            max((p for p in points if p[0] <= now - share * (now - self.at)), default=points[0])
+            max((p for p in points if p[0] <= now - share * (now - points[0][0])), default=points[0])
             for share in (0.5, 0.25)
         )
         late = _rate(quarter, (now, spent)), _rate(half, quarter)
         unsteady = abs(math.log(late[0] / late[1])) if all(late) else 0.0
-        return _rate(half, (now, spent)) or _rate(points[0], (now, spent)), unsteady
+        rate = _rate(half, (now, spent)) or _rate(points[0], (now, spent))
+        return (rate, unsteady) if rate > 0 else None
 
 
 def _rate(begin: tuple[float, float], end: tuple[float, float]) -> float:
