@@ -19,12 +19,13 @@ from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.unused import in_process_notes
 from sweeps.controller.controller import SweepController
+from sweeps.controller.earlier_sweeps import gather, suite_of
 from sweeps.controller.request_handler import RequestHandler
 from sweeps.errors import InputError, StorageError
 from sweeps.executors.local import Evaluate, InProcess, Train
 from sweeps.executors.local import Progress as Say
 from sweeps.journal.lease import driver_state
-from sweeps.journal.rows import Row, TierRow
+from sweeps.journal.rows import Row, SweepRow, TierRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.output import droppable
@@ -101,6 +102,10 @@ def run(
     home = root / plan.sweep_id
     with SweepJournal(home, say=say) as journal:
         rule = rule or stop_rule(sweep)
+        begun = any(isinstance(row, SweepRow) for row in journal.rows())
+        if sweep.stopping.experience and not begun:
+            suite = suite_of(sweep.to_json())
+            rule.experience = gather(sweep.stopping.experience, sweep.goal, suite, without=[sweep.id], say=say)
         state = SweepState(history=rule.history, fold=rule.observe)
         formatter = EventFormatter(plan, state)
         controller = SweepController(

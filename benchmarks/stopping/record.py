@@ -1,20 +1,26 @@
 """Records real small SFT runs as curves for the stopping benchmark.
 
     python -m benchmarks.stopping.record --out benchmarks/stopping/recorded.jsonl [--part 0/2]
+    python -m benchmarks.stopping.record --more --out benchmarks/stopping/recorded_more.jsonl.gz
 
 108 runs of the shipped tiny models, none stopped: 3 data tiers x 3 shares of replay x 3 learning rates (the highest one
 overshoots or diverges), under cosine, constant and WSD schedules, on two model sizes. Each (model, schedule) pair is one
-sweep of 27 or 9 trials. About 30 CPU-minutes in all; parts can run side by side and be joined with cat.
+sweep of 27 trials. About 30 CPU-minutes in all; parts can run side by side and be joined with cat.
+
+`--more`: ten sweeps of 294 runs under other settings: budgets of 100 to 400 steps on shared trunks (WSD and constant rate),
+cosine, LoRA, three seeds a setting, learning rates up to divergence. About 75 CPU-minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cluster.run import run
 from sweeps import Sweep, grid
@@ -51,6 +57,55 @@ def sweeps() -> list[Sweep]:
     return out
 
 
+class Recorded(NamedTuple):
+    """A sweep of `more`: its name, seed, model, shares of replay, learning rates, budgets, schedule, and what else differs."""
+
+    name: str
+    seed: int
+    model: str
+    replay: tuple[float, ...]
+    rates: tuple[float, ...]
+    steps: tuple[int, ...]
+    schedule: str
+    repeats: int = 1
+    trainer: Mapping[str, int] = {}
+
+
+MORE = (
+    Recorded(
+        "s-wsd-trunks", 0, "tiny-s", (0.05, 0.2), (1.5e-3, 3e-3), (100, 200, 400), "wsd", 1, {"batch_tokens": 1536}
+    ),
+    Recorded("xs-wsd-trunks", 1, "tiny-xs", (0.05, 0.2), (2e-3, 6e-3), (100, 200, 400), "wsd"),
+    Recorded("s-cosine-budgets", 1, "tiny-s", (0.0, 0.1), (1e-3, 6e-3), (150, 300), "cosine"),
+    Recorded("xs-constant", 2, "tiny-xs", (0.0, 0.2), (1e-3, 3e-3, 1e-2), (300,), "constant"),
+    Recorded("s-lora-cosine", 0, "tiny-s", (0.0, 0.2), (2e-3, 8e-3, 2e-2), (250,), "cosine", 1, {"lora_rank": 8}),
+    Recorded("s-wsd-trunks-b", 2, "tiny-s", (0.0, 0.1), (1e-3, 5e-3), (120, 240, 360), "wsd"),
+    Recorded("xs-cosine-b", 3, "tiny-xs", (0.02, 0.3), (1.5e-3, 5e-3, 1.5e-2), (250,), "cosine"),
+    Recorded("s-wsd-seeds", 5, "tiny-s", (0.05,), (1.5e-3, 4e-3), (100, 200, 400), "wsd", 3),
+    Recorded("xs-constant-trunks", 6, "tiny-xs", (0.05, 0.2), (1.5e-3, 5e-3), (100, 200, 400), "constant"),
+    Recorded("s-cosine-seeds", 8, "tiny-s", (0.1,), (2e-3, 8e-3), (250,), "cosine", 3),
+)
+
+
+def more() -> list[Sweep]:
+    """The sweeps of `MORE`."""
+    out = []
+    for s in MORE:
+        decay = {} if s.schedule == "constant" else {"min_lr_rate": 0.0}
+        out.append(
+            Sweep(
+                name=f"real-{s.name}", seed=s.seed,
+                space={"model": grid(s.model), "data": grid("verified-long-cot", "answer-only", "corrupted-cot"),
+                       "replay": grid(*s.replay), "learning_rate": grid(*s.rates), "steps": grid(*s.steps)},
+                search={"algorithm": "grid", "repeats": s.repeats},
+                trainer={"lr_scheduler_type": s.schedule, "warmup_steps": 10.0, "batch_tokens": 1024, "max_length": 256,
+                         "adam_beta2": 0.98, "precision": "fp32", **decay, **s.trainer},
+                evaluation={"suite": "mini", "items": 100, "backlog": 64},
+            )
+        )  # fmt: skip
+    return out
+
+
 def slim(rows: Iterable[Row]) -> list[Row]:
     """Keeps what a stop rule reads: trials and scores by role, to four digits; tasks and paths go."""
     kept = []
@@ -76,13 +131,15 @@ def slim(rows: Iterable[Row]) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--more", action="store_true", help="the ten sweeps under other settings")
     parser.add_argument("--part", default="0/1", help="i/n: the i-th of n parts")
     parser.add_argument("--storage", type=Path, help="keep the sweeps here (they can then be resumed)")
     args = parser.parse_args()
     part, parts = map(int, args.part.split("/"))
+    opened = gzip.open if args.out.suffix == ".gz" else open
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as temp, open(args.out, "w", encoding="utf-8") as out:
-        for sweep in sweeps()[part::parts]:
+    with tempfile.TemporaryDirectory() as temp, opened(args.out, "wt", encoding="utf-8") as out:
+        for sweep in (more() if args.more else sweeps())[part::parts]:
             results = run(
                 sweep,
                 storage=args.storage or temp,

@@ -360,13 +360,17 @@ def replay(
     orders: Annotated[
         int, typer.Option(min=1, help="In how many orders the trials start: as recorded, then shuffled.")
     ] = 1,
+    experience: Annotated[
+        str | None,
+        typer.Option(help="A storage of finished sweeps: replays dip-aware rules once more, beginning from these."),
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the whole result here.")] = None,
 ) -> None:  # fmt: skip
     """Run recorded curves under a stop rule: what would it have saved, and which winners would it have lost?"""
     from cluster.cli.render import replay_curves
 
     print(replay_curves(curves, rule, metric=metric, goal=goal, workers=workers, top=top, orders=orders,
-                        json_out=json_out))  # fmt: skip
+                        experience=experience, json_out=json_out))  # fmt: skip
 
 
 app.add_typer(commands.app)

@@ -14,6 +14,7 @@ from sweeps.config.objective import Goal
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.space import Axis, sampled
+from sweeps.controller.earlier_sweeps import gather, suite_of
 from sweeps.errors import DipsweepError, InputError, NoDriver, SpecError, StorageError, nearest
 from sweeps.journal.lease import DriverState, driver_state, driver_states
 from sweeps.journal.rows import Row, SweepRow
@@ -312,7 +313,7 @@ def kept_checkpoint(home: Store, trial: str, step: str) -> str:
 
 def replay_curves(
     curves: Path, rules: list[str], *, metric: str | None, goal: str | None, workers: int, top: int | None, orders: int,
-    json_out: Path | None,
+    experience: str | None, json_out: Path | None,
 ) -> str:  # fmt: skip
     """Replays recorded curves under one rule or several; returns what to print, writes JSON (and for several, a page)."""
     from sweeps.report.replay import compare, comparison_page, recorded_goal, replay, table
@@ -329,12 +330,18 @@ def replay_curves(
         "constraints": meant.constraints if same else (),
         "orders": orders,
     }
-    compared = compare(rows, rules, **settings)
-    result: Any = replay(rows, rules[0], **settings) if len(rules) == 1 else compared
+    known = None
+    if experience is not None:
+        sweeps = [row for row in rows if isinstance(row, SweepRow)]
+        objective = Goal(settings["metric"], settings["goal"] == "maximize")
+        suite = suite_of(sweeps[0].spec) if sweeps else ""
+        known = gather(experience, objective, suite, without={row.sweep for row in rows}, say=print)
+    compared = compare(rows, rules, experience=known, **settings)
+    result: Any = replay(rows, rules[0], **settings) if len(compared) == 1 else compared
     text = table(compared)
     if json_out is not None:
         json_out.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        if len(rules) > 1:
+        if len(compared) > 1:
             page = json_out.with_suffix(".html")
             page.write_text(comparison_page(result), encoding="utf-8")
             text += f"\nThe picture: {page}"

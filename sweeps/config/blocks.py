@@ -238,11 +238,16 @@ class StoppingBlock(OpenBlock):
     """asha, median, hyperband, patient: no verdict before this step."""
     reduction: Annotated[float, Field(ge=1.5)] | None = None
     """asha, hyperband: keep one in this many."""
+    experience: Annotated[str, Field(min_length=1)] | None = None
+    """dip-aware: a storage, such as ./runs or s3://bucket/sweeps, whose finished sweeps with the same metric and suite the rule
+    begins from (docs/stopping.md); read once, when the sweep begins."""
 
     @property
     def rule_settings(self) -> dict[str, Any]:
         """All that is set here for the rule."""
-        named = {name: getattr(self, name) for name in type(self).model_fields if name not in ("rule", "top")}
+        named = {
+            name: getattr(self, name) for name in type(self).model_fields if name not in ("rule", "top", "experience")
+        }
         return {name: value for name, value in (named | self.own).items() if value is not None}
 
 

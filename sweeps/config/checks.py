@@ -139,6 +139,7 @@ def _stopping(sweep: Sweep) -> Iterator[Fault]:
         "protect": ("dip-aware",),
         "max_lost_winners": ("dip-aware",),
         "risk": ("dip-aware",),
+        "experience": ("dip-aware",),
         "patience": ("dip-aware", "patient"),
         "grace": ("asha", "median", "hyperband", "patient"),
         "reduction": ("asha", "hyperband"),

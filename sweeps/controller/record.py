@@ -147,6 +147,7 @@ class SweepRecord:
             version=VERSION,
             dipsweep=_version(),
             predicted=self._predict(),
+            experience=self.rule.experience,
         )
 
 

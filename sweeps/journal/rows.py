@@ -91,6 +91,7 @@ class SweepRow(Row):
     """The sweep begins: its name and definition, the number of trials it plans, the version that wrote it.
 
     `predicted` is what the plan expected it to cost when it began (`cluster.preflight.cost`); empty where nothing was.
+    `experience` is what earlier sweeps said of it (`sweeps.controller.earlier_sweeps`); empty where none was asked for.
     """
 
     kind: ClassVar[Kind] = "sweep"
@@ -100,6 +101,7 @@ class SweepRow(Row):
     version: int | None = None
     dipsweep: str = ""
     predicted: Mapping[str, Any] = field(default_factory=dict)
+    experience: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ fact ended: a lost winner belongs to the final top k and was not run to its budg
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections import Counter
@@ -30,7 +31,7 @@ RuleMaker = Callable[[Goal], StopRule]
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Reads journal rows from a JSONL file, or from the log of a sweep (its folder or address).
+    """Reads journal rows from a JSONL file (packed where its name ends in .gz), or from the log of a sweep (folder or address).
 
     Raises:
         InputError: the file cannot be read, or a line is not a row. StorageError: there is no sweep at that place.
@@ -39,7 +40,8 @@ def read_rows(path: str | Path) -> list[Row]:
         return read_log(path)
     rows = []
     try:
-        with open(path, encoding="utf-8") as lines:
+        opened = gzip.open if str(path).endswith(".gz") else open
+        with opened(path, "rt", encoding="utf-8") as lines:
             for number, text in enumerate(lines, 1):
                 if text.strip():
                     rows.append(_row(text, f"{path}:{number}"))
@@ -70,6 +72,7 @@ def replay(
     top: int = 3,
     constraints: Sequence[Constraint] = (),
     orders: int = 1,
+    experience: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Replays recorded sweeps under one rule.
 
@@ -82,6 +85,7 @@ def replay(
         constraints: what a winner meets at its end; rules that know of constraints decide by them too.
         orders: in how many orders the trials start, one after another: as recorded, then shuffled by a fixed seed. Shares
             and costs are means over them, `trials` is of the first.
+        experience: what earlier sweeps say (`sweeps.controller.earlier_sweeps.gather`), for a rule that begins from it.
 
     Returns:
         `{"rule", "sweeps": {id: {"trials": {id: {"stopped_at", "paused", "phase", "reason", "p_top"}}, "compute_saved",
@@ -104,7 +108,7 @@ def replay(
         recordings, shared = recorded(history, wanted.metric)
         if recordings:
             outcomes = [
-                simulate(order, parse_rule(rule, wanted), sweep=name, workers=workers, shared=shared)
+                simulate(order, _ready(rule, wanted, experience), sweep=name, workers=workers, shared=shared)
                 for order in _orders(recordings, orders)
             ]
             sweeps[name] = _judged(history, recordings, outcomes, wanted)
@@ -113,6 +117,13 @@ def replay(
             f"no trial has {wanted.metric!r} beyond step 0; scored are: {', '.join(_metrics(histories.values()))}"
         )
     return {"rule": rule, "sweeps": sweeps, "summary": _summary(sweeps, wanted, workers)}
+
+
+def _ready(rule: str, goal: Goal, experience: Mapping[str, Any] | None) -> StopRule:
+    made = parse_rule(rule, goal)
+    if experience:
+        made.observe(SweepRow("", experience=experience))
+    return made
 
 
 def recorded_goal(rows: Iterable[Row]) -> Goal | None:
@@ -338,17 +349,28 @@ def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dic
 # --- comparison -------------------------------------------------------------------------------------------------------
 
 
-def compare(rows: Sequence[Row], rules: Sequence[str], **settings: Any) -> list[dict[str, Any]]:
+def compare(
+    rows: Sequence[Row], rules: Sequence[str], *, experience: Mapping[str, Any] | None = None, **settings: Any
+) -> list[dict[str, Any]]:
     """Replays several rules; returns one summary a rule, with `rule`, `lost` and `pareto` (no other saves more and loses less).
 
     Args:
         rows, settings: as for `replay`. `lost` is the `lost_in` of all sweeps.
+        experience: where given, the dip-aware rules are replayed again with it, as `RULE with experience`.
     """
     out = []
-    for rule in rules:
-        result = replay(rows, rule, **settings)
+    with_it = [r for r in rules if experience and r.partition(":")[0] == "dip-aware"]
+    for rule, known in [*((r, None) for r in rules), *((r, experience) for r in with_it)]:
+        result = replay(rows, rule, experience=known, **settings)
         lost = {f"{name}/{t}": loss for name, s in result["sweeps"].items() for t, loss in s["lost_in"].items()}
-        out.append({"rule": rule, **result["summary"], "orders": settings.get("orders", 1), "lost": lost})
+        out.append(
+            {
+                "rule": f"{rule} with experience" if known else rule,
+                **result["summary"],
+                "orders": settings.get("orders", 1),
+                "lost": lost,
+            }
+        )
     for row in out:
         row["pareto"] = not any(_better(other, row) for other in out)
     return out

@@ -22,10 +22,11 @@ import numpy as np
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError, nearest
 from sweeps.journal.history import Point
-from sweeps.journal.rows import Row, VerdictRow
+from sweeps.journal.rows import Row, SweepRow, VerdictRow
 from sweeps.stopping.base import Action, Phase, StopRule, Verdict
 from sweeps.stopping.curve_library import Array
 from sweeps.stopping.diagnostics import cut_off, signals
+from sweeps.stopping.experience import Experience
 from sweeps.stopping.forecasts import Track
 from sweeps.stopping.noise import usable
 from sweeps.stopping.phases import Reading
@@ -101,6 +102,8 @@ class DipAware(StopRule):
     def observe(self, row: Row) -> bool:
         fresh = super().observe(row)
         if fresh:
+            if isinstance(row, SweepRow) and row.experience:
+                self.race.expect(Experience(row.experience.get("sweeps", ())))
             self.race.observe(row)
             if isinstance(row, VerdictRow) and row.action is not Action.CONTINUE:
                 if "p_top" in row.evidence:  # given up for its odds, and not because it diverged

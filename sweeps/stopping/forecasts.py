@@ -26,6 +26,7 @@ from sweeps.journal.history import Curve, History, Point
 from sweeps.journal.rows import ReportRow, Row
 from sweeps.stopping.curve_library import FAMILIES, Array, library
 from sweeps.stopping.diagnostics import SPOILT, TRUNCATED, normal_truncation
+from sweeps.stopping.experience import Experience, told_of
 from sweeps.stopping.forecast import Belief, Forecast, Forecasts, GainCache, Noise
 from sweeps.stopping.noise import RESOLUTION, SMALLEST, estimate, standard_error, usable
 from sweeps.stopping.phases import PhaseTracker
@@ -154,6 +155,18 @@ class Field:
         self.pooled = np.zeros(len(FAMILIES) * BINS)
         self._cells: dict[int, Cells] = {}
         self.check = SelfCheck()
+        self.experience = Experience()
+        self._forms, self._formed = np.zeros_like(self.pooled), 0.0
+
+    def expect(self, experience: Experience) -> None:
+        """Begins from what finished sweeps say; before the first score of this one."""
+        self.experience = experience
+        self._forms, self._formed = experience.forms(len(self.pooled))
+
+    def told(self) -> dict[str, Any]:
+        """Returns what this sweep says of another (`sweeps.stopping.experience`), as JSON."""
+        known = told_of(self.gains, self.moves, self.scale, self.pooled)
+        return {**known, "curves": len(self.tracks)}
 
     # --- rows in ---------------------------------------------------------------------------------------------------
 
@@ -261,6 +274,8 @@ class Field:
         if kind not in self.gains:
             self.gains[kind] = SharedGain(kind == "wsd", FORM_DRAWS)
             self.moves[kind] = SharedGain(kind == "wsd", LEVEL_DRAWS, _LEVELS)
+            self.experience.teach(self.gains[kind], kind, "forecasts")
+            self.experience.teach(self.moves[kind], kind, "levels")
         return track
 
     def _grow(self) -> None:
@@ -321,7 +336,8 @@ class Field:
         if track.mass.size:
             self.pooled -= track.mass
         others = len(self.tracks) - 1
-        pooled = (POOL * cells.prior + np.maximum(self.pooled, 0.0)) / (POOL + others)
+        seen = self._forms + np.maximum(self.pooled, 0.0)
+        pooled = (POOL * cells.prior + seen) / (POOL + self._formed + others)
         ratio = np.log(np.maximum(pooled, 1e-7) / np.maximum(cells.prior, 1e-12))
         weights = track.belief.weights(self.library.log_weight + ratio[cells.index])
         track.mass = np.bincount(cells.index, weights, minlength=len(self.pooled)).astype(np.float64)

@@ -20,6 +20,7 @@ from sweeps.journal.rows import EndRow, Row
 from sweeps.journal.vocabulary import EndStatus
 from sweeps.stopping.base import Phase
 from sweeps.stopping.curve_library import Array
+from sweeps.stopping.experience import Experience
 from sweeps.stopping.forecasts import DRAWS, Field, Track
 from sweeps.stopping.top_k import Places
 
@@ -93,6 +94,10 @@ class Race:
         self.limits = [Limit(c, history, patience=patience, cap=cap) for c in goal.constraints]
         self.out: set[str] = set()
         self._places: dict[str, Places] = {}
+
+    def expect(self, experience: Experience) -> None:
+        """Begins from what finished sweeps say of the goal's metric."""
+        self.field.expect(experience)
 
     def observe(self, row: Row) -> None:
         """Takes in a row that the history has folded."""
