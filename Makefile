@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[serve,dev,browser,docs]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gym,serve,dev,browser,docs]'
 	@touch $@
 
 demo: $(READY)
@@ -74,7 +74,7 @@ test-oldest test-newest: test-%: .venv-%/.ready
 	.venv-$*/bin/pip install --quiet --disable-pip-version-check uv
 	.venv-$*/bin/uv pip compile --quiet --python .venv-$*/bin/python --resolution $(if $(filter oldest,$*),lowest-direct,highest) \
 	  --output-file .venv-$*/versions.txt pyproject.toml
-	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --constraint .venv-$*/versions.txt --editable '.[serve]' $(TESTED)
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --constraint .venv-$*/versions.txt --editable '.[gym,serve]' $(TESTED)
 	@touch $@
 
 # What the chaos tests of SLURM and of `ray up` need, on Debian; without it they are skipped and say so. No service is started.
