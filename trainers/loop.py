@@ -30,7 +30,7 @@ from trainers.data.datasets import load
 from trainers.data.types import TierData
 from trainers.model import memory, parallel
 from trainers.model.attention import PACKED
-from trainers.model.flops import step_flops
+from trainers.model.flops import counted_in, step_flops
 from trainers.model.load import keeps_names, load_model, load_tokenizer, model_folder
 from trainers.model.model_files import checked_folder
 from trainers.model.packable import check_packable
@@ -148,7 +148,7 @@ class _Run:
             "perf/start_up/model_s": time.perf_counter() - prepared,
             "perf/resumed_in_memory": float(kept is not None),
         }
-        self.num_parameters = sum(p.numel() for p in self.learner.network.parameters())
+        self.num_parameters = counted_in(self.learner.network).active
         if rank == 0:
             log.info("attention: %s (%s)", self.learner.choice.name, self.learner.choice.reason)
 

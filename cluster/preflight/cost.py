@@ -82,14 +82,16 @@ def speeds_for(
 
 
 def _speed(plan: Plan, item: TrialWork, gpu: str, replies: int, measured: Measured | None) -> Speed:
-    from trainers.model.flops import num_parameters
+    from trainers.model.flops import counted
 
     shape = model_shape(item.model, plan.sweep.model_source(item.model))
     try:
+        known = counted(shape)
         guess = published_speed(
             item.config,
             shape,
-            num_parameters(shape),
+            known.active,
+            total=known.total,
             workers=item.workers,
             on_gpu=item.gpus > 0,
             gpu=gpu,

@@ -187,6 +187,7 @@ def published_speed(
     shape: Mapping[str, Any],
     parameters: int,
     *,
+    total: int = 0,
     workers: int,
     on_gpu: bool,
     gpu: str,
@@ -195,7 +196,8 @@ def published_speed(
     """Returns the speed that published figures suggest.
 
     Args:
-        config: resolved hyperparameters of a trial. shape: the model's config.json. parameters: as counted from it.
+        config: resolved hyperparameters of a trial. shape: the model's config.json. parameters: as counted from it, those that
+            a token passes through. total: all of them, where experts make them more.
         workers: processes of the trial. on_gpu: each has a device. gpu: its name, of `PEAK_BF16`.
         replies: items of one evaluation, over all tasks.
     """
@@ -215,7 +217,9 @@ def published_speed(
     evaluation = Figure(answer, ASSUMED_ERROR, f"evaluations: assumed, replies of {reply:.0f} tokens")
     begin = START_UP_S["GPU" if on_gpu else "CPU"]
     load = Figure(
-        begin + 16.0 * parameters / 2e9, ASSUMED_ERROR, f"start-up: assumed, {begin:g} s and 2 GB of states a second"
+        begin + 16.0 * max(total, parameters) / 2e9,
+        ASSUMED_ERROR,
+        f"start-up: assumed, {begin:g} s and 2 GB of states a second",
     )
     return Speed(step, evaluation, load, tokens)
 

@@ -17,7 +17,7 @@ import torch
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
-from trainers.model.flops import num_parameters
+from trainers.model.flops import feed_forward_width, num_parameters
 from trainers.model.linear_cross_entropy import CHUNK_ROWS
 from trainers.model.lora import num_adapter_parameters
 
@@ -65,7 +65,8 @@ def estimate(config: TrialSettings, model: Mapping[str, Any], world: int) -> Mem
     """
     model = model.get("text_config", model)
     size = 2 if config.precision == "bf16" else 4
-    layers, hidden, width = (int(model[k]) for k in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+    layers, hidden = (int(model[k]) for k in ("num_hidden_layers", "hidden_size"))
+    width = feed_forward_width(model)
     tokens = config.pass_tokens
     tokens = max(tokens // world, min(tokens, config.row_limit))
     per_layer = tokens * (hidden * (8 + 6 * size) + width * 3 * size)
@@ -130,6 +131,9 @@ def check(config: TrialSettings, model: Mapping[str, Any], world: int, available
         need = estimate(config, model, world)
     except KeyError as e:
         log.info("memory was not estimated: config.json of model %r has no %s", config.model, e)
+        return None
+    except ValueError as e:
+        log.warning("memory was not estimated: model %r: %s", config.model, e)
         return None
     if need.total <= HEADROOM * available:
         return need

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
 from tests.support.tiny_sft import Notes, network, tier, trial, write_base
 from trainers import loop
 from trainers.model import memory
-from trainers.model.flops import num_parameters, step_flops
+from trainers.model.flops import counted, counted_in, feed_forward_width, num_parameters, step_flops
 from trainers.model.memory import check, device_bytes, estimate
 
 QWEN3_4B = {
@@ -36,6 +37,41 @@ def test_parameters_are_counted_from_the_config_alone(tied):
 
 def test_qwen3_4b_has_its_four_billion_parameters():
     assert num_parameters(QWEN3_4B) == pytest.approx(4.02e9, rel=0.01)
+
+
+MIXTRAL = {"model_type": "mixtral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+           "num_key_value_heads": 8, "intermediate_size": 14_336, "num_local_experts": 8, "num_experts_per_tok": 2,
+           "vocab_size": 32_000}  # fmt: skip
+QWEN3_30B = {"model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32,
+             "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 6144, "moe_intermediate_size": 768,
+             "num_experts": 128, "num_experts_per_tok": 8, "vocab_size": 151_936}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "total", "active", "width"), [(MIXTRAL, 46.7e9, 12.9e9, 2 * 14_336), (QWEN3_30B, 30.5e9, 3.35e9, 8 * 768)]
+)
+def test_a_mixture_of_experts_has_all_its_experts_in_memory_and_asks_some_of_them(model, total, active, width):
+    """Published: Mixtral-8x7B 46.7B, 12.9B active; Qwen3-30B-A3B 30.5B, 3.3B active."""
+    assert counted(model).total == pytest.approx(total, rel=0.01)
+    assert counted(model).active == pytest.approx(active, rel=0.01)
+    assert feed_forward_width(model) == width
+    need = estimate(config(precision="fp32"), model, world=1)
+    assert need.states == 16 * counted(model).total
+
+
+def test_a_mixture_that_transformers_does_not_know_is_not_estimated_but_told(caplog):
+    unknown = {**MIXTRAL, "model_type": "mixture-of-mine"}
+    assert check(config(), unknown, 1, H200) is None
+    assert "cannot build its mixture of 8 experts" in caplog.text
+
+
+def test_a_loaded_mixture_counts_what_a_token_passes_through():
+    small = {**MIXTRAL, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 128,
+             "num_attention_heads": 2, "num_key_value_heads": 1}  # fmt: skip
+    values = dict(small)
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
+    assert counted_in(made) == counted(small)
+    assert counted(small).total - counted(small).active == 2 * 3 * 32 * 64 * 6  # six of eight experts in two layers
 
 
 def test_states_take_sixteen_bytes_a_parameter_and_are_shared_among_workers():
