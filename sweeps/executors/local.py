@@ -69,20 +69,29 @@ def take_scores(controller: SweepController, job: EvalJob, scores: Scored) -> No
 
 
 class _Hooks:
-    """Hands what the worker says straight to the controller, and scores what is to be scored before training goes on."""
+    """Hands what the worker says straight to the controller, and scores what is to be scored before training goes on.
+
+    The trainer's clocks run on meanwhile (`cpu_s` of the process, `gpu_s` of the wall), and an evaluation has a cost of its own:
+    `scored` is taken off what the trainer says it spent.
+    """
 
     def __init__(self, loop: InProcess, launch: Launch) -> None:
         self.loop, self.trial, self.attempt = loop, launch.spec.id, launch.attempt
+        self.scored = {"cpu_s": 0.0, "gpu_s": 0.0}
 
     def report(
         self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
     ) -> None:
-        self.loop.controller.report(self.trial, self.attempt, step, metrics, progress=progress, cost=cost)
+        own = {unit: max(0.0, seconds - self.scored.get(unit, 0.0)) for unit, seconds in cost.items()}
+        self.loop.controller.report(self.trial, self.attempt, step, metrics, progress=progress, cost=own)
         self.loop.look_at_limits()
 
     def saved(self, checkpoint: Saved) -> None:
         self.loop.controller.saved(self.trial, self.attempt, checkpoint)
+        cpu, wall = time.process_time(), time.perf_counter()
         self.loop.score_all()
+        self.scored["cpu_s"] += time.process_time() - cpu
+        self.scored["gpu_s"] += time.perf_counter() - wall
 
     def waiting(self, reason: str) -> None:
         self.loop.say(f"{self.trial} waits: {reason}")

@@ -2,18 +2,21 @@
 
 Rows carry no clock. So the pace of a sweep is the device seconds that its rows account for, over the time since its driver
 took it, or since its first attempt where somebody has looked on from there. What is left is counted in device seconds at
-the pace of its own trials and evaluations so far, and of what the plan predicted where there are none yet.
+the pace of its own trials and evaluations so far, and of what the plan predicted where there are none yet. A row comes
+when its work is over, so between two rows work goes on that no row accounts for yet: the pace ends with the last row.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import pairwise
+from statistics import fmean, median, stdev
 from typing import Any, Final
 
 from sweeps.config.plan import Plan
@@ -37,8 +40,11 @@ MACHINES: Final = "for machines"
 LEAST_SPENT: Final = 0.01
 """No time left is said before this share is done."""
 MOST_POINTS: Final = 256
-ERROR_MEASURED: Final = 0.12
-ERROR_EARLY: Final = 0.3
+OUTLIER: Final = 3.0
+Z_80: Final = 1.28
+"""Standard errors to either side that 80 % lie within."""
+ERROR_MEASURED: Final = 0.2
+ERROR_EARLY: Final = 0.2
 ERROR_UNMEASURED: Final = 0.5
 ERROR_UNSTEADY: Final = 0.5
 """Half width of the range of the time left, as shares of it: always; of a sweep that has just begun; where nothing of what is
@@ -92,6 +98,33 @@ class _Pace:
 
 
 @dataclass(slots=True)
+class _Evaluations:
+    """Device seconds of the last evaluations of a model's checkpoints, and of its base, which loads suite and model first."""
+
+    trained: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_POINTS))
+    base: list[float] = field(default_factory=list)
+
+    def add(self, seconds: float, *, base: bool) -> None:
+        (self.base if base else self.trained).append(seconds)
+
+    @property
+    def mean(self) -> float:
+        """The mean, where each counts as `OUTLIER` times the median at most: the first of a process loads what it needs."""
+        return fmean(self._usual())
+
+    @property
+    def relative_error(self) -> float:
+        """Standard error of the mean as a share of it; 1 where at most one was seen."""
+        usual = self._usual()
+        return stdev(usual) / fmean(usual) / math.sqrt(len(usual)) if len(self.trained) > 1 and any(usual) else 1.0
+
+    def _usual(self) -> list[float]:
+        known = self.trained or self.base
+        most = OUTLIER * median(known)
+        return [min(seconds, most) for seconds in known]
+
+
+@dataclass(slots=True)
 class _Attempt:
     """An attempt's cumulative costs: at its first report, and at its last."""
 
@@ -120,20 +153,32 @@ class _Since:
             if len(self.seen) > MOST_POINTS:
                 del self.seen[::2]
 
+    def waited(self, now: float) -> float:
+        """Returns the seconds since the last point; 0 once they are more than between any two, or where none were seen.
+
+        So long the work that goes on counts as going on at the pace so far; after that it counts as slow.
+        """
+        times = [at for at, _ in self.seen]
+        gaps = [later - at for at, later in pairwise(times)]
+        since = now - times[-1] if gaps else 0.0
+        return since if gaps and 0 < since <= max(gaps) else 0.0
+
     def pace(self, now: float, spent: float) -> tuple[float, float] | None:
         """Returns device seconds per second, over the last half of the time where that was seen, and how unsteady it is.
 
-        The second number is the logarithm by which its two halves differ, 0 where they were not seen.
+        The second number is the logarithm by which its first half and its last two quarters differ, 0 where they were not seen.
         """
         if self.at is None or now <= self.at or spent <= self.spent:
             return None
         points = self.seen if len(self.seen) > 1 else [(self.at, self.spent)]  # what is before the first is start-up
+        now -= self.waited(now)
         half, quarter = (
             max((p for p in points if p[0] <= now - share * (now - points[0][0])), default=points[0])
             for share in (0.5, 0.25)
         )
-        late = _rate(quarter, (now, spent)), _rate(half, quarter)
-        unsteady = abs(math.log(late[0] / late[1])) if all(late) else 0.0
+        parts = [_rate(*part) for part in ((points[0], half), (half, quarter), (quarter, (now, spent)))]
+        seen = [rate for rate in parts if rate > 0]
+        unsteady = math.log(max(seen) / min(seen)) if seen else 0.0
         rate = _rate(half, (now, spent)) or _rate(points[0], (now, spent))
         return (rate, unsteady) if rate > 0 else None
 
@@ -145,8 +190,7 @@ def _rate(begin: tuple[float, float], end: tuple[float, float]) -> float:
 @dataclass(slots=True)
 class _Seen:
     steps: dict[tuple[Key, int], _Pace] = field(default_factory=lambda: defaultdict(_Pace))
-    evaluations: dict[str, _Pace] = field(default_factory=lambda: defaultdict(_Pace))
-    start_up: _Pace = field(default_factory=_Pace)
+    evaluations: dict[str, _Evaluations] = field(default_factory=lambda: defaultdict(_Evaluations))
 
 
 class ProgressMeter:
@@ -177,7 +221,7 @@ class ProgressMeter:
             case ReportRow() if row.cost and not is_base(row.trial):
                 self._trained(row)
             case EvalRow() if row.cost and (model := self._model(row.trial)):
-                self.seen.evaluations[model].add(sum(row.cost.values()))
+                self.seen.evaluations[model].add(sum(row.cost.values()), base=is_base(row.trial))
         if now is not None:
             self.since.note(now, self._spent())
         self.since.slots = max(self.since.slots, len(self.state.history.by_state[TrialStatus.RUNNING]))
@@ -294,7 +338,8 @@ class ProgressMeter:
         off_score = _ratio(
             (evaluations[w.model].mean, guess[w.trial].evaluation) for w in work if w.model in evaluations and guess
         )
-        any_step, any_score = _mean(steps.values()), _mean(evaluations.values())
+        any_step = _mean(steps.values())
+        any_score = fmean(e.mean for e in evaluations.values()) if evaluations else None
         found = {}
         for w in work:
             one, key = guess.get(w.trial), keys[w.trial]
@@ -326,13 +371,21 @@ class ProgressMeter:
         stopped = self._stopped()
         new = sum(seconds for item, seconds in ahead if not self._is_measured(item)) / left if left else 0.0
         early = left / (spent + left) if left else 0.0
+        scoring = sum(self.state.costs.scoring.values()) / spent
+        few = (
+            scoring * fmean(e.relative_error for e in self.seen.evaluations.values()) if self.seen.evaluations else 0.0
+        )
         error = ERROR_MEASURED + ERROR_EARLY * early + ERROR_UNMEASURED * new + ERROR_UNSTEADY * min(pace[1], 1.0)
+        error += Z_80 * few
+        waited = self.since.waited(now)
         expected = whole * (1 - stopped)
-        return Range(expected, expected * (1 - stopped) / (1 + error), whole * (1 + error))
+        low, high = expected * (1 - stopped) / (1 + error), whole * (1 + error)
+        return Range(*(max(0.0, seconds - waited) for seconds in (expected, low, high)))
 
     def _is_measured(self, item: TrialWork) -> bool:
         known = (key_of(item.config, item.workers), step_tokens(item.config)) in self.seen.steps
-        return known and item.model in self.seen.evaluations
+        evaluations = self.seen.evaluations.get(item.model)
+        return known and evaluations is not None and bool(evaluations.trained)
 
     def _stopped(self) -> float:
         """Share of the steps of ended trials that the stop rule left out; what is ahead may fare alike."""

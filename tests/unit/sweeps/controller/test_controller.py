@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
-from sweeps.config.trial import Saved
+from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_queue import EVAL_TRIES
+from sweeps.controller.eval_queue import EVAL_TRIES, EvalJob
 from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.executors.local import InProcess
 from sweeps.failures import Failure, FailureKind
@@ -425,3 +426,30 @@ def test_the_end_of_the_sweep_is_written_once(tmp_path: Path):
     for _ in range(2):
         assert run(tmp_path, sweep(), journal).finish_if_done()
     assert [r.of for r in journal.rows() if r.kind == "end" and not r.trial] == ["sweep"]
+
+
+def test_what_scoring_in_the_same_process_costs_is_not_the_trainers_as_well(tmp_path: Path):
+    burnt = 0.05
+
+    def evaluate(job: EvalJob) -> FakeScores:
+        began = time.process_time()
+        while time.process_time() < began + burnt:
+            pass
+        return FakeScores({"transfer/score": 0.5}, cost={"cpu_s": burnt})
+
+    def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
+        began = time.process_time()
+        for step in range(1, trial.steps + 1):
+            if step in trial.saves:
+                where = folder / f"{step}"
+                where.mkdir(parents=True)
+                hooks.saved(Saved(step, str(where)))
+        cost = {"cpu_s": time.process_time() - began}
+        hooks.report(trial.steps, {"train/loss": 1.0}, progress={}, cost=cost)
+
+    one = sweep(space={"steps": grid(16)}, evaluation={"at": {"every": 2}})
+    controller = SweepController(Plan(one), MemoryJournal(), NeverStop(one.goal))
+    InProcess(controller, train, evaluate, tmp_path).run()
+    costs = controller.state.costs
+    assert costs.scoring["cpu_s"] == pytest.approx(9 * burnt)
+    assert costs.training["cpu_s"] < 4 * burnt  # of which nothing but writing rows is its own

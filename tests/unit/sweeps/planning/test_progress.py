@@ -26,6 +26,7 @@ class Driven:
         journal = MemoryJournal()
         journal.append(LeaseRow(self.plan.sweep_id, since="2026-01-01 00:00:00 UTC"))
         self.now = 1767225600.0  # the same moment
+        self.slow: list[float] = []  # seconds of the first evaluations
         rule = NeverStop(self.plan.sweep.goal)
         self.state = SweepState(history=rule.history, fold=rule.observe)
         self.meter = ProgressMeter(self.plan, self.state)
@@ -35,8 +36,9 @@ class Driven:
 
     def score(self):
         while (job := self.controller.next_eval()) is not None:
-            self.now += SCORE_S
-            self.controller.scored(job, SCORES, se={}, n={}, suite="mini", cost={"cpu_s": SCORE_S})
+            seconds = self.slow.pop(0) if self.slow else SCORE_S
+            self.now += seconds
+            self.controller.scored(job, SCORES, se={}, n={}, suite="mini", cost={"cpu_s": seconds})
 
     def begin(self):
         self.launch, self.cost = self.controller.next(), 0.0
@@ -107,6 +109,32 @@ def test_a_machine_that_became_slower_is_believed():
     slow, usual = (s.meter.progress(s.now).left for s in (sweep, calm))
     assert slow.value > 2 * usual.value
     assert slow.high / slow.low > usual.high / usual.low  # and what is not steady is not known as well
+
+
+def test_what_the_base_and_one_cold_evaluation_cost_is_not_expected_of_the_others():
+    sweep = Driven()
+    sweep.slow = [60.0, SCORE_S, SCORE_S, SCORE_S, 60.0]  # the base's, and one of the third trial
+    for _ in range(2):
+        sweep.begin()
+        sweep.train(0, 40)
+    sweep.begin()
+    sweep.train(0, 20)
+    told = sweep.meter.progress(sweep.now)
+    truth = 20 * STEP_S + SCORE_S
+    assert told.left.low < truth < told.left.high
+    assert told.left.value < 2 * truth
+
+
+def test_work_that_goes_on_between_two_rows_does_not_look_like_a_slow_machine():
+    sweep = Driven()
+    sweep.begin()
+    sweep.train(0, 40)
+    sweep.begin()
+    sweep.train(0, 20)
+    before = sweep.meter.progress(sweep.now).left
+    within = sweep.meter.progress(sweep.now + 0.9 * 5 * STEP_S).left
+    assert within.value == pytest.approx(before.value - 0.9 * 5 * STEP_S)
+    assert sweep.meter.progress(sweep.now + 300).left.value > 2 * before.value  # it stands still
 
 
 def test_branches_wait_for_their_trunk_and_that_is_said():
