@@ -90,7 +90,7 @@ def estimated(
 
 def measured(suite: Suite) -> frozenset[str]:
     """Returns the names of all that a suite measures, but for its variants, as if nobody had answered."""
-    silent = [[Answered("", None, 0, False)] * (len(t.prompts) * suite.samples(t)) for t in suite.tasks]
+    silent = [[Answered("", None, 0, False, entropy=0.0)] * (len(t.prompts) * suite.samples(t)) for t in suite.tasks]
     wrong = {
         metric: [False] * len(replies)
         for task, replies in zip(suite.tasks, silent, strict=True)

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 GROUPS = {
-    "Before a sweep": ("validate", "preview", "plan", "doctor", "schema"),
+    "Before a sweep": ("fetch", "validate", "preview", "plan", "doctor", "schema"),
     "Run": ("run", "submit", "resume"),
     "Watch": ("list", "status", "watch", "logs", "serve", "cost"),
     "Change a running sweep": ("pause", "stop", "retry", "add", "clone", "extend", "limits"),

@@ -153,7 +153,7 @@ def test_a_page_that_reloads_comes_back_as_it_was_left(opened, demo):
     page.wait_for_selector("figure svg .axis", state="attached")
     assert page.input_value("#colour") == "data"
     assert page.input_value("#scale") == "linear"
-    assert page.locator("#picked-title").inner_text() == picked.label
+    assert page.locator("#picked-title").text_content() == picked.label  # rendered when it comes into view
     assert page.locator("#trials tbody tr:visible").count() == 5
     assert opened.complaints == []
 

@@ -163,8 +163,8 @@ def test_the_image_is_made_as_the_machines_are():
 def test_dipsweep_is_installed_from_what_the_user_brings_with_constraints_and_never_by_its_name():
     """The name is not ours on the public index: whoever takes it would run on every node, beside the token."""
     config = yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text())
-    (install,) = [c for c in config["setup_commands"] if "[serve,math,lora]" in c]
-    brought = re.search(r"-c (\S+)/constraints\.txt (\S+)'\[serve,math,lora\]'$", install)
+    (install,) = [c for c in config["setup_commands"] if "[gym,serve,math,lora]" in c]
+    brought = re.search(r"-c (\S+)/constraints\.txt (\S+)'\[gym,serve,math,lora\]'$", install)
     assert brought is not None
     assert brought[1] == brought[2]
     assert config["file_mounts"][brought[1]] == "CHECKOUT"  # to be replaced, as HEAD_ADDRESS is

@@ -97,6 +97,6 @@ def test_a_write_that_nobody_takes_raises_nothing(error: Exception):
 
 
 def test_a_page_can_be_written_whatever_its_names_hold():
-    page = render("live.html", css="", storage=os.fsdecode(b"/sweeps\xff\x1b[1m"), sweeps=[])
+    page = render("live.html", css="", script="", script_hash="", storage=os.fsdecode(b"/sweeps\xff\x1b[1m"), sweeps=[])
     assert r"/sweeps\udcff\x1b[1m" in page
     page.encode()
