@@ -114,32 +114,45 @@ class DipAware(StopRule):
                 self.given_up.pop(row.trial, None)
         return fresh
 
-    def bars(self, tracks: Sequence[Track]) -> Array:
+    def bars(self, tracks: Sequence[Track]) -> list[float]:
         """Returns the P below which each trial is not worth its machine; protection lowers it, and so does a near end."""
         top, known = self.goal.top, len(self.history.curves)
         rivals = max(known, self.trials, 2 * top + 1) - top
-        left = np.array([t.budget - t.last for t in tracks]) / self.race.field.longest
         share = SHARES_PER_TRIAL * self.max_lost_winners / rivals
-        bars = REMAINING_BUDGET_SCALE * np.sqrt(np.maximum(left, 1e-3)) * share
-        bars = np.where([self._overdue(t) for t in tracks], np.maximum(bars, OVERDUE_MIN_P), bars)
-        return np.asarray(np.where([t.phase.protected for t in tracks], bars / self.soft_protection_factor, bars))
+        bars = []
+        for track in tracks:
+            left = (track.budget - track.last) / self.race.field.longest
+            bar = REMAINING_BUDGET_SCALE * math.sqrt(max(left, 1e-3)) * share
+            if track.phase.protected:
+                bar /= self.soft_protection_factor
+            elif self._few() and track.phase.overdue:
+                bar = max(bar, OVERDUE_MIN_P)
+            bars.append(bar)
+        return bars
+
+    def _few(self) -> bool:
+        return len(self.history.curves) <= 2 * self.goal.top
 
     def _overdue(self, track: Track) -> bool:
-        few = len(self.history.curves) <= 2 * self.goal.top
-        return few and track.phase.overdue and not track.phase.protected
+        return self._few() and track.phase.overdue and not track.phase.protected
 
     def spent(self) -> float:
         """Returns how many of the top k are expected among the trials that are paused or stopped, as odds stand now.
 
         In a sweep of at most 2 k trials, those that were given up because their patience ran out do not count.
         """
-        tracks = [t for t in map(self.race.field.tracks.get, self.given_up) if t is not None and not self._overdue(t)]
-        return float(self._odds(tracks).sum())
+        tracks = [t for t in map(self.race.field.tracks.get, self.given_up) if t is not None]
+        if self._few():
+            tracks = [t for t in tracks if not self._overdue(t)]
+        return float(self._odds(tracks).sum()) if tracks else 0.0
 
     def _odds(self, tracks: Sequence[Track]) -> Array:
         """Returns P(top k) of trials of any suites."""
+        suites = dict.fromkeys(t.suite for t in tracks)
+        if len(suites) == 1:
+            return self.race.odds(tracks)
         odds = np.zeros(len(tracks))
-        for suite in dict.fromkeys(t.suite for t in tracks):
+        for suite in suites:
             same = [i for i, t in enumerate(tracks) if t.suite == suite]
             odds[same] = self.race.odds([tracks[i] for i in same])
         return odds
@@ -213,7 +226,7 @@ class DipAware(StopRule):
         standing = self.race.standing(track)
         if standing is None:
             return self._alone(track, reading)
-        bar = float(self.bars([track])[0])
+        (bar,) = self.bars([track])
         evidence = self._evidence(track, reading, standing, bar)
         odds = f"P(top {self.goal.top}) {standing.p:.2g}"
         if self.race.field.check.basis == "levels":
@@ -260,11 +273,13 @@ class DipAware(StopRule):
         tracks = [t for t in map(self.race.field.tracks.get, paused) if t is not None]
         if not tracks:
             return None
-        bars, odds = self.bars(tracks), self._odds(tracks)
+        bars, odds = np.array(self.bars(tracks)), self._odds(tracks)
         hopes = np.divide(odds, bars, out=np.zeros(len(tracks)), where=bars > 0.0)
         best = int(np.argmax(hopes))
+        if hopes[best] >= RESUME_MARGIN:
+            return tracks[best].trial
         owed = hopes[best] > 0.0 and not self._overdue(tracks[best]) and self.spent() > self.max_lost_winners
-        return tracks[best].trial if owed or hopes[best] >= RESUME_MARGIN else None
+        return tracks[best].trial if owed else None
 
     # --- words -----------------------------------------------------------------------------------------------------
 

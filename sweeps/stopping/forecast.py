@@ -91,11 +91,13 @@ class Forecasts:
     def above(self, rows: np.ndarray, thresholds: Array) -> Array:
         """Returns the probability that the final score of each row exceeds each of its thresholds, [rows, thresholds]."""
         low, width = self.low[rows, None], self.width[rows, None]
-        place = np.clip((thresholds - low) / width, 0.0, BINS + 0.999)
+        place = np.minimum(np.maximum((thresholds - low) / width, 0.0), BINS + 0.999)
         i = place.astype(np.int64)
-        lower = self.below[rows[:, None], i]
-        odds = 1.0 - (lower + (place - i) * (self.below[rows[:, None], i + 1] - lower))
-        return np.asarray(np.clip(odds, 0.0, 1.0))
+        edge = i + rows[:, None] * self.below.shape[1]
+        below = self.below.ravel()  # a view
+        lower = below.take(edge)
+        odds = 1.0 - (lower + (place - i) * (below.take(edge + 1) - lower))
+        return np.asarray(np.minimum(np.maximum(odds, 0.0), 1.0))
 
 
 def warped(x: float) -> float:
@@ -223,9 +225,10 @@ def histogram(mean: Array, sd: Array, weights: Array) -> Forecast:
     """Returns a mixture of normal distributions as a histogram."""
     low, high = float((mean - 3.0 * sd).min()), float((mean + 3.0 * sd).max())
     width = (high - low) / BINS * (1.0 + 1e-9) + 1e-9
-    at = ((mean - low) / width + _NORMAL_AT[:, None] * (sd / width)).ravel()
-    at = np.clip(at, 0.0, BINS).astype(np.int64)
-    mass = np.bincount(at, (_NORMAL_MASS[:, None] * weights).ravel(), minlength=BINS + 1)
+    at = _NORMAL_AT[:, None] * (sd / width)
+    at += (mean - low) / width
+    bins = np.clip(at, 0.0, BINS, out=at).ravel().astype(np.int64)
+    mass = np.bincount(bins, (_NORMAL_MASS[:, None] * weights).ravel(), minlength=BINS + 1)
     share = weights / weights.sum()
     middle = float(share @ mean)
     variance = float(share @ (sd**2 + (mean - middle) ** 2))

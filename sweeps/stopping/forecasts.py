@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,7 +144,12 @@ class Field:
             np.zeros(32),
         )  # chance that a late fall is made good, and level before it
         self.late_falls = np.zeros((32, 2))  # begun, made good
+        self._falls = np.zeros(2)  # the same of all trials together
         self.ahead = np.zeros((32, len(KNOTS) - 1))
+        self.time = np.zeros(32, dtype=np.int64)  # equal where kind, `now` and `end` are: `_times` numbers these
+        self._times: dict[tuple[str, float, float], int] = {}
+        self._behind: Track | None = None  # has a new forecast, but not yet what the shared gains add to it
+        self._gains_of: dict[str, tuple[tuple[int, int, float], Array]] = {}  # state of the gains, and `_gained`
         self.reach = np.zeros(32)
         self.scale = 0.0  # the sweep's own spread: how far a run's scores go from its base, in the metric's unit
         self._shifted = (
@@ -152,6 +157,7 @@ class Field:
             0.0,
             1.0,
         )  # of which version of the shared gains, and at which scale, `shift` and `spread` are
+        self._weighed = math.nan, np.zeros(DRAWS)  # weight of levels, and what `weights` made of it
         self.pooled = np.zeros(len(FAMILIES) * BINS)
         self._cells: dict[int, Cells] = {}
         self.check = SelfCheck()
@@ -172,6 +178,7 @@ class Field:
 
     def observe(self, row: Row) -> None:
         """Brings the beliefs up to date with a row that `history` has already folded in."""
+        self._catch_up()
         if row.kind == "attempt":
             track = self.tracks.get(row.trial)
             if track is not None and track.last > (row.step or 0):
@@ -226,6 +233,7 @@ class Field:
 
     def _rebuild(self, trial: str) -> None:
         """Absorbs a trial's curve anew: after a late or corrected row, a new suite, a new unit."""
+        self._catch_up()
         curve = self.history.curves.get(trial)
         steps = self._scored(curve) if curve else []
         if curve is None or not steps or not self.unit or not _budget(curve):
@@ -281,7 +289,7 @@ class Field:
     def _grow(self) -> None:
         """Makes room for twice as many trials."""
         names = ["quantiles", "shift", "spread", "ahead", "reach", "level", "level_sd", "level_error", "level_draws"]
-        names += ["back", "back_to", "late_falls"]
+        names += ["back", "back_to", "late_falls", "time"]
         for name in names:
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
@@ -346,18 +354,20 @@ class Field:
         self.forecasts.put(track.row, forecast, track.base, track.unit)
         self.quantiles[track.row] = track.base + track.unit * forecast.quantiles(_U)[track.order]
         self.ahead[track.row], self.reach[track.row] = ahead(track.now, track.end), track.reach
+        self.time[track.row] = self._times.setdefault((track.kind, track.now, track.end), len(self._times))
         self.level[track.row] = track.in_unit(track.phase.level)
         self.level_error[track.row] = track.unit**2 * track.phase.var
         self._late_fall(track)
         self._revise(track, self.forecasts.mean[track.row], (track.unit * forecast.sd) ** 2)
-        self._shift([track])
+        self._behind = track
         self._foretell(track)
 
     def _late_fall(self, track: Track) -> None:
         """A late fall may be a dip as well: with a chance that is learnt, and fades while it does not turn."""
         phase, row = track.phase, track.row
+        self._falls += phase.late_falls - self.late_falls[row]
         self.late_falls[row] = phase.late_falls
-        begun, good = self.late_falls[: len(self.tracks)].sum(0)
+        begun, good = self._falls
         left = 1.0 - (track.last - (phase.onset or 0)) / (RETURN_WITHIN * track.budget)
         chance = max((RETURN * RETURN_POOL + good) / (RETURN_POOL + begun), 0.5 * RETURN)
         self.back[row] = chance * max(left, 0.0) if phase.late else 0.0
@@ -367,8 +377,10 @@ class Field:
         """Keeps what both views foretell of a run, once an interval; when it has finished, the check learns from it."""
         row, forecast = track.row, track.forecast
         if track.last >= track.budget:
+            self._catch_up()
             self.check.finish(track.trial, track.told, float(self.level[row]), float(self.level_error[row]))
         elif track.anchor is not None and track.now > FORETELL_FROM and len(track.told) < track.anchor[0] and forecast:
+            self._catch_up()
             forms, levels = self.shift[row, :FORM_DRAWS], self.shift[row, FORM_DRAWS:]
             spread = self.spread[row] / self.check.wider
             track.told.append(
@@ -414,36 +426,58 @@ class Field:
             track.moves.append(move)
             moves.add(move)
 
-    def _shift(self, tracks: Iterable[Track]) -> None:
-        """Brings what the shared gains add to trials' forecasts up to date."""
-        by_kind: dict[str, list[int]] = {}
-        for t in tracks:
-            by_kind.setdefault(t.kind, []).append(t.row)
-        for kind, rows in by_kind.items():
-            gains, spread = self.gains[kind].outcomes(self.scale)
-            left = self.ahead[rows]
-            # Sums and no matrix product: one row or all of them, the last digit is the same.
-            moves, level_spread = self.moves[kind].outcomes(self.scale)
-            self.shift[rows] = (left[:, :, None] * np.concatenate([gains, moves], axis=1)).sum(1)
-            own = (left * self.moves[kind].pace * level_spread).sum(1)
-            self.level_sd[rows] = np.sqrt((LEVEL_SD * self.scale) ** 2 * own + self.level_error[rows])
-            weight = left * self.gains[kind].prior_variance + 1e-12
-            self.spread[rows] = self.check.wider * np.sqrt((weight * spread).sum(1) / weight.sum(1))
+    def _shift(self, rows: np.ndarray, kind: str) -> None:
+        """Brings what the shared gains add to the forecasts of trials of one kind up to date: once for all that are at
+        equal time."""
+        gains, moves = self.gains[kind], self.moves[kind]
+        spread, level_spread = gains.outcomes(self.scale)[1], moves.outcomes(self.scale)[1]
+        first = same = np.zeros(1, dtype=np.int64)
+        if len(rows) > 1:
+            _, first, same = np.unique(self.time[rows], return_index=True, return_inverse=True)
+        left = self.ahead[rows[first]]
+        # Sums and no matrix product: one row or all of them, the last digit is the same.
+        self.shift[rows] = (left[:, :, None] * self._gained(kind)).sum(1)[same]
+        own = (left * moves.pace * level_spread).sum(1)[same]
+        self.level_sd[rows] = np.sqrt((LEVEL_SD * self.scale) ** 2 * own + self.level_error[rows])
+        weight = left * gains.prior_variance + 1e-12
+        self.spread[rows] = (self.check.wider * np.sqrt((weight * spread).sum(1) / weight.sum(1)))[same]
+
+    def _catch_up(self) -> None:
+        """Brings the trial that reported last up to date, with what the shared gains were at its report."""
+        if self._behind is not None:
+            self._shift(np.array([self._behind.row]), self._behind.kind)
+            self._behind = None
+
+    def _gained(self, kind: str) -> Array:
+        """Returns every interval's gain in every possible outcome of the sweep, [INTERVALS, DRAWS]."""
+        gains, moves = self.gains[kind], self.moves[kind]
+        state = gains.version, moves.version, self.scale
+        if kind not in self._gains_of or self._gains_of[kind][0] != state:
+            parts = [gains.outcomes(self.scale)[0], moves.outcomes(self.scale)[0]]
+            self._gains_of[kind] = state, np.concatenate(parts, axis=1)
+        return self._gains_of[kind][1]
 
     def _measure_scale(self) -> float:
-        return max(float(np.median(self.reach[: len(self.tracks)])), LEAST_SCALE * self.unit)
+        n, reach = len(self.tracks), np.sort(self.reach[: len(self.tracks)])
+        return max(float(reach[(n - 1) // 2] + reach[n // 2]) / 2.0, LEAST_SCALE * self.unit)
 
     def follow(self) -> bool:
         """Brings all trials up to date with the shared gains; False where these have not changed since the last time."""
         version = sum(g.version for g in (*self.gains.values(), *self.moves.values())), self.scale, self.check.wider
         if version == self._shifted:
+            self._catch_up()
             return False
-        self._shifted = version
-        self._shift(self.tracks.values())
+        self._shifted, self._behind = version, None
+        by_kind: dict[str, list[int]] = {}
+        for track in self.tracks.values():
+            by_kind.setdefault(track.kind, []).append(track.row)
+        for kind, rows in by_kind.items():
+            self._shift(np.array(rows), kind)
         return True
 
     def outcomes(self, rows: np.ndarray) -> Array:
         """Returns the final scores of trials in every possible outcome of the sweep, [rows, DRAWS]."""
+        self._catch_up()
         mean = self.forecasts.mean[rows, None]
         forms = mean + self.spread[rows, None] * (self.quantiles[rows] - mean)
         levels = self.level[rows, None] + self.level_sd[rows, None] * self.level_draws[rows]
@@ -455,6 +489,7 @@ class Field:
         Args:
             rows: of the trials. marks: signed scores, [rows, DRAWS] or anything that stretches to it.
         """
+        self._catch_up()
         own = marks - self.shift[rows]
         mean = self.forecasts.mean[rows, None]
         forms = mean + (own[:, :FORM_DRAWS] - mean) / self.spread[rows, None]
@@ -470,7 +505,10 @@ class Field:
     def weights(self) -> Array:
         """Returns how much every possible outcome counts, [DRAWS], summing to 1."""
         w = self.check.levels
-        return np.asarray(np.repeat([(1.0 - w) / FORM_DRAWS, w / LEVEL_DRAWS], [FORM_DRAWS, LEVEL_DRAWS]))
+        if w != self._weighed[0]:
+            parts = [(1.0 - w) / FORM_DRAWS, w / LEVEL_DRAWS]
+            self._weighed = w, np.repeat(parts, [FORM_DRAWS, LEVEL_DRAWS])
+        return self._weighed[1]
 
     def _cells_of(self, horizon: int) -> Cells:
         if horizon not in self._cells:
@@ -494,7 +532,7 @@ class Field:
 
 def upper_tail(z: Array) -> Array:
     """Returns the probability that a standard normal number exceeds `z`."""
-    place = np.clip((z + 6.0) * 100.0, 0.0, 1199.999)
+    place = np.minimum(np.maximum((z + 6.0) * 100.0, 0.0), 1199.999)
     i = place.astype(np.int64)
     return np.asarray(_TAIL[i] + (place - i) * (_TAIL[i + 1] - _TAIL[i]))
 

@@ -24,6 +24,7 @@ TROUGH_REACH = 4.0  # published troughs come at most 4 times later than the firs
 LATE_ONSET = 0.30  # a fall that only begins after this share of the budget is no opening dip
 DAMPING = 0.85  # of the filter's trend, per report
 LEVEL_NOISE, TREND_NOISE = 0.15, 0.35  # of the filter, per report, in standard errors
+PROTECTED = (Phase.DIP, Phase.RECOVERY)  # inside the patience
 SHOCK = 3.0  # standard deviations of surprise at which the filter stops believing its own level and trend
 
 
@@ -200,7 +201,7 @@ class PhaseTracker:
     @property
     def protected(self) -> bool:
         """In the dip, or on the way back from it, and inside the patience."""
-        return self.phase in (Phase.DIP, Phase.RECOVERY) and self.step < self.until
+        return self.phase in PROTECTED and self.step < self.until
 
     @property
     def overdue(self) -> bool:

@@ -94,6 +94,7 @@ class Race:
         self.limits = [Limit(c, history, patience=patience, cap=cap) for c in goal.constraints]
         self.out: set[str] = set()
         self._places: dict[str, Places] = {}
+        self._known: dict[str, float] = {}  # P(top k) of trials that were asked for since anything changed
 
     def expect(self, experience: Experience) -> None:
         """Begins from what finished sweeps say of the goal's metric."""
@@ -125,7 +126,11 @@ class Race:
         places = self._settled(tracks[0].suite)
         if len(places.members) <= self.goal.top:
             return np.ones(len(tracks))
-        return self._odds(tracks, self._marks(places, np.array([t.row for t in tracks], dtype=np.int64)))
+        fresh = [t for t in tracks if t.trial not in self._known]
+        if fresh:
+            p = self._odds(fresh, self._marks(places, np.array([t.row for t in fresh])))
+            self._known.update(zip([t.trial for t in fresh], p.tolist(), strict=True))
+        return np.array([self._known[t.trial] for t in tracks])
 
     def _odds(self, tracks: Sequence[Track], marks: Array) -> Array:
         p = self.field.odds_above(np.array([t.row for t in tracks], dtype=np.int64), marks) @ self.field.weights()
@@ -143,13 +148,14 @@ class Race:
     def _settled(self, suite: str) -> Places:
         """Returns the places of a suite after all that has changed."""
         fields = (self.field, *(limit.field for limit in self.limits))
-        changed = set().union(*(field.changed for field in fields))
+        tracks = self.field.tracks
         followed = [field.follow() for field in fields]  # all of them, not up to the first
-        if any(followed):
-            changed |= set(self.field.tracks)
-        self._place([t for trial in changed if (t := self.field.tracks.get(trial)) is not None])
-        for field in fields:
-            field.changed.clear()
+        if any(followed) or any(field.changed for field in fields):
+            changed = set().union(*(field.changed for field in fields))
+            self._known.clear()
+            self._place(list(tracks.values()) if any(followed) else [tracks[t] for t in changed if t in tracks])
+            for field in fields:
+                field.changed.clear()
         places = self._places_of(suite)
         places.settle()
         return places
@@ -163,8 +169,9 @@ class Race:
         """Puts trials' outcomes among those of their suite; what is infeasible in an outcome does not compete there."""
         for suite in {t.suite for t in tracks} | set(self._places):
             inside = [t for t in tracks if t.suite == suite and t.trial not in self.out]
-            gone = {t.row for t in tracks} - {t.row for t in inside}
-            self._places_of(suite).take_out(sorted(gone))
+            if len(inside) < len(tracks):
+                gone = {t.row for t in tracks} - {t.row for t in inside}
+                self._places_of(suite).take_out(sorted(gone))
             if not inside:
                 continue
             rows = [t.row for t in inside]

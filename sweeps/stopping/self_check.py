@@ -39,10 +39,16 @@ class Outcome(NamedTuple):
 
 
 class SelfCheck:
-    """All finished runs of a sweep under one metric."""
+    """All finished runs of a sweep under one metric.
+
+    Attributes:
+        levels: weight of levels against forecasts, between `LEAST` and 1 - `LEAST`.
+        wider: what the forecasts' standard deviation is multiplied by: at least 1.
+    """
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
+        self._settle()
 
     def finish(self, trial: str, told: Sequence[Foretold], final: float, variance: float) -> None:
         """Takes in a finished run: what was foretold of it, its final score, and how surely that is known."""
@@ -57,27 +63,24 @@ class SelfCheck:
         if told:
             n = len(told)
             self.outcomes[trial] = Outcome(min(max(ratio / n, -MOST), MOST), squared / n, held / n)
+            self._settle()
 
     def forget(self, trial: str) -> None:
-        self.outcomes.pop(trial, None)
+        if self.outcomes.pop(trial, None) is not None:
+            self._settle()
 
-    @property
-    def levels(self) -> float:
-        """Weight of levels against forecasts, between `LEAST` and 1 - `LEAST`."""
+    def _settle(self) -> None:
+        """Says what the finished runs come to: asked for far more often than one finishes."""
         evidence = TRUST * math.fsum(o.ratio for o in self.outcomes.values())
         odds = LEVELS / (1.0 - LEVELS) * math.exp(-min(max(evidence, -9.0), 9.0))
-        return min(max(odds / (1.0 + odds), LEAST), 1.0 - LEAST)
+        found = math.fsum(o.squared for o in self.outcomes.values())
+        self.levels = min(max(odds / (1.0 + odds), LEAST), 1.0 - LEAST)
+        self.wider = math.sqrt(max((DOUBT + found) / (DOUBT + len(self.outcomes)), 1.0))
 
     @property
     def basis(self) -> str:
         """What verdicts stand on mostly: `forecasts`, or `levels` where these did better."""
         return "levels" if self.levels > 0.5 else "forecasts"
-
-    @property
-    def wider(self) -> float:
-        """What the forecasts' standard deviation is multiplied by: at least 1."""
-        found = math.fsum(o.squared for o in self.outcomes.values())
-        return math.sqrt(max((DOUBT + found) / (DOUBT + len(self.outcomes)), 1.0))
 
     def evidence(self) -> dict[str, float]:
         """Returns the numbers for a verdict."""

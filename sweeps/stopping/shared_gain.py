@@ -26,6 +26,7 @@ from sweeps.stopping.curve_library import Array
 
 KNOTS: Array = np.array([0.0, 0.03, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 INTERVALS = len(KNOTS) - 1
+WIDTHS: Array = np.diff(KNOTS)
 DECAY_AT = 0.8  # schedule time at which a decay of the learning rate begins, wherever its schedule has it
 
 
@@ -73,7 +74,7 @@ def schedule_time(x: float, decay_start: float | None) -> float:
 def ahead(now: float, end: float = 1.0) -> Array:
     """Returns the share of every interval that lies between `now` and `end`, [INTERVALS]."""
     low, high = np.maximum(KNOTS[:-1], now), np.minimum(KNOTS[1:], end)
-    return np.asarray(np.maximum(high - low, 0.0) / np.diff(KNOTS))
+    return np.asarray(np.maximum(high - low, 0.0) / WIDTHS)
 
 
 class SharedGain:
@@ -90,7 +91,7 @@ class SharedGain:
 
     def __init__(self, decays: bool, draws: int, prior: Prior | None = None) -> None:
         prior = prior or Prior()
-        widths = np.diff(KNOTS)
+        widths = WIDTHS
         pace = np.diff(np.log1p(KNOTS / 0.05) / math.log(21.0)) if prior.early else widths  # sums to 1
         self.pace = pace
         self.prior_variance = prior.sd**2 * pace
