@@ -46,7 +46,7 @@ Z_80: Final = 1.28
 ERROR_MEASURED: Final = 0.2
 ERROR_EARLY: Final = 0.2
 ERROR_UNMEASURED: Final = 0.5
-ERROR_UNSTEADY: Final = 0.5
+ERROR_UNSTEADY: Final = 1.0
 """Half width of the range of the time left, as shares of it: always; of a sweep that has just begun; where nothing of what is
 ahead was measured yet; where the pace changed by a factor of e."""
 
