@@ -93,6 +93,22 @@ def _first_sign(path: Path) -> bytes:
         return start.removeprefix(BOM).lstrip()[:1]
 
 
+class DoubledKey(ValueError):
+    """One object has a key twice: which of the values is meant cannot be known."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DoubledKey(f"key {twice!r} stands twice in one object; expected each key once")
+    return made
+
+
+STRICT: Final = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def _array(path: Path) -> Iterator[RawRow]:
     """The elements of one JSON array; the file is held in memory as a whole."""
     import fsspec
@@ -102,21 +118,25 @@ def _array(path: Path) -> Iterator[RawRow]:
             text = file.read().decode("utf-8-sig")
         except UnicodeDecodeError as e:
             raise InputError(f"{path} is not UTF-8: byte {e.object[e.start]:#04x} at {e.start}") from e
-    decoder, space = json.JSONDecoder(), re.compile(r"\s*")
+    space = re.compile(r"\s*")
     at, number, closed = _behind(space, text, text.index("[") + 1), 0, False
     while not closed:
         if text[at : at + 1] == "]" and number == 0:
             break
         number += 1
         try:
-            value, end = decoder.raw_decode(text, at)
+            value, end = STRICT.raw_decode(text, at)
+        except DoubledKey as e:
+            end = json.JSONDecoder().raw_decode(text, at)[1]
+            yield RawRow(number, None, None, str(e), text[at : at + 200])
         except (ValueError, RecursionError) as e:
             reason = "nested too deeply" if isinstance(e, RecursionError) else str(e)
             raise InputError(f"{path}: element {number} of its array is not JSON: {reason}") from e
-        if isinstance(value, dict):
-            yield RawRow(number, None, value)
         else:
-            yield RawRow(number, None, None, f"expected a JSON object, not {_kind(value)}", text[at : at + 200])
+            if isinstance(value, dict):
+                yield RawRow(number, None, value)
+            else:
+                yield RawRow(number, None, None, f"expected a JSON object, not {_kind(value)}", text[at : at + 200])
         at = _behind(space, text, end)
         closed = text[at : at + 1] == "]"
         if not closed and text[at : at + 1] != ",":
@@ -159,11 +179,13 @@ def _skip_line(file: Any, line: bytes) -> int:
 
 def _parsed(number: int, offset: int, line: bytes) -> RawRow:
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = STRICT.decode(line.decode("utf-8"))
     except UnicodeDecodeError as e:
         return RawRow(number, offset, None, f"not UTF-8: byte {line[e.start]:#04x} at {offset + e.start}", _start(line))
     except RecursionError:
         return RawRow(number, offset, None, "not JSON: nested too deeply", _start(line))
+    except DoubledKey as e:
+        return RawRow(number, offset, None, str(e), _start(line))
     except ValueError as e:
         return RawRow(number, offset, None, f"not JSON: {e}; expected one object a line", _start(line))
     if not isinstance(value, dict):

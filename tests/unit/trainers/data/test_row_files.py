@@ -42,6 +42,11 @@ BAD = {
     "a raw NUL": (b'{"messages": "\x00"}', "not JSON: Invalid control character"),
     "not JSON": (b"{'messages': 1}", "not JSON: Expecting property name"),
     "cut short": (GOOD[:30], "not JSON"),
+    "a key twice": (b'{"prompt": "a", "response": "b", "prompt": "c"}', "key 'prompt' stands twice in one object"),
+    "a key twice within": (
+        b'{"messages": [{"role": "user", "content": "a", "content": "b"}]}',
+        "key 'content' stands twice",
+    ),
     "no object": (b"[1, 2]", "expected a JSON object, not a list"),
     "null": (b"null", "expected a JSON object, not null"),
     "nested too deeply": (b"[" * 100_000, "nested too deeply"),
@@ -186,3 +191,13 @@ def test_any_bytes_give_rows_or_one_clear_error(tmp_path_factory, data, name, sh
     if found is not None:
         assert found.primary
         assert all(any(m["role"] == "assistant" for m in c) for c in found.primary)
+
+
+def test_a_key_that_stands_twice_makes_one_element_of_an_array_bad(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(
+        '[{"prompt": "a", "response": "b"}, {"prompt": "a", "prompt": "c"}, {"prompt": "d", "response": "e"}]'
+    )
+    found = list(rows(path))
+    assert [row.value is None for row in found] == [False, True, False]
+    assert "key 'prompt' stands twice" in found[1].fault
