@@ -336,7 +336,9 @@ class ProgressMeter:
             (steps[keys[w.trial]].mean, guess[w.trial].step) for w in work if keys[w.trial] in steps and guess
         )
         off_score = _ratio(
-            (evaluations[w.model].mean, guess[w.trial].evaluation) for w in work if w.model in evaluations and guess
+            (e.mean, guess[w.trial].evaluation)
+            for w in work
+            if guess and (e := evaluations.get(w.model)) is not None and e.trained
         )
         any_step = _mean(steps.values())
         any_score = fmean(e.mean for e in evaluations.values()) if evaluations else None
@@ -344,13 +346,11 @@ class ProgressMeter:
         for w in work:
             one, key = guess.get(w.trial), keys[w.trial]
             step = steps[key].mean if key in steps else one.step * off_step if one else any_step
-            score = (
-                evaluations[w.model].mean
-                if w.model in evaluations
-                else one.evaluation * off_score
-                if one
-                else any_score
-            )
+            predicted = one.evaluation * off_score if one else any_score
+            seen = evaluations.get(w.model)
+            score = predicted if seen is None else seen.mean
+            if seen is not None and not seen.trained and one:  # all that is known is the base's, which also loads
+                score = min(seen.mean, one.evaluation)
             found[w.trial] = Costs(step or 0.0, score or 0.0, 0.0)  # processes go on from trial to trial
         return found
 
