@@ -14,7 +14,7 @@
 # at preemption, where the site has PreemptMode=REQUEUE, a GraceTime, and SlurmctldParameters=preempt_send_user_signal; without
 # that SLURM ends Ray's processes and the driver at once, and the sweep goes on from its last checkpoints.
 # To end it, with all trials saved:  scancel --batch --signal=INT JOB     (a plain scancel ends everything at once)
-# Run under SLURM 22.05 on two nodes: preempted, requeued, to its end. tests/chaos/test_slurm.py has the other cases too.
+# Run under SLURM 22.05 on two nodes: preempted, out of time, cancelled, requeued by hand (tests/chaos/test_slurm.py).
 set -euo pipefail
 set -m   # without it, what a script starts in the background ignores SIGINT
 sweep=${1:?"give a sweep file"} storage=${2:?"give a storage that all nodes see"}
