@@ -67,7 +67,7 @@ class _Waiting(Paced):
 
     def _scored(self) -> bool:
         mine = [r for r in self.log.rows() if (r.trial, r.step) == (self.trial, self.step)]
-        return any(r.suite if r.kind == "report" else r.given_up for r in mine)
+        return any(r.suite if r.kind == "report" else r.kind == "eval" and r.given_up for r in mine)
 
 
 def main(storage: str) -> None:
