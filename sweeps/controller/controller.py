@@ -26,7 +26,6 @@ from sweeps.controller.record import SweepRecord
 from sweeps.controller.scores import Scores
 from sweeps.controller.searcher import Searcher, Suggestion
 from sweeps.controller.verdicts import Verdicts
-from sweeps.failures import Failure
 from sweeps.journal.history import History
 from sweeps.journal.rows import (
     CommitRow,
@@ -44,7 +43,7 @@ from sweeps.journal.vocabulary import (
     TrialStatus,
 )
 from sweeps.journal.writer import Journal
-from sweeps.stopping.base import StopRule, Verdict
+from sweeps.stopping.base import StopRule
 
 
 class SweepController:
@@ -61,6 +60,8 @@ class SweepController:
         state: what is known of the sweep. specs: its trials by id, as their workers see them.
         ending: this driver saves and ends. stopping: who asked the whole sweep to stop; the executor then winds down as after
             Ctrl-C.
+        is_current_attempt, report, saved, trained, failed, waits, suspended: what happened to an attempt (`Attempts`).
+        is_score_needed, scored, eval_failed: what came of an evaluation (`Scores`).
     """
 
     def __init__(
@@ -79,6 +80,11 @@ class SweepController:
         self._verdicts = Verdicts(self._record)
         self._scores = Scores(self._record, self._verdicts)
         self._attempts = Attempts(self._record, self._verdicts, self._scores)
+        attempts, scores = self._attempts, self._scores
+        self.is_current_attempt, self.report, self.saved = attempts.is_current, attempts.report, attempts.saved
+        self.trained, self.failed = attempts.trained, attempts.failed
+        self.waits, self.suspended = attempts.waits, attempts.suspended
+        self.is_score_needed, self.scored, self.eval_failed = scores.is_needed, scores.scored, scores.failed
         self.journal, self.rule, self.searcher, self.home = journal, rule, self._record.searcher, self._record.home
         self.state, self.specs, self.evaluations = self._record.state, self._record.specs, self._record.evaluations
         self.ending = False
@@ -209,52 +215,6 @@ class SweepController:
             )
         return spec.id
 
-    # ---- what happened to an attempt --------------------------------------------------------------------------------
-
-    def is_current_attempt(self, trial: str, attempt: int) -> bool:
-        """False once an attempt is to end: its trial was stopped or paused, or a newer attempt has taken over."""
-        return self._attempts.is_current(trial, attempt)
-
-    def report(
-        self,
-        trial: str,
-        attempt: int,
-        step: int,
-        metrics: Mapping[str, float],
-        *,
-        progress: Mapping[str, float] | None = None,
-        cost: Mapping[str, float] | None = None,
-    ) -> Verdict | None:
-        """Takes the trainer's own numbers; returns the verdict when the trial is not to go on."""
-        return self._attempts.report(trial, attempt, step, metrics, progress=progress, cost=cost)
-
-    def saved(self, trial: str, attempt: int, checkpoint: Saved) -> None:
-        """Takes the news that a checkpoint is whole, and queues it for scoring."""
-        self._attempts.saved(trial, attempt, checkpoint)
-
-    def trained(self, trial: str, attempt: int, *, asked: bool = False) -> None:
-        """The training function returned. Without a checkpoint at the budget that was not the end it was meant to be.
-
-        Args:
-            asked: it was asked to save and leave, for a pause that may be over by now.
-        """
-        self._attempts.trained(trial, attempt, asked=asked)
-
-    def failed(self, trial: str, attempt: int, failure: Failure) -> None:
-        """The attempt broke. An error of the trial is its end; a lost machine is tried again within `limits.retries`.
-
-        A machine that was taken away, and a storage that is away, do not count against them.
-        """
-        self._attempts.failed(trial, attempt, failure)
-
-    def waits(self, trial: str, attempt: int, reason: str) -> None:
-        """An attempt cannot go on for now, but keeps its machines."""
-        self._attempts.waits(trial, attempt, reason)
-
-    def suspended(self, trial: str, attempt: int, reason: str) -> None:
-        """An attempt gave its machines back before its end; the trial goes on later, and nothing counts against it."""
-        self._attempts.suspended(trial, attempt, reason)
-
     # ---- what people ask for (sweeps.controller.request_handler) ----------------------------------------------------
 
     @property
@@ -301,42 +261,6 @@ class SweepController:
     def next_eval(self) -> EvalJob | None:
         """Returns the next checkpoint to score, or None."""
         return self.evaluations.queue.next()
-
-    def is_score_needed(self, job: EvalJob) -> bool:
-        """False once nobody needs the scores of a job any more."""
-        return self._scores.is_needed(job)
-
-    def scored(
-        self,
-        job: EvalJob,
-        metrics: Mapping[str, float],
-        *,
-        se: Mapping[str, float],
-        n: Mapping[str, int],
-        suite: str,
-        cost: Mapping[str, float],
-        items: Mapping[str, Any] | None = None,
-        parts: Mapping[str, Sequence[str]] | None = None,
-        asked: Mapping[str, Any] | None = None,
-    ) -> Verdict | None:
-        """Takes the scores of a checkpoint; returns the verdict when its trial is not to go on.
-
-        Args:
-            items, parts: outcomes item by item of each task, and the tasks behind each metric.
-            asked: of an evaluation that ended before all items were asked: how many, `of` how many, and why.
-        """
-        return self._scores.scored(
-            job, metrics, se=se, n=n, suite=suite, cost=cost, items=items, parts=parts, asked=asked
-        )
-
-    def eval_failed(
-        self, job: EvalJob, reason: str, cost: Mapping[str, float] | None = None, *, preempted: bool = False
-    ) -> None:
-        """An evaluation broke: tried again, then given up; never the end of the trial.
-
-        A machine that was taken away (`preempted`) does not count as a try.
-        """
-        self._scores.failed(job, reason, cost, preempted=preempted)
 
     # ---- the sweep --------------------------------------------------------------------------------------------------
 

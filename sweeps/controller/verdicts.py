@@ -9,7 +9,7 @@ from typing import Any
 from sweeps.controller.eval_queue import is_suspect
 from sweeps.controller.evaluations import is_close_to_verdict
 from sweeps.controller.record import SweepRecord
-from sweeps.failures import Failure
+from sweeps.failures import Failure, FailureKind
 from sweeps.journal.rows import (
     EndRow,
     LeaseRow,
@@ -100,7 +100,9 @@ class Verdicts:
         before = trial.verdict.phase if trial.verdict is not None else None
         return verdict.phase != before or is_suspect(verdict.phase, verdict.evidence) != is_close_to_verdict(trial)
 
-    def end(self, trial: str, status: EndStatus, reason: str) -> None:
+    def end(
+        self, trial: str, status: EndStatus, reason: str, *, detail: str = "", failure: FailureKind | None = None
+    ) -> None:
         """Ends a trial."""
         known = self.record.state.trials[trial]
         self.record.write(
@@ -112,25 +114,14 @@ class Verdicts:
                 of=EndOf.SCORING,
                 status=status,
                 reason=reason,
+                detail=detail,
+                failure=failure,
             )
         )
 
     def fail(self, trial: str, failure: Failure) -> None:
         """Ends a trial as failed."""
-        known = self.record.state.trials[trial]
-        self.record.write(
-            EndRow(
-                self.record.sweep_id,
-                trial,
-                known.attempt,
-                known.curve.last_step,
-                of=EndOf.SCORING,
-                status=EndStatus.FAILED,
-                failure=failure.kind,
-                reason=failure.reason,
-                detail=failure.detail,
-            )
-        )
+        self.end(trial, EndStatus.FAILED, failure.reason, detail=failure.detail, failure=failure.kind)
 
     def finish_last(self, rows: Sequence[Row]) -> None:
         """After a restart: a driver that died between a report and its verdict, or a verdict and its end, left them to us."""
