@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.preflight.cost import predicted
 from cluster.preflight.inputs import check_inputs
@@ -25,7 +25,7 @@ from sweeps.errors import InputError, StorageError
 from sweeps.executors.local import Evaluate, InProcess, Train
 from sweeps.executors.local import Progress as Say
 from sweeps.journal.lease import driver_state
-from sweeps.journal.rows import Row, SweepRow, TierRow
+from sweeps.journal.rows import Row, TierRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.output import droppable
@@ -102,10 +102,6 @@ def run(
     home = root / plan.sweep_id
     with SweepJournal(home, say=say) as journal:
         rule = rule or stop_rule(sweep)
-        begun = any(isinstance(row, SweepRow) for row in journal.rows())
-        if sweep.stopping.experience and not begun:
-            suite = suite_of(sweep.to_json())
-            rule.experience = gather(sweep.stopping.experience, sweep.goal, suite, without=[sweep.id], say=say)
         state = SweepState(history=rule.history, fold=rule.observe)
         formatter = EventFormatter(plan, state)
         controller = SweepController(
@@ -117,6 +113,7 @@ def run(
             subscribers=[lambda row: _tell(formatter, row, say)],
             state=state,
             predict=lambda: predicted(plan, root),
+            experience=lambda: _experience(sweep, say),
         )
         if on_progress is not None:
             controller.subscribe(progress_subscriber(plan, journal.rows(), state, on_progress, say))
@@ -198,6 +195,12 @@ def _execute(
         check_nodes(home.root, token)
         RayLoop(controller, train, evaluate, root.root, say=say, keep=keep, steer=steer,
                 shared=bool(address or os.environ.get("RAY_ADDRESS"))).run()  # fmt: skip
+
+
+def _experience(sweep: Sweep, say: Say) -> dict[str, Any]:
+    """Returns what finished sweeps of the storage that the sweep names say of it; empty where it names none."""
+    where = sweep.stopping.experience
+    return gather(where, sweep.goal, suite_of(sweep.to_json()), without=[sweep.id], say=say) if where else {}
 
 
 def _tell(formatter: EventFormatter, row: Row, say: Say) -> None:

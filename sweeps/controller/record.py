@@ -36,7 +36,8 @@ class SweepRecord:
     """The journal of one sweep, with what is known from it: state, queue, search, and what is to be scored.
 
     Args:
-        plan, journal, rule, searcher, home, subscribers, state, predict: as of `sweeps.controller.controller.SweepController`.
+        plan, journal, rule, searcher, home, subscribers, state, predict, experience: as of
+            `sweeps.controller.controller.SweepController`.
 
     Attributes:
         specs: the sweep's trials by id, as their workers see them. stopping: who asked the whole sweep to stop.
@@ -53,6 +54,7 @@ class SweepRecord:
         subscribers: Sequence[Callable[[Row], None]],
         state: SweepState | None,
         predict: Callable[[], Mapping[str, Any]],
+        experience: Callable[[], Mapping[str, Any]],
     ) -> None:
         self.plan, self.journal, self.rule, self.home = plan, journal, rule, str(home)
         self.searcher = searcher or make_searcher(plan)
@@ -62,7 +64,7 @@ class SweepRecord:
         self.queue = LaunchQueue(self.state, self.specs)
         self.stopping = ""
         self.touched: set[str] = set()
-        self._subscribers, self._predict = list(subscribers), predict
+        self._subscribers, self._predict, self._experience = list(subscribers), predict, experience
 
     @property
     def sweep_id(self) -> str:
@@ -147,7 +149,7 @@ class SweepRecord:
             version=VERSION,
             dipsweep=_version(),
             predicted=self._predict(),
-            experience=self.rule.experience,
+            experience=self._experience(),
         )
 
 

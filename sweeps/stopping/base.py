@@ -37,8 +37,6 @@ class StopRule(ABC):
 
     Attributes:
         history: the fold of all rows observed so far; the run loop reads the same one.
-        experience: what earlier sweeps say (`sweeps.controller.earlier_sweeps`), for the first row of a new sweep; a rule
-            begins from that row's, so that a replay has the same.
     """
 
     name: str = ""
@@ -46,7 +44,6 @@ class StopRule(ABC):
     def __init__(self, goal: Goal) -> None:
         self.goal = goal
         self.history = History()
-        self.experience: Mapping[str, Any] = {}
 
     def observe(self, row: Row) -> bool:
         """Takes one row in, in journal order; False when it says nothing new or is fenced off."""
