@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
+from sweeps.checkpoints.manifest import sha256
+
 _DECIDE: Final = ("model*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges*")
 """Files of a model folder that can change its replies; optimizer state beside them does not."""
 _IGNORED: Final = frozenset({"training.json", "manifest.json", "trainer.json"})
@@ -16,6 +18,5 @@ def folder_digest(folder: Path) -> str:
     total = hashlib.sha256()
     names = {path.name for pattern in _DECIDE for path in folder.glob(pattern)} - _IGNORED
     for name in sorted(names):
-        with (folder / name).open("rb") as file:
-            total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        total.update(f"{name}\0{sha256(folder / name)}\n".encode())
     return total.hexdigest()

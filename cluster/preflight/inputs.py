@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from evaluators.tasks import code_of
+from sweeps.checkpoints.manifest import sha256
 from sweeps.config.names import TEMPLATES
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError
@@ -102,8 +103,7 @@ def _file_digest(file: Path) -> str:
             return text
     except (OSError, UnicodeDecodeError):
         pass
-    with open(file, "rb") as source:
-        found = hashlib.file_digest(source, "sha256").hexdigest()
+    found = sha256(file)
     aside = known.with_name(f".{known.name}.{os.getpid()}")
     try:
         known.parent.mkdir(parents=True, exist_ok=True)

@@ -14,14 +14,14 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
+from sweeps.checkpoints.manifest import MANIFEST, sha256
 from sweeps.errors import InputError, StorageError
 from sweeps.storage.base import FOREVER, url_fault
 from sweeps.storage.retry import Patience
 
 log = logging.getLogger(__name__)
-MANIFEST: Final = "manifest.json"
 
 
 class Remote(NamedTuple):
@@ -137,15 +137,10 @@ def _check(url: str, files: Mapping[str, Remote], folder: Path) -> None:
     """Compares what arrived with the source's sizes and, where a manifest came along, with its sha256."""
     short = [n for n, f in files.items() if f.size and (folder / n).stat().st_size != f.size]
     named = json.loads((folder / MANIFEST).read_text())["files"] if MANIFEST in files else {}
-    bad = [n for n in named if n in files and _sha256(folder / n) != named[n]["sha256"]]
+    bad = [n for n in named if n in files and sha256(folder / n) != named[n]["sha256"]]
     if short or bad:
         shutil.rmtree(folder, ignore_errors=True)
         raise InputError(f"{url}: {', '.join(short + bad)} did not arrive as the source has it; try again")
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _file_system(url: str) -> tuple[Any, str]:

