@@ -316,7 +316,7 @@ def replay_curves(
     experience: str | None, json_out: Path | None,
 ) -> str:  # fmt: skip
     """Replays recorded curves under one rule or several; returns what to print, writes JSON (and for several, a page)."""
-    from sweeps.report.replay import compare, comparison_page, recorded_goal, replay, table
+    from sweeps.report.replay import comparison_page, recorded_goal, replay_all, summaries_of, table
     from sweeps.report.replay import read_rows as recorded
 
     rows = recorded(curves)
@@ -336,13 +336,14 @@ def replay_curves(
         objective = Goal(settings["metric"], settings["goal"] == "maximize")
         suite = suite_of(sweeps[0].spec) if sweeps else ""
         known = gather(experience, objective, suite, without={row.sweep for row in rows}, say=print)
-    compared = compare(rows, rules, experience=known, **settings)
-    result: Any = replay(rows, rules[0], **settings) if len(compared) == 1 else compared
+    results = replay_all(rows, rules, experience=known, **settings)
+    compared = summaries_of(results)
     text = table(compared)
     if json_out is not None:
-        json_out.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        whole = results[0] if len(results) == 1 else compared
+        json_out.write_text(json.dumps(whole, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         if len(compared) > 1:
             page = json_out.with_suffix(".html")
-            page.write_text(comparison_page(result), encoding="utf-8")
+            page.write_text(comparison_page(compared), encoding="utf-8")
             text += f"\nThe picture: {page}"
     return text

@@ -358,19 +358,28 @@ def compare(
         rows, settings: as for `replay`. `lost` is the `lost_in` of all sweeps.
         experience: where given, the dip-aware rules are replayed again with it, as `RULE with experience`.
     """
-    out = []
+    return summaries_of(replay_all(rows, rules, experience=experience, **settings))
+
+
+def replay_all(
+    rows: Sequence[Row], rules: Sequence[str], *, experience: Mapping[str, Any] | None = None, **settings: Any
+) -> list[dict[str, Any]]:
+    """Replays several rules; returns what `replay` does for each. Arguments are those of `compare`."""
     with_it = [r for r in rules if experience and r.partition(":")[0] == "dip-aware"]
-    for rule, known in [*((r, None) for r in rules), *((r, experience) for r in with_it)]:
-        result = replay(rows, rule, experience=known, **settings)
-        lost = {f"{name}/{t}": loss for name, s in result["sweeps"].items() for t, loss in s["lost_in"].items()}
-        out.append(
-            {
-                "rule": f"{rule} with experience" if known else rule,
-                **result["summary"],
-                "orders": settings.get("orders", 1),
-                "lost": lost,
-            }
-        )
+    return [
+        *(replay(rows, rule, **settings) for rule in rules),
+        *({**replay(rows, r, experience=experience, **settings), "rule": f"{r} with experience"} for r in with_it),
+    ]
+
+
+def summaries_of(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns one summary for each of what `replay` returned for the same rows, as `compare` does."""
+    out = []
+    for result in results:
+        sweeps = result["sweeps"]
+        lost = {f"{name}/{t}": loss for name, s in sweeps.items() for t, loss in s["lost_in"].items()}
+        orders = max(s["orders"] for s in sweeps.values())
+        out.append({"rule": result["rule"], **result["summary"], "orders": orders, "lost": lost})
     for row in out:
         row["pareto"] = not any(_better(other, row) for other in out)
     return out
