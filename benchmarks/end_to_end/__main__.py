@@ -83,10 +83,7 @@ def once(way: str, a: argparse.Namespace) -> dict[str, Any]:
     began, load = time.monotonic(), os.getloadavg()[0]
     with CpuMeter() as cpu, open(out / "log", "w", encoding="utf-8") as log:
         done = subprocess.run(words, env=env, stdout=log, stderr=subprocess.STDOUT, check=False)
-    left = psutil.Process().children(recursive=True)
-    for process in left:  # Ray leaves some behind; they would count in the next way
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    end_children()  # Ray leaves some behind; they would count in the next way
     if done.returncode:
         sys.exit(f"{way} ended with {done.returncode}: {out / 'log'}")
     found = json.loads((out / "trials.json").read_text())
@@ -105,6 +102,13 @@ def once(way: str, a: argparse.Namespace) -> dict[str, Any]:
         "lines": lines_written(WAYS[way][0]),
         "trials": found,
     }
+
+
+def end_children() -> None:
+    """Ends every process that this one, or one of its children, has started."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def lines_written(module: str) -> int:
@@ -158,9 +162,7 @@ def kill(way: str, a: argparse.Namespace) -> dict[str, Any]:
         left = [p for p in before if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
         mib = sum(p.memory_info().rss for p in left) / 2**20
         names = sorted({p.name() for p in left})
-        for p in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                p.kill()
+        end_children()
     return {"way": way, "processes": len(before), "left": len(left), "mib": round(mib), "names": names}
 
 

@@ -18,8 +18,6 @@ from optuna.trial import TrialState
 
 from benchmarks.end_to_end.common import cells, name_of, sft, space
 
-KEYS = ("data", "replay", "lr", "steps")
-
 
 def objective(trial: optuna.Trial, schedule: str, out: Path) -> float:
     cell = {name: trial.suggest_categorical(name, values) for name, values in space().items()}
@@ -70,7 +68,7 @@ def main() -> None:
     for trial in whole.get_trials():
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             last = trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
-            found.append({**{k: trial.params[k] for k in KEYS}, "reached": trial.last_step, "score": last})
+            found.append({**trial.params, "reached": trial.last_step, "score": last})
     (out / "trials.json").write_text(json.dumps(found))
 
 

@@ -17,7 +17,7 @@ from benchmarks.end_to_end.common import METRIC, name_of, sft, space
 
 
 def fit(config: dict[str, Any]) -> None:
-    cell = {k: config[k] for k in ("data", "replay", "lr", "steps")}
+    cell = {name: config[name] for name in space()}
 
     def report(step: int, score: float) -> bool:
         tune.report({"step": step, METRIC: score})
@@ -47,7 +47,7 @@ def main() -> None:
     for result in tuner.fit():
         if result.error:
             raise result.error
-        cell = {k: result.config[k] for k in ("data", "replay", "lr", "steps")}
+        cell = {name: result.config[name] for name in space()}
         found.append({**cell, "reached": result.metrics["step"], "score": result.metrics[METRIC]})
     (out / "trials.json").write_text(json.dumps(found))
 
