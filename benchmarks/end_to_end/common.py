@@ -42,7 +42,9 @@ def name_of(cell: dict[str, Any]) -> str:
 
 def scored_at(budget: int) -> set[int]:
     """The steps at which a run is scored: its budget, halved twice per octave, down to a sixty-fourth; as dipsweep does."""
-    return {max(1, round(budget * 2 ** (-k / 2))) for k in range(13)}
+    from sweeps.config.plan import snapshot_steps
+
+    return set(snapshot_steps("log", budget))
 
 
 def base_model() -> Path:
