@@ -32,8 +32,7 @@ def export(source: str | Path, target: str | Path, *, dtype: torch.dtype | None 
         StorageError: the checkpoint is damaged or was never finished.
     """
     folder, out = Path(source), Path(target)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"export target {out} is not empty; give a new folder")
+    check_target(out)
     manifest = checkpoint.verify(folder)
     out.mkdir(parents=True, exist_ok=True)
     for name in manifest.files:
@@ -45,6 +44,16 @@ def export(source: str | Path, target: str | Path, *, dtype: torch.dtype | None 
         load_model(folder).to(dtype).save_pretrained(out)
     write_stop_tokens(out)
     return out
+
+
+def check_target(folder: Path) -> None:
+    """Makes sure that something can be exported to a folder.
+
+    Raises:
+        InputError: it holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"export target {folder} is not empty; give a new folder")
 
 
 def write_stop_tokens(folder: Path) -> None:

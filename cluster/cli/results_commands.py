@@ -120,12 +120,11 @@ def export_for_rl(
     """Writes a checkpoint with the prompts of its trial for an RL framework; returns what to print."""
     from sweeps.journal.state import SweepState
     from sweeps.journal.writer import read_rows
-    from trainers.export import export
+    from trainers.export import check_target, export
     from trainers.export_rl import RlSettings, check_framework, rl_prompts, write_rl
 
     check_framework(framework)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"export target {target} is not empty; give a new folder")
+    check_target(target)
     config, sweep = SweepState(read_rows(home)).trials[trial].curve.config, definition(home)
     prompts = rl_prompts(config["data"], sweep.tier_source(config["data"]), config["seed"])
     export(checkpoint, target / "model", dtype=dtype)
