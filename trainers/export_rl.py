@@ -121,7 +121,7 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Pa
     rows = [
         {
             "data_source": "dipsweep",
-            "prompt": [{"role": m["role"], "content": m["content"]} for m in p.prompt],
+            "prompt": p.prompt,
             "ability": "reasoning",
             "reward_model": {"style": "rule", "ground_truth": p.answer},
             "extra_info": {"index": i},
