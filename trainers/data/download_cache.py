@@ -75,13 +75,11 @@ def read_remote(url: str, name: str) -> bytes:
     Raises:
         InputError: it is not there or cannot be read.
     """
-    fs, path = _file_system(url)
-    data: bytes = _asked(url, lambda: fs.cat_file(f"{path.rstrip('/')}/{name}"))
-    return data
+    return read_range(url, name)
 
 
-def read_range(url: str, name: str, start: int, end: int) -> bytes:
-    """Returns bytes `start` to `end` of a file in a remote folder.
+def read_range(url: str, name: str, start: int | None = None, end: int | None = None) -> bytes:
+    """Returns bytes `start` to `end` of a file in a remote folder; by default all of it.
 
     Raises:
         InputError: it is not there or cannot be read.
