@@ -41,11 +41,7 @@ def named_template(name: str, own: str) -> str:
 def advice(template: ChatTemplate, reason: str) -> str:
     """Returns which template would take a row that was refused, as far as a name is known for it; else how to give one."""
     source = str(template.tokenizer.chat_template)
-    if (
-        "</think>" in reason
-        and not source.startswith(THINKING)
-        and ("enable_thinking" in source or "thinking" in source)
-    ):
+    if "</think>" in reason and not source.startswith(THINKING) and "thinking" in source:
         return "models.NAME.chat_template: thinking turns thoughts on in it"
     if "system" in reason.lower() and "<start_of_turn>" in source:
         return "models.NAME.chat_template: gemma takes system messages"
