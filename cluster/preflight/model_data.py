@@ -13,6 +13,7 @@ from sweeps.config.schema import Sweep
 from sweeps.errors import Fault, InputError
 from sweeps.journal.rows import TierRow
 from trainers.data.chat_template import ChatTemplate
+from trainers.data.contamination import Overlap
 from trainers.data.datasets import load
 from trainers.data.download_cache import is_remote, listing
 from trainers.data.types import TierData
@@ -63,8 +64,8 @@ class KnownModel(NamedTuple):
 class ReadTier(NamedTuple):
     """A tier that was read, and what it holds of the evaluation's prompts."""
 
-    data: Any
-    evaluation: Any
+    data: TierData
+    evaluation: Overlap | None
 
 
 def check_models_with_data(
@@ -193,9 +194,11 @@ def _tier(
         notes.append(f"{which}: all rows were rendered, {card.measured} of {card.conversations} of them tokenised")
     if card.long.rows:
         notes.append(f"{which}: {card.long.sentence(pair.config.long_rows)}")
-    if positions and card.lengths and min(card.lengths[-1], pair.config.row_limit) > positions:
-        notes.append(f"warning: {which}: rows of up to {min(card.lengths[-1], pair.config.row_limit)} tokens, but its config "
-                     f"says max_position_embeddings: {positions}")  # fmt: skip
+    longest = min(card.lengths[-1], pair.config.row_limit)
+    if 0 < positions < longest:
+        notes.append(
+            f"warning: {which}: rows of up to {longest} tokens, but its config says max_position_embeddings: {positions}"
+        )
     if card.refused:
         first = card.refused[0]
         notes.append(f"{which}: {len(card.refused)} rows are left out, since the chat template refuses them; the first: "
