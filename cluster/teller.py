@@ -35,6 +35,11 @@ def teller(stream: TextIO | None = None) -> Teller:
     return PlainTeller(stream)
 
 
+def dated(line: str) -> str:
+    """Returns a line behind the local date and time."""
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}"
+
+
 class PlainTeller:
     """Dated lines; a line of progress every minute."""
 
@@ -42,7 +47,7 @@ class PlainTeller:
         self.stream, self._told = stream, time.monotonic()
 
     def say(self, line: str) -> None:
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}", file=self.stream, flush=True)
+        print(dated(line), file=self.stream, flush=True)
 
     def progress(self, progress: Progress) -> None:
         if time.monotonic() - self._told >= EVERY_S:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster.locate import definition
+from cluster.teller import EVERY_S as PROGRESS_EVERY_S
+from cluster.teller import dated
 from sweeps.config.objective import Goal
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
@@ -29,9 +31,6 @@ from sweeps.storage.base import Store
 
 DRIVER_CHECK_S: Final = 3.0
 """After so long without a row a follower looks whether somebody still drives the sweep."""
-
-PROGRESS_EVERY_S: Final = 60.0
-"""A follower without a terminal is told as often where the sweep stands."""
 
 
 def print_json(data: Any) -> None:
@@ -235,7 +234,7 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
             return
         if follower.meter is not None and time.monotonic() - told >= PROGRESS_EVERY_S:
             told = time.monotonic()
-            yield f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {progress_text(follower.meter.progress())}"
+            yield dated(progress_text(follower.meter.progress()))
         time.sleep(0.5)
 
 
