@@ -298,7 +298,7 @@ class ProgressMeter:
         costs = self._costs([item for item, _ in items] + to_come)
         return [
             *((item, self._rest(item, trial, costs[item.trial])) for item, trial in items),
-            *((w, _whole(w, costs[w.trial])) for w in to_come),
+            *((w, costs[w.trial].whole(w)) for w in to_come),
         ]
 
     def _work_of(self, trial: TrialState) -> TrialWork:
@@ -405,10 +405,6 @@ def _makespan(ahead: Sequence[tuple[TrialWork, float]], slots: int) -> float:
     work = [replace(item, trial=f"{i}", parent="", workers=1, cpus=1.0, gpus=0.0) for i, (item, _) in enumerate(ahead)]
     seconds = {f"{i}": seconds for i, (_, seconds) in enumerate(ahead)}
     return max((span.end for span in timeline(work, seconds, [float(slots)], gpus=False)), default=0.0)
-
-
-def _whole(item: TrialWork, cost: Costs) -> float:
-    return cost.step * item.steps + cost.evaluation * item.evaluations + cost.start_up
 
 
 def _mean(paces: Iterable[_Pace]) -> float | None:

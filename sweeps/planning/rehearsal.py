@@ -63,6 +63,10 @@ class Costs:
     evaluation: float
     start_up: float
 
+    def whole(self, item: TrialWork) -> float:
+        """Returns the device seconds of a trial that runs to its budget."""
+        return self.step * item.steps + self.evaluation * item.evaluations + self.start_up
+
 
 def expected_saving(
     plan: Plan,
@@ -174,12 +178,8 @@ class _Rehearsal:
                 self._arrive()
             elif self.controller.finish_if_done():
                 break
-        everything = sum(self._full(item) for item in self.work)
+        everything = sum(self.costs[item.trial].whole(item) for item in self.work)
         return max(0.0, 1.0 - self.spent / everything) if everything else 0.0
-
-    def _full(self, item: TrialWork) -> float:
-        cost = self.costs[item.trial]
-        return cost.step * item.steps + cost.evaluation * item.evaluations + cost.start_up
 
     def _fill(self) -> None:
         while self.free and (launch := self.controller.next()) is not None:
