@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sweeps.config.plan import Plan
 from sweeps.config.shared_prefix import TIED, why_not
 from sweeps.errors import SpecError
-from sweeps.planning.work import planned_work
+from sweeps.planning.work import TrialWork, planned_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +48,18 @@ class Sharing:
 
 def sharing(plan: Plan) -> Sharing:
     """Returns what the trials of a sweep share; of a sampled one, of as many random draws."""
-    run, alone = _steps(plan)
-    why = "" if run < alone else _why(plan)
+    work = planned_work(plan)
+    run, alone = _steps(work), sum(w.budget for w in work)
+    why = "" if run < alone else _why(plan, work)
     change, changed = _best_change(plan, run) if why else ({}, run)
     return Sharing(run, alone, why, change, changed)
 
 
-def _steps(plan: Plan) -> tuple[int, int]:
-    work = planned_work(plan)
-    return sum(w.steps for w in work), sum(w.budget for w in work)
+def _steps(work: Iterable[TrialWork]) -> int:
+    return sum(w.steps for w in work)
 
 
-def _why(plan: Plan) -> str:
+def _why(plan: Plan, work: Iterable[TrialWork]) -> str:
     sweep = plan.sweep
     if len(set(sweep.axis_values("steps", 0))) < 2:
         return ""
@@ -67,8 +67,7 @@ def _why(plan: Plan) -> str:
         return "the search samples each trial's own budget"
     if not sweep.search.share_trunk:
         return "search.share_trunk is false"
-    configs = [w.config for w in planned_work(plan)]
-    return next((why for config in configs if (why := why_not(config))), "")
+    return next((why for w in work if (why := why_not(w.config))), "")
 
 
 def _best_change(plan: Plan, run: int) -> tuple[dict[str, Any], int]:
@@ -79,7 +78,7 @@ def _best_change(plan: Plan, run: int) -> tuple[dict[str, Any], int]:
         changed = _with(plan, change)
         if changed is None:
             return {}, run
-        steps, _ = _steps(changed)
+        steps = _steps(planned_work(changed))
         if steps < run:
             return change, steps
     return {}, run
