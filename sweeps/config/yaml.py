@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -181,12 +181,10 @@ def loads(text: str, name: str = "sweep.yaml", folder: Path | None = None, *, re
     Args:
         recorded: it ran before and is only looked at (`Sweep.recorded`).
     """
-    return _read(text, name, folder, Sweep.recorded if recorded else lambda data: Sweep(**data))[1]
+    return _read(text, name, folder, recorded=recorded)[1]
 
 
-def _read(
-    text: str, name: str, folder: Path | None, make: Callable[[dict[str, Any]], Sweep] = lambda data: Sweep(**data)
-) -> tuple[_Reader, Sweep]:
+def _read(text: str, name: str, folder: Path | None, *, recorded: bool = False) -> tuple[_Reader, Sweep]:
     reader = _Reader(name)
     data = _parse(text, reader)
     if not isinstance(data, Mapping):
@@ -194,7 +192,8 @@ def _read(
     if folder is not None:
         _anchor(data, folder)
     try:
-        sweep = make({str(k): v for k, v in data.items()})
+        blocks = {str(k): v for k, v in data.items()}
+        sweep = Sweep.recorded(blocks) if recorded else Sweep(**blocks)
     except SpecError as e:
         told = {f.where for f in reader.faults}  # what could not be read came to the schema as nothing
         placed = [f for f in (Fault(reader.place(f.where), f.message) for f in e.faults) if f.where not in told]
