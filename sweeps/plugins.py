@@ -100,12 +100,13 @@ class Registry:
         """Returns, by name, what packages register in vain or in each other's way, a sentence each."""
         out, found = dict[str, str](), self.plugins()
         for name in dict.fromkeys(plugin.name for plugin in found):
-            claimed = " and ".join(plugin.package for plugin in found if plugin.name == name)
+            packages = [plugin.package for plugin in found if plugin.name == name]
+            claimed = " and ".join(packages)
             if name in self.built_in:
                 out[name] = (
                     f"{self.kind} {name!r} ships with dipsweep and is used; that of {claimed} never is: rename it there"
                 )
-            elif " and " in claimed:
+            elif len(packages) > 1:
                 out[name] = (
                     f"{self.kind} {name!r} is registered by {claimed}; no sweep can use it until one is uninstalled"
                 )
