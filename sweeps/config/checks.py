@@ -48,9 +48,10 @@ def checked_settings(sweep: Sweep, settings: Mapping[str, Any]) -> TrialSettings
     Raises:
         InputError: a name or a value is not one that a trial of this sweep can have.
     """
+    own = trainer_fields(sweep)
     for name in settings:
-        if name == "loop" or name not in {*TrialSettings.model_fields, *trainer_fields(sweep)}:
-            raise InputError(f"{name}: {unknown_key((name,), [*known_axes(), *trainer_fields(sweep)])}")
+        if name == "loop" or (name not in TrialSettings.model_fields and name not in own):
+            raise InputError(f"{name}: {unknown_key((name,), [*known_axes(), *own])}")
     defaults = {"model": sweep.default_model, "data": sweep.default_tier, **sweep.trainer.model_dump()}
     found = TrialSettings.from_config({**defaults, **settings})
     for name, value in (("model", found.model), ("data", found.data)):

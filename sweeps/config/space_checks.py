@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def space_faults(sweep: Sweep) -> Iterator[Fault]:
     """Yields every fault of the space, in the order of the file."""
+    own = trainer_fields(sweep)
     owners: dict[str, str] = {}
     for name, axis in sweep.space.items():
         where = f"space.{name}"
@@ -34,10 +35,10 @@ def space_faults(sweep: Sweep) -> Iterator[Fault]:
             if setting in owners:
                 yield Fault(inside, f"'{setting}' has an axis already, in space.{owners[setting]}; keep one")
             owners.setdefault(setting, name)
-            if fault := _unknown(sweep, setting):
+            if fault := _unknown(setting, own):
                 yield Fault(inside, fault)
             elif not faults:
-                yield from (Fault(inside, message) for message in _value_faults(sweep, setting, values))
+                yield from (Fault(inside, message) for message in _value_faults(sweep, setting, values, own))
     left = [name for name in sweep.space if name not in in_order(sweep.space)]
     circle = [name for name in left if set(sweep.space[name].when) <= by_setting(sweep.space).keys()]
     if circle:
@@ -56,8 +57,9 @@ def name_fault(sweep: Sweep, axis: str, value: Any) -> str:
     return f"'{value}' is unknown; known: {listed}{nearest(str(value), known)} A new one goes under {block}."
 
 
-def _unknown(sweep: Sweep, setting: str) -> str:
-    known = [*known_axes(), *trainer_fields(sweep)]
+def _unknown(setting: str, own: Iterable[str]) -> str:
+    """Returns why there is no such axis, empty if there is; `own`: settings that the training loop adds."""
+    known = [*known_axes(), *own]
     if setting in known:
         return ""
     if setting in RENAMED:
@@ -86,7 +88,7 @@ def _condition_faults(sweep: Sweep, name: str, axis: Axis) -> Iterator[str]:
                     yield f"when asks for {other} {value!r}, which the axis never has; its values: {listed}"
 
 
-def _value_faults(sweep: Sweep, setting: str, axis: Axis) -> Iterator[str]:
+def _value_faults(sweep: Sweep, setting: str, axis: Axis, own: Mapping[str, Any]) -> Iterator[str]:
     """Yields what is wrong with the values as values of this setting."""
     if setting in ("model", "data"):
         if not isinstance(axis, Grid | Choice):
@@ -94,7 +96,7 @@ def _value_faults(sweep: Sweep, setting: str, axis: Axis) -> Iterator[str]:
             return
         yield from filter(None, (name_fault(sweep, setting, value) for value in axis.samples()))
         return
-    field = {**trainer_fields(sweep), **TrainerBlock.model_fields}[setting]
+    field = {**own, **TrainerBlock.model_fields}[setting]
     if field.annotation is int and not isinstance(axis, Grid | Choice | RandInt):
         yield f"{axis.kind} gives fractions, but {setting} is a whole number; use randint, grid or choice"
         return
