@@ -126,10 +126,9 @@ class _Evaluations:
 
 @dataclass(slots=True)
 class _Attempt:
-    """An attempt's cumulative costs: at its first report, and at its last."""
+    """An attempt's step and cumulative cost at its last report."""
 
     key: tuple[Key, int]
-    first: tuple[int, float] | None = None
     last: tuple[int, float] | None = None
 
 
@@ -240,7 +239,7 @@ class ProgressMeter:
             return
         now = row.step, sum(row.cost.values())
         if one.last is None:
-            one.first = one.last = now
+            one.last = now
         elif now[0] > one.last[0]:
             self.seen.steps[one.key].add(now[1] - one.last[1], now[0] - one.last[0])
             one.last = now
