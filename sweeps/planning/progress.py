@@ -206,7 +206,7 @@ class ProgressMeter:
         self.seen = _Seen()
         self.since = _Since()
         self._attempts: dict[tuple[str, int], _Attempt] = {}
-        self._work: dict[str, TrialWork] = {}
+        self._work: dict[str, tuple[TrialWork, tuple[int, ...]]] = {}
 
     def apply(self, row: Row, now: float | None = None) -> None:
         """Takes in a row; `now` (`time.time()`) of one that was written just now, None of one that is read later."""
@@ -257,11 +257,11 @@ class ProgressMeter:
 
     def progress(self, now: float | None = None) -> Progress:
         """Returns where the sweep stands at `now` (`time.time()`, the default)."""
-        state, trials = self.state, self.state.trials.values()
-        ahead = [] if state.done else self._ahead()
+        state, trials, total = self.state, self.state.trials.values(), self.total.total
+        ahead = [] if state.done else self._ahead(total)
         spent, left = self._spent(), sum(seconds for _, seconds in ahead)
         states = Counter(str(state.trial_status(t.id)) for t in trials)
-        states["not started"] = max(0, self.total.total - len(state.trials))
+        states["not started"] = max(0, total - len(state.trials))
         return Progress(
             done=1.0 if state.done else spent / (spent + left) if spent and left else None,
             left=None if state.done else self._left(ahead, spent, time.time() if now is None else now),
@@ -270,7 +270,7 @@ class ProgressMeter:
             states={name: count for name, count in states.items() if count},
             running=tuple(t.id for t in state.with_status(TrialStatus.RUNNING)),
             waiting=tuple((t.id, self._why(t)) for t in state.with_status(TrialStatus.WAITING)),
-            total=self.total.total,
+            total=total,
         )
 
     def _why(self, trial: TrialState) -> str:
@@ -288,40 +288,35 @@ class ProgressMeter:
         known = (("gpu_hours", hours, limits.gpu_hours), ("usd", usd, limits.usd))
         return {name: (used, limit) for name, used, limit in known if limit is not None}
 
-    def _ahead(self) -> list[tuple[TrialWork, float]]:
-        """Returns what is left of each trial, the running ones first, in device seconds."""
+    def _ahead(self, total: int) -> list[tuple[TrialWork, float]]:
+        """Returns what is left of each of `total` trials, the running ones first, in device seconds."""
         trials = [t for t in self.state.trials.values() if not t.ended]
         trials.sort(key=lambda t: (t.curve.state is not TrialStatus.RUNNING, t.order))
-        items = [(self._work_of(t), t) for t in trials if t.curve.state is not TrialStatus.PAUSED]
-        to_come = self._to_come()
-        costs = self._costs([item for item, _ in items] + to_come)
+        items = [(*self._work_of(t), t) for t in trials if t.curve.state is not TrialStatus.PAUSED]
+        to_come = self._to_come(total)
+        costs = self._costs([item for item, _, _ in items] + to_come)
         return [
-            *((item, self._rest(item, trial, costs[item.trial])) for item, trial in items),
+            *((item, _rest(item, scored_at, trial, costs[item.trial])) for item, scored_at, trial in items),
             *((w, costs[w.trial].whole(w)) for w in to_come),
         ]
 
-    def _work_of(self, trial: TrialState) -> TrialWork:
+    def _work_of(self, trial: TrialState) -> tuple[TrialWork, tuple[int, ...]]:
+        """Returns a trial's work and the steps at which it is scored."""
         if trial.id not in self._work:
-            found = work_of(self.plan, self.plan.trial(trial.row.config))
-            self._work[trial.id] = replace(found, parent=trial.parent, fork=trial.fork_step if trial.parent else 0)
+            spec = self.plan.trial(trial.row.config)
+            fork = trial.fork_step if trial.parent else 0
+            self._work[trial.id] = replace(work_of(self.plan, spec), parent=trial.parent, fork=fork), spec.snapshots
         return self._work[trial.id]
 
     @cached_property
     def _planned(self) -> list[TrialWork]:
         return planned_work(self.plan)
 
-    def _to_come(self) -> list[TrialWork]:
+    def _to_come(self, total: int) -> list[TrialWork]:
         """Trials that the search has yet to name: of a grid the very ones, else as many random draws."""
-        known, count = self.state.trials, self.total.total - len(self.state.trials)
+        known, count = self.state.trials, total - len(self.state.trials)
         fresh = [w for w in self._planned if w.trial not in known]
         return fresh[len(fresh) - count :] if 0 < count <= len(fresh) else fresh if count > 0 else []
-
-    def _rest(self, item: TrialWork, trial: TrialState, cost: Costs) -> float:
-        budget, reached = item.budget, max(trial.curve.last_step, item.fork)
-        snapshots = self.plan.trial(item.config).snapshots
-        open_ = sum(s > item.fork and s not in trial.scored and s not in trial.given_up for s in snapshots)
-        begin = cost.start_up if not trial.attempt else 0.0
-        return cost.step * max(0, budget - reached) + cost.evaluation * open_ + begin
 
     def _costs(self, work: Sequence[TrialWork]) -> dict[str, Costs]:
         """Costs of trials: as measured in this sweep; what was not measured yet, as predicted, scaled by what was."""
@@ -394,6 +389,14 @@ class ProgressMeter:
         planned = sum(t.curve.budget or 0 for t in ended)
         run = sum(min(t.curve.last_step, t.curve.budget or 0) for t in ended)
         return 1.0 - run / planned if planned else 0.0
+
+
+def _rest(item: TrialWork, scored_at: Sequence[int], trial: TrialState, cost: Costs) -> float:
+    """Returns the device seconds that are left of a trial that is scored at these steps."""
+    reached = max(trial.curve.last_step, item.fork)
+    open_ = sum(s > item.fork and s not in trial.scored and s not in trial.given_up for s in scored_at)
+    begin = cost.start_up if not trial.attempt else 0.0
+    return cost.step * max(0, item.budget - reached) + cost.evaluation * open_ + begin
 
 
 def _makespan(ahead: Sequence[tuple[TrialWork, float]], slots: int) -> float:
