@@ -28,7 +28,7 @@ from sweeps.journal.vocabulary import ENDED, EndOf, TrialStatus
 from sweeps.planning.clock import timeline
 from sweeps.planning.estimate import Range, trial_costs
 from sweeps.planning.rehearsal import Costs
-from sweeps.planning.speeds import Key, Speed, key_of, speeds_from_json
+from sweeps.planning.speeds import Key, Speed, key_of, model_of, speeds_from_json
 from sweeps.planning.work import TrialWork, planned_work, step_tokens, work_of
 
 MOST_SIMULATED: Final = 1000
@@ -246,9 +246,7 @@ class ProgressMeter:
 
     def _model(self, trial: str) -> str:
         known = self.state.trials.get(trial)
-        return (
-            str(known.row.config["model"]) if known is not None else trial.partition("-")[2] if is_base(trial) else ""
-        )
+        return model_of(trial, known.row.config if known is not None else None)
 
     def _spent(self) -> float:
         return sum(self.state.costs.total().values())

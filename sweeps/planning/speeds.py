@@ -159,7 +159,7 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
                 forked.add((row.trial, row.attempt))
         elif isinstance(row, ReportRow) and row.cost and "tokens" in row.progress:
             points[row.trial, row.attempt].append((row.progress["tokens"], sum(row.cost.values())))
-        elif isinstance(row, EvalRow) and row.cost and items and (model := _model(row.trial, configs)):
+        elif isinstance(row, EvalRow) and row.cost and items and (model := model_of(row.trial, configs.get(row.trial))):
             scoring[model].append(sum(row.cost.values()) / items)
     for (trial, attempt), found in points.items():
         config = configs.get(trial)
@@ -176,10 +176,11 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
             one.start_up.append(max(0.0, cost_0 / world - per_token * tokens_0))
 
 
-def _model(trial: str, configs: Mapping[str, Mapping[str, Any]]) -> str:
+def model_of(trial: str, config: Mapping[str, Any] | None) -> str:
+    """Returns the model behind a trial, or behind the id under which a base's scores stand; empty where nothing tells."""
     if trial.startswith(BASE_PREFIX):
         return trial.removeprefix(BASE_PREFIX)
-    return str(configs.get(trial, {}).get("model", ""))
+    return str((config or {}).get("model", ""))
 
 
 def published_speed(
