@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster.cli.plan_view import saving_for, speeds_for
+from cluster.cli.plan_view import saving_for
+from cluster.preflight.cost import speeds_for
 from sweeps import Sweep
 from sweeps.config.plan import Plan
 from sweeps.config.yaml import load
@@ -24,7 +25,7 @@ BEGIN, END = "<!-- python -m benchmarks.plan.paper -->", "<!-- end of the table 
 
 def planned(sweep: Sweep, gpu: str) -> Estimate:
     plan, nodes = Plan(sweep), (8.0,)
-    speeds = speeds_for(plan, gpu=gpu, storage=None, probe=False)
+    speeds = speeds_for(plan, gpu=gpu, storage=None)
     saving = saving_for(plan, speeds, storage=None, nodes=nodes)
     return replace(estimate(plan, speeds, nodes), saving=saving)
 
