@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from sweeps.journal.history import History, Point
+from sweeps.journal.history import Curve, History, Point
 from sweeps.planning.recorded import PACKED
-from sweeps.report.replay import read_rows
+from sweeps.report.replay import histories_of, read_rows
 
 METRICS: Final = (
     "math/score",
@@ -32,17 +32,15 @@ def packed(histories: Mapping[str, History]) -> dict[str, Any]:
     """Returns the curves of each sweep as plain JSON."""
     sweeps = []
     for name, history in histories.items():
-        trials = [
-            {
-                "budget": curve.budget,
-                "at": [point.step for step, point in sorted(curve.points.items()) if step and _scored(point)],
-                "points": [_point(point) for step, point in sorted(curve.points.items()) if step and _scored(point)],
-            }
-            for curve in history.trials()
-        ]
+        trials = [_trial(curve) for curve in history.trials()]
         base = next((_point(c.points[0]) for c in history.base.values() if 0 in c.points), {})
         sweeps.append({"name": name.rpartition("-")[0], "base": base, "trials": trials})
     return {"source": "dipsweep's own recordings of tiny models, benchmarks/stopping/record.py", "sweeps": sweeps}
+
+
+def _trial(curve: Curve) -> dict[str, Any]:
+    scored = [point for step, point in sorted(curve.points.items()) if step and _scored(point)]
+    return {"budget": curve.budget, "at": [p.step for p in scored], "points": [_point(p) for p in scored]}
 
 
 def _scored(point: Point) -> bool:
@@ -57,11 +55,7 @@ def _point(point: Point) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("curves", type=Path)
-    histories: dict[str, History] = {}
-    curves = parser.parse_args().curves
-    for row in read_rows(curves):
-        if row.kind in ("trial", "attempt", "report"):
-            histories.setdefault(row.sweep, History()).fold(row)
+    histories = histories_of(read_rows(parser.parse_args().curves))
     PACKED.write_text(json.dumps(packed(histories), separators=(",", ":")) + "\n", encoding="utf-8")
     print(f"{PACKED}: {PACKED.stat().st_size / 1e3:.0f} kB")
 

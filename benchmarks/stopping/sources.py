@@ -22,7 +22,7 @@ import numpy as np
 from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row
-from sweeps.report.replay import finals, lost_winners, read_rows, recorded
+from sweeps.report.replay import finals, histories_of, lost_winners, read_rows, recorded
 from sweeps.stopping.base import Goal
 from sweeps.stopping.registry import parse_rule
 
@@ -51,12 +51,8 @@ class Fare(NamedTuple):
 
 def sources(rows: Sequence[Row], metric: str = "", top: int = 3) -> list[Source]:
     """Returns every sweep of a journal under `metric`, or else under the one that it scored most often."""
-    histories: dict[str, History] = {}
-    for row in rows:
-        if row.kind in ("trial", "attempt", "report"):
-            histories.setdefault(row.sweep, History()).fold(row)
     out = []
-    for name, history in histories.items():
+    for name, history in histories_of(rows).items():
         goal = Goal(metric or _scored_most(history), top=top)
         goal = replace(goal, maximize=not _DOWN.search(goal.metric))
         recordings, shared = recorded(history, goal.metric)

@@ -101,7 +101,7 @@ def replay(
         raise InputError(f"goal is {goal!r}, but must be maximize or minimize")
     if workers < 1 or top < 1 or orders < 1:
         raise InputError(f"workers is {workers}, top {top} and orders {orders}, but each must be at least 1")
-    histories = _histories(rows)
+    histories = histories_of(rows)
     wanted = Goal(metric or _only_metric(histories.values()), direction, top, tuple(constraints))
     sweeps = {}
     for name, history in histories.items():
@@ -150,7 +150,7 @@ def _orders(recordings: Sequence[Recording], number: int) -> list[list[Recording
     return [list(recordings), *(draw.sample(recordings, len(recordings)) for _ in range(number - 1))]
 
 
-def _histories(rows: Iterable[Row]) -> dict[str, History]:
+def histories_of(rows: Iterable[Row]) -> dict[str, History]:
     """Folds what was measured, sweep by sweep: verdicts and ends of the recorded run would only repeat its decisions."""
     out: dict[str, History] = {}
     for row in rows:
