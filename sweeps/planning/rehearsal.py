@@ -25,11 +25,13 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.launch import Launch
 from sweeps.controller.searcher import Result, Suggestion
+from sweeps.errors import StorageError
 from sweeps.journal.state import is_base
 from sweeps.journal.writer import MemoryJournal
 from sweeps.planning.recorded import RecordedCurve, RecordedSweep, Scores, noisy
 from sweeps.planning.work import TrialWork
 from sweeps.stopping.base import StopRule
+from sweeps.storage.local import LocalStore
 
 MOST_TRIALS: Final = 24
 """Trials that are rehearsed; of a larger sweep an even selection, each with the budgets that share its trunk."""
@@ -107,11 +109,8 @@ def cached_saving(key: str, rehearse: Callable[[], Saving], folder: Path | None 
         return Saving(**json.loads(place.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         found = rehearse()
-    with contextlib.suppress(OSError):  # a folder that cannot be written costs the next plan some seconds
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = place.with_suffix(f".{os.getpid()}")
-        beside.write_text(json.dumps(asdict(found)), encoding="utf-8")
-        beside.replace(place)
+    with contextlib.suppress(StorageError):  # a folder that cannot be written costs the next plan some seconds
+        LocalStore(folder).write(place.name, json.dumps(asdict(found)).encode())
     return found
 
 
