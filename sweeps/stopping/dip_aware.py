@@ -125,25 +125,23 @@ class DipAware(StopRule):
             bar = REMAINING_BUDGET_SCALE * math.sqrt(max(left, 1e-3)) * share
             if track.phase.protected:
                 bar /= self.soft_protection_factor
-            elif self._few() and track.phase.overdue:
+            elif self._overdue(track):
                 bar = max(bar, OVERDUE_MIN_P)
             bars.append(bar)
         return bars
 
-    def _few(self) -> bool:
-        return len(self.history.curves) <= 2 * self.goal.top
-
     def _overdue(self, track: Track) -> bool:
-        return self._few() and track.phase.overdue and not track.phase.protected
+        """Whether its patience ran out in a sweep so small that this alone may give it up."""
+        few = len(self.history.curves) <= 2 * self.goal.top
+        return few and track.phase.overdue and not track.phase.protected
 
     def spent(self) -> float:
         """Returns how many of the top k are expected among the trials that are paused or stopped, as odds stand now.
 
         In a sweep of at most 2 k trials, those that were given up because their patience ran out do not count.
         """
-        tracks = [t for t in map(self.race.field.tracks.get, self.given_up) if t is not None]
-        if self._few():
-            tracks = [t for t in tracks if not self._overdue(t)]
+        known = map(self.race.field.tracks.get, self.given_up)
+        tracks = [t for t in known if t is not None and not self._overdue(t)]
         return float(self._odds(tracks).sum()) if tracks else 0.0
 
     def _odds(self, tracks: Sequence[Track]) -> Array:
