@@ -16,6 +16,7 @@ from cluster.cli.plan_view import saving_for
 from cluster.preflight.cost import speeds_for
 from sweeps import Sweep
 from sweeps.config.plan import Plan
+from sweeps.config.reference import between
 from sweeps.config.yaml import load
 from sweeps.planning.estimate import Estimate, estimate
 
@@ -60,11 +61,11 @@ def main() -> None:
     if a.write is None:
         print(made)
         return
-    before, _, rest = a.write.read_text(encoding="utf-8").partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        parser.error(f"{a.write} has no {BEGIN} … {END}")
-    a.write.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", encoding="utf-8")
+    try:
+        page = between(a.write.read_text(encoding="utf-8"), BEGIN, END, made)
+    except ValueError as e:
+        parser.error(f"{a.write}: {e}")
+    a.write.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

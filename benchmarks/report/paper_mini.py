@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sweeps import load
+from sweeps.config.reference import between
 
 BEGIN, END = "<!-- python -m benchmarks.report.paper_mini -->", "<!-- end of the claims -->"
 METRICS = ("math/in_domain", "transfer/score", "general/score", "safety/refusal")
@@ -176,11 +177,11 @@ def main() -> None:
     if a.write is None:
         print(made)
         return
-    before, _, rest = a.write.read_text(encoding="utf-8").partition(BEGIN)
-    _, marked, after = rest.partition(END)
-    if not marked:
-        parser.error(f"{a.write} has no {BEGIN} … {END}")
-    a.write.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", encoding="utf-8")
+    try:
+        page = between(a.write.read_text(encoding="utf-8"), BEGIN, END, made)
+    except ValueError as e:
+        parser.error(f"{a.write}: {e}")
+    a.write.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

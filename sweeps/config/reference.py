@@ -35,11 +35,20 @@ def with_tables(page: str) -> str:
     Raises:
         ValueError: the page has no place for them.
     """
-    before, _, rest = page.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    return between(page, BEGIN, END, tables())
+
+
+def between(page: str, begin: str, end: str, text: str) -> str:
+    """Returns the page with `text` between its two marks, in place of what was there.
+
+    Raises:
+        ValueError: the page does not have them.
+    """
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        raise ValueError(f"the page has no {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
+        raise ValueError(f"the page has no {begin} … {end}")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def _table(block: Mapping[str, Any]) -> Iterator[str]:
