@@ -13,29 +13,17 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final
+from typing import Final
 
-from benchmarks.stopping.sources import Fare, Source, drawn, sources
+from benchmarks.stopping.sources import Fare, drawn, run, sources
 from sweeps.controller.earlier_sweeps import summed_up
-from sweeps.executors.simulated import simulate
-from sweeps.journal.rows import Row, SweepRow
-from sweeps.report.replay import lost_winners, read_rows
-from sweeps.stopping.registry import parse_rule
+from sweeps.journal.rows import Row
+from sweeps.report.replay import read_rows
 
 HERE: Final = Path(__file__).parent
 CURVES: Final = (str(HERE / "recorded.jsonl"), str(HERE / "recorded_more.jsonl.gz"))
 RULES: Final = ("dip-aware", "dip-aware:protect=soft")
 EARLIER: Final = 3
-
-
-def fare(source: Source, rule: str, earlier: Sequence[dict[str, Any]]) -> Fare:
-    """Simulates one sweep under a rule that begins from earlier ones."""
-    made = parse_rule(rule, source.goal)
-    if earlier:
-        made.observe(SweepRow("", experience={"sweeps": earlier}))
-    outcome = simulate(source.recordings, made, workers=8, shared=source.shared)
-    lost = lost_winners(source.ends, source.goal.top, {t for t in source.ends if outcome.completed(t)})
-    return Fare(len(lost) / min(source.goal.top, len(source.ends)), outcome.saved)
 
 
 def main() -> None:
@@ -58,7 +46,11 @@ def main() -> None:
         cells = []
         for rule, after in columns:
             fares = [
-                fare(drawn(source, d, a.size), rule, random.Random(d).sample(others, min(EARLIER, len(others))) * after)
+                run(
+                    drawn(source, d, a.size),
+                    rule,
+                    earlier=random.Random(d).sample(others, min(EARLIER, len(others))) if after else (),
+                )
                 for d in range(a.draws)
             ]
             table[rule, after].extend(fares)

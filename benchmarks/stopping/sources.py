@@ -13,15 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.history import History
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import Row, SweepRow
 from sweeps.report.replay import finals, histories_of, lost_winners, read_rows, recorded
 from sweeps.stopping.base import Goal
 from sweeps.stopping.registry import parse_rule
@@ -86,9 +86,12 @@ def drawn(source: Source, seed: int, size: int) -> Source:
     return source._replace(recordings=chosen, ends={r.trial: source.ends[r.trial] for r in chosen})
 
 
-def run(source: Source, rule: str, workers: int = 8) -> Fare:
-    """Simulates one sweep under a rule."""
-    outcome = simulate(source.recordings, parse_rule(rule, source.goal), workers=workers, shared=source.shared)
+def run(source: Source, rule: str, workers: int = 8, earlier: Sequence[Mapping[str, Any]] = ()) -> Fare:
+    """Simulates one sweep under a rule, which begins from what `earlier` sweeps say."""
+    made = parse_rule(rule, source.goal)
+    if earlier:
+        made.observe(SweepRow("", experience={"sweeps": earlier}))
+    outcome = simulate(source.recordings, made, workers=workers, shared=source.shared)
     done = {t for t in source.ends if outcome.completed(t)}
     lost = lost_winners(source.ends, source.goal.top, done)
     return Fare(len(lost) / min(source.goal.top, len(source.ends)), outcome.saved)
