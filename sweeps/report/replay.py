@@ -22,6 +22,7 @@ from sweeps.journal.codec import parse
 from sweeps.journal.history import Curve, History, Point
 from sweeps.journal.reader import read_rows as read_log
 from sweeps.journal.rows import ReportRow, Row, SweepRow, TrialRow
+from sweeps.report.analysis.definition import goal_of
 from sweeps.report.html.pareto_page import pareto_page
 from sweeps.stopping.base import StopRule
 from sweeps.stopping.registry import parse_rule
@@ -128,21 +129,10 @@ def _ready(rule: str, goal: Goal, experience: Mapping[str, Any] | None) -> StopR
 
 def recorded_goal(rows: Iterable[Row]) -> Goal | None:
     """Returns what a recorded sweep looked for, where its rows say so and all say the same."""
-    found = {json.dumps(_said(r.spec), sort_keys=True): _said(r.spec) for r in rows if isinstance(r, SweepRow)}
-    if len(found) != 1 or not (said := found.popitem()[1])["metric"]:
-        return None
-    constraints = tuple(Constraint(**c) for c in said["constraints"])
-    return Goal(said["metric"], said["goal"] != "minimize", said["top"], constraints)
-
-
-def _said(spec: Mapping[str, Any]) -> dict[str, Any]:
-    objective = spec.get("objective", {})
-    return {
-        "metric": str(objective.get("metric", "")),
-        "goal": objective.get("goal", "maximize"),
-        "top": spec.get("stopping", {}).get("top", 3),
-        "constraints": [{k: v for k, v in c.items() if v is not None} for c in spec.get("constraints", [])],
-    }
+    specs = [row.spec for row in rows if isinstance(row, SweepRow)]
+    goals = {goal_of(spec) for spec in specs}
+    said = all(spec.get("objective", {}).get("metric") for spec in specs)
+    return goals.pop() if len(goals) == 1 and said else None
 
 
 def _orders(recordings: Sequence[Recording], number: int) -> list[list[Recording]]:
