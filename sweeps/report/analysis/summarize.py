@@ -85,8 +85,8 @@ def _summary(evidence: Evidence) -> Summary:
         threshold=study.level.threshold,
         predicted=dict(evidence.head.predicted.get("device_seconds", {})),
         spread={m: s.variance**0.5 for m, s in study.spread.items()},
+        tiers=tuple(evidence.sweep.tiers.values()),
     )
-    summary = replace(summary, tiers=tuple(evidence.sweep.tiers.values()))
     summary = replace(summary, notes=tuple(notes(evidence, summary)))
     findings = tuple(answer(summary))
     return replace(summary, answer=findings, headline=headline(findings))
