@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
+from sweeps.report.analysis.costs import STOPPED
 from sweeps.report.analysis.findings import Axis, Contrast, Group, GroupMetric, Trial, same_level
 from sweeps.report.analysis.inference import Level, two_sided
 from sweeps.report.analysis.settings import Bases, setting_key
@@ -20,7 +21,6 @@ from sweeps.report.analysis.shape import Measured, difference_se
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, compact, number, of, plural
 
 GENERAL = ("transfer/score", "general/score")
-STOPPED = ("pruned", "paused")
 
 
 def groups(
