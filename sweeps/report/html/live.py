@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from sweeps.errors import DipsweepError, InputError
 from sweeps.report.html.live_feed import changes
-from sweeps.report.html.page import ASSETS, Live, render, render_html, script_hash
+from sweeps.report.html.page import Live, asset, render, render_html, script_hash
 from sweeps.report.html.reply_data import checkpoint_replies, served
 from sweeps.report.html.shelf import Listed, Shelf
 from sweeps.storage.base import Where, is_url
@@ -63,9 +63,9 @@ def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitabl
 
     async def index(request: Request) -> Response:
         listed = await run_in_threadpool(shelf.all)
-        script = (ASSETS / "live.js").read_text(encoding="utf-8")
+        script = asset("live.js")
         page = render(
-            "live.html", css=Markup(_css()), storage=str(shelf.storage), sweeps=[_line(s) for s in listed],
+            "live.html", css=Markup(asset("page.css")), storage=str(shelf.storage), sweeps=[_line(s) for s in listed],
             script=Markup(script), script_hash=script_hash(script),
         )  # fmt: skip
         return HTMLResponse(page, headers=HEADERS)
@@ -207,10 +207,6 @@ def _line(listed: Listed) -> dict[str, Any]:
         "id": listed.id, "href": f"/sweeps/{quote(listed.id)}", "progress": listed.progress, "headline": headline,
         "begun": listed.begun, "since": listed.since,
     }  # fmt: skip
-
-
-def _css() -> str:
-    return (ASSETS / "page.css").read_text(encoding="utf-8")
 
 
 def serve(storage: Where, *, port: int = 8765) -> None:

@@ -77,13 +77,13 @@ def render_html(summary: Summary, replies: Replies | None = None, live: Live | N
     """
     from markupsafe import Markup
 
-    script = "".join(_asset(name) for name in SCRIPTS)
+    script = "".join(asset(name) for name in SCRIPTS)
     numbers = chart_data(summary) | ({"replies": replies.to_json()} if replies is not None else {})
     data_type, data = _data(numbers | ({"events": live.events} if live is not None else {}))
     return render(
         "page.html",
         s=summary,
-        css=Markup(_asset("page.css")),
+        css=Markup(asset("page.css")),
         script=Markup(script),
         script_hash=script_hash(script),
         data_type=data_type,
@@ -143,7 +143,8 @@ def _next(summary: Summary) -> NextSweep | None:
         return None
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Returns a style sheet or a script of this package as text."""
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
