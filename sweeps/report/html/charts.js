@@ -25,6 +25,21 @@ function niceStep(span, count) {
   return power * [1, 2, 5, 10].find((m) => m * power >= raw);
 }
 
+// Round values from low to high.
+function niceTicks(low, high) {
+  const step = niceStep(high - low, 5), ticks = [];
+  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + 1e-9; v += step) ticks.push(v);
+  return ticks;
+}
+
+// A line and a number at each round value of a figure's upward axis.
+function grid(svg, low, high, y, left, right) {
+  for (const v of niceTicks(low, high)) {
+    el(svg, "line", { class: "grid", x1: left, x2: right, y1: y(v), y2: y(v) });
+    el(svg, "text", { x: left - 7, y: y(v) + 4, "text-anchor": "end" }, String(+v.toPrecision(4)));
+  }
+}
+
 function yDomain(values) {
   let low = Infinity, high = -Infinity;
   for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
@@ -98,12 +113,8 @@ class Panel {
   }
 
   axes() {
-    const { left, right, top, bottom, height } = this.box;
-    const step = niceStep(this.high - this.low, 5);
-    for (let v = Math.ceil(this.low / step - 1e-9) * step; v <= this.high + 1e-9; v += step) {
-      el(this.svg, "line", { class: "grid", x1: left, x2: right, y1: this.y(v), y2: this.y(v) });
-      el(this.svg, "text", { x: left - 7, y: this.y(v) + 4, "text-anchor": "end" }, String(+v.toPrecision(4)));
-    }
+    const { left, right, bottom, height } = this.box;
+    grid(this.svg, this.low, this.high, this.y, left, right);
     el(this.svg, "line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom });
     let edge = -Infinity;
     for (const tick of this.ticks()) {

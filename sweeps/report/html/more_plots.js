@@ -15,14 +15,8 @@ class Front {
     const [x0, x1] = domain("skill", "skillError"), [y0, y1] = domain("safety", "safetyError");
     const cut = (v, low, high) => Math.min(Math.max(v, low), high);
     const x = (v) => left + ((cut(v, x0, x1) - x0) / (x1 - x0)) * (right - left), y = (v) => bottom - ((cut(v, y0, y1) - y0) / (y1 - y0)) * (bottom - top);
-    for (const [low, high, line] of [[x0, x1, false], [y0, y1, true]]) {
-      const step = niceStep(high - low, 5);
-      for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + 1e-9; v += step) {
-        const text = String(+v.toPrecision(4));
-        if (line) el(this.svg, "line", { class: "grid", x1: left, x2: right, y1: y(v), y2: y(v) });
-        el(this.svg, "text", line ? { x: left - 7, y: y(v) + 4, "text-anchor": "end" } : { x: x(v), y: bottom + 17, "text-anchor": "middle" }, text);
-      }
-    }
+    for (const v of niceTicks(x0, x1)) el(this.svg, "text", { x: x(v), y: bottom + 17, "text-anchor": "middle" }, String(+v.toPrecision(4)));
+    grid(this.svg, y0, y1, y, left, right);
     el(this.svg, "line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom });
     const focus = this.page.focus();
     for (const s of shown) {

@@ -36,11 +36,7 @@ class Scatter {
     const shown = this.page.visible().filter((t) => lastScore(t, metric) !== undefined && place(t) !== undefined);
     const [low, high] = yDomain([...shown.map((t) => lastScore(t, metric)), ...(shown.length ? [] : [0, 1])]);
     const y = (v) => bottom - ((v - low) / (high - low)) * (bottom - top), x = (p) => left + p * (right - left);
-    const step = niceStep(high - low, 5);
-    for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + 1e-9; v += step) {
-      el(this.svg, "line", { class: "grid", x1: left, x2: right, y1: y(v), y2: y(v) });
-      el(this.svg, "text", { x: left - 7, y: y(v) + 4, "text-anchor": "end" }, String(+v.toPrecision(4)));
-    }
+    grid(this.svg, low, high, y, left, right);
     el(this.svg, "line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom });
     let edge = -Infinity;
     for (const [p, text] of ticksOn(parameter)) {
