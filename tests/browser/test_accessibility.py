@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import importlib.resources
-from pathlib import Path
 
 import pytest
 
 from sweeps.replies import KeptReply, ReplyWriter
 from sweeps.report import summarize, write_html
 from sweeps.report.html.reply_data import embedded
+from tests.support.chromium import IN_BROWSER
 from tests.support.report_journals import demo_stories, journal
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium"),
-]
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +37,15 @@ def report(tmp_path_factory):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_the_report_has_no_serious_findings(axe, report, width, scheme):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install dipsweep[browser]")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
-        page.goto(report.as_uri())
-        page.wait_for_selector("figure svg .axis", state="attached")
-        page.add_style_tag(content="main section { content-visibility: visible !important; }")
-        page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
-        page.evaluate(axe)
-        found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-        browser.close()
+def test_the_report_has_no_serious_findings(browser, axe, report, width, scheme):
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    page.goto(report.as_uri())
+    page.wait_for_selector("figure svg .axis", state="attached")
+    page.add_style_tag(content="main section { content-visibility: visible !important; }")
+    page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    page.close()
     serious = [
         f"{v['id']}: {v['help']}: {v['nodes'][0]['target']} ({len(v['nodes'])} times)"
         for v in found["violations"]

@@ -6,28 +6,15 @@ import socket
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from sweeps.journal.writer import SweepJournal
 from sweeps.report.html.live import live_app
+from tests.support.chromium import IN_BROWSER
 from tests.support.report_journals import SWEEP, demo_stories, journal, story
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install dipsweep[browser]")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture

@@ -1,30 +1,16 @@
 """The report in a real browser: what is drawn, what can be clicked, and that nothing leaves the file."""
 
-from pathlib import Path
-
 import pytest
 
 from sweeps.replies import KeptReply, ReplyWriter
 from sweeps.report import summarize, write_html
 from sweeps.report.analysis.wording import number
 from sweeps.report.html.reply_data import embedded
+from tests.support.chromium import IN_BROWSER
 from tests.support.report_journals import crossed, demo_stories, journal
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: apt-get install chromium"),
-]
+pytestmark = IN_BROWSER
 SCORED = 4  # figures with a metric of their own; a fifth shows the metric that the reader picks
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install dipsweep[browser]")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 class Opened:
