@@ -139,10 +139,8 @@ class Field:
         self.moves: dict[str, SharedGain] = {}
         self.level, self.level_sd, self.level_error = np.zeros(32), np.ones(32), np.ones(32)
         self.level_draws = np.zeros((32, LEVEL_DRAWS))
-        self.back, self.back_to = (
-            np.zeros(32),
-            np.zeros(32),
-        )  # chance that a late fall is made good, and level before it
+        # Chance that a late fall is made good, and level before it.
+        self.back, self.back_to = np.zeros(32), np.zeros(32)
         self.late_falls = np.zeros((32, 2))  # begun, made good
         self._falls = np.zeros(2)  # the same of all trials together
         self.ahead = np.zeros((32, len(KNOTS) - 1))
@@ -152,11 +150,8 @@ class Field:
         self._gains_of: dict[str, tuple[tuple[int, int, float], Array]] = {}  # state of the gains, and `_gained`
         self.reach = np.zeros(32)
         self.scale = 0.0  # the sweep's own spread: how far a run's scores go from its base, in the metric's unit
-        self._shifted = (
-            0,
-            0.0,
-            1.0,
-        )  # of which version of the shared gains, and at which scale, `shift` and `spread` are
+        # Version of the shared gains, scale, and the check's width that `shift` and `spread` are of.
+        self._shifted = 0, 0.0, 1.0
         self._weighed = math.nan, np.zeros(DRAWS)  # weight of levels, and what `weights` made of it
         self.pooled = np.zeros(len(FAMILIES) * BINS)
         self._cells: dict[int, Cells] = {}

@@ -107,13 +107,10 @@ class RulePruner(optuna.pruners.BasePruner):  # type: ignore[misc]
             told.ended.add(trial.number)
             done = trial.state == optuna.trial.TrialState.COMPLETE
             last = max(trial.intermediate_values)
-            if not done and math.isfinite(
-                trial.intermediate_values[last]
-            ):  # given up for its odds: it counts in the budget
-                evidence = {"p_top": 0.0}
-                rule.observe(
-                    VerdictRow("optuna", name, step=last, action=Action.STOP, reason="pruned", evidence=evidence)
-                )
+            if not done and math.isfinite(trial.intermediate_values[last]):
+                evidence = {"p_top": 0.0}  # given up for its odds: it counts in the budget
+                stop = VerdictRow("optuna", name, step=last, action=Action.STOP, reason="pruned", evidence=evidence)
+                rule.observe(stop)
             rule.observe(EndRow("optuna", name, status=EndStatus.COMPLETED if done else EndStatus.PRUNED))
 
     def _budget_of(self, trial: optuna.trial.FrozenTrial) -> int:
