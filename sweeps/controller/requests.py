@@ -85,13 +85,15 @@ class TrialCount:
 
     def __init__(self, plan: Plan, state: SweepState) -> None:
         self.plan, self.state = replace(plan, more=0), state
+        self._grown = self.plan  # with what was asked for; a plan keeps what it unfolds
 
     @property
     def total(self) -> int:
         """Trials that the sweep is meant to have; never fewer than there are."""
-        planned = replace(self.plan, more=self.state.added).total
+        if self._grown.more != self.state.added:
+            self._grown = replace(self.plan, more=self.state.added)
         added = sum(t.row.number is None and t.id not in self._known for t in self.state.trials.values())
-        return max(planned + added, len(self.state.history.curves))
+        return max(self._grown.total + added, len(self.state.history.curves))
 
     @cached_property
     def _known(self) -> frozenset[str]:
