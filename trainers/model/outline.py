@@ -9,13 +9,12 @@ import hashlib
 import json
 import os
 import shutil
-import struct
 from pathlib import Path
 from typing import Final
 
 from trainers.data.download_cache import Remote, cache_folder, fetched, listing, read_range
 from trainers.model.model_files import is_needed
-from trainers.model.weights import MAX_HEADER
+from trainers.model.weights import header_length
 
 WEIGHTS: Final = ".safetensors"
 
@@ -48,7 +47,5 @@ def model_outline(url: str) -> Path:
 
 def _head(url: str, name: str, remote: Remote) -> bytes:
     """Returns the header of a weight file with its length before it; of what is no such file, how it begins."""
-    start = read_range(url, name, 0, min(8, remote.size))
-    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    whole = 8 + length if 2 <= length <= min(MAX_HEADER, remote.size - 8) else min(remote.size, 512)
-    return read_range(url, name, 0, whole)
+    length = header_length(read_range(url, name, 0, min(8, remote.size)), remote.size)
+    return read_range(url, name, 0, 8 + length if length else min(remote.size, 512))

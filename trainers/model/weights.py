@@ -29,6 +29,12 @@ Shapes = dict[str, tuple[int, ...]]
 """Names of tensors and their shapes."""
 
 
+def header_length(start: bytes, size: int) -> int:
+    """Returns how long the header of a safetensors file is, by its first 8 bytes; 0 where a file of `size` bytes has none."""
+    length = int(struct.unpack("<Q", start)[0]) if len(start) == 8 else 0
+    return length if 2 <= length <= min(MAX_HEADER, size - 8) else 0
+
+
 def read_header(file: Path) -> Shapes:
     """Returns what a safetensors file holds, from its header.
 
@@ -40,8 +46,7 @@ def read_header(file: Path) -> Shapes:
         start = source.read(8)
         if start.startswith(b"version "):
             raise InputError(f"{file} is a Git LFS pointer and not the file itself; run git lfs pull in its repository")
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER, size - 8):
+        if not (length := header_length(start, size)):
             raise InputError(f"{file} is no safetensors file, or cut short: it has {size} bytes")
         try:
             header = json.loads(source.read(length))
