@@ -34,6 +34,10 @@ from tests.support.fakes import FakeScores, FakeTrainer, Paced, fake_evaluate
 from tests.support.faulty_store import Calls, Died, FaultyStore
 
 Y = "transfer/score"
+OF_START_UPS = frozenset({
+    "perf/start_up_s", "perf/start_up/process_s", "perf/start_up/imports_s", "perf/start_up/cpu_s", "perf/reused_processes",
+})  # fmt: skip
+"""What each attempt on Ray tells of its own start: seconds of this machine, and whether its processes are new ones."""
 
 
 class PausingDipAware(DipAware):
@@ -309,9 +313,13 @@ def finished_stay_finished(rows: list[Row]) -> None:
 
 
 def outcome(rows: list[Row]) -> dict[str, Any]:
-    """How every trial ended, with its whole curve."""
+    """How every trial ended, with its whole curve: all of its metrics but those of the starts of processes."""
+
+    def measured(metrics: Mapping[str, float]) -> dict[str, float]:
+        return {name: value for name, value in metrics.items() if name not in OF_START_UPS}
+
     return {
-        c.trial: (c.state, c.reason, {s: dict(p.metrics) for s, p in sorted(c.points.items())})
+        c.trial: (c.state, c.reason, {s: measured(p.metrics) for s, p in sorted(c.points.items())})
         for c in History(rows).trials()
     }
 
