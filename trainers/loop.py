@@ -24,7 +24,7 @@ from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
 from sweeps.errors import InputError, TrialFailed
 from trainers import checkpoint
 from trainers.checkpoint_writer import CheckpointWriter
-from trainers.data.batches import Feed, Progress, Step
+from trainers.data.batches import BatchIterator, Progress, Step
 from trainers.data.chat import stop_ids
 from trainers.data.datasets import load
 from trainers.data.types import TierData
@@ -37,7 +37,7 @@ from trainers.model.packable import check_packable
 from trainers.schedule import lr_factor
 from trainers.snapshot import SNAPSHOTS, Snapshot
 from trainers.step import Learner
-from trainers.throughput import Meter
+from trainers.throughput import ThroughputMeter
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def train(
     """
     if resume is not None and resume.step >= trial.steps:
         return
-    _Run(trial, hooks, folder, resume, rank, world, data).to_the_end()
+    _Run(trial, hooks, folder, resume, rank, world, data).run()
 
 
 @dataclass(slots=True)
@@ -121,13 +121,13 @@ class _Run:
         self.snapshots, self.saves, self.forks = frozenset(trial.snapshots), trial.saves, frozenset(trial.forks)
         torch.set_num_threads(max(1, int(trial.model.cpus_per_worker)))
         device = _device(trial)
-        self.meter, begun = Meter(device, world), time.perf_counter()
+        self.meter, begun = ThroughputMeter(device, world), time.perf_counter()
         base = checked_folder(model_folder(config.model, trial.model))
         self.tokenizer = load_tokenizer(base)
         if data is None:
             data = load(config.data, trial.tier, seed=config.seed)
-        self.feed = Feed(config, self.tokenizer, data)
-        self.rows = self.feed.rows.fingerprint()  # once: it reads every token
+        self.batches = BatchIterator(config, self.tokenizer, data)
+        self.rows = self.batches.rows.fingerprint()  # once: it reads every token
         prepared = time.perf_counter()
         kept = SNAPSHOTS.get(resume.path) if resume is not None and world == 1 else None
         if resume is not None and kept is None:
@@ -138,8 +138,8 @@ class _Run:
         whole = resume is not None and not config.lora_rank  # adapters are taken up beside the base's own weights
         network = load_model(resume.path if resume and whole else base, attn=PACKED, dtype=frozen,
                              weights_in_memory=kept.weights if kept and whole else None)  # fmt: skip
-        _check_embedding(self.feed, self.tokenizer, network)
-        self.feed.apart = check_packable(network, max(self.feed.rows.lengths()))
+        _check_embedding(self.batches, self.tokenizer, network)
+        self.batches.apart = check_packable(network, max(self.batches.rows.lengths()))
         network.generation_config.eos_token_id = sorted(stop_ids(self.tokenizer))  # exports end where training does
         self.learner = Learner(config, network, device, world)
         self.state = self._resumed(resume, kept) if resume else State()
@@ -162,10 +162,10 @@ class _Run:
             )
         state = State.parse(facts)
         for _ in range(state.step):
-            next(self.feed)
+            next(self.batches)
         return state
 
-    def to_the_end(self) -> None:
+    def run(self) -> None:
         """Steps until the budget is spent or a stop is asked for; every checkpoint is told of when this returns."""
         self.writer = CheckpointWriter(self.hooks)
         try:
@@ -194,8 +194,8 @@ class _Run:
     def _one_step(self) -> None:
         state, meter, begun = self.state, self.meter, time.perf_counter()
         with meter.phase("data"):
-            step = next(self.feed)
-            packs = self.feed.packs(step, self.rank, self.world)
+            step = next(self.batches)
+            packs = self.batches.packs(step, self.rank, self.world)
         measured = self.learner.update(state.step + 1, packs, step.labels, meter)
         with meter.phase("sync"):
             parallel.summed(measured[:1], self.world)
@@ -218,7 +218,7 @@ class _Run:
         step, before = self.state.step, self.state.window
         rate = self.config.learning_rate * lr_factor(step, self.config)
         if self.rank == 0:
-            self._speak({"train/loss": loss, "train/grad_norm": norm, "train/lr": rate}, self.meter.spent())
+            self._report_metrics({"train/loss": loss, "train/grad_norm": norm, "train/lr": rate}, self.meter.spent())
         last = (
             f"; mean loss of the {before.steps} steps before: {before.loss / before.steps:.4g}" if before.steps else ""
         )
@@ -234,24 +234,24 @@ class _Run:
         metrics = {
             **state.window.means(),
             "train/lr": self.config.learning_rate * lr_factor(state.step, self.config),
-            "train/rows_dropped": float(self.feed.dropped),
-            "train/rows_cut": float(self.feed.cut),
-            "train/rows_bad": float(self.feed.bad),
+            "train/rows_dropped": float(self.batches.dropped),
+            "train/rows_cut": float(self.batches.cut),
+            "train/rows_bad": float(self.batches.bad),
             **self.meter.read(),
             **self.start_up,
         }
         self.start_up = {}
         state.window = Window()
         if self.rank == 0:
-            self._speak(metrics, spent)
+            self._report_metrics(metrics, spent)
 
-    def _speak(self, metrics: Mapping[str, float], spent: float) -> None:
+    def _report_metrics(self, metrics: Mapping[str, float], spent: float) -> None:
         done = self.state.progress
         progress = {
             "tokens": float(done.tokens),
             "label_tokens": float(done.label_tokens),
             "rows": float(done.rows),
-            "epoch": done.primary / max(1, self.feed.num_primary),
+            "epoch": done.primary / max(1, self.batches.num_primary),
         }
         self.hooks.report(self.state.step, metrics, progress=progress, cost=self.meter.cost(spent))
 
@@ -287,8 +287,8 @@ class _Run:
         return bool(parallel.summed(torch.tensor([float(asked)], device=self.learner.device), self.world).item())
 
 
-def _check_embedding(feed: Feed, tokenizer: Any, network: Any) -> None:
-    largest, rows = int(feed.rows.flat_ids.max()), network.get_input_embeddings().num_embeddings
+def _check_embedding(batches: BatchIterator, tokenizer: Any, network: Any) -> None:
+    largest, rows = int(batches.rows.flat_ids.max()), network.get_input_embeddings().num_embeddings
     if largest >= rows:
         raise InputError(
             f"the data's token {largest} ({tokenizer.decode([largest])!r}) has no row in the model's embedding of {rows}: "

@@ -20,14 +20,14 @@ from trainers.model import attention, lora, parallel
 from trainers.model.loss import Objective
 from trainers.schedule import lr_factor
 from trainers.snapshot import Snapshot
-from trainers.throughput import Meter
+from trainers.throughput import ThroughputMeter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 class Learner:
-    """A model under training on one worker of `world`.
+    """A model, its optimizer and what updates them, on one worker of `world`; as `Learner` in RLlib and fastai.
 
     Args:
         config: the run's settings.
@@ -65,7 +65,7 @@ class Learner:
         self._tokenizer_files: dict[Path, bytes] = {}
         self._autocast = bf16 and not (device.type == "cuda" and sharded)
 
-    def update(self, step: int, packs: Sequence[Pack], num_labels: int, meter: Meter) -> Tensor:
+    def update(self, step: int, packs: Sequence[Pack], num_labels: int, meter: ThroughputMeter) -> Tensor:
         """Takes one optimizer step.
 
         Args:

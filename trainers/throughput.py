@@ -20,7 +20,7 @@ def peak_flops(device: torch.device) -> float | None:
     return next((rate for part, rate in PEAK_BF16.items() if part in name), None)
 
 
-class Meter:
+class ThroughputMeter:
     """Counts tokens and wall-clock time by phase since the last reading, and cost since the attempt began.
 
     On CUDA the phases forward and backward measure how long it took to enqueue them; the wait for the device falls on

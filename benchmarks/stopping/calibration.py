@@ -29,12 +29,12 @@ class Onlooker(DipAware):
     name = "onlooker"
 
     def decide(self, trial: str) -> Verdict:
-        tracks = self.race.field.tracks
-        track = tracks.get(trial)
-        if track is not None and track.reports >= MIN_REPORTS and track.last < track.budget:
-            standing = self.race.standing(track)
-            if standing is not None:
-                self.seen.append((trial, standing.p, len(tracks)))
+        forecasts = self.ranking.forecaster.trials
+        forecast = forecasts.get(trial)
+        if forecast is not None and forecast.reports >= MIN_REPORTS and forecast.last < forecast.budget:
+            top_k = self.ranking.probability(forecast)
+            if top_k is not None:
+                self.seen.append((trial, top_k.p, len(forecasts)))
         return Verdict(Action.CONTINUE, "an onlooker stops nothing")
 
     @property

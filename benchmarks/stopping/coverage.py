@@ -43,10 +43,10 @@ class Onlooker(DipAware):
         return super().observe(row)
 
     def decide(self, trial: str) -> Verdict:
-        track = self.race.field.tracks.get(trial)
-        if track is not None and self.finished >= FINISHED and FROM <= track.last / track.budget <= TO:
-            self.race.field.follow()
-            low, _, high = self.race.field.span(track)
+        forecast = self.ranking.forecaster.trials.get(trial)
+        if forecast is not None and self.finished >= FINISHED and FROM <= forecast.last / forecast.budget <= TO:
+            self.ranking.forecaster.follow()
+            low, _, high = self.ranking.forecaster.span(forecast)
             self.spans.append((trial, float(low), float(high)))
         return Verdict(Action.CONTINUE, "an onlooker stops nothing")
 

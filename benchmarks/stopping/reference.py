@@ -3,7 +3,7 @@
     python -m benchmarks.stopping.reference --worlds published broad shifted --sweeps 60 --first-seed 500
 
 `CURVES` curves are drawn from the world; a trial's belief weighs them by their likelihood under the true noise (sampling
-error, AR(1) wiggle, error of the base score). Race, bar, pausing and resuming are DipAware's. What it loses less at equal
+error, AR(1) wiggle, error of the base score). Ranking, bar, pausing and resuming are DipAware's. What it loses less at equal
 saving is what a better prior could give; what it loses still is what scores with this noise do not tell. Finite: the
 deepest dips at the least noise have few neighbours among the drawn curves, so it is no strict bound.
 """
@@ -26,14 +26,14 @@ from sweeps.journal.history import Curve, Point
 from sweeps.stopping.curve_library import Array
 from sweeps.stopping.dip_aware import DipAware
 from sweeps.stopping.forecast import Forecast, histogram
-from sweeps.stopping.forecasts import Field, Track
+from sweeps.stopping.forecasts import CurveForecaster, TrialForecast
 
 CURVES, REPORTS = 6000, 32
 WIGGLE, MEMORY, BASE = 0.5, 0.6, 0.5  # of the generator, in standard errors of one report
 
 
 class Drawn(NamedTuple):
-    """Curves drawn from a world, laid out as the field expects a library; `curves` is [REPORTS + 1, CURVES]."""
+    """Curves drawn from a world, laid out as the forecaster expects a library; `curves` is [REPORTS + 1, CURVES]."""
 
     family: np.ndarray
     timing: Array
@@ -95,8 +95,8 @@ class ExactBelief:
         return histogram(mean, np.full(len(keep), var**0.5), weights[keep])
 
 
-class ExactField(Field):
-    """The field with the world's own curves for a library."""
+class ExactForecaster(CurveForecaster):
+    """The forecaster with the world's own curves for a library."""
 
     def __init__(self, world: str, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -105,10 +105,10 @@ class ExactField(Field):
     def _size(self, point: Point) -> None:
         """Drawn curves have the world's own sizes."""
 
-    def _new_track(self, curve: Curve, suite: str, row: int) -> Track:
-        track = super()._new_track(curve, suite, row)
-        track.belief = ExactBelief(self.world, self.unit, track.budget / track.horizon)  # type: ignore[assignment]
-        return track
+    def _begin(self, curve: Curve, suite: str, row: int) -> TrialForecast:
+        forecast = super()._begin(curve, suite, row)
+        forecast.belief = ExactBelief(self.world, self.unit, forecast.budget / forecast.horizon)  # type: ignore[assignment]
+        return forecast
 
 
 class Reference(DipAware):
@@ -116,7 +116,7 @@ class Reference(DipAware):
 
     def __init__(self, world: str, goal: Goal, risk: float) -> None:
         super().__init__(goal, protect="soft", risk=risk)
-        self.race.field = ExactField(world, goal.metric, goal.sign, self.history, patience=4.0, cap=0.5)
+        self.ranking.forecaster = ExactForecaster(world, goal.metric, goal.sign, self.history, patience=4.0, cap=0.5)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

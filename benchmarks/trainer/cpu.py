@@ -38,7 +38,7 @@ from trainers.data.rows import Rows
 from trainers.data.sampler import fill_steps, shuffled_forever
 from trainers.model.attention import PACKED, register
 from trainers.step import Learner
-from trainers.throughput import Meter
+from trainers.throughput import ThroughputMeter
 
 PACK_TOKENS = 2048
 WARM_STEPS = 1
@@ -57,7 +57,7 @@ def ours(shape: Qwen3, table: Rows, precision: str, num_steps: int) -> Variant:
     device = torch.device("cpu")
     learner = Learner(settings(precision), shape.network(PACKED), device, world=1)
     steps = fill_steps(shuffled_forever(len(table), "bench"), table.lengths(), PACK_TOKENS)
-    labels, meter = table.labels(), Meter(device, world=1)
+    labels, meter = table.labels(), ThroughputMeter(device, world=1)
     done = 0
 
     def run() -> tuple[int, float]:

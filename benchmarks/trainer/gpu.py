@@ -32,7 +32,7 @@ from trainers.data.sampler import fill_steps, shuffled_forever
 from trainers.model.attention import PACKED, attend_in_buckets, choose_kernel, register
 from trainers.model.flops import step_flops
 from trainers.step import Learner
-from trainers.throughput import Meter, peak_flops
+from trainers.throughput import ThroughputMeter, peak_flops
 
 STEPS, WARM_STEPS = 8, 3
 SHAPES = {**GPU, "toy": Qwen3(2, 64, 192, 4, 2, 16, vocab=1000)}
@@ -63,7 +63,7 @@ def settings(pack_tokens: int, gradient_checkpointing: bool) -> TrialSettings:
 def ours(shape: Qwen3, config: TrialSettings, device: torch.device, sharded: bool) -> Callable[[int, Work], Any]:
     register()
     learner = Learner(config, shape.network(PACKED, device.type), device, world=1, sharded=sharded)
-    meter = Meter(device, world=1)
+    meter = ThroughputMeter(device, world=1)
     return lambda step, item: learner.update(step, [item[0]], item[2], meter)
 
 

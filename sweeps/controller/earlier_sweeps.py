@@ -49,14 +49,14 @@ def gather(
 
 def summed_up(rows: Iterable[Row], goal: Goal) -> dict[str, Any]:
     """Returns what a finished sweep says of another with the same goal: its curves, gains and forms, as JSON."""
-    from sweeps.stopping.forecasts import Field
+    from sweeps.stopping.forecasts import CurveForecaster
 
     history = History()
-    field = Field(goal.metric, goal.sign, history, patience=4.0, cap=0.5)
+    forecaster = CurveForecaster(goal.metric, goal.sign, history, patience=4.0, cap=0.5)
     for row in rows:
         if history.fold(row):
-            field.observe(row)
-    return field.told()
+            forecaster.observe(row)
+    return forecaster.as_experience()
 
 
 def _alike(

@@ -6,7 +6,7 @@ in the library: it is a Gaussian coefficient, fitted in closed form for every en
 entries, which differ in timing and form only, cover what a hundred thousand sampled curves would.
 
 Amplitudes are in units of the standard error of one evaluation, which makes the prior blind to the metric's unit. Where
-a score is known to be a share of right answers the field sizes the library in points instead (`Library.sized`): more
+a score is known to be a share of right answers the forecaster sizes the library in points instead (`Library.sized`): more
 items make a report surer, not a dip deeper.
 Timing: published troughs lie at 1.5-12 % of the budget and are made good after 2 to 24 times the trough step, median 4
 (arXiv 2604.06628, appendix D; ten curves, one seed each). The ranges here are wider on purpose: ten curves are few.

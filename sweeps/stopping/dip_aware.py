@@ -1,13 +1,13 @@
 """DipAware: prunes what cannot win any more, and never a run for the dip before its recovery.
 
-For every trial the field (`forecasts.py`) holds what its final score may be, learned from its own curve, from what curves of
+For every trial the forecaster (`forecasts.py`) holds what its final score may be, learned from its own curve, from what curves of
 fine-tunes look like, and from how the other trials of this sweep went. The rule asks one question, P: how likely is this
 trial to end among the top k, against all others? Where P is too small the trial is paused. Two things stand above that
 question. What has diverged is stopped. What is in its dip or on its way back, inside a bounded patience
 (`sweeps.stopping.phases`), is left alone (`protect: strict`), or P must be several times smaller (`protect: soft`).
 
 Pausing is provisional. Before every trial had its turn the bar for pausing is higher (`FIRST_PAUSE_MARGIN`): a trial of
-middling odds gives way, and comes back when the field is known and its odds have held. So compute goes first to where
+middling odds gives way, and comes back when its rivals are known and its odds have held. So compute goes first to where
 it decides most, and the budget of lost winners binds on what stays paused.
 """
 
@@ -27,10 +27,10 @@ from sweeps.stopping.base import Action, Phase, StopRule, Verdict
 from sweeps.stopping.curve_library import Array
 from sweeps.stopping.diagnostics import cut_off, signals
 from sweeps.stopping.experience import Experience
-from sweeps.stopping.forecasts import Track
+from sweeps.stopping.forecasts import TrialForecast
 from sweeps.stopping.noise import usable
 from sweeps.stopping.phases import Reading
-from sweeps.stopping.ranking import Race, Standing
+from sweeps.stopping.ranking import TopKProbability, TopKRanking
 
 MIN_REPORTS = 3  # no verdict on rank from fewer
 LOSS_JUMP = 0.7  # nats above the lowest train loss, twice in a row: diverged
@@ -95,64 +95,64 @@ class DipAware(StopRule):
         )
         self.protect, self.max_lost_winners, self.pause, self.trials = protect, max_lost_winners, pause, trials
         self.soft_protection_factor = soft_protection_factor
-        self.race = Race(goal, self.history, patience=patience, cap=cap)
-        self.yielded: set[str] = set()
+        self.ranking = TopKRanking(goal, self.history, patience=patience, cap=cap)
+        self.paused_before: set[str] = set()
         self.given_up: dict[str, None] = {}  # what is paused or stopped now, in that order
 
     def observe(self, row: Row) -> bool:
         fresh = super().observe(row)
         if fresh:
             if isinstance(row, SweepRow) and row.experience:
-                self.race.expect(Experience(row.experience.get("sweeps", ())))
-            self.race.observe(row)
+                self.ranking.expect(Experience(row.experience.get("sweeps", ())))
+            self.ranking.observe(row)
             if isinstance(row, VerdictRow) and row.action is not Action.CONTINUE:
                 if "p_top" in row.evidence:  # given up for its odds, and not because it diverged
                     self.given_up[row.trial] = None
                 if row.action is Action.PAUSE:
-                    self.yielded.add(row.trial)
+                    self.paused_before.add(row.trial)
             elif row.kind == "attempt":
                 self.given_up.pop(row.trial, None)
         return fresh
 
-    def bars(self, tracks: Sequence[Track]) -> list[float]:
+    def bars(self, forecasts: Sequence[TrialForecast]) -> list[float]:
         """Returns the P below which each trial is not worth its machine; protection lowers it, and so does a near end."""
         top, known = self.goal.top, len(self.history.curves)
         rivals = max(known, self.trials, 2 * top + 1) - top
         share = SHARES_PER_TRIAL * self.max_lost_winners / rivals
         bars = []
-        for track in tracks:
-            left = (track.budget - track.last) / self.race.field.longest
+        for forecast in forecasts:
+            left = (forecast.budget - forecast.last) / self.ranking.forecaster.longest
             bar = REMAINING_BUDGET_SCALE * math.sqrt(max(left, 1e-3)) * share
-            if track.phase.protected:
+            if forecast.phase.protected:
                 bar /= self.soft_protection_factor
-            elif self._overdue(track):
+            elif self._overdue(forecast):
                 bar = max(bar, OVERDUE_MIN_P)
             bars.append(bar)
         return bars
 
-    def _overdue(self, track: Track) -> bool:
+    def _overdue(self, forecast: TrialForecast) -> bool:
         """Whether its patience ran out in a sweep so small that this alone may give it up."""
         few = len(self.history.curves) <= 2 * self.goal.top
-        return few and track.phase.overdue and not track.phase.protected
+        return few and forecast.phase.overdue and not forecast.phase.protected
 
     def spent(self) -> float:
         """Returns how many of the top k are expected among the trials that are paused or stopped, as odds stand now.
 
         In a sweep of at most 2 k trials, those that were given up because their patience ran out do not count.
         """
-        known = map(self.race.field.tracks.get, self.given_up)
-        tracks = [t for t in known if t is not None and not self._overdue(t)]
-        return float(self._odds(tracks).sum()) if tracks else 0.0
+        known = map(self.ranking.forecaster.trials.get, self.given_up)
+        forecasts = [t for t in known if t is not None and not self._overdue(t)]
+        return float(self._probabilities(forecasts).sum()) if forecasts else 0.0
 
-    def _odds(self, tracks: Sequence[Track]) -> Array:
+    def _probabilities(self, forecasts: Sequence[TrialForecast]) -> Array:
         """Returns P(top k) of trials of any suites."""
-        suites = dict.fromkeys(t.suite for t in tracks)
+        suites = dict.fromkeys(t.suite for t in forecasts)
         if len(suites) == 1:
-            return self.race.odds(tracks)
-        odds = np.zeros(len(tracks))
+            return self.ranking.probabilities(forecasts)
+        odds = np.zeros(len(forecasts))
         for suite in suites:
-            same = [i for i, t in enumerate(tracks) if t.suite == suite]
-            odds[same] = self.race.odds([tracks[i] for i in same])
+            same = [i for i, t in enumerate(forecasts) if t.suite == suite]
+            odds[same] = self.ranking.probabilities([forecasts[i] for i in same])
         return odds
 
     # --- verdicts --------------------------------------------------------------------------------------------------
@@ -161,18 +161,18 @@ class DipAware(StopRule):
         gone = self._diverged(trial)
         if gone:
             return gone
-        track = self.race.field.tracks.get(trial)
-        if track is None:
+        forecast = self.ranking.forecaster.trials.get(trial)
+        if forecast is None:
             return Verdict(Action.CONTINUE, f"no {self.goal.metric} yet that could be judged", Phase.UNKNOWN)
-        reading = track.phase.reading()
-        if track.last >= track.budget or track.reports < MIN_REPORTS:
+        reading = forecast.phase.reading()
+        if forecast.last >= forecast.budget or forecast.reports < MIN_REPORTS:
             why = (
                 "the budget is run"
-                if track.last >= track.budget
-                else f"{track.reports} of {MIN_REPORTS} reports needed"
+                if forecast.last >= forecast.budget
+                else f"{forecast.reports} of {MIN_REPORTS} reports needed"
             )
-            return Verdict(Action.CONTINUE, f"{why}: {self._level(track, reading)}", reading.phase)
-        return self._infeasible(track) or self._ranked(track, reading)
+            return Verdict(Action.CONTINUE, f"{why}: {self._level(forecast, reading)}", reading.phase)
+        return self._infeasible(forecast) or self._ranked(forecast, reading)
 
     def _diverged(self, trial: str) -> Verdict | None:
         """Train loss not finite or risen for good, or two scores in a row not finite."""
@@ -202,63 +202,63 @@ class DipAware(StopRule):
         """The score came out not finite, or too large to calculate with."""
         return self.goal.metric in point.invalid or not usable(point.metrics.get(self.goal.metric, 0.0))
 
-    def _infeasible(self, track: Track) -> Verdict | None:
+    def _infeasible(self, forecast: TrialForecast) -> Verdict | None:
         """A constraint that the trial will not meet; inside that metric's own dip it is left alone."""
-        for limit in self.race.limits:
-            odds = limit.odds(track.trial)
-            if odds is None or odds.p >= (HOLD_P if odds.protected else INFEASIBLE_P):
+        for limit in self.ranking.limits:
+            feasible = limit.feasibility(forecast.trial)
+            if feasible is None or feasible.p >= (HOLD_P if feasible.protected else INFEASIBLE_P):
                 continue
             said = (
-                f"{limit.metric} {odds.level:.4g} against {limit.wanted(odds.floor)}, "
-                f"P(met at step {track.budget}) {odds.p:.2g}"
+                f"{limit.metric} {feasible.level:.4g} against {limit.wanted(feasible.floor)}, "
+                f"P(met at step {forecast.budget}) {feasible.p:.2g}"
             )
-            evidence = {"constraint": limit.metric, "p_feasible": odds.p, "floor": odds.floor}
-            if odds.protected and self.protect == "strict":
-                said = f"infeasible for now, in its {odds.phase} until step {odds.until:.0f}: {said}"
-                return Verdict(Action.CONTINUE, said, odds.phase, {**evidence, "held": True})
-            if odds.p < INFEASIBLE_P / (self.soft_protection_factor if odds.protected else 1.0):
-                return Verdict(Action.STOP, f"infeasible for good: {said}", odds.phase, evidence)
+            evidence = {"constraint": limit.metric, "p_feasible": feasible.p, "floor": feasible.floor}
+            if feasible.protected and self.protect == "strict":
+                said = f"infeasible for now, in its {feasible.phase} until step {feasible.until:.0f}: {said}"
+                return Verdict(Action.CONTINUE, said, feasible.phase, {**evidence, "held": True})
+            if feasible.p < INFEASIBLE_P / (self.soft_protection_factor if feasible.protected else 1.0):
+                return Verdict(Action.STOP, f"infeasible for good: {said}", feasible.phase, evidence)
         return None
 
-    def _ranked(self, track: Track, reading: Reading) -> Verdict:
-        standing = self.race.standing(track)
-        if standing is None:
-            return self._alone(track, reading)
-        (bar,) = self.bars([track])
-        evidence = self._evidence(track, reading, standing, bar)
-        odds = f"P(top {self.goal.top}) {standing.p:.2g}"
-        if self.race.field.check.basis == "levels":
+    def _ranked(self, forecast: TrialForecast, reading: Reading) -> Verdict:
+        top_k = self.ranking.probability(forecast)
+        if top_k is None:
+            return self._alone(forecast, reading)
+        (bar,) = self.bars([forecast])
+        evidence = self._evidence(forecast, reading, top_k, bar)
+        odds = f"P(top {self.goal.top}) {top_k.p:.2g}"
+        if self.ranking.forecaster.check.basis == "levels":
             odds += " by levels at equal step (forecasts did worse in this sweep)"
-        first = self.pause and not reading.protected and track.trial not in self.yielded
-        if standing.p >= bar * (FIRST_PAUSE_MARGIN if first else 1.0):
-            said = f"{self._level(track, reading)}; {odds} is above the bar of {bar:.2g}"
+        first = self.pause and not reading.protected and forecast.trial not in self.paused_before
+        if top_k.p >= bar * (FIRST_PAUSE_MARGIN if first else 1.0):
+            said = f"{self._level(forecast, reading)}; {odds} is above the bar of {bar:.2g}"
             return Verdict(Action.CONTINUE, said, reading.phase, evidence)
-        cut = self._shown(standing.cut)
+        cut = self._shown(top_k.cut)
         place = f"place {self.goal.top} at {cut:.4g}" if math.isfinite(cut) else f"place {self.goal.top} still open"
-        ends = f"forecast {self._span(track)} at step {track.budget}, {place}"
+        ends = f"forecast {self._span(forecast)} at step {forecast.budget}, {place}"
         if reading.protected and self.protect == "strict":
-            said = f"{self._level(track, reading)}; protected until step {reading.until:.0f} though {odds} ({ends})"
+            said = f"{self._level(forecast, reading)}; protected until step {reading.until:.0f} though {odds} ({ends})"
             return Verdict(Action.CONTINUE, said, reading.phase, {**evidence, "held": True})
         spent = self.spent()
         evidence |= {"lost_winners": spent, "max_lost_winners": self.max_lost_winners}
-        if not self.pause and spent + standing.p > self.max_lost_winners and not self._overdue(track):
+        if not self.pause and spent + top_k.p > self.max_lost_winners and not self._overdue(forecast):
             said = (
-                f"{self._level(track, reading)}; {odds} is below the bar of {bar:.2g}, but what was given up may hold "
+                f"{self._level(forecast, reading)}; {odds} is below the bar of {bar:.2g}, but what was given up may hold "
                 f"{spent:.2g} winners already, of {self.max_lost_winners:g} allowed"
             )
             return Verdict(Action.CONTINUE, said, reading.phase, evidence)
-        turn = " before its turn comes again" if standing.p >= bar else ""
-        said = f"{self._level(track, reading)}; {ends}: {odds}, bar {bar:.2g}{turn}"
+        turn = " before its turn comes again" if top_k.p >= bar else ""
+        said = f"{self._level(forecast, reading)}; {ends}: {odds}, bar {bar:.2g}{turn}"
         return Verdict(Action.PAUSE if self.pause else Action.STOP, said, reading.phase, evidence)
 
-    def _alone(self, track: Track, reading: Reading) -> Verdict:
+    def _alone(self, forecast: TrialForecast, reading: Reading) -> Verdict:
         """With fewer rivals than places rank says nothing; a collapse that will not make good half its fall is given up."""
-        level = self._level(track, reading)
+        level = self._level(forecast, reading)
         if reading.phase in (Phase.COLLAPSE, Phase.LATE_DECLINE) and not reading.protected:
-            halfway = track.in_unit(reading.peak - HALFWAY * (reading.peak - reading.trough))
-            p = self.race.field.probability_above(track, halfway)
+            halfway = forecast.in_unit(reading.peak - HALFWAY * (reading.peak - reading.trough))
+            p = self.ranking.forecaster.probability_above(forecast, halfway)
             if p < INFEASIBLE_P:
-                said = f"{level}; P({self._shown(halfway):.4g}, half-way back, at step {track.budget}) {p:.2g}"
+                said = f"{level}; P({self._shown(halfway):.4g}, half-way back, at step {forecast.budget}) {p:.2g}"
                 return Verdict(Action.PAUSE if self.pause else Action.STOP, said, reading.phase, {"p_halfway": p})
         few = f"fewer than {self.goal.top} rivals with a forecast"
         return Verdict(Action.CONTINUE, f"{level}; {few}", reading.phase)
@@ -268,16 +268,16 @@ class DipAware(StopRule):
 
         It also comes back where more winners may have been given up than allowed: rivals fell behind, and odds rose.
         """
-        tracks = [t for t in map(self.race.field.tracks.get, paused) if t is not None]
-        if not tracks:
+        forecasts = [t for t in map(self.ranking.forecaster.trials.get, paused) if t is not None]
+        if not forecasts:
             return None
-        bars, odds = np.array(self.bars(tracks)), self._odds(tracks)
-        hopes = np.divide(odds, bars, out=np.zeros(len(tracks)), where=bars > 0.0)
+        bars, odds = np.array(self.bars(forecasts)), self._probabilities(forecasts)
+        hopes = np.divide(odds, bars, out=np.zeros(len(forecasts)), where=bars > 0.0)
         best = int(np.argmax(hopes))
         if hopes[best] >= RESUME_MARGIN:
-            return tracks[best].trial
-        owed = hopes[best] > 0.0 and not self._overdue(tracks[best]) and self.spent() > self.max_lost_winners
-        return tracks[best].trial if owed else None
+            return forecasts[best].trial
+        owed = hopes[best] > 0.0 and not self._overdue(forecasts[best]) and self.spent() > self.max_lost_winners
+        return forecasts[best].trial if owed else None
 
     # --- words -----------------------------------------------------------------------------------------------------
 
@@ -285,36 +285,36 @@ class DipAware(StopRule):
         """Turns a signed score back into the metric's own direction."""
         return self.goal.sign * value
 
-    def _level(self, track: Track, r: Reading) -> str:
-        at = f"{self._shown(track.in_unit(r.level)):.4g} +- {r.sd * track.unit:.2g} at step {r.step}"
-        at += cut_off(self.history, track.trial, r.step)
+    def _level(self, forecast: TrialForecast, r: Reading) -> str:
+        at = f"{self._shown(forecast.in_unit(r.level)):.4g} +- {r.sd * forecast.unit:.2g} at step {r.step}"
+        at += cut_off(self.history, forecast.trial, r.step)
         if r.onset is None:
-            base = f", base {self._shown(track.base):.4g}" if track.base_known else ""
+            base = f", base {self._shown(forecast.base):.4g}" if forecast.base_known else ""
             return f"{r.phase}: {at}{base}"
-        trough, peak = self._shown(track.in_unit(r.trough)), self._shown(track.in_unit(r.peak))
+        trough, peak = self._shown(forecast.in_unit(r.trough)), self._shown(forecast.in_unit(r.peak))
         return f"{r.phase}: {at}, trough {trough:.4g} at step {r.trough_step}, before it {peak:.4g}"
 
-    def _span(self, track: Track) -> str:
-        low, mid, high = map(self._shown, self.race.field.span(track))
+    def _span(self, forecast: TrialForecast) -> str:
+        low, mid, high = map(self._shown, self.ranking.forecaster.span(forecast))
         return f"{mid:.4g} ({min(low, high):.4g} to {max(low, high):.4g})"
 
-    def _evidence(self, track: Track, r: Reading, standing: Standing, bar: float) -> dict[str, Any]:
+    def _evidence(self, forecast: TrialForecast, r: Reading, top_k: TopKProbability, bar: float) -> dict[str, Any]:
         return {
-            "p_top": standing.p,
-            "basis": self.race.field.check.basis,
-            "check": self.race.field.check.evidence(),
+            "p_top": top_k.p,
+            "basis": self.ranking.forecaster.check.basis,
+            "check": self.ranking.forecaster.check.evidence(),
             "bar": bar,
-            "cut": self._shown(standing.cut),
-            "rivals": standing.rivals,
-            "level": self._shown(track.in_unit(r.level)),
+            "cut": self._shown(top_k.cut),
+            "rivals": top_k.rivals,
+            "level": self._shown(forecast.in_unit(r.level)),
             "step": r.step,
-            "budget": track.budget,
+            "budget": forecast.budget,
             "onset": r.onset,
             "trough_step": r.trough_step if r.onset is not None else None,
             "until": r.until,
             "protected": r.protected,
-            "noise": "estimated" if self.race.field.estimated else "reported",
-            "signals": signals(self.history, track.trial, track.last),
+            "noise": "estimated" if self.ranking.forecaster.estimated else "reported",
+            "signals": signals(self.history, forecast.trial, forecast.last),
         }
 
 

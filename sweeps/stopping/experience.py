@@ -57,7 +57,7 @@ class Experience:
     """What finished sweeps say together; falsy where there are none.
 
     Args:
-        sweeps: as `told_of` returns them, of any number of finished sweeps.
+        sweeps: as `experience_of` returns them, of any number of finished sweeps.
     """
 
     def __init__(self, sweeps: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -112,7 +112,7 @@ def joined(said: Sequence[Gains], own_mean: Array, own_variance: Array) -> tuple
     return mean, np.where(known.any(0), variance, own_variance)
 
 
-def told_of(
+def experience_of(
     gains: Mapping[str, SharedGain], moves: Mapping[str, SharedGain], unit: float, forms: Array
 ) -> dict[str, Any]:
     """Returns what a sweep says of another, as JSON.

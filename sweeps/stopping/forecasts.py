@@ -1,4 +1,4 @@
-"""The field: one metric of all trials, as beliefs about where each will end, learning from each other.
+"""Forecasts of one metric of all trials: beliefs about where each will end, learning from each other.
 
 Two views stand side by side. In the first `FORM_DRAWS` possible outcomes of the sweep a trial ends where its forecast says, from
 which ways curves go. In the other `LEVEL_DRAWS` only its present level counts, and what the sweep's runs still gained from
@@ -26,11 +26,11 @@ from sweeps.journal.history import Curve, History, Point
 from sweeps.journal.rows import ReportRow, Row
 from sweeps.stopping.curve_library import FAMILIES, Array, library
 from sweeps.stopping.diagnostics import SPOILT, TRUNCATED, normal_truncation
-from sweeps.stopping.experience import Experience, told_of
+from sweeps.stopping.experience import Experience, experience_of
 from sweeps.stopping.forecast import Belief, Forecast, Forecasts, GainCache, Noise
 from sweeps.stopping.noise import RESOLUTION, SMALLEST, estimate, standard_error, usable
 from sweeps.stopping.phases import PhaseTracker
-from sweeps.stopping.self_check import Foretold, SelfCheck
+from sweeps.stopping.self_check import Prediction, SelfCheck
 from sweeps.stopping.shared_gain import KNOTS, Prior, Revision, SharedGain, ahead, normal_quantiles, schedule_time
 
 POOL = 6.0
@@ -47,7 +47,7 @@ SHARE_ERROR = 0.012  # standard error at which a share's movements are sized as 
 MOST_SIZED = 8.0  # ... and never by more than this either way
 LEVEL_SD = 0.5  # of what a run's level changes by beside all others, over the whole schedule, in the sweep's spread
 MOST_MOVED = 3.0  # a change of level beyond this many of its standard deviations counts as that many
-FORETELL_FROM = 0.06  # schedule time from which on the check keeps what was foretold
+PREDICT_FROM = 0.06  # schedule time from which on the check keeps what was expected
 RETURN = 0.25  # chance that a late fall is made good, to start with: a quarter to a half of recorded ones were
 RETURN_POOL = 4.0  # ... and falls that it counts for beside the sweep's own
 RETURN_WITHIN = 0.2  # ... and the share of the budget within which it shows
@@ -58,8 +58,8 @@ _LEVELS = Prior(sd=0.3, doubt=2.0, common=2.0, least=0.001, early=True)
 
 
 @dataclass(slots=True)
-class Track:
-    """One trial's curve of one metric, absorbed up to `last`.
+class TrialForecast:
+    """One trial's curve of one metric, read up to `last`, and what is expected of its `final` score.
 
     `horizon` is the number of steps that the library's time axis stands for. `base` is in the metric's unit with its
     sign turned so that larger is better; `mass` is the posterior over pooling cells; `order` shuffles the draws.
@@ -67,8 +67,8 @@ class Track:
     `kind` is the schedule's; `decay_start` the schedule fraction at which its decay begins. `now` and `end` are where the run
     is, and where its budget ends, on the common time axis of `sweeps.stopping.shared_gain`; `anchor` is the last knot
     there that it passed, with the mean and variance of its forecast then, and `revisions` what it has told of the
-    intervals; `mark` is the level at that knot, and `moves` its changes from knot to knot. `told` is what was foretold of its
-    final, once an interval. `reach` is how far its scores have been from its base.
+    intervals; `mark` is the level at that knot, and `moves` its changes from knot to knot. `predictions`
+    are what was expected of its final score, one an interval. `reach` is how far its scores have been from its base.
     """
 
     trial: str
@@ -91,11 +91,11 @@ class Track:
     revisions: list[Revision] = field(default_factory=list)
     mark: float = 0.0
     moves: list[Revision] = field(default_factory=list)
-    told: list[Foretold] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
     reach: float = 0.0
     mass: Array = field(default_factory=lambda: np.zeros(0))
     order: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    forecast: Forecast | None = None
+    final: Forecast | None = None
 
     def in_unit(self, z: float) -> float:
         return self.base + self.unit * z
@@ -109,8 +109,8 @@ class Cells:
     prior: Array
 
 
-class Field:
-    """Beliefs about one metric of all trials of one sweep.
+class CurveForecaster:
+    """Forecasts one metric of all trials of one sweep.
 
     Args:
         metric, sign: name, and +1 where larger is better.
@@ -125,12 +125,12 @@ class Field:
         self.patience, self.cap, self.noise = patience, cap, noise or Noise()
         self.library = library()
         self.cache = GainCache(self.library, self.noise)
-        self.tracks: dict[str, Track] = {}
+        self.trials: dict[str, TrialForecast] = {}
         self.ratios: dict[str, tuple[float, ...]] = {}
         self._ratio = 0.0  # patience as the ratios make it; 0 where they changed
         self.unit, self.estimated = 0.0, False
-        self.changed: set[str] = set()  # trials with a new forecast; whoever follows the field empties it
-        self.forecasts = Forecasts()
+        self.changed: set[str] = set()  # trials with a new forecast; whoever follows the forecasts empties it
+        self.finals = Forecasts()
         self.longest = 1  # budget of any trial that was scored, in steps
         self._looked, self._look_at = 0, 1.0
         self.gains: dict[str, SharedGain] = {}
@@ -146,7 +146,7 @@ class Field:
         self.ahead = np.zeros((32, len(KNOTS) - 1))
         self.time = np.zeros(32, dtype=np.int64)  # equal where kind, `now` and `end` are: `_times` numbers these
         self._times: dict[tuple[str, float, float], int] = {}
-        self._behind: Track | None = None  # has a new forecast, but not yet what the shared gains add to it
+        self._behind: TrialForecast | None = None  # has a new forecast, but not yet what the shared gains add to it
         self._gains_of: dict[str, tuple[tuple[int, int, float], Array]] = {}  # state of the gains, and `_gained`
         self.reach = np.zeros(32)
         self.scale = 0.0  # the sweep's own spread: how far a run's scores go from its base, in the metric's unit
@@ -164,10 +164,10 @@ class Field:
         self.experience = experience
         self._forms, self._formed = experience.forms(len(self.pooled))
 
-    def told(self) -> dict[str, Any]:
+    def as_experience(self) -> dict[str, Any]:
         """Returns what this sweep says of another (`sweeps.stopping.experience`), as JSON."""
-        known = told_of(self.gains, self.moves, self.scale, self.pooled)
-        return {**known, "curves": len(self.tracks)}
+        known = experience_of(self.gains, self.moves, self.scale, self.pooled)
+        return {**known, "curves": len(self.trials)}
 
     # --- rows in ---------------------------------------------------------------------------------------------------
 
@@ -175,8 +175,8 @@ class Field:
         """Brings the beliefs up to date with a row that `history` has already folded in."""
         self._catch_up()
         if row.kind == "attempt":
-            track = self.tracks.get(row.trial)
-            if track is not None and track.last > (row.step or 0):
+            forecast = self.trials.get(row.trial)
+            if forecast is not None and forecast.last > (row.step or 0):
                 self._rebuild(row.trial)
         if not isinstance(row, ReportRow) or row.step is None or not usable(row.metrics.get(self.metric, math.nan)):
             return
@@ -193,13 +193,13 @@ class Field:
         self._settle_unit(curve, step)
         if not self.unit:
             return
-        track = self.tracks.get(trial)
+        forecast = self.trials.get(trial)
         point = curve.points[step]
-        if track is None or step <= track.last or point.suite != track.suite or track.unit != self.unit:
+        if forecast is None or step <= forecast.last or point.suite != forecast.suite or forecast.unit != self.unit:
             self._rebuild(trial)
         else:
-            self._absorb(track, point)
-            self._refresh(track)
+            self._absorb(forecast, point)
+            self._refresh(forecast)
 
     def _settle_unit(self, curve: Curve, step: int) -> None:
         if self.unit and not self.estimated:
@@ -234,8 +234,8 @@ class Field:
         if curve is None or not steps or not self.unit or not _budget(curve):
             return
         suite = curve.points[steps[-1]].suite
-        old = self.tracks.get(trial)
-        track = self._new_track(curve, suite, old.row if old else len(self.tracks))
+        old = self.trials.get(trial)
+        forecast = self._begin(curve, suite, old.row if old else len(self.trials))
         if old is not None:
             self.pooled -= old.mass
             for revision in old.revisions:
@@ -243,17 +243,17 @@ class Field:
             for revision in old.moves:
                 self.moves[old.kind].add(revision, -1.0)
             self.check.forget(trial)
-        self.tracks[trial] = track
+        self.trials[trial] = forecast
         for step in steps:
             if curve.points[step].suite == suite:
-                self._absorb(track, curve.points[step])
-        self._refresh(track)
+                self._absorb(forecast, curve.points[step])
+        self._refresh(forecast)
 
     def _scored(self, curve: Curve) -> list[int]:
         """Returns the steps of a curve, ascending, at which it has a score that can be calculated with."""
         return [s for s in curve.steps(self.metric) if s > 0 and usable(curve.points[s].metrics[self.metric])]
 
-    def _new_track(self, curve: Curve, suite: str, row: int) -> Track:
+    def _begin(self, curve: Curve, suite: str, row: int) -> TrialForecast:
         base = self.history.base_point(curve.trial)
         known = base is not None and usable(base.metrics.get(self.metric, math.nan)) and base.suite in ("", suite)
         first = next(p for p in map(curve.points.__getitem__, self._scored(curve)) if p.suite == suite)
@@ -270,16 +270,27 @@ class Field:
         phase = PhaseTracker(0.0 if known else None, sd if known else 1.0, budget, ratio=self.patience, cap=self.cap)
         order = np.random.default_rng(zlib.crc32(curve.trial.encode())).permutation(FORM_DRAWS)
         horizon = self._horizon(curve, budget)
-        belief = Belief(self.cache, sd, budget / horizon)
-        track = Track(curve.trial, budget, horizon, suite, value, known, self.unit, belief, phase, row=row, order=order)
+        forecast = TrialForecast(
+            trial=curve.trial,
+            budget=budget,
+            horizon=horizon,
+            suite=suite,
+            base=value,
+            base_known=known,
+            unit=self.unit,
+            belief=Belief(self.cache, sd, budget / horizon),
+            phase=phase,
+            row=row,
+            order=order,
+        )
         self.level_draws[row] = _NORMAL[order[order < LEVEL_DRAWS]]
-        track.kind, track.decay_start, track.end = kind, start, schedule_time(budget / horizon, start)
+        forecast.kind, forecast.decay_start, forecast.end = kind, start, schedule_time(budget / horizon, start)
         if kind not in self.gains:
             self.gains[kind] = SharedGain(kind == "wsd", FORM_DRAWS)
             self.moves[kind] = SharedGain(kind == "wsd", LEVEL_DRAWS, _LEVELS)
             self.experience.teach(self.gains[kind], kind, "forecasts")
             self.experience.teach(self.moves[kind], kind, "levels")
-        return track
+        return forecast
 
     def _grow(self) -> None:
         """Makes room for twice as many trials."""
@@ -299,25 +310,25 @@ class Field:
             return budget
         return max([budget, *map(_budget, self.history.curves.values())])
 
-    def _absorb(self, track: Track, point: Point) -> None:
-        z = (self.sign * point.metrics[self.metric] - track.base) / track.unit
+    def _absorb(self, forecast: TrialForecast, point: Point) -> None:
+        z = (self.sign * point.metrics[self.metric] - forecast.base) / forecast.unit
         z = min(max(z, -FURTHEST), FURTHEST)
-        sd = self._error(point, track.unit)
+        sd = self._error(point, forecast.unit)
         cut_off = 0.0
         if TRUNCATED in point.metrics:
-            cut_off = max(0.0, point.metrics[TRUNCATED] - normal_truncation(self.history, track.trial))
-        track.belief.update(point.step / track.horizon, z, sd * (1.0 + CENSORED * cut_off))
-        track.phase.ratio = self.ratio()
+            cut_off = max(0.0, point.metrics[TRUNCATED] - normal_truncation(self.history, forecast.trial))
+        forecast.belief.update(point.step / forecast.horizon, z, sd * (1.0 + CENSORED * cut_off))
+        forecast.phase.ratio = self.ratio()
         if cut_off > SPOILT:
-            track.phase.skip(point.step)
+            forecast.phase.skip(point.step)
         else:
-            track.phase.update(point.step, z, sd)
-        recovered = tuple(track.phase.recovered)
-        if recovered and recovered != self.ratios.get(track.trial):
-            self.ratios[track.trial], self._ratio = recovered, 0.0
-        track.last, track.reports = point.step, track.reports + 1
-        track.now = min(schedule_time(point.step / track.horizon, track.decay_start), track.end)
-        track.reach = max(track.reach, abs(z) * track.unit)
+            forecast.phase.update(point.step, z, sd)
+        recovered = tuple(forecast.phase.recovered)
+        if recovered and recovered != self.ratios.get(forecast.trial):
+            self.ratios[forecast.trial], self._ratio = recovered, 0.0
+        forecast.last, forecast.reports = point.step, forecast.reports + 1
+        forecast.now = min(schedule_time(point.step / forecast.horizon, forecast.decay_start), forecast.end)
+        forecast.reach = max(forecast.reach, abs(z) * forecast.unit)
 
     def _error(self, point: Point, unit: float) -> float:
         """Returns a report's standard error in `unit`, 1 where it came without; between 0.3 and `FURTHEST`."""
@@ -333,92 +344,96 @@ class Field:
 
     # --- beliefs out -----------------------------------------------------------------------------------------------
 
-    def _refresh(self, track: Track) -> None:
-        self.changed.add(track.trial)
-        cells = self._cells_of(track.horizon)
-        if track.mass.size:
-            self.pooled -= track.mass
-        others = len(self.tracks) - 1
+    def _refresh(self, forecast: TrialForecast) -> None:
+        self.changed.add(forecast.trial)
+        cells = self._cells_of(forecast.horizon)
+        if forecast.mass.size:
+            self.pooled -= forecast.mass
+        others = len(self.trials) - 1
         seen = self._forms + np.maximum(self.pooled, 0.0)
         pooled = (POOL * cells.prior + seen) / (POOL + self._formed + others)
         ratio = np.log(np.maximum(pooled, 1e-7) / np.maximum(cells.prior, 1e-12))
-        weights = track.belief.weights(self.library.log_weight + ratio[cells.index])
-        track.mass = np.bincount(cells.index, weights, minlength=len(self.pooled)).astype(np.float64)
-        self.pooled += track.mass
-        forecast = track.forecast = track.belief.forecast(weights)
-        self.forecasts.put(track.row, forecast, track.base, track.unit)
-        self.quantiles[track.row] = track.base + track.unit * forecast.quantiles(_U)[track.order]
-        self.ahead[track.row], self.reach[track.row] = ahead(track.now, track.end), track.reach
-        self.time[track.row] = self._times.setdefault((track.kind, track.now, track.end), len(self._times))
-        self.level[track.row] = track.in_unit(track.phase.level)
-        self.level_error[track.row] = track.unit**2 * track.phase.var
-        self._late_fall(track)
-        self._revise(track, self.forecasts.mean[track.row], (track.unit * forecast.sd) ** 2)
-        self._behind = track
-        self._foretell(track)
+        weights = forecast.belief.weights(self.library.log_weight + ratio[cells.index])
+        forecast.mass = np.bincount(cells.index, weights, minlength=len(self.pooled)).astype(np.float64)
+        self.pooled += forecast.mass
+        final = forecast.final = forecast.belief.forecast(weights)
+        self.finals.put(forecast.row, final, forecast.base, forecast.unit)
+        self.quantiles[forecast.row] = forecast.base + forecast.unit * final.quantiles(_U)[forecast.order]
+        self.ahead[forecast.row], self.reach[forecast.row] = ahead(forecast.now, forecast.end), forecast.reach
+        self.time[forecast.row] = self._times.setdefault((forecast.kind, forecast.now, forecast.end), len(self._times))
+        self.level[forecast.row] = forecast.in_unit(forecast.phase.level)
+        self.level_error[forecast.row] = forecast.unit**2 * forecast.phase.var
+        self._late_fall(forecast)
+        self._revise(forecast, self.finals.mean[forecast.row], (forecast.unit * final.sd) ** 2)
+        self._behind = forecast
+        self._predict(forecast)
 
-    def _late_fall(self, track: Track) -> None:
+    def _late_fall(self, forecast: TrialForecast) -> None:
         """A late fall may be a dip as well: with a chance that is learnt, and fades while it does not turn."""
-        phase, row = track.phase, track.row
+        phase, row = forecast.phase, forecast.row
         self._falls += phase.late_falls - self.late_falls[row]
         self.late_falls[row] = phase.late_falls
         begun, good = self._falls
-        left = 1.0 - (track.last - (phase.onset or 0)) / (RETURN_WITHIN * track.budget)
+        left = 1.0 - (forecast.last - (phase.onset or 0)) / (RETURN_WITHIN * forecast.budget)
         chance = max((RETURN * RETURN_POOL + good) / (RETURN_POOL + begun), 0.5 * RETURN)
         self.back[row] = chance * max(left, 0.0) if phase.late else 0.0
-        self.back_to[row] = track.in_unit(phase.peak)
+        self.back_to[row] = forecast.in_unit(phase.peak)
 
-    def _foretell(self, track: Track) -> None:
-        """Keeps what both views foretell of a run, once an interval; when it has finished, the check learns from it."""
-        row, forecast = track.row, track.forecast
-        if track.last >= track.budget:
+    def _predict(self, forecast: TrialForecast) -> None:
+        """Keeps what both views expect of a run, once an interval; when it has finished, the check learns from it."""
+        row, final = forecast.row, forecast.final
+        if forecast.last >= forecast.budget:
             self._catch_up()
-            self.check.finish(track.trial, track.told, float(self.level[row]), float(self.level_error[row]))
-        elif track.anchor is not None and track.now > FORETELL_FROM and len(track.told) < track.anchor[0] and forecast:
+            self.check.finish(
+                forecast.trial, forecast.predictions, float(self.level[row]), float(self.level_error[row])
+            )
+        elif (
+            final and forecast.anchor and forecast.now > PREDICT_FROM and len(forecast.predictions) < forecast.anchor[0]
+        ):
             self._catch_up()
             forms, levels = self.shift[row, :FORM_DRAWS], self.shift[row, FORM_DRAWS:]
             spread = self.spread[row] / self.check.wider
-            track.told.append(
-                Foretold(
-                    float(self.forecasts.mean[row] + forms.mean()),
-                    float((spread * track.unit * forecast.sd) ** 2 + forms.var()),
+            forecast.predictions.append(
+                Prediction(
+                    float(self.finals.mean[row] + forms.mean()),
+                    float((spread * forecast.unit * final.sd) ** 2 + forms.var()),
                     float(self.level[row] + levels.mean()),
                     float(self.level_sd[row] ** 2 + levels.var()),
                 )
             )
 
-    def _revise(self, track: Track, mean: float, variance: float) -> None:
+    def _revise(self, forecast: TrialForecast, mean: float, variance: float) -> None:
         """Tells the shared gains how a run's forecast changed over every interval that it has passed since the last knot."""
-        knot = int(np.searchsorted(KNOTS, track.now + 1e-9, side="right")) - 1
-        level = float(self.level[track.row])
-        if track.anchor is None:
-            track.anchor, track.mark = (knot, mean, variance), level
+        knot = int(np.searchsorted(KNOTS, forecast.now + 1e-9, side="right")) - 1
+        level = float(self.level[forecast.row])
+        if forecast.anchor is None:
+            forecast.anchor, forecast.mark = (knot, mean, variance), level
             self.scale = self._measure_scale()
             return
-        passed, before, variance_before = track.anchor
+        passed, before, variance_before = forecast.anchor
         if knot <= passed:
             return
-        least = max((LEAST_REVISED * track.unit) ** 2, 0.01 * variance_before)
+        least = max((LEAST_REVISED * forecast.unit) ** 2, 0.01 * variance_before)
         resolved = max(variance_before - variance, least)
         widths = np.diff(KNOTS[passed : knot + 1])
         for k, share in enumerate(widths / widths.sum()):
             revision = Revision(passed + k, share * (mean - before), share * resolved, share)
-            track.revisions.append(revision)
-            self.gains[track.kind].add(revision)
-        self._move(track, passed, knot)
-        track.anchor, track.mark = (knot, mean, variance), level
+            forecast.revisions.append(revision)
+            self.gains[forecast.kind].add(revision)
+        self._move(forecast, passed, knot)
+        forecast.anchor, forecast.mark = (knot, mean, variance), level
         self.scale = self._measure_scale()
 
-    def _move(self, track: Track, passed: int, knot: int) -> None:
+    def _move(self, forecast: TrialForecast, passed: int, knot: int) -> None:
         """Tells how far a run's level changed over intervals `passed` to `knot`, split as the prior's variance is."""
-        moves, level = self.moves[track.kind], float(self.level[track.row])
+        moves, level = self.moves[forecast.kind], float(self.level[forecast.row])
         variances = (LEVEL_SD * self.scale) ** 2 * moves.pace[passed:knot]
         total = float(variances.sum())
         bound = MOST_MOVED * math.sqrt(total)
-        change = min(max(level - track.mark, -bound), bound)
+        change = min(max(level - forecast.mark, -bound), bound)
         for k, variance in enumerate(variances):
             move = Revision(passed + k, float(change * variance / total), float(variance), float(variance / total))
-            track.moves.append(move)
+            forecast.moves.append(move)
             moves.add(move)
 
     def _shift(self, rows: np.ndarray, kind: str) -> None:
@@ -453,7 +468,7 @@ class Field:
         return self._gains_of[kind][1]
 
     def _measure_scale(self) -> float:
-        n, reach = len(self.tracks), np.sort(self.reach[: len(self.tracks)])
+        n, reach = len(self.trials), np.sort(self.reach[: len(self.trials)])
         return max(float(reach[(n - 1) // 2] + reach[n // 2]) / 2.0, LEAST_SCALE * self.unit)
 
     def follow(self) -> bool:
@@ -464,8 +479,8 @@ class Field:
             return False
         self._shifted, self._behind = version, None
         by_kind: dict[str, list[int]] = {}
-        for track in self.tracks.values():
-            by_kind.setdefault(track.kind, []).append(track.row)
+        for forecast in self.trials.values():
+            by_kind.setdefault(forecast.kind, []).append(forecast.row)
         for kind, rows in by_kind.items():
             self._shift(np.array(rows), kind)
         return True
@@ -473,12 +488,12 @@ class Field:
     def outcomes(self, rows: np.ndarray) -> Array:
         """Returns the final scores of trials in every possible outcome of the sweep, [rows, DRAWS]."""
         self._catch_up()
-        mean = self.forecasts.mean[rows, None]
+        mean = self.finals.mean[rows, None]
         forms = mean + self.spread[rows, None] * (self.quantiles[rows] - mean)
         levels = self.level[rows, None] + self.level_sd[rows, None] * self.level_draws[rows]
         return np.asarray(np.concatenate([forms, levels], axis=1) + self.shift[rows])
 
-    def odds_above(self, rows: np.ndarray, marks: Array) -> Array:
+    def probabilities_above(self, rows: np.ndarray, marks: Array) -> Array:
         """Returns the probability that each trial ends above its mark in every possible outcome, [rows, DRAWS].
 
         Args:
@@ -486,10 +501,10 @@ class Field:
         """
         self._catch_up()
         own = marks - self.shift[rows]
-        mean = self.forecasts.mean[rows, None]
+        mean = self.finals.mean[rows, None]
         forms = mean + (own[:, :FORM_DRAWS] - mean) / self.spread[rows, None]
         levels = (own[:, FORM_DRAWS:] - self.level[rows, None]) / self.level_sd[rows, None]
-        odds = np.concatenate([self.forecasts.above(rows, forms), upper_tail(levels)], axis=1)
+        odds = np.concatenate([self.finals.above(rows, forms), upper_tail(levels)], axis=1)
         fallen = np.flatnonzero(self.back[rows])
         if len(fallen):
             at = rows[fallen]
@@ -513,13 +528,13 @@ class Field:
             self._cells[horizon] = Cells(index, prior)
         return self._cells[horizon]
 
-    def probability_above(self, track: Track, threshold: float) -> float:
+    def probability_above(self, forecast: TrialForecast, threshold: float) -> float:
         """Returns the probability that the trial ends above `threshold` (signed metric unit)."""
-        return float((self.odds_above(np.array([track.row]), np.array([[threshold]])) @ self.weights())[0])
+        return float((self.probabilities_above(np.array([forecast.row]), np.array([[threshold]])) @ self.weights())[0])
 
-    def span(self, track: Track) -> Array:
+    def span(self, forecast: TrialForecast) -> Array:
         """Returns the 10 %, 50 % and 90 % quantiles of the trial's final score (signed metric unit)."""
-        ends = self.outcomes(np.array([track.row]))[0]
+        ends = self.outcomes(np.array([forecast.row]))[0]
         order = np.argsort(ends)
         mass = np.cumsum(self.weights()[order])
         return np.asarray(np.interp((0.1, 0.5, 0.9), mass - 0.5 * self.weights()[order], ends[order]))

@@ -1,4 +1,4 @@
-"""The race for the top k: forecasts of all trials against each other, and against the constraints.
+"""Who will be in the top k: forecasts of all trials against each other, and against the constraints.
 
 Every trial's forecast is held as `DRAWS` equally likely finals, shuffled by its own id. Column by column they make
 `DRAWS` possible outcomes of the sweep; in each, the k-th best of a trial's rivals is the mark it has to beat. What is
@@ -21,11 +21,11 @@ from sweeps.journal.vocabulary import EndStatus
 from sweeps.stopping.base import Phase
 from sweeps.stopping.curve_library import Array
 from sweeps.stopping.experience import Experience
-from sweeps.stopping.forecasts import DRAWS, Field, Track
-from sweeps.stopping.top_k import Places
+from sweeps.stopping.forecasts import DRAWS, CurveForecaster, TrialForecast
+from sweeps.stopping.top_k import TopKSamples
 
 
-class Standing(NamedTuple):
+class TopKProbability(NamedTuple):
     """P(top k) of a trial, median mark for place k (signed so that larger is better), rivals with a forecast."""
 
     p: float
@@ -33,8 +33,8 @@ class Standing(NamedTuple):
     rivals: int
 
 
-class Odds(NamedTuple):
-    """How a trial stands to a constraint: chance of meeting it at the end, level and floor in the metric's own unit."""
+class Feasibility(NamedTuple):
+    """Whether a trial will meet a constraint: probability at the end, level and floor in the metric's own unit."""
 
     p: float
     level: float
@@ -45,7 +45,7 @@ class Odds(NamedTuple):
 
 
 class Limit:
-    """One constraint with the field of its metric."""
+    """One constraint with the forecasts of its metric."""
 
     def __init__(self, constraint: Constraint, history: History, *, patience: float, cap: float) -> None:
         given = [v for v in (constraint.at_least, constraint.at_most, constraint.relative_to_base) if v is not None]
@@ -55,133 +55,140 @@ class Limit:
             )
         self.constraint, self.metric = constraint, constraint.metric
         self.sign = -1.0 if constraint.at_most is not None else 1.0
-        self.field = Field(constraint.metric, self.sign, history, patience=patience, cap=cap)
+        self.forecaster = CurveForecaster(constraint.metric, self.sign, history, patience=patience, cap=cap)
 
     def wanted(self, floor: float) -> str:
         return f"{'at most' if self.sign < 0 else 'at least'} {floor:.4g}"
 
-    def floor(self, track: Track) -> float | None:
+    def floor(self, forecast: TrialForecast) -> float | None:
         """Returns the limit in the metric's own unit; None where it hangs on a base score that nobody measured."""
         if self.constraint.relative_to_base is None:
             return self.constraint.at_least if self.sign > 0 else self.constraint.at_most
-        return track.base + self.constraint.relative_to_base if track.base_known else None
+        return forecast.base + self.constraint.relative_to_base if forecast.base_known else None
 
-    def odds(self, trial: str) -> Odds | None:
-        """Returns how a trial stands; None while that cannot be said."""
-        track = self.field.tracks.get(trial)
-        floor = self.floor(track) if track is not None else None
-        if track is None or floor is None:
+    def feasibility(self, trial: str) -> Feasibility | None:
+        """Returns whether a trial will meet the constraint; None while that cannot be said."""
+        forecast = self.forecaster.trials.get(trial)
+        floor = self.floor(forecast) if forecast is not None else None
+        if forecast is None or floor is None:
             return None
-        r = track.phase.reading()
-        p = self.field.probability_above(track, self.sign * floor)
-        return Odds(p, self.sign * track.in_unit(r.level), floor, r.phase, r.protected, r.until)
+        r = forecast.phase.reading()
+        p = self.forecaster.probability_above(forecast, self.sign * floor)
+        return Feasibility(p, self.sign * forecast.in_unit(r.level), floor, r.phase, r.protected, r.until)
 
     def met(self, trial: str) -> np.ndarray | None:
         """Returns in which of the possible outcomes the trial meets the constraint, [DRAWS] of bool."""
-        track = self.field.tracks.get(trial)
-        floor = self.floor(track) if track is not None else None
-        if track is None or floor is None:
+        forecast = self.forecaster.trials.get(trial)
+        floor = self.floor(forecast) if forecast is not None else None
+        if forecast is None or floor is None:
             return None
-        return np.asarray(self.field.outcomes(np.array([track.row]))[0] >= self.sign * floor)
+        return np.asarray(self.forecaster.outcomes(np.array([forecast.row]))[0] >= self.sign * floor)
 
 
-class Race:
+class TopKRanking:
     """All trials' forecasts of the goal's metric, who is out, and what place k takes."""
 
     def __init__(self, goal: Goal, history: History, *, patience: float, cap: float) -> None:
         self.goal = goal
-        self.field = Field(goal.metric, goal.sign, history, patience=patience, cap=cap)
+        self.forecaster = CurveForecaster(goal.metric, goal.sign, history, patience=patience, cap=cap)
         self.limits = [Limit(c, history, patience=patience, cap=cap) for c in goal.constraints]
         self.out: set[str] = set()
-        self._places: dict[str, Places] = {}
+        self._samples: dict[str, TopKSamples] = {}
         self._known: dict[str, float] = {}  # P(top k) of trials that were asked for since anything changed
 
     def expect(self, experience: Experience) -> None:
         """Begins from what finished sweeps say of the goal's metric."""
-        self.field.expect(experience)
+        self.forecaster.expect(experience)
 
     def observe(self, row: Row) -> None:
         """Takes in a row that the history has folded."""
-        for f in (self.field, *(limit.field for limit in self.limits)):
-            f.observe(row)
+        for forecaster in self._forecasters():
+            forecaster.observe(row)
         if isinstance(row, EndRow) and row.status in (EndStatus.PRUNED, EndStatus.FAILED):
             self.out.add(row.trial)
-            self.field.changed.add(row.trial)
+            self.forecaster.changed.add(row.trial)
         elif row.kind == "attempt" and row.trial in self.out:
             self.out.discard(row.trial)
-            self.field.changed.add(row.trial)
+            self.forecaster.changed.add(row.trial)
 
-    def standing(self, track: Track) -> Standing | None:
+    def probability(self, forecast: TrialForecast) -> TopKProbability | None:
         """Returns P(top k) of a trial; None while it has fewer than k rivals."""
-        places = self._settled(track.suite)
-        rivals = len(places.members) - (track.row in places.members)
+        samples = self._settled(forecast.suite)
+        rivals = len(samples.members) - (forecast.row in samples.members)
         if rivals < self.goal.top:
             return None
-        marks = self._marks(places, np.array([track.row]))
-        p = float(self._odds([track], marks)[0])
-        return Standing(p, _median(marks[0], self.field.weights()), rivals)
+        marks = self._marks(samples, np.array([forecast.row]))
+        p = float(self._probabilities([forecast], marks)[0])
+        return TopKProbability(p, _median(marks[0], self.forecaster.weights()), rivals)
 
-    def odds(self, tracks: Sequence[Track]) -> Array:
+    def probabilities(self, forecasts: Sequence[TrialForecast]) -> Array:
         """Returns P(top k) of trials that answer one suite, [len(tracks)]; 1 while there are fewer than k rivals."""
-        places = self._settled(tracks[0].suite)
-        if len(places.members) <= self.goal.top:
-            return np.ones(len(tracks))
-        fresh = [t for t in tracks if t.trial not in self._known]
+        samples = self._settled(forecasts[0].suite)
+        if len(samples.members) <= self.goal.top:
+            return np.ones(len(forecasts))
+        fresh = [t for t in forecasts if t.trial not in self._known]
         if fresh:
-            p = self._odds(fresh, self._marks(places, np.array([t.row for t in fresh])))
+            p = self._probabilities(fresh, self._marks(samples, np.array([t.row for t in fresh])))
             self._known.update(zip([t.trial for t in fresh], p.tolist(), strict=True))
-        return np.array([self._known[t.trial] for t in tracks])
+        return np.array([self._known[t.trial] for t in forecasts])
 
-    def _odds(self, tracks: Sequence[Track], marks: Array) -> Array:
-        p = self.field.odds_above(np.array([t.row for t in tracks], dtype=np.int64), marks) @ self.field.weights()
+    def _probabilities(self, forecasts: Sequence[TrialForecast], marks: Array) -> Array:
+        rows = np.array([t.row for t in forecasts], dtype=np.int64)
+        p = self.forecaster.probabilities_above(rows, marks) @ self.forecaster.weights()
         for limit in self.limits:
-            for i, track in enumerate(tracks):
-                odds = limit.odds(track.trial)
-                p[i] *= odds.p if odds is not None else 1.0
+            for i, forecast in enumerate(forecasts):
+                feasible = limit.feasibility(forecast.trial)
+                p[i] *= feasible.p if feasible is not None else 1.0
         return np.asarray(np.clip(p, 0.0, 1.0))
 
-    def _marks(self, places: Places, rows: np.ndarray) -> Array:
+    def _marks(self, samples: TopKSamples, rows: np.ndarray) -> Array:
         """Returns what each trial has to beat in every outcome: the k-th best of its rivals, [rows, DRAWS]."""
-        own = places.of(rows)  # -inf where a trial is not in: then it has all that are for rivals
-        return np.where(own >= places.kth, places.beyond, places.kth)
+        own = samples.of(rows)  # -inf where a trial is not in: then it has all that are for rivals
+        return np.where(own >= samples.kth, samples.beyond, samples.kth)
 
-    def _settled(self, suite: str) -> Places:
-        """Returns the places of a suite after all that has changed."""
-        fields = (self.field, *(limit.field for limit in self.limits))
-        tracks = self.field.tracks
-        followed = [field.follow() for field in fields]  # all of them, not up to the first
-        if any(followed) or any(field.changed for field in fields):
-            changed = set().union(*(field.changed for field in fields))
+    def _settled(self, suite: str) -> TopKSamples:
+        """Returns the outcomes of a suite after all that has changed."""
+        forecasters = self._forecasters()
+        forecasts = self.forecaster.trials
+        followed = [forecaster.follow() for forecaster in forecasters]  # all of them, not up to the first
+        if any(followed) or any(forecaster.changed for forecaster in forecasters):
+            changed = set().union(*(forecaster.changed for forecaster in forecasters))
             self._known.clear()
-            self._place(list(tracks.values()) if any(followed) else [tracks[t] for t in changed if t in tracks])
-            for field in fields:
-                field.changed.clear()
-        places = self._places_of(suite)
-        places.settle()
-        return places
+            self._update(
+                list(forecasts.values()) if any(followed) else [forecasts[t] for t in changed if t in forecasts]
+            )
+            for forecaster in forecasters:
+                forecaster.changed.clear()
+        samples = self._samples_of(suite)
+        samples.settle()
+        return samples
 
-    def _places_of(self, suite: str) -> Places:
-        if suite not in self._places:
-            self._places[suite] = Places(self.goal.top, DRAWS)
-        return self._places[suite]
+    def _forecasters(self) -> list[CurveForecaster]:
+        """Returns those of the goal's metric and of every constraint's."""
+        return [self.forecaster, *(limit.forecaster for limit in self.limits)]
 
-    def _place(self, tracks: Sequence[Track]) -> None:
+    def _samples_of(self, suite: str) -> TopKSamples:
+        if suite not in self._samples:
+            self._samples[suite] = TopKSamples(self.goal.top, DRAWS)
+        return self._samples[suite]
+
+    def _update(self, forecasts: Sequence[TrialForecast]) -> None:
         """Puts trials' outcomes among those of their suite; what is infeasible in an outcome does not compete there."""
-        for suite in {t.suite for t in tracks} | set(self._places):
-            inside = [t for t in tracks if t.suite == suite and t.trial not in self.out]
-            if len(inside) < len(tracks):
-                gone = {t.row for t in tracks} - {t.row for t in inside}
-                self._places_of(suite).take_out(sorted(gone))
+        for suite in {t.suite for t in forecasts} | set(self._samples):
+            inside = [t for t in forecasts if t.suite == suite and t.trial not in self.out]
+            if len(inside) < len(forecasts):
+                gone = {t.row for t in forecasts} - {t.row for t in inside}
+                self._samples_of(suite).take_out(sorted(gone))
             if not inside:
                 continue
             rows = [t.row for t in inside]
-            outcomes = self.field.outcomes(np.array(rows))
+            outcomes = self.forecaster.outcomes(np.array(rows))
             for limit in self.limits:
                 for i, t in enumerate(inside):
                     met = limit.met(t.trial)
                     if met is not None:
                         outcomes[i, ~met] = -math.inf
-            self._places_of(suite).put(rows, outcomes)
+            self._samples_of(suite).put(rows, outcomes)
 
 
 def _median(values: Array, weights: Array) -> float:

@@ -1,4 +1,4 @@
-"""The rule's check of itself: what it foretold of runs that have since finished, and how that turned out.
+"""The rule's check of itself: what it predicted of runs that have since finished, and how that turned out.
 
 Two views of a sweep foretell every final. *Forecasts* know which ways curves go (`forecast.py`); *levels* only know where a run
 stands and what runs still gained from there in this sweep: a comparison at equal step. Which of the two was nearer to the
@@ -20,7 +20,7 @@ FAR = 9.0  # largest squared error, in variances
 NORMAL_SPAN = 1.2816  # standard deviations from the middle to the 10 % and 90 % quantiles
 
 
-class Foretold(NamedTuple):
+class Prediction(NamedTuple):
     """Mean and variance of a final by both views, at one time of its run."""
 
     forecast: float
@@ -50,18 +50,18 @@ class SelfCheck:
         self.outcomes: dict[str, Outcome] = {}
         self._settle()
 
-    def finish(self, trial: str, told: Sequence[Foretold], final: float, variance: float) -> None:
-        """Takes in a finished run: what was foretold of it, its final score, and how surely that is known."""
+    def finish(self, trial: str, predictions: Sequence[Prediction], final: float, variance: float) -> None:
+        """Takes in a finished run: what was predicted of it, its final score, and how surely that is known."""
         ratio = squared = held = 0.0
-        for t in told:
+        for t in predictions:
             forecast = (final - t.forecast) ** 2 / (t.forecast_variance + variance)
             level = (final - t.level) ** 2 / (t.level_variance + variance)
             scales = math.log((t.forecast_variance + variance) / (t.level_variance + variance))
             ratio -= 0.5 * (min(forecast, FAR) - min(level, FAR) + scales)
             squared += min(forecast, FAR)
             held += forecast < NORMAL_SPAN**2
-        if told:
-            n = len(told)
+        if predictions:
+            n = len(predictions)
             self.outcomes[trial] = Outcome(min(max(ratio / n, -MOST), MOST), squared / n, held / n)
             self._settle()
 

@@ -14,7 +14,7 @@ import numpy as np
 from sweeps.stopping.curve_library import Array
 
 
-class Places:
+class TopKSamples:
     """The `k`-th and the next best of every outcome, among trials that answer one suite and are still in.
 
     Args:

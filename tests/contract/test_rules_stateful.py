@@ -55,7 +55,7 @@ class Sweep(RuleBasedStateMachine):
         verdict = self.rule.decide(trial)
         if verdict.action is Action.CONTINUE:
             return
-        assert not self.rule.race.field.tracks[trial].phase.protected
+        assert not self.rule.ranking.forecaster.trials[trial].phase.protected
         assert at < BUDGET
         self.tell(verdict_row("s", trial, verdict, at))
         (self.paused if verdict.action is Action.PAUSE else self.stopped).add(trial)
@@ -112,10 +112,10 @@ class Sweep(RuleBasedStateMachine):
 
     @invariant()
     def probabilities_are_probabilities(self):
-        for track in self.rule.race.field.tracks.values():
-            standing = self.rule.race.standing(track)
-            assert standing is None or -1e-9 <= standing.p <= 1 + 1e-9
-            assert math.isfinite(track.phase.level)
+        for forecast in self.rule.ranking.forecaster.trials.values():
+            top_k = self.rule.ranking.probability(forecast)
+            assert top_k is None or -1e-9 <= top_k.p <= 1 + 1e-9
+            assert math.isfinite(forecast.phase.level)
 
     def teardown(self):
         """Left to itself the sweep ends: no trial reports beyond its budget, no paused one is resumed for ever."""

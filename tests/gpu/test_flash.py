@@ -12,7 +12,7 @@ from trainers.data.rows import Rows
 from trainers.loop import train
 from trainers.model.attention import PACKED, attend_in_buckets, choose_kernel, register
 from trainers.step import Learner
-from trainers.throughput import Meter
+from trainers.throughput import ThroughputMeter
 
 pytestmark = [
     pytest.mark.gpu,
@@ -70,7 +70,7 @@ def test_an_update_never_waits_for_the_device():
     config = TrialSettings.from_config({"model": "m", "data": "d", "steps": 9, "batch_tokens": 4096})
     learner = Learner(config, network(PACKED, hidden_size=64, head_dim=64), device, world=1)
     table = Rows.of([(list(range(1, 60)), [True] * 59), (list(range(3, 30)), [True] * 27)])
-    pack, meter = collate(table, [0, 1]), Meter(device, world=1)
+    pack, meter = collate(table, [0, 1]), ThroughputMeter(device, world=1)
     learner.update(1, [pack], 84, meter)  # makes the optimizer's state, loads kernels
     torch.cuda.set_sync_debug_mode("error")
     try:

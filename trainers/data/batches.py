@@ -60,7 +60,7 @@ class Step:
         return sum(self.lengths)
 
 
-class Feed:
+class BatchIterator:
     """An endless supply of steps, the same for any number of workers.
 
     Args:

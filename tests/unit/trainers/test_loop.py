@@ -274,11 +274,11 @@ class Waits(TorchDispatchMode):
 
 
 class Ready:
-    """A feed whose one step lies on the device already: what building it does is not looked at."""
+    """Batches whose one step lies on the device already: what building it does is not looked at."""
 
-    def __init__(self, feed):
-        self.step = next(feed)
-        self.ready = feed.packs(self.step, 0, 1)
+    def __init__(self, batches):
+        self.step = next(batches)
+        self.ready = batches.packs(self.step, 0, 1)
 
     def __next__(self):
         return self.step
@@ -290,7 +290,7 @@ class Ready:
 @pytest.mark.parametrize("settings", [{"precision": "fp32"}, {"precision": "bf16", "pack_tokens": 64}])
 def test_a_step_waits_for_its_device_once(base, tmp_path, monkeypatch, settings):
     whole_run = _Run(trial(base, (5,), **settings), Notes(), tmp_path, None, 0, 1, tier())
-    whole_run.feed = Ready(whole_run.feed)
+    whole_run.batches = Ready(whole_run.batches)
     whole_run._one_step()  # the first one makes the optimizer's state
     waits = Waits(monkeypatch)
     with waits:

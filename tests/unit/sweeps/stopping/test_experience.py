@@ -102,7 +102,7 @@ def test_a_sweep_begins_from_those_of_a_storage_that_asked_the_same_and_its_repl
         if isinstance(row, VerdictRow) and row.evidence.get("p_top") is not None:
             assert again.decide(row.trial).reason == row.reason
         again.observe(row)
-    assert again.race.field.experience.sweeps
+    assert again.ranking.forecaster.experience.sweeps
 
 
 def test_experience_belongs_to_the_rule_that_has_a_use_for_it(tmp_path: Path):

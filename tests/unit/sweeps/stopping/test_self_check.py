@@ -11,7 +11,7 @@ from sweeps.journal.rows import ReportRow, TrialRow
 from sweeps.stopping.base import Action, Goal
 from sweeps.stopping.dip_aware import DipAware
 from sweeps.stopping.forecasts import upper_tail
-from sweeps.stopping.self_check import LEAST, LEVELS, Foretold, SelfCheck
+from sweeps.stopping.self_check import LEAST, LEVELS, Prediction, SelfCheck
 from tests.support.rows import make_row
 
 Y = "transfer/score"
@@ -22,12 +22,12 @@ def test_the_view_that_was_nearer_to_the_finals_counts_for_more_and_the_other_ne
     assert check.levels == pytest.approx(LEVELS)
     assert (check.basis, check.wider) == ("forecasts", 1.0)
     for i in range(12):
-        check.finish(f"t{i}", [Foretold(0.9, 0.01, 0.5, 0.01)], 0.5, 1e-4)
+        check.finish(f"t{i}", [Prediction(0.9, 0.01, 0.5, 0.01)], 0.5, 1e-4)
     assert (check.levels, check.basis) == (pytest.approx(1.0 - LEAST), "levels")
     assert check.wider > 1.5
     assert check.evidence()["held"] == 0.0
     for i in range(12):
-        check.finish(f"t{i}", [Foretold(0.5, 0.01, 0.9, 0.01)], 0.5, 1e-4)
+        check.finish(f"t{i}", [Prediction(0.5, 0.01, 0.9, 0.01)], 0.5, 1e-4)
     assert (check.levels, check.basis, check.wider) == (pytest.approx(LEAST), "forecasts", 1.0)
     for i in range(12):
         check.forget(f"t{i}")
@@ -37,7 +37,7 @@ def test_the_view_that_was_nearer_to_the_finals_counts_for_more_and_the_other_ne
 def test_a_sure_and_right_view_beats_a_vague_one():
     check = SelfCheck()
     for i in range(6):
-        check.finish(f"t{i}", [Foretold(0.5, 1.0, 0.5, 0.01)], 0.5, 1e-4)
+        check.finish(f"t{i}", [Prediction(0.5, 1.0, 0.5, 0.01)], 0.5, 1e-4)
     assert check.basis == "levels"
 
 
@@ -114,7 +114,7 @@ def test_what_was_given_up_is_counted_by_its_odds_of_now_until_it_is_resumed():
     rule, said = sweep({}, {"a": flat(0.5), "b": flat(0.42), "c": flat(0.41)})
     verdict = said["b"][200]
     rule.observe(make_row("verdict", "s", "b", step=200, action="PAUSE", evidence=dict(verdict.evidence)))
-    assert rule.spent() == pytest.approx(rule.race.odds([rule.race.field.tracks["b"]])[0])
+    assert rule.spent() == pytest.approx(rule.ranking.probabilities([rule.ranking.forecaster.trials["b"]])[0])
     rule.observe(make_row("attempt", "s", "b", step=200, attempt=2))
     assert rule.spent() == 0.0
 
@@ -136,4 +136,4 @@ def test_a_leader_that_falls_late_and_at_once_is_not_hopeless_at_once():
     after = [said["it"][s] for s in (240, 260)]
     assert all(v.evidence["p_top"] > 0.02 for v in after)
     assert said["it"][380].evidence["p_top"] < 0.02
-    assert rule.race.field.tracks["it"].phase.late_falls == [1, 0]
+    assert rule.ranking.forecaster.trials["it"].phase.late_falls == [1, 0]

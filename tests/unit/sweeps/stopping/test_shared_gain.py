@@ -63,7 +63,7 @@ def told(rule, trial, values, budget=320, config=None):
 
 
 def odds(rule, trial):
-    return rule.race.standing(rule.race.field.tracks[trial]).p
+    return rule.ranking.probability(rule.ranking.forecaster.trials[trial]).p
 
 
 DECAY = {"schedule": "wsd", "decay": 0.25}
@@ -80,7 +80,7 @@ def test_a_run_before_its_decay_is_not_given_up_for_what_finished_runs_gained_in
     told(rule, "poor", [v - 0.15 for v in STABLE[:10]], config=DECAY)
     assert odds(rule, "young") > 0.1
     assert odds(rule, "poor") < 0.25 * odds(rule, "young")
-    low, _, high = rule.race.field.span(rule.race.field.tracks["young"])
+    low, _, high = rule.ranking.forecaster.span(rule.ranking.forecaster.trials["young"])
     assert low < 0.75 < high
 
 

@@ -204,8 +204,8 @@ def back_at_base(se, items):
     rule.observe(make_row("trial", "s", "deep", budget=640, config={"model": "m"}))
     for step, score in ((20, 0.31), (40, 0.2), (60, 0.15), (80, 0.15)):
         rule.observe(make_row("report", "s", "deep", step=step, metrics={Y: score}, se={Y: se}, n=n))
-    field = rule.race.field
-    return field.probability_above(field.tracks["deep"], 0.4)
+    forecaster = rule.ranking.forecaster
+    return forecaster.probability_above(forecaster.trials["deep"], 0.4)
 
 
 def test_more_items_make_a_score_surer_and_not_a_dip_more_hopeless():
@@ -310,7 +310,7 @@ def test_before_a_wsd_decay_a_low_score_is_not_held_against_a_trial():
                 row = make_row("trial", "s", "low", budget=640, config={"model": "m", **config})
             if row.step is None or row.step <= 480:
                 rule.observe(row)
-    odds = [r.race.standing(r.race.field.tracks["low"]).p for r in (plain, decaying)]
+    odds = [r.ranking.probability(r.ranking.forecaster.trials["low"]).p for r in (plain, decaying)]
     assert odds[1] > odds[0]
 
 

@@ -21,7 +21,7 @@ from trainers.loop import train
 from trainers.model.attention import PACKED, register
 from trainers.model.load import load_model
 from trainers.step import Learner
-from trainers.throughput import Meter
+from trainers.throughput import ThroughputMeter
 
 SNAPSHOTS = (3, 8)
 
@@ -152,7 +152,9 @@ def test_one_device_may_be_sharded_too_and_updates_alike(tmp_path):
     try:
         sharded = Learner(config, network(PACKED), device, world=1, sharded=True)
         for step in (1, 2, 3):
-            measured = [learner.update(step, [pack], labels, Meter(device, 1)) for learner in (plain, sharded)]
+            measured = [
+                learner.update(step, [pack], labels, ThroughputMeter(device, 1)) for learner in (plain, sharded)
+            ]
             torch.testing.assert_close(measured[0], measured[1], rtol=1e-6, atol=1e-6)
         snapshot = sharded.snapshot(3, {}, 0, own=True)
         assert snapshot is not None

@@ -1,10 +1,10 @@
-"""Places kept up to date change by change are those that a full look at every outcome finds."""
+"""The top k kept up to date change by change are those that a full look at every outcome finds."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.stopping.top_k import Places
+from sweeps.stopping.top_k import TopKSamples
 
 DRAWS = 16
 moves = st.lists(
@@ -14,23 +14,23 @@ moves = st.lists(
 
 @given(st.integers(1, 5), st.integers(0, 2**32 - 1), moves)
 def test_places_follow_every_change_of_a_forecast(k, seed, moves):
-    rng, places, known = np.random.default_rng(seed), Places(k, DRAWS), {}
+    rng, samples, known = np.random.default_rng(seed), TopKSamples(k, DRAWS), {}
     for row, what, ask in moves:
         outcomes = rng.integers(0, 9, DRAWS).astype(float)  # few values: ties are common
         if what == "infeasible":
             outcomes[rng.random(DRAWS) < 0.5] = -np.inf
         if what == "out":
-            places.take_out([row])
+            samples.take_out([row])
         else:
-            places.put([row], outcomes[None])
+            samples.put([row], outcomes[None])
         known.pop(row, None)
         if what != "out":
             known[row] = outcomes
         if ask:
-            places.settle()
+            samples.settle()
             padded = [*known.values(), *np.full((k + 1, DRAWS), -np.inf)]
             best = np.sort(np.array(padded), axis=0)[::-1]
-            assert (places.kth == best[k - 1]).all()
-            assert (places.beyond == best[k]).all()
-            assert np.array_equal(places.of(np.array([row])), [known.get(row, np.full(DRAWS, -np.inf))])
-            assert places.members == known.keys()
+            assert (samples.kth == best[k - 1]).all()
+            assert (samples.beyond == best[k]).all()
+            assert np.array_equal(samples.of(np.array([row])), [known.get(row, np.full(DRAWS, -np.inf))])
+            assert samples.members == known.keys()
