@@ -9,12 +9,20 @@ sweep of 27 trials. About 30 CPU-minutes in all; parts can run side by side and 
 
 `--more`: ten sweeps of 294 runs under other settings: budgets of 100 to 400 steps on shared trunks (WSD and constant rate),
 cosine, LoRA, three seeds a setting, learning rates up to divergence. About 75 CPU-minutes.
+
+`--families`: ten sweeps of 240 runs on two families of tasks that are not the suite's (`benchmarks.stopping.families`), trained
+on and evaluated from files as a user's own: every schedule, trunks, LoRA, seeds, rates up to divergence, and a tier of 48 rows
+that is over-fitted. A sweep is run in pieces of one tier and one share of replay, 50 in all, so that many processes can share
+the work; a part that was interrupted goes on where it was, given the same storage. About 55 CPU-minutes.
+
+    python -m benchmarks.stopping.record --families --part 3/16 --storage runs --out families-3.jsonl.gz
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -22,6 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.stopping.families import CAP, ITEMS, write
 from cluster.run import run
 from sweeps import Sweep, grid
 from sweeps.journal.rows import Row
@@ -106,8 +115,69 @@ def more() -> list[Sweep]:
     return out
 
 
-def slim(rows: Iterable[Row]) -> list[Row]:
-    """Keeps what a stop rule reads: trials and scores by role, to four digits; tasks and paths go."""
+class OfFamily(NamedTuple):
+    """A sweep of `families`: as `Recorded`, on tiers of a family of tasks."""
+
+    name: str
+    family: str
+    seed: int
+    model: str
+    tiers: tuple[str, ...]
+    replay: tuple[float, ...]
+    rates: tuple[float, ...]
+    steps: tuple[int, ...]
+    schedule: str
+    repeats: int = 1
+    trainer: Mapping[str, int] = {}
+
+
+_TIERS = ("verified", "answer", "corrupted")
+OF_FAMILIES = (
+    OfFamily("s-wsd-trunks", "logic", 0, "tiny-s", _TIERS, (0.05, 0.2), (1.5e-3, 4e-3), (100, 200, 400), "wsd"),
+    OfFamily("xs-wsd-trunks", "strings", 1, "tiny-xs", _TIERS, (0.05, 0.2), (2e-3, 6e-3), (100, 200, 400), "wsd"),
+    OfFamily("xs-wsd-seeds", "logic", 2, "tiny-xs", _TIERS, (0.1,), (2e-3, 6e-3), (120, 360), "wsd", 3),
+    OfFamily("s-few-wsd", "logic", 3, "tiny-s", ("verified", "few"), (0.0, 0.1), (1e-3, 5e-3), (100, 200, 400), "wsd"),
+    OfFamily("s-few-cosine", "strings", 4, "tiny-s", ("verified", "few"), (0.0, 0.1), (1e-3, 4e-3, 1.2e-2), (400,), "cosine"),
+    OfFamily("xs-constant-trunks", "logic", 5, "tiny-xs", _TIERS, (0.0, 0.2), (1.5e-3, 5e-3), (150, 300), "constant"),
+    OfFamily("xs-cosine", "logic", 6, "tiny-xs", _TIERS, (0.02, 0.2), (1e-3, 4e-3, 2e-2), (300,), "cosine"),
+    OfFamily("s-cosine-seeds", "strings", 7, "tiny-s", _TIERS, (0.1,), (1.5e-3, 6e-3), (250,), "cosine", 3),
+    OfFamily("xs-constant", "strings", 8, "tiny-xs", _TIERS, (0.05, 0.2), (1e-3, 4e-3, 2e-2), (300,), "constant"),
+    OfFamily("s-lora-cosine", "strings", 9, "tiny-s", _TIERS, (0.0, 0.2), (2e-3, 8e-3, 2e-2), (250,), "cosine", 1,
+             {"lora_rank": 8}),
+)  # fmt: skip
+
+
+def families(folder: Path) -> list[tuple[str, Sweep]]:
+    """The sweeps of `OF_FAMILIES` in pieces of one tier and one share of replay, with the name of the whole; long ones first.
+
+    Trials do not depend on one another, and pieces share the seed that draws the items, so a piece's curves are the whole's.
+    """
+    write(folder)
+    out = []
+    for s in OF_FAMILIES:
+        home = folder / s.family
+        for tier, replay in itertools.product(s.tiers, s.replay):
+            sweep = Sweep(
+                name=f"{s.family}-{s.name}-{tier}-{round(100 * replay)}", seed=s.seed,
+                space={"model": grid(s.model), "learning_rate": grid(*s.rates), "steps": grid(*s.steps)},
+                tiers={tier: {"path": str(home / f"{tier}.jsonl")}},
+                search={"algorithm": "grid", "repeats": s.repeats},
+                objective={"metric": "transfer/score"},
+                trainer={"lr_scheduler_type": s.schedule, "warmup_steps": 10.0, "replay": replay, "batch_tokens": 1024,
+                         "max_length": 256, "adam_beta2": 0.98, "precision": "fp32", **s.trainer},
+                evaluation={"files": [{"path": str(home / "items.jsonl"), "max_new_tokens": CAP}], "items": ITEMS, "backlog": 64},
+            )  # fmt: skip
+            steps = sum(s.steps) * len(s.rates) * s.repeats
+            out.append((steps, (f"{s.family}-{s.name}", sweep)))
+    return [named for _, named in sorted(out, key=lambda o: -o[0])]
+
+
+def slim(rows: Iterable[Row], sweep: str = "") -> list[Row]:
+    """Keeps what a stop rule reads: trials and scores by role, to four digits; tasks and paths go.
+
+    Args:
+        sweep: what the sweep is called from here on; empty keeps its id.
+    """
     kept = []
     for row in rows:
         if row.kind == "trial":
@@ -125,13 +195,14 @@ def slim(rows: Iterable[Row]) -> list[Row]:
                     parts=None,
                 )
             )
-    return [row.at(i) for i, row in enumerate(kept)]
+    return [replace(row.at(i), sweep=sweep or row.sweep) for i, row in enumerate(kept)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--more", action="store_true", help="the ten sweeps under other settings")
+    parser.add_argument("--families", action="store_true", help="the ten sweeps on other families of tasks")
     parser.add_argument("--part", default="0/1", help="i/n: the i-th of n parts")
     parser.add_argument("--storage", type=Path, help="keep the sweeps here (they can then be resumed)")
     args = parser.parse_args()
@@ -139,16 +210,21 @@ def main() -> None:
     opened = gzip.open if args.out.suffix == ".gz" else open
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temp, opened(args.out, "wt", encoding="utf-8") as out:
-        for sweep in (more() if args.more else sweeps())[part::parts]:
+        storage = args.storage or Path(temp)
+        if args.families:
+            planned = families(storage / f"files-{part}")
+        else:
+            planned = [("", sweep) for sweep in (more() if args.more else sweeps())]
+        for name, sweep in planned[part::parts]:
             results = run(
                 sweep,
-                storage=args.storage or temp,
+                storage=storage,
                 backend="in-process",
                 say=lambda line: (
                     print(f"{time.monotonic() - started:6.0f} s  {line}", flush=True) if "[" in line else None
                 ),
             )
-            out.writelines(row.line() for row in slim(read_rows(results.path)))
+            out.writelines(row.line() for row in slim(read_rows(results.path), name))
 
 
 if __name__ == "__main__":
