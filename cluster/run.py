@@ -25,6 +25,7 @@ from sweeps.errors import InputError, StorageError
 from sweeps.executors.local import Evaluate, InProcess, Train
 from sweeps.executors.local import Progress as Say
 from sweeps.journal.lease import driver_state
+from sweeps.journal.notes import read_notes
 from sweeps.journal.rows import Row, TierRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal, read_rows
@@ -254,13 +255,13 @@ def write_report(home: Where) -> str:
     Returns the page's path or address.
     """
     from sweeps.report import render_html, summarize
-    from sweeps.report.analysis.summarize import with_driver_note
+    from sweeps.report.analysis.summarize import with_driver_note, with_notes
     from sweeps.report.html.reply_data import embedded
 
     store = open_store(home)
     driver = driver_state(store)
     rows = read_rows(store)
-    summary = summarize(rows)
+    summary = with_notes(summarize(rows), read_notes(store))
     if not any(row.kind == "end" and not row.trial for row in rows) and (hint := driver.message(store.name)):
         summary = with_driver_note(summary, hint)
     store.write(

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from sweeps.errors import InputError
+from sweeps.journal.notes import NoteReader
 from sweeps.journal.reader import LogReader
 from sweeps.journal.writer import is_sweep, sweeps_in
 from sweeps.replies import KeptReply, read_replies
-from sweeps.report.analysis.findings import Setting, SettingMetric, Summary, Trial
-from sweeps.report.analysis.summarize import summarize
+from sweeps.report.analysis.findings import Setting, SettingMetric, Summary, Trial, UserNote
+from sweeps.report.analysis.summarize import summarize, with_notes
 from sweeps.report.analysis.wording import compact, number
 from sweeps.storage.base import Store, Where, is_url, join
 from sweeps.storage.factory import open_store
@@ -227,7 +228,7 @@ class Results:
 
     def __init__(self, home: Where) -> None:
         self._store = open_store(home)
-        self._reader = LogReader(self._store)
+        self._reader, self._notes = LogReader(self._store), NoteReader(self._store)
         self._summary: tuple[int, Summary] | None = None
 
     @property
@@ -252,6 +253,7 @@ class Results:
         rows = self._reader.rows()
         if self._summary is None or self._summary[0] != len(rows):
             self._summary = len(rows), summarize(rows)
+        self._summary = len(rows), with_notes(self._summary[1], self._notes.rows())
         return self
 
     @property
@@ -327,6 +329,15 @@ class Results:
             for d in t.decisions
         ]
         return Table(DecisionRow, sorted(found, key=lambda d: d.seq))
+
+    def notes(self) -> Table[UserNote]:
+        """Returns what people wrote on the sweep and its trials, oldest first; `dipsweep note` writes more."""
+        return Table(UserNote, self.summary.user_notes)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The sweep's tags; those of a trial are `trial(id).tags`."""
+        return self.summary.tags
 
     def costs(self) -> Table[CostRow]:
         """Returns what every trial took; `summary.costs` adds up, the base models' scoring included."""

@@ -11,7 +11,7 @@ GROUPS = {
     "Run": ("run", "submit", "resume"),
     "Watch": ("list", "status", "watch", "logs", "serve", "cost"),
     "Change a running sweep": ("pause", "stop", "retry", "add", "clone", "extend", "limits"),
-    "Results": ("report", "next", "replies", "export", "export-table", "figure", "track", "replay"),
+    "Results": ("report", "next", "replies", "note", "tag", "export", "export-table", "figure", "track", "replay"),
     "Upkeep": ("gc", "token"),
 }
 WIDTH = 110

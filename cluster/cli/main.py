@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.cli import cluster_commands as commands
-from cluster.cli import fetch, preview, replies, results_commands
+from cluster.cli import fetch, note_commands, preview, replies, results_commands
 from cluster.cli.cluster_commands import (
     AsJson,
     Cluster,
@@ -213,21 +213,29 @@ def cost(sweep_id: SweepId, storage: Storage = None, as_json: AsJson = False) ->
 
 @app.command("list")
 def list_sweeps(
-    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, as_json: AsJson = False
-) -> None:
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="Only sweeps with that tag; again: with all.")] = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
     """List the sweeps under a storage root, or those of a cluster."""
     from cluster.cli.job_text import job_json, job_line, latest
     from cluster.cli.render import print_json, states_or_faults, sweep_line
     from sweeps.journal.writer import sweeps_in
 
     where = address or storage or DEFAULT
+    tagged = f" with tag {', '.join(tag)}" if tag else ""
+    if address is not None and tag:
+        raise InputError("list: got --tag with --address; expected --storage beside it: tags are kept with the sweeps")
     if address is not None:
         jobs = latest(commands.jobs_at(address, token_file).all())
         found, lines = [job_json(j) for j in jobs], [job_line(j) for j in jobs]
     else:
         found = states_or_faults(sweeps_in(where))
+        found = [state for state in found if set(tag or ()) <= set(state["tags"])]
         lines = [sweep_line(state) for state in found]
-    print_json(found) if as_json else print("\n".join(lines) or f"no sweeps {'on' if address else 'under'} {where}")
+    print_json(found) if as_json else print(
+        "\n".join(lines) or f"no sweeps {'on' if address else 'under'} {where}{tagged}"
+    )
 
 
 @app.command()
@@ -376,6 +384,7 @@ def replay(
 app.add_typer(commands.app)
 app.add_typer(replies.app)
 app.add_typer(results_commands.app)
+app.add_typer(note_commands.app)
 app.add_typer(preview.app)
 app.add_typer(fetch.app)
 

@@ -19,6 +19,7 @@ from sweeps.config.space import Axis, sampled
 from sweeps.controller.earlier_sweeps import gather, suite_of
 from sweeps.errors import DipsweepError, InputError, NoDriver, SpecError, StorageError, nearest
 from sweeps.journal.lease import DriverState, driver_state, driver_states
+from sweeps.journal.notes import read_notes, tags_of
 from sweeps.journal.rows import Row, SweepRow
 from sweeps.journal.state import SweepState, address_of
 from sweeps.journal.vocabulary import SweepStatus, TrialStatus
@@ -171,9 +172,9 @@ def states_or_faults(homes: Iterable[Store]) -> list[dict[str, Any]]:
 
 def _state_or_fault(home: Store, driver: DriverState | None) -> dict[str, Any]:
     try:
-        return _state_at(home, driver or driver_state(home))
+        return {**_state_at(home, driver or driver_state(home)), "tags": list(tags_of(read_notes(home)))}
     except DipsweepError as e:
-        return {"sweep": home.name, "folder": str(home), "unreadable": str(e)}
+        return {"sweep": home.name, "folder": str(home), "unreadable": str(e), "tags": []}
 
 
 def sweep_line(state: dict[str, Any]) -> str:
@@ -181,7 +182,8 @@ def sweep_line(state: dict[str, Any]) -> str:
     if "unreadable" in state:
         return printable(f"{state['sweep']}  unreadable: {state['unreadable']}")
     hint = f"; {state['hint']}" if state.get("hint") else ""
-    return printable(f"{state['sweep']}  {headline(state)}{hint}")
+    tags = f"  [{', '.join(state['tags'])}]" if state.get("tags") else ""
+    return printable(f"{state['sweep']}  {headline(state)}{hint}{tags}")
 
 
 def headline(state: dict[str, Any], what: str = "trials") -> str:

@@ -41,8 +41,7 @@ def send_request_and_wait(
         InputError: the trial or a setting does not exist, or a value will not do: here, or by the driver's word.
     """
     reader = LogReader(home)
-    history = History(reader.rows())
-    _known_trial(home, history, trial)
+    check_trial(home, trial, History(reader.rows()))
     _sensible(definition(home), action, args)
     sweep, answer = home.name, _wait_for_reply(reader, post_request(home, action, trial, **args), wait_s)
     if answer is None:
@@ -54,8 +53,7 @@ def send_request_and_wait(
 
 def post_request(home: Store, action: ControlAction, trial: str = "", **args: Any) -> str:
     """Leaves a request in a sweep's storage, with who asks and when; returns its id."""
-    who = f"{getpass.getuser()}@{socket.gethostname()}"
-    request = control.Request(action, trial, args, who=who, when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    request = control.Request(action, trial, args, who=asker(), when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     root, _, sweep = home.root.rpartition("/")
     return control.post(open_store(root), sweep, request)
 
@@ -72,8 +70,21 @@ def _wait_for_reply(reader: LogReader, request: str, wait_s: float) -> ControlRo
         time.sleep(0.3)
 
 
-def _known_trial(home: Store, history: History, trial: str) -> None:
-    if trial and trial not in history.curves:
+def asker() -> str:
+    """Returns who asks, as the journal has it: `user@machine`."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def check_trial(home: Store, trial: str, history: History | None = None) -> None:
+    """Checks that a sweep has a trial of that id; an empty one is the sweep itself. `history`: of its journal, if at hand.
+
+    Raises:
+        InputError: it has none.
+    """
+    if not trial:
+        return
+    history = history or History(LogReader(home).rows())
+    if trial not in history.curves:
         some = list(history.curves)
         have = f"; there are {', '.join(some[:8])}{' …' if len(some) > 8 else ''}" if some else "; none has started"
         raise InputError(f"no trial '{trial}' in {home.name}{have}{nearest(trial, some)}")

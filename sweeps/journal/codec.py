@@ -204,6 +204,8 @@ def _rule(hint: Any) -> tuple[tuple[type, ...], str, Check | None]:
         item = get_args(hint)[1]
         if item is float:
             return (dict,), "finite numbers by name", _numbers
+        if item is bool:
+            return (dict,), "true or false by name", _flags
         if item is int:
             return (dict,), "whole numbers by name", _counts
         if item is str:
@@ -238,6 +240,12 @@ def _counts(value: Mapping[str, Any]) -> Mapping[str, Any]:
     if any(int(v) != v for v in value.values()):
         raise ValueError
     return {name: int(v) for name, v in value.items()}
+
+
+def _flags(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not all(type(v) is bool for v in value.values()):
+        raise TypeError
+    return value
 
 
 def _texts(value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from sweeps.journal.rows import (
     ControlRow,
     EndRow,
     LeaseRow,
+    NoteRow,
     ReportRow,
     Row,
     SweepRow,
@@ -135,6 +136,8 @@ class History:
         if isinstance(row, LeaseRow):
             self._fold_lease()
             return True
+        if isinstance(row, NoteRow):
+            return True  # it changes nothing that is known of a trial
         if not row.trial:
             return isinstance(row, ControlRow)
         curve = self.curve(row.trial)

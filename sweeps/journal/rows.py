@@ -20,7 +20,9 @@ from sweeps.failures import FailureKind
 from sweeps.journal.vocabulary import Action, ControlAction, EndOf, EndStatus, EvalStatus, Phase
 
 VERSION: Final = 1
-Kind = Literal["sweep", "tier", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease"]
+Kind = Literal[
+    "sweep", "tier", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease", "note"
+]
 KINDS: Final = frozenset(get_args(Kind))
 ROLES: Final = (*JUDGED_ROLES, "ready", "train", "length", "perf")
 BASE_PREFIX: Final = "base-"
@@ -307,6 +309,22 @@ class LeaseRow(Row):
     token: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteRow(Row):
+    """A person wrote something on the sweep, or on a trial: a text, tags, or both (`sweeps.journal.notes`).
+
+    Attributes:
+        who, when: the person's name, and their clock as text.
+        tags: True for a tag that is set from here on, False for one that is taken away.
+    """
+
+    kind: ClassVar[Kind] = "note"
+    who: str = ""
+    when: str = ""
+    text: str = ""
+    tags: Mapping[str, bool] = field(default_factory=dict)
+
+
 ROW_TYPES: Final[Mapping[str, type[Row]]] = {
     row.kind: row
     for row in (
@@ -321,6 +339,7 @@ ROW_TYPES: Final[Mapping[str, type[Row]]] = {
         CommitRow,
         EndRow,
         LeaseRow,
+        NoteRow,
     )
 }
 REFUSED: Final = " refused"

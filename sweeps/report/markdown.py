@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sweeps.report.analysis.findings import Setting, SettingMetric, Summary
+from sweeps.report.analysis.findings import Setting, SettingMetric, Summary, UserNote
 from sweeps.report.analysis.inference import Difference, difference
 from sweeps.report.analysis.verdicts import span
 from sweeps.report.analysis.wording import compact, number, percent, score, spent
@@ -22,6 +22,7 @@ def markdown(summary: Summary, *, card: bool = False) -> str:
     parts += [
         f"## {_text(summary.name)} (`{summary.sweep}`)",
         "",
+        *([f"Tags: {', '.join(f'`{tag}`' for tag in summary.tags)}", ""] if summary.tags else []),
         *(f"- {_text(f.sentence)}" for f in summary.answer),
         "",
     ]
@@ -31,7 +32,15 @@ def markdown(summary: Summary, *, card: bool = False) -> str:
     parts += [*_table(["setting", "verdict", "why"], verdicts), ""]
     if summary.notes:
         parts += ["Notes:", "", *(f"- {_text(note)}" for note in summary.notes), ""]
+    if summary.user_notes:
+        parts += ["Written by people:", "", *(f"- {_text(user_note(n, summary))}" for n in summary.user_notes), ""]
     return "\n".join(parts)
+
+
+def user_note(note: UserNote, summary: Summary) -> str:
+    """A note in one line, with the trial that it is on, who wrote it, and when."""
+    label = next((f"{t.label} ({t.id}): " for t in summary.trials if t.id == note.trial), "")
+    return f"{label}{note.text} ({note.who}, {note.when})"
 
 
 def _best_rows(best: Setting) -> Iterator[Sequence[str]]:
@@ -77,6 +86,7 @@ def _facts(s: Summary) -> dict[str, str]:
     facts = {
         "suite": s.suite or "–",
         "objective": f"{s.objective}, {s.goal}",
+        **({"tags": ", ".join(s.tags)} if s.tags else {}),
         "trials": f"{len(s.trials)} in {len(s.settings)} settings",
         "best setting": "–" if best is None else best.label,
     }

@@ -95,6 +95,16 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class UserNote:
+    """What somebody wrote on a trial, or on the sweep (`trial` is empty then). `when`: their clock as text, UTC."""
+
+    trial: str
+    text: str
+    who: str
+    when: str
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One trial.
 
@@ -112,6 +122,7 @@ class Trial:
         training, scoring: what was spent on it, all attempts together.
         meets: whether all constraints are met; None when one of them was not scored.
         rank: place of the trial's setting (`Summary.settings`), from 1. decisions: every verdict of the stop rule.
+        tags: those that people gave it.
     """
 
     id: str
@@ -141,6 +152,7 @@ class Trial:
     evals_early: tuple[tuple[int, int, int], ...] = ()
     paired: tuple[Paired, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 class Kind(StrEnum):
@@ -471,6 +483,7 @@ class Summary:
         comparisons: tests in the sweep's one family. threshold: the p-value up to which a difference is called real.
         spread: standard deviation between seeds by metric, pooled, where settings were repeated.
         tiers: what each tier is for each model: rows, tokens, what is learnt, lost, repeated, known from the evaluation.
+        user_notes, tags: what people wrote on the sweep and its trials, oldest first; the sweep's tags (`with_notes`).
         predicted: device seconds that its plan expected without stops, as `value`, `low` and `high`; empty where it had none.
     """
 
@@ -508,6 +521,8 @@ class Summary:
     tiers: tuple[TierRow, ...] = ()
     verdict: SweepVerdict | None = None
     predicted: Mapping[str, float] = field(default_factory=dict)
+    user_notes: tuple[UserNote, ...] = ()
+    tags: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the summary as plain JSON."""

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 from sweeps.config.objective import Goal
 from sweeps.journal.history import ENDED, Curve
+from sweeps.journal.notes import tags_of
 from sweeps.journal.reader import no_collector
-from sweeps.journal.rows import BASE_PREFIX, Row
+from sweeps.journal.rows import BASE_PREFIX, NoteRow, Row
 from sweeps.report.analysis.answer import answer, headline, notes
 from sweeps.report.analysis.conditions import contrasts, groups
 from sweeps.report.analysis.costs import costs
 from sweeps.report.analysis.definition import axes_of, check, goal_of, meets, scaled_of, varying_of
 from sweeps.report.analysis.evidence import Aside, Evidence
-from sweeps.report.analysis.findings import Axis, Spent, Summary, Trial
+from sweeps.report.analysis.findings import Axis, Spent, Summary, Trial, UserNote
 from sweeps.report.analysis.outcome import sweep_verdict
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.study import Study
@@ -99,6 +100,15 @@ def with_driver_note(summary: Summary, hint: str) -> Summary:
         hint: `no driver since …; dipsweep resume ID goes on` (`sweeps.journal.lease.DriverState.message`).
     """
     return replace(summary, notes=(f"This sweep has not ended: {hint}.", *summary.notes))
+
+
+def with_notes(summary: Summary, notes: Sequence[NoteRow]) -> Summary:
+    """Returns the summary with what people wrote on the sweep and its trials, their tags among them."""
+    if not notes:
+        return summary
+    written = tuple(UserNote(n.trial, n.text, n.who, n.when) for n in notes if n.text)
+    trials = tuple(replace(t, tags=tags_of(notes, t.id)) for t in summary.trials)
+    return replace(summary, trials=trials, user_notes=written, tags=tags_of(notes))
 
 
 def _bases(evidence: Evidence) -> dict[str, dict[str, Measured]]:

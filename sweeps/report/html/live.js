@@ -19,6 +19,15 @@ function line(sweep) {
     for (let i = 0; i < 4; i++) row.insertCell();
     row.cells[4].className = "reason";
   }
+  const tags = [...row.cells[0].querySelectorAll(".tag")];
+  if (tags.map((tag) => tag.textContent).join(" ") !== sweep.tags.join(" ")) {
+    for (const tag of tags) tag.remove();
+    for (const text of sweep.tags) {
+      const tag = document.createElement("span");
+      [tag.className, tag.textContent] = ["tag", text];
+      row.cells[0].append(" ", tag);
+    }
+  }
   [sweep.progress, sweep.begun, sweep.since, sweep.headline].forEach((text, i) => {
     if (row.cells[i + 1].textContent !== text) row.cells[i + 1].textContent = text;
   });

@@ -205,7 +205,7 @@ def _line(listed: Listed) -> dict[str, Any]:
     headline = listed.summary.headline if listed.summary is not None else listed.trouble or "reading …"
     return {
         "id": listed.id, "href": f"/sweeps/{quote(listed.id)}", "progress": listed.progress, "headline": headline,
-        "begun": listed.begun, "since": listed.since,
+        "begun": listed.begun, "since": listed.since, "tags": listed.tags,
     }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from sweeps.report.html.page_tables import (
     trial_rows,
 )
 from sweeps.report.html.reply_data import Replies
+from sweeps.report.markdown import user_note
 from sweeps.report.next_sweep import NextSweep, next_sweep
 
 ASSETS = Path(__file__).parent
@@ -93,6 +94,7 @@ def render_html(summary: Summary, replies: Replies | None = None, live: Live | N
         connect="'self'" if live is not None else "'none'",
         live=live,
         replies=replies,
+        written=lambda note: user_note(note, summary),
         answer=[f.sentence for f in summary.answer],
         best_table=best_rows(summary),
         verdicts=verdict_rows(summary),

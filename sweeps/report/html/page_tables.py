@@ -40,6 +40,7 @@ class TrialRow:
     label: str
     parent: str
     cells: list[Cell]
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def trial_heads(summary: Summary) -> list[Head]:
 def trial_rows(summary: Summary) -> list[TrialRow]:
     """Ranked trials first, then the others in order of appearance."""
     order = sorted(summary.trials, key=lambda t: t.rank or len(summary.trials) + 1)
-    return [TrialRow(t.id, t.label, t.parent or "", _cells(t, summary)) for t in order]
+    return [TrialRow(t.id, t.label, t.parent or "", _cells(t, summary), t.tags) for t in order]
 
 
 def _constrained(summary: Summary) -> bool:

@@ -10,13 +10,14 @@ from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import DipsweepError, SpecError
 from sweeps.journal.lease import DriverState, driver_state
-from sweeps.journal.rows import LeaseRow, Row, SweepRow
+from sweeps.journal.notes import NoteReader, tags_of
+from sweeps.journal.rows import LeaseRow, NoteRow, Row, SweepRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import LogReader, sweeps_in
 from sweeps.planning.progress import ProgressMeter, progress_text
 from sweeps.report.analysis.answer import ENDED
 from sweeps.report.analysis.findings import Summary
-from sweeps.report.analysis.summarize import summarize, with_driver_note
+from sweeps.report.analysis.summarize import summarize, with_driver_note, with_notes
 from sweeps.report.html.page_parts import progress, stands
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store
@@ -37,6 +38,7 @@ class Listed:
     Attributes:
         summary: None before one was made, and where the journal cannot be read. rows: of the journal, that it is made of.
         begun, since: when it was first driven, and last, as the journal has it. stands: where it stands, in few words.
+        tags: those that people gave it.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Listed:
     open: bool = False
     hint: str = ""
     name: str = ""
+    tags: tuple[str, ...] = ()
 
     @property
     def progress(self) -> str:
@@ -83,6 +86,7 @@ class Shelf:
     def __init__(self, storage: Where) -> None:
         self.storage = open_store(storage)
         self._readers: dict[str, LogReader] = {}
+        self._notes: dict[str, NoteReader] = {}
         self._known: dict[str, Listed] = {}
         self._quick: dict[str, Listed] = {}
         self._made: dict[str, tuple[float, float]] = {}  # when a summary was ready, and its CPU seconds
@@ -96,11 +100,12 @@ class Shelf:
 
     def sweep(self, id: str) -> Listed | None:
         """Returns a sweep by id; None when there is none. Only names that the storage itself lists are ever opened."""
-        return self._with_driver(self._summed(id)) if id in self.ids() else None
+        return self._with_notes(self._with_driver(self._summed(id))) if id in self.ids() else None
 
     def all(self) -> list[Listed]:
         """Returns all sweeps as they stand, the one that was driven last first; a headline only where one is ready."""
-        return sorted((self._with_driver(self._glance(id)) for id in self.ids()), key=lambda s: s.since, reverse=True)
+        found = [self._with_notes(self._with_driver(self._glance(id))) for id in self.ids()]
+        return sorted(found, key=lambda s: s.since, reverse=True)
 
     def rows(self, id: str) -> list[Row]:
         """Returns the rows of a sweep that the storage lists.
@@ -161,6 +166,21 @@ class Shelf:
             return listed
         summary = with_driver_note(listed.summary, hint) if listed.summary is not None else None
         return replace(listed, hint=hint, summary=summary)
+
+    def _with_notes(self, listed: Listed) -> Listed:
+        notes = self.notes(listed.id)
+        if not notes:
+            return listed
+        summary = with_notes(listed.summary, notes) if listed.summary is not None else None
+        return replace(listed, tags=tags_of(notes), summary=summary)
+
+    def notes(self, id: str) -> list[NoteRow]:
+        """Returns what people wrote on a sweep that the storage lists; nothing while the storage does not answer."""
+        with self._lock(id, "notes"):
+            try:
+                return self._notes.setdefault(id, NoteReader(self.storage / id)).rows()
+            except DipsweepError:
+                return []
 
     def _driver(self, id: str) -> DriverState:
         looked, state = self._drivers.get(id, (float("-inf"), DriverState("none")))
