@@ -41,13 +41,19 @@ def site() -> Iterator[Site]:
 
 
 def cluster_file(site: Site) -> Path:
-    """Writes the file that ships with its capitals filled in, and a machine's environment there already, with nothing to install."""
+    """Writes the file that ships with its capitals filled in, for machines where nothing has to be installed."""
     text = (REPO / "deploy/ray-cluster.yaml").read_text()
-    for capitals, value in (("HEAD_ADDRESS", site.head.address), ("[WORKER_1_ADDRESS, WORKER_2_ADDRESS]", f"[{site.worker.address}]"),
-                            ("USER", "root"), ("~/.ssh/id_ed25519", str(site.folder / "key")),
-                            ("CHECKOUT", str(site.folder / "checkout")), ("_workers: 2", "_workers: 1")):  # fmt: skip
-        assert capitals in text
-        text = text.replace(capitals, value)
+    filled_in = {
+        "HEAD_ADDRESS": site.head.address,
+        "[WORKER_1_ADDRESS, WORKER_2_ADDRESS]": f"[{site.worker.address}]",
+        "USER": "root",
+        "~/.ssh/id_ed25519": str(site.folder / "key"),
+        "CHECKOUT": str(site.folder / "checkout"),
+        "_workers: 2": "_workers: 1",
+    }
+    for shipped, value in filled_in.items():
+        assert shipped in text
+        text = text.replace(shipped, value)
     config = yaml.safe_load(text)
     config["setup_commands"] = [command for command in config["setup_commands"] if "pip install" not in command]
     assert len(config["setup_commands"]) == 2

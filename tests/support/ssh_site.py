@@ -1,7 +1,8 @@
-"""Machines with an SSH daemon, for Ray's cluster launcher: hosts of `tests.support.hosts`, each with its own home, accounts and key.
+"""Machines with an SSH daemon, for Ray's cluster launcher: `tests.support.hosts`, each with its own home and accounts.
 
-Nothing of this machine's users is read or written: in its own mount namespace every machine has another home of root, other accounts and
-another folder for Ray, and it sees no process but its own. So `ray stop`, which the launcher runs there, ends nothing else.
+Nothing of this machine's users is read or written: every machine has another home of root, other accounts and another folder
+for Ray in a mount namespace of its own, and sees no process but its own. So `ray stop`, which the launcher runs there, ends
+nothing else.
 """
 
 from __future__ import annotations
