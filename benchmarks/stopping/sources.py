@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             hulls = [] if a.no_rivals else [_mean(measure(source, r, a.draws, a.size)) for r in rivals(source)]
             for rule in a.rules:
                 lost, saved = _mean(measure(source, rule, a.draws, a.size))
-                rival = hull_at([(s, x) for x, s in hulls], saved) if hulls else float("nan")
+                rival = hull_at([(s, x) for x, s in hulls], saved) if hulls else None
                 table.append(
                     {
                         "source": source.name,
@@ -156,15 +156,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                     }
                 )
                 print(_line(table[-1]), flush=True)
+    if not table:
+        p.error(f"no sweep with more than 3 trials scored to their end in {', '.join(a.curves)}")
     for rule in a.rules:
-        rows = [r for r in table if r["rule"] == rule]
-        lost, rival = (np.array([r[k] for r in rows]) for k in ("lost", "rival"))
-        error = (lost - rival).std() / max(len(rows) - 1, 1) ** 0.5
-        saved = np.mean([r["saved"] for r in rows])
-        print(
-            f"{rule}, {len(rows)} sweeps: lost {lost.mean():.1%} @ {saved:.1%}, rivals there {rival.mean():.1%}, "
-            f"paired difference {(lost - rival).mean():+.1%} +- {error:.1%}"
-        )
+        print(_summary(rule, [r for r in table if r["rule"] == rule]))
     if a.json:
         with open(a.json, "w") as out:
             json.dump(table, out, indent=1)
@@ -174,11 +169,23 @@ def _mean(fares: Sequence[Fare]) -> Fare:
     return Fare(*(float(np.mean(v)) for v in zip(*fares, strict=True)))
 
 
-def _line(row: dict[str, object]) -> str:
+def _line(row: Mapping[str, Any]) -> str:
+    rival = "" if row["rival"] is None else f"  rival {row['rival']:6.1%}"
     return (
-        f"{row['source']!s:44.44s} {row['schedule']!s:9s} {row['metric']!s:24.24s} n={row['trials']!s:3s} {row['rule']!s:24s}"
-        f" lost {row['lost']:6.1%} @ {row['saved']:6.1%}  rival {row['rival']:6.1%}"
+        f"{row['source']:44.44s} {row['schedule']:9s} {row['metric']:24.24s} n={row['trials']:<3d} {row['rule']:24s}"
+        f" lost {row['lost']:6.1%} @ {row['saved']:6.1%}{rival}"
     )
+
+
+def _summary(rule: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Means over sweeps; beside the rivals only where these were run."""
+    lost = np.array([r["lost"] for r in rows])
+    said = f"{rule}, {len(rows)} sweeps: lost {lost.mean():.1%} @ {np.mean([r['saved'] for r in rows]):.1%}"
+    if any(r["rival"] is None for r in rows):
+        return said
+    rival = np.array([r["rival"] for r in rows])
+    error = (lost - rival).std() / max(len(rows) - 1, 1) ** 0.5
+    return f"{said}, rivals there {rival.mean():.1%}, paired difference {(lost - rival).mean():+.1%} +- {error:.1%}"
 
 
 if __name__ == "__main__":

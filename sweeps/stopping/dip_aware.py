@@ -217,6 +217,8 @@ class DipAware(StopRule):
                 said = f"infeasible for now, in its {feasible.phase} until step {feasible.until:.0f}: {said}"
                 return Verdict(Action.CONTINUE, said, feasible.phase, {**evidence, "held": True})
             if feasible.p < INFEASIBLE_P / (self.soft_protection_factor if feasible.protected else 1.0):
+                if feasible.phase is Phase.RECOVERY and not feasible.protected:
+                    said += f", and the patience with its recovery ended at step {feasible.until:.0f}"
                 return Verdict(Action.STOP, f"infeasible for good: {said}", feasible.phase, evidence)
         return None
 
@@ -248,7 +250,7 @@ class DipAware(StopRule):
             )
             return Verdict(Action.CONTINUE, said, reading.phase, evidence)
         turn = " before its turn comes again" if top_k.p >= bar else ""
-        said = f"{self._level(forecast, reading)}; {ends}: {odds}, bar {bar:.2g}{turn}"
+        said = f"{self._level(forecast, reading)}{_patience(reading)}; {ends}: {odds}, bar {bar:.2g}{turn}"
         return Verdict(Action.PAUSE if self.pause else Action.STOP, said, reading.phase, evidence)
 
     def _alone(self, forecast: TrialForecast, reading: Reading) -> Verdict:
@@ -258,7 +260,8 @@ class DipAware(StopRule):
             halfway = forecast.in_unit(reading.peak - HALFWAY * (reading.peak - reading.trough))
             p = self.ranking.forecaster.probability_above(forecast, halfway)
             if p < INFEASIBLE_P:
-                said = f"{level}; P({self._shown(halfway):.4g}, half-way back, at step {forecast.budget}) {p:.2g}"
+                back = f"P({self._shown(halfway):.4g}, half-way back, at step {forecast.budget}) {p:.2g}"
+                said = f"{level}{_patience(reading)}; {back}"
                 return Verdict(Action.PAUSE if self.pause else Action.STOP, said, reading.phase, {"p_halfway": p})
         few = f"fewer than {self.goal.top} rivals with a forecast"
         return Verdict(Action.CONTINUE, f"{level}; {few}", reading.phase)
@@ -316,6 +319,15 @@ class DipAware(StopRule):
             "noise": "estimated" if self.ranking.forecaster.estimated else "reported",
             "signals": signals(self.history, forecast.trial, forecast.last),
         }
+
+
+def _patience(r: Reading) -> str:
+    """Says, of a trial that is given up, why a fall that may be a dip no longer holds it; empty where there is none."""
+    if r.onset is None or r.phase is Phase.LATE_DECLINE:
+        return ""
+    if r.protected:
+        return f", in its patience until step {r.until:.0f}, where the bar is lower"
+    return ", its recovery has stalled" if r.step < r.until else f", its patience ended at step {r.until:.0f}"
 
 
 def _check(protect: str, **ranges: tuple[float, float, float]) -> None:

@@ -112,6 +112,11 @@ def test_the_table_of_settings_curves_and_verdicts(settings, curve, between, act
     assert ended is None or between[0] <= ended <= between[1]
     assert str(verdict.action) == action
     assert str(verdict.phase) in phases.split()
+    if action == "PAUSE" and verdict.phase in (Phase.DIP, Phase.RECOVERY, Phase.COLLAPSE):
+        protected, until = verdict.evidence["protected"], verdict.evidence["until"]
+        told = f"in its patience until step {until:.0f}" if protected else f"its patience ended at step {until:.0f}"
+        assert told in verdict.reason
+        assert (ended < until) == protected
 
 
 @pytest.mark.parametrize("protect", ["strict", "soft"])
