@@ -44,14 +44,14 @@ class PlainTeller:
     """Dated lines; a line of progress every minute."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        self.stream, self._told = stream, time.monotonic()
+        self.stream, self._last_progress = stream, time.monotonic()
 
     def say(self, line: str) -> None:
         print(dated(line), file=self.stream, flush=True)
 
     def progress(self, progress: Progress) -> None:
-        if time.monotonic() - self._told >= EVERY_S:
-            self._told = time.monotonic()
+        if time.monotonic() - self._last_progress >= EVERY_S:
+            self._last_progress = time.monotonic()
             self.say(progress_text(progress))
 
     def __enter__(self) -> Self:

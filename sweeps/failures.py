@@ -1,4 +1,4 @@
-"""Why an attempt broke, as one type from the worker to the controller."""
+"""Why an attempt or an evaluation broke, as one type from the worker to the controller."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sweeps.errors import DamagedCheckpoint, TrialFailed
 
 
 class FailureKind(StrEnum):
-    """What an attempt's end means for its trial."""
+    """What the end of an attempt means for its trial, or that of an evaluation for its checkpoint."""
 
     USER = "user"  # the trial's own: an exception, a divergence, data that cannot be read; final
     OUT_OF_MEMORY = "oom"  # tried once more: another process may have held the memory
@@ -22,7 +22,7 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt broke.
+    """Why an attempt or an evaluation broke.
 
     Attributes:
         kind: what follows from it. reason: a slug for the journal, such as `diverged`. detail: one sentence.
@@ -36,6 +36,11 @@ class Failure:
     def retryable(self) -> bool:
         """True when the trial itself may be sound."""
         return self.kind not in (FailureKind.USER, FailureKind.BAD_CHECKPOINT)
+
+    @property
+    def counts(self) -> bool:
+        """True when it is held against what broke: False where a machine or the storage was taken away."""
+        return self.kind not in (FailureKind.NODE_PREEMPTED, FailureKind.STORAGE)
 
 
 def failure_of(error: TrialFailed) -> Failure:

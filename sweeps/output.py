@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, marks that turn the direction of text, and halves of surrogate pairs, which is how
 Python holds bytes that are no UTF-8."""
-NOBODY: Final = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ESHUTDOWN, errno.ECONNRESET})
+READER_GONE: Final = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ESHUTDOWN, errno.ECONNRESET})
 r"""Errors of a write after which no other will ever be taken."""
 
 
@@ -63,7 +63,7 @@ class LossyStream:
         try:
             act()
         except OSError as e:
-            if e.errno in NOBODY:
+            if e.errno in READER_GONE:
                 silence(self._stream)
         except ValueError:  # closed
             pass

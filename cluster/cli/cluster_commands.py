@@ -56,9 +56,9 @@ def submit(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Run a sweep on a Ray cluster, as a job that outlives this terminal; again: the same sweep."""
-    from sweeps.config.yaml import placed
+    from sweeps.config.yaml import load_with_line_errors
 
-    with placed(sweep) as read:
+    with load_with_line_errors(sweep) as read:
         send(read, address, storage, token_file, driver_on, installed=installed, python=python, follow=follow,
              as_json=as_json)  # fmt: skip
 

@@ -73,9 +73,9 @@ def validate(
     """Check a sweep file and say everything that is wrong with it; starts nothing."""
     from cluster.preflight.checks import preflight
     from sweeps.config.plan import Plan
-    from sweeps.config.yaml import placed
+    from sweeps.config.yaml import load_with_line_errors
 
-    with placed(sweep) as read:
+    with load_with_line_errors(sweep) as read:
         plan = Plan(read)
         plan.check_limits()
         checked = preflight(read, reach=storage)
@@ -153,14 +153,14 @@ def run(
     dashboard: Dashboard = False, address: Address = None, as_job: AsJob = False,
 ) -> None:  # fmt: skip
     """Run a sweep to its end; the same command again goes on where it stopped."""
-    from sweeps.config.yaml import placed
+    from sweeps.config.yaml import load_with_line_errors
 
     if address is not None and address.startswith(("http://", "https://")):
         raise InputError(
             f"run: {address} takes jobs: dipsweep submit {sweep} --address {address}; run drives from here"
         )
     try:
-        with placed(sweep) as read:
+        with load_with_line_errors(sweep) as read:
             run_and_tell(read, storage, in_process, cpus, dashboard, address)
     except DipsweepError as e:
         if not as_job or e.exit_code not in NOT_TO_BE_TRIED_AGAIN:

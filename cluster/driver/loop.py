@@ -117,7 +117,7 @@ class RayLoop:
             raise Interrupted("interrupted at once; resume continues from the last checkpoints") from None
         finally:
             unregister()
-            self.requests.leave()
+            self.requests.unregister()
         if self.limit:
             raise LimitError(
                 f"{self.limit}; raise it in the sweep file and run that again: it goes on where it stopped"
@@ -168,10 +168,9 @@ class RayLoop:
                 waiting_processes += self._handle(message)
             for job, result in results:
                 if isinstance(result, Broken):
-                    uncounted = result.preempted or result.storage
-                    self.controller.eval_failed(job, result.reason, result.cost, preempted=uncounted)
-                    if result.storage:
-                        self.storage_backoff.failed(result.reason)
+                    self.controller.eval_failed(job, result.failure, result.cost)
+                    if result.failure.kind is FailureKind.STORAGE:
+                        self.storage_backoff.failed(result.failure.detail)
                 else:
                     take_scores(self.controller, job, result)
         for ended in waiting_processes:
@@ -195,7 +194,7 @@ class RayLoop:
         if self._ending or self.storage_backoff.waiting:
             return None
         choice = self.placement.choose(self.controller.next_trials, self.live.values())
-        self.requests.tell_blocked()
+        self.requests.say_blocked()
         if choice is None or not self.requests.may_start(choice, self.live.values()):
             return None
         launch = self.controller.launch(choice.trial, choice.workers)

@@ -35,8 +35,8 @@ class ResourceRequests:
         self, controller: SweepController, placement: PlacementScheduler, say: Progress, client: FairShareClient | None
     ) -> None:
         self.controller, self.placement, self.say, self.client = controller, placement, say, client
-        self._told_of_nodes = False
-        self._told_blocked: set[Group] = set()
+        self._said_waits_for_nodes = False
+        self._said_blocked: set[Group] = set()
 
     def may_start(self, choice: Choice, live: Collection[Attempt]) -> bool:
         """Asks whether it is this sweep's turn to start the chosen trial."""
@@ -58,7 +58,7 @@ class ResourceRequests:
         self.client.weight, self.placement.external_usage = sweep.limits.weight, self.client.external_usage
         self.client.renew(
             held(live),
-            lambda: {} if ending else self._next_wants(),
+            lambda: {} if ending else self._next_pending(),
             times(evaluator_bundle(sweep.evaluation), evaluators),
             lambda growth: self._node_requests(growth, live, ending),
         )
@@ -68,22 +68,22 @@ class ResourceRequests:
         if self.client is not None:
             self.client.renew_soon()
 
-    def leave(self) -> None:
+    def unregister(self) -> None:
         """The sweep is over."""
         if self.client is not None:
-            self.client.leave()
+            self.client.unregister()
 
-    def tell_blocked(self) -> None:
+    def say_blocked(self) -> None:
         """Says once of each size that external usage leaves it no room: it would look like a sweep that hangs."""
         for group in self.placement.backfill.blocked_by_external:
-            if group not in self._told_blocked and self.placement.blocked(group):
-                self._told_blocked.add(group)
+            if group not in self._said_blocked and self.placement.blocked(group):
+                self._said_blocked.add(group)
                 self.say(
                     f"trials of {group.min_workers} x ({size(group.bundle)}) wait until others on this cluster give "
                     "machines back; what fits goes first"
                 )
 
-    def _next_wants(self) -> dict[str, float]:
+    def _next_pending(self) -> dict[str, float]:
         head = self.placement.first(self.controller.next_trials)
         return times(head.bundle, head.min_workers) if head else {}
 
@@ -96,10 +96,10 @@ class ResourceRequests:
         room = beside_evaluators(growth.nodes(), evaluation)
         most = {name: most_workers(room, model) for name, model in {s.config["model"]: s.model for s in queue}.items()}
         waits: list[Lot] = [(bundle(spec.model), most[spec.config["model"]]) for spec in queue]
-        if waits and not self._told_of_nodes:
+        if waits and not self._said_waits_for_nodes:
             asked, there = len(growth.hold(holds + waits)), len(place(self.placement.nodes, holds + waits))
             if asked > there:
-                self._told_of_nodes = True
+                self._said_waits_for_nodes = True
                 self.say(
                     f"waits for machines: the autoscaler was asked for room for {asked} workers and evaluators, "
                     f"{there} of them have it"

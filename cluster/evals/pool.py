@@ -5,16 +5,17 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ray
 
+from sweeps.controller.eval_failure import evaluation_failure
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance
 from sweeps.errors import DipsweepError
-from sweeps.storage.base import storage_trouble
+from sweeps.failures import Failure, FailureKind
 
 if TYPE_CHECKING:  # an evaluator needs no executor
     from sweeps.executors.local import Evaluate, Scored
@@ -45,16 +46,10 @@ class Evaluator:
 
 
 class Broken(NamedTuple):
-    """An evaluation that gave no scores: why, what it cost all the same, and whether that was its own fault.
+    """An evaluation that gave no scores: why, and what it cost all the same."""
 
-    Attributes:
-        preempted: its machine was taken away. storage: the storage was full, away, or refused us.
-    """
-
-    reason: str
+    failure: Failure
     cost: dict[str, float]
-    preempted: bool = False
-    storage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +135,7 @@ class Pool:
     def _broken(self, running: _Running, error: Exception) -> Broken:
         """A failure costs what its evaluator reserved for as long as it ran: nobody else had those GPUs meanwhile."""
         cost = {"gpu_s": self.gpus * (self.clock() - running.since)} if self.gpus else {}
-        went = isinstance(error, ray.exceptions.RayActorError) and any(words in str(error) for words in NODE_GONE)
-        if (trouble := storage_trouble(error)) is not None:
-            return Broken(str(trouble), cost, storage=True)
-        return Broken(f"{type(error).__name__}: {str(error).strip()[-300:]}", cost, went)
+        return Broken(explain(error), cost)
 
     def _start(self) -> None:
         actor = self._new()
@@ -163,6 +155,16 @@ class Pool:
             else:
                 self.failed_starts = 0
                 self.idle.append(actor)
+
+
+def explain(error: Exception) -> Failure:
+    """Returns why an evaluation broke, of what Ray raised for it."""
+    failure = evaluation_failure(error)
+    if isinstance(error, ray.exceptions.RayActorError) and failure.kind is not FailureKind.STORAGE:
+        gone = any(words in str(error) for words in NODE_GONE)
+        kind, reason = (FailureKind.NODE_PREEMPTED, "preempted") if gone else (FailureKind.WORKER_CRASHED, "lost")
+        return replace(failure, kind=kind, reason=reason)
+    return failure
 
 
 def _ready(refs: dict[Any, Any]) -> list[Any]:

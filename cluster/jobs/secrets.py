@@ -64,7 +64,7 @@ def _secrets(where: str, data: Any) -> Iterator[Fault]:
         for name, value in data.items():
             place = f"{where}.{name}"
             named = _NAME if isinstance(value, str) else _COLLECTION
-            if named.search(str(name)) and name not in _OURS and _says_something(value):
+            if named.search(str(name)) and name not in _OURS and _holds_text(value):
                 yield Fault(
                     place, f"is named like a secret, and Ray shows it in clear to everybody who sees the job; {INSTEAD}"
                 )
@@ -78,12 +78,12 @@ def _secrets(where: str, data: Any) -> Iterator[Fault]:
         yield from _value(where, data)
 
 
-def _says_something(value: Any) -> bool:
+def _holds_text(value: Any) -> bool:
     """True for text, and for what holds text, at any depth."""
     if isinstance(value, Mapping):
-        return any(map(_says_something, value.values()))
+        return any(map(_holds_text, value.values()))
     if isinstance(value, list | tuple):
-        return any(map(_says_something, value))
+        return any(map(_holds_text, value))
     return isinstance(value, str) and bool(value)
 
 

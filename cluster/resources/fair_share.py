@@ -26,7 +26,7 @@ import ray
 from cluster.connect.environment import NAMESPACE
 from cluster.resources.autoscaler import Growth, Lot, ask_autoscaler, find_growth, share_out
 
-NAME = "dipsweep-fair-share-3"  # another number when a method changes: it outlives its drivers, also those of other versions
+NAME = "dipsweep-fair-share-4"  # another number when a method changes: it outlives its drivers, also those of other versions
 EXPIRY_S = 15.0  # a driver that was not heard of for so long holds nothing
 RENEW_S = 1.0
 QUIET_S = 3 * RENEW_S
@@ -45,18 +45,18 @@ class SweepUsage:
     """A sweep as its driver last described it.
 
     Attributes:
-        weight: its share among others. held: what its trials hold. wants: what it would start next. fits: whether it fits.
+        weight: its share among others. held: what its trials hold. pending: what it would start next. fits: whether it fits.
         reserved: what its evaluators hold. node_requests: what should exist for it in all, given an autoscaler.
-        heard: when it was last described. since: when it began to wait. passed: attempts of others started since then.
+        updated_at: when it was last described. since: when it began to wait. passed: attempts of others started since then.
     """
 
     weight: float
     held: Resources = field(default_factory=dict)
-    wants: Resources = field(default_factory=dict)
+    pending: Resources = field(default_factory=dict)
     fits: bool = True
     reserved: Resources = field(default_factory=dict)
     node_requests: NodeRequests = ((), ())
-    heard: float = 0.0
+    updated_at: float = 0.0
     since: float = 0.0
     passed: int = 0
 
@@ -69,14 +69,14 @@ class FairShareState:
         self.external: deque[Resources] = deque(maxlen=OBSERVATIONS)  # what no sweep held, observation by observation
 
     def update(
-        self, sweep: str, weight: float, held: Resources, wants: Resources, fits: bool, now: float
+        self, sweep: str, weight: float, held: Resources, pending: Resources, fits: bool, now: float
     ) -> None:  # fmt: skip
         """Takes in what a driver says of its sweep; drops sweeps that were not heard of for EXPIRY_S."""
-        self.sweeps = {name: p for name, p in self.sweeps.items() if now - p.heard <= EXPIRY_S}
+        self.sweeps = {name: p for name, p in self.sweeps.items() if now - p.updated_at <= EXPIRY_S}
         usage = self.sweeps.setdefault(sweep, SweepUsage(weight))
-        if wants and not usage.wants:
+        if pending and not usage.pending:
             usage.since, usage.passed = now, 0
-        usage.weight, usage.held, usage.wants, usage.fits, usage.heard = weight, held, wants, fits, now
+        usage.weight, usage.held, usage.pending, usage.fits, usage.updated_at = weight, held, pending, fits, now
 
     def may_start(self, sweep: str, total: Resources) -> bool:
         """True when the sweep may start what it wants; then that counts as held, and as wanted once more.
@@ -84,15 +84,15 @@ class FairShareState:
         Were it not, others would find nobody waiting until its driver is heard of again, and go past their share.
         """
         me = self.sweeps[sweep]
-        if not self._room(me.wants, total):
+        if not self._room(me.pending, total):
             return False
-        others = [p for n, p in self.sweeps.items() if n != sweep and p.wants and self._could(n, p, total)]
+        others = [p for n, p in self.sweeps.items() if n != sweep and p.pending and self._could(n, p, total)]
         if not self._may(me, others, total):
             return False
         for other in others:
             other.passed += 1
-        me.held = {name: me.held.get(name, 0.0) + me.wants.get(name, 0.0) for name in {*me.held, *me.wants}}
-        me.since, me.passed = me.heard, 0
+        me.held = {name: me.held.get(name, 0.0) + me.pending.get(name, 0.0) for name in {*me.held, *me.pending}}
+        me.since, me.passed = me.updated_at, 0
         return True
 
     def observe(self, total: Resources, free: Resources) -> None:
@@ -102,27 +102,27 @@ class FairShareState:
     def blocked_by_external(self, sweep: str, total: Resources) -> bool:
         """True when no end of another sweep's trials would make room for what a sweep wants."""
         others = any(p.held for n, p in self.sweeps.items() if n != sweep)
-        return not (others and self._possible(self.sweeps[sweep].wants, total))
+        return not (others and self._possible(self.sweeps[sweep].pending, total))
 
     def requested_bundles(self, growth: Growth) -> list[Resources]:
         """Returns the bundles that should exist for all sweeps together, as far as the cluster may grow."""
         return growth.hold(share_out([p.node_requests for p in self.sweeps.values()]))
 
-    def leave(self, sweep: str) -> None:
+    def unregister(self, sweep: str) -> None:
         """The sweep is over."""
         self.sweeps.pop(sweep, None)
 
-    def _room(self, wants: Resources, total: Resources) -> bool:
+    def _room(self, pending: Resources, total: Resources) -> bool:
         """False when another sweep was just given what this one still sees free: two groups would wait for one place."""
-        return all(self._ours(n) + amount <= total.get(n, 0.0) + 1e-6 for n, amount in wants.items())
+        return all(self._ours(n) + amount <= total.get(n, 0.0) + 1e-6 for n, amount in pending.items())
 
     def _ours(self, name: str) -> float:
         """Returns what all sweeps hold of a resource, for trials and evaluators."""
         return sum(p.held.get(name, 0.0) + p.reserved.get(name, 0.0) for p in self.sweeps.values())
 
-    def _possible(self, wants: Resources, total: Resources) -> bool:
+    def _possible(self, pending: Resources, total: Resources) -> bool:
         """False when not all sweeps' trials together could make room for it: evaluators and external usage stay."""
-        for name, amount in wants.items():
+        for name, amount in pending.items():
             stays = sum(p.reserved.get(name, 0.0) for p in self.sweeps.values())
             stays += min((seen.get(name, 0.0) for seen in self.external), default=0.0)
             if amount > total.get(name, 0.0) - stays + 1e-6:
@@ -138,8 +138,8 @@ class FairShareState:
             return True
         if any(p.passed >= OVERTAKES for p in before_me):
             return False
-        fair = me.weight / sum(p.weight for p in self.sweeps.values() if p.held or p.wants)
-        after = {name: me.held.get(name, 0.0) + me.wants.get(name, 0.0) for name in {*me.held, *me.wants}}
+        fair = me.weight / sum(p.weight for p in self.sweeps.values() if p.held or p.pending)
+        after = {name: me.held.get(name, 0.0) + me.pending.get(name, 0.0) for name in {*me.held, *me.pending}}
         return _used(after, total) <= fair + 1e-9
 
     def _could(self, name: str, usage: SweepUsage, total: Resources) -> bool:
@@ -157,7 +157,7 @@ class FairShareActor:
 
     def __init__(self) -> None:
         self.state, self.total = FairShareState(), dict[str, float]()
-        self.looked = self.grown = float("-inf")
+        self.observed_at = self.grown = float("-inf")
         self.growth_now: Growth | None = None
         self.requested: Any = None
         self.requested_at = float("-inf")
@@ -169,28 +169,28 @@ class FairShareActor:
         sweep: str,
         weight: float,
         held: Resources,
-        wants: Resources,
+        pending: Resources,
         reserved: Resources,
         node_requests: NodeRequests = ((), ()),
     ) -> bool:
         """Says how a sweep stands; expected once in RENEW_S. Returns whether only external usage keeps it from what it wants."""
         now = time.monotonic()
-        self.state.update(sweep, weight, held, wants, False, now)
+        self.state.update(sweep, weight, held, pending, False, now)
         self.state.sweeps[sweep].reserved, self.state.sweeps[sweep].node_requests = reserved, node_requests
         self._request_nodes()
-        self._look(now)
+        self._observe_cluster(now)
         return now >= self.quiet and self.state.blocked_by_external(sweep, self.total)
 
-    def ask(self, sweep: str, weight: float, held: Resources, wants: Resources) -> bool:
+    def may_start(self, sweep: str, weight: float, held: Resources, pending: Resources) -> bool:
         """True when the sweep may start what it wants now."""
         now = time.monotonic()
-        self.state.update(sweep, weight, held, wants, True, now)
-        self._look(now)
+        self.state.update(sweep, weight, held, pending, True, now)
+        self._observe_cluster(now)
         return now >= self.quiet and self.state.may_start(sweep, self.total)
 
-    def leave(self, sweep: str) -> None:
+    def unregister(self, sweep: str) -> None:
         """The sweep is over."""
-        self.state.leave(sweep)
+        self.state.unregister(sweep)
         self._request_nodes()
 
     def growth(self) -> Growth | None:
@@ -201,10 +201,10 @@ class FairShareActor:
                 self.growth_now = find_growth()
         return self.growth_now
 
-    def _look(self, now: float) -> None:
+    def _observe_cluster(self, now: float) -> None:
         """Once in RENEW_S: nodes come and go, and so does external usage."""
-        if now - self.looked > RENEW_S:
-            self.total, self.looked = ray.cluster_resources(), now
+        if now - self.observed_at > RENEW_S:
+            self.total, self.observed_at = ray.cluster_resources(), now
             self.state.observe(self.total, ray.available_resources())
 
     def _request_nodes(self) -> None:
@@ -222,7 +222,8 @@ class FairShareActor:
     def usage(self) -> dict[str, dict[str, Any]]:
         """Returns what every sweep holds and wants, for people who look."""
         return {
-            n: {"weight": p.weight, "held": dict(p.held), "wants": dict(p.wants)} for n, p in self.state.sweeps.items()
+            n: {"weight": p.weight, "held": dict(p.held), "pending": dict(p.pending)}
+            for n, p in self.state.sweeps.items()
         }
 
 
@@ -270,7 +271,7 @@ class FairShareClient:
     def renew(
         self,
         held: Resources,
-        wants: Callable[[], Resources],
+        pending: Callable[[], Resources],
         reserved: Resources,
         node_requests: Callable[[Growth], NodeRequests],
     ) -> None:
@@ -280,7 +281,7 @@ class FairShareClient:
             should_exist = node_requests(growth) if growth is not None else ((), ())
             self._take_answer()
             self.renew_call = self.actor.renew.remote(
-                self.sweep, self.weight, dict(held), dict(wants()), dict(reserved), should_exist
+                self.sweep, self.weight, dict(held), dict(pending()), dict(reserved), should_exist
             )
 
     def _take_answer(self) -> None:
@@ -289,19 +290,21 @@ class FairShareClient:
             with contextlib.suppress(ray.exceptions.RayActorError):  # it is met anew when a start is asked for
                 self.external_usage = ray.get(self.renew_call)
 
-    def may_start(self, held: Resources, wants: Resources) -> bool:
+    def may_start(self, held: Resources, pending: Resources) -> bool:
         """Asks for one more attempt. An actor that is gone is started anew, and asked again in the next turn."""
         try:
             return bool(
-                ray.get(self.actor.ask.remote(self.sweep, self.weight, dict(held), dict(wants)), timeout=ANSWER_S)
+                ray.get(
+                    self.actor.may_start.remote(self.sweep, self.weight, dict(held), dict(pending)), timeout=ANSWER_S
+                )
             )
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
             self._connect()
             return False
 
-    def leave(self) -> None:
+    def unregister(self) -> None:
         """The sweep is over, or interrupted: others need not wait until its share expires."""
-        self.actor.leave.remote(self.sweep)
+        self.actor.unregister.remote(self.sweep)
 
     def _connect(self) -> None:
         self.actor = start_fair_share_actor()

@@ -18,7 +18,7 @@ class StartUp:
         self._launched, self._reused, self._cpu = launched, reused, cpu
         self._up = time.time()
         self._first: tuple[float, float] | None = None
-        self._told = False
+        self._reported = False
 
     def first_step(self) -> None:
         """The first step comes next; later calls change nothing."""
@@ -31,9 +31,9 @@ class StartUp:
         Args:
             trained: the trainer's own numbers; it tells how long data and model took.
         """
-        if self._first is None or self._told:
+        if self._first is None or self._reported:
             return {}
-        self._told = True
+        self._reported = True
         process = max(0.0, self._up - self._launched)
         whole = max(process, self._first[0] - self._launched)
         known = sum(trained.get(f"perf/start_up/{part}_s", 0.0) for part in ("data", "model"))

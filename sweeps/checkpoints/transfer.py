@@ -168,27 +168,27 @@ class CheckpointUploader:
                 self.say(f"training waits: {len(self._sizes)} checkpoints ({sum(self._sizes.values()) / 2**30:.1f} GiB) are "
                          f"not uploaded yet, and only {self.room / 2**30:.1f} GiB may wait on this machine")  # fmt: skip
             waited = True
-            self._take(self._done.get())
+            self._on_uploaded(self._done.get())
 
     def drain(self) -> None:
         """Waits until everything is uploaded and told."""
         self._todo.put(None)
         while self._sizes:
-            self._take(self._done.get())
+            self._on_uploaded(self._done.get())
         self._thread.join()
 
     def _tell(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                self._take(self._done.get_nowait())
+                self._on_uploaded(self._done.get_nowait())
 
-    def _take(self, news: Saved | BaseException) -> None:
-        if isinstance(news, BaseException):
+    def _on_uploaded(self, result: Saved | BaseException) -> None:
+        if isinstance(result, BaseException):
             self._sizes.clear()
-            raise news
-        self._sizes.pop(str(news.path))
-        shutil.rmtree(news.path, ignore_errors=True)
-        self.hooks.saved(replace(news, path=join(self.store.root, self.key, Path(news.path).name)))
+            raise result
+        self._sizes.pop(str(result.path))
+        shutil.rmtree(result.path, ignore_errors=True)
+        self.hooks.saved(replace(result, path=join(self.store.root, self.key, Path(result.path).name)))
 
     def _work(self) -> None:
         try:

@@ -153,15 +153,15 @@ def _writable(text: str) -> bool:
 
 
 @contextmanager
-def placed(path: str | Path) -> Iterator[Sweep]:
-    """Gives the sweep of a file, as `load` does; what is found wrong with it in the block is told with its line too."""
+def load_with_line_errors(path: str | Path) -> Iterator[Sweep]:
+    """Gives the sweep of a file, as `load` does; what is found wrong with it in the block is reported with its line too."""
     path = Path(path)
     reader, sweep = _read(_text(path), path.name, path.absolute().parent)
     try:
         yield sweep
     except SpecError as e:  # a fault of an option, such as --storage, has no line
-        told = (f if f.where.startswith("--") else Fault(reader.place(f.where), f.message) for f in e.faults)
-        raise SpecError(*_in_order(list(told))) from None
+        located = (f if f.where.startswith("--") else Fault(reader.place(f.where), f.message) for f in e.faults)
+        raise SpecError(*_in_order(list(located))) from None
 
 
 def load(path: str | Path) -> Sweep:
@@ -195,9 +195,9 @@ def _read(text: str, name: str, folder: Path | None, *, recorded: bool = False) 
         blocks = {str(k): v for k, v in data.items()}
         sweep = Sweep.recorded(blocks) if recorded else Sweep(**blocks)
     except SpecError as e:
-        told = {f.where for f in reader.faults}  # what could not be read came to the schema as nothing
-        placed = [f for f in (Fault(reader.place(f.where), f.message) for f in e.faults) if f.where not in told]
-        raise SpecError(*_in_order([*reader.faults, *placed])) from None
+        unread = {f.where for f in reader.faults}  # what could not be read came to the schema as nothing
+        located = [f for f in (Fault(reader.place(f.where), f.message) for f in e.faults) if f.where not in unread]
+        raise SpecError(*_in_order([*reader.faults, *located])) from None
     if reader.faults:
         raise SpecError(*reader.faults)
     return reader, sweep

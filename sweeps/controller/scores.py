@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sweeps.controller.eval_queue import EVAL_TRIES, EvalJob
@@ -61,7 +62,8 @@ class Scores:
         if not self.record.evaluations.queue.forget(job) or not self.is_needed(job):
             return None
         if mismatch := self.record.evaluations.suite_mismatch(job, suite):
-            self._give_up(job, EvalStatus.FAILED, mismatch, cost)
+            row = self._without_scores(job, EvalStatus.FAILED, mismatch)
+            self._give_up(job, replace(row, failure=FailureKind.USER, cost=cost))
             return None
         good, bad = split_finite(metrics)
         verdict = self.verdicts.report(
@@ -96,34 +98,32 @@ class Scores:
         self.complete_if_scored(job.trial)
         return verdict
 
-    def failed(
-        self, job: EvalJob, reason: str, cost: Mapping[str, float] | None = None, *, preempted: bool = False
-    ) -> None:
+    def failed(self, job: EvalJob, failure: Failure, cost: Mapping[str, float] | None = None) -> None:
         """An evaluation broke: tried again, then given up; never the end of the trial.
 
-        A machine that was taken away (`preempted`) does not count as a try.
+        A machine or a storage that was taken away does not count as a try (`Failure.counts`).
         """
-        if job.tries >= EVAL_TRIES and not preempted:
-            self._give_up(job, EvalStatus.FAILED, reason, cost)
-            return
-        self.record.write(self._eval_failure(job, EvalStatus.FAILED, reason, cost, given_up=False))
-        self.record.evaluations.queue.again(job, counted=not preempted)
+        given_up = failure.counts and job.tries >= EVAL_TRIES
+        row = self._without_scores(job, EvalStatus.FAILED, failure.detail or failure.reason, given_up=given_up)
+        row = replace(row, failure=failure.kind, cost=cost or {})
+        if given_up:
+            self._give_up(job, row)
+        else:
+            self.record.write(row)
+            self.record.evaluations.queue.again(job, counted=failure.counts)
 
-    def _give_up(self, job: EvalJob, status: EvalStatus, reason: str, cost: Mapping[str, float] | None = None) -> None:
+    def _give_up(self, job: EvalJob, row: EvalRow) -> None:
         """Writes down that a checkpoint will have no scores: its evaluation failed, or it was skipped."""
         self.record.evaluations.queue.forget(job)
-        self.record.write(self._eval_failure(job, status, reason, cost, given_up=True))
+        self.record.write(row)
         self.complete_if_scored(job.trial)
 
-    def _eval_failure(
-        self, job: EvalJob, status: EvalStatus, reason: str, cost: Mapping[str, float] | None, *, given_up: bool
-    ) -> EvalRow:
+    def _without_scores(self, job: EvalJob, status: EvalStatus, reason: str, *, given_up: bool = True) -> EvalRow:
         return EvalRow(
             self.record.sweep_id,
             job.trial,
             job.attempt,
             job.step,
-            cost=cost or {},
             status=status,
             reason=reason,
             tries=job.tries,
@@ -132,7 +132,7 @@ class Scores:
 
     def _give_up_overtaken(self) -> None:
         for job, reason in self.record.evaluations.overtaken():
-            self._give_up(job, EvalStatus.SKIPPED, reason)
+            self._give_up(job, self._without_scores(job, EvalStatus.SKIPPED, reason))
 
     def end_training(self, trial: str) -> None:
         """Notes that a trial was trained to its budget; it is complete once its scores are there."""

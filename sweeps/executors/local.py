@@ -13,10 +13,11 @@ from typing import Protocol
 
 from sweeps.config.trial import Hooks, Saved, TrialSpec, attempt_folder
 from sweeps.controller.controller import SweepController
+from sweeps.controller.eval_failure import evaluation_failure
 from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance, time_limit
 from sweeps.controller.launch import Launch
-from sweeps.errors import Interrupted, JournalError, LimitError, StorageError, TrialFailed, out_of_memory
+from sweeps.errors import Interrupted, JournalError, LimitError, TrialFailed, out_of_memory
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.failures import Failure, FailureKind, failure_of
@@ -178,7 +179,7 @@ class InProcess:
             if (trouble := storage_trouble(e)) is not None:
                 if not self.ending:
                     self.controller.suspended(spec.id, attempt, str(trouble))
-                    self._wait_for_storage(trouble)
+                    self._wait_for_storage(str(trouble))
                 return
             kind, reason = (FailureKind.OUT_OF_MEMORY, "oom") if out_of_memory(e) else (FailureKind.USER, "error")
             self.controller.failed(spec.id, attempt, Failure(kind, reason, f"{type(e).__name__}: {e}"))
@@ -188,8 +189,8 @@ class InProcess:
             self.controller.trained(spec.id, attempt)
             self.storage_backoff.worked()
 
-    def _wait_for_storage(self, trouble: StorageError) -> None:
-        self.storage_backoff.failed(str(trouble))
+    def _wait_for_storage(self, trouble: str) -> None:
+        self.storage_backoff.failed(trouble)
         while not self.ending and self.storage_backoff.waiting:
             time.sleep(PAUSE_S)
             self.steer()
@@ -202,10 +203,10 @@ class InProcess:
                 with time_limit(self.allowance.overdue, self.allowance.limit_s):
                     scores = self.evaluate(job)
             except Exception as e:
-                trouble = storage_trouble(e)
-                self.controller.eval_failed(job, f"{type(e).__name__}: {e}", preempted=trouble is not None)
-                if trouble is not None:
-                    self._wait_for_storage(trouble)
+                failure = evaluation_failure(e)
+                self.controller.eval_failed(job, failure)
+                if failure.kind is FailureKind.STORAGE:
+                    self._wait_for_storage(failure.detail)
             else:
                 self.allowance.took(time.monotonic() - began, scores)
                 take_scores(self.controller, job, scores)

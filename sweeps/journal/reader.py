@@ -89,7 +89,7 @@ class LogReader:
             for first in firsts:
                 if first not in self._read and first < len(self._rows):
                     del self._rows[first:]  # what an overtaken driver wrote
-            self._take(list(self._pieces(firsts, packs)))
+            self._read_pieces(list(self._pieces(firsts, packs)))
         return list(self._rows)
 
     def _pieces(self, firsts: Sequence[int], packs: Mapping[int, int]) -> Iterator[_Piece]:
@@ -106,12 +106,12 @@ class LogReader:
             elif end > len(self._rows) and not self._sealed(first):
                 yield _Piece(segment_key(first), first, end)
 
-    def _take(self, pieces: Sequence[_Piece]) -> None:
+    def _read_pieces(self, pieces: Sequence[_Piece]) -> None:
         for piece, data in zip(pieces, self._data(pieces), strict=True):
             if not piece.packed:
                 self._segment(piece, data)
             elif not self._unpack(piece, data):
-                self._take(list(self._pieces([*piece.packed, int(piece.end)], {}))[: len(piece.packed)])
+                self._read_pieces(list(self._pieces([*piece.packed, int(piece.end)], {}))[: len(piece.packed)])
 
     def _unpack(self, pack: _Piece, data: bytes) -> bool:
         """Takes a pack in; False, and nothing taken, when it is not what it says it is."""

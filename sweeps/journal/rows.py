@@ -206,6 +206,7 @@ class EvalRow(Row):
     """What became of the evaluation of a checkpoint, and what it cost.
 
     Attributes:
+        reason: a sentence. failure: of one that failed: its kind; None in rows before version 0.2.
         tries: how often it was tried. given_up: it will have no scores; None where the row does not say.
         asked: of one that ended before all items were asked: how many `items`, `of` how many, and why.
     """
@@ -213,6 +214,7 @@ class EvalRow(Row):
     kind: ClassVar[Kind] = "eval"
     status: EvalStatus = EvalStatus.DONE
     reason: str = ""
+    failure: FailureKind | None = None
     tries: int | None = field(default=None, metadata={"key": "try"})
     given_up: bool | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)

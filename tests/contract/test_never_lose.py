@@ -126,7 +126,7 @@ class NeverLose(RuleBasedStateMachine):
     def evaluation_breaks(self, data: st.DataObject) -> None:
         job = data.draw(st.sampled_from(self.jobs))
         self.jobs.remove(job)
-        self.controller.eval_failed(job, "the judge is out")
+        self.controller.eval_failed(job, Failure(FailureKind.USER, "error", "the judge is out"))
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), how=st.sampled_from(sorted(FailureKind)))

@@ -79,7 +79,7 @@ def until_both_hold(fair_share: Any) -> None:
     """Waits until each of the two holds something and wants more."""
     while True:
         usage = ray.get(fair_share.usage.remote())
-        if len(usage) == 2 and all(p["held"] and p["wants"] for p in usage.values()):
+        if len(usage) == 2 and all(p["held"] and p["pending"] for p in usage.values()):
             return
         time.sleep(0.2)
 

@@ -51,7 +51,7 @@ def listing(url: str, patience_s: float = 0.0) -> dict[str, Remote]:
         InputError: nothing is there, or it cannot be looked at; the message says which.
     """
     fs, path = _file_system(url)
-    found = _asked(url, lambda: _found(fs, path), patience_s)
+    found = _call(url, lambda: _found(fs, path), patience_s)
     return {name: Remote(str(i["name"]), int(i["size"] or 0), _version(i)) for name, i in sorted(found.items())}
 
 
@@ -85,7 +85,7 @@ def read_range(url: str, name: str, start: int | None = None, end: int | None = 
         InputError: it is not there or cannot be read.
     """
     fs, path = _file_system(url)
-    data: bytes = _asked(url, lambda: fs.cat_file(f"{path.rstrip('/')}/{name}", start=start, end=end))
+    data: bytes = _call(url, lambda: fs.cat_file(f"{path.rstrip('/')}/{name}", start=start, end=end))
     return data
 
 
@@ -126,7 +126,7 @@ def _fetch(url: str, files: Mapping[str, Remote], home: Path) -> None:
     aside.mkdir()
     log.info("fetching %s (%.2f GB) to %s", url, sum(f.size for f in files.values()) / 1e9, home)
     for name, remote in files.items():
-        _asked(url, lambda name=name, remote=remote: fs.get_file(remote.address, str(aside / name)), FOREVER)  # type: ignore[misc]
+        _call(url, lambda name=name, remote=remote: fs.get_file(remote.address, str(aside / name)), FOREVER)  # type: ignore[misc]
     _check(url, files, aside)
     aside.rename(home)
 
@@ -153,10 +153,10 @@ def _file_system(url: str) -> tuple[Any, str]:
     return fs, path
 
 
-def _asked(url: str, call: Callable[[], Any], patience_s: float = 0.0) -> Any:
+def _call(url: str, call: Callable[[], Any], patience_s: float = 0.0) -> Any:
     """Calls a file system and turns whatever it raises into one sentence; no message carries a credential."""
 
-    def told() -> Any:
+    def call_with_clean_error() -> Any:
         try:
             return call()
         except Exception as e:  # each file system has its own errors
@@ -167,6 +167,6 @@ def _asked(url: str, call: Callable[[], Any], patience_s: float = 0.0) -> Any:
             raise InputError(f"{url} cannot be read: {type(e).__name__}: {str(e)[:200]}") from e
 
     try:
-        return Patience(patience_s)(told)
+        return Patience(patience_s)(call_with_clean_error)
     except StorageError as e:
         raise InputError(str(e)) from e

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from sweeps.journal.silent_base import silence
-from sweeps.report.analysis.evidence import Evidence
 from sweeps.report.analysis.findings import Finding, Kind, Setting, SettingMetric, Summary
 from sweeps.report.analysis.inference import Difference, Level
+from sweeps.report.analysis.journal_summary import JournalSummary
 from sweeps.report.analysis.verdicts import ENDS_ITS_REPLIES, TRUNCATED, heading, items_needed, seeds_needed, span
 from sweeps.report.analysis.wording import SAFETY, number, of, percent, plural, score, seconds, spent
 
@@ -225,9 +225,9 @@ def _ties(summary: Summary, best: Setting) -> Iterator[Finding]:
     yield Finding("ties", f"{text}; about {' or '.join(needs)} would settle it." if needs else f"{text}.", numbers)
 
 
-def notes(evidence: Evidence, summary: Summary) -> Iterator[str]:
+def notes(journal: JournalSummary, summary: Summary) -> Iterator[str]:
     """Yields one sentence for each thing that limits what the numbers can carry."""
-    if evidence.history.sweep is None:
+    if journal.history.sweep is None:
         yield "The journal has no sweep row: objective, axes and constraints are guessed from the trials."
     missing = sorted({str(t.config.get("model", "")) for t in summary.trials} - set(summary.bases))
     if missing and summary.trials:
@@ -243,13 +243,13 @@ def notes(evidence: Evidence, summary: Summary) -> Iterator[str]:
         )
         if told:
             yield f"The {told}."
-    if evidence.other_suite:
+    if journal.other_suite:
         yield (
-            f"{plural(evidence.other_suite, 'score row')} of another suite than {evidence.suite} left out: "
+            f"{plural(journal.other_suite, 'score row')} of another suite than {journal.suite} left out: "
             "scores of two suites do not belong on one curve."
         )
-    for reason in evidence.interrupts[-1:]:
-        yield f"Interrupted {plural(len(evidence.interrupts), 'time')}, last for: {reason}."
+    for reason in journal.interrupts[-1:]:
+        yield f"Interrupted {plural(len(journal.interrupts), 'time')}, last for: {reason}."
     waiting = sum(t.evals_open for t in summary.trials)
     if waiting:
         yield f"{plural(waiting, 'checkpoint')} not scored yet: curves and classes may change."

@@ -57,7 +57,7 @@ def mean_outcomes(seeds: Sequence[Outcomes]) -> Outcomes | None:
     return [[sum(item) / len(item) for item in zip(*task, strict=False)] for task in tasks]
 
 
-def told(pair: Compared, metric: str, against: str, name: str, step: int, level: Level) -> Paired:
+def describe_pair(pair: Compared, metric: str, against: str, name: str, step: int, level: Level) -> Paired:
     """Returns a comparison as the report shows it; `name` is what the other side is called."""
     seen = level.detectable(pair.se)
     sentence = (

@@ -10,10 +10,10 @@ from sweeps.config.objective import Goal
 from sweeps.journal.rows import base_trial
 from sweeps.report.analysis.definition import less_is_better
 from sweeps.report.analysis.effects import effects, factors, judged_effect, judged_importance, observations
-from sweeps.report.analysis.evidence import Evidence
 from sweeps.report.analysis.findings import Axis, Effect, Importance, Paired, Rivalry, Setting, Trial
 from sweeps.report.analysis.inference import Level, Winner, difference, several_looks, two_sided, winner, with_spread
-from sweeps.report.analysis.pairing import Outcomes, mean_outcomes, paired, told
+from sweeps.report.analysis.journal_summary import JournalSummary
+from sweeps.report.analysis.pairing import Outcomes, describe_pair, mean_outcomes, paired
 from sweeps.report.analysis.settings import checked, judged, measured, p_values, settings, spreads
 from sweeps.report.analysis.shape import Measured, Reading, read_shape
 from sweeps.report.analysis.verdicts import Limit, limits, on_limits, on_safety, on_the_front, on_training
@@ -32,14 +32,14 @@ class Study:
 
     def __init__(
         self,
-        evidence: Evidence,
+        journal: JournalSummary,
         goal: Goal,
         trials: Sequence[Trial],
         axes: Sequence[Axis],
         scaled: Mapping[str, bool],
         bases: Mapping[str, Mapping[str, Measured]],
     ) -> None:
-        self.evidence, self.goal, self.bases = evidence, goal, bases
+        self.journal, self.goal, self.bases = journal, goal, bases
         self.trials = list(trials)
         self.panels = _panels(trials, goal)
         by_id = {t.id: t for t in trials}
@@ -73,11 +73,11 @@ class Study:
 
     def _outcomes(self, trial: Trial, metric: str) -> Outcomes | None:
         points = trial.curves.get(metric)
-        answers = self.evidence.answers(trial.id, points[-1].step) if points else None
+        answers = self.journal.answers(trial.id, points[-1].step) if points else None
         return None if answers is None else answers.of(metric)
 
     def _base_outcomes(self, model: str, metric: str) -> Outcomes | None:
-        answers = self.evidence.answers(base_trial(model), 0)
+        answers = self.journal.answers(base_trial(model), 0)
         return None if answers is None else answers.of(metric)
 
     def _effects(
@@ -151,7 +151,11 @@ class Study:
     def _against_base(self, t: Trial, metric: str) -> Paired | None:
         ours, theirs = self._outcomes(t, metric), self._base_outcomes(str(t.config.get("model", "")), metric)
         pair = paired(theirs, ours) if ours is not None and theirs is not None else None
-        return None if pair is None else told(pair, metric, "base", "its base", t.curves[metric][-1].step, self.level)
+        return (
+            None
+            if pair is None
+            else describe_pair(pair, metric, "base", "its base", t.curves[metric][-1].step, self.level)
+        )
 
     def examples(self, by_id: Mapping[str, Trial]) -> tuple[str, ...]:
         """One trial for each of the top settings: the completed seed whose score is nearest to the mean."""
@@ -177,7 +181,7 @@ class Study:
             pair = paired(theirs, ours) if ours is not None and theirs is not None else None
             if pair is not None:
                 step = by_id[best[0]].curves[metric][-1].step
-                one = told(pair, metric, other, by_id[other].label, step, self.level)
+                one = describe_pair(pair, metric, other, by_id[other].label, step, self.level)
                 settled = next((r for r in self.rivalries if other in self._setting(r.other).trials), None)
                 found.append(one if settled is None else replace(one, different=settled.difference.real))
         return tuple(found)

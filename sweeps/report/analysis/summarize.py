@@ -14,8 +14,8 @@ from sweeps.report.analysis.answer import answer, headline, notes
 from sweeps.report.analysis.conditions import contrasts, groups
 from sweeps.report.analysis.costs import costs
 from sweeps.report.analysis.definition import axes_of, check, goal_of, meets, scaled_of, varying_of
-from sweeps.report.analysis.evidence import Aside, Evidence
 from sweeps.report.analysis.findings import Axis, Spent, Summary, Trial, UserNote
+from sweeps.report.analysis.journal_summary import JournalSummary, TrialExtras
 from sweeps.report.analysis.outcome import sweep_verdict
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.study import Study
@@ -36,31 +36,31 @@ def summarize(rows: Iterable[Row]) -> Summary:
         >>> print(summarize(read_rows(Path("runs/tiers-1a2b3c4d"))).headline)
     """
     with no_collector():
-        return _summary(Evidence(rows))
+        return _summary(JournalSummary(rows))
 
 
-def _summary(evidence: Evidence) -> Summary:
-    spec = evidence.head.spec
+def _summary(journal: JournalSummary) -> Summary:
+    spec = journal.head.spec
     goal = goal_of(spec)
-    curves = list(evidence.history.trials())
+    curves = list(journal.history.trials())
     axes = axes_of(spec, curves)
-    bases = _bases(evidence)
+    bases = _bases(journal)
     varying = [v for v in varying_of(curves) if v != "seed"]
-    trials = [_trial(evidence, curve, goal, axes, varying, bases) for curve in curves]
-    study = Study(evidence, goal, trials, axes, scaled_of(spec, curves), bases)
+    trials = [_trial(journal, curve, goal, axes, varying, bases) for curve in curves]
+    study = Study(journal, goal, trials, axes, scaled_of(spec, curves), bases)
     trials = study.trials_with_ranks()
     by_id = {t.id: t for t in trials}
     best = study.examples(by_id)
     rivals = study.rivals(best, by_id)
-    base_scoring = sum((evidence.scoring(t) for t in evidence.history.base), Spent())
+    base_scoring = sum((journal.scoring(t) for t in journal.history.base), Spent())
     summary = Summary(
-        sweep=evidence.sweep_id(),
-        name=evidence.head.name or evidence.sweep_id() or "sweep",
-        version=str(evidence.head.version or ""),
-        seq=evidence.seq,
-        planned=evidence.head.trials,
+        sweep=journal.sweep_id(),
+        name=journal.head.name or journal.sweep_id() or "sweep",
+        version=str(journal.head.version or ""),
+        seq=journal.seq,
+        planned=journal.head.trials,
         headline="",
-        suite=evidence.suite,
+        suite=journal.suite,
         objective=goal.metric,
         goal="maximize" if goal.maximize else "minimize",
         top=goal.top,
@@ -72,7 +72,7 @@ def _summary(evidence: Evidence) -> Summary:
         tied=study.tied(best),
         groups=groups(trials, axes, study.panels, bases, goal.top),
         contrasts=contrasts(trials, axes, study.panels, study.level),
-        costs=costs(trials, base_scoring, evidence.sweep.start_ups.read()),
+        costs=costs(trials, base_scoring, journal.sweep.start_ups.read()),
         notes=(),
         spec=dict(spec),
         rivals=rivals,
@@ -84,11 +84,11 @@ def _summary(evidence: Evidence) -> Summary:
         verdict=sweep_verdict(study.settings, goal.metric, study.importances),
         comparisons=study.level.comparisons,
         threshold=study.level.threshold,
-        predicted=dict(evidence.head.predicted.get("device_seconds", {})),
+        predicted=dict(journal.head.predicted.get("device_seconds", {})),
         spread={m: s.variance**0.5 for m, s in study.spread.items()},
-        tiers=tuple(evidence.sweep.tiers.values()),
+        tiers=tuple(journal.sweep.tiers.values()),
     )
-    summary = replace(summary, notes=tuple(notes(evidence, summary)))
+    summary = replace(summary, notes=tuple(notes(journal, summary)))
     findings = tuple(answer(summary))
     return replace(summary, answer=findings, headline=headline(findings))
 
@@ -111,13 +111,13 @@ def with_notes(summary: Summary, notes: Sequence[NoteRow]) -> Summary:
     return replace(summary, trials=trials, user_notes=written, tags=tags_of(notes))
 
 
-def _bases(evidence: Evidence) -> dict[str, dict[str, Measured]]:
+def _bases(journal: JournalSummary) -> dict[str, dict[str, Measured]]:
     """Step-0 scores by model: the shared row, else a trial's own step 0."""
     bases: dict[str, dict[str, Measured]] = {}
-    for curve in evidence.history.base.values():
+    for curve in journal.history.base.values():
         if 0 in curve.points:
             bases[curve.trial.removeprefix(BASE_PREFIX)] = _scores(curve, 0)
-    for curve in evidence.history.trials():
+    for curve in journal.history.trials():
         if curve.model not in bases and 0 in curve.points and curve.points[0].metrics:
             bases[curve.model] = _scores(curve, 0)
     return bases
@@ -129,47 +129,47 @@ def _scores(curve: Curve, step: int) -> dict[str, Measured]:
 
 
 def _trial(
-    evidence: Evidence,
+    journal: JournalSummary,
     curve: Curve,
     goal: Goal,
     axes: Sequence[Axis],
     varying: Sequence[str],
     bases: Mapping[str, Mapping[str, Measured]],
 ) -> Trial:
-    aside = evidence.aside(curve.trial)
-    curves = _joined(evidence, curve)
+    extras = journal.extras_of(curve.trial)
+    curves = _joined(journal, curve)
     base = bases.get(curve.model, {})
-    state = evidence.state(curve)
+    state = journal.state(curve)
     objective = curves[goal.metric][-1] if curves.get(goal.metric) else None
     checks = tuple(check(c, _last(curves, c.metric), _value(base.get(c.metric))) for c in goal.constraints)
-    fork = evidence.fork_step(curve.trial) if evidence.parent(curve.trial) is not None else None
+    fork = journal.fork_step(curve.trial) if journal.parent(curve.trial) is not None else None
     steps = max(_steps_run(curve), fork or 0)
     return Trial(
         id=curve.trial,
         label=label(curve.config, axes, varying, curve.trial),
         config=dict(curve.config),
         state=state,
-        reason=evidence.reason(curve),
+        reason=journal.reason(curve),
         phase=curve.phase,
         budget=curve.budget,
         steps_run=steps,
         own_steps=steps - (fork or 0),
         attempts=curve.attempt,
-        parent=evidence.parent(curve.trial),
+        parent=journal.parent(curve.trial),
         fork_step=fork,
         curves=curves,
         readings={},
         invalid=_invalid(curve),
-        evals_open=0 if state in ENDED else len(aside.waiting),
-        evals_failed=_eval_failures(aside),
-        evals_skipped=tuple(sorted(aside.skipped - set(aside.answers))),
-        evals_early=tuple((step, *sizes) for step, sizes in sorted(aside.cut_short.items())),
-        training=evidence.training(curve.trial),
-        scoring=evidence.scoring(curve.trial),
+        evals_open=0 if state in ENDED else len(extras.waiting),
+        evals_failed=_eval_failures(extras),
+        evals_skipped=tuple(sorted(extras.skipped - set(extras.answers))),
+        evals_early=tuple((step, *sizes) for step, sizes in sorted(extras.cut_short.items())),
+        training=journal.training(curve.trial),
+        scoring=journal.scoring(curve.trial),
         objective=objective,
         checks=checks,
         meets=meets(checks),
-        decisions=tuple(aside.decisions),
+        decisions=tuple(extras.decisions),
     )
 
 
@@ -181,13 +181,13 @@ def _value(point: Measured | None) -> float | None:
     return None if point is None else point.value
 
 
-def _joined(evidence: Evidence, curve: Curve) -> dict[str, tuple[Measured, ...]]:
+def _joined(journal: JournalSummary, curve: Curve) -> dict[str, tuple[Measured, ...]]:
     """Each metric's scores after step 0: the parents' up to the fork, then the trial's own."""
     columns: dict[str, list[Measured]] = {}
-    line = evidence.line(curve.trial)
+    line = journal.line(curve.trial)
     for i, part in enumerate(line):
-        start = evidence.fork_step(part.trial) or 0
-        end = evidence.fork_step(line[i + 1].trial) if i + 1 < len(line) else None
+        start = journal.fork_step(part.trial) or 0
+        end = journal.fork_step(line[i + 1].trial) if i + 1 < len(line) else None
         for step in sorted(part.points):
             if step <= 0 or step <= start or (end is not None and step > end):
                 continue
@@ -209,6 +209,6 @@ def _invalid(curve: Curve) -> tuple[str, ...]:
     )
 
 
-def _eval_failures(aside: Aside) -> tuple[str, ...]:
-    failures = sorted(aside.eval_reasons.items(), key=lambda item: item[0] or 0)
+def _eval_failures(extras: TrialExtras) -> tuple[str, ...]:
+    failures = sorted(extras.eval_reasons.items(), key=lambda item: item[0] or 0)
     return tuple(f"step {step}: {reason}" for step, reason in failures)

@@ -102,7 +102,7 @@ def _trial(t: Trial, summary: Summary) -> dict[str, Any]:
         "levels": levels,
         "curves": {m: arrays(thinned(c)) for m, c in t.curves.items()},
         "shapes": {m: _shape(r) for m, r in t.readings.items()},
-        "readings": {m: told(r) for m, r in t.readings.items()},
+        "readings": {m: describe_reading(r) for m, r in t.readings.items()},
     }
 
 
@@ -122,7 +122,7 @@ def _shape(r: Reading) -> dict[str, Any]:
     }
 
 
-def told(r: Reading) -> str:
+def describe_reading(r: Reading) -> str:
     """A curve in one line: `dip-and-recover: low 0.55 ± 0.04 (-43 %) at step 120, back at step 300, ends at 0.94`."""
     if r.final is None:
         return r.shape.value

@@ -13,7 +13,7 @@ from sweeps.errors import InputError, nearest
 from sweeps.report.analysis.findings import Summary, Trial
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.wording import number
-from sweeps.report.html.chart_data import told
+from sweeps.report.html.chart_data import describe_reading
 
 COLOURS = ("#2f8fd0", "#e0702e", "#18a67c", "#c76aa6", "#c79a1b", "#8a74c9")
 TEXT, GRID, DIP = "#7d8590", "#7d859040", "#e0902e"
@@ -39,7 +39,7 @@ def curve_svg(summary: Summary, metric: str, *, trials: Sequence[str] = (), widt
         body += frame.run(trial, COLOURS[i % len(COLOURS)], first=i == 0)
     body += frame.labels(drawn)
     reading = drawn[0].readings.get(metric)
-    title = f"{metric}: {drawn[0].label}" + (f", {told(reading)}" if reading else "")
+    title = f"{metric}: {drawn[0].label}" + (f", {describe_reading(reading)}" if reading else "")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" font-family="system-ui, sans-serif" font-size="12" fill="{TEXT}">\n'

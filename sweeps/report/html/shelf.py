@@ -142,7 +142,7 @@ class Shelf:
                 began = time.thread_time()
                 summary = summarize(rows)
                 self._made[id] = time.monotonic(), time.thread_time() - began
-                where, told = progress(summary), _told(id, rows)
+                where, told = progress(summary), _listed(id, rows)
                 known = replace(told, summary=summary, stands=where, open=where != "ended")
                 self._known[id] = known
             return known
@@ -157,7 +157,9 @@ class Shelf:
             if kept is not None and kept.rows == len(rows):
                 return kept
         known, where = self._known.get(id), _stands(SweepState(rows))
-        found = replace(_told(id, rows), summary=known.summary if known else None, stands=where, open=where != "ended")
+        found = replace(
+            _listed(id, rows), summary=known.summary if known else None, stands=where, open=where != "ended"
+        )
         self._quick[id] = found
         return found
 
@@ -231,7 +233,7 @@ def _stands(state: SweepState) -> str:
     return stands(len(states), sum(s not in ENDED for s in states), head.trials if head is not None else None)
 
 
-def _told(id: str, rows: list[Row]) -> Listed:
+def _listed(id: str, rows: list[Row]) -> Listed:
     times = [r.since for r in rows if isinstance(r, LeaseRow)]
     head = next((r for r in rows if isinstance(r, SweepRow)), None)
     return Listed(

@@ -185,7 +185,7 @@ def test_a_dead_driver_asks_for_nothing_and_one_that_left_neither():
         state.update(name, 1.0, {}, {}, True, 0.0)
         state.sweeps[name].node_requests = ([(GPU, 1)], [])
     assert len(state.requested_bundles(growth)) == 2
-    state.leave("gone")
+    state.unregister("gone")
     state.update("a", 1.0, {}, {}, True, EXPIRY_S + 0.1)
     assert state.requested_bundles(growth) == []
 

@@ -333,7 +333,7 @@ def test_what_earlier_drivers_spent_counts_lost_work_and_evaluation_included(tmp
     )  # without a checkpoint: all of it was for nothing
     job = first.next_eval()
     assert job is not None
-    first.eval_failed(job, "the judge is out", {"gpu_s": 1700.0})
+    first.eval_failed(job, Failure(FailureKind.USER, "error", "the judge is out"), {"gpu_s": 1700.0})
     again = SweepController(Plan(definition), MemoryJournal(journal.rows()), NeverStop(definition.goal))
     assert again.over_limit(0.0) == "limits.gpu_hours: 1.03 GPU hours are spent, 1.0 are allowed"
 

@@ -11,7 +11,10 @@ from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_queue import EVAL_TRIES, EvalJob
+from sweeps.failures import Failure, FailureKind
+from sweeps.journal.codec import parse
 from sweeps.journal.history import Curve
+from sweeps.journal.rows import EvalRow
 from sweeps.journal.writer import MemoryJournal
 from sweeps.stopping import NeverStop
 from tests.support.fakes import dip_curve
@@ -62,7 +65,9 @@ def test_late_doubled_shuffled_and_lost_scores_give_the_same_curves(seed):
     mail = [letter for letter in mail if letter[0] is not lost]
     for job, _, _ in mail:
         deliver(controller, job)
-    controller.eval_failed(lost, "ActorDiedError: the evaluator was killed")
+    controller.eval_failed(
+        lost, Failure(FailureKind.WORKER_CRASHED, "lost", "ActorDiedError: the evaluator was killed")
+    )
     assert not controller.finish_if_done()
     again = controller.next_eval()
     assert again is not None
@@ -94,11 +99,12 @@ def test_scores_that_come_twice_are_written_and_paid_for_once():
     assert controller.spent()["cpu_s"] == 1
 
 
-def test_an_evaluation_that_went_with_its_machine_is_no_try():
+@pytest.mark.parametrize("kind", [FailureKind.NODE_PREEMPTED, FailureKind.STORAGE])
+def test_an_evaluation_that_went_with_its_machine_or_its_storage_is_no_try(kind):
     controller, jobs = trained()
     job = jobs[-1]
     for _ in range(2 * EVAL_TRIES):
-        controller.eval_failed(job, "ActorDiedError: its node has died", preempted=True)
+        controller.eval_failed(job, Failure(kind, "taken away", "ActorDiedError: its node has died"))
         again = controller.next_eval()
         assert again is not None
         assert (again.key, again.tries) == (job.key, 1)
@@ -109,8 +115,21 @@ def test_an_evaluation_that_went_with_its_machine_is_no_try():
 
 def test_what_a_broken_evaluation_cost_is_counted():
     controller, jobs = trained()
-    controller.eval_failed(jobs[0], "TimeoutError: over the limit", {"gpu_s": 30.0})
+    controller.eval_failed(jobs[0], Failure(FailureKind.USER, "error", "TimeoutError: over the limit"), {"gpu_s": 30.0})
     again = controller.next_eval()
     assert again is not None
     deliver(controller, again)
     assert controller.spent() == {"gpu_s": 30.0, "cpu_s": 1.0}
+
+
+def test_a_row_of_a_broken_evaluation_names_the_kind_of_failure_and_rows_before_that_still_read():
+    controller, jobs = trained()
+    controller.eval_failed(jobs[0], Failure(FailureKind.OUT_OF_MEMORY, "oom", "CUDA out of memory"))
+    row = controller.journal.rows()[-1]
+    assert isinstance(row, EvalRow)
+    assert (row.failure, row.reason, row.given_up) == (FailureKind.OUT_OF_MEMORY, "CUDA out of memory", False)
+    told = row.to_json()
+    assert parse(told) == row
+    before = parse({k: v for k, v in told.items() if k != "failure"})
+    assert isinstance(before, EvalRow)
+    assert (before.failure, before.reason, before.tries) == (None, row.reason, row.tries)

@@ -15,7 +15,7 @@ from sweeps.report.analysis.pairing import Answers
 
 
 @dataclass(slots=True)
-class Aside:
+class TrialExtras:
     """What the journal says of one trial beside its curve."""
 
     waiting: set[int] = field(default_factory=set)  # snapshots that are whole or queued, and not scored yet
@@ -26,11 +26,11 @@ class Aside:
     decisions: list[Decision] = field(default_factory=list)
 
 
-class Evidence:
+class JournalSummary:
     """The journal, folded.
 
     Attributes:
-        sweep: what the journal says, with scores of one suite only. asides: by trial, base models included.
+        sweep: what the journal says, with scores of one suite only. extras: by trial, base models included.
         suite: the suite that is shown. other_suite: score rows under another one, left out.
         seq: the last row's place in the journal.
     """
@@ -40,7 +40,7 @@ class Evidence:
         self.suite = _suite(kept)
         self.other_suite = 0
         self.sweep = SweepState()
-        self.asides: dict[str, Aside] = {}
+        self.extras: dict[str, TrialExtras] = {}
         for row in kept:
             self._apply(row)
         self.seq = self.history.seq
@@ -51,7 +51,7 @@ class Evidence:
             row = _without_scores(row)
         self.sweep.apply(row)
         if row.trial:
-            _note(self.aside(row.trial), row)
+            _add(self.extras_of(row.trial), row)
 
     @property
     def history(self) -> History:
@@ -61,8 +61,8 @@ class Evidence:
     def interrupts(self) -> list[str]:
         return self.sweep.interrupts
 
-    def aside(self, trial: str) -> Aside:
-        return self.asides.setdefault(trial, Aside())
+    def extras_of(self, trial: str) -> TrialExtras:
+        return self.extras.setdefault(trial, TrialExtras())
 
     @property
     def head(self) -> SweepRow:
@@ -88,9 +88,9 @@ class Evidence:
     def answers(self, trial: str, step: int) -> Answers | None:
         """Item by item what a trial, or one of its parents up to the fork, answered at a step."""
         for curve in reversed(self.line(trial)):
-            if step in self.aside(curve.trial).answers:
-                return self.aside(curve.trial).answers[step]
-        return self.aside(trial).answers.get(step)
+            if step in self.extras_of(curve.trial).answers:
+                return self.extras_of(curve.trial).answers[step]
+        return self.extras_of(trial).answers.get(step)
 
     def training(self, trial: str) -> Spent:
         return _spent(self.sweep.costs.training_of(trial))
@@ -100,9 +100,9 @@ class Evidence:
 
     def reason(self, curve: Curve) -> str:
         """Why the trial ended or was paused, with the detail of an error, and why it was paused before it was pruned."""
-        aside = self.aside(curve.trial)
+        extras = self.extras_of(curve.trial)
         why = ": ".join(part for part in (curve.reason, curve.detail) if part)
-        paused = next((d for d in reversed(aside.decisions) if d.action == Action.PAUSE), None)
+        paused = next((d for d in reversed(extras.decisions) if d.action == Action.PAUSE), None)
         if curve.state is not TrialStatus.PRUNED or paused is None or paused.reason in why:
             return why
         return f"{why}; paused at step {paused.step}: {paused.reason}"
@@ -128,37 +128,37 @@ def _without_scores(row: ReportRow) -> ReportRow:
     return replace(row, metrics=kept, suite="")
 
 
-def _note(aside: Aside, row: Row) -> None:
+def _add(extras: TrialExtras, row: Row) -> None:
     match row:
         case AttemptRow():
-            aside.waiting = {s for s in aside.waiting if s <= (row.step or 0)}
+            extras.waiting = {s for s in extras.waiting if s <= (row.step or 0)}
         case VerdictRow():
-            aside.decisions.append(Decision(row.seq, row.step, row.action, row.phase, row.reason))
+            extras.decisions.append(Decision(row.seq, row.step, row.action, row.phase, row.reason))
         case CommitRow(step=int(step)):
-            aside.waiting.discard(step) if row.dropped or row.damaged else aside.waiting.add(step)
+            extras.waiting.discard(step) if row.dropped or row.damaged else extras.waiting.add(step)
         case EvalRow(step=int(step)):
-            _note_eval(aside, row, step)
+            _add_eval(extras, row, step)
         case ReportRow(step=int(step)) if row.suite:
-            aside.waiting.discard(step)
+            extras.waiting.discard(step)
             if row.items:
-                aside.answers[step] = Answers(row)
+                extras.answers[step] = Answers(row)
 
 
-def _note_eval(aside: Aside, row: EvalRow, step: int) -> None:
+def _add_eval(extras: TrialExtras, row: EvalRow, step: int) -> None:
     """A failed try is tried again unless the row says that it was given up, or says nothing of trying."""
     if row.status is EvalStatus.QUEUED:
-        aside.waiting.add(step)
+        extras.waiting.add(step)
     elif row.status is EvalStatus.FAILED and row.given_up is not False:
-        aside.waiting.discard(step)
-        aside.eval_reasons[step] = row.reason or "no reason given"
+        extras.waiting.discard(step)
+        extras.eval_reasons[step] = row.reason or "no reason given"
     elif row.status is EvalStatus.SKIPPED:
-        aside.waiting.discard(step)
-        aside.skipped.add(step)
+        extras.waiting.discard(step)
+        extras.skipped.add(step)
     elif row.status is EvalStatus.DONE:
-        aside.waiting.discard(step)
-        aside.eval_reasons.pop(step, None)
+        extras.waiting.discard(step)
+        extras.eval_reasons.pop(step, None)
         if row.asked:
-            aside.cut_short[step] = (int(row.asked["items"]), int(row.asked["of"]))
+            extras.cut_short[step] = (int(row.asked["items"]), int(row.asked["of"]))
 
 
 def _spent(cost: Mapping[str, float]) -> Spent:

@@ -1,0 +1,16 @@
+"""Why an evaluation broke, in the type that attempts have too."""
+
+from __future__ import annotations
+
+from sweeps.errors import out_of_memory
+from sweeps.failures import Failure, FailureKind
+from sweeps.storage.base import storage_trouble
+
+
+def evaluation_failure(error: BaseException) -> Failure:
+    """Returns what an error of an evaluation means: the storage's trouble, memory that ran out, or its own fault."""
+    if (trouble := storage_trouble(error)) is not None:
+        return Failure(FailureKind.STORAGE, "storage", str(trouble))
+    cause = getattr(error, "cause", None) or error  # Ray's wrapper of a task's error
+    kind, reason = (FailureKind.OUT_OF_MEMORY, "oom") if out_of_memory(cause) else (FailureKind.USER, "error")
+    return Failure(kind, reason, f"{type(error).__name__}: {str(error).strip()[-300:]}")
