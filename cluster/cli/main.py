@@ -218,7 +218,6 @@ def list_sweeps(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """List the sweeps under a storage root, or those of a cluster."""
-    from cluster.cli.job_text import job_json, job_line, latest
     from cluster.cli.render import print_json, states_or_faults, sweep_line
     from sweeps.journal.writer import sweeps_in
 
@@ -227,6 +226,8 @@ def list_sweeps(
     if address is not None and tag:
         raise InputError("list: got --tag with --address; expected --storage beside it: tags are kept with the sweeps")
     if address is not None:
+        from cluster.cli.job_text import job_json, job_line, latest
+
         jobs = latest(commands.jobs_at(address, token_file).all())
         found, lines = [job_json(j) for j in jobs], [job_line(j) for j in jobs]
     else:

@@ -20,6 +20,7 @@ from sweeps.controller.earlier_sweeps import gather, suite_of
 from sweeps.errors import DipsweepError, InputError, NoDriver, SpecError, StorageError, nearest
 from sweeps.journal.lease import DriverState, driver_state, driver_states
 from sweeps.journal.notes import read_notes, tags_of
+from sweeps.journal.reader import no_collector
 from sweeps.journal.rows import Row, SweepRow
 from sweeps.journal.state import SweepState, address_of
 from sweeps.journal.vocabulary import SweepStatus, TrialStatus
@@ -99,13 +100,23 @@ def sweep_state(home: Store) -> dict[str, Any]:
 
 def _state_at(home: Store, driver: DriverState) -> dict[str, Any]:
     rows = read_rows(home)  # after the look at the driver: one that ends in between has ended the sweep by then
-    sweep, state = _definition(home, rows), SweepState()
-    meter = ProgressMeter(Plan(sweep), state)
-    for row in rows:
-        state.apply(row)
-        meter.apply(row)
+    sweep, state = _definition(home, rows), SweepState(rows)
     told = {**state_of(sweep, state, driver), "sweep": home.name, "folder": str(home)}
-    return told if state.done or not driver.alive else {**told, "progress": meter.progress().to_json()}
+    progress = None if state.done or not driver.alive else _progress(Plan(sweep), rows)
+    return told if progress is None else {**told, "progress": progress.to_json()}
+
+
+def _progress(plan: Plan, rows: Iterable[Row]) -> Progress | None:
+    """How far a sweep is; None where its configurations lack settings that the time depends on (of another version)."""
+    state = SweepState()
+    meter = ProgressMeter(plan, state)
+    try:
+        for row in rows:
+            state.apply(row)
+            meter.apply(row)
+        return meter.progress()
+    except KeyError:
+        return None
 
 
 def _definition(home: Store, rows: Sequence[Row]) -> Sweep:
@@ -167,7 +178,8 @@ def states_or_faults(homes: Iterable[Store]) -> list[dict[str, Any]]:
         drivers: Sequence[DriverState | None] = driver_states(stores)
     except StorageError:  # of one of them: then each is asked by itself
         drivers = [None] * len(stores)
-    return [_state_or_fault(*pair) for pair in zip(stores, drivers, strict=True)]
+    with no_collector():
+        return [_state_or_fault(*pair) for pair in zip(stores, drivers, strict=True)]
 
 
 def _state_or_fault(home: Store, driver: DriverState | None) -> dict[str, Any]:

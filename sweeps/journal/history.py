@@ -98,10 +98,10 @@ class Curve:
 
     def accepts(self, row: Row) -> bool:
         """False for what an older attempt says about steps that a newer one runs again."""
-        return all(
-            not (row.attempt < newer and row.step is not None and row.step > start)
-            for newer, start in self.resumed_from.items()
-        )
+        step = row.step
+        if step is None or row.attempt >= self.attempt:  # the latest attempt's own
+            return True
+        return all(row.attempt >= newer or step <= start for newer, start in self.resumed_from.items())
 
     def is_news(self, row: ReportRow) -> bool:
         """True when a report would change this curve: it is not fenced off, and not a copy of what is known."""
