@@ -24,7 +24,7 @@ import numpy as np
 from evaluators.partial import PartialEvaluation, part, span
 from evaluators.scores import Scores
 from evaluators.tasks import Suite
-from sweeps.controller.eval_early_stopping import EarlyEnd, Question
+from sweeps.config.eval_job import EarlyEnd, Question
 from sweeps.errors import InputError
 from sweeps.statistics import shares
 

@@ -26,8 +26,8 @@ from evaluators.suites.lm_eval import evaluate_lm_eval
 from evaluators.suites.registry import load_suite
 from evaluators.tasks import Suite
 from evaluators.test_time import Variant, cut, joined, parse_variant
+from sweeps.config.eval_job import EarlyEnd
 from sweeps.config.trial import EvalSpec
-from sweeps.controller.eval_early_stopping import EarlyEnd
 from sweeps.errors import StorageError
 from sweeps.replies import ReplyWriter, from_bytes, to_bytes
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ray
 
+from sweeps.config.eval_job import EvalJob
 from sweeps.controller.eval_failure import evaluation_failure
-from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance
 from sweeps.errors import DipsweepError
 from sweeps.failures import Failure, FailureKind

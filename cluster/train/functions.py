@@ -13,7 +13,7 @@ from sweeps.plugins import TRAINERS
 
 if TYPE_CHECKING:  # a training process needs neither the queue of evaluations nor an executor
     from evaluators.scores import Scores
-    from sweeps.controller.eval_queue import EvalJob
+    from sweeps.config.eval_job import EvalJob
     from sweeps.executors.local import Scored
     from sweeps.storage.base import Where
 

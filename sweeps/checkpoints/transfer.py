@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeps.checkpoints.manifest import (
     MANIFEST,
@@ -30,13 +30,11 @@ from sweeps.checkpoints.manifest import (
     unfinished,
 )
 from sweeps.checkpoints.scratch import room, scratch
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
 from sweeps.errors import DamagedCheckpoint, NotFound
 from sweeps.storage.base import FOREVER, Store, is_url, join
 from sweeps.storage.factory import open_store
-
-if TYPE_CHECKING:
-    from sweeps.controller.eval_queue import EvalJob
 
 Say = Callable[[str], None]
 

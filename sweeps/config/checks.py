@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice, product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeps.config.blocks import TrialSettings, known_axes
+from sweeps.config.definition import SweepDefinition
 from sweeps.config.known_models import known_model
 from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, is_judged
 from sweeps.config.plugin_settings import plugin_faults, trainer_fields
@@ -18,14 +19,11 @@ from sweeps.errors import Fault, InputError, nearest
 from sweeps.plugins import RULES, SEARCHERS
 from sweeps.storage.base import is_url, url_fault
 
-if TYPE_CHECKING:
-    from sweeps.config.schema import Sweep
-
 MAX_TRIALS = 100_000
 MAX_EVALUATIONS = 10_000  # of one trial
 
 
-def check(sweep: Sweep) -> list[Fault]:
+def check(sweep: SweepDefinition) -> list[Fault]:
     """Returns every fault that needs more than one block to be seen, in the order of the file."""
     parts = (
         _names,
@@ -42,7 +40,7 @@ def check(sweep: Sweep) -> list[Fault]:
     return list(islice(chain.from_iterable(part(sweep) for part in parts), MAX_FAULTS))
 
 
-def checked_settings(sweep: Sweep, settings: Mapping[str, Any]) -> TrialSettings:
+def checked_settings(sweep: SweepDefinition, settings: Mapping[str, Any]) -> TrialSettings:
     """Returns the settings of a trial of this sweep, with its defaults for what is not given.
 
     Raises:
@@ -60,7 +58,7 @@ def checked_settings(sweep: Sweep, settings: Mapping[str, Any]) -> TrialSettings
     return found
 
 
-def _names(sweep: Sweep) -> Iterator[Fault]:
+def _names(sweep: SweepDefinition) -> Iterator[Fault]:
     for block, builtin in (("models", BUILTIN_MODELS), ("tiers", BUILTIN_TIERS)):
         for name, source in getattr(sweep, block).items():
             if not source.path.isprintable():
@@ -75,7 +73,7 @@ def _names(sweep: Sweep) -> Iterator[Fault]:
                                                     f"{nearest(name, builtin)} Else give its path.")  # fmt: skip
 
 
-def _search(sweep: Sweep) -> Iterator[Fault]:
+def _search(sweep: SweepDefinition) -> Iterator[Fault]:
     search, free = sweep.search, sampled(sweep.space)
     if search.algorithm == "grid":
         for name, axis in free.items():
@@ -97,7 +95,7 @@ def _search(sweep: Sweep) -> Iterator[Fault]:
     yield from _counts(sweep)
 
 
-def _counts(sweep: Sweep) -> Iterator[Fault]:
+def _counts(sweep: SweepDefinition) -> Iterator[Fault]:
     """Checks how many trials are asked for against how many cells there are."""
     search, cells = sweep.search, cell_count(sweep.space, MAX_TRIALS)
     total = search.trials or cells * (search.trials_per_cell or 1) * search.repeats
@@ -126,7 +124,7 @@ def _counts(sweep: Sweep) -> Iterator[Fault]:
                                      f"{more}")  # fmt: skip
 
 
-def _shared_budgets(sweep: Sweep) -> int:
+def _shared_budgets(sweep: SweepDefinition) -> int:
     """Returns with how many budgets each sampled configuration is tried."""
     steps = sweep.space.get("steps")
     conditions = any("steps" in axis.when for axis in sweep.space.values())
@@ -134,7 +132,7 @@ def _shared_budgets(sweep: Sweep) -> int:
     return len(steps.values) if shared and isinstance(steps, Grid) else 1
 
 
-def _stopping(sweep: Sweep) -> Iterator[Fault]:
+def _stopping(sweep: SweepDefinition) -> Iterator[Fault]:
     rule = sweep.stopping.rule
     uses = {
         "protect": ("dip-aware",),
@@ -167,7 +165,7 @@ def _stopping(sweep: Sweep) -> Iterator[Fault]:
         )
 
 
-def _trainer(sweep: Sweep) -> Iterator[Fault]:
+def _trainer(sweep: SweepDefinition) -> Iterator[Fault]:
     names, free = ("pack_tokens", "batch_tokens"), sampled(sweep.space)
     if cell_count(sweep.space, MAX_TRIALS) > MAX_TRIALS or not {"pack_tokens"} & {
         *sweep.axes,
@@ -189,7 +187,7 @@ def _trainer(sweep: Sweep) -> Iterator[Fault]:
             return
 
 
-def _evaluation(sweep: Sweep) -> Iterator[Fault]:
+def _evaluation(sweep: SweepDefinition) -> Iterator[Fault]:
     at, budgets = sweep.evaluation.at, sweep.axis_values("steps", sweep.trainer.steps)
     where = "evaluation.at"
     largest = max((b for b in budgets if isinstance(b, int)), default=1)
@@ -216,7 +214,7 @@ def _evaluation(sweep: Sweep) -> Iterator[Fault]:
         yield Fault(where, f"got {show(at)}; expected log, {{every: n}} or a list of steps")
 
 
-def _stop_early(sweep: Sweep) -> Iterator[Fault]:
+def _stop_early(sweep: SweepDefinition) -> Iterator[Fault]:
     if sweep.evaluation.stop_early is None:
         return
     where = "evaluation.stop_early"
@@ -227,7 +225,7 @@ def _stop_early(sweep: Sweep) -> Iterator[Fault]:
                            "transfer, general or safety, without a tail of test_time")  # fmt: skip
 
 
-def _storage(sweep: Sweep) -> Iterator[Fault]:
+def _storage(sweep: SweepDefinition) -> Iterator[Fault]:
     if is_url(sweep.storage):
         if fault := url_fault(sweep.storage):
             yield Fault("storage", fault)

@@ -9,17 +9,15 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from sweeps.config.blocks import OpenBlock
+from sweeps.config.definition import SweepDefinition
 from sweeps.config.schema_errors import dotted, explain, show, unknown_key
 from sweeps.errors import Fault, InputError
 from sweeps.plugins import RULES, SEARCHERS, SFT, TRAINERS, Registry
-
-if TYPE_CHECKING:
-    from sweeps.config.blocks import OpenBlock
-    from sweeps.config.schema import Sweep
 
 TRAIN_KEYWORDS: Final = ("folder", "resume", "rank", "world")
 """What a training function is handed by name, beside the trial and the hooks."""
@@ -85,14 +83,14 @@ class Named(NamedTuple):
     given: Mapping[str, Any]
 
 
-def places(sweep: Sweep) -> Iterator[Named]:
+def places(sweep: SweepDefinition) -> Iterator[Named]:
     """Yields the places of a sweep where a plugin with settings of its own can be named."""
     yield Named(RULES, "stopping", "rule", sweep.stopping.rule, sweep.stopping.rule_settings)
     yield Named(SEARCHERS, "search", "algorithm", sweep.search.algorithm, sweep.search.own)
     yield Named(TRAINERS, "trainer", "loop", sweep.trainer.loop, sweep.trainer.own)
 
 
-def plugin_faults(sweep: Sweep) -> Iterator[Fault]:
+def plugin_faults(sweep: SweepDefinition) -> Iterator[Fault]:
     """Yields what is wrong with the plugins that a sweep names and with their settings, and keys that nothing knows."""
     for at in places(sweep):
         block: OpenBlock = getattr(sweep, at.place)
@@ -129,7 +127,7 @@ def model_of(at: Named) -> type[BaseModel]:
     return settings_model(plugin, 2, TRAIN_KEYWORDS) if at.place == "trainer" else settings_model(plugin)
 
 
-def trainer_fields(sweep: Sweep) -> Mapping[str, Any]:
+def trainer_fields(sweep: SweepDefinition) -> Mapping[str, Any]:
     """Returns the fields of the settings that the sweep's training loop adds; {} where it adds none or cannot be loaded."""
     if sweep.trainer.loop == SFT:
         return {}
@@ -139,7 +137,7 @@ def trainer_fields(sweep: Sweep) -> Mapping[str, Any]:
         return {}
 
 
-def _worker_faults(sweep: Sweep, at: Named) -> Iterator[Fault]:
+def _worker_faults(sweep: SweepDefinition, at: Named) -> Iterator[Fault]:
     """Yields models whose trials have several processes, which a loop that is not told its rank cannot share."""
     parameters = inspect.signature(at.registry.load(at.name)).parameters.values()
     if any(p.kind is p.VAR_KEYWORD or p.name == "rank" for p in parameters):

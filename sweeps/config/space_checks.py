@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from sweeps.config.blocks import TrainerBlock, known_axes
+from sweeps.config.definition import SweepDefinition
 from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, suggest
 from sweeps.config.plugin_settings import trainer_fields
 from sweeps.config.schema_errors import explain
@@ -16,11 +17,8 @@ from sweeps.config.space import Axis, Choice, Grid, RandInt, Zip, by_setting, in
 from sweeps.errors import Fault, nearest
 from sweeps.setting_names import RENAMED
 
-if TYPE_CHECKING:
-    from sweeps.config.schema import Sweep
 
-
-def space_faults(sweep: Sweep) -> Iterator[Fault]:
+def space_faults(sweep: SweepDefinition) -> Iterator[Fault]:
     """Yields every fault of the space, in the order of the file."""
     own = trainer_fields(sweep)
     owners: dict[str, str] = {}
@@ -45,7 +43,7 @@ def space_faults(sweep: Sweep) -> Iterator[Fault]:
         yield Fault(f"space.{circle[0]}.when", f"the conditions of {', '.join(circle)} go round in a circle")
 
 
-def name_fault(sweep: Sweep, axis: str, value: Any) -> str:
+def name_fault(sweep: SweepDefinition, axis: str, value: Any) -> str:
     """Returns why a trial cannot have this `model` or `data`; empty if it can."""
     block, known = {
         "model": ("models", {*sweep.models, *BUILTIN_MODELS}),
@@ -68,7 +66,7 @@ def _unknown(setting: str, own: Iterable[str]) -> str:
     return f"unknown axis '{setting}'{hint}; known: {', '.join(known)}{suggest(setting, known)}"
 
 
-def _condition_faults(sweep: Sweep, name: str, axis: Axis) -> Iterator[str]:
+def _condition_faults(sweep: SweepDefinition, name: str, axis: Axis) -> Iterator[str]:
     axes = by_setting(sweep.space)
     own = by_setting({name: axis})
     for other, values in axis.when.items():
@@ -88,7 +86,7 @@ def _condition_faults(sweep: Sweep, name: str, axis: Axis) -> Iterator[str]:
                     yield f"when asks for {other} {value!r}, which the axis never has; its values: {listed}"
 
 
-def _value_faults(sweep: Sweep, setting: str, axis: Axis, own: Mapping[str, Any]) -> Iterator[str]:
+def _value_faults(sweep: SweepDefinition, setting: str, axis: Axis, own: Mapping[str, Any]) -> Iterator[str]:
     """Yields what is wrong with the values as values of this setting."""
     if setting in ("model", "data"):
         if not isinstance(axis, Grid | Choice):

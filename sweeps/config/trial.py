@@ -100,7 +100,7 @@ class TrialSpec:
         id: `t-` and 8 hex of the hash of `config`.
         sweep: the sweep's id.
         config: all resolved hyperparameters: `model, data, steps, seed, replay` and every trainer setting
-            (`sweeps.config.schema.TrainerBlock`).
+            (`sweeps.config.blocks.TrainerBlock`).
         model, tier: where the two names of `config` lead.
         snapshots: optimizer steps after which weights are saved and scored, ascending, the last one is `steps`.
         evaluation: what its checkpoints are asked.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from sweeps.config.definition import SweepDefinition
 from sweeps.config.schema_errors import show
 from sweeps.config.space import Zip, can_be_active, cell_count, cells, sampled
 from sweeps.errors import Fault
 from sweeps.plugins import SFT
-
-if TYPE_CHECKING:
-    from sweeps.config.schema import Sweep
 
 MAX_CELLS: Final = 100_000
 
@@ -33,7 +31,7 @@ NEEDS: Final = (
 )
 
 
-def unused_faults(sweep: Sweep) -> Iterator[Fault]:
+def unused_faults(sweep: SweepDefinition) -> Iterator[Fault]:
     """Yields settings that change what a trial is called, but nothing of what it does, and others without any effect."""
     if sweep.trainer.loop == SFT and cell_count(sweep.space, MAX_CELLS) <= MAX_CELLS:
         for need in NEEDS:
@@ -42,7 +40,7 @@ def unused_faults(sweep: Sweep) -> Iterator[Fault]:
     yield from _lm_eval_faults(sweep)
 
 
-def _default_fault(sweep: Sweep, need: Needs) -> Iterator[Fault]:
+def _default_fault(sweep: SweepDefinition, need: Needs) -> Iterator[Fault]:
     """Yields the value of a setting that no axis varies, where no trial uses it."""
     value = getattr(sweep.trainer, need.setting)
     controls = sweep.axis_values(need.control, getattr(sweep.trainer, need.control))
@@ -52,7 +50,7 @@ def _default_fault(sweep: Sweep, need: Needs) -> Iterator[Fault]:
         )
 
 
-def _axis_fault(sweep: Sweep, need: Needs) -> Iterator[Fault]:
+def _axis_fault(sweep: SweepDefinition, need: Needs) -> Iterator[Fault]:
     """Yields an axis some of whose trials differ in nothing but its value. Columns of one zip belong together as they are."""
     axis, free = sweep.axes[need.setting], sampled(sweep.space)
     if any(isinstance(a, Zip) and {need.setting, need.control} <= a.columns.keys() for a in sweep.space.values()):
@@ -73,7 +71,7 @@ def _axis_fault(sweep: Sweep, need: Needs) -> Iterator[Fault]:
             return
 
 
-def _tier_faults(sweep: Sweep) -> Iterator[Fault]:
+def _tier_faults(sweep: SweepDefinition) -> Iterator[Fault]:
     for name, tier in sweep.tiers.items():
         for key in ("columns", "max_bad_rows", "max_long_rows"):
             value = getattr(tier, key)
@@ -83,7 +81,7 @@ def _tier_faults(sweep: Sweep) -> Iterator[Fault]:
                 )
 
 
-def _lm_eval_faults(sweep: Sweep) -> Iterator[Fault]:
+def _lm_eval_faults(sweep: SweepDefinition) -> Iterator[Fault]:
     evaluation = sweep.evaluation
     if not evaluation.suite.startswith("lm-eval:"):
         return
@@ -95,7 +93,7 @@ def _lm_eval_faults(sweep: Sweep) -> Iterator[Fault]:
         yield Fault("evaluation.keep_replies", f"got 'all', but suite {evaluation.suite} keeps none: {why}")
 
 
-def unused_notes(sweep: Sweep) -> list[str]:
+def unused_notes(sweep: SweepDefinition) -> list[str]:
     """Returns a line for each part of the file that this sweep does not use, which may be meant."""
     lines = []
     for block, key, default in (("models", "model", sweep.default_model), ("tiers", "data", sweep.default_tier)):
@@ -110,7 +108,7 @@ def unused_notes(sweep: Sweep) -> list[str]:
     return lines
 
 
-def in_process_notes(sweep: Sweep) -> list[str]:
+def in_process_notes(sweep: SweepDefinition) -> list[str]:
     """Returns a line for each setting that a run in one process, without Ray, does not use."""
     lines = []
     for name in map(str, sweep.axis_values("model", sweep.default_model)):

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.config.blocks import LimitsBlock
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved, TrialSpec
 from sweeps.controller import limits, retention
 from sweeps.controller.attempts import Attempts
-from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.launch import Launch
 from sweeps.controller.record import SweepRecord
 from sweeps.controller.scores import Scores

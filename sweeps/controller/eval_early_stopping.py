@@ -9,44 +9,11 @@ Base models, last checkpoints and those that branches begin from are always aske
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
+from sweeps.config.eval_job import EarlyEnd, Question
 from sweeps.config.names import is_judged
 from sweeps.config.objective import Constraint, Goal
 from sweeps.config.schema import Sweep
 from sweeps.config.trial import TrialSpec
-
-
-class Question(NamedTuple):
-    """A checkpoint is out when `metric` is clearly below `bound` (above it where `ceiling`).
-
-    `against_base` bounds are changes from the base's score on the same items.
-    """
-
-    metric: str
-    bound: float = 0.0
-    against_base: bool = True
-    ceiling: bool = False
-
-    @property
-    def answer(self) -> str:
-        """What is clear once it is."""
-        side = "above" if self.ceiling else "below"
-        base = "its base" + (f" {self.bound:+g}" if self.bound else "")
-        return f"{self.metric} is {side} {base if self.against_base else f'{self.bound:g}'}"
-
-
-@dataclass(frozen=True, slots=True)
-class EarlyEnd:
-    """Ends an evaluation when one of the questions is clear, wrongly with a chance of at most `level` for all together.
-
-    `base` is the source of the base model, whose answers to the same items are compared with.
-    """
-
-    level: float
-    questions: tuple[Question, ...]
-    base: str
 
 
 def early_end(sweep: Sweep, spec: TrialSpec, step: int) -> EarlyEnd | None:

@@ -15,38 +15,13 @@ from enum import IntEnum
 from functools import cache
 from typing import Any, Final
 
-from sweeps.config.trial import EvalSpec
-from sweeps.controller.eval_early_stopping import EarlyEnd
+from sweeps.config.eval_job import EvalJob
 from sweeps.stopping.base import Phase
 
 EVAL_TRIES: Final = 3
 NEAR: Final = 3.0
 """A trial whose odds are within this factor of the bar below which it is paused is close to a decision."""
 SUSPECTED: Final = frozenset({Phase.DIP, Phase.RECOVERY, Phase.COLLAPSE, Phase.LATE_DECLINE})
-
-
-@dataclass(frozen=True, slots=True)
-class EvalJob:
-    """A checkpoint to be scored. At step 0 of `base-<model>` `path` is the model's own source.
-
-    `order` is the journal's number of the checkpoint's row, so that older ones come first; `tries` counts from 1; `early` says
-    when it may end before all items are asked.
-    """
-
-    trial: str
-    attempt: int
-    step: int
-    path: str
-    model: str
-    evaluation: EvalSpec
-    tries: int = 1
-    order: int = -1
-    early: EarlyEnd | None = None
-
-    @property
-    def key(self) -> tuple[str, int, str]:
-        """What makes it this job: two attempts may save the same step in two places."""
-        return (self.trial, self.step, self.path)
 
 
 @dataclass(frozen=True, slots=True)

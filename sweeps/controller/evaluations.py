@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import TrialSpec
 from sweeps.controller.eval_early_stopping import early_end
-from sweeps.controller.eval_queue import EvalJob, ScoreQueue, TrialEvalState, is_suspect
+from sweeps.controller.eval_queue import ScoreQueue, TrialEvalState, is_suspect
 from sweeps.journal.rows import base_trial
 from sweeps.journal.state import SweepState, TrialState
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sweeps.controller.eval_queue import EVAL_TRIES, EvalJob
+from sweeps.config.eval_job import EvalJob
+from sweeps.controller.eval_queue import EVAL_TRIES
 from sweeps.controller.record import SweepRecord
 from sweeps.controller.verdicts import Verdicts
 from sweeps.failures import Failure, FailureKind

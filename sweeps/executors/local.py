@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import Hooks, Saved, TrialSpec, attempt_folder
 from sweeps.controller.controller import SweepController
 from sweeps.controller.eval_failure import evaluation_failure
-from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.eval_timeout import Allowance, time_limit
 from sweeps.controller.launch import Launch
 from sweeps.errors import Interrupted, JournalError, LimitError, TrialFailed, out_of_memory

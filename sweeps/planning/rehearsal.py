@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved, trial_id
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.launch import Launch
 from sweeps.controller.searcher import Result, Suggestion
 from sweeps.errors import StorageError

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sweeps import Sweep, grid
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.launch import Launch
 from sweeps.errors import Fenced, JournalError, StorageError, Unreachable
 from sweeps.failures import Failure, FailureKind

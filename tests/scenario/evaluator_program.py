@@ -18,9 +18,9 @@ prepare()
 from cluster.connect.session import local_ray  # noqa: E402
 from cluster.driver.loop import RayLoop  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
+from sweeps.config.eval_job import EvalJob  # noqa: E402
 from sweeps.config.plan import Plan  # noqa: E402
 from sweeps.controller.controller import SweepController  # noqa: E402
-from sweeps.controller.eval_queue import EvalJob  # noqa: E402
 from sweeps.journal.writer import SweepJournal  # noqa: E402
 from sweeps.stopping import NeverStop  # noqa: E402
 from tests.scenario.program import train  # noqa: E402

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import Sweep, grid, loguniform
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_queue import EvalJob
 from sweeps.controller.request_handler import POLL_S, RequestHandler
 from sweeps.controller.requests import Request, post
 from sweeps.errors import DamagedCheckpoint

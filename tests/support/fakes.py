@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.checkpoints.manifest import seal
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import Hooks, Saved, TrialSpec
-from sweeps.controller.eval_queue import EvalJob
 from sweeps.errors import TrialFailed
 from sweeps.stopping import Action, StopRule, Verdict
 

@@ -19,9 +19,8 @@ from evaluators.scores import Scores
 from evaluators.stats import mean_error, share_error
 from evaluators.suites.registry import load_suite
 from evaluators.tasks import EvalTask, Suite
+from sweeps.config.eval_job import EarlyEnd, EvalJob, Question
 from sweeps.config.trial import EvalSpec
-from sweeps.controller.eval_early_stopping import EarlyEnd, Question
-from sweeps.controller.eval_queue import EvalJob
 from sweeps.errors import InputError
 from sweeps.statistics import pack, unpack
 from trainers.model.builtin import builtin_folder

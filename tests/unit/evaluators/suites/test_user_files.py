@@ -11,8 +11,8 @@ from evaluators.score import judged, score
 from evaluators.scores import Answered
 from evaluators.suites.registry import load_suite
 from evaluators.tasks import text_of
+from sweeps.config.eval_job import EarlyEnd, Question
 from sweeps.config.trial import EvalFile, EvalSpec
-from sweeps.controller.eval_early_stopping import EarlyEnd, Question
 from sweeps.errors import InputError
 from sweeps.statistics import compare, shares
 from trainers.model.builtin import builtin_folder

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from sweeps import Sweep, grid
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_queue import EVAL_TRIES, EvalJob
+from sweeps.controller.eval_queue import EVAL_TRIES
 from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.executors.local import InProcess
 from sweeps.failures import Failure, FailureKind

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from sweeps import Sweep, grid
+from sweeps.config.eval_job import Question
 from sweeps.config.objective import Constraint, Goal
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_early_stopping import Question, early_end, questions
+from sweeps.controller.eval_early_stopping import early_end, questions
 from sweeps.errors import SpecError
 from sweeps.executors.local import take_scores
 from sweeps.journal.writer import MemoryJournal

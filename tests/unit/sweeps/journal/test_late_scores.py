@@ -7,10 +7,11 @@ import random
 import pytest
 
 from sweeps import Sweep, grid
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_queue import EVAL_TRIES, EvalJob
+from sweeps.controller.eval_queue import EVAL_TRIES
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.codec import parse
 from sweeps.journal.history import Curve
