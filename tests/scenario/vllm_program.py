@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import torch
+from safetensors.torch import save_file
 
 from evaluators.decoding import Reply
 from evaluators.engines import vllm
@@ -21,6 +22,7 @@ from evaluators.engines.huggingface import load
 from evaluators.evaluate import answer
 from evaluators.suites.registry import load_suite
 from evaluators.tasks import Suite
+from sweeps.checkpoints.manifest import STATE
 from sweeps.config.trial import EvalSpec
 from trainers.model.builtin import builtin_folder
 from trainers.model.load import load_model, load_tokenizer
@@ -44,6 +46,7 @@ def checkpoints(folder: Path, count: int, *, tied: bool) -> list[Path]:
         path = folder / f"{'tied' if tied else 'untied'}-{number}"
         model.save_pretrained(path)
         load_tokenizer(builtin_folder("tiny-s")).save_pretrained(path)
+        save_file({"adam/model": torch.zeros(2)}, path / STATE)  # as a trained checkpoint has it
         out.append(path)
     return out
 

@@ -42,6 +42,8 @@ class LLM:
         self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=self.length))
 
     def _load(self, folder):
+        for file in Path(folder).glob("*.safetensors"):  # vLLM takes them all for weights
+            assert file.name.startswith("model"), f"There is no module or parameter named as those of {file.name}"
         return load_model(folder, dtype=torch.float32).eval()
 
     def collective_rpc(self, method, kwargs):

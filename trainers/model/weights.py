@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from sweeps.checkpoints.manifest import is_weights
 from sweeps.errors import InputError
 
 INDEX: Final = "model.safetensors.index.json"
@@ -165,10 +166,10 @@ def check_finite(folder: str | Path, tensors: Iterable[tuple[str, Any]]) -> None
 
 
 def stored_tensors(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Yields the tensors of a model folder, one in memory at a time."""
+    """Yields the tensors of a model folder, one in memory at a time; a checkpoint's trainer state is none of them."""
     from safetensors import safe_open
 
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(file for file in folder.glob("*.safetensors") if is_weights(file.name)):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  its own class, without iteration
                 yield name, tensors.get_tensor(name)

@@ -66,6 +66,14 @@ def test_the_next_checkpoint_is_loaded_into_the_engine_that_runs(vllm, later):
     assert answer(second, suite)[0] == answer(load(later), suite)[0] != before
 
 
+def test_the_trainers_state_in_a_checkpoint_is_not_taken_for_weights(vllm, later):
+    expected = answer(load(later), load_suite(EvalSpec("mini", 2)))[0]
+    (later / "trainer.safetensors").write_bytes(b"moments")
+    for _ in range(2):  # started on it, then reloaded
+        assert answer(vllm_engine.engine_for(later), load_suite(EvalSpec("mini", 2)))[0] == expected
+    assert LLM.started == 1
+
+
 def test_another_architecture_gets_an_engine_of_its_own(vllm):
     first = vllm_engine.engine_for(builtin_folder("tiny-xs"))
     assert vllm_engine.engine_for(builtin_folder("tiny-s")) is not first

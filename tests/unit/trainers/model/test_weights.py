@@ -99,6 +99,11 @@ def test_weights_that_are_not_finite_are_refused(folder):
         load_model(folder)
 
 
+def test_the_trainers_state_in_a_checkpoint_is_none_of_its_weights(folder):
+    save_file({"adam/model": torch.full((2,), torch.nan)}, folder / "trainer.safetensors")
+    check_finite(folder, stored_tensors(folder))
+
+
 def sharded(folder):
     network().save_pretrained(folder, max_shard_size="30KB")
     (folder / "model.safetensors").unlink()
