@@ -114,6 +114,84 @@ def detectable(se: float, *, level: float = 0.05, power: float = 0.8) -> float:
     return (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power)) * se
 
 
+class PathPoint(NamedTuple):
+    """A checkpoint's score (more is better) with its standard error, None where it came without."""
+
+    step: int
+    value: float
+    se: float | None
+
+
+class PathBest(NamedTuple):
+    """The checkpoint with the highest score of a run, and what it is worth less its luck; `se` is None where nobody knows."""
+
+    step: int
+    value: float
+    se: float | None
+
+
+_WANDERS: Final = (0.0, *(2.0**k for k in range(-10, 14)))
+"""Variance of a path in one e-fold of steps, in squared standard errors of a score: what `wander` chooses from."""
+
+
+def wander(paths: Sequence[Sequence[PathPoint]]) -> float:
+    """Returns how far scores without their noise move along a run: the variance in one e-fold of steps, by maximum likelihood.
+
+    Args:
+        paths: runs alike, each in order of step. Scores without a standard error say nothing here.
+    """
+    import numpy as np
+
+    known = [[(p.step, p.value, p.se) for p in path if p.se] for path in paths]
+    known = [path for path in known if len(path) > 1]
+    if not known:
+        return 0.0
+    unit = float(np.median([se for path in known for _, _, se in path])) ** 2
+    return max((q * unit for q in _WANDERS), key=lambda q: sum(_path_likelihood(path, q) for path in known))
+
+
+def _path_likelihood(path: Sequence[tuple[int, float, float]], wandering: float) -> float:
+    """Log likelihood of a run's scores after the first: a random walk in the logarithm of the step, seen with noise."""
+    (before, level, se), *rest = path
+    variance, found = se * se, 0.0
+    for step, value, error in rest:
+        variance += wandering * math.log(step / before)
+        total, surprise = variance + error * error, value - level
+        found -= 0.5 * (math.log(total) + surprise * surprise / total)
+        gain = variance / total
+        level, variance, before = level + gain * surprise, variance * (1.0 - gain), step
+    return found
+
+
+def best_of_path(path: Sequence[PathPoint], wandering: float) -> PathBest:
+    """Returns the checkpoint of the highest score, and what it is worth: the highest of many noisy scores was lucky as well.
+
+    Its expected score given all scores of its run, which are taken as a random walk in the logarithm of the step (`wander`)
+    seen with their known errors. An expectation given all that was seen needs no further correction for a choice that was made
+    by it (Dawid 1994, "Selection paradoxes of Bayesian inference"). Errors that neighbours share, such as those of the same
+    items, are taken as independent here, which corrects too much: where outcomes were kept, items held out say it exactly.
+
+    Raises:
+        ValueError: no scores.
+    """
+    import numpy as np
+
+    best = max(path, key=lambda p: p.value)
+    errors = [p.se for p in path if p.se]
+    if not errors:
+        return PathBest(best.step, best.value, None)
+    usual = float(np.median(errors))
+    u = np.log([p.step for p in path])
+    walk = wandering * (np.minimum.outer(u, u) - u[0])
+    y = np.array([p.value for p in path])
+    seen = np.linalg.inv(walk + np.diag([(p.se or usual) ** 2 for p in path]))
+    weight, at = float(seen.sum()), path.index(best)
+    middle = float((seen @ y).sum()) / weight
+    own = seen @ walk[at]
+    variance = walk[at, at] - walk[at] @ own + (1.0 - own.sum()) ** 2 / weight
+    return PathBest(best.step, middle + float(own @ (y - middle)), math.sqrt(max(float(variance), 0.0)))
+
+
 GRADED: Final = "q"
 """Begins packed outcomes that are not all right or wrong: four hexadecimal digits a reply, in steps of 1/65,535."""
 _STEPS: Final = 0xFFFF

@@ -342,6 +342,7 @@ def replay_curves(
         "top": top or meant.top,
         "constraints": meant.constraints if same else (),
         "orders": orders,
+        "at": meant.at if same else "end",
     }
     known = None
     if experience is not None:

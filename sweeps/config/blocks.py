@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from sweeps.config.names import METRIC, SUITE, TEMPLATES
+from sweeps.config.objective import At
 from sweeps.config.schema_errors import explain
 from sweeps.config.trial import EvalFile, EvalSpec, KeepReplies
 from sweeps.errors import InputError
@@ -193,6 +194,9 @@ class ObjectiveBlock(Block):
     """`ROLE/NAME`, with the tail of `evaluation.test_time` if any: `transfer/score@8`."""
     goal: Literal["maximize", "minimize"] = "maximize"
     """Whether more is better."""
+    at: At = "end"
+    """What a trial is worth: its score at the `end`, or that of its `best` checkpoint, also where it was pruned after it. The
+    report corrects the best of many noisy checkpoints for having been chosen (docs/stopping.md)."""
 
 
 class ConstraintBlock(Block):

@@ -21,6 +21,7 @@ from sweeps.storage.base import is_url, url_fault
 
 MAX_TRIALS = 100_000
 MAX_EVALUATIONS = 10_000  # of one trial
+NOT_OF_CHECKPOINTS = ("train", "perf")  # roles that the trainer reports at every `logging_steps`
 
 
 def check(sweep: SweepDefinition) -> list[Fault]:
@@ -31,6 +32,7 @@ def check(sweep: SweepDefinition) -> list[Fault]:
         space_faults,
         _search,
         _stopping,
+        _objective,
         _trainer,
         _evaluation,
         _stop_early,
@@ -163,6 +165,27 @@ def _stopping(sweep: SweepDefinition) -> Iterator[Fault]:
         yield Fault(
             "stopping.grace", f"got {grace}, but the smallest step budget is {smallest}: the rule would never speak"
         )
+
+
+def _objective(sweep: SweepDefinition) -> Iterator[Fault]:
+    """A trial can only be worth its best checkpoint where it has several, and each of them a score."""
+    if sweep.objective.at != "best":
+        return
+    metric, where = sweep.objective.metric, "objective.at"
+    if metric.partition("/")[0] in NOT_OF_CHECKPOINTS:
+        yield Fault(where, f"got best, but {metric} is measured while training, mostly between checkpoints; expected a metric "
+                           "of the evaluation, such as transfer/score, or at: end")  # fmt: skip
+    budgets = [b for b in sweep.axis_values("steps", sweep.trainer.steps) if isinstance(b, int)]
+    at = sweep.evaluation.at
+    listed = [s for s in at if isinstance(s, int)] if isinstance(at, list | tuple) else None
+    every = at.get("every") if isinstance(at, Mapping) else None
+    alone = [
+        b for b in budgets
+        if (listed is not None and not any(s < b for s in listed)) or (isinstance(every, int) and every >= b)
+    ]  # fmt: skip
+    if alone:
+        yield Fault(where, f"got best, but evaluation.at scores nothing before the last of {min(alone)} steps: there is no "
+                           "choice; score more steps, or leave it out")  # fmt: skip
 
 
 def _trainer(sweep: SweepDefinition) -> Iterator[Fault]:

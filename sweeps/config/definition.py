@@ -104,6 +104,7 @@ class SweepDefinition(Block):
             maximize=self.objective.goal == "maximize",
             top=self.stopping.top,
             constraints=tuple(Constraint(**c.model_dump()) for c in self.constraints),
+            at=self.objective.at,
         )
 
     def to_json(self, *, identity: bool = False) -> dict[str, Any]:
@@ -113,6 +114,8 @@ class SweepDefinition(Block):
         outside: dict[str, Any] = {"storage": True, "limits": True, "evaluation": {"keep_replies", "python"}}
         data = self.model_dump(mode="json", exclude=outside)
         data["stopping"]["protect"] = self.stopping.protect or "strict"  # its default, whether it is written out or not
+        if self.objective.at == "end":  # younger than the ids of many sweeps
+            del data["objective"]["at"]
         return data
 
     @property

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+At = Literal["end", "best"]
+"""What a trial is worth: the score at its last step, or that of its best checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +25,27 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the sweep looks for: the best `top` trials by `metric` among those that meet the constraints."""
+    """What the sweep looks for: the best `top` trials by `metric` among those that meet the constraints.
+
+    With `at` "best" a trial stands for its best checkpoint, which it keeps when it is given up later.
+    """
 
     metric: str
     maximize: bool = True
     top: int = 3
     constraints: tuple[Constraint, ...] = ()
+    at: At = "end"
 
     @property
     def sign(self) -> float:
         """+1 to maximise, -1 to minimise."""
         return 1.0 if self.maximize else -1.0
+
+
+def is_met(c: Constraint, value: float | None, base: float | None) -> bool | None:
+    """Whether a score meets a constraint, or None where a number that decides it is not known."""
+    if c.at_least is not None:
+        return None if value is None else value >= c.at_least
+    if c.at_most is not None:
+        return None if value is None else value <= c.at_most
+    return None if value is None or base is None else value >= base + (c.relative_to_base or 0.0)

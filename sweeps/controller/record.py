@@ -28,6 +28,7 @@ from sweeps.journal.vocabulary import (
     EndStatus,
 )
 from sweeps.journal.writer import Journal
+from sweeps.statistics import PathPoint, best_of_path, wander
 from sweeps.stopping.base import StopRule
 from sweeps.storage.base import inside
 
@@ -129,7 +130,17 @@ class SweepRecord:
         if trial.row.number is not None:
             metric = self.plan.sweep.goal.metric
             by_step = dict(zip(trial.curve.steps(metric), trial.curve.values(metric), strict=True))
-            self.searcher.tell(trial.row.number, Result(status, by_step))
+            self.searcher.tell(trial.row.number, Result(status, by_step, self._best(trial)))
+
+    def _best(self, trial: TrialState) -> float | None:
+        """What a trial's best checkpoint is worth, less what it owes to having been chosen; None where its end counts."""
+        goal = self.plan.sweep.goal
+        points = [p for s, p in sorted(trial.curve.points.items()) if s > 0 and goal.metric in p.metrics]
+        if goal.at != "best" or not points:
+            return None
+        scores = [goal.sign * p.metrics[goal.metric] for p in points]
+        path = [PathPoint(p.step, y, p.se.get(goal.metric)) for p, y in zip(points, scores, strict=True)]
+        return goal.sign * best_of_path(path, wander([path])).value
 
     def inside(self, path: str) -> str:
         """Returns a path as rows hold it: relative to the sweep's folder where it lies in there."""

@@ -39,14 +39,28 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a suggestion ended: the objective by step; `value` only when it ran to its budget."""
+    """How a suggestion ended.
+
+    Attributes:
+        by_step: the objective, as it was measured.
+        best: where a trial is worth its best checkpoint, what that is worth (`statistics.best_of_path`).
+    """
 
     ended: EndStatus
     by_step: Mapping[int, float] = field(default_factory=dict)
+    best: float | None = None
+
+    @property
+    def last(self) -> float | None:
+        """The objective at the last step that was scored."""
+        return self.by_step[max(self.by_step)] if self.by_step else None
 
     @property
     def value(self) -> float | None:
-        return self.by_step[max(self.by_step)] if self.by_step else None
+        """What the suggestion came to: known when it ran to its budget; what its best checkpoint is worth also when pruned."""
+        if self.best is not None:
+            return self.best if self.ended != "failed" else None
+        return self.last if self.ended == "completed" else None
 
 
 class Searcher(Protocol):
@@ -109,7 +123,7 @@ class _Drawn:
         merged: dict[int, float] = {}
         for _, result in sorted(self.results.items(), reverse=True):
             merged = {**result.by_step, **merged}
-        ends = {b: r.value for b, r in self.results.items() if r.ended == "completed" and r.value is not None}
+        ends = {b: r.last for b, r in self.results.items() if r.ended == "completed" and r.last is not None}
         return {**merged, **ends}
 
 
@@ -218,7 +232,7 @@ class OptunaSearch:
         drawn.results[self._budget(cell)] = result
         budgets = [self._budget(c) for c, group in enumerate(self.plan.groups) if group == drawn.group]
         longest = drawn.results.get(max(budgets))
-        best_known = longest is not None and longest.ended == "completed" and longest.value is not None
+        best_known = longest is not None and longest.value is not None
         if best_known or len(drawn.results) == len(budgets):
             self._tell(drawn, longest if best_known else None)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.config.objective import Constraint, Goal
+from sweeps.config.objective import At, Constraint, Goal, is_met
 from sweeps.errors import InputError, JournalError
 from sweeps.executors.simulated import Outcome, Recording, simulate
 from sweeps.journal.codec import parse
@@ -73,6 +73,7 @@ def replay(
     top: int = 3,
     constraints: Sequence[Constraint] = (),
     orders: int = 1,
+    at: At = "end",
     experience: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Replays recorded sweeps under one rule.
@@ -82,7 +83,7 @@ def replay(
         rule: `NAME` or `NAME:key=value,...`, as on the command line.
         metric: what the sweep looked for; empty takes the only metric that was scored.
         goal: `maximize` or `minimize`.
-        workers: machines. top: places that count as winners.
+        workers: machines. top: places that count as winners. at: what a trial is worth, as `objective.at`.
         constraints: what a winner meets at its end; rules that know of constraints decide by them too.
         orders: in how many orders the trials start, one after another: as recorded, then shuffled by a fixed seed. Shares
             and costs are means over them, `trials` is of the first.
@@ -103,7 +104,7 @@ def replay(
     if workers < 1 or top < 1 or orders < 1:
         raise InputError(f"workers is {workers}, top {top} and orders {orders}, but each must be at least 1")
     histories = histories_of(rows)
-    wanted = Goal(metric or _only_metric(histories.values()), direction, top, tuple(constraints))
+    wanted = Goal(metric or _only_metric(histories.values()), direction, top, tuple(constraints), at)
     sweeps = {}
     for name, history in histories.items():
         recordings, shared = recorded(history, wanted.metric)
@@ -220,8 +221,13 @@ def _seconds(points: Sequence[Point], unit: str) -> tuple[float, ...]:
 def finals(history: History, goal: Goal) -> dict[str, float]:
     """Returns the last score of every trial that was recorded to its budget, signed so that larger is better.
 
-    A trial that does not meet a constraint at its end, or of which that is not known, is left out.
+    A trial that does not meet a constraint at its end, or of which that is not known, is left out. Where trials are worth their
+    best checkpoint, the scores are theirs.
     """
+    if goal.at == "best":
+        steps_of = best_steps(history, goal)
+        whole_ones = [c for c in history.trials() if c.trial in steps_of and c.last_step >= _budget(c)]
+        return {c.trial: goal.sign * c.points[steps_of[c.trial]].metrics[goal.metric] for c in whole_ones}
     out = {}
     for curve in history.trials():
         steps = curve.steps(goal.metric)
@@ -231,19 +237,30 @@ def finals(history: History, goal: Goal) -> dict[str, float]:
     return out
 
 
+def best_steps(history: History, goal: Goal) -> dict[str, int]:
+    """Returns the step of the best checkpoint of every trial, among those that meet all constraints."""
+    out = {}
+    for curve in history.trials():
+        steps = [
+            s
+            for s in curve.steps(goal.metric)
+            if s > 0 and all(_met_at(history, curve, c, s) for c in goal.constraints)
+        ]
+        if steps:
+            out[curve.trial] = max(steps, key=lambda s: goal.sign * curve.points[s].metrics[goal.metric])
+    return out
+
+
 def _met(history: History, curve: Curve, constraint: Constraint) -> bool:
     steps = curve.steps(constraint.metric)
-    if not steps or steps[-1] <= 0:
-        return False
-    value = curve.points[steps[-1]].metrics[constraint.metric]
-    if constraint.at_most is not None:
-        return value <= constraint.at_most
-    if constraint.at_least is not None:
-        return value >= constraint.at_least
-    base = history.base_point(curve.trial)
-    if base is None or constraint.metric not in base.metrics or constraint.relative_to_base is None:
-        return False
-    return value >= base.metrics[constraint.metric] + constraint.relative_to_base
+    return bool(steps) and steps[-1] > 0 and _met_at(history, curve, constraint, steps[-1])
+
+
+def _met_at(history: History, curve: Curve, constraint: Constraint, step: int) -> bool:
+    base, metric = history.base_point(curve.trial), constraint.metric
+    return (
+        is_met(constraint, curve.points[step].metrics.get(metric), base.metrics.get(metric) if base else None) is True
+    )
 
 
 def winners(ends: Mapping[str, float], top: int) -> list[str]:
@@ -271,7 +288,8 @@ def _judged(
     ends = finals(history, goal)
     of = {r.trial: r for r in recordings}
     trials = {trial: _fate(of[trial], outcomes[0]) for trial in of}
-    losses = [lost_winners(ends, goal.top, {t for t in ends if outcome.completed(t)}) for outcome in outcomes]
+    bests = best_steps(history, goal) if goal.at == "best" else {}
+    losses = [lost_winners(ends, goal.top, _safe(ends, outcome, of, bests)) for outcome in outcomes]
     lost_in = {
         trial: {
             "orders": count,
@@ -294,6 +312,18 @@ def _judged(
         "protection_cost": sum(sum(r.held for r in o.runs.values()) / o.full for o in outcomes) / len(outcomes),
         "compute": outcomes[0].full,
     }
+
+
+def _safe(
+    ends: Mapping[str, float], outcome: Outcome, of: Mapping[str, Recording], bests: Mapping[str, int]
+) -> set[str]:
+    """Returns the trials that lost nothing: run to their budget, or, where bests count, past their best checkpoint."""
+
+    def reached(trial: str) -> int:
+        done = outcome.runs[trial].done
+        return of[trial].reports[done - 1].step or 0 if done else 0
+
+    return {t for t in ends if outcome.completed(t) or (t in bests and reached(t) >= bests[t])}
 
 
 def _label(recording: Recording, among: Sequence[Recording]) -> str:

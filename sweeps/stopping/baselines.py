@@ -34,12 +34,13 @@ class _Scores(StopRule):
         return fresh
 
     def latest(self, trial: str) -> tuple[int, float]:
-        """Returns the furthest step of a trial and its score there; (0, 0) when nothing was scored."""
+        """Returns the furthest step of a trial and its score there, or its best so far where a trial is worth its best
+        checkpoint; (0, 0) when nothing was scored."""
         scores = self.scores.get(trial)
         if not scores:
             return 0, 0.0
         step = max(scores)
-        return step, scores[step]
+        return step, max(scores.values()) if self.goal.at == "best" else scores[step]
 
     def lost(self, trial: str) -> Verdict | None:
         """Returns the end of a trial whose last two scores are not finite: no comparison is needed for that."""

@@ -210,7 +210,7 @@ class DipAware(StopRule):
                 continue
             said = (
                 f"{limit.metric} {feasible.level:.4g} against {limit.wanted(feasible.floor)}, "
-                f"P(met at step {forecast.budget}) {feasible.p:.2g}"
+                f"P(met {self._when(forecast)}) {feasible.p:.2g}"
             )
             evidence = {"constraint": limit.metric, "p_feasible": feasible.p, "floor": feasible.floor}
             if feasible.protected and self.protect == "strict":
@@ -228,7 +228,7 @@ class DipAware(StopRule):
             return self._alone(forecast, reading)
         (bar,) = self.bars([forecast])
         evidence = self._evidence(forecast, reading, top_k, bar)
-        odds = f"P(top {self.goal.top}) {top_k.p:.2g}"
+        odds = f"{self._question()} {top_k.p:.2g}"
         if self.ranking.forecaster.check.basis == "levels":
             odds += " by levels at equal step (forecasts did worse in this sweep)"
         first = self.pause and not reading.protected and forecast.trial not in self.paused_before
@@ -237,7 +237,7 @@ class DipAware(StopRule):
             return Verdict(Action.CONTINUE, said, reading.phase, evidence)
         cut = self._shown(top_k.cut)
         place = f"place {self.goal.top} at {cut:.4g}" if math.isfinite(cut) else f"place {self.goal.top} still open"
-        ends = f"forecast {self._span(forecast)} at step {forecast.budget}, {place}"
+        ends = f"forecast {self._span(forecast)} {self._when(forecast)}, {place}"
         if reading.protected and self.protect == "strict":
             said = f"{self._level(forecast, reading)}; protected until step {reading.until:.0f} though {odds} ({ends})"
             return Verdict(Action.CONTINUE, said, reading.phase, {**evidence, "held": True})
@@ -258,9 +258,12 @@ class DipAware(StopRule):
         level = self._level(forecast, reading)
         if reading.phase in (Phase.COLLAPSE, Phase.LATE_DECLINE) and not reading.protected:
             halfway = forecast.in_unit(reading.peak - HALFWAY * (reading.peak - reading.trough))
-            p = self.ranking.forecaster.probability_above(forecast, halfway)
+            wanted, what = halfway, "half-way back"
+            if self.ranking.best:
+                wanted, what = max(halfway, float(self.ranking.forecaster.seen[forecast.row])), "better than its best"
+            p = self.ranking.forecaster.probability_above(forecast, wanted)
             if p < INFEASIBLE_P:
-                back = f"P({self._shown(halfway):.4g}, half-way back, at step {forecast.budget}) {p:.2g}"
+                back = f"P({self._shown(wanted):.4g}, {what}, {self._when(forecast)}) {p:.2g}"
                 said = f"{level}{_patience(reading)}; {back}"
                 return Verdict(Action.PAUSE if self.pause else Action.STOP, said, reading.phase, {"p_halfway": p})
         few = f"fewer than {self.goal.top} rivals with a forecast"
@@ -287,6 +290,13 @@ class DipAware(StopRule):
     def _shown(self, value: float) -> float:
         """Turns a signed score back into the metric's own direction."""
         return self.goal.sign * value
+
+    def _question(self) -> str:
+        """What the odds are of."""
+        return f"P({'a better checkpoint to come, among the ' if self.ranking.best else ''}top {self.goal.top})"
+
+    def _when(self, forecast: TrialForecast) -> str:
+        return f"{'at best until' if self.ranking.best else 'at'} step {forecast.budget}"
 
     def _level(self, forecast: TrialForecast, r: Reading) -> str:
         at = f"{self._shown(forecast.in_unit(r.level)):.4g} +- {r.sd * forecast.unit:.2g} at step {r.step}"

@@ -220,6 +220,58 @@ class Belief:
         keep = np.flatnonzero(weights > 1e-6)
         return histogram((h * self.mean).sum(0)[keep], end_sd[keep], weights[keep])
 
+    def best_to_come(self, weights: Array) -> Forecast:
+        """Returns the distribution of the highest score from now to the end of the budget, without evaluation noise.
+
+        Of every entry `PATHS` paths at up to `LOOKS` times: coefficients and walk are drawn by points with the mean and variance
+        of a normal distribution; what is unsure of the level alone, whatever the coefficients, moves a whole path, and stays
+        a normal distribution.
+        """
+        g, keep = self.gains, np.flatnonzero(weights > 1e-5)
+        times = looks(max(g.x, _FIRST_LOOK), self.end)
+        (mean, a, b), c = self.mean[:, keep], g.cov[:, :, keep]
+        a_sd = np.sqrt(np.maximum(c[1, 1], 1e-12))
+        b_by_a = c[1, 2] / a_sd
+        b_sd = np.sqrt(np.maximum(c[2, 2] - b_by_a**2, 1e-12))
+        level_by_a = c[0, 1] / a_sd
+        level_by_b = (c[0, 2] - level_by_a * b_by_a) / b_sd
+        rest = np.sqrt(np.maximum(c[0, 0] - level_by_a**2 - level_by_b**2, 1e-12))
+        for_a, for_b, steps = _PATH_POINTS[:, 0, None], _PATH_POINTS[:, 1, None], _PATH_POINTS[:, 2:]
+        level = mean + level_by_a * for_a + level_by_b * for_b  # [PATHS, kept]
+        a, b = a + a_sd * for_a, b + b_by_a * for_a + b_sd * for_b
+        walk, before, highest = np.sqrt(self.cache.walk[keep]), warped(g.x), np.full(level.shape, -np.inf)
+        for k, x in enumerate(times):
+            level = level + walk * math.sqrt(max(warped(x) - before, 0.0)) * steps[:, k, None]
+            before = warped(x)
+            _, f, h = self.cache.basis(x)[:, keep]
+            highest = np.maximum(highest, level + a * f + b * h)
+        share = np.tile(weights[keep] / len(highest), len(highest))
+        return histogram(highest.ravel(), np.tile(rest, len(highest)), share)
+
+
+LOOKS, PATHS = 6, 16
+_FIRST_LOOK = 1 / 64  # no checkpoint comes before this share of a run: `sweeps.config.plan.snapshot_steps`
+
+
+def _path_points() -> Array:
+    """Returns PATHS points in 2 + LOOKS dimensions with mean 0 and the identity for covariance: plus and minus the columns of an
+    orthogonal matrix."""
+    square, _ = np.linalg.qr(np.random.default_rng(7).standard_normal((PATHS // 2, PATHS // 2)))
+    half = math.sqrt(PATHS / 2) * square[:, : 2 + LOOKS]
+    return np.concatenate([half, -half])
+
+
+_PATH_POINTS: Array = _path_points()
+
+
+def looks(now: float, end: float) -> list[float]:
+    """Returns the schedule fractions after `now` at which a run is looked at, the last one being `end`: at most LOOKS."""
+    ratio = max(math.sqrt(2.0), (end / now) ** (1 / LOOKS)) if end > now else 2.0
+    times = [end]
+    while len(times) < LOOKS and times[-1] / ratio > now * 1.01:
+        times.append(times[-1] / ratio)
+    return times[::-1]
+
 
 def histogram(mean: Array, sd: Array, weights: Array) -> Forecast:
     """Returns a mixture of normal distributions as a histogram."""

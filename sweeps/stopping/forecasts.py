@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,7 @@ RETURN_WITHIN = 0.2  # ... and the share of the budget within which it shows
 _U: Array = (np.arange(FORM_DRAWS) + 0.5) / FORM_DRAWS
 _NORMAL: Array = normal_quantiles(LEVEL_DRAWS)
 _TAIL: Array = np.array([0.5 * math.erfc((i / 100.0 - 6.0) / math.sqrt(2.0)) for i in range(1201)])
+_SEEN: Array = normal_quantiles(DRAWS)
 _LEVELS = Prior(sd=0.3, doubt=2.0, common=2.0, least=0.001, early=True)
 
 
@@ -116,13 +117,26 @@ class CurveForecaster:
         metric, sign: name, and +1 where larger is better.
         history: the sweep's history; read, never written.
         patience, cap: of the phase trackers (`sweeps.stopping.phases`).
+        best: where a trial is worth its best checkpoint. Then a "final" score is the highest still to come, here as in all that
+            this is asked, and `kept` the highest that there has been.
+        counts: whether a checkpoint of a trial may be its best (it meets what the sweep demands); by default all may.
     """
 
     def __init__(
-        self, metric: str, sign: float, history: History, *, patience: float, cap: float, noise: Noise | None = None
+        self,
+        metric: str,
+        sign: float,
+        history: History,
+        *,
+        patience: float,
+        cap: float,
+        noise: Noise | None = None,
+        best: bool = False,
+        counts: Callable[[str, Point], bool] = lambda trial, point: True,
     ) -> None:
         self.metric, self.sign, self.history = metric, sign, history
         self.patience, self.cap, self.noise = patience, cap, noise or Noise()
+        self.best, self.counts = best, counts
         self.library = library()
         self.cache = GainCache(self.library, self.noise)
         self.trials: dict[str, TrialForecast] = {}
@@ -139,6 +153,9 @@ class CurveForecaster:
         self.moves: dict[str, SharedGain] = {}
         self.level, self.level_sd, self.level_error = np.zeros(32), np.ones(32), np.ones(32)
         self.level_draws = np.zeros((32, LEVEL_DRAWS))
+        # Highest level of any checkpoint so far, -inf before the first, with its error; and draws of a normal number.
+        self.seen, self.seen_error = np.full(32, -np.inf), np.zeros(32)
+        self.seen_draws = np.zeros((32, DRAWS))
         # Chance that a late fall is made good, and level before it.
         self.back, self.back_to = np.zeros(32), np.zeros(32)
         self.late_falls = np.zeros((32, 2))  # begun, made good
@@ -284,6 +301,8 @@ class CurveForecaster:
             order=order,
         )
         self.level_draws[row] = _NORMAL[order[order < LEVEL_DRAWS]]
+        again = np.random.default_rng([zlib.crc32(curve.trial.encode()), 1])
+        self.seen[row], self.seen_draws[row] = -np.inf, _SEEN[again.permutation(DRAWS)]
         forecast.kind, forecast.decay_start, forecast.end = kind, start, schedule_time(budget / horizon, start)
         if kind not in self.gains:
             self.gains[kind] = SharedGain(kind == "wsd", FORM_DRAWS)
@@ -295,7 +314,7 @@ class CurveForecaster:
     def _grow(self) -> None:
         """Makes room for twice as many trials."""
         names = ["quantiles", "shift", "spread", "ahead", "reach", "level", "level_sd", "level_error", "level_draws"]
-        names += ["back", "back_to", "late_falls", "time"]
+        names += ["back", "back_to", "late_falls", "time", "seen", "seen_error", "seen_draws"]
         for name in names:
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
@@ -323,12 +342,23 @@ class CurveForecaster:
             forecast.phase.skip(point.step)
         else:
             forecast.phase.update(point.step, z, sd)
+            self._see(forecast, point)
         recovered = tuple(forecast.phase.recovered)
         if recovered and recovered != self.ratios.get(forecast.trial):
             self.ratios[forecast.trial], self._ratio = recovered, 0.0
         forecast.last, forecast.reports = point.step, forecast.reports + 1
         forecast.now = min(schedule_time(point.step / forecast.horizon, forecast.decay_start), forecast.end)
         forecast.reach = max(forecast.reach, abs(z) * forecast.unit)
+
+    def _see(self, forecast: TrialForecast, point: Point) -> None:
+        """Keeps the highest level so far: filtered, so that a single lucky score is not taken at its word."""
+        level, row = forecast.in_unit(forecast.phase.level), forecast.row
+        if level > self.seen[row] and self.counts(forecast.trial, point):
+            self.seen[row], self.seen_error[row] = level, forecast.unit * math.sqrt(forecast.phase.var)
+
+    def kept(self, rows: np.ndarray) -> Array:
+        """Returns the highest score that each trial has had, in every possible outcome of the sweep, [rows, DRAWS]."""
+        return np.asarray(self.seen[rows, None] + self.seen_error[rows, None] * self.seen_draws[rows])
 
     def _error(self, point: Point, unit: float) -> float:
         """Returns a report's standard error in `unit`, 1 where it came without; between 0.3 and `FURTHEST`."""
@@ -356,7 +386,10 @@ class CurveForecaster:
         weights = forecast.belief.weights(self.library.log_weight + ratio[cells.index])
         forecast.mass = np.bincount(cells.index, weights, minlength=len(self.pooled)).astype(np.float64)
         self.pooled += forecast.mass
-        final = forecast.final = forecast.belief.forecast(weights)
+        end = final = forecast.belief.forecast(weights)
+        if self.best and forecast.last < forecast.budget:
+            final = forecast.belief.best_to_come(weights)
+        forecast.final = final
         self.finals.put(forecast.row, final, forecast.base, forecast.unit)
         self.quantiles[forecast.row] = forecast.base + forecast.unit * final.quantiles(_U)[forecast.order]
         self.ahead[forecast.row], self.reach[forecast.row] = ahead(forecast.now, forecast.end), forecast.reach
@@ -364,7 +397,7 @@ class CurveForecaster:
         self.level[forecast.row] = forecast.in_unit(forecast.phase.level)
         self.level_error[forecast.row] = forecast.unit**2 * forecast.phase.var
         self._late_fall(forecast)
-        self._revise(forecast, self.finals.mean[forecast.row], (forecast.unit * final.sd) ** 2)
+        self._revise(forecast, forecast.in_unit(end.mean), (forecast.unit * end.sd) ** 2)
         self._behind = forecast
         self._predict(forecast)
 
@@ -384,13 +417,17 @@ class CurveForecaster:
         row, final = forecast.row, forecast.final
         if forecast.last >= forecast.budget:
             self._catch_up()
-            self.check.finish(
-                forecast.trial, forecast.predictions, float(self.level[row]), float(self.level_error[row])
-            )
+            value, error = float(self.level[row]), float(self.level_error[row])
+            if self.best and self.seen[row] > value:
+                value, error = float(self.seen[row]), float(self.seen_error[row] ** 2)
+            self.check.finish(forecast.trial, forecast.predictions, value, error)
         elif (
             final and forecast.anchor and forecast.now > PREDICT_FROM and len(forecast.predictions) < forecast.anchor[0]
         ):
             self._catch_up()
+            if self.best:
+                forecast.predictions.append(self._best_predicted(row))
+                return
             forms, levels = self.shift[row, :FORM_DRAWS], self.shift[row, FORM_DRAWS:]
             spread = self.spread[row] / self.check.wider
             forecast.predictions.append(
@@ -401,6 +438,14 @@ class CurveForecaster:
                     float(self.level_sd[row] ** 2 + levels.var()),
                 )
             )
+
+    def _best_predicted(self, row: int) -> Prediction:
+        """What both views expect of the best of a whole run: the highest so far, or still to come."""
+        rows = np.array([row])
+        best = np.maximum(self.outcomes(rows), self.kept(rows))[0]
+        forms, levels = best[:FORM_DRAWS], best[FORM_DRAWS:]
+        variance = float(forms.var()) / self.check.wider**2
+        return Prediction(float(forms.mean()), variance, float(levels.mean()), float(levels.var()))
 
     def _revise(self, forecast: TrialForecast, mean: float, variance: float) -> None:
         """Tells the shared gains how a run's forecast changed over every interval that it has passed since the last knot."""

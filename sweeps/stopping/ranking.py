@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sweeps.config.objective import Constraint, Goal
+from sweeps.config.objective import Constraint, Goal, is_met
 from sweeps.errors import InputError
-from sweeps.journal.history import History
+from sweeps.journal.history import History, Point
 from sweeps.journal.rows import EndRow, Row
 from sweeps.journal.vocabulary import EndStatus
 from sweeps.stopping.base import Phase
@@ -47,7 +47,9 @@ class Feasibility(NamedTuple):
 class Limit:
     """One constraint with the forecasts of its metric."""
 
-    def __init__(self, constraint: Constraint, history: History, *, patience: float, cap: float) -> None:
+    def __init__(
+        self, constraint: Constraint, history: History, *, patience: float, cap: float, best: bool = False
+    ) -> None:
         given = [v for v in (constraint.at_least, constraint.at_most, constraint.relative_to_base) if v is not None]
         if len(given) != 1:
             raise InputError(
@@ -55,7 +57,7 @@ class Limit:
             )
         self.constraint, self.metric = constraint, constraint.metric
         self.sign = -1.0 if constraint.at_most is not None else 1.0
-        self.forecaster = CurveForecaster(constraint.metric, self.sign, history, patience=patience, cap=cap)
+        self.forecaster = CurveForecaster(constraint.metric, self.sign, history, patience=patience, cap=cap, best=best)
 
     def wanted(self, floor: float) -> str:
         return f"{'at most' if self.sign < 0 else 'at least'} {floor:.4g}"
@@ -89,12 +91,23 @@ class TopKRanking:
     """All trials' forecasts of the goal's metric, who is out, and what place k takes."""
 
     def __init__(self, goal: Goal, history: History, *, patience: float, cap: float) -> None:
-        self.goal = goal
-        self.forecaster = CurveForecaster(goal.metric, goal.sign, history, patience=patience, cap=cap)
-        self.limits = [Limit(c, history, patience=patience, cap=cap) for c in goal.constraints]
+        self.goal, self.best = goal, goal.at == "best"
+        self.history = history
+        self.forecaster = CurveForecaster(
+            goal.metric, goal.sign, history, patience=patience, cap=cap, best=self.best, counts=self._meets
+        )
+        self.limits = [Limit(c, history, patience=patience, cap=cap, best=self.best) for c in goal.constraints]
         self.out: set[str] = set()
         self._samples: dict[str, TopKSamples] = {}
         self._known: dict[str, float] = {}  # P(top k) of trials that were asked for since anything changed
+
+    def _meets(self, trial: str, point: Point) -> bool:
+        """Whether a checkpoint meets every constraint, as far as it was measured."""
+        base = self.history.base_point(trial)
+        return all(
+            is_met(c, point.metrics.get(c.metric), base.metrics.get(c.metric) if base else None) is not False
+            for c in self.goal.constraints
+        )
 
     def expect(self, experience: Experience) -> None:
         """Begins from what finished sweeps say of the goal's metric."""
@@ -112,7 +125,10 @@ class TopKRanking:
             self.forecaster.changed.add(row.trial)
 
     def probability(self, forecast: TrialForecast) -> TopKProbability | None:
-        """Returns P(top k) of a trial; None while it has fewer than k rivals."""
+        """Returns P(top k) of a trial; None while it has fewer than k rivals.
+
+        Where it is worth its best checkpoint it keeps what it has had: P is that of a better one to come, among the top k.
+        """
         samples = self._settled(forecast.suite)
         rivals = len(samples.members) - (forecast.row in samples.members)
         if rivals < self.goal.top:
@@ -134,6 +150,8 @@ class TopKRanking:
 
     def _probabilities(self, forecasts: Sequence[TrialForecast], marks: Array) -> Array:
         rows = np.array([t.row for t in forecasts], dtype=np.int64)
+        if self.best:
+            marks = np.maximum(marks, self.forecaster.kept(rows))
         p = self.forecaster.probabilities_above(rows, marks) @ self.forecaster.weights()
         for limit in self.limits:
             for i, forecast in enumerate(forecasts):
@@ -175,7 +193,7 @@ class TopKRanking:
     def _update(self, forecasts: Sequence[TrialForecast]) -> None:
         """Puts trials' outcomes among those of their suite; what is infeasible in an outcome does not compete there."""
         for suite in {t.suite for t in forecasts} | set(self._samples):
-            inside = [t for t in forecasts if t.suite == suite and t.trial not in self.out]
+            inside = [t for t in forecasts if t.suite == suite and (self.best or t.trial not in self.out)]
             if len(inside) < len(forecasts):
                 gone = {t.row for t in forecasts} - {t.row for t in inside}
                 self._samples_of(suite).take_out(sorted(gone))
@@ -188,6 +206,9 @@ class TopKRanking:
                     met = limit.met(t.trial)
                     if met is not None:
                         outcomes[i, ~met] = -math.inf
+            if self.best:
+                outcomes[[t.trial in self.out for t in inside]] = -math.inf  # nothing of them is to come
+                outcomes = np.maximum(outcomes, self.forecaster.kept(np.array(rows)))
             self._samples_of(suite).put(rows, outcomes)
 
 

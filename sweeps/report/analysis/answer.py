@@ -64,7 +64,8 @@ def _no_best(summary: Summary) -> Finding:
 def _best(summary: Summary, best: Setting) -> Finding:
     m = best.metrics[summary.objective]
     numbers: dict[str, Any] = {"setting": best.id, "trials": list(best.counted), **_numbers(m)}
-    text = f"Best by {summary.objective}: {best.label} ends at {_value(m)}"
+    reached = "ends at" if not m.of else f"at step {m.step:,}, the best of {plural(m.of, 'checkpoint')}, is worth"
+    text = f"Best by {summary.objective}: {best.label} {reached} {_value(m)}"
     if m.base is None:
         text += ", its base was not scored"
     elif m.change is None:
@@ -273,8 +274,10 @@ def notes(journal: JournalSummary, summary: Summary) -> Iterator[str]:
     invalid = sum(len(t.invalid) for t in summary.trials)
     if invalid:
         yield f"{plural(invalid, 'number')} came out not finite and are shown as missing."
+    if summary.at == "best":
+        yield from _of_best_checkpoints(summary)
     short = sum(t.objective is not None and t.objective.step < (t.budget or 0) for t in summary.trials if t.rank)
-    if short:
+    if short and summary.at == "end":
         yield f"{plural(short, 'ranked trial')} without a score at the last step: the last one there is stands for it."
     readings = [r for t in summary.trials for r in t.readings.values() if r.final is not None]
     if any(r.final is not None and r.final.se is None for r in readings):
@@ -283,7 +286,7 @@ def notes(journal: JournalSummary, summary: Summary) -> Iterator[str]:
     if any(s.whole for s in summary.settings) and not repeated:
         yield "Single seed: no setting was trained twice, so differences between settings include training luck."
     part = [s for s in summary.settings if s.whole and len(s.counted) < len(s.trials) and s.rank is not None]
-    if part:
+    if part and summary.at == "end":
         yield (
             f"{plural(len(part), 'ranked setting')} with seeds that did not run to the end: their means are over the seeds "
             "that did, which stopping has picked."
@@ -292,4 +295,21 @@ def notes(journal: JournalSummary, summary: Summary) -> Iterator[str]:
         yield (
             f"A difference is called real at p ≤ {summary.threshold:.2g}: of such calls at most 5 % are expected to be wrong, "
             f"over all {plural(summary.comparisons, 'comparison')} of this sweep (Benjamini, Krieger and Yekutieli)."
+        )
+
+
+def _of_best_checkpoints(summary: Summary) -> Iterator[str]:
+    """Says what a trial's score is where that is its best checkpoint's."""
+    ways = Counter(t.picked.by for t in summary.trials if t.picked is not None)
+    corrected = [way for way in ways if way]
+    if corrected:
+        yield (
+            "A trial stands for its best checkpoint, pruned or not, and is worth what that one scores on "
+            f"{' or by '.join(corrected)}: the highest of many noisy scores would be too good. Tables by condition and curves "
+            "are of all scores as they were measured."
+        )
+    if ways.get(""):
+        yield (
+            f"{plural(ways[''], 'best checkpoint')} could not be corrected for having been chosen, because scores came without "
+            "standard errors: they are too good."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.config.objective import Constraint, Goal
+from sweeps.config.objective import Constraint, Goal, is_met
 from sweeps.journal.history import Curve
 from sweeps.report.analysis.findings import Axis, Check
 from sweeps.setting_names import current_names
@@ -22,6 +22,7 @@ def goal_of(spec: Mapping[str, Any]) -> Goal:
         maximize=objective.get("goal", "maximize") != "minimize",
         top=int(spec.get("stopping", {}).get("top", 3)),
         constraints=tuple(Constraint(**c) for c in spec.get("constraints", ())),
+        at="best" if objective.get("at") == "best" else "end",
     )
 
 
@@ -84,12 +85,12 @@ def scaled_of(spec: Mapping[str, Any], curves: Sequence[Curve]) -> dict[str, boo
 def check(c: Constraint, value: float | None, base: float | None) -> Check:
     """Checks one constraint on a last score; unknown when either number it needs is."""
     if c.at_least is not None:
-        return Check(c.metric, f"at least {c.at_least:g}", value, None if value is None else value >= c.at_least)
-    if c.at_most is not None:
-        return Check(c.metric, f"at most {c.at_most:g}", value, None if value is None else value <= c.at_most)
-    allowed = c.relative_to_base or 0.0
-    rule = f"base {allowed:+g} or better"
-    return Check(c.metric, rule, value, None if value is None or base is None else value >= base + allowed)
+        rule = f"at least {c.at_least:g}"
+    elif c.at_most is not None:
+        rule = f"at most {c.at_most:g}"
+    else:
+        rule = f"base {c.relative_to_base or 0.0:+g} or better"
+    return Check(c.metric, rule, value, is_met(c, value, base))
 
 
 def meets(checks: Sequence[Check]) -> bool | None:

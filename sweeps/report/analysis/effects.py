@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
+from sweeps.journal.history import ENDED
 from sweeps.report.analysis.findings import Axis, Effect, Importance, Trial
 from sweeps.report.analysis.inference import Level, difference
 from sweeps.report.analysis.shape import Measured, error_of
@@ -76,11 +77,12 @@ def observations(
     """Returns the runs that came to their end with a score and have a base to compare with."""
     found = []
     for t in trials:
-        points = t.curves.get(metric)
+        point = t.stands(metric)
         base = bases.get(str(t.config.get("model", "")), {}).get(metric)
-        if t.state == "completed" and points and base is not None:
-            error = error_of(points[-1])
-            found.append(Observation(t.config, points[-1].value - base.value, None if error is None else error**2))
+        over = t.state == "completed" or (t.picked is not None and t.state in ENDED)
+        if over and point is not None and base is not None:
+            error = error_of(point)
+            found.append(Observation(t.config, point.value - base.value, None if error is None else error**2))
     return found
 
 

@@ -105,6 +105,33 @@ class UserNote:
 
 
 @dataclass(frozen=True, slots=True)
+class Picked:
+    """The best checkpoint of a trial, by which it is ranked under `objective: {at: best}`.
+
+    Attributes:
+        metric: that it is best by. step: of the checkpoint whose score is the highest. of: checkpoints to choose from.
+        value, se: what it is worth, less its luck in having been chosen. n: items behind it.
+        by: what the luck was found by, `held-out items` or `its whole curve`; empty where scores came without errors, and nothing
+            was corrected.
+        outcomes: per task and item, those that `value` is the mean of; not part of the JSON.
+    """
+
+    metric: str
+    step: int
+    value: float
+    se: float | None
+    n: int | None
+    of: int
+    by: str
+    outcomes: Sequence[Sequence[float]] | None = None
+
+    @property
+    def score(self) -> Measured:
+        """What it is worth as a score."""
+        return Measured(self.step, self.value, self.se, self.n)
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One trial.
 
@@ -122,7 +149,7 @@ class Trial:
         training, scoring: what was spent on it, all attempts together.
         meets: whether all constraints are met; None when one of them was not scored.
         rank: place of the trial's setting (`Summary.settings`), from 1. decisions: every verdict of the stop rule.
-        tags: those that people gave it.
+        tags: those that people gave it. picked: its best checkpoint, where trials are worth theirs; None where their ends count.
     """
 
     id: str
@@ -153,6 +180,16 @@ class Trial:
     paired: tuple[Paired, ...] = ()
     decisions: tuple[Decision, ...] = ()
     tags: tuple[str, ...] = ()
+    picked: Picked | None = None
+
+    def stands(self, metric: str) -> Measured | None:
+        """Returns the score that the trial is judged by: of its best checkpoint where that counts, else the last one."""
+        points = self.curves.get(metric, ())
+        if self.picked is None:
+            return points[-1] if points else None
+        if metric == self.picked.metric:
+            return self.picked.score
+        return next((p for p in points if p.step == self.picked.step), None)
 
 
 class Kind(StrEnum):
@@ -243,7 +280,8 @@ class SettingMetric:
         fall: lowest score minus base, at `fell_at`, its p-value for so many looks.
         gain: best score minus base, at `best_at`, likewise. decline: last score minus best score, likewise.
         back_at: the first step back at 90 % of the base with half of the loss regained, after `fell_at`.
-        trend: where it was heading at its end.
+        trend: where it was heading at its end. of: where trials are worth their best checkpoint, how many it is the best of:
+            then `step`, `value`, its errors and `change` are of that one, corrected for the choice; else 0.
     """
 
     metric: str
@@ -263,6 +301,7 @@ class SettingMetric:
     decline: Difference | None = None
     back_at: int | None = None
     trend: Trend | None = None
+    of: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,6 +524,7 @@ class Summary:
         tiers: what each tier is for each model: rows, tokens, what is learnt, lost, repeated, known from the evaluation.
         user_notes, tags: what people wrote on the sweep and its trials, oldest first; the sweep's tags (`with_notes`).
         predicted: device seconds that its plan expected without stops, as `value`, `low` and `high`; empty where it had none.
+        at: what a trial is worth: its score at the `end`, or that of its `best` checkpoint.
     """
 
     sweep: str
@@ -523,6 +563,7 @@ class Summary:
     predicted: Mapping[str, float] = field(default_factory=dict)
     user_notes: tuple[UserNote, ...] = ()
     tags: tuple[str, ...] = ()
+    at: str = "end"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the summary as plain JSON."""
@@ -567,6 +608,8 @@ def plain(value: Any) -> Any:
         return _derived(value._asdict())
     if isinstance(value, Reading | SettingMetric | Difference):
         return _derived({f.name: v for f in fields(value) if (v := getattr(value, f.name)) is not None})
+    if isinstance(value, Picked):
+        return _derived({f.name: getattr(value, f.name) for f in fields(value) if f.name != "outcomes"})
     if isinstance(value, TierRow):
         return {k: plain(v) for k, v in value.to_json().items() if k not in ("v", "seq", "kind", "sweep")}
     if is_dataclass(value):

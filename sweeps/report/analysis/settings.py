@@ -16,6 +16,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from sweeps.config.objective import Constraint
+from sweeps.journal.history import ENDED
 from sweeps.report.analysis.definition import check, meets
 from sweeps.report.analysis.findings import Check, Setting, SettingMetric, Trend, Trial
 from sweeps.report.analysis.inference import (
@@ -29,7 +30,7 @@ from sweeps.report.analysis.inference import (
     several_looks,
     with_spread,
 )
-from sweeps.report.analysis.pairing import Outcomes, mean_outcomes, paired
+from sweeps.report.analysis.pairing import Outcomes, mean_outcomes, of_chosen, paired
 from sweeps.report.analysis.shape import BACK_AT, Measured, error_of
 
 TREND_FROM = 0.5  # share of the steps run at which the last stretch begins
@@ -69,7 +70,7 @@ def setting_key(config: Mapping[str, object], but: str = "") -> tuple[tuple[str,
 
 def _setting(trials: Sequence[Trial]) -> Setting:
     done = [t for t in trials if t.state == "completed"]
-    counted = done or list(trials)
+    counted = [t for t in trials if t.picked is not None and t.state in ENDED] or done or list(trials)
     labels = {t.label for t in trials}
     return Setting(
         id=trials[0].id,
@@ -107,7 +108,7 @@ def spreads(
 
 def _seeds(trials: Sequence[Trial], metric: str, outcomes: Look) -> list[tuple[float, float]]:
     """The last score of each seed and its squared error; over the same items, half that of a difference of two seeds."""
-    scored = [(t, p) for t in trials if (p := _last(t, metric)) is not None]
+    scored = [(t, p) for t in trials if (p := t.stands(metric)) is not None]
     kept = [o for t, _ in scored if (o := outcomes(t, metric)) is not None]
     shared = [r.se**2 / 2 for a, b in pairwise(kept) if (r := paired(a, b)) is not None]
     if len(kept) == len(scored) > 1 and len(shared) == len(kept) - 1:
@@ -143,11 +144,6 @@ def measured(
     return replace(setting, metrics=found)
 
 
-def _last(trial: Trial, metric: str) -> Measured | None:
-    points = trial.curves.get(metric)
-    return points[-1] if points else None
-
-
 def _mean_curve(trials: Sequence[Trial], metric: str) -> list[Point]:
     """The mean over seeds at each step that all of them were scored at."""
     curves = [points for t in trials if (points := t.curves.get(metric))]
@@ -168,6 +164,11 @@ def _mean(step: int, seeds: Sequence[Measured]) -> Point:
     return Point(step, fmean(p.value for p in seeds), fixed, min(counts) if counts else None)
 
 
+def _chosen(finals: Sequence[Measured]) -> Point:
+    """The mean over the seeds' best checkpoints, each at a step of its own; its step is the last of them."""
+    return _mean(max(p.step for p in finals), finals)
+
+
 def _metric(
     trials: Sequence[Trial],
     metric: str,
@@ -176,8 +177,8 @@ def _metric(
     sign: float,
     spread: Spread | None,
 ) -> SettingMetric:
-    last = points[-1]
-    finals = [p for t in trials if (p := _last(t, metric)) is not None]
+    finals = [p for t in trials if (p := t.stands(metric)) is not None]
+    last = _chosen(finals) if any(t.picked for t in trials) and finals else points[-1]
     errors = [e for p in finals if (e := error_of(p)) is not None]
     found = SettingMetric(
         metric=metric,
@@ -189,6 +190,7 @@ def _metric(
         seeds_se=stdev(p.value for p in finals) / len(finals) ** 0.5 if len(finals) > 1 else None,
         n=last.n,
         base=base,
+        of=max((t.picked.of for t in trials if t.picked is not None), default=0),
     )
     if base is None or error_of(base) is None or last.fixed is None:
         return found
@@ -263,6 +265,8 @@ def _on_items(
     result = paired(theirs, ours)
     if result is None or abs(result.difference - found.change.value) > 1e-3:
         return found  # outcomes of other items than the scores are of
+    if found.of:
+        result = of_chosen(result)
     se, df = with_spread(result.se**2, found.runs, spread)
     exact = result.p if spread is None or spread.variance == 0 else None
     return replace(found, change=difference(found.change.value, se, df, p=exact))
@@ -301,7 +305,7 @@ def checked(setting: Setting, constraints: Sequence[Constraint], by_id: Mapping[
 
 
 def _check(setting: Setting, c: Constraint, by_id: Mapping[str, Trial], bases: Bases) -> Check:
-    finals = [p.value for id in setting.counted if (p := _last(by_id[id], c.metric)) is not None]
+    finals = [p.value for id in setting.counted if (p := by_id[id].stands(c.metric)) is not None]
     base = bases.get(setting.model, {}).get(c.metric)
     mean = fmean(finals) if finals and len(finals) == len(setting.counted) else None
     return check(c, mean, None if base is None else base.value)

@@ -7,17 +7,19 @@ from dataclasses import replace
 
 from sweeps.config.names import JUDGED_ROLES
 from sweeps.config.objective import Goal
+from sweeps.journal.history import ENDED
 from sweeps.journal.rows import base_trial
 from sweeps.report.analysis.definition import less_is_better
 from sweeps.report.analysis.effects import effects, factors, judged_effect, judged_importance, observations
 from sweeps.report.analysis.findings import Axis, Effect, Importance, Paired, Rivalry, Setting, Trial
 from sweeps.report.analysis.inference import Level, Winner, difference, several_looks, two_sided, winner, with_spread
 from sweeps.report.analysis.journal_summary import JournalSummary
-from sweeps.report.analysis.pairing import Outcomes, describe_pair, mean_outcomes, paired
+from sweeps.report.analysis.pairing import Outcomes, describe_pair, mean_outcomes, of_chosen, paired
 from sweeps.report.analysis.settings import checked, judged, measured, p_values, settings, spreads
 from sweeps.report.analysis.shape import Measured, Reading, read_shape
 from sweeps.report.analysis.verdicts import Limit, limits, on_limits, on_safety, on_the_front, on_training
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY
+from sweeps.statistics import Paired as Compared
 
 PANELS = (IN_DOMAIN, "transfer/score", "general/score", SAFETY)
 BESIDE = ("length/mean", "length/truncated", "safety/over_refusal")
@@ -72,9 +74,15 @@ class Study:
         self.corrected = self._corrected()
 
     def _outcomes(self, trial: Trial, metric: str) -> Outcomes | None:
-        points = trial.curves.get(metric)
-        answers = self.journal.answers(trial.id, points[-1].step) if points else None
+        if trial.picked is not None and metric == trial.picked.metric:
+            return trial.picked.outcomes
+        point = trial.stands(metric)
+        answers = self.journal.answers(trial.id, point.step) if point is not None else None
         return None if answers is None else answers.of(metric)
+
+    def _paired(self, theirs: Outcomes | None, ours: Outcomes | None, metric: str) -> Compared | None:
+        pair = paired(theirs, ours) if theirs is not None and ours is not None else None
+        return of_chosen(pair) if pair is not None and self.goal.at == "best" and metric == self.goal.metric else pair
 
     def _base_outcomes(self, model: str, metric: str) -> Outcomes | None:
         answers = self.journal.answers(base_trial(model), 0)
@@ -101,7 +109,7 @@ class Study:
         kept = [[self._outcomes(by_id[id], metric) for id in s.counted] for s in (other, first)]
         sides = [mean_outcomes([o for o in seeds if o is not None]) if None not in seeds else None for seeds in kept]
         theirs, ours = sides
-        same = paired(theirs, ours) if theirs is not None and ours is not None else None
+        same = self._paired(theirs, ours, metric)
         fixed = a.items_se**2 / a.runs + b.items_se**2 / b.runs if same is None else same.se**2
         spread = self.spread.get(metric)
         harmonic = 1 / (1 / a.runs + 1 / b.runs)
@@ -140,7 +148,8 @@ class Study:
     def trials_with_ranks(self) -> list[Trial]:
         """Returns the trials with their readings and comparisons at the sweep's level, and the rank of their setting."""
         rank = {id: s.rank for s in self.settings for id in s.trials}
-        return [replace(self._read(t), rank=rank[t.id] if t.state == "completed" else None) for t in self.trials]
+        counts = {t.id for t in self.trials if t.state == "completed" or (t.picked is not None and t.state in ENDED)}
+        return [replace(self._read(t), rank=rank[t.id] if t.id in counts else None) for t in self.trials]
 
     def _read(self, t: Trial) -> Trial:
         base = self.bases.get(str(t.config.get("model", "")), {})
@@ -150,12 +159,10 @@ class Study:
 
     def _against_base(self, t: Trial, metric: str) -> Paired | None:
         ours, theirs = self._outcomes(t, metric), self._base_outcomes(str(t.config.get("model", "")), metric)
-        pair = paired(theirs, ours) if ours is not None and theirs is not None else None
-        return (
-            None
-            if pair is None
-            else describe_pair(pair, metric, "base", "its base", t.curves[metric][-1].step, self.level)
-        )
+        pair, point = self._paired(theirs, ours, metric), t.stands(metric)
+        if pair is None or point is None:
+            return None
+        return describe_pair(pair, metric, "base", "its base", point.step, self.level)
 
     def examples(self, by_id: Mapping[str, Trial]) -> tuple[str, ...]:
         """One trial for each of the top settings: the completed seed whose score is nearest to the mean."""
@@ -178,9 +185,9 @@ class Study:
         metric, found = self.goal.metric, []
         for other in best[1:]:
             ours, theirs = self._outcomes(by_id[best[0]], metric), self._outcomes(by_id[other], metric)
-            pair = paired(theirs, ours) if ours is not None and theirs is not None else None
+            pair = self._paired(theirs, ours, metric)
             if pair is not None:
-                step = by_id[best[0]].curves[metric][-1].step
+                step = _step_of(by_id[best[0]], metric)
                 one = describe_pair(pair, metric, other, by_id[other].label, step, self.level)
                 settled = next((r for r in self.rivalries if other in self._setting(r.other).trials), None)
                 found.append(one if settled is None else replace(one, different=settled.difference.real))
@@ -188,6 +195,12 @@ class Study:
 
     def _setting(self, id: str) -> Setting:
         return next(s for s in self.settings if s.id == id)
+
+
+def _step_of(trial: Trial, metric: str) -> int:
+    point = trial.stands(metric)
+    assert point is not None, f"{trial.id} was compared on {metric} without a score"
+    return point.step
 
 
 def _readings(
@@ -206,9 +219,12 @@ def _sign(metric: str, goal: Goal) -> float:
 def _ranked(found: Sequence[Setting], goal: Goal) -> list[Setting]:
     """Returns the settings with their ranks: whole ones that meet every constraint, best first, equal ones in order.
 
+    Where trials are worth their best checkpoint, pruned ones keep theirs: all that ended are ranked.
+
     Nothing is ranked by a score of which all have none: a suite that every checkpoint fails tells nothing.
     """
-    ranked = [s for s in found if s.whole and s.meets and goal.metric in s.metrics]
+    over = [s for s in found if s.whole or (goal.at == "best" and set(s.states) <= set(ENDED))]
+    ranked = [s for s in over if s.meets and goal.metric in s.metrics]
     if all(s.metrics[goal.metric].value == 0 for s in ranked) and goal.maximize:
         ranked = []
     order = sorted(ranked, key=lambda s: -goal.sign * s.metrics[goal.metric].value)

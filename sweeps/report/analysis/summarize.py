@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from sweeps.config.objective import Goal
+from sweeps.config.objective import Goal, is_met
 from sweeps.journal.history import ENDED, Curve
 from sweeps.journal.notes import tags_of
 from sweeps.journal.reader import no_collector
 from sweeps.journal.rows import BASE_PREFIX, NoteRow, Row
 from sweeps.report.analysis.answer import answer, headline, notes
+from sweeps.report.analysis.best_checkpoint import best_checkpoint, path_of
 from sweeps.report.analysis.conditions import contrasts, groups
 from sweeps.report.analysis.costs import costs
 from sweeps.report.analysis.definition import axes_of, check, goal_of, meets, scaled_of, varying_of
-from sweeps.report.analysis.findings import Axis, Spent, Summary, Trial, UserNote
+from sweeps.report.analysis.findings import Axis, Picked, Spent, Summary, Trial, UserNote
 from sweeps.report.analysis.journal_summary import JournalSummary, TrialExtras
 from sweeps.report.analysis.outcome import sweep_verdict
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.study import Study
 from sweeps.report.analysis.wording import label
+from sweeps.statistics import wander
 
 
 def summarize(rows: Iterable[Row]) -> Summary:
@@ -46,7 +48,12 @@ def _summary(journal: JournalSummary) -> Summary:
     axes = axes_of(spec, curves)
     bases = _bases(journal)
     varying = [v for v in varying_of(curves) if v != "seed"]
-    trials = [_trial(journal, curve, goal, axes, varying, bases) for curve in curves]
+    joined = [_joined(journal, curve) for curve in curves]
+    picks = _picks(journal, curves, joined, goal, bases)
+    trials = [
+        _trial(journal, curve, scores, picked, goal, axes, varying, bases)
+        for curve, scores, picked in zip(curves, joined, picks, strict=True)
+    ]
     study = Study(journal, goal, trials, axes, scaled_of(spec, curves), bases)
     trials = study.trials_with_ranks()
     by_id = {t.id: t for t in trials}
@@ -84,6 +91,7 @@ def _summary(journal: JournalSummary) -> Summary:
         verdict=sweep_verdict(study.settings, goal.metric, study.importances),
         comparisons=study.level.comparisons,
         threshold=study.level.threshold,
+        at=goal.at,
         predicted=dict(journal.head.predicted.get("device_seconds", {})),
         spread={m: s.variance**0.5 for m, s in study.spread.items()},
         tiers=tuple(journal.sweep.tiers.values()),
@@ -131,17 +139,19 @@ def _scores(curve: Curve, step: int) -> dict[str, Measured]:
 def _trial(
     journal: JournalSummary,
     curve: Curve,
+    curves: Mapping[str, tuple[Measured, ...]],
+    picked: Picked | None,
     goal: Goal,
     axes: Sequence[Axis],
     varying: Sequence[str],
     bases: Mapping[str, Mapping[str, Measured]],
 ) -> Trial:
     extras = journal.extras_of(curve.trial)
-    curves = _joined(journal, curve)
     base = bases.get(curve.model, {})
     state = journal.state(curve)
-    objective = curves[goal.metric][-1] if curves.get(goal.metric) else None
-    checks = tuple(check(c, _last(curves, c.metric), _value(base.get(c.metric))) for c in goal.constraints)
+    at = picked.step if picked is not None else None
+    objective = picked.score if picked is not None else _at(curves, goal.metric, None)
+    checks = tuple(check(c, _value(_at(curves, c.metric, at)), _value(base.get(c.metric))) for c in goal.constraints)
     fork = journal.fork_step(curve.trial) if journal.parent(curve.trial) is not None else None
     steps = max(_steps_run(curve), fork or 0)
     return Trial(
@@ -170,11 +180,39 @@ def _trial(
         checks=checks,
         meets=meets(checks),
         decisions=tuple(extras.decisions),
+        picked=picked,
     )
 
 
-def _last(curves: Mapping[str, tuple[Measured, ...]], metric: str) -> float | None:
-    return curves[metric][-1].value if curves.get(metric) else None
+def _at(curves: Mapping[str, tuple[Measured, ...]], metric: str, step: int | None) -> Measured | None:
+    """Returns a score at a step; the last one where none is given."""
+    points = curves.get(metric, ())
+    return next((p for p in reversed(points) if step in (None, p.step)), None)
+
+
+def _picks(
+    journal: JournalSummary,
+    curves: Sequence[Curve],
+    joined: Sequence[Mapping[str, tuple[Measured, ...]]],
+    goal: Goal,
+    bases: Mapping[str, Mapping[str, Measured]],
+) -> list[Picked | None]:
+    """Returns each trial's best checkpoint, where trials are worth theirs: of those that meet all constraints, if any do."""
+    if goal.at != "best":
+        return [None] * len(curves)
+    wandering = wander([path_of(scores.get(goal.metric, ()), goal.sign) for scores in joined])
+    found: list[Picked | None] = []
+    for curve, scores in zip(curves, joined, strict=True):
+        base, points = bases.get(curve.model, {}), scores.get(goal.metric, ())
+        if not points:
+            found.append(None)
+            continue
+        limits = [(c, _value(base.get(c.metric))) for c in goal.constraints]
+        fine = [p for p in points if all(is_met(c, _value(_at(scores, c.metric, p.step)), b) for c, b in limits)]
+        answers = {p.step: journal.answers(curve.trial, p.step) for p in points}
+        kept = {s: o for s, a in answers.items() if a is not None and (o := a.of(goal.metric)) is not None}
+        found.append(best_checkpoint(goal.metric, fine or points, kept, sign=goal.sign, wandering=wandering))
+    return found
 
 
 def _value(point: Measured | None) -> float | None:

@@ -112,6 +112,7 @@ class _Reader:
             return self._say(Kind.UNDER_OPTIMISED, self._below(), self.change, self.slope)
         if (
             declined
+            and not self.m.of  # a trial that keeps its best checkpoint loses nothing after it
             and not rising
             and (self.gain.rose or (came_back and (self.m.best_at or 0) > (self.m.fell_at or 0)))
         ):

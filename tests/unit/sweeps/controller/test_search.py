@@ -6,8 +6,12 @@ import pytest
 
 from sweeps import Sweep, choice, grid, loguniform, uniform
 from sweeps.config.plan import Plan
+from sweeps.controller.controller import SweepController
 from sweeps.controller.searcher import OptunaSearch, Result, make_searcher
 from sweeps.errors import SpecError
+from sweeps.journal.writer import MemoryJournal
+from sweeps.stopping.base import NeverStop
+from tests.support.rows import make_row
 
 
 def plan(algorithm: str = "optuna-tpe", trials: int = 12, **space) -> Plan:
@@ -214,3 +218,51 @@ def test_trials_fit_whole_configurations_and_added_ones_are_filled_up():
     more = replace(budgets("random"), more=1)
     assert more.total == 18
     assert [s.config["steps"] for s in run_all(more)] == [10, 20] * 9
+
+
+def test_where_bests_count_a_pruned_trial_is_told_with_what_its_best_checkpoint_is_worth():
+    searcher = make_searcher(plan())
+    assert isinstance(searcher, OptunaSearch)
+    results = [
+        Result("pruned", {10: 0.6, 20: 0.1}, best=0.55),
+        Result("completed", {20: 0.5}, best=0.45),
+        Result("failed", {10: 0.9}, best=0.9),
+    ]
+    for result in results:
+        s = searcher.ask()
+        assert s is not None
+        searcher.tell(s.number, result)
+    told = [t for study in searcher.studies for t in study.trials]
+    assert [(t.state.name, t.value) for t in told] == [("COMPLETE", 0.55), ("FAIL", None), ("COMPLETE", 0.45)]
+
+
+def test_a_sweep_tells_its_search_the_best_checkpoint_less_its_luck():
+    sweep = Sweep(
+        name="s", space={"learning_rate": loguniform(1e-5, 1e-2)}, objective={"at": "best"},
+        search={"algorithm": "optuna-tpe", "trials": 3},
+    )  # fmt: skip
+    told = []
+    plan_of = Plan(sweep)
+    searcher = make_searcher(plan_of)
+    searcher.tell = lambda number, result: told.append(result)
+    controller = SweepController(plan_of, MemoryJournal(), NeverStop(sweep.goal), searcher=searcher)
+    record = controller._record
+    config = searcher.ask().config
+    record.write(make_row("trial", sweep.id, "t-1", config=config, budget=400, number=0))
+    for step, value in ((100, 0.3), (200, 0.6), (400, 0.32)):
+        record.write(
+            make_row(
+                "report",
+                sweep.id,
+                "t-1",
+                step=step,
+                metrics={"transfer/score": value},
+                se={"transfer/score": 0.1},
+                suite="s",
+            )
+        )
+    record.write(make_row("end", sweep.id, "t-1", step=400, of="scoring", status="pruned"))
+    (result,) = told
+    assert result.by_step == {100: 0.3, 200: 0.6, 400: 0.32}
+    assert 0.32 < result.best < 0.55
+    assert result.value == result.best

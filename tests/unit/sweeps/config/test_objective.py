@@ -1,0 +1,45 @@
+"""What a trial is worth: refused where there is nothing to choose from; without it, ids stay as they were."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeps import Sweep, grid
+from sweeps.config.objective import Constraint, is_met
+from sweeps.errors import SpecError
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"evaluation": {"at": [400]}}, "nothing before the last of 400 steps"),
+        ({"evaluation": {"at": {"every": 400}}}, "nothing before the last of 400 steps"),
+        ({"space": {"steps": grid(50, 400)}, "evaluation": {"at": [100, 200]}}, "nothing before the last of 50 steps"),
+        ({"objective": {"metric": "train/loss", "goal": "minimize", "at": "best"}}, "measured while training"),
+    ],
+)
+def test_the_best_checkpoint_needs_several_that_are_scored(more, said):
+    with pytest.raises(SpecError, match=said):
+        Sweep(**{"name": "s", "objective": {"at": "best"}, **more})
+
+
+@pytest.mark.parametrize("at", ["log", {"every": 100}, [100, 400]])
+def test_with_several_it_is_taken(at):
+    assert Sweep(name="s", objective={"at": "best"}, evaluation={"at": at}).goal.at == "best"
+
+
+def test_only_a_sweep_that_asks_for_it_has_another_id():
+    plain = Sweep(name="s")
+    assert Sweep(name="s", objective={"at": "end"}).id == plain.id
+    assert Sweep(name="s", objective={"at": "best"}).id != plain.id
+    assert "at" not in plain.to_json(identity=True)["objective"]
+    assert plain.to_json()["objective"]["at"] == "end"
+
+
+def test_whether_a_constraint_is_met_is_unknown_without_the_numbers_that_decide_it():
+    relative = Constraint("m/x", relative_to_base=-0.1)
+    assert is_met(relative, 0.5, 0.55) is True
+    assert is_met(relative, 0.4, 0.55) is False
+    assert is_met(relative, 0.4, None) is None
+    assert is_met(Constraint("m/x", at_least=0.5), None, 0.1) is None
+    assert is_met(Constraint("m/x", at_most=0.5), 0.6, None) is False
