@@ -125,6 +125,13 @@ def run(
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
             check_inputs(controller.plan.sweep, home)
+            if python := sweep.evaluation.python:
+                from cluster.evals.interpreter import check_evaluator_python
+
+                # An evaluation function of the caller's own asks what it likes, whatever suite the sweep names.
+                check_evaluator_python(
+                    python, sweep.evaluation.spec if evaluate is None else None, on_ray=backend == "ray"
+                )
             controller.describe_tiers(_measured(sweep, train) if tiers is None else tiers)
             keep = sweep.evaluation.keep_replies
             scored = evaluate or partial(
@@ -172,10 +179,6 @@ def _execute(
     address: str | None, say: Say, train: Train, evaluate: Evaluate, steer: Callable[[], None],
 ) -> None:  # fmt: skip
     keep = _keeper(controller, home)
-    if python := controller.plan.sweep.evaluation.python:
-        from cluster.evals.interpreter import check_evaluator_python
-
-        check_evaluator_python(python, on_ray=backend == "ray")
     if is_url(root.root):
         train, evaluate = RemoteStorageTrainFn(train, root.root), RemoteStorageEvalFn(evaluate)
     if backend == "in-process":

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 
-NEEDED: Final = ("ray", "torch", "transformers", "safetensors", "pydantic", "jinja2", "yaml", "fsspec", "reasoning_gym")
-ASK: Final = (
-    "import json, platform, sys; from importlib.metadata import version; from importlib.util import find_spec; "
-    "missing = [name for name in sys.argv[1:] if find_spec(name) is None]; "
-    "print(json.dumps([platform.python_version(), missing, '' if 'ray' in missing else version('ray')]))"
-)
-WAIT_S: Final = 60.0
+NEEDED: Final = ("ray", "torch", "transformers", "safetensors", "pydantic", "jinja2", "yaml", "fsspec")
+"""What every evaluator imports; what its suite needs beside that, the suite itself says."""
+ASK: Final = """
+import json, pickle, platform, sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+missing, fault = [name for name in sys.argv[1:] if find_spec(name) is None], ""
+if not missing:
+    from evaluators.suites.measured import measured
+    from sweeps.errors import InputError
+
+    evaluation = pickle.load(sys.stdin.buffer)
+    try:
+        if evaluation is not None:
+            measured(evaluation)
+    except InputError as e:
+        fault = str(e)
+print(json.dumps([platform.python_version(), missing, "" if "ray" in missing else version("ray"), fault]))
+"""
+WAIT_S: Final = 120.0
 
 
-def check_evaluator_python(python: str, *, on_ray: bool) -> None:
+def check_evaluator_python(python: str, evaluation: EvalSpec | None, *, on_ray: bool) -> None:
     """Makes sure that an interpreter can run this driver's evaluators: Ray carries them there as pickles.
 
     Args:
-        python: path on every node; the driver's own is looked at. on_ray: evaluators are processes of their own.
+        python: path on every node; the driver's own is looked at. evaluation: its suite is loaded there; None where
+            no suite is asked. on_ray: evaluators are processes of their own.
 
     Raises:
-        InputError: it is not there, lacks packages, or has another Python or Ray than the driver.
+        InputError: it is not there, lacks packages, cannot load the suite, or has another Python or Ray than the driver.
     """
     if not on_ray:
         raise InputError(
@@ -37,11 +54,18 @@ def check_evaluator_python(python: str, *, on_ray: bool) -> None:
     home = str(Path(__file__).parents[2])
     where = f"evaluation.python: {python}"
     try:
-        out = subprocess.run([python, "-c", ASK, *NEEDED], capture_output=True, text=True, timeout=WAIT_S, check=True, cwd="/",
-                             env={**os.environ, "PYTHONPATH": home}).stdout  # fmt: skip
-        own_python, missing, ray = json.loads(out)
+        done = subprocess.run(
+            [python, "-c", ASK, *NEEDED],
+            input=pickle.dumps(evaluation),
+            capture_output=True,
+            timeout=WAIT_S,
+            check=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": home},
+        )
+        own_python, missing, ray, fault = json.loads(done.stdout)
     except subprocess.CalledProcessError as e:
-        raise InputError(f"{where} fails: {e.stderr.strip()[-300:]}") from e
+        raise InputError(f"{where} fails: {e.stderr.decode(errors='replace').strip()[-300:]}") from e
     except (OSError, ValueError, subprocess.TimeoutExpired) as e:
         raise InputError(
             f"{where} cannot be run: {e}; expected a Python with dipsweep's packages (docs/how-to/vllm.md)"
@@ -53,3 +77,5 @@ def check_evaluator_python(python: str, *, on_ray: bool) -> None:
         raise InputError(
             f"{where} has Python {theirs[0]} with Ray {theirs[1]}; expected the driver's, Python {ours[0]} with Ray {ours[1]}"
         )
+    if fault:
+        raise InputError(f"{where}: {fault}")

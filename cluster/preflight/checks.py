@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ from cluster.preflight.plugins import plugins_used
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
-from sweeps.config.trial import EvalSpec
 from sweeps.config.unused import unused_notes
 from sweeps.errors import Fault, InputError, SpecError, nearest
 from sweeps.journal.rows import TierRow
@@ -82,8 +80,10 @@ def _tiers(sweep: Sweep, read: dict[str, TierData]) -> Iterator[Fault]:
 
 
 def _suite(sweep: Sweep) -> Iterator[Fault]:
+    from evaluators.suites.measured import measured
+
     try:
-        known = _measured(sweep.evaluation.spec)
+        known = measured(sweep.evaluation.spec)
     except InputError as e:
         yield Fault("evaluation.suite", str(e))
     else:
@@ -99,21 +99,6 @@ def _suite(sweep: Sweep) -> Iterator[Fault]:
             check_model(sweep.evaluation.judge)
         except InputError as e:
             yield Fault("evaluation.judge", str(e))
-
-
-def _measured(evaluation: EvalSpec) -> frozenset[str]:
-    """Returns all metrics of a suite that can be loaded here."""
-    suite = evaluation.suite
-    if suite.startswith("lm-eval:"):
-        from evaluators.suites.lm_eval import find_tasks, measured_names, parse_name
-
-        wanted = parse_name(suite)
-        find_tasks(suite, wanted)
-        return measured_names(wanted)
-    from evaluators.suites.registry import load_suite
-    from evaluators.test_time import all_measured
-
-    return all_measured(load_suite(replace(evaluation, items=1)))
 
 
 def _gpus(sweep: Sweep) -> Iterator[Fault]:

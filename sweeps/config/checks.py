@@ -10,7 +10,7 @@ from sweeps.config.blocks import TrialSettings, known_axes
 from sweeps.config.definition import SweepDefinition
 from sweeps.config.known_models import known_model
 from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, is_judged
-from sweeps.config.plugin_settings import plugin_faults, trainer_fields
+from sweeps.config.plugin_settings import plugin_faults, trainer_fields, value_fault
 from sweeps.config.schema_errors import MAX_FAULTS, dotted, show, unknown_key
 from sweeps.config.space import Grid, cell_count, cells, sampled
 from sweeps.config.space_checks import name_fault, space_faults
@@ -52,6 +52,8 @@ def checked_settings(sweep: SweepDefinition, settings: Mapping[str, Any]) -> Tri
     for name in settings:
         if name == "loop" or (name not in TrialSettings.model_fields and name not in own):
             raise InputError(f"{name}: {unknown_key((name,), [*known_axes(), *own])}")
+        if name in own and (fault := value_fault(own[name], settings[name])):
+            raise InputError(f"{name}: {fault}")
     defaults = {"model": sweep.default_model, "data": sweep.default_tier, **sweep.trainer.model_dump()}
     found = TrialSettings.from_config({**defaults, **settings})
     for name, value in (("model", found.model), ("data", found.data)):

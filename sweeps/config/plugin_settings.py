@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 from sweeps.config.blocks import OpenBlock
 from sweeps.config.definition import SweepDefinition
@@ -21,6 +22,7 @@ from sweeps.plugins import RULES, SEARCHERS, SFT, TRAINERS, Registry
 
 TRAIN_KEYWORDS: Final = ("folder", "resume", "rank", "world")
 """What a training function is handed by name, beside the trial and the hooks."""
+_STRICT: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
 def settings_model(plugin: Callable[..., Any], handed: int = 1, keywords: Collection[str] = ()) -> type[BaseModel]:
@@ -42,8 +44,7 @@ def settings_model(plugin: Callable[..., Any], handed: int = 1, keywords: Collec
         for p in parameters
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in keywords
     }
-    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
-    return create_model("Settings", __config__=config, **fields)
+    return create_model("Settings", __config__=_STRICT, **fields)
 
 
 def checked_settings(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,10 +53,19 @@ def checked_settings(model: type[BaseModel], given: Mapping[str, Any]) -> dict[s
     Raises:
         ValidationError: a name is unknown, one that has no default is missing, or a value will not do.
     """
-    read = model.model_validate_json(
-        json.dumps(dict(given), default=repr)
-    )  # as JSON: a list may stand for a tuple, a text for an enum
+    # As JSON: a list may stand for a tuple, a text for an enum.
+    read = model.model_validate_json(json.dumps(dict(given), default=repr))
     return {name: getattr(read, name) for name in read.model_fields_set}
+
+
+def value_fault(field: FieldInfo, value: Any) -> str:
+    """Returns why a plugin does not take a value for the setting of this field; empty if it does."""
+    alone: Any = {"value": (field.annotation, field)}
+    try:
+        checked_settings(create_model("Setting", __config__=_STRICT, **alone), {"value": value})
+    except ValidationError as e:
+        return explain(e)[0].message
+    return ""
 
 
 def make_plugin(registry: Registry, name: str, handed: Any, given: Mapping[str, Any]) -> Any:
@@ -127,7 +137,7 @@ def model_of(at: Named) -> type[BaseModel]:
     return settings_model(plugin, 2, TRAIN_KEYWORDS) if at.place == "trainer" else settings_model(plugin)
 
 
-def trainer_fields(sweep: SweepDefinition) -> Mapping[str, Any]:
+def trainer_fields(sweep: SweepDefinition) -> Mapping[str, FieldInfo]:
     """Returns the fields of the settings that the sweep's training loop adds; {} where it adds none or cannot be loaded."""
     if sweep.trainer.loop == SFT:
         return {}

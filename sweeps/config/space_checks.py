@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from sweeps.config.blocks import TrainerBlock, known_axes
 from sweeps.config.definition import SweepDefinition
 from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, suggest
-from sweeps.config.plugin_settings import trainer_fields
+from sweeps.config.plugin_settings import trainer_fields, value_fault
 from sweeps.config.schema_errors import explain
 from sweeps.config.space import Axis, Choice, Grid, RandInt, Zip, by_setting, in_order
 from sweeps.errors import Fault, nearest
@@ -86,7 +86,7 @@ def _condition_faults(sweep: SweepDefinition, name: str, axis: Axis) -> Iterator
                     yield f"when asks for {other} {value!r}, which the axis never has; its values: {listed}"
 
 
-def _value_faults(sweep: SweepDefinition, setting: str, axis: Axis, own: Mapping[str, Any]) -> Iterator[str]:
+def _value_faults(sweep: SweepDefinition, setting: str, axis: Axis, own: Mapping[str, FieldInfo]) -> Iterator[str]:
     """Yields what is wrong with the values as values of this setting."""
     if setting in ("model", "data"):
         if not isinstance(axis, Grid | Choice):
@@ -97,6 +97,9 @@ def _value_faults(sweep: SweepDefinition, setting: str, axis: Axis, own: Mapping
     field = {**own, **TrainerBlock.model_fields}[setting]
     if field.annotation is int and not isinstance(axis, Grid | Choice | RandInt):
         yield f"{axis.kind} gives fractions, but {setting} is a whole number; use randint, grid or choice"
+        return
+    if setting in own:
+        yield from filter(None, (value_fault(field, value) for value in axis.samples()))
         return
     adapter: TypeAdapter[Any] = TypeAdapter(_annotated(field))
     for value in axis.samples():

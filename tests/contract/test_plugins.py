@@ -16,6 +16,7 @@ from cluster.locate import definition
 from cluster.preflight.plugins import installed_plugins
 from cluster.run import run, stop_rule
 from sweeps import Sweep, grid
+from sweeps.config.checks import checked_settings
 from sweeps.errors import InputError, SpecError
 from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import ReportRow
@@ -104,6 +105,30 @@ def test_settings_are_checked_before_anything_starts(package: Path, case: str):
     with pytest.raises(SpecError) as refused:
         Sweep(name="own", **keys)
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [("64", "got '64' (a string); expected a whole number"), (1.5, "got 1.5"), (None, "got None")]
+)
+def test_a_value_for_a_loops_own_setting_in_a_request_is_read_as_in_a_sweep_file(package: Path, value, says: str):
+    sweep = Sweep(name="own", trainer={"loop": "root-scaled", "reference_tokens": 32})
+    with pytest.raises(InputError, match="reference_tokens: ") as refused:
+        checked_settings(sweep, {"reference_tokens": value})
+    assert says in str(refused.value)
+    checked_settings(sweep, {"reference_tokens": 64})
+
+
+def test_a_list_stands_for_a_tuple_as_a_setting_and_as_a_value_of_an_axis(tmp_path: Path, monkeypatch):
+    code = "def train(trial, hooks, *, folder, resume, span: tuple[int, int] = (1, 2)) -> None: ...\n"
+    install(tmp_path / "site", {"spanning.py": code}, "[dipsweep.trainers]\nspanning = spanning:train\n", "spanning")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    sweep = Sweep(name="own", trainer={"loop": "spanning", "span": [2, 3]}, space={"span": grid([1, 2], [3, 4])})
+    checked_settings(sweep, {"span": [5, 6]})
+    for wrong in ([1], [1, "a"]):
+        with pytest.raises(SpecError, match=r"space\.span"):
+            Sweep(name="own", trainer="spanning", space={"span": grid(wrong)})
+        with pytest.raises(InputError, match="span: "):
+            checked_settings(sweep, {"span": wrong})
 
 
 def test_commands_say_which_plugins_they_see(package: Path, tmp_path: Path):
