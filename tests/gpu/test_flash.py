@@ -29,7 +29,7 @@ def test_the_chosen_kernel_agrees_with_sdpa_in_values_and_gradients(kv_heads):
     inputs = [torch.randn(sum(LENGTHS), h, 128, device=device, generator=draw) for h in (16, kv_heads, kv_heads)]
 
     def through(kernel, dtype):
-        q, k, v = (x.to(dtype).requires_grad_() for x in inputs)
+        q, k, v = (x.detach().to(dtype, copy=True).requires_grad_() for x in inputs)
         out = kernel(q, k, v, layout, 128**-0.5, None)
         out.float().square().sum().backward()
         return [out, q.grad, k.grad, v.grad]
@@ -48,7 +48,7 @@ def on_gpu(spec: TrialSpec) -> TrialSpec:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"learning_rate": 1e-2}, {"learning_rate": 5e-2, "lora_rank": 8}], ids=["all weights", "adapters"]
+    "settings", [{"learning_rate": 1e-2}, {"learning_rate": 1e-2, "lora_rank": 8}], ids=["all weights", "adapters"]
 )
 def test_a_run_trains_saves_and_resumes_on_the_device(tmp_path, settings):
     base = tmp_path / "base"
@@ -63,6 +63,7 @@ def test_a_run_trains_saves_and_resumes_on_the_device(tmp_path, settings):
     assert whole.costs[-1]["gpu_s"] > 0
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_an_update_never_waits_for_the_device():
     """CUDA itself says so; on the CPU `tests/unit/trainers/test_loop.py` counts what would."""
     register()

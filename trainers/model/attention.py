@@ -179,7 +179,10 @@ class _Found(NamedTuple):
 def _varlen_of(module: str) -> _Found:
     """Looks for a module's `flash_attn_varlen_func`: importable with the installed torch, with the arguments it is given."""
     try:
-        function: Callable[..., Any] = importlib.import_module(module).flash_attn_varlen_func
+        package = importlib.import_module(module)
+        if getattr(package, "__file__", None) is None:  # the bare folder into which flash-attn 4 alone installs `cute`
+            return _Found()
+        function: Callable[..., Any] = package.flash_attn_varlen_func
         parameters = inspect.signature(function).parameters
     except ModuleNotFoundError as e:
         return _Found(fault="" if e.name and f"{module}.".startswith(f"{e.name}.") else f"{e}")

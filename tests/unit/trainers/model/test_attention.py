@@ -156,7 +156,7 @@ def install(monkeypatch, *modules, generation=9):
     for name, function in FAKES.items():
         module = types.ModuleType(name)
         if name in modules:
-            module.flash_attn_varlen_func = function
+            module.flash_attn_varlen_func, module.__file__ = function, f"{name}/__init__.py"
         present = name in modules or any(other.startswith(f"{name}.") for other in modules)
         monkeypatch.setitem(sys.modules, name, module if present else None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -250,6 +250,14 @@ def test_a_package_without_the_function_is_passed_over(monkeypatch):
     del sys.modules["flash_attn"].flash_attn_varlen_func
     assert chosen().name == "torch-varlen"
     assert "flash_attn cannot be used: AttributeError" in chosen().reason
+
+
+def test_the_folder_that_flash_attn_4_alone_leaves_is_no_broken_flash_attn_2(monkeypatch, caplog):
+    install(monkeypatch, "flash_attn.cute", generation=9)
+    del sys.modules["flash_attn.cute"].flash_attn_varlen_func
+    assert chosen().name == "torch-varlen"
+    assert "flash_attn.cute cannot be used" in chosen().reason
+    assert "flash_attn cannot be used" not in chosen().reason + caplog.text
 
 
 def test_what_is_not_installed_is_no_fault(monkeypatch, caplog):
