@@ -146,6 +146,10 @@ class Costs:
             _add(total, cost)
         return total
 
+    def training_by_attempt(self, trial: str) -> dict[int, dict[str, float]]:
+        """Returns what each attempt of a trial has cost, in seconds by unit; attempts without costs are left out."""
+        return {attempt: dict(cost) for attempt, cost in self._attempts.get(trial, {}).items()}
+
     def scoring_of(self, trial: str) -> dict[str, float]:
         """Returns what all evaluations of a trial, or of a base model, have cost, in seconds by unit."""
         return dict(self._scoring.get(trial, {}))

@@ -95,6 +95,15 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptRun:
+    """One run of a trial on machines. `start`: the step that it went on from, 0 from scratch."""
+
+    attempt: int
+    start: int
+    training: Spent
+
+
+@dataclass(frozen=True, slots=True)
 class UserNote:
     """What somebody wrote on a trial, or on the sweep (`trial` is empty then). `when`: their clock as text, UTC."""
 
@@ -150,6 +159,7 @@ class Trial:
         meets: whether all constraints are met; None when one of them was not scored.
         rank: place of the trial's setting (`Summary.settings`), from 1. decisions: every verdict of the stop rule.
         tags: those that people gave it. picked: its best checkpoint, where trials are worth theirs; None where their ends count.
+        runs: its attempts, in order.
     """
 
     id: str
@@ -181,6 +191,7 @@ class Trial:
     decisions: tuple[Decision, ...] = ()
     tags: tuple[str, ...] = ()
     picked: Picked | None = None
+    runs: tuple[AttemptRun, ...] = ()
 
     def stands(self, metric: str) -> Measured | None:
         """Returns the score that the trial is judged by: of its best checkpoint where that counts, else the last one."""

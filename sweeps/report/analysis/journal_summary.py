@@ -10,7 +10,7 @@ from sweeps.journal.history import Curve, History
 from sweeps.journal.rows import AttemptRow, CommitRow, EvalRow, ReportRow, Row, SweepRow, VerdictRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.vocabulary import Action, EvalStatus, TrialStatus
-from sweeps.report.analysis.findings import Decision, Spent
+from sweeps.report.analysis.findings import AttemptRun, Decision, Spent
 from sweeps.report.analysis.pairing import Answers
 
 
@@ -97,6 +97,11 @@ class JournalSummary:
 
     def scoring(self, trial: str) -> Spent:
         return _spent(self.sweep.costs.scoring_of(trial))
+
+    def runs(self, curve: Curve) -> tuple[AttemptRun, ...]:
+        """A trial's attempts: where each went on from, and what it cost."""
+        costs = self.sweep.costs.training_by_attempt(curve.trial)
+        return tuple(AttemptRun(n, start, _spent(costs.get(n, {}))) for n, start in sorted(curve.resumed_from.items()))
 
     def reason(self, curve: Curve) -> str:
         """Why the trial ended or was paused, with the detail of an error, and why it was paused before it was pruned."""

@@ -181,6 +181,7 @@ def _trial(
         meets=meets(checks),
         decisions=tuple(extras.decisions),
         picked=picked,
+        runs=journal.runs(curve),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sweeps.report.analysis.findings import SettingMetric, Summary, Trial, arrays, same_level, thinned
 from sweeps.report.analysis.shape import Reading
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, compact, number, percent, score, setting
+from sweeps.report.html.trial_data import settings_data, tier_data, trial_facts
 
 WIDE = 20  # a setting whose largest value is that many times its smallest is drawn on a logarithmic scale
 MAX_WORDS = 12
@@ -26,6 +27,9 @@ def chart_data(summary: Summary) -> dict[str, Any]:
         "trials": [_trial(t, summary) for t in summary.trials],
         "featured": featured(summary),
         "front": front_points(summary),
+        "settings": settings_data(summary),
+        "tiers": tier_data(summary),
+        "notes": [[n.trial, n.text, n.who, n.when] for n in summary.user_notes],
     }
 
 
@@ -97,6 +101,8 @@ def _trial(t: Trial, summary: Summary) -> dict[str, Any]:
         "config": {k: compact(v) for k, v in t.config.items()},
         "values": {k: v for k, v in t.config.items() if isinstance(v, int | float) and not isinstance(v, bool)},
         "tags": list(t.tags),
+        "facts": list(trial_facts(t)),
+        "paired": [p.sentence for p in t.paired],
         "decisions": [[d.step, d.action, d.phase, d.reason] for d in t.decisions],
         "search": " ".join([t.id, t.label, t.state, *t.tags, *(setting(k, v) for k, v in t.config.items())]).lower(),
         "levels": levels,

@@ -64,6 +64,18 @@ function cssColour(colour) {
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => resolved.clear());
 
+// The phases that the stop rule saw a trial in, [phase, first step, last step]: it speaks when a phase begins.
+function phasesOf(trial, last) {
+  const found = [];
+  for (const [step, , phase] of trial.decisions) {
+    if (step == null) continue;
+    if (found.length) found.at(-1)[2] = Math.max(step, found.at(-1)[1]);
+    if (found.at(-1)?.[0] === phase) found.at(-1)[2] = last;
+    else found.push([phase, step, last]);
+  }
+  return found.filter(([phase, begin, end]) => phase && phase !== "unknown" && end >= begin);
+}
+
 class Panel {
   // figure: element with .reading and svg. metric: its name. model: {trials, bases, colour(trial), focus(), scale(), on(event)}.
   constructor(figure, metric, page) {
@@ -269,14 +281,14 @@ class Panel {
     if (shape?.fell_at != null) this.markDip(g, points, shape);
   }
 
-  // What phase the stop rule saw the trial in, as a strip along the axis, from one of its verdicts to the next.
+  // What phase the stop rule saw the trial in, as a strip along the axis.
   phases(g, trial) {
-    const seen = trial.decisions.filter(([step, , phase]) => step != null && phase && phase !== "unknown"), { bottom } = this.box;
-    seen.forEach(([step, , phase], i) => {
-      const from = this.x(i ? seen[i - 1][0] : 0), to = this.x(step);
+    const { bottom } = this.box;
+    for (const [phase, begin, end] of phasesOf(trial, trial.curves[this.metric].step.at(-1))) {
+      const from = this.x(begin), to = this.x(end);
       const strip = el(g, "rect", { class: `phase ${phase}`, x: from, width: Math.max(to - from, 1), y: bottom - 5, height: 5 });
-      el(strip, "title", {}, `${phase} until step ${step}`);
-    });
+      el(strip, "title", {}, `${phase} from step ${begin} to ${end}`);
+    }
   }
 
   // From the last step before the fall to the first one back: the area between curve and base.

@@ -31,10 +31,14 @@ const page = {
   },
   trials: () => data.trials,
   picked: (id) => page.pick(byId.get(id)),
+  pinned: () => state.pinned,
+  resized: () => redraw(),
   address: () => address(),
 };
 const parameter = () => data.parameters.find((p) => p.name === $("across").value);
+const view = new TrialView($("trial-section"), page, () => data);
 const plots = [
+  view,
   new Scatter($("scatter"), page, () => $("upwards").value, parameter),
   ...($("front") ? [new Front($("front"), page, () => data.front)] : []),
   new Multiples($("small"), page, () => axis(), () => $("upwards").value),
@@ -140,21 +144,7 @@ function details(trial) {
   if (!trial) return;
   $("picked-title").textContent = trial.label;
   $("picked-state").textContent = `${trial.id}, ${trial.state}${trial.reason ? `: ${trial.reason}` : ""}`;
-  const facts = $("picked-config");
-  facts.replaceChildren();
-  for (const [name, value] of Object.entries(trial.config)) {
-    const dt = document.createElement("dt"), dd = document.createElement("dd");
-    dt.textContent = name;
-    dd.textContent = value;
-    facts.append(dt, dd);
-  }
   scores(trial);
-  $("picked-log").hidden = !trial.decisions.length;
-  $("picked-decisions").replaceChildren(...trial.decisions.map(([step, action, phase, reason]) => {
-    const item = document.createElement("li");
-    item.textContent = `step ${step ?? "–"}, ${phase}: ${action}. ${reason}`;
-    return item;
-  }));
 }
 
 function addRow(section, name, texts) {
@@ -218,9 +208,21 @@ function sortAgain(said) {
 }
 
 $("trials").addEventListener("click", (event) => {
-  const button = event.target.closest(".pick");
+  const button = event.target.closest(".pick"), link = event.target.closest(".permalink");
   if (button) page.pick(byId.get(button.dataset.trial));
+  if (link) { page.pick(byId.get(link.closest("tr").dataset.trial)); arrive(event, "trial-section"); }
 });
+for (const [link, section] of [["picked-more", "trial-section"], ["trial-replies", "reply-section"]]) {
+  $(link).addEventListener("click", (event) => arrive(event, section));
+}
+// Goes to a section without a change of the address, which says what is picked.
+function arrive(event, section) {
+  event?.preventDefault();
+  $(section).focus({ preventScroll: true });
+  $(section).scrollIntoView();
+  // What stands above has its height only once it was near: go there again when it is drawn.
+  requestAnimationFrame(() => requestAnimationFrame(() => $(section).scrollIntoView()));
+}
 for (const [name, trial] of [["pointerover", (row) => byId.get(row.dataset.trial)], ["pointerout", () => null]]) {
   $("trials").tBodies[0].addEventListener(name, (event) => {
     const row = event.target.closest("tr");
@@ -249,6 +251,7 @@ function address() {
   }
   if (state.pinned?.id !== (byId.get(data.featured)?.id)) said.set("trial", state.pinned?.id ?? "");
   if (sorted()) said.set("sort", sorted());
+  if (document.body.classList.contains("alone")) said.set("only", "trial");
   replies?.said(said);
   if (state.hidden.size) said.set("hidden", [...state.hidden].join(","));
   history.replaceState(null, "", said.size ? `#${said}` : location.pathname + location.search);
@@ -262,6 +265,7 @@ function recall() {
     if (value != null && (field.type === "search" || [...field.options].some((o) => o.value === value))) field.value = value;
   }
   if (said.has("trial")) state.pinned = byId.get(said.get("trial")) ?? null;
+  view.start(said.get("only") === "trial" && state.pinned !== null);
   sortAgain(said.get("sort"));
   replies?.recall(said, state.pinned?.id);
   state.words = $("search").value.trim().toLowerCase();
@@ -293,6 +297,8 @@ let drawnAt = 0;
 new ResizeObserver(() => { if (innerWidth !== drawnAt) { drawnAt = innerWidth; redraw(); } }).observe(document.body);
 recall();
 filter();
+if (new URLSearchParams(location.hash.slice(1)).get("trial") && performance.getEntriesByType("navigation")[0]?.type !== "reload") arrive(null, "trial-section");
+addEventListener("hashchange", () => { recall(); filter(); if (state.pinned) arrive(null, "trial-section"); });
 
 // What changes while a sweep runs.
 const shape = (d) => JSON.stringify([d.panels, d.axes, d.parameters.map((p) => [p.name, p.numeric, p.levels])]);
@@ -316,7 +322,10 @@ const live = {
       row.cells[3].dataset.sort = curve.step.at(-1);
       row.cells[3].firstChild.textContent = curve.step.at(-1).toLocaleString("en");
     }
-    if (trial === state.pinned) details(trial);
+    if (trial === state.pinned) {
+      details(trial);
+      if (near.has(view)) view.draw();
+    }
   },
 
   // The page as it is now: its tables in place of the old ones, and its numbers; new figures or axes need a new page.

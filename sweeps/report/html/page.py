@@ -41,7 +41,7 @@ from sweeps.report.markdown import user_note
 from sweeps.report.next_sweep import NextSweep, next_sweep
 
 ASSETS = Path(__file__).parent
-SCRIPTS = ("charts.js", "plots.js", "replies.js", "more_plots.js", "updates.js", "document.js")
+SCRIPTS = ("charts.js", "plots.js", "replies.js", "more_plots.js", "trial_view.js", "updates.js", "document.js")
 COMPRESSED_FROM = 500_000
 """Characters of numbers from which they are embedded compressed: browsers of 2023 and later unpack them."""
 
