@@ -17,9 +17,13 @@ from sweeps.storage.base import join
 
 
 def run_and_tell(
-    sweep: Sweep, storage: Any = None, in_process: bool = False, cpus: int | None = None, dashboard: bool = False,
+    sweep: Sweep,
+    storage: Any = None,
+    in_process: bool = False,
+    cpus: int | None = None,
+    dashboard: bool = False,
     address: str | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Runs a sweep from its checks to its report and prints what happens; `run`, `resume` and submitted jobs do this.
 
     Raises:

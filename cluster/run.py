@@ -175,9 +175,18 @@ def _root(storage: Where, say: Say) -> Store:
 
 
 def _execute(
-    controller: SweepController, root: Store, home: Store, backend: Backend, cpus: int | None, dashboard: bool,
-    address: str | None, say: Say, train: Train, evaluate: Evaluate, steer: Callable[[], None],
-) -> None:  # fmt: skip
+    controller: SweepController,
+    root: Store,
+    home: Store,
+    backend: Backend,
+    cpus: int | None,
+    dashboard: bool,
+    address: str | None,
+    say: Say,
+    train: Train,
+    evaluate: Evaluate,
+    steer: Callable[[], None],
+) -> None:
     keep = _keeper(controller, home)
     if is_url(root.root):
         train, evaluate = RemoteStorageTrainFn(train, root.root), RemoteStorageEvalFn(evaluate)
@@ -197,8 +206,16 @@ def _execute(
 
     with local_ray(cpus, dashboard=dashboard, address=address), exported(controller):
         check_nodes(home.root, token)
-        RayLoop(controller, train, evaluate, root.root, say=say, keep=keep, steer=steer,
-                shared=bool(address or os.environ.get("RAY_ADDRESS"))).run()  # fmt: skip
+        RayLoop(
+            controller,
+            train,
+            evaluate,
+            root.root,
+            say=say,
+            keep=keep,
+            steer=steer,
+            shared=bool(address or os.environ.get("RAY_ADDRESS")),
+        ).run()
 
 
 def _experience(sweep: Sweep, say: Say) -> dict[str, Any]:

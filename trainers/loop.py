@@ -136,8 +136,12 @@ class _Run:
         memory.check(config, model, world, memory.device_bytes(device))
         frozen = torch.bfloat16 if config.lora_rank and config.precision == "bf16" else torch.float32
         whole = resume is not None and not config.lora_rank  # adapters are taken up beside the base's own weights
-        network = load_model(resume.path if resume and whole else base, attn=PACKED, dtype=frozen,
-                             weights_in_memory=kept.weights if kept and whole else None)  # fmt: skip
+        network = load_model(
+            resume.path if resume and whole else base,
+            attn=PACKED,
+            dtype=frozen,
+            weights_in_memory=kept.weights if kept and whole else None,
+        )
         _check_embedding(self.batches, self.tokenizer, network)
         self.batches.apart = check_packable(network, max(self.batches.rows.lengths()))
         network.generation_config.eos_token_id = sorted(stop_ids(self.tokenizer))  # exports end where training does
@@ -210,8 +214,13 @@ class _Run:
         state.window.add(loss, norm)
 
     def _count(self, step: Step) -> None:
-        flops = step_flops(self.learner.network.config, self.num_parameters, step.lengths, step.labels,
-                           frozen=self.config.lora_rank > 0)  # fmt: skip
+        flops = step_flops(
+            self.learner.network.config,
+            self.num_parameters,
+            step.lengths,
+            step.labels,
+            frozen=self.config.lora_rank > 0,
+        )
         self.meter.count(step.tokens, step.labels, flops)
 
     def _diverged(self, loss: float, norm: float) -> None:

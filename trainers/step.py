@@ -123,9 +123,13 @@ class Learner:
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def write(
-        self, snapshot: Snapshot, folder: Path, tokenizer: PreTrainedTokenizerBase,
-        give_up: Callable[[], bool] = lambda: False, waiting: Callable[[str], None] = lambda reason: None,
-    ) -> Saved:  # fmt: skip
+        self,
+        snapshot: Snapshot,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        give_up: Callable[[], bool] = lambda: False,
+        waiting: Callable[[str], None] = lambda reason: None,
+    ) -> Saved:
         """Writes a whole checkpoint into an attempt's folder; training may go on meanwhile.
 
         Args:

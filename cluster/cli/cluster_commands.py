@@ -59,14 +59,32 @@ def submit(
     from sweeps.config.yaml import load_with_line_errors
 
     with load_with_line_errors(sweep) as read:
-        send(read, address, storage, token_file, driver_on, installed=installed, python=python, follow=follow,
-             as_json=as_json)  # fmt: skip
+        send(
+            read,
+            address,
+            storage,
+            token_file,
+            driver_on,
+            installed=installed,
+            python=python,
+            follow=follow,
+            as_json=as_json,
+        )
 
 
 def send(
-    sweep: Any, address: str, storage: str | None, token_file: Path | None, driver_on: list[str] | None = None, *,
-    again: bool = False, installed: bool | None = None, python: str | None = None, follow: bool = False, as_json: bool = False,
-) -> None:  # fmt: skip
+    sweep: Any,
+    address: str,
+    storage: str | None,
+    token_file: Path | None,
+    driver_on: list[str] | None = None,
+    *,
+    again: bool = False,
+    installed: bool | None = None,
+    python: str | None = None,
+    follow: bool = False,
+    as_json: bool = False,
+) -> None:
     """Submits a sweep and says what became of it; `submit` and `resume --address` do this.
 
     Raises:
@@ -78,8 +96,16 @@ def send(
     from cluster.jobs.submit import submit as submit_sweep
     from cluster.launch import describe_size
 
-    done = submit_sweep(sweep, address=address, storage=storage, token_file=token_file, again=again, installed=installed,
-                        python=python, driver_labels=labels(driver_on))  # fmt: skip
+    done = submit_sweep(
+        sweep,
+        address=address,
+        storage=storage,
+        token_file=token_file,
+        again=again,
+        installed=installed,
+        python=python,
+        driver_labels=labels(driver_on),
+    )
     print_json(done.to_json()) if as_json else print(submission_message(done, describe_size(sweep)), flush=True)
     if follow and done.became != "finished":
         jobs = Jobs.at(address, token_file)
@@ -258,8 +284,15 @@ def track(
     print(f"{home.name}: {rows} rows told to {to}")
 
 
-def _ask(name: str, storage: str | None, address: str | None, token_file: Path | None, action: Any, trial: str = "",
-         **args: Any) -> None:  # fmt: skip
+def _ask(
+    name: str,
+    storage: str | None,
+    address: str | None,
+    token_file: Path | None,
+    action: Any,
+    trial: str = "",
+    **args: Any,
+) -> None:
     from cluster.jobs.requests import NO_DRIVER_MESSAGE, send_request_and_wait
 
     home = home_of(name, storage, address, token_file)

@@ -26,5 +26,7 @@ def fetch(
     if dry_run:
         return
     new = fetch_model(model, folder)
-    print(f"{folder}: {'written' if new else 'is there already, as it was fetched'}; in a sweep file:\n"
-          f"models: {{{model.name}: {{path: {folder}}}}}")  # fmt: skip
+    print(
+        f"{folder}: {'written' if new else 'is there already, as it was fetched'}; in a sweep file:\n"
+        f"models: {{{model.name}: {{path: {folder}}}}}"
+    )

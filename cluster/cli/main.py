@@ -27,10 +27,14 @@ from cluster.locate import DEFAULT, definition, find
 from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-    cls=GroupedCommands, context_settings={"max_content_width": WIDTH},
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    cls=GroupedCommands,
+    context_settings={"max_content_width": WIDTH},
     help="Sweeps of reasoning SFT on Ray that never prune a run for the dip before its recovery.",
-)  # fmt: skip
+)
 
 NOT_TO_BE_TRIED_AGAIN = (InputError.exit_code, LimitError.exit_code, Interrupted.exit_code)
 InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this process, one trial at a time, without Ray.")]
@@ -378,8 +382,19 @@ def replay(
     """Run recorded curves under a stop rule: what would it have saved, and which winners would it have lost?"""
     from cluster.cli.render import replay_curves
 
-    print(replay_curves(curves, rule, metric=metric, goal=goal, workers=workers, top=top, orders=orders,
-                        experience=experience, json_out=json_out))  # fmt: skip
+    print(
+        replay_curves(
+            curves,
+            rule,
+            metric=metric,
+            goal=goal,
+            workers=workers,
+            top=top,
+            orders=orders,
+            experience=experience,
+            json_out=json_out,
+        )
+    )
 
 
 app.add_typer(commands.app)

@@ -325,9 +325,17 @@ def kept_checkpoint(home: Store, trial: str, step: str) -> str:
 
 
 def replay_curves(
-    curves: Path, rules: list[str], *, metric: str | None, goal: str | None, workers: int, top: int | None, orders: int,
-    experience: str | None, json_out: Path | None,
-) -> str:  # fmt: skip
+    curves: Path,
+    rules: list[str],
+    *,
+    metric: str | None,
+    goal: str | None,
+    workers: int,
+    top: int | None,
+    orders: int,
+    experience: str | None,
+    json_out: Path | None,
+) -> str:
     """Replays recorded curves under one rule or several; returns what to print, writes JSON (and for several, a page)."""
     from sweeps.report.replay import comparison_page, recorded_goal, replay_all, summaries_of, table
     from sweeps.report.replay import read_rows as recorded

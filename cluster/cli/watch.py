@@ -86,8 +86,13 @@ def _table(trials: Sequence[dict[str, Any]], objective: str) -> Table:
         phase = f" ({t['phase']})" if t["phase"] and t["phase"] != "unknown" else ""
         value = t[objective]
         style = STYLE.get(t["state"], "")
-        table.add_row(Text(printable(t["label"])), Text(t["state"] + phase, style=style), f"{t['step']}/{t['budget'] or '?'}",
-                      bar(t["step"], t["budget"] or 0), f"{value:.3f}" if value is not None else "–")  # fmt: skip
+        table.add_row(
+            Text(printable(t["label"])),
+            Text(t["state"] + phase, style=style),
+            f"{t['step']}/{t['budget'] or '?'}",
+            bar(t["step"], t["budget"] or 0),
+            f"{value:.3f}" if value is not None else "–",
+        )
     return table
 
 

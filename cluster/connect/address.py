@@ -102,8 +102,10 @@ def check_ray(address: str) -> None:
     asked = subprocess.run(probe, env=bare, capture_output=True, text=True, check=False)
     if asked.stdout.strip() != "asks":
         why = "it lets everybody in who reaches it" if asked.stdout.strip() == "open" else "it does not say so"
-        raise InputError(f"{address}: a cluster beyond this machine must ask for a token, and {why}; start it with "
-                         "RAY_AUTH_MODE=token (`dipsweep token` makes one)")  # fmt: skip
+        raise InputError(
+            f"{address}: a cluster beyond this machine must ask for a token, and {why}; start it with "
+            "RAY_AUTH_MODE=token (`dipsweep token` makes one)"
+        )
 
 
 def connect(address: str, token_file: Path | None = None) -> JobsEndpoint:

@@ -20,9 +20,11 @@ class LostAttempts:
     """
 
     def __init__(
-        self, any_gone: Callable[[Iterable[str]], bool], fail: Callable[[Attempt, Failure], None],
+        self,
+        any_gone: Callable[[Iterable[str]], bool],
+        fail: Callable[[Attempt, Failure], None],
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.any_gone, self.fail, self.clock = any_gone, fail, clock
         self._pending: list[tuple[float, Attempt, Failure]] = []  # judged at the latest when, who, why
 

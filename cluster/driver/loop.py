@@ -76,10 +76,18 @@ class RayLoop:
     """
 
     def __init__(
-        self, controller: SweepController, train: Train, evaluate: Evaluate, storage: str | Path, *,
-        say: Progress = lambda line: None, keep: Callable[[], None] = lambda: None,
-        steer: Callable[[], None] = lambda: None, drive: Callable[..., None] = drive_attempt, shared: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        controller: SweepController,
+        train: Train,
+        evaluate: Evaluate,
+        storage: str | Path,
+        *,
+        say: Progress = lambda line: None,
+        keep: Callable[[], None] = lambda: None,
+        steer: Callable[[], None] = lambda: None,
+        drive: Callable[..., None] = drive_attempt,
+        shared: bool = False,
+    ) -> None:
         self.controller, self.train, self.evaluate, self.storage = controller, train, evaluate, str(storage)
         self.say, self.keep, self.steer, self.drive, self.shared = say, keep, steer, drive, shared
         self.placement = PlacementScheduler(controller.plan)
@@ -134,14 +142,19 @@ class RayLoop:
         return tune.Tuner(
             tune.with_resources(trainable, lambda config: placement_group(config["launch"], config["reuse"])),
             tune_config=tune.TuneConfig(
-                search_alg=AttemptSearch(name), scheduler=NoOpScheduler(name), num_samples=-1,
+                search_alg=AttemptSearch(name),
+                scheduler=NoOpScheduler(name),
+                num_samples=-1,
                 reuse_actors=False,  # Tune would keep them when nothing waits for them; see `_reassign`
             ),
             run_config=tune.RunConfig(
-                name="tune", storage_path=cache_folder(self.storage, self.controller.plan.sweep_id), verbose=0,
-                callbacks=[PollCallback(name), SilentProgress()], failure_config=tune.FailureConfig(max_failures=0),
+                name="tune",
+                storage_path=cache_folder(self.storage, self.controller.plan.sweep_id),
+                verbose=0,
+                callbacks=[PollCallback(name), SilentProgress()],
+                failure_config=tune.FailureConfig(max_failures=0),
             ),
-        )  # fmt: skip
+        )
 
     @property
     def total(self) -> int:

@@ -72,9 +72,15 @@ class Pool:
     """
 
     def __init__(
-        self, evaluate: Evaluate, size: int, gpus: float = 0.0, cpus: float = 0.0, timeout_s: float | None = None,
-        python: str | None = None, clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+        self,
+        evaluate: Evaluate,
+        size: int,
+        gpus: float = 0.0,
+        cpus: float = 0.0,
+        timeout_s: float | None = None,
+        python: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         environment = {"runtime_env": {"py_executable": shlex.quote(python)}} if python else {}
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, **environment)(Evaluator)
         self._new = partial(remote.remote, evaluate)

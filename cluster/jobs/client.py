@@ -22,8 +22,10 @@ _STATES: Final[Mapping[str, State]] = {
     "PENDING": "pending", "RUNNING": "running", "SUCCEEDED": "finished", "FAILED": "failed", "STOPPED": "stopped",
 }  # fmt: skip
 _TALKATIVE: Final = (  # of every package they send
-    "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging",
-)  # fmt: skip
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 RESUME: Final = (
     "--resume"  # of a job's entrypoint: goes on with what the storage has, its limits included; a pause is over
 )
@@ -106,8 +108,9 @@ class Jobs:
         """
         return cls(connect(address, token_file))
 
-    def submit(self, job: str, entrypoint: str, runtime_env: Mapping[str, Any], metadata: Mapping[str, str],
-               **where: Any) -> None:  # fmt: skip
+    def submit(
+        self, job: str, entrypoint: str, runtime_env: Mapping[str, Any], metadata: Mapping[str, str], **where: Any
+    ) -> None:
         """Starts a job.
 
         Raises:
@@ -115,8 +118,13 @@ class Jobs:
         """
         try:
             with _translate_ray_errors():
-                self._client.submit_job(entrypoint=entrypoint, submission_id=job, runtime_env=dict(runtime_env),
-                                        metadata=dict(metadata), **where)  # fmt: skip
+                self._client.submit_job(
+                    entrypoint=entrypoint,
+                    submission_id=job,
+                    runtime_env=dict(runtime_env),
+                    metadata=dict(metadata),
+                    **where,
+                )
         except DipsweepError as e:
             if "already exists" in str(e):
                 raise JobExists(job) from e
@@ -273,11 +281,15 @@ def _is_sweeps(metadata: Mapping[str, str]) -> bool:
 def _job(details: Any) -> Job:
     metadata = dict(details.metadata or {})
     return Job(
-        id=str(details.submission_id), sweep=metadata.get("sweep", str(details.submission_id)),
-        state=_STATES[getattr(details.status, "value", str(details.status))], message=details.message or "",
-        exit_code=details.driver_exit_code, metadata=metadata,
-        start_ms=details.start_time or 0, end_ms=details.end_time or 0,
-    )  # fmt: skip
+        id=str(details.submission_id),
+        sweep=metadata.get("sweep", str(details.submission_id)),
+        state=_STATES[getattr(details.status, "value", str(details.status))],
+        message=details.message or "",
+        exit_code=details.driver_exit_code,
+        metadata=metadata,
+        start_ms=details.start_time or 0,
+        end_ms=details.end_time or 0,
+    )
 
 
 @contextmanager

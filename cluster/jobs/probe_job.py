@@ -46,8 +46,10 @@ def why_no_answer(python: str, exit_code: int | None, log: str) -> str:
     if exit_code in (126, 127):
         return f"'{python}' was not found on the cluster; give --python"
     if lacks := re.search(r"No module named '?([\w.]+)", log):
-        return (f"'{python}' on the cluster lacks {lacks[1]}: install dipsweep's dependencies on the nodes "
-                "(deploy/Containerfile), or give --python another interpreter")  # fmt: skip
+        return (
+            f"'{python}' on the cluster lacks {lacks[1]}: install dipsweep's dependencies on the nodes "
+            "(deploy/Containerfile), or give --python another interpreter"
+        )
     return f"it failed: {log.strip()[-600:]}"
 
 

@@ -46,8 +46,14 @@ def feed(rows: Iterable[Row], tracker: Tracker) -> None:
             tracker.end(row.trial, row.status)
 
 
-def track(reader: Callable[[], list[Row]], tracker: Tracker, *, follow: bool, over: Callable[[list[Row]], bool],
-          every_s: float = 2.0) -> int:  # fmt: skip
+def track(
+    reader: Callable[[], list[Row]],
+    tracker: Tracker,
+    *,
+    follow: bool,
+    over: Callable[[list[Row]], bool],
+    every_s: float = 2.0,
+) -> int:
     """Feeds a tracker from a journal, with `follow` until `over`; returns the number of rows."""
     seen = 0
     try:
@@ -159,8 +165,15 @@ class WandB:
         self._runs: dict[str, Any] = {}
 
     def trial(self, trial: str, config: Mapping[str, Any]) -> None:
-        run = self._wandb.init(project=self._project, group=self._sweep, name=trial, id=f"{self._sweep}-{trial}",
-                               config=dict(config), resume="allow", reinit="create_new")  # fmt: skip
+        run = self._wandb.init(
+            project=self._project,
+            group=self._sweep,
+            name=trial,
+            id=f"{self._sweep}-{trial}",
+            config=dict(config),
+            resume="allow",
+            reinit="create_new",
+        )
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
         best = "max" if self._objective.goal == "maximize" else "min"

@@ -92,8 +92,11 @@ def _suite(sweep: Sweep) -> Iterator[Fault]:
         for where, metric in goal:
             if metric not in known and metric.partition("/")[0] not in ("train", "perf"):
                 listed = ", ".join(sorted(known))
-                yield Fault(where, f"'{metric}' is not measured by suite {sweep.evaluation.suite}{nearest(metric, known)}; "
-                                   f"measured: {listed}")  # fmt: skip
+                yield Fault(
+                    where,
+                    f"'{metric}' is not measured by suite {sweep.evaluation.suite}{nearest(metric, known)}; "
+                    f"measured: {listed}",
+                )
     if sweep.evaluation.judge is not None:
         try:
             check_model(sweep.evaluation.judge)
@@ -112,8 +115,11 @@ def _gpus(sweep: Sweep) -> Iterator[Fault]:
     there = torch.cuda.device_count()
     for where, (workers, gpus) in asked.items():
         if workers * gpus > there:
-            yield Fault(f"{where}.gpus_per_worker", f"{workers} x {gpus:g} GPU asked for, this machine has {there or 'none'}; "
-                                                    "0 uses the CPU, --address a cluster that has them")  # fmt: skip
+            yield Fault(
+                f"{where}.gpus_per_worker",
+                f"{workers} x {gpus:g} GPU asked for, this machine has {there or 'none'}; "
+                "0 uses the CPU, --address a cluster that has them",
+            )
 
 
 def _memory(sweep: Sweep) -> Iterator[Fault]:

@@ -140,8 +140,10 @@ def _model(name: str, source: Any, notes: list[str]) -> KnownModel:
             f"model {name}: its chat template ends replies with no token of their own; {eos!r} is put behind them"
         )
     elif tokenizer.decode([end.token]) != eos:
-        notes.append(f"model {name}: replies end with {tokenizer.decode([end.token])!r}, as its chat template writes them, "
-                     f"and not with the tokenizer's {eos!r}; generation stops at both")  # fmt: skip
+        notes.append(
+            f"model {name}: replies end with {tokenizer.decode([end.token])!r}, as its chat template writes them, "
+            f"and not with the tokenizer's {eos!r}; generation stops at both"
+        )
     positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
     return KnownModel(tokenizer, int(model.get_input_embeddings().num_embeddings), positions)
 
@@ -201,11 +203,15 @@ def _tier(
         )
     if card.refused:
         first = card.refused[0]
-        notes.append(f"{which}: {len(card.refused)} rows are left out, since the chat template refuses them; the first: "
-                     f"{first.where}: {first.reason}")  # fmt: skip
+        notes.append(
+            f"{which}: {len(card.refused)} rows are left out, since the chat template refuses them; the first: "
+            f"{first.where}: {first.reason}"
+        )
     if card.unknown:
-        notes.append(f"warning: {which}: {card.unknown} of {card.tokens} tokens are {tokenizer.unk_token!r}, which stands for "
-                     "text that the tokenizer cannot write: it is lost to the model")  # fmt: skip
+        notes.append(
+            f"warning: {which}: {card.unknown} of {card.tokens} tokens are {tokenizer.unk_token!r}, which stands for "
+            "text that the tokenizer cannot write: it is lost to the model"
+        )
     if read.evaluation is not None and read.evaluation.seen:
         notes.append(warning(sweep, pair.tier, read.data, read.evaluation))
     how = {"long_rows": pair.config.long_rows, "replay": pair.config.replay > 0}

@@ -27,8 +27,11 @@ def plugins_used(sweep: Sweep) -> list[str]:
 
 def installed_plugins() -> list[tuple[Plugin, str]]:
     """Returns all plugins of this machine, each with what is wrong with it, which is empty where it can be used."""
-    return [(plugin, _fault(registry.conflicts().get(plugin.name, ""), plugin))
-            for registry in REGISTRIES for plugin in registry.plugins()]  # fmt: skip
+    return [
+        (plugin, _fault(registry.conflicts().get(plugin.name, ""), plugin))
+        for registry in REGISTRIES
+        for plugin in registry.plugins()
+    ]
 
 
 def _fault(conflict: str, plugin: Plugin) -> str:

@@ -32,16 +32,23 @@ class _WorkerGroup(WorkerGroup):  # type: ignore[misc]
         return super()._create_placement_group(scaling_config, context) if group is None else _TunePlacementGroup(group)
 
     def _create_workers(
-        self, num_workers: int, placement_group: Any, resources_per_worker: Any,
-        placement_group_bundle_indices: list[int] | None = None, **rest: Any,
-    ) -> Any:  # fmt: skip
+        self,
+        num_workers: int,
+        placement_group: Any,
+        resources_per_worker: Any,
+        placement_group_bundle_indices: list[int] | None = None,
+        **rest: Any,
+    ) -> Any:
         if placement_group_bundle_indices is None:  # the trial driver's own bundle comes first
             first = placement_group.bundle_count - num_workers
             placement_group_bundle_indices = list(range(first, first + num_workers))
         return super()._create_workers(
-            num_workers, placement_group, resources_per_worker,
-            placement_group_bundle_indices=placement_group_bundle_indices, **rest,
-        )  # fmt: skip
+            num_workers,
+            placement_group,
+            resources_per_worker,
+            placement_group_bundle_indices=placement_group_bundle_indices,
+            **rest,
+        )
 
 
 class _Controller(TrainController):  # type: ignore[misc]

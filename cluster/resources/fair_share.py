@@ -68,9 +68,7 @@ class FairShareState:
         self.sweeps: dict[str, SweepUsage] = {}
         self.external: deque[Resources] = deque(maxlen=OBSERVATIONS)  # what no sweep held, observation by observation
 
-    def update(
-        self, sweep: str, weight: float, held: Resources, pending: Resources, fits: bool, now: float
-    ) -> None:  # fmt: skip
+    def update(self, sweep: str, weight: float, held: Resources, pending: Resources, fits: bool, now: float) -> None:
         """Takes in what a driver says of its sweep; drops sweeps that were not heard of for EXPIRY_S."""
         self.sweeps = {name: p for name, p in self.sweeps.items() if now - p.updated_at <= EXPIRY_S}
         usage = self.sweeps.setdefault(sweep, SweepUsage(weight))

@@ -172,11 +172,17 @@ def to_replies(wanted: Wanted, samples: Mapping[str, Sequence[Mapping[str, Any]]
             cap = settings.get("max_gen_toks") or settings.get("max_new_tokens")
             out.append(
                 KeptReply(
-                    role=role, task=task, item=int(sample["doc_id"]), prompt=prompt, thought="", answer=said,
-                    tokens=tokens, truncated=cap is not None and tokens >= int(cap),
+                    role=role,
+                    task=task,
+                    item=int(sample["doc_id"]),
+                    prompt=prompt,
+                    thought="",
+                    answer=said,
+                    tokens=tokens,
+                    truncated=cap is not None and tokens >= int(cap),
                     outcomes={f"{role}/{task}": float(sample[first["metrics"][0]])},
                 )
-            )  # fmt: skip
+            )
     return sorted(out, key=lambda reply: (reply.role, reply.task, reply.item))
 
 

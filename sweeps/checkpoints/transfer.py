@@ -163,8 +163,10 @@ class CheckpointUploader:
         waited = False
         while len(self._sizes) > 1 and sum(self._sizes.values()) > self.room:
             if not waited:
-                self.say(f"training waits: {len(self._sizes)} checkpoints ({sum(self._sizes.values()) / 2**30:.1f} GiB) are "
-                         f"not uploaded yet, and only {self.room / 2**30:.1f} GiB may wait on this machine")  # fmt: skip
+                self.say(
+                    f"training waits: {len(self._sizes)} checkpoints ({sum(self._sizes.values()) / 2**30:.1f} GiB) are "
+                    f"not uploaded yet, and only {self.room / 2**30:.1f} GiB may wait on this machine"
+                )
             waited = True
             self._on_uploaded(self._done.get())
 

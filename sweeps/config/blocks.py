@@ -36,9 +36,13 @@ class Block(BaseModel):
     """Base of all blocks."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, arbitrary_types_allowed=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
         use_attribute_docstrings=True,
-    )  # fmt: skip
+    )
 
 
 class OpenBlock(Block):
@@ -89,8 +93,10 @@ def anchored_suite(suite: str, anchor: Callable[[str], str]) -> str:
 
 def _suite(name: str) -> str:
     if re.fullmatch(SUITE, name) is None:
-        raise ValueError(f"got {name!r}; expected the name of a suite, such as mini or paper:DIR (settings of test-time "
-                         "compute belong under evaluation.test_time, a judge under evaluation.judge)")  # fmt: skip
+        raise ValueError(
+            f"got {name!r}; expected the name of a suite, such as mini or paper:DIR (settings of test-time "
+            "compute belong under evaluation.test_time, a judge under evaluation.judge)"
+        )
     return anchored_suite(name, _absolute)
 
 

@@ -70,19 +70,28 @@ def _names(sweep: SweepDefinition) -> Iterator[Fault]:
                     f"{block}.{name}.path", f"got {show(source.path)}; expected a path without control characters"
                 )
             if source.path == "builtin" and block == "models" and (known := known_model(name)) is not None:
-                yield Fault(f"models.{name}.path", f"missing; {known.repository} does not ship with dipsweep: give the "
-                                                   "folder or s3:// address where it lies")  # fmt: skip
+                yield Fault(
+                    f"models.{name}.path",
+                    f"missing; {known.repository} does not ship with dipsweep: give the "
+                    "folder or s3:// address where it lies",
+                )
             elif source.path == "builtin" and name not in builtin:
-                yield Fault(f"{block}.{name}.path", f"no built-in of the name '{name}'; built-in: {', '.join(builtin)}"
-                                                    f"{nearest(name, builtin)} Else give its path.")  # fmt: skip
+                yield Fault(
+                    f"{block}.{name}.path",
+                    f"no built-in of the name '{name}'; built-in: {', '.join(builtin)}"
+                    f"{nearest(name, builtin)} Else give its path.",
+                )
 
 
 def _search(sweep: SweepDefinition) -> Iterator[Fault]:
     search, free = sweep.search, sampled(sweep.space)
     if search.algorithm == "grid":
         for name, axis in free.items():
-            yield Fault(f"space.{name}", f"search.algorithm is grid, which cannot sample a {axis.kind} axis; "
-                                         "use grid here, or an algorithm such as random or optuna-tpe")  # fmt: skip
+            yield Fault(
+                f"space.{name}",
+                f"search.algorithm is grid, which cannot sample a {axis.kind} axis; "
+                "use grid here, or an algorithm such as random or optuna-tpe",
+            )
     elif not free and search.algorithm in SEARCHERS.built_in:
         yield Fault(
             "search.algorithm", f"'{search.algorithm}' has no axis to sample: every axis is a grid; use algorithm grid"
@@ -110,8 +119,11 @@ def _counts(sweep: SweepDefinition) -> Iterator[Fault]:
     elif search.algorithm == "grid":
         for name in ("trials", "trials_per_cell"):
             if (value := getattr(search, name)) is not None and (value != 1 or cells > 1 or name == "trials"):
-                yield Fault(f"search.{name}", f"got {value}, but algorithm grid runs each cell once ({cells} in all); leave "
-                                              "it out, or use search.repeats")  # fmt: skip
+                yield Fault(
+                    f"search.{name}",
+                    f"got {value}, but algorithm grid runs each cell once ({cells} in all); leave "
+                    "it out, or use search.repeats",
+                )
     elif search.trials is None:
         return
     elif search.trials_per_cell is not None:
@@ -119,13 +131,19 @@ def _counts(sweep: SweepDefinition) -> Iterator[Fault]:
     elif search.trials % search.repeats:
         yield Fault("search.trials", f"got {search.trials}; expected a multiple of search.repeats, {search.repeats}")
     elif search.trials < cells * search.repeats:
-        yield Fault("search.trials", f"got {search.trials}, but the grid axes have {cells} cells, and each is run; expected at "
-                                     f"least {cells * search.repeats}, or choice axes instead of grids")  # fmt: skip
+        yield Fault(
+            "search.trials",
+            f"got {search.trials}, but the grid axes have {cells} cells, and each is run; expected at "
+            f"least {cells * search.repeats}, or choice axes instead of grids",
+        )
     elif search.trials % (each := _shared_budgets(sweep) * search.repeats):
         more = search.trials + each - search.trials % each
-        yield Fault("search.trials", f"got {search.trials}, but every configuration is tried with each of the "
-                                     f"{_shared_budgets(sweep)} budgets of steps; expected a multiple of {each}, such as "
-                                     f"{more}")  # fmt: skip
+        yield Fault(
+            "search.trials",
+            f"got {search.trials}, but every configuration is tried with each of the "
+            f"{_shared_budgets(sweep)} budgets of steps; expected a multiple of {each}, such as "
+            f"{more}",
+        )
 
 
 def _shared_budgets(sweep: SweepDefinition) -> int:
@@ -175,19 +193,26 @@ def _objective(sweep: SweepDefinition) -> Iterator[Fault]:
         return
     metric, where = sweep.objective.metric, "objective.at"
     if metric.partition("/")[0] in NOT_OF_CHECKPOINTS:
-        yield Fault(where, f"got best, but {metric} is measured while training, mostly between checkpoints; expected a metric "
-                           "of the evaluation, such as transfer/score, or at: end")  # fmt: skip
+        yield Fault(
+            where,
+            f"got best, but {metric} is measured while training, mostly between checkpoints; expected a metric "
+            "of the evaluation, such as transfer/score, or at: end",
+        )
     budgets = [b for b in sweep.axis_values("steps", sweep.trainer.steps) if isinstance(b, int)]
     at = sweep.evaluation.at
     listed = [s for s in at if isinstance(s, int)] if isinstance(at, list | tuple) else None
     every = at.get("every") if isinstance(at, Mapping) else None
     alone = [
-        b for b in budgets
+        b
+        for b in budgets
         if (listed is not None and not any(s < b for s in listed)) or (isinstance(every, int) and every >= b)
-    ]  # fmt: skip
+    ]
     if alone:
-        yield Fault(where, f"got best, but evaluation.at scores nothing before the last of {min(alone)} steps: there is no "
-                           "choice; score more steps, or leave it out")  # fmt: skip
+        yield Fault(
+            where,
+            f"got best, but evaluation.at scores nothing before the last of {min(alone)} steps: there is no "
+            "choice; score more steps, or leave it out",
+        )
 
 
 def _trainer(sweep: SweepDefinition) -> Iterator[Fault]:
@@ -225,8 +250,11 @@ def _evaluation(sweep: SweepDefinition) -> Iterator[Fault]:
         elif every > largest:
             yield Fault(where, f"every {every} steps is never reached within the largest budget of {largest} steps")
         elif largest // every > MAX_EVALUATIONS:
-            yield Fault(where, f"every {every} of {largest:,} steps is {largest // every:,} evaluations a trial; expected at "
-                               f"most {MAX_EVALUATIONS:,}")  # fmt: skip
+            yield Fault(
+                where,
+                f"every {every} of {largest:,} steps is {largest // every:,} evaluations a trial; expected at "
+                f"most {MAX_EVALUATIONS:,}",
+            )
     elif isinstance(at, list | tuple) and at:
         bad = [s for s in at if isinstance(s, bool) or not isinstance(s, int) or s < 1]
         if bad:
@@ -246,8 +274,11 @@ def _stop_early(sweep: SweepDefinition) -> Iterator[Fault]:
     if sweep.evaluation.suite.startswith("lm-eval:"):
         yield Fault(where, "lm-eval asks its own items, all at once; use another suite, or leave stop_early out")
     if not is_judged(sweep.objective.metric):
-        yield Fault(where, f"objective {sweep.objective.metric} is no share of right items; stop_early needs a score of math, "
-                           "transfer, general or safety, without a tail of test_time")  # fmt: skip
+        yield Fault(
+            where,
+            f"objective {sweep.objective.metric} is no share of right items; stop_early needs a score of math, "
+            "transfer, general or safety, without a tail of test_time",
+        )
 
 
 def _storage(sweep: SweepDefinition) -> Iterator[Fault]:

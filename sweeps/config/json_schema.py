@@ -95,8 +95,10 @@ def _conditions_between_keys(blocks: Json) -> None:
         {"required": [name], "properties": {name: {"type": "number"}}} for name in bounds
     ]
     for block, key, registry in (
-        ("StoppingBlock", "rule", RULES), ("SearchBlock", "algorithm", SEARCHERS), ("TrainerBlock", "loop", TRAINERS)
-    ):  # fmt: skip
+        ("StoppingBlock", "rule", RULES),
+        ("SearchBlock", "algorithm", SEARCHERS),
+        ("TrainerBlock", "loop", TRAINERS),
+    ):
         blocks[block]["if"] = {"properties": {key: {"enum": list(registry.built_in)}}}
         blocks[block]["then"] = {"propertyNames": {"enum": list(blocks[block]["properties"])}}
     blocks["LimitsBlock"]["if"] = {"required": ["usd"], "properties": {"usd": {"type": "number"}}}

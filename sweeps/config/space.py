@@ -235,8 +235,10 @@ def axis_from(data: Any) -> Axis:
     if isinstance(data, Axis):
         return data
     if not isinstance(data, Mapping):
-        raise ValueError(f"got {_short(data)}; expected an axis, one of {{grid: [...]}}, {{choice: [...]}}, {{zip: {{...}}}}, "
-                         "{uniform: [low, high]}, {loguniform: [low, high]}, {randint: [low, high]}")  # fmt: skip
+        raise ValueError(
+            f"got {_short(data)}; expected an axis, one of {{grid: [...]}}, {{choice: [...]}}, {{zip: {{...}}}}, "
+            "{uniform: [low, high]}, {loguniform: [low, high]}, {randint: [low, high]}"
+        )
     kinds = [key for key in data if key != "when"]
     if len(kinds) != 1:
         listed = ", ".join(list(map(str, kinds))[:8]) or "none"

@@ -51,9 +51,17 @@ class Evaluations:
         for step in unscored(known, spec):
             saved = known.checkpoints[step]
             self.queue.add(
-                EvalJob(trial, known.attempt, step, self.address(saved.path), str(spec.config["model"]),
-                        spec.evaluation, order=saved.seq, early=early_end(self.plan.sweep, spec, step))
-            )  # fmt: skip
+                EvalJob(
+                    trial,
+                    known.attempt,
+                    step,
+                    self.address(saved.path),
+                    str(spec.config["model"]),
+                    spec.evaluation,
+                    order=saved.seq,
+                    early=early_end(self.plan.sweep, spec, step),
+                )
+            )
 
     def is_complete(self, trial: str) -> bool:
         """True when nothing of a trial is left to be scored."""
@@ -73,8 +81,10 @@ class Evaluations:
         known = self.state.history.suite(job.trial)
         if known in ("", suite):
             return None
-        return (f"these scores are of suite {suite}, the sweep's are of {known}; go on with the version that began the "
-                "sweep, or rename the sweep")  # fmt: skip
+        return (
+            f"these scores are of suite {suite}, the sweep's are of {known}; go on with the version that began the "
+            "sweep, or rename the sweep"
+        )
 
     def _eval_state(self, job: EvalJob) -> TrialEvalState | None:
         trial = self.state.trials.get(job.trial)

@@ -35,9 +35,12 @@ class RequestHandler:
     """
 
     def __init__(
-        self, controller: SweepController, store: Store, changed: Callable[[], None] = lambda: None,
+        self,
+        controller: SweepController,
+        store: Store,
+        changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.controller, self.store, self.changed, self.clock = controller, store, changed, clock
         self.next_look = float("-inf")
 
@@ -135,8 +138,9 @@ def _clone(controller: SweepController, request: Request) -> str:
     if start is not None and config["model"] != spec.config["model"]:
         raise InputError(f"a warm clone keeps the model of {request.trial} ({spec.config['model']})")
     checked_settings(controller.plan.sweep, config)
-    new, there = _added(controller, config, parent=request.trial if start else "",
-                        fork_step=start.step if start else 0, by=request.who)  # fmt: skip
+    new, there = _added(
+        controller, config, parent=request.trial if start else "", fork_step=start.step if start else 0, by=request.who
+    )
     if there:
         return there
     where = f"from {request.trial} at step {start.step}" if start else "from the base model"
@@ -199,8 +203,10 @@ def _added(controller: SweepController, config: Mapping[str, Any], **keys: Any) 
     """
     known = controller.state.trials.get(controller.plan.trial(config).id)
     if known is not None and known.status is TrialStatus.FAILED:
-        raise InputError(f"{known.id} has these settings and has failed ({known.curve.reason}); try it again: "
-                         f"dipsweep retry {controller.plan.sweep_id} --trial {known.id}")  # fmt: skip
+        raise InputError(
+            f"{known.id} has these settings and has failed ({known.curve.reason}); try it again: "
+            f"dipsweep retry {controller.plan.sweep_id} --trial {known.id}"
+        )
     return controller.add(config, **keys), f"{known.id} has these settings already: {known.status}" if known else ""
 
 

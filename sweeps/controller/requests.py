@@ -105,5 +105,11 @@ def _parse(data: Any) -> Request:
     action = str(data["action"])
     if action not in ACTIONS:
         raise InputError(f"control action {action!r} is unknown{nearest(action, ACTIONS)}")
-    return Request(ControlAction(action), str(data.get("trial", "")), dict(data.get("args", {})),
-                   str(data.get("who", "")), str(data.get("when", "")), str(data["id"]))  # fmt: skip
+    return Request(
+        ControlAction(action),
+        str(data.get("trial", "")),
+        dict(data.get("args", {})),
+        str(data.get("who", "")),
+        str(data.get("when", "")),
+        str(data["id"]),
+    )

@@ -65,8 +65,17 @@ def take_scores(controller: SweepController, job: EvalJob, scores: Scored) -> No
     Only one that may end early (`sweeps.controller.eval_early_stopping`) has `asked`; others need not know of it.
     """
     parts = {metric: list(tasks) for metric, tasks in scores.parts.items()} if scores.outcomes else None
-    controller.scored(job, scores.metrics, se=scores.se, n=scores.n, suite=scores.suite, cost=scores.cost,
-                      items=dict(scores.outcomes), parts=parts, asked=getattr(scores, "asked", None))  # fmt: skip
+    controller.scored(
+        job,
+        scores.metrics,
+        se=scores.se,
+        n=scores.n,
+        suite=scores.suite,
+        cost=scores.cost,
+        items=dict(scores.outcomes),
+        parts=parts,
+        asked=getattr(scores, "asked", None),
+    )
 
 
 class _Hooks:
@@ -113,10 +122,15 @@ class InProcess:
     """
 
     def __init__(
-        self, controller: SweepController, train: Train, evaluate: Evaluate, storage: str | Path,
-        keep: Callable[[], None] = lambda: None, say: Progress = lambda line: None,
+        self,
+        controller: SweepController,
+        train: Train,
+        evaluate: Evaluate,
+        storage: str | Path,
+        keep: Callable[[], None] = lambda: None,
+        say: Progress = lambda line: None,
         steer: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.controller, self.train, self.evaluate, self.storage = controller, train, evaluate, storage
         self.keep, self.say, self.steer = keep, say, steer
         self.interrupt = Interrupt()

@@ -199,5 +199,12 @@ class _Clock:
 
 def verdict_row(sweep: str, trial: str, verdict: Verdict, step: int | None) -> VerdictRow:
     """Returns the journal row of a verdict."""
-    return VerdictRow(sweep, trial, step=step, action=verdict.action, phase=verdict.phase, reason=verdict.reason,
-                      evidence=dict(verdict.evidence))  # fmt: skip
+    return VerdictRow(
+        sweep,
+        trial,
+        step=step,
+        action=verdict.action,
+        phase=verdict.phase,
+        reason=verdict.reason,
+        evidence=dict(verdict.evidence),
+    )

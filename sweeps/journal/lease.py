@@ -113,10 +113,16 @@ class Lease:
     """
 
     def __init__(
-        self, store: Store, *, gone: Callable[[Holder], bool] = Holder.gone, lease_s: float = LEASE_S, beating: bool = True,
+        self,
+        store: Store,
+        *,
+        gone: Callable[[Holder], bool] = Holder.gone,
+        lease_s: float = LEASE_S,
+        beating: bool = True,
         say: Callable[[str], None] = lambda line: None,
-        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
-    ) -> None:  # fmt: skip
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.store, self.gone, self.lease_s, self.say, self.clock, self.sleep = store, gone, lease_s, say, clock, sleep
         self.beating = beating
         self.holder = Holder.here()

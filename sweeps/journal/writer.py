@@ -112,8 +112,14 @@ class SweepJournal:
             self._rows = reader.rows()
             first = len(self._rows)
             holder = self.lease.holder
-            row = LeaseRow(self.store.name, host=holder.host, pid=holder.pid, since=holder.since,
-                           lease=self.lease.number, token=holder.token).at(first)  # fmt: skip
+            row = LeaseRow(
+                self.store.name,
+                host=holder.host,
+                pid=holder.pid,
+                since=holder.since,
+                lease=self.lease.number,
+                token=holder.token,
+            ).at(first)
             if not self.store.create(segment_key(first), sealed(row.line())):
                 _drop_torn(self.store, first)
                 continue
@@ -180,8 +186,10 @@ class SweepJournal:
         return not self._file.overtaken()
 
     def _fenced(self, by: Holder | None) -> Fenced:
-        return Fenced(f"{self.store}: {by or 'another driver'} has taken this sweep over; this one writes nothing more. It "
-                      "was out of touch with the storage for longer than its lease; the sweep goes on there")  # fmt: skip
+        return Fenced(
+            f"{self.store}: {by or 'another driver'} has taken this sweep over; this one writes nothing more. It "
+            "was out of touch with the storage for longer than its lease; the sweep goes on there"
+        )
 
     def rows(self) -> list[Row]:
         return list(self._rows)

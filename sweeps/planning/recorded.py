@@ -105,8 +105,11 @@ def curves_for(goal: Goal, journals: Iterable[Sequence[Row]]) -> tuple[Sequence[
         return own, f"curves of earlier sweeps here ({', '.join(one.name for one in own[-3:])})"
     shipped = shipped_curves()
     have = list(shipped[0].base)
-    stands_in = {m: next((h for h in have if h.split("/")[0] == m.split("/")[0]), "transfer/score")
-                 for m in wanted if m not in have}  # fmt: skip
+    stands_in = {
+        m: next((h for h in have if h.split("/")[0] == m.split("/")[0]), "transfer/score")
+        for m in wanted
+        if m not in have
+    }
     other = f", {stands_in[goal.metric]} for {goal.metric}" if goal.metric in stands_in else ""
     count = sum(len(one.curves) for one in shipped)
     return [s.renamed(stands_in) for s in shipped], f"{count} recorded fine-tunes of tiny models{other}"

@@ -157,9 +157,15 @@ class _Rehearsal:
     """One deal: a heap of (time, order, launch, index of the next checkpoint), one entry a busy machine."""
 
     def __init__(
-        self, plan: Plan, work: Sequence[TrialWork], costs: Mapping[str, Costs], make_rule: Callable[[Plan], StopRule],
-        recorded: RecordedSweep, deal: int, slots: int,
-    ) -> None:  # fmt: skip
+        self,
+        plan: Plan,
+        work: Sequence[TrialWork],
+        costs: Mapping[str, Costs],
+        make_rule: Callable[[Plan], StopRule],
+        recorded: RecordedSweep,
+        deal: int,
+        slots: int,
+    ) -> None:
         self.plan, self.work, self.costs, self.recorded, self.free = plan, work, costs, recorded, slots
         self.draw = random.Random(deal)
         self.hand = self.draw.sample(recorded.curves, len(recorded.curves))

@@ -37,9 +37,12 @@ class Patience:
     """
 
     def __init__(
-        self, patience_s: float, say: Callable[[str], None] | None = None,
-        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
-    ) -> None:  # fmt: skip
+        self,
+        patience_s: float,
+        say: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.patience_s, self.say, self.clock, self.sleep = patience_s, say or log.warning, clock, sleep
         self._lock = threading.Lock()
         self._said = -FOREVER
@@ -79,9 +82,13 @@ class RetryingStore(Store):
     """A store whose calls are repeated while it is unavailable; arguments as of `Patience`."""
 
     def __init__(
-        self, inner: Store, patience_s: float, say: Callable[[str], None] | None = None,
-        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
-    ) -> None:  # fmt: skip
+        self,
+        inner: Store,
+        patience_s: float,
+        say: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.inner, self.root = inner, inner.root
         self._patience = Patience(patience_s, say, clock, sleep)
 

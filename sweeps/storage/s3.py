@@ -205,13 +205,17 @@ def explain(e: BaseException, where: str, bucket: str) -> StorageError:
     if code in ("PreconditionFailed", "412") or status == 412 or isinstance(e, FileExistsError):
         return _Taken(where)
     if isinstance(e, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
-        return NoCredentials(f"{where}: no S3 credentials on this machine; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in "
-                             "its environment, or give the machine a role")  # fmt: skip
+        return NoCredentials(
+            f"{where}: no S3 credentials on this machine; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in "
+            "its environment, or give the machine a role"
+        )
     if code == "NoSuchBucket":
         return NoBucket(f"{where}: there is no bucket '{bucket}'; make it, or correct `storage`")
     if code in _KEYS_WRONG:
-        return StorageDenied(f"{where}: the storage refuses these credentials ({code}); check AWS_ACCESS_KEY_ID, "
-                             "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN")  # fmt: skip
+        return StorageDenied(
+            f"{where}: the storage refuses these credentials ({code}); check AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+        )
     if code == "RequestTimeTooSkewed":
         return StorageDenied(f"{where}: this machine's clock is off by more than the storage accepts; set it")
     if code in _REGION or status == 301:

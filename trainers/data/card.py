@@ -141,15 +141,25 @@ def _every(data: TierData, stride: int) -> TierData:
     if stride == 1:
         return data
     return TierData(
-        data.primary[::stride], data.replay[::stride], data.bad, data.source,
-        data.primary_numbers[::stride], data.replay_numbers[::stride], data.notes,
-    )  # fmt: skip
+        data.primary[::stride],
+        data.replay[::stride],
+        data.bad,
+        data.source,
+        data.primary_numbers[::stride],
+        data.replay_numbers[::stride],
+        data.notes,
+    )
 
 
 def _card(
-    tokenizer: PreTrainedTokenizerBase, data: TierData, part: TierData, used: Sequence[Conversation],
-    primary: Tokenised, replay: Tokenised, limit: int,
-) -> tuple[TierCard, int]:  # fmt: skip
+    tokenizer: PreTrainedTokenizerBase,
+    data: TierData,
+    part: TierData,
+    used: Sequence[Conversation],
+    primary: Tokenised,
+    replay: Tokenised,
+    limit: int,
+) -> tuple[TierCard, int]:
     rows = primary.rows + replay.rows
     lengths = np.concatenate([primary.lengths, replay.lengths])
     labels = np.array(rows.labels(), dtype=np.int64)

@@ -77,8 +77,17 @@ def preview_rows(
         prompt = template.encode(firsts[place].prompt)
         fate = "dropped" if place not in kept else "cut" if len(ids) < whole.rows.length(place) else ""
         same = whole.rows.ids(place)[: len(prompt)].tolist() == prompt
-        out.append(PreviewRow(tuple(_parts(tokenizer, ids, learn)), whole.rows.length(place), firsts[place].prompt,
-                              len(prompt), same, fate, firsts[place].composed))  # fmt: skip
+        out.append(
+            PreviewRow(
+                tuple(_parts(tokenizer, ids, learn)),
+                whole.rows.length(place),
+                firsts[place].prompt,
+                len(prompt),
+                same,
+                fate,
+                firsts[place].composed,
+            )
+        )
     return out
 
 

@@ -79,9 +79,14 @@ def read(source: TierSource) -> TierData:
     if not primary:
         raise InputError(f"{source.path}: no conversation to train on; expected one JSON object a line")
     return TierData(
-        [c for _, c in primary], [c for _, c in replay], len(bad), source, [n for n, _ in primary], [n for n, _ in replay],
+        [c for _, c in primary],
+        [c for _, c in replay],
+        len(bad),
+        source,
+        [n for n, _ in primary],
+        [n for n, _ in replay],
         tuple(_understood(forms, unused, tags, len(primary) + len(replay), bool(replay))),
-    )  # fmt: skip
+    )
 
 
 def _understood(

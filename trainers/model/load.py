@@ -92,9 +92,12 @@ def _with_template(folder: Path, text: str) -> Path:
 
 
 def load_model(
-    path: str | Path, *, attn: str = "sdpa", dtype: torch.dtype = torch.float32,
+    path: str | Path,
+    *,
+    attn: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
     weights_in_memory: Mapping[str, torch.Tensor] | None = None,
-) -> PreTrainedModel:  # fmt: skip
+) -> PreTrainedModel:
     """Loads a causal language model.
 
     Args:

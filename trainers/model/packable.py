@@ -35,8 +35,10 @@ def check_packable(network: Any, longest: int = 0) -> int:
             "recurrent layers) be replaced, so that rows of a pack would see each other"
         )
     if others := sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTION):
-        raise InputError(f"models of type {kind} have layers of kind {', '.join(others)}, which would carry one row of a "
-                         f"pack into the next; packed training knows {', '.join(sorted(ATTENTION))}")  # fmt: skip
+        raise InputError(
+            f"models of type {kind} have layers of kind {', '.join(others)}, which would carry one row of a "
+            f"pack into the next; packed training knows {', '.join(sorted(ATTENTION))}"
+        )
     boundary = 0
     for rope in _ropes(config):
         original = rope.get("original_max_position_embeddings") or getattr(

@@ -148,8 +148,9 @@ def check_fit(
         faults.append(f"holds {_few(own)}, for which the config has no place")
     if mismatched:
         name, (stored, wanted) = next(iter(sorted(mismatched.items())))
-        faults.append(f"holds {name} of shape {list(stored)} where the config asks for {list(wanted)} "
-                      f"({len(mismatched)} such)")  # fmt: skip
+        faults.append(
+            f"holds {name} of shape {list(stored)} where the config asks for {list(wanted)} ({len(mismatched)} such)"
+        )
     if faults:
         raise InputError(f"model folder {folder}: its weights do not fit its config.json: it {'; it '.join(faults)}")
 

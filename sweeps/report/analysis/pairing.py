@@ -78,9 +78,20 @@ def describe_pair(pair: Compared, metric: str, against: str, name: str, step: in
         f"{pair.items} items; smallest difference found four times in five: {100 * seen:.1f})"
     )
     return Paired(
-        metric, against, step, pair.difference, pair.se, pair.gained, pair.lost, pair.items, pair.p,
-        looks=level.comparisons, different=level.q(pair.p) <= ALPHA, visible=seen, sentence=sentence,
-    )  # fmt: skip
+        metric,
+        against,
+        step,
+        pair.difference,
+        pair.se,
+        pair.gained,
+        pair.lost,
+        pair.items,
+        pair.p,
+        looks=level.comparisons,
+        different=level.q(pair.p) <= ALPHA,
+        visible=seen,
+        sentence=sentence,
+    )
 
 
 def common(

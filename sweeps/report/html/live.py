@@ -65,9 +65,13 @@ def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitabl
         listed = await run_in_threadpool(shelf.all)
         script = asset("live.js")
         page = render(
-            "live.html", css=Markup(asset("page.css")), storage=str(shelf.storage), sweeps=[_line(s) for s in listed],
-            script=Markup(script), script_hash=script_hash(script),
-        )  # fmt: skip
+            "live.html",
+            css=Markup(asset("page.css")),
+            storage=str(shelf.storage),
+            sweeps=[_line(s) for s in listed],
+            script=Markup(script),
+            script_hash=script_hash(script),
+        )
         return HTMLResponse(page, headers=HEADERS)
 
     async def index_events(request: Request) -> Response:
