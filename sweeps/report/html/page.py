@@ -18,6 +18,7 @@ from sweeps.errors import SpecError
 from sweeps.output import printable
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.html.chart_data import chart_data, front_points, other_metrics, skill_of
+from sweeps.report.html.effects_svg import effects_pictures
 from sweeps.report.html.page_findings import (
     best_rows,
     decision_rows,
@@ -102,6 +103,7 @@ def render_html(summary: Summary, replies: Replies | None = None, live: Live | N
         effect_heads=effect_heads(summary),
         effects=effect_rows(summary),
         importances=importance_rows(summary),
+        effect_pictures=[(p.metric, Markup(p.svg)) for p in effects_pictures(summary)],
         roles=PANEL_NAMES | {m: "" for m in summary.panels if m not in PANEL_NAMES},
         progress=progress(summary),
         next=_next(summary),
