@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from sweeps.errors import StorageError
+from sweeps.errors import JournalError, StorageError
 from sweeps.storage.base import Store
 
 PACK: Final = 256  # segments; so many small objects are left to fetch at most
@@ -35,10 +35,21 @@ def pack_key(first: int, end: int) -> str:
 
 
 def listed(store: Store) -> tuple[list[int], dict[int, int]]:
-    """Returns the first rows of all segments, ascending, and the packs: first row -> end, the longest of each."""
+    """Returns the first rows of all segments, ascending, and the packs: first row -> end, the longest of each.
+
+    What stands in the place of a file counts as one, so that reading it says what it is.
+
+    Raises:
+        JournalError: the log's folder is a file.
+    """
     segments, packs = list[int](), dict[int, int]()
-    for entry in store.list(LOG):
-        if (name := _NAME.fullmatch(entry.key)) is None:
+    keys = [entry.key for entry in store.list(LOG)]
+    if (log := store.local(LOG)) is not None:
+        if log.is_file():
+            raise JournalError(f"{log}: got a file; expected the folder of a sweep's log; restore it from a copy")
+        keys += [f"{LOG}/{name}" for name in store.folders(LOG)]
+    for key in keys:
+        if (name := _NAME.fullmatch(key)) is None:
             continue
         first, end = int(name[1]), name[2]
         if end is None:

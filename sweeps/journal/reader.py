@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sweeps.errors import JournalError, NotFound, StorageError
+from sweeps.errors import JournalError, NotFound, StorageDenied, StorageError
 from sweeps.journal.codec import decode
 from sweeps.journal.compaction import LOG, listed, pack_key, segment_key
 from sweeps.journal.lines import unsealed
@@ -217,8 +217,11 @@ def no_collector() -> Iterator[None]:
 
 
 def is_sweep(home: Where) -> bool:
-    """True when there is a sweep's log at an address."""
+    """True when there is a sweep's log at an address, be it one that cannot be read: reading says why."""
+    store = open_store(home)
     try:
-        return bool(segments(open_store(home)))
+        return bool(segments(store))
     except NotFound:
         return False
+    except (JournalError, StorageDenied):
+        return _ID.fullmatch(store.name) is not None

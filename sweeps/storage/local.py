@@ -56,7 +56,7 @@ class LocalStore(Store):
             return sorted(e for e in self._walk(top) if not e.key.endswith(PART))
 
     def _walk(self, top: Path) -> Iterator[Entry]:
-        for where, _, names in os.walk(top):
+        for where, _, names in os.walk(top, onerror=_raise_unless_gone):
             for name in names:
                 file = Path(where) / name
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
@@ -126,6 +126,12 @@ class LocalStore(Store):
                 aside.unlink(missing_ok=True)
 
 
+def _raise_unless_gone(error: OSError) -> None:
+    """A folder that may not be read is not an empty folder."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """False also for what cannot be looked at, such as a link that leads to itself: it is nobody's sweep."""
     try:
@@ -138,12 +144,15 @@ def read_file(path: Path, start: int = 0) -> bytes:
     """Returns what stands in a file from a byte on; never waits for somebody to write into it.
 
     Raises:
-        OSError: it cannot be read; also where a pipe, a device or a folder stands in its place.
+        OSError: it cannot be read; also where a pipe, a socket, a device or a folder stands in its place.
     """
+    no_file = OSError(errno.EINVAL, "a pipe, a socket, a device or a folder stands in the place of a file", str(path))
+    if path.is_socket():  # opening one fails like a disk that is away
+        raise no_file
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "a pipe, a device or a folder stands in the place of a file", str(path))
+        raise no_file
     with os.fdopen(handle, "rb") as file:
         file.seek(start)
         return file.read()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +17,8 @@ from sweeps.checkpoints.gc import collect
 from sweeps.errors import DipsweepError, StorageError, StorageUnavailable
 from sweeps.journal.compaction import segment_key
 from sweeps.journal.lease import driver_state
-from sweeps.journal.writer import SweepJournal, read_rows, sweeps_in
+from sweeps.journal.writer import SweepJournal, is_sweep, read_rows, sweeps_in
+from sweeps.report.html.shelf import Shelf
 from sweeps.storage.base import storage_trouble
 from sweeps.storage.factory import open_store
 from sweeps.storage.local import LocalStore
@@ -41,7 +46,18 @@ def nowhere(file: Path) -> None:
     file.symlink_to(file.parent / "moved-away")
 
 
-ODD = [pipe, loop, nowhere]
+def socket_file(file: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(file))  # the path of a socket is short
+
+
+def folder_elsewhere(file: Path) -> None:
+    elsewhere = file.with_name("elsewhere")
+    elsewhere.mkdir()
+    file.symlink_to(elsewhere)
+
+
+ODD = [pipe, socket_file, loop, nowhere, Path.mkdir, folder_elsewhere]
 
 
 @pytest.mark.timeout(60)
@@ -54,6 +70,51 @@ def test_a_log_that_is_no_file_is_an_error_at_once_and_not_an_empty_log(home: Pa
         read_rows(home)
     with pytest.raises(DipsweepError):  # it would take every checkpoint for nobody's
         collect(home)
+    assert is_sweep(home)  # so that the list of sweeps shows it, with what is wrong
+
+
+@pytest.mark.parametrize("kind", ["a file", "not to be read"])
+def test_a_log_whose_folder_is_none_or_may_not_be_read_is_no_absent_sweep(
+    home: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    log, real = home / "log", os.scandir
+    if kind == "a file":
+        shutil.rmtree(log)
+        log.write_text("")
+    else:
+
+        def scandir(path: Any) -> Any:
+            if Path(path) == log:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(StorageError, match=re.escape(str(log))):
+        read_rows(home)
+    with pytest.raises(StorageError, match=re.escape(str(log))):
+        collect(home)
+    assert [store.root for store in sweeps_in(str(home.parent))] == [str(home)]
+    listed = Shelf(home.parent).all()
+    assert [(sweep.stands, str(log) in sweep.trouble) for sweep in listed] == [("unreadable", True)]
+
+
+def test_a_file_called_log_in_any_other_folder_makes_no_sweep_of_it(home: Path):
+    (home.parent / "notes").mkdir()
+    (home.parent / "notes/log").write_text("what I did\n")
+    assert [store.root for store in sweeps_in(str(home.parent))] == [str(home)]
+
+
+def test_a_segment_that_may_not_be_read_is_named(home: Path, monkeypatch: pytest.MonkeyPatch):
+    segment, real = home / segment_key(0), os.open
+
+    def refusing(path: Any, *arguments: Any, **keywords: Any) -> int:
+        if Path(path) == segment:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(StorageError, match=re.escape(str(segment))):
+        read_rows(home)
 
 
 @pytest.mark.timeout(60)
@@ -62,7 +123,7 @@ def test_a_lease_or_a_definition_that_is_no_file_is_an_error_at_once(home: Path,
     for name in ("lease/000001.json", "spec.yaml"):
         (home / name).unlink(missing_ok=True)
         put(home / name)
-        with pytest.raises(StorageError, match="a pipe, a device or a folder"):
+        with pytest.raises(StorageError, match="a pipe, a socket, a device or a folder"):
             LocalStore(home).read(name)
 
 
