@@ -39,9 +39,10 @@ class Noise:
 
 
 BINS = 512  # of a forecast's histogram
+FINEST = 1e12  # a bin as far from 0 as this many of its own widths can be told from its neighbours
 # A normal distribution as seven points, out to 3 sd: rare ends are what pruning is about.
-_NORMAL_AT: Array = np.arange(-3.0, 4.0)
-_NORMAL_MASS: Array = np.array([0.0062, 0.0606, 0.2417, 0.3830, 0.2417, 0.0606, 0.0062])
+NORMAL_AT: Array = np.arange(-3.0, 4.0)
+NORMAL_MASS: Array = np.array([0.0062, 0.0606, 0.2417, 0.3830, 0.2417, 0.0606, 0.0062])
 
 
 class Forecast(NamedTuple):
@@ -62,7 +63,7 @@ class Forecast(NamedTuple):
 
     def quantiles(self, u: Array) -> Array:
         """Returns quantiles of the final score at probabilities `u`."""
-        i = np.searchsorted(self.below, u) - 1
+        i = self.below.searchsorted(u) - 1
         inside = (u - self.below[i]) / np.maximum(self.below[i + 1] - self.below[i], 1e-300)
         return np.asarray(self.low + (i + inside) * self.width)
 
@@ -90,7 +91,8 @@ class Forecasts:
 
     def above(self, rows: np.ndarray, thresholds: Array) -> Array:
         """Returns the probability that the final score of each row exceeds each of its thresholds, [rows, thresholds]."""
-        low, width = self.low[rows, None], self.width[rows, None]
+        at = view_of(rows)
+        low, width = self.low[at, None], self.width[at, None]
         place = np.minimum(np.maximum((thresholds - low) / width, 0.0), BINS + 0.999)
         i = place.astype(np.int64)
         edge = i + rows[:, None] * self.below.shape[1]
@@ -98,6 +100,11 @@ class Forecasts:
         lower = below.take(edge)
         odds = 1.0 - (lower + (place - i) * (below.take(edge + 1) - lower))
         return np.asarray(np.minimum(np.maximum(odds, 0.0), 1.0))
+
+
+def view_of(rows: np.ndarray) -> np.ndarray | slice:
+    """Returns what selects `rows` of a table: a slice for a single row, which costs NumPy no copy."""
+    return slice(int(rows[0]), int(rows[0]) + 1) if len(rows) == 1 else rows
 
 
 def warped(x: float) -> float:
@@ -203,7 +210,7 @@ class Belief:
         """Takes in a report at schedule fraction `x`: `value` and `sd` in standard errors, from the base score."""
         noise = self.cache.noise
         g = self.gains = self.cache.after(self.gains, x, quarter_octave(sd))
-        surprise = value - (g.basis * self.mean).sum(0)
+        surprise = value - np.add.reduce(g.basis * self.mean)
         squared = np.minimum(surprise * surprise / g.total, noise.outlier)
         self.log_likelihood -= 0.5 * noise.temper * (squared + g.log_total)
         self.mean += g.gain * surprise
@@ -217,8 +224,8 @@ class Belief:
     def forecast(self, weights: Array) -> Forecast:
         """Returns the distribution of the score at the end of the budget, without evaluation noise."""
         h, end_sd = self.cache.end(self.gains, self.end)
-        keep = np.flatnonzero(weights > 1e-6)
-        return histogram((h * self.mean).sum(0)[keep], end_sd[keep], weights[keep])
+        (keep,) = (weights > 1e-6).nonzero()
+        return histogram(np.add.reduce(h * self.mean)[keep], end_sd[keep], weights[keep])
 
     def best_to_come(self, weights: Array) -> Forecast:
         """Returns the distribution of the highest score from now to the end of the budget, without evaluation noise.
@@ -275,16 +282,21 @@ def looks(now: float, end: float) -> list[float]:
 
 def histogram(mean: Array, sd: Array, weights: Array) -> Forecast:
     """Returns a mixture of normal distributions as a histogram."""
-    low, high = float((mean - 3.0 * sd).min()), float((mean + 3.0 * sd).max())
+    reach = 3.0 * sd
+    low, high = float((mean - reach).min()), float((mean + reach).max())
     width = (high - low) / BINS * (1.0 + 1e-9) + 1e-9
-    at = _NORMAL_AT[:, None] * (sd / width)
+    at = NORMAL_AT[:, None] * (sd / width)
     at += (mean - low) / width
-    bins = np.clip(at, 0.0, BINS, out=at).ravel().astype(np.int64)
-    mass = np.bincount(bins, (_NORMAL_MASS[:, None] * weights).ravel(), minlength=BINS + 1)
+    if max(-low, high) > FINEST * width:  # rounding may put a point beyond the last bin
+        np.minimum(np.maximum(at, 0.0, out=at), BINS, out=at)
+    mass = np.bincount(at.astype(np.intp).ravel(), (NORMAL_MASS[:, None] * weights).ravel(), minlength=BINS + 1)
+    below = np.zeros(BINS + 2)
+    np.cumsum(mass / mass.sum(), out=below[1:])
     share = weights / weights.sum()
     middle = float(share @ mean)
-    variance = float(share @ (sd**2 + (mean - middle) ** 2))
-    return Forecast(low, width, np.concatenate([[0.0], np.cumsum(mass / mass.sum())]), middle, math.sqrt(variance))
+    apart = mean - middle
+    variance = float(share @ (sd * sd + apart * apart))
+    return Forecast(low, width, below, middle, math.sqrt(variance))
 
 
 def quarter_octave(sd: float) -> float:

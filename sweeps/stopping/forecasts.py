@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import math
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,11 +28,20 @@ from sweeps.journal.rows import ReportRow, Row
 from sweeps.stopping.curve_library import FAMILIES, Array, library
 from sweeps.stopping.diagnostics import SPOILT, TRUNCATED, normal_truncation
 from sweeps.stopping.experience import Experience, experience_of
-from sweeps.stopping.forecast import Belief, Forecast, Forecasts, GainCache, Noise
+from sweeps.stopping.forecast import Belief, Forecast, Forecasts, GainCache, Noise, view_of
 from sweeps.stopping.noise import RESOLUTION, SMALLEST, estimate, standard_error, usable
 from sweeps.stopping.phases import PhaseTracker
 from sweeps.stopping.self_check import Prediction, SelfCheck
-from sweeps.stopping.shared_gain import KNOTS, Prior, Revision, SharedGain, ahead, normal_quantiles, schedule_time
+from sweeps.stopping.shared_gain import (
+    KNOTS,
+    WIDTHS,
+    Prior,
+    Revision,
+    SharedGain,
+    ahead,
+    normal_quantiles,
+    schedule_time,
+)
 
 POOL = 6.0
 PATIENCE_POOL = 4.0
@@ -53,7 +63,10 @@ RETURN_POOL = 4.0  # ... and falls that it counts for beside the sweep's own
 RETURN_WITHIN = 0.2  # ... and the share of the budget within which it shows
 _U: Array = (np.arange(FORM_DRAWS) + 0.5) / FORM_DRAWS
 _NORMAL: Array = normal_quantiles(LEVEL_DRAWS)
+_KNOTS: list[float] = KNOTS.tolist()
+_sum = np.add.reduce  # over the first axis; the method of an array costs twice as much for a few numbers
 _TAIL: Array = np.array([0.5 * math.erfc((i / 100.0 - 6.0) / math.sqrt(2.0)) for i in range(1201)])
+_TAIL_STEP: Array = np.diff(_TAIL)
 _SEEN: Array = normal_quantiles(DRAWS)
 _LEVELS = Prior(sd=0.3, doubt=2.0, common=2.0, least=0.001, early=True)
 
@@ -104,10 +117,21 @@ class TrialForecast:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Pooling cells of the library for one budget: index of every entry, prior mass of every cell."""
+    """Pooling cells of the library for one budget: index of every entry; prior mass of every cell, as it is pooled with what
+    was seen, and never quite 0."""
 
     index: np.ndarray
-    prior: Array
+    pool: Array
+    floored: Array
+
+
+class Gained(NamedTuple):
+    """What runs of a kind gain in every interval: in every possible outcome of the sweep, [INTERVALS, DRAWS], and how far
+    changes of forecasts and of levels scatter, [INTERVALS]."""
+
+    outcomes: Array
+    spread: Array
+    level_spread: Array
 
 
 class CurveForecaster:
@@ -158,13 +182,13 @@ class CurveForecaster:
         self.seen_draws = np.zeros((32, DRAWS))
         # Chance that a late fall is made good, and level before it.
         self.back, self.back_to = np.zeros(32), np.zeros(32)
-        self.late_falls = np.zeros((32, 2))  # begun, made good
-        self._falls = np.zeros(2)  # the same of all trials together
+        self.late_falls: dict[int, list[int]] = {}  # begun, made good
+        self._falls = [0, 0]  # the same of all trials together
         self.ahead = np.zeros((32, len(KNOTS) - 1))
         self.time = np.zeros(32, dtype=np.int64)  # equal where kind, `now` and `end` are: `_times` numbers these
         self._times: dict[tuple[str, float, float], int] = {}
         self._behind: TrialForecast | None = None  # has a new forecast, but not yet what the shared gains add to it
-        self._gains_of: dict[str, tuple[tuple[int, int, float], Array]] = {}  # state of the gains, and `_gained`
+        self._gains_of: dict[str, tuple[tuple[int, int, float], Gained]] = {}  # state of the gains, and `_gained`
         self.reach = np.zeros(32)
         self.scale = 0.0  # the sweep's own spread: how far a run's scores go from its base, in the metric's unit
         # Version of the shared gains, scale, and the check's width that `shift` and `spread` are of.
@@ -314,7 +338,7 @@ class CurveForecaster:
     def _grow(self) -> None:
         """Makes room for twice as many trials."""
         names = ["quantiles", "shift", "spread", "ahead", "reach", "level", "level_sd", "level_error", "level_draws"]
-        names += ["back", "back_to", "late_falls", "time", "seen", "seen_error", "seen_draws"]
+        names += ["back", "back_to", "time", "seen", "seen_error", "seen_draws"]
         for name in names:
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
@@ -381,10 +405,10 @@ class CurveForecaster:
             self.pooled -= forecast.mass
         others = len(self.trials) - 1
         seen = self._forms + np.maximum(self.pooled, 0.0)
-        pooled = (POOL * cells.prior + seen) / (POOL + self._formed + others)
-        ratio = np.log(np.maximum(pooled, 1e-7) / np.maximum(cells.prior, 1e-12))
+        pooled = (cells.pool + seen) / (POOL + self._formed + others)
+        ratio = np.log(np.maximum(pooled, 1e-7) / cells.floored)
         weights = forecast.belief.weights(self.library.log_weight + ratio[cells.index])
-        forecast.mass = np.bincount(cells.index, weights, minlength=len(self.pooled)).astype(np.float64)
+        forecast.mass = np.asarray(np.bincount(cells.index, weights, minlength=len(self.pooled)), np.float64)
         self.pooled += forecast.mass
         end = final = forecast.belief.forecast(weights)
         if self.best and forecast.last < forecast.budget:
@@ -404,8 +428,10 @@ class CurveForecaster:
     def _late_fall(self, forecast: TrialForecast) -> None:
         """A late fall may be a dip as well: with a chance that is learnt, and fades while it does not turn."""
         phase, row = forecast.phase, forecast.row
-        self._falls += phase.late_falls - self.late_falls[row]
-        self.late_falls[row] = phase.late_falls
+        if self.late_falls.get(row) != phase.late_falls:
+            before = self.late_falls.get(row, [0, 0])
+            self._falls = [n + now - then for n, now, then in zip(self._falls, phase.late_falls, before, strict=True)]
+            self.late_falls[row] = list(phase.late_falls)
         begun, good = self._falls
         left = 1.0 - (forecast.last - (phase.onset or 0)) / (RETURN_WITHIN * forecast.budget)
         chance = max((RETURN * RETURN_POOL + good) / (RETURN_POOL + begun), 0.5 * RETURN)
@@ -428,14 +454,15 @@ class CurveForecaster:
             if self.best:
                 forecast.predictions.append(self._best_predicted(row))
                 return
-            forms, levels = self.shift[row, :FORM_DRAWS], self.shift[row, FORM_DRAWS:]
+            middle, variance = mean_and_variance(self.shift[row, :FORM_DRAWS])
+            level, level_variance = mean_and_variance(self.shift[row, FORM_DRAWS:])
             spread = self.spread[row] / self.check.wider
             forecast.predictions.append(
                 Prediction(
-                    float(self.finals.mean[row] + forms.mean()),
-                    float((spread * forecast.unit * final.sd) ** 2 + forms.var()),
-                    float(self.level[row] + levels.mean()),
-                    float(self.level_sd[row] ** 2 + levels.var()),
+                    float(self.finals.mean[row] + middle),
+                    float((spread * forecast.unit * final.sd) ** 2 + variance),
+                    float(self.level[row] + level),
+                    float(self.level_sd[row] ** 2 + level_variance),
                 )
             )
 
@@ -449,7 +476,7 @@ class CurveForecaster:
 
     def _revise(self, forecast: TrialForecast, mean: float, variance: float) -> None:
         """Tells the shared gains how a run's forecast changed over every interval that it has passed since the last knot."""
-        knot = int(np.searchsorted(KNOTS, forecast.now + 1e-9, side="right")) - 1
+        knot = bisect_right(_KNOTS, forecast.now + 1e-9) - 1
         level = float(self.level[forecast.row])
         if forecast.anchor is None:
             forecast.anchor, forecast.mark = (knot, mean, variance), level
@@ -460,7 +487,7 @@ class CurveForecaster:
             return
         least = max((LEAST_REVISED * forecast.unit) ** 2, 0.01 * variance_before)
         resolved = max(variance_before - variance, least)
-        widths = np.diff(KNOTS[passed : knot + 1])
+        widths = WIDTHS[passed:knot]
         for k, share in enumerate(widths / widths.sum()):
             revision = Revision(passed + k, share * (mean - before), share * resolved, share)
             forecast.revisions.append(revision)
@@ -485,32 +512,42 @@ class CurveForecaster:
         """Brings what the shared gains add to the forecasts of trials of one kind up to date: once for all that are at
         equal time."""
         gains, moves = self.gains[kind], self.moves[kind]
-        spread, level_spread = gains.outcomes(self.scale)[1], moves.outcomes(self.scale)[1]
-        first = same = np.zeros(1, dtype=np.int64)
-        if len(rows) > 1:
-            _, first, same = np.unique(self.time[rows], return_index=True, return_inverse=True)
+        gained, spread, level_spread = self._gained(kind)
+        _, first, same = np.unique(self.time[rows], return_index=True, return_inverse=True)
         left = self.ahead[rows[first]]
         # Sums and no matrix product: one row or all of them, the last digit is the same.
-        self.shift[rows] = (left[:, :, None] * self._gained(kind)).sum(1)[same]
+        self.shift[rows] = (left[:, :, None] * gained).sum(1)[same]
         own = (left * moves.pace * level_spread).sum(1)[same]
         self.level_sd[rows] = np.sqrt((LEVEL_SD * self.scale) ** 2 * own + self.level_error[rows])
         weight = left * gains.prior_variance + 1e-12
         self.spread[rows] = (self.check.wider * np.sqrt((weight * spread).sum(1) / weight.sum(1)))[same]
 
+    def _shift_one(self, row: int, kind: str) -> None:
+        """The same for one trial, which is what most reports ask for: to the last digit, in half the time."""
+        gains, moves = self.gains[kind], self.moves[kind]
+        gained, spread, level_spread = self._gained(kind)
+        left = self.ahead[row]
+        self.shift[row] = _sum(left[:, None] * gained)
+        own = _sum(left * moves.pace * level_spread)
+        self.level_sd[row] = math.sqrt((LEVEL_SD * self.scale) ** 2 * own + self.level_error[row])
+        weight = left * gains.prior_variance + 1e-12
+        self.spread[row] = self.check.wider * math.sqrt(_sum(weight * spread) / _sum(weight))
+
     def _catch_up(self) -> None:
         """Brings the trial that reported last up to date, with what the shared gains were at its report."""
         if self._behind is not None:
-            self._shift(np.array([self._behind.row]), self._behind.kind)
+            self._shift_one(self._behind.row, self._behind.kind)
             self._behind = None
 
-    def _gained(self, kind: str) -> Array:
-        """Returns every interval's gain in every possible outcome of the sweep, [INTERVALS, DRAWS]."""
+    def _gained(self, kind: str) -> Gained:
+        """Returns every interval's gain in every possible outcome of the sweep, and how far forecasts and levels scatter."""
         gains, moves = self.gains[kind], self.moves[kind]
         state = gains.version, moves.version, self.scale
-        if kind not in self._gains_of or self._gains_of[kind][0] != state:
-            parts = [gains.outcomes(self.scale)[0], moves.outcomes(self.scale)[0]]
-            self._gains_of[kind] = state, np.concatenate(parts, axis=1)
-        return self._gains_of[kind][1]
+        known = self._gains_of.get(kind)
+        if known is None or known[0] != state:
+            (forms, spread), (levels, level_spread) = gains.outcomes(self.scale), moves.outcomes(self.scale)
+            known = self._gains_of[kind] = state, Gained(np.concatenate([forms, levels], axis=1), spread, level_spread)
+        return known[1]
 
     def _measure_scale(self) -> float:
         n, reach = len(self.trials), np.sort(self.reach[: len(self.trials)])
@@ -527,16 +564,20 @@ class CurveForecaster:
         for forecast in self.trials.values():
             by_kind.setdefault(forecast.kind, []).append(forecast.row)
         for kind, rows in by_kind.items():
-            self._shift(np.array(rows), kind)
+            if len(rows) == 1:
+                self._shift_one(rows[0], kind)
+            else:
+                self._shift(np.array(rows), kind)
         return True
 
     def outcomes(self, rows: np.ndarray) -> Array:
         """Returns the final scores of trials in every possible outcome of the sweep, [rows, DRAWS]."""
         self._catch_up()
-        mean = self.finals.mean[rows, None]
-        forms = mean + self.spread[rows, None] * (self.quantiles[rows] - mean)
-        levels = self.level[rows, None] + self.level_sd[rows, None] * self.level_draws[rows]
-        return np.asarray(np.concatenate([forms, levels], axis=1) + self.shift[rows])
+        at = view_of(rows)
+        mean = self.finals.mean[at, None]
+        forms = mean + self.spread[at, None] * (self.quantiles[at] - mean)
+        levels = self.level[at, None] + self.level_sd[at, None] * self.level_draws[at]
+        return np.asarray(np.concatenate([forms, levels], axis=1) + self.shift[at])
 
     def probabilities_above(self, rows: np.ndarray, marks: Array) -> Array:
         """Returns the probability that each trial ends above its mark in every possible outcome, [rows, DRAWS].
@@ -545,16 +586,17 @@ class CurveForecaster:
             rows: of the trials. marks: signed scores, [rows, DRAWS] or anything that stretches to it.
         """
         self._catch_up()
-        own = marks - self.shift[rows]
-        mean = self.finals.mean[rows, None]
-        forms = mean + (own[:, :FORM_DRAWS] - mean) / self.spread[rows, None]
-        levels = (own[:, FORM_DRAWS:] - self.level[rows, None]) / self.level_sd[rows, None]
+        at = view_of(rows)
+        own = marks - self.shift[at]
+        mean = self.finals.mean[at, None]
+        forms = mean + (own[:, :FORM_DRAWS] - mean) / self.spread[at, None]
+        levels = (own[:, FORM_DRAWS:] - self.level[at, None]) / self.level_sd[at, None]
         odds = np.concatenate([self.finals.above(rows, forms), upper_tail(levels)], axis=1)
-        fallen = np.flatnonzero(self.back[rows])
+        (fallen,) = self.back[at].nonzero()
         if len(fallen):
-            at = rows[fallen]
-            returned = upper_tail((own[fallen] - self.back_to[at, None]) / self.level_sd[at, None])
-            odds[fallen] = np.maximum(odds[fallen], self.back[at, None] * returned)
+            low = rows[fallen]
+            returned = upper_tail((own[fallen] - self.back_to[low, None]) / self.level_sd[low, None])
+            odds[fallen] = np.maximum(odds[fallen], self.back[low, None] * returned)
         return np.asarray(odds)
 
     def weights(self) -> Array:
@@ -570,7 +612,7 @@ class CurveForecaster:
             octave = np.clip(np.floor(np.log2(self.library.timing * horizon)), 0, BINS - 1).astype(np.int64)
             index = self.library.family * BINS + octave
             prior = np.bincount(index, np.exp(self.library.log_weight), minlength=len(self.pooled)).astype(np.float64)
-            self._cells[horizon] = Cells(index, prior)
+            self._cells[horizon] = Cells(index, POOL * prior, np.maximum(prior, 1e-12))
         return self._cells[horizon]
 
     def probability_above(self, forecast: TrialForecast, threshold: float) -> float:
@@ -585,11 +627,18 @@ class CurveForecaster:
         return np.asarray(np.interp((0.1, 0.5, 0.9), mass - 0.5 * self.weights()[order], ends[order]))
 
 
+def mean_and_variance(values: Array) -> tuple[float, float]:
+    """As NumPy's mean and var, without what these do for other kinds of arrays."""
+    mean = _sum(values) / len(values)
+    apart = values - mean
+    return mean, _sum(apart * apart) / len(values)
+
+
 def upper_tail(z: Array) -> Array:
     """Returns the probability that a standard normal number exceeds `z`."""
     place = np.minimum(np.maximum((z + 6.0) * 100.0, 0.0), 1199.999)
     i = place.astype(np.int64)
-    return np.asarray(_TAIL[i] + (place - i) * (_TAIL[i + 1] - _TAIL[i]))
+    return np.asarray(_TAIL[i] + (place - i) * _TAIL_STEP[i])
 
 
 def _schedule(config: Mapping[str, Any]) -> str:

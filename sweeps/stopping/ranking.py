@@ -166,17 +166,15 @@ class TopKRanking:
 
     def _settled(self, suite: str) -> TopKSamples:
         """Returns the outcomes of a suite after all that has changed."""
-        forecasters = self._forecasters()
         forecasts = self.forecaster.trials
-        followed = [forecaster.follow() for forecaster in forecasters]  # all of them, not up to the first
-        if any(followed) or any(forecaster.changed for forecaster in forecasters):
-            changed = set().union(*(forecaster.changed for forecaster in forecasters))
+        followed, changed = False, set[str]()
+        for forecaster in self._forecasters():
+            followed |= forecaster.follow()
+            changed |= forecaster.changed
+            forecaster.changed.clear()
+        if followed or changed:
             self._known.clear()
-            self._update(
-                list(forecasts.values()) if any(followed) else [forecasts[t] for t in changed if t in forecasts]
-            )
-            for forecaster in forecasters:
-                forecaster.changed.clear()
+            self._update(list(forecasts.values()) if followed else [forecasts[t] for t in changed if t in forecasts])
         samples = self._samples_of(suite)
         samples.settle()
         return samples
@@ -213,5 +211,5 @@ class TopKRanking:
 
 
 def _median(values: Array, weights: Array) -> float:
-    order = np.argsort(values)
-    return float(values[order][np.searchsorted(np.cumsum(weights[order]), 0.5)])
+    order = values.argsort()
+    return float(values[order[weights[order].cumsum().searchsorted(0.5)]])

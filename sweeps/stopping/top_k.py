@@ -54,6 +54,11 @@ class TopKSamples:
             self._set(inside, np.full((len(self.kth), 1), -np.inf))
 
     def _set(self, rows: list[int], now: Array) -> None:
+        if len(rows) == 1:
+            column, new = self.outcomes[:, rows[0]], now[:, 0]
+            self._stale |= np.maximum(column, new) >= self.beyond
+            column[:] = new
+            return
         self._stale |= (np.maximum(self.outcomes[:, rows], now) >= self.beyond[:, None]).any(axis=1)
         self.outcomes[:, rows] = now
 

@@ -1,0 +1,72 @@
+"""What was made faster says the same: short ways of the rule against the long ones, to the last digit, and its verdicts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.stopping.worlds import generate, goal
+from sweeps.executors.simulated import Outcome, simulate
+from sweeps.stopping.dip_aware import DipAware
+from sweeps.stopping.forecast import BINS, NORMAL_AT, NORMAL_MASS, histogram, view_of
+from sweeps.stopping.forecasts import mean_and_variance
+
+PAUSED = {
+    11: {"t-0000": [80], "t-0004": [160], "t-0007": [80, 140], "t-0008": [160], "t-0011": [240, 260], "t-0012": [80, 140],
+         "t-0013": [320], "t-0014": [100, 260]},
+    12: {"t-0002": [320, 520, 580], "t-0003": [160], "t-0004": [320, 460], "t-0008": [560], "t-0011": [200, 300, 500],
+         "t-0013": [260, 460], "t-0015": [260, 480]},
+}  # fmt: skip
+"""Seed: where the rule paused which trials, before and after it was made faster. Another rule has other steps."""
+
+
+def _ran(seed: int) -> tuple[DipAware, Outcome]:
+    sweep, rule = generate("published", seed, trials=16), DipAware(goal())
+    return rule, simulate(sweep.recordings, rule, workers=4, shared=sweep.shared)
+
+
+@pytest.mark.parametrize("seed", list(PAUSED))
+def test_trials_are_paused_at_the_steps_at_which_they_were(seed: int) -> None:
+    _, outcome = _ran(seed)
+    steps = {t: [r.step for r in outcome.journal if r.kind == "verdict" and r.trial == t] for t in outcome.runs}
+    assert {t: at for t, at in steps.items() if at} == PAUSED[seed]
+
+
+def test_what_shared_gains_add_to_one_trial_is_what_they_add_to_it_among_all() -> None:
+    forecaster = _ran(11)[0].ranking.forecaster
+    forecaster.follow()
+    rows = np.array([t.row for t in forecaster.trials.values()])
+    assert len(rows) == 16
+    names = ("shift", "spread", "level_sd")
+    forecaster._shift(rows, "constant")
+    together = [getattr(forecaster, name)[rows].copy() for name in names]
+    for name in names:
+        getattr(forecaster, name)[rows] = np.nan
+    for row in rows.tolist():
+        forecaster._shift_one(row, "constant")
+    for name, all_at_once in zip(names, together, strict=True):
+        np.testing.assert_array_equal(getattr(forecaster, name)[rows], all_at_once)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (30.0, -5.0), (1e-7, 1e6), (1e-9, -1e9), (1e-12, 1e12)])
+def test_a_histogram_keeps_every_point_in_its_bin(scale: float, offset: float) -> None:
+    draw = np.random.default_rng(3)
+    mean, sd = offset + scale * draw.normal(size=200), scale * draw.uniform(0.1, 3.0, 200)
+    weights = draw.dirichlet(np.ones(200))
+    made = histogram(mean, sd, weights)
+    at = NORMAL_AT[:, None] * (sd / made.width) + (mean - made.low) / made.width
+    bins = np.clip(at, 0.0, BINS).ravel().astype(np.int64)
+    mass = np.bincount(bins, (NORMAL_MASS[:, None] * weights).ravel(), minlength=BINS + 1)
+    np.testing.assert_array_equal(made.below, np.concatenate([[0.0], np.cumsum(mass / mass.sum())]))
+    assert made.below[-1] == pytest.approx(1.0)
+
+
+def testmean_and_variance_are_those_of_numpy() -> None:
+    for values in np.random.default_rng(0).normal(size=(20, 64)):
+        assert mean_and_variance(values) == (values.mean(), values.var())
+
+
+def test_a_single_row_is_the_same_selected_as_a_view() -> None:
+    table = np.arange(12.0).reshape(4, 3)
+    for rows in (np.array([2]), np.array([3, 1])):
+        np.testing.assert_array_equal(table[view_of(rows)], table[rows])
