@@ -279,10 +279,10 @@ class CurveForecaster:
         forecast = self._begin(curve, suite, old.row if old else len(self.trials))
         if old is not None:
             self.pooled -= old.mass
-            for revision in old.revisions:
-                self.gains[old.kind].add(revision, -1.0)
-            for revision in old.moves:
-                self.moves[old.kind].add(revision, -1.0)
+            if old.revisions or old.moves:
+                others = [t for t in self.trials.values() if t is not old and t.kind == old.kind]
+                self.gains[old.kind].tell_again([r for t in others for r in t.revisions])
+                self.moves[old.kind].tell_again([r for t in others for r in t.moves])
             self.check.forget(trial)
         self.trials[trial] = forecast
         for step in steps:

@@ -16,6 +16,7 @@ were too sure become wider, those that were too careful narrower.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
@@ -106,13 +107,26 @@ class SharedGain:
         self._normal = _columns(draws)
         self._drawn: tuple[tuple[int, float], Array, Array] | None = None
 
-    def add(self, revision: Revision, sign: float = 1.0) -> None:
-        """Takes in a revision; `sign` -1 takes it back."""
+    def add(self, revision: Revision) -> None:
+        """Takes in a revision."""
         k, variance = revision.interval, revision.variance
-        self.count[k] += sign * revision.share
-        self.weight[k] += sign / variance
-        self.sum[k] += sign * revision.change / variance
-        self.squares[k] += sign * revision.change**2 / variance
+        self.count[k] += revision.share
+        self.weight[k] += 1.0 / variance
+        self.sum[k] += revision.change / variance
+        self.squares[k] += revision.change**2 / variance
+        self.version += 1
+
+    def tell_again(self, revisions: Sequence[Revision]) -> None:
+        """Forgets all revisions but these. Taking one back by subtraction would leave the rounding of whatever was far larger."""
+        told = np.array(revisions or np.zeros((0, len(Revision._fields))), dtype=np.float64)
+        interval, change, variance, share = told.T
+        for sums, of in (
+            (self.count, share),
+            (self.weight, 1.0 / variance),
+            (self.sum, change / variance),
+            (self.squares, change**2 / variance),
+        ):
+            sums[:] = np.bincount(interval.astype(np.intp), of, minlength=INTERVALS)
         self.version += 1
 
     def learnt(self, unit: float) -> tuple[Array, Array, Array]:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.stopping import any_curves
 from cluster.tune.rule_scheduler import RuleScheduler
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError
@@ -55,6 +56,15 @@ def recording(trial, values, error):
         se = {METRIC: error} if good and error is not None else {}
         rows.append(ReportRow("", trial, step=10 * (j + 1), metrics=good, invalid=bad, se=se))
     return Recording(trial, make_row("trial", "", trial, budget=BUDGET), tuple(rows), (1.0,) * len(rows))
+
+
+@pytest.mark.filterwarnings("ignore:The reported value is ignored")
+def test_curves_of_every_kind_have_an_answer_through_every_adapter():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    seeds = [93, *range(20)]  # 93: a unit that changed by many powers of ten while revisions were taken back
+    count, found = any_curves.faults(seeds, 1000)
+    assert found == []
+    assert count == sum(len(any_curves.drawn(seed).curves) for seed in seeds)
 
 
 @QUICK
