@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sweeps.errors import InputError
+from trainers.model.recurrence import MOST
 
 END_THINK: Final = "</think>"
 """What ends a thought; `Decoding.think_cap` forces it, and an answer is what stands behind it."""
@@ -19,6 +20,7 @@ class Decoding:
         temperature: 0 takes the likeliest token. top_p: samples from the smallest set with this much probability.
         samples: replies per item. seed: draws them; a reply depends on (seed, item, sample), never on its batch.
         think_cap: after so many tokens of thought `</think>` is forced, and the answer follows; None leaves it free.
+        recurrences: how often a model of recurrent depth runs its shared block; None: as often as its config.json says.
     """
 
     temperature: float = 0.0
@@ -26,6 +28,7 @@ class Decoding:
     samples: int = 1
     seed: int = 0
     think_cap: int | None = None
+    recurrences: int | None = None
 
     def __post_init__(self) -> None:
         faults = [
@@ -39,6 +42,10 @@ class Decoding:
             (
                 self.think_cap is not None and self.think_cap < 1,
                 f"think_cap is {self.think_cap}, but must be 1 or more",
+            ),
+            (
+                self.recurrences is not None and not 1 <= self.recurrences <= MOST,
+                f"recurrences (r) is {self.recurrences}, but must be from 1 to {MOST}",
             ),
         ]
         if found := [text for wrong, text in faults if wrong]:

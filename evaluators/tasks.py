@@ -122,7 +122,10 @@ class Suite:
         that chat templates print. Two versions never share a curve."""
         caps = [[t.name, t.cap, sorted(self.metrics(t)), self.samples(t), t.scorer] for t in self.tasks]
         scorer = [code_of(name) for name in ("evaluators.score", "evaluators.readiness", *self.judged_by)]
-        how = [asdict(self.decoding), list(self.variants), _digest_of(self.judge), TEMPLATE_DATE.isoformat()]
+        drawn = {
+            name: value for name, value in asdict(self.decoding).items() if name != "recurrences" or value is not None
+        }
+        how = [drawn, list(self.variants), _digest_of(self.judge), TEMPLATE_DATE.isoformat()]
         return f"{self.name}@{_digest([self.items_digest, caps, dict(self.means), how, scorer])[:8]}"
 
     @cached_property

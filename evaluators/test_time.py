@@ -1,13 +1,15 @@
 """Test-time compute as an axis: the same checkpoint and items, with other means to answer them.
 
 A variant is written as its metrics are: `@8` (eight samples an item), `cap=64` (replies end after 64 tokens),
-`think=32` (a thought ends after 32 tokens, then the answer is asked for: budget forcing), `t=0.6` (temperature), or
-several of them: `@8,cap=64`. What it scores stands under names of its own, so scores of two means never share a curve:
+`think=32` (a thought ends after 32 tokens, then the answer is asked for: budget forcing), `t=0.6` (temperature), `r=8`
+(recurrences), or several of them: `@8,cap=64`. What it scores stands under names of its own, so scores of two means never
+share a curve:
 
     math/score            as the suite says
     math/score@8          a right reply among eight (and math/score@2, @4: all from the same samples, without bias)
     math/score,avg=8      share of right ones among them     ready/score,avg=8    a start for RL (`evaluators.readiness`)
     math/score,cap=64     replies of at most 64 tokens
+    math/score,r=8        a model of recurrent depth (`trainers.model.recurrence`) runs its shared block eight times
 """
 
 from __future__ import annotations
@@ -36,11 +38,12 @@ class Variant:
     cap: int | None = None
     think: int | None = None
     t: float | None = None
+    r: int | None = None
 
     @property
     def cheap(self) -> bool:
         """Its replies are beginnings of those that the suite has drawn already."""
-        return self.samples is None and self.think is None and self.t is None
+        return self.samples is None and self.think is None and self.t is None and self.r is None
 
     def of(self, suite: Suite) -> Suite:
         """Returns the suite with these means."""
@@ -51,6 +54,7 @@ class Variant:
             temperature=warm,
             samples=self.samples or how.samples,
             think_cap=how.think_cap if self.think is None else self.think,
+            recurrences=how.recurrences if self.r is None else self.r,
         )
         tasks = tuple(
             replace(
@@ -66,7 +70,7 @@ class Variant:
         """Returns the name under which a metric stands with these means."""
         if self.samples and "@" not in metric:
             metric += f",avg={self.samples}"
-        given = [(name, value) for name in ("t", "cap", "think") if (value := getattr(self, name)) is not None]
+        given = [(name, value) for name in ("t", "cap", "think", "r") if (value := getattr(self, name)) is not None]
         return metric + "".join(f",{name}={value:g}" for name, value in given)
 
 
@@ -79,21 +83,24 @@ def parse_variant(text: str) -> Variant:
     found = _FORM.fullmatch(text)
     pairs = [part.split("=") for part in (found["rest"].lstrip(",") if found else "").split(",") if part]
     known = dict(pairs)
-    if not text or found is None or set(known) - {"cap", "think", "t"} or len(known) < len(pairs):
-        raise InputError(f"test_time {text!r}: expected @SAMPLES, cap=TOKENS, think=TOKENS, t=TEMPERATURE, or several")
+    if not text or found is None or set(known) - {"cap", "think", "t", "r"} or len(known) < len(pairs):
+        raise InputError(f"test_time {text!r}: expected @SAMPLES, cap=TOKENS, think=TOKENS, "
+                         "t=TEMPERATURE, r=RECURRENCES, or several")  # fmt: skip
     try:
         variant = Variant(
             samples=int(found["samples"]) if found["samples"] else None,
             cap=int(known["cap"]) if "cap" in known else None,
             think=int(known["think"]) if "think" in known else None,
             t=float(known["t"]) if "t" in known else None,
+            r=int(known["r"]) if "r" in known else None,
         )
     except ValueError as error:
         raise InputError(f"test_time {text!r}: {error}") from error
     if variant.samples == 1 or variant.cap == 0:
         raise InputError(f"test_time {text!r}: samples must be 2 or more, a cap 1 or more")
     warm = variant.t if variant.t is not None else WARM if variant.samples else 0.0
-    Decoding(temperature=warm, samples=variant.samples or 1, think_cap=variant.think)  # says what else is wrong
+    # Says what else is wrong.
+    Decoding(temperature=warm, samples=variant.samples or 1, think_cap=variant.think, recurrences=variant.r)
     return variant
 
 

@@ -12,36 +12,52 @@ from sweeps.errors import InputError
 from trainers import checkpoint
 from trainers.data.chat import stop_ids
 from trainers.model.load import load_model, load_tokenizer
+from trainers.model.recurrence import MOST, RECURRENT_QWEN3, usual_recurrences
+from trainers.model.recurrent_qwen3 import unrolled
 
 OURS = frozenset({checkpoint.STATE, checkpoint.FACTS, checkpoint.MANIFEST})
 
 
-def export(source: str | Path, target: str | Path, *, dtype: torch.dtype | None = None) -> Path:
-    """Writes weights, configuration and tokenizer of a checkpoint to a new folder.
+def export(
+    source: str | Path, target: str | Path, *, dtype: torch.dtype | None = None, recurrences: int | None = None
+) -> Path:
+    """Writes weights, configuration and tokenizer of a checkpoint to a new folder, which transformers loads with its own code.
 
     Args:
         source: a checkpoint folder; checked against its manifest first.
         target: a folder that is missing or empty.
         dtype: type of the exported weights; by default the fp32 they were trained in.
+        recurrences: of a `recurrent_qwen3`, which is written as the plain Qwen3 that it is at so many of them; by default as
+            many as its config.json says.
 
     Returns:
         The target folder.
 
     Raises:
-        InputError: the target holds something already.
+        InputError: the target holds something already, or the model has no recurrences to choose.
         StorageError: the checkpoint is damaged or was never finished.
     """
     folder, out = Path(source), Path(target)
     check_target(out)
     manifest = checkpoint.verify(folder)
+    model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    unrolls = model["model_type"] == RECURRENT_QWEN3
+    if recurrences is not None and (not unrolls or not 1 <= recurrences <= MOST):
+        raise InputError(f"got recurrences {recurrences} for a model of type {model['model_type']}; expected 1 to {MOST} for one "
+                         f"of type {RECURRENT_QWEN3} (tiny-r)")  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     for name in manifest.files:
-        converted = dtype is not None and (name.endswith(".safetensors") or name.endswith(".safetensors.index.json"))
+        converted = (dtype is not None or unrolls) and (
+            name.endswith(".safetensors") or name.endswith(".safetensors.index.json")
+        )
         if name not in OURS and not converted:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, out / name)
-    if dtype is not None:
-        load_model(folder).to(dtype).save_pretrained(out)
+    if unrolls or dtype is not None:
+        network = load_model(folder)
+        if unrolls:
+            network = unrolled(network, recurrences or usual_recurrences(model))
+        network.to(dtype or torch.float32).save_pretrained(out)
     write_stop_tokens(out)
     return out
 

@@ -34,6 +34,7 @@ from trainers.model.flops import counted_in, step_flops
 from trainers.model.load import keeps_names, load_model, load_tokenizer, model_folder
 from trainers.model.model_files import checked_folder
 from trainers.model.packable import check_packable
+from trainers.model.recurrence import layer_runs, recurrences_of
 from trainers.schedule import lr_factor
 from trainers.snapshot import SNAPSHOTS, Snapshot
 from trainers.step import Learner
@@ -152,7 +153,9 @@ class _Run:
             "perf/start_up/model_s": time.perf_counter() - prepared,
             "perf/resumed_in_memory": float(kept is not None),
         }
-        self.num_parameters = counted_in(self.learner.network).active
+        self.passed: dict[
+            int, tuple[int, int]
+        ] = {}  # by recurrences: parameters and layers that a token passes through
         if rank == 0:
             log.info("attention: %s (%s)", self.learner.choice.name, self.learner.choice.reason)
 
@@ -214,13 +217,13 @@ class _Run:
         state.window.add(loss, norm)
 
     def _count(self, step: Step) -> None:
-        flops = step_flops(
-            self.learner.network.config,
-            self.num_parameters,
-            step.lengths,
-            step.labels,
-            frozen=self.config.lora_rank > 0,
-        )
+        network, recurrences = self.learner.network, recurrences_of(self.learner.network)
+        if recurrences not in self.passed:
+            layers = round(layer_runs(network.config.to_dict(), recurrences))
+            self.passed[recurrences] = counted_in(network).active, layers
+        parameters, layers = self.passed[recurrences]
+        frozen = self.config.lora_rank > 0
+        flops = step_flops(network.config, parameters, step.lengths, step.labels, frozen=frozen, layers_run=layers)
         self.meter.count(step.tokens, step.labels, flops)
 
     def _diverged(self, loss: float, norm: float) -> None:

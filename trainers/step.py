@@ -18,6 +18,7 @@ from trainers import checkpoint
 from trainers.data.packing import Pack
 from trainers.model import attention, lora, parallel
 from trainers.model.loss import Objective
+from trainers.model.recurrence import decoder_layers, drawn_recurrences, is_recurrent, set_recurrences, train_range
 from trainers.schedule import lr_factor
 from trainers.snapshot import Snapshot
 from trainers.throughput import ThroughputMeter
@@ -53,7 +54,7 @@ class Learner:
         self.objective = Objective(self.network, self.choice)
         sharded = world > 1 if sharded is None else sharded
         if sharded:
-            parallel.shard(self.objective, self.network.base_model.layers, world, device, bf16)
+            parallel.shard(self.objective, decoder_layers(self.network), world, device, bf16)
         self.trainable = dict(lora.trainable(self.network))
         self.optimizer = torch.optim.AdamW(
             self.trainable.values(),
@@ -62,6 +63,8 @@ class Learner:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self._shape = network.config.to_dict()
+        self._recurrent = train_range(self._shape)[1] > 1 and is_recurrent(self._shape)
         self._tokenizer_files: dict[Path, bytes] = {}
         self._autocast = bf16 and not (device.type == "cuda" and sharded)
 
@@ -77,6 +80,8 @@ class Learner:
             float32 [2] on the device: this worker's share of the mean loss, and the global gradient norm before
             clipping. Nothing waits for the device here.
         """
+        if self._recurrent:
+            set_recurrences(self.network, drawn_recurrences(self._shape, self.config.seed, step))
         loss = torch.zeros((), device=self.device)
         for pack in packs:
             on_device = pack.to(self.device)

@@ -290,6 +290,12 @@ def export(
         str | None,
         typer.Option("--for", help="trl, verl or open-rlhf: prompts, reward and a GRPO config beside the model too."),
     ] = None,
+    recurrences: Annotated[
+        int | None,
+        typer.Option(
+            help="Of a model of recurrent depth (tiny-r): write the plain model that it is at so many; default its own."
+        ),
+    ] = None,
     storage: Storage = None,
 ) -> None:
     """Write a trial's checkpoint as a plain Hugging Face folder, or as the start of reinforcement learning."""
@@ -300,11 +306,11 @@ def export(
 
     home, dtype = find(sweep_id, storage), torch.bfloat16 if bf16 else None
     if for_rl is None:
-        print(write(kept_checkpoint(home, trial, step), target, dtype=dtype))
+        print(write(kept_checkpoint(home, trial, step), target, dtype=dtype, recurrences=recurrences))
         return
     from cluster.cli.results_commands import export_for_rl
 
-    print(export_for_rl(home, trial, kept_checkpoint(home, trial, step), target, for_rl, dtype))
+    print(export_for_rl(home, trial, kept_checkpoint(home, trial, step), target, for_rl, dtype, recurrences))
 
 
 @app.command()

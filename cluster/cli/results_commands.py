@@ -115,8 +115,9 @@ def next_command(
 
 
 def export_for_rl(
-    home: Store, trial: str, checkpoint: str, target: Path, framework: str, dtype: torch.dtype | None
-) -> str:
+    home: Store, trial: str, checkpoint: str, target: Path, framework: str, dtype: torch.dtype | None,
+    recurrences: int | None = None,
+) -> str:  # fmt: skip
     """Writes a checkpoint with the prompts of its trial for an RL framework; returns what to print."""
     from sweeps.journal.state import SweepState
     from sweeps.journal.writer import read_rows
@@ -127,7 +128,7 @@ def export_for_rl(
     check_target(target)
     config, sweep = SweepState(read_rows(home)).trials[trial].curve.config, definition(home)
     prompts = rl_prompts(config["data"], sweep.tier_source(config["data"]), config["seed"])
-    export(checkpoint, target / "model", dtype=dtype)
+    export(checkpoint, target / "model", dtype=dtype, recurrences=recurrences)
     settings = RlSettings(config["learning_rate"], config["max_length"], config["seed"])
     started = write_rl(framework, target, prompts, settings)
     return f"{started}: {framework}, {len(prompts):,} prompts of {config['data']}, model in {target / 'model'}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.preflight.cost import model_shape
 from cluster.preflight.model_data import check_models_with_data
 from cluster.preflight.plugins import plugins_used
 from sweeps.config.blocks import TrialSettings
@@ -16,9 +17,11 @@ from sweeps.errors import Fault, InputError, SpecError, nearest
 from sweeps.journal.rows import TierRow
 from sweeps.storage.base import Where, is_url
 from sweeps.storage.probe import storage_fault
+from trainers.data.download_cache import is_remote
 from trainers.data.types import TierData
 from trainers.data.user_files import check_data
 from trainers.model.model_files import check_model
+from trainers.model.recurrence import is_recurrent
 
 
 class Preflight(NamedTuple):
@@ -42,7 +45,7 @@ def preflight(
         builtin: measure built-in tiers too, which cannot be wrong.
     """
     read: dict[str, TierData] = {}
-    faults = [*_models(sweep), *_tiers(sweep, read), *_suite(sweep)]
+    faults = [*_models(sweep), *_tiers(sweep, read), *_suite(sweep), *_recurrences(sweep, reach)]
     if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
         faults.append(Fault("storage" if storage is None else "--storage", fault))
     if here and not faults:
@@ -102,6 +105,27 @@ def _suite(sweep: Sweep) -> Iterator[Fault]:
             check_model(sweep.evaluation.judge)
         except InputError as e:
             yield Fault("evaluation.judge", str(e))
+
+
+def _recurrences(sweep: Sweep, reach: bool) -> Iterator[Fault]:
+    """Yields settings of test time that ask for recurrences, where a model has none to choose."""
+    from evaluators.test_time import parse_variant
+
+    asked = [i for i, text in enumerate(sweep.evaluation.test_time) if parse_variant(text).r is not None]
+    for name in _model_names(sweep) if asked else ():
+        source = sweep.model_source(name)
+        if is_remote(source.path) and not reach:
+            continue
+        try:
+            shape = model_shape(name, source)
+        except InputError:
+            continue  # told already
+        if not is_recurrent(shape):
+            kind = shape.get("model_type", "unknown")
+            why = f"models.{name} (type {kind}) runs each layer once; expected models of recurrent depth alone"
+            yield from (
+                Fault(f"evaluation.test_time[{i}]", f"got {sweep.evaluation.test_time[i]!r}, but {why}") for i in asked
+            )
 
 
 def _gpus(sweep: Sweep) -> Iterator[Fault]:

@@ -83,13 +83,15 @@ def speeds_for(
 
 def _speed(plan: Plan, item: TrialWork, gpu: str, replies: int, measured: Measured | None) -> Speed:
     from trainers.model.flops import counted
+    from trainers.model.recurrence import is_recurrent, layer_runs, train_range
 
     shape = model_shape(item.model, plan.sweep.model_source(item.model))
     try:
         known = counted(shape)
+        runs = round(layer_runs(shape, sum(train_range(shape)) / 2)) if is_recurrent(shape) else 0
         guess = published_speed(
             item.config,
-            shape,
+            {**shape, "num_hidden_layers": runs} if runs else shape,
             known.active,
             total=known.total,
             workers=item.workers,

@@ -10,6 +10,7 @@ from typing import Any
 from evaluators.decoding import END_THINK, Decoding, Reply
 from evaluators.engines.base import stop_token_ids, within_context
 from evaluators.engines.generate import generate
+from trainers.model.recurrence import running_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Loaded:
         end = self.tokenizer.convert_tokens_to_ids(END_THINK)
         room = within_context(prompts, caps, context_of(self.model.config))
         asked, stop = [prompts[i] for i in room], stop_ids(self)
-        drawn = generate(self.model, asked, list(room.values()), stop=stop, decoding=decoding, end_think=end)
+        with running_at(self.model, decoding.recurrences):
+            drawn = generate(self.model, asked, list(room.values()), stop=stop, decoding=decoding, end_think=end)
         replies = [Reply([], truncated=True) for _ in prompts]
         for i, reply in zip(room, drawn, strict=True):
             replies[i] = reply

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from evaluators.engines import huggingface, vllm
 from evaluators.engines.base import Engine
 from evaluators.engines.skeleton import load_again
+from trainers.model.recurrence import is_recurrent
 
 
 def engine_for(folder: Path, *, keep_network: bool = False) -> Engine:
-    """Returns an engine with a checkpoint in it: vLLM where it can run, else Hugging Face.
+    """Returns an engine with a checkpoint in it: vLLM where it can run, else Hugging Face, as for every model of recurrent depth.
 
     Args:
         keep_network: the network of the call before is used again where it can be; it stays in memory.
     """
-    if vllm.distribution():
+    if vllm.distribution() and not is_recurrent(json.loads((folder / "config.json").read_text(encoding="utf-8"))):
         return vllm.engine_for(folder)
     return load_again(folder) if keep_network else huggingface.load(folder)
 

@@ -117,7 +117,7 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
 Whole = Annotated[int, Field(ge=0, lt=2**31)]
 LongRows = Literal["drop", "cut-prompt", "cut-answer"]
-_Setting = r"(cap|think|t)=[0-9.]+"
+_Setting = r"(cap|think|t|r)=[0-9.]+"
 _Variant = Annotated[str, Field(pattern=rf"^(@[1-9]\d{{0,3}}(,{_Setting})*|{_Setting}(,{_Setting})*)$")]
 
 
@@ -400,7 +400,7 @@ class EvaluationBlock(Block):
     """Items per task, at most: the same ones for every checkpoint and trial, so that differences are paired."""
     test_time: list[_Variant] = []
     """Settings of test-time compute under which the same items are asked too, written as the tail of their metrics: `@8`,
-    `cap=64`, `think=32`, `@4,t=1.0`."""
+    `cap=64`, `think=32`, `@4,t=1.0`, and `r=8` for models of recurrent depth (docs/recurrent-depth.md)."""
     judge: _Path | None = None
     """Folder of a model that judges what a rule cannot, and refusals; default: rules alone."""
     workers: _Count = 1

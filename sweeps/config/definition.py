@@ -52,7 +52,7 @@ class SweepDefinition(Block):
     seed: Whole = 0
     """Of the search, and of the first repeat of every trial."""
     models: dict[str, ModelBlock] = Field(default={})
-    """The user's own models by name, beside the built-in tiny-s, tiny-xs and tiny-m."""
+    """The user's own models by name, beside the built-in tiny-s, tiny-xs, tiny-m and tiny-r (of recurrent depth)."""
     tiers: dict[str, TierBlock] = Field(default={})
     """The user's own data tiers by name, beside the built-in verified-long-cot, answer-only and corrupted-cot."""
     space: dict[str, AxisField] = Field(default={})

@@ -8,7 +8,7 @@ from typing import Final
 
 from sweeps.setting_names import RENAMED
 
-BUILTIN_MODELS: Final = ("tiny-s", "tiny-xs", "tiny-m")
+BUILTIN_MODELS: Final = ("tiny-s", "tiny-xs", "tiny-m", "tiny-r")
 BUILTIN_TIERS: Final = ("verified-long-cot", "answer-only", "corrupted-cot")
 TEMPLATES: Final = ("thinking", "chatml", "gemma")
 """Chat templates by name (`trainers.data.training_templates`)."""

@@ -78,7 +78,7 @@ class EvalSpec:
         suite: `mini`, `gym`, `offline`, `paper:DIR`, `lm-eval:ROLE/TASK@DIR`;
             `none` leaves `files` alone.
         items: items per task, at most.
-        test_time: settings of test-time compute under which the same items are asked too: `@8`, `cap=64`, `think=32`.
+        test_time: settings of test-time compute under which the same items are asked too: `@8`, `cap=64`, `think=32`, `r=8`.
         judge: folder of a model that judges what a rule cannot; "" leaves that to rules.
         files: the user's own items, asked beside the suite's.
         chat_template: file with the template under which the base model is asked, instead of its own; checkpoints hold it.

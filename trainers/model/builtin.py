@@ -8,7 +8,7 @@ from typing import Final
 from sweeps.errors import InputError, nearest
 
 ASSETS: Final = Path(__file__).parents[1] / "assets"
-BUILTIN: Final = ("tiny-xs", "tiny-s", "tiny-m")
+BUILTIN: Final = ("tiny-xs", "tiny-s", "tiny-m", "tiny-r")
 
 
 def builtin_folder(name: str) -> Path:

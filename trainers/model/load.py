@@ -115,7 +115,10 @@ def load_model(
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
+    from trainers.model import recurrent_qwen3
+
     attention.register()
+    recurrent_qwen3.register()
     logging.disable_progress_bar()  # two bars for every load and save would bury the log
     try:
         kind, given = AutoModelForCausalLM, {"pretrained_model_name_or_path": folder, **_text_part(folder)}
@@ -149,7 +152,19 @@ def _from_memory(folder: Path, weights_in_memory: Mapping[str, torch.Tensor]) ->
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     copies = {name: tensor.clone() for name, tensor in weights_in_memory.items()}
     given = {"pretrained_model_name_or_path": None, "config": config, "state_dict": copies}
-    return getattr(transformers, config.architectures[0]), given
+    return model_class(config.architectures[0]), given
+
+
+def model_class(architecture: str) -> type[Any] | None:
+    """Returns the class of a model by the name that config.json gives it; None where neither transformers nor we have it."""
+    import transformers
+
+    from trainers.model.recurrent_qwen3 import RecurrentQwen3ForCausalLM
+
+    if architecture == RecurrentQwen3ForCausalLM.__name__:
+        return RecurrentQwen3ForCausalLM
+    found: type[Any] | None = getattr(transformers, architecture, None)
+    return found
 
 
 def keeps_names(folder: Path) -> bool:
@@ -157,11 +172,10 @@ def keeps_names(folder: Path) -> bool:
 
     transformers rearranges some kinds when it loads and saves them, experts above all.
     """
-    import transformers
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    known = all(hasattr(transformers, name) for name in config.get("architectures") or [""])
+    known = all(model_class(name) for name in config.get("architectures") or [""])
     return known and not get_checkpoint_conversion_mapping(config["model_type"])
 
 
@@ -173,6 +187,9 @@ def model_without_weights(folder: Path) -> PreTrainedModel:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from trainers.model.recurrent_qwen3 import register
+
+    register()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config = _text_part(folder).get("config", config)
@@ -204,6 +221,9 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     folder = checked_folder(path)
     from transformers import AutoTokenizer
 
+    from trainers.model.recurrent_qwen3 import register
+
+    register()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as e:

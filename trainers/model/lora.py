@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
+from trainers.model.recurrence import stored_layers
 
 ADAPTER: Final = "default"
 TARGETS: Final[Mapping[str, str | list[str]]] = {
@@ -89,4 +90,4 @@ def num_adapter_parameters(config: TrialSettings, model: Mapping[str, Any]) -> i
     kv_heads, width = int(model.get("num_key_value_heads") or heads), int(model["intermediate_size"])
     attention = 2 * (hidden + heads * head_size) + 2 * (hidden + kv_heads * head_size)
     sides = {"attention": attention, "mlp": 3 * (hidden + width), "all-linear": attention + 3 * (hidden + width)}
-    return config.lora_rank * sides[config.lora_target_modules] * int(model["num_hidden_layers"])
+    return config.lora_rank * sides[config.lora_target_modules] * stored_layers(model)

@@ -22,7 +22,7 @@ CHUNKED_FROM = 2**27
 Below, chunks only cost: each adds its product to a gradient of the size of the vocabulary (15 % at 1,400 labels, 32k).
 """
 
-PLAIN_HEADS = frozenset({"qwen2", "qwen3", "llama", "mistral", "internlm2", "smollm3", "gpt_neox"})
+PLAIN_HEADS = frozenset({"qwen2", "qwen3", "recurrent_qwen3", "llama", "mistral", "internlm2", "smollm3", "gpt_neox"})
 """Architectures whose logits are exactly the head's output, unscaled and uncapped; others go through their own code."""
 
 

@@ -1,6 +1,6 @@
 """Makes a tiny base model from nothing: a Qwen3 of 0.03M to 0.4M parameters that knows the tasks of the tiny study.
 
-    python -m trainers.model.make_base --size s --out DIR       about 5 CPU-minutes on one thread
+    python -m trainers.model.make_base --size s --out DIR       about 5 CPU-minutes on one thread; size r takes 15
 
 The base answers nearly always at once, without a thought, because only a quarter of what can be reasoned is shown with
 its trace; reasoning SFT later brings the trace out. The SFT task itself is not in the mix (`Task.weight` 0).
@@ -22,6 +22,11 @@ import torch
 
 from trainers.data.tasks import TASKS, Item, generate
 from trainers.data.vocabulary import build_tokenizer, reply
+from trainers.model.recurrence import drawn_recurrences, set_recurrences
+from trainers.model.recurrent_qwen3 import RecurrentQwen3Config, RecurrentQwen3ForCausalLM
+
+USUAL_RECURRENCES: Final = 4
+"""Recurrences of a base of recurrent depth unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +44,30 @@ class Recipe:
     warmup: int = 50
     reasoned: float = 0.25
     seed: int = 0
+    recurrences: tuple[int, int] | None = None
+    """Fewest and most runs of the layers between the first and the last; each step draws one. None: a plain decoder."""
 
 
 RECIPES: Final = {
     "xs": Recipe(hidden=32, layers=2, heads=2, kv_heads=1, feed_forward=96, steps=6000),  # 0.03M
     "s": Recipe(hidden=64, layers=2, heads=2, kv_heads=1, feed_forward=192, steps=5000),  # 0.1M
     "m": Recipe(hidden=96, layers=3, heads=3, kv_heads=3, feed_forward=288, steps=4000),  # 0.4M
+    "r": Recipe(hidden=64, layers=3, heads=2, kv_heads=1, feed_forward=192, steps=5000, recurrences=(1, 8)),  # 0.16M
 }
 Example = tuple[list[int], list[int]]
 """Token ids of the prompt and of the reply."""
 
 
 def build_model(recipe: Recipe, tokenizer: Any) -> Any:
-    """Returns an untrained Qwen3 with tied embeddings."""
+    """Returns an untrained Qwen3 with tied embeddings, of recurrent depth where the recipe says so."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    return Qwen3ForCausalLM(
-        Qwen3Config(
+    kind, config, more = Qwen3ForCausalLM, Qwen3Config, {}
+    if recipe.recurrences is not None:
+        kind, config = RecurrentQwen3ForCausalLM, RecurrentQwen3Config
+        more = {"num_recurrences": USUAL_RECURRENCES, "train_recurrences": list(recipe.recurrences)}
+    return kind(
+        config(
             vocab_size=len(tokenizer),
             hidden_size=recipe.hidden,
             num_hidden_layers=recipe.layers,
@@ -68,6 +80,7 @@ def build_model(recipe: Recipe, tokenizer: Any) -> Any:
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
+            **more,
         )
     )
 
@@ -137,6 +150,8 @@ def train(model: Any, batch: Callable[[], list[Example]], recipe: Recipe, pad: i
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
         ids, mask, labels = collate(batch(), pad)
+        if recipe.recurrences is not None:
+            set_recurrences(model, drawn_recurrences(model.config.to_dict(), recipe.seed, step))
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -20,6 +20,7 @@ from sweeps.errors import InputError
 from trainers.model.flops import feed_forward_width, num_parameters
 from trainers.model.linear_cross_entropy import CHUNK_ROWS
 from trainers.model.lora import num_adapter_parameters
+from trainers.model.recurrence import layer_runs, stored_layers, train_range
 
 log = logging.getLogger(__name__)
 HEADROOM: Final = 0.9
@@ -61,11 +62,12 @@ def estimate(config: TrialSettings, model: Mapping[str, Any], world: int) -> Mem
     compute adds a 2-byte copy, of one layer at a time where sharded. With adapters the frozen weights stand in the
     compute type alone, and only adapters take 16 bytes. A layer keeps about 34 bytes per token and hidden unit (its
     input in fp32, three normed or rotated copies, the gated feed-forward's three) plus what scales with the
-    feed-forward's width; with recomputation it keeps its input.
+    feed-forward's width; with recomputation it keeps its input. A layer that runs several times keeps them for each, and a
+    model of recurrent depth is counted at the most recurrences that a step of it may draw.
     """
     model = model.get("text_config", model)
     size = 2 if config.precision == "bf16" else 4
-    layers, hidden = (int(model[k]) for k in ("num_hidden_layers", "hidden_size"))
+    layers, hidden = round(layer_runs(model, train_range(model)[1])), int(model["hidden_size"])
     width = feed_forward_width(model)
     tokens = config.pass_tokens
     tokens = max(tokens // world, min(tokens, config.row_limit))
@@ -84,7 +86,7 @@ def estimate(config: TrialSettings, model: Mapping[str, Any], world: int) -> Mem
 def _weights(config: TrialSettings, model: Mapping[str, Any], world: int) -> tuple[int, int]:
     """Returns the bytes of all weights on one device, and how many of them are trained (over all devices)."""
     parameters, bf16 = num_parameters(model), config.precision == "bf16"
-    layer_by_layer = int(model["num_hidden_layers"]) if world > 1 else 1
+    layer_by_layer = stored_layers(model) if world > 1 else 1
     if config.lora_rank:
         adapters = num_adapter_parameters(config, model)
         return ((2 if bf16 else 4) * parameters + 4 * adapters) // world, adapters

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sweeps.config.known_models import INTERNLM
 from sweeps.errors import InputError
 from trainers.data.download_cache import is_remote, listing, read_remote
+from trainers.model.recurrence import check_recurrence
 
 NEEDED: Final = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 """What is fetched of a folder that lies elsewhere: weights, configuration, tokenizer."""
@@ -76,6 +77,7 @@ def _check(folder: str, files: Files) -> None:
     config = _json(f"{folder}/config.json", files["config.json"]())
     if config.get("model_type") == "internlm2":
         raise InputError(f"{folder}/config.json: {INTERNLM}")
+    check_recurrence(folder, config)
     for name in CONFIGS:
         if name in files:
             _refuse_code(f"{folder}/{name}", files[name]())

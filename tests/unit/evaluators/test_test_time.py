@@ -30,6 +30,7 @@ def loaded():
         ("@8", Variant(samples=8), ("math/score,avg=8", "math/score@8")),
         ("cap=64", Variant(cap=64), ("math/score,cap=64", "math/score@8,cap=64")),
         ("think=32", Variant(think=32), ("math/score,think=32", "math/score@8,think=32")),
+        ("r=8", Variant(r=8), ("math/score,r=8", "math/score@8,r=8")),
         ("@4,t=1.2,cap=64", Variant(4, 64, None, 1.2), ("math/score,avg=4,t=1.2,cap=64", "math/score@8,t=1.2,cap=64")),
     ],
 )
@@ -40,7 +41,8 @@ def test_a_variant_is_written_as_its_metrics_are(text, variant, names):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "8", "@1", "cap=0", "cap=x", "caps=3", "cap=3,cap=4", "think=0", "@4,t=0", "t=-1"]
+    "text",
+    ["", "8", "@1", "cap=0", "cap=x", "caps=3", "cap=3,cap=4", "think=0", "@4,t=0", "t=-1", "r=0", "r=1.5", "r=9999"],
 )
 def test_what_is_no_variant_is_refused(text):
     with pytest.raises(InputError):
