@@ -203,10 +203,11 @@ class _Run:
         with meter.phase("data"):
             step = next(self.batches)
             packs = self.batches.packs(step, self.rank, self.world)
-        measured = self.learner.update(state.step + 1, packs, step.labels, meter)
+        measured = self.learner.update(state.step + 1, packs, step.divisor, meter)
         with meter.phase("sync"):
             parallel.summed(measured[:1], self.world)
             loss, norm = measured.tolist()
+            loss *= step.loss_scale
         if "perf/start_up/data_s" in self.start_up:
             self.start_up.setdefault("perf/start_up/first_step_s", time.perf_counter() - begun)
         state.step += 1

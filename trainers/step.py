@@ -68,13 +68,13 @@ class Learner:
         self._tokenizer_files: dict[Path, bytes] = {}
         self._autocast = bf16 and not (device.type == "cuda" and sharded)
 
-    def update(self, step: int, packs: Sequence[Pack], num_labels: int, meter: ThroughputMeter) -> Tensor:
+    def update(self, step: int, packs: Sequence[Pack], divisor: float, meter: ThroughputMeter) -> Tensor:
         """Takes one optimizer step.
 
         Args:
             step: its number, from 1.
             packs: this worker's share of the step.
-            num_labels: label tokens of the whole step, over all workers.
+            divisor: of the losses of all workers: label tokens of the whole step, or 1 where labels have weights.
 
         Returns:
             float32 [2] on the device: this worker's share of the mean loss, and the global gradient norm before
@@ -86,7 +86,7 @@ class Learner:
         for pack in packs:
             on_device = pack.to(self.device)
             with meter.phase("forward"), self._compute():
-                share = self.objective(on_device) / num_labels
+                share = self.objective(on_device) / divisor
             with meter.phase("backward"):
                 share.backward()
             loss += share.detach()

@@ -10,6 +10,7 @@ from cluster.preflight.cost import model_shape
 from cluster.preflight.model_data import check_models_with_data
 from cluster.preflight.plugins import plugins_used
 from sweeps.config.blocks import TrialSettings
+from sweeps.config.compat import PAPER, UNLIKE
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.unused import unused_notes
@@ -53,7 +54,7 @@ def preflight(
     found = Preflight([], [])
     if not faults:
         checked = check_models_with_data(sweep, builtin=builtin, reach=reach, read=read)
-        notes = [*plugins_used(sweep), *unused_notes(sweep), *checked.notes]
+        notes = [*plugins_used(sweep), *unused_notes(sweep), *_compat_notes(sweep), *checked.notes]
         faults, found = checked.faults, Preflight(notes, checked.tiers)
     if faults:
         raise SpecError(*faults)
@@ -126,6 +127,11 @@ def _recurrences(sweep: Sweep, reach: bool) -> Iterator[Fault]:
             yield from (
                 Fault(f"evaluation.test_time[{i}]", f"got {sweep.evaluation.test_time[i]!r}, but {why}") for i in asked
             )
+
+
+def _compat_notes(sweep: Sweep) -> Iterator[str]:
+    if PAPER in sweep.axis_values("compat", sweep.trainer.compat):
+        yield from (f"compat paper: not as in the paper's trainer: {difference}" for difference in UNLIKE)
 
 
 def _gpus(sweep: Sweep) -> Iterator[Fault]:

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from sweeps.config.compat import PAPER, paper_faults
 from sweeps.config.names import METRIC, SUITE, TEMPLATES
 from sweeps.config.objective import At
 from sweeps.config.schema_errors import explain
@@ -311,6 +312,8 @@ class TrainerBlock(OpenBlock):
     """Which of a layer's matrices get an adapter: all, those of attention, or those of the feed-forward part."""
     logging_steps: _Count = 10
     """Train metrics at least this often, in steps; checkpoints always report."""
+    compat: Annotated[Literal["none", "paper"], Field(exclude_if=lambda name: name == "none")] = "none"
+    """paper: row order, loss and warm-up as the trainer of arXiv 2604.06628 has them (docs/compat-paper.md)."""
 
 
 class TrialSettings(TrainerBlock):
@@ -339,6 +342,12 @@ class TrialSettings(TrainerBlock):
     def _packs_fit_a_step(self) -> Self:
         if self.pack_tokens > self.batch_tokens:
             raise ValueError(f"got pack_tokens {self.pack_tokens}; expected at most batch_tokens {self.batch_tokens}")
+        return self
+
+    @model_validator(mode="after")
+    def _as_the_paper(self) -> Self:
+        if self.compat == PAPER and (faults := [f"{name}: {why}" for name, why in paper_faults(dict(self))]):
+            raise ValueError("; ".join(faults))
         return self
 
     @classmethod

@@ -7,6 +7,7 @@ from itertools import chain, islice, product
 from typing import Any
 
 from sweeps.config.blocks import TrialSettings, known_axes
+from sweeps.config.compat import NEEDS, PAPER, paper_faults
 from sweeps.config.definition import SweepDefinition
 from sweeps.config.known_models import known_model
 from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, is_judged
@@ -34,6 +35,7 @@ def check(sweep: SweepDefinition) -> list[Fault]:
         _stopping,
         _objective,
         _trainer,
+        _compat,
         _evaluation,
         _stop_early,
         unused_faults,
@@ -144,6 +146,24 @@ def _counts(sweep: SweepDefinition) -> Iterator[Fault]:
             f"{_shared_budgets(sweep)} budgets of steps; expected a multiple of {each}, such as "
             f"{more}",
         )
+
+
+def _compat(sweep: SweepDefinition) -> Iterator[Fault]:
+    """Yields settings of trials under `compat: paper` that do not go with it, each once."""
+    free, told = sampled(sweep.space), set[str]()
+    if set(sweep.axis_values("compat", sweep.trainer.compat)) == {PAPER} and sweep.search.repeats > 1:
+        why = "no row of such a run is drawn by the seed: every repeat would be the same run"
+        yield Fault("search.repeats", f"got {sweep.search.repeats} under compat {PAPER}; expected 1, since {why}")
+    for cell in cells(sweep.space) if PAPER in sweep.axis_values("compat", sweep.trainer.compat) else ():
+        if "compat" not in free and cell.get("compat", sweep.trainer.compat) != PAPER:
+            continue
+        for name in (need.setting for need in NEEDS if need.setting not in told):
+            given = cell.get(name, getattr(sweep.trainer, name))
+            for value in free[name].samples() if name in free else (given,):
+                if faults := list(paper_faults({name: value})):
+                    told.add(name)
+                    yield Fault(f"space.{name}" if name in sweep.axes else f"trainer.{name}", faults[0][1])
+                    break
 
 
 def _shared_budgets(sweep: SweepDefinition) -> int:

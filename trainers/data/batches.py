@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweeps.config.blocks import TrialSettings
+from sweeps.config.compat import PAPER
 from sweeps.errors import InputError
 from trainers.data.chat import Tokenised
 from trainers.data.chat_template import ChatTemplate
 from trainers.data.losses import check_rows
 from trainers.data.packing import Pack, collate, split_step
+from trainers.data.paper_order import in_file_order, label_weights, loss_scale
 from trainers.data.row_cache import tokenised
 from trainers.data.rows import Rows
 from trainers.data.sampler import fill_steps, mixed, same_rows
@@ -54,10 +56,22 @@ class Step:
     lengths: Sequence[int]
     labels: int
     primary: int
+    weights: Sequence[float] | None = None
+    """What a label token of each row counts, where they do not count the same (`trainers.data.paper_order`)."""
 
     @property
     def tokens(self) -> int:
         return sum(self.lengths)
+
+    @property
+    def divisor(self) -> float:
+        """By what the losses of all packs, summed, are divided for the loss whose gradient is taken."""
+        return self.labels if self.weights is None else 1.0
+
+    @property
+    def loss_scale(self) -> float:
+        """What turns that loss into the one that is reported."""
+        return 1.0 if self.weights is None else loss_scale(len(self.rows))
 
 
 class BatchIterator:
@@ -92,11 +106,17 @@ class BatchIterator:
         self.rows: Rows = primary.rows + replay.rows
         self.num_primary = len(primary.rows)
         self._lengths, self._labels = self.rows.lengths(), self.rows.labels()
-        stream = mixed(self.num_primary, len(replay.rows), config.replay, config.seed)
-        by_rows = config.batch_rows > 0
-        self._steps = (
-            same_rows(stream, config.batch_rows) if by_rows else fill_steps(stream, self._lengths, config.batch_tokens)
-        )
+        self._weighted = config.compat == PAPER
+        self._steps = self._order(len(replay.rows))
+
+    def _order(self, num_replay: int) -> Iterator[list[int]]:
+        config = self._config
+        if config.compat == PAPER:
+            return in_file_order(self.num_primary, config.batch_rows)
+        stream = mixed(self.num_primary, num_replay, config.replay, config.seed)
+        if config.batch_rows > 0:
+            return same_rows(stream, config.batch_rows)
+        return fill_steps(stream, self._lengths, config.batch_tokens)
 
     def _pool(self, tokenizer: PreTrainedTokenizerBase, conversations: Any, name: str) -> Tokenised:
         try:
@@ -114,12 +134,14 @@ class BatchIterator:
             lengths=[self._lengths[i] for i in chosen],
             labels=sum(self._labels[i] for i in chosen),
             primary=sum(i < self.num_primary for i in chosen),
+            weights=label_weights([self._labels[i] for i in chosen]) if self._weighted else None,
         )
 
     def packs(self, step: Step, rank: int, world: int) -> list[Pack]:
         """Returns one worker's share of a step as tensors on the CPU."""
         share = split_step(step.lengths, self._config.pass_tokens, world, self.apart)[rank]
-        return [collate(self.rows, [step.rows[i] for i in pack]) for pack in share]
+        weights = None if step.weights is None else dict(zip(step.rows, step.weights, strict=True))
+        return [collate(self.rows, [step.rows[i] for i in pack], weights) for pack in share]
 
 
 def _counts(pool: Tokenised, config: TrialSettings) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +86,7 @@ class Pack:
         predicting: int64 [N], the positions whose next token is a label.
         targets: int64 [N], those labels.
         layout: where rows begin.
+        weights: float32 [N], what each label counts; None: all the same, 1.
     """
 
     input_ids: Tensor
@@ -93,6 +94,7 @@ class Pack:
     predicting: Tensor
     targets: Tensor
     layout: Layout
+    weights: Tensor | None = None
 
     def to(self, device: torch.device) -> Pack:
         """Returns the pack on a device, copied without waiting."""
@@ -101,13 +103,15 @@ class Pack:
         ids, positions, predicting, targets = (
             t.to(device, non_blocking=True) for t in (self.input_ids, self.position_ids, self.predicting, self.targets)
         )
-        return Pack(ids, positions, predicting, targets, self.layout.to(device))
+        weights = None if self.weights is None else self.weights.to(device, non_blocking=True)
+        return Pack(ids, positions, predicting, targets, self.layout.to(device), weights)
 
 
-def collate(rows: Rows, chosen: Sequence[int]) -> Pack:
+def collate(rows: Rows, chosen: Sequence[int], weights: Mapping[int, float] | None = None) -> Pack:
     """Lays the chosen rows end to end, longest first (so that rows of like length are neighbours).
 
-    An empty choice gives one token without a label: its loss and gradients are zero.
+    An empty choice gives one token without a label: its loss and gradients are zero. `weights` says of each row what a label of
+    it counts, where that is not 1.
     """
     if not chosen:
         nothing, one = torch.empty(0, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long)
@@ -125,4 +129,7 @@ def collate(rows: Rows, chosen: Sequence[int]) -> Pack:
         predicting=torch.from_numpy(labels - 1),
         targets=torch.from_numpy(ids[labels]),
         layout=Layout.of(lengths),
+        weights=None
+        if weights is None
+        else torch.from_numpy(np.repeat([weights[i] for i in ordered], lengths)[labels]).float(),
     )

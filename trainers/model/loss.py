@@ -41,7 +41,7 @@ class Objective(nn.Module):
         self.plain_head = network.config.model_type in PLAIN_HEADS
 
     def forward(self, pack: Pack) -> Tensor:
-        """Returns the summed loss of a pack, fp32 []; only label positions go through the head."""
+        """Returns the loss of a pack, summed over labels by their weights, fp32 []; only label positions go through the head."""
         common = {
             "input_ids": pack.input_ids,
             "position_ids": pack.position_ids,
@@ -52,10 +52,12 @@ class Objective(nn.Module):
         many = len(pack.targets) * self.network.config.vocab_size >= CHUNKED_FROM
         if not (many and self.plain_head):
             logits = self.network(**common, logits_to_keep=pack.predicting).logits[0]
+            if pack.weights is not None:
+                return F.cross_entropy(logits.float(), pack.targets, reduction="none") @ pack.weights
             return F.cross_entropy(logits.float(), pack.targets, reduction="sum")
         hidden = self.network.base_model(**common).last_hidden_state[0].index_select(0, pack.predicting)
         weight = self.network.get_output_embeddings().weight
-        return linear_cross_entropy(hidden, weight, pack.targets, compute_type(hidden))
+        return linear_cross_entropy(hidden, weight, pack.targets, compute_type(hidden), pack.weights)
 
 
 def compute_type(x: Tensor) -> torch.dtype:
