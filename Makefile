@@ -81,7 +81,8 @@ test-oldest test-newest: test-%: .venv-%/.ready
 site-tools:
 	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --no-install-recommends slurmctld slurmd slurm-client munge openssh-server rsync iproute2
 
-# Every picture and table of README and docs that takes under an hour: from the demo's own run, from recorded curves, from plans.
+# Every picture and table of README and docs that takes under an hour (docs/figures.md lists the others): from the demo's own
+# run, from recorded curves, from plans, from three small runs of a model of recurrent depth.
 figures: demo
 	$(BIN)/dipsweep figure $$(ls -td runs/dip-and-recovery-*/ | head -1) curves runs/curves.svg --metric general/score --trials t-ac828181,t-06d87965,t-27092f31
 	mv runs/curves.svg docs/dip_and_recovery.svg
@@ -91,6 +92,10 @@ figures: demo
 	  patient:patience=8 patient:patience=12 hyperband
 	$(BIN)/python -m benchmarks.stopping.plot runs/measured.json --out benchmarks/stopping/pareto.svg
 	$(BIN)/python -m benchmarks.plan.paper --write docs/paper-cost.md
+	$(BIN)/python -m benchmarks.recurrence.depth --out runs/recurrence --write docs/recurrent-depth.md
+	$(BIN)/python -m sweeps.config.reference docs/sweep-file.md
+	$(BIN)/python -m cluster.cli.reference > runs/command-line.md && mv runs/command-line.md docs/reference/command-line.md
+	$(BIN)/python -m benchmarks.figures docs/figures.md
 
 # The paper's questions in miniature, three seeds: about an hour on two cores. docs/paper_mini.md says what came out.
 paper-mini: $(READY)

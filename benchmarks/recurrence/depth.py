@@ -33,7 +33,7 @@ METRICS: Final = {
 USUAL: Final = 4
 DEPTHS: Final = (1, 2, USUAL, 8)
 AT: Final = (5, 10, 20, 40, 80, 160, 320)
-MARKS: Final = ("<!-- benchmarks.recurrence.depth -->", "<!-- end -->")
+MARKS: Final = ("<!-- python -m benchmarks.recurrence.depth -->", "<!-- end of the tables -->")
 Line = dict[str, Any]
 
 
