@@ -20,6 +20,7 @@ from sweeps.config.schema import Sweep
 from sweeps.config.unused import in_process_notes
 from sweeps.controller.controller import SweepController
 from sweeps.controller.earlier_sweeps import gather, suite_of
+from sweeps.controller.earlier_trials import gather_points
 from sweeps.controller.request_handler import RequestHandler
 from sweeps.errors import InputError, StorageError
 from sweeps.executors.local import Evaluate, InProcess, Train
@@ -115,6 +116,7 @@ def run(
             state=state,
             predict=lambda: predicted(plan, root),
             experience=lambda: _experience(sweep, say),
+            points=lambda: _points(plan, root, say),
         )
         if on_progress is not None:
             controller.subscribe(progress_subscriber(plan, journal.rows(), state, on_progress, say))
@@ -222,6 +224,12 @@ def _experience(sweep: Sweep, say: Say) -> dict[str, Any]:
     """Returns what finished sweeps of the storage that the sweep names say of it; empty where it names none."""
     where = sweep.stopping.experience
     return gather(where, sweep.goal, suite_of(sweep.to_json()), without=[sweep.id], say=say) if where else {}
+
+
+def _points(plan: Plan, root: Store, say: Say) -> dict[str, Any]:
+    """Returns what the search is to know of the earlier sweeps that it names; empty where it names none."""
+    places = plan.sweep.search.points_from
+    return gather_points(plan, places, root, say) if places else {}
 
 
 def _tell(formatter: EventFormatter, row: Row, say: Say) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -116,6 +117,10 @@ _Template = Annotated[
 _Positive = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
+_Places = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=str | list[str]),
+]
 Whole = Annotated[int, Field(ge=0, lt=2**31)]
 LongRows = Literal["drop", "cut-prompt", "cut-answer"]
 _Setting = r"(cap|think|t|r)=[0-9.]+"
@@ -192,6 +197,10 @@ class SearchBlock(OpenBlock):
     share_trunk: bool = True
     """Let trials that differ in `steps` alone share their first steps, where that changes no bit
     (`sweeps.config.shared_prefix`)."""
+    points_from: _Places = []
+    """optuna-tpe, optuna-gp: earlier sweeps that the search begins from, by id in the sweep's storage, folder or address; a
+    storage stands for all of its sweeps. Their trials count as finished ones where all but the axes is the same, and else
+    their best settings are tried first."""
 
 
 class ObjectiveBlock(Block):

@@ -22,6 +22,7 @@ from sweeps.storage.base import is_url, url_fault
 
 MAX_TRIALS = 100_000
 MAX_EVALUATIONS = 10_000  # of one trial
+LEARNING = ("optuna-tpe", "optuna-gp")  # searches that can begin from results of others
 NOT_OF_CHECKPOINTS = ("train", "perf")  # roles that the trainer reports at every `logging_steps`
 
 
@@ -106,6 +107,16 @@ def _search(sweep: SweepDefinition) -> Iterator[Fault]:
         yield Fault(
             "search.repeats",
             f"got {search.repeats}; expected 1, since '{search.algorithm}' learns from single results",
+        )
+    if search.points_from and search.algorithm not in LEARNING:
+        learns = (
+            "learns nothing from results"
+            if search.algorithm in ("grid", "random", "qmc")
+            else "cannot take those of others"
+        )
+        yield Fault(
+            "search.points_from",
+            f"got earlier sweeps, but '{search.algorithm}' {learns}; expected {' or '.join(LEARNING)}",
         )
     yield from _counts(sweep)
 

@@ -116,6 +116,8 @@ class SweepDefinition(Block):
         data["stopping"]["protect"] = self.stopping.protect or "strict"  # its default, whether it is written out or not
         if self.objective.at == "end":  # younger than the ids of many sweeps
             del data["objective"]["at"]
+        if not self.search.points_from:
+            del data["search"]["points_from"]
         return data
 
     @property

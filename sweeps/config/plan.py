@@ -137,6 +137,11 @@ class Plan:
         numbers: dict[Rest, int] = {}
         return tuple(numbers.setdefault(self._rest(self.config(c, {}, 0)), len(numbers)) for c in self.cells)
 
+    def longest_cell(self, group: int) -> int:
+        """Returns the cell of a group with the longest budget: there a search is told what a configuration came to."""
+        cells = [i for i, g in enumerate(self.groups) if g == group]
+        return max(cells, key=lambda i: int(self.cells[i].get("steps", self.sweep.trainer.steps)))
+
     @cached_property
     def _budgets(self) -> Mapping[Rest, frozenset[int]]:
         conditional = any("steps" in axis.when for axis in self.free.values())

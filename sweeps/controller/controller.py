@@ -56,6 +56,7 @@ class SweepController:
         state: an empty state over the rule's history, for who reads it while rows come; made where none is given.
         predict: what the sweep is expected to cost (`SweepRow.predicted`), asked when it begins.
         experience: what earlier sweeps say of it (`SweepRow.experience`), asked when it begins.
+        points: those of their trials that its search begins with (`SweepRow.points`), likewise.
 
     Attributes:
         state: what is known of the sweep. specs: its trials by id, as their workers see them.
@@ -77,8 +78,9 @@ class SweepController:
         state: SweepState | None = None,
         predict: Callable[[], Mapping[str, Any]] = dict,
         experience: Callable[[], Mapping[str, Any]] = dict,
+        points: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        self._record = SweepRecord(plan, journal, rule, searcher, home, subscribers, state, predict, experience)
+        self._record = SweepRecord(plan, journal, rule, searcher, home, subscribers, state, predict, experience, points)
         self._verdicts = Verdicts(self._record)
         self._scores = Scores(self._record, self._verdicts)
         self._attempts = Attempts(self._record, self._verdicts, self._scores)

@@ -9,9 +9,11 @@ from typing import Any
 
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved, TrialSpec
+from sweeps.controller.earlier_trials import best_score
 from sweeps.controller.evaluations import Evaluations
 from sweeps.controller.launch_queue import LaunchQueue
-from sweeps.controller.searcher import Result, Searcher, Suggestion, make_searcher
+from sweeps.controller.searcher import OptunaSearch, Result, Searcher, Suggestion, make_searcher
+from sweeps.errors import InputError
 from sweeps.journal.rows import (
     VERSION,
     ControlRow,
@@ -28,7 +30,6 @@ from sweeps.journal.vocabulary import (
     EndStatus,
 )
 from sweeps.journal.writer import Journal
-from sweeps.statistics import PathPoint, best_of_path, wander
 from sweeps.stopping.base import StopRule
 from sweeps.storage.base import inside
 
@@ -37,7 +38,7 @@ class SweepRecord:
     """The journal of one sweep, with what is known from it: state, queue, search, and what is to be scored.
 
     Args:
-        plan, journal, rule, searcher, home, subscribers, state, predict, experience: as of
+        plan, journal, rule, searcher, home, subscribers, state, predict, experience, points: as of
             `sweeps.controller.controller.SweepController`.
 
     Attributes:
@@ -56,6 +57,7 @@ class SweepRecord:
         state: SweepState | None,
         predict: Callable[[], Mapping[str, Any]],
         experience: Callable[[], Mapping[str, Any]],
+        points: Callable[[], Mapping[str, Any]],
     ) -> None:
         self.plan, self.journal, self.rule, self.home = plan, journal, rule, str(home)
         self.searcher = searcher or make_searcher(plan)
@@ -65,7 +67,12 @@ class SweepRecord:
         self.queue = LaunchQueue(self.state, self.specs)
         self.stopping = ""
         self.touched: set[str] = set()
-        self._subscribers, self._predict, self._experience = list(subscribers), predict, experience
+        self._subscribers, self._predict, self._experience, self._points = (
+            list(subscribers),
+            predict,
+            experience,
+            points,
+        )
 
     @property
     def sweep_id(self) -> str:
@@ -104,6 +111,8 @@ class SweepRecord:
         if row.trial in self.state.trials and not (isinstance(row, ReportRow) and not row.suite):
             self.touched.add(row.trial)
         match row:
+            case SweepRow() if row.points:
+                self._begin_search(row.points)
             case TrialRow():
                 self.specs[row.trial] = self.plan.trial(row.config)
                 if not live and row.number is not None:
@@ -135,12 +144,16 @@ class SweepRecord:
     def _best(self, trial: TrialState) -> float | None:
         """What a trial's best checkpoint is worth, less what it owes to having been chosen; None where its end counts."""
         goal = self.plan.sweep.goal
-        points = [p for s, p in sorted(trial.curve.points.items()) if s > 0 and goal.metric in p.metrics]
-        if goal.at != "best" or not points:
-            return None
-        scores = [goal.sign * p.metrics[goal.metric] for p in points]
-        path = [PathPoint(p.step, y, p.se.get(goal.metric)) for p, y in zip(points, scores, strict=True)]
-        return goal.sign * best_of_path(path, wander([path])).value
+        return best_score(trial.curve, goal.metric, goal.sign) if goal.at == "best" else None
+
+    def _begin_search(self, points: Mapping[str, Any]) -> None:
+        """Tells the search what earlier sweeps found, as the sweep's first row holds it."""
+        if not isinstance(self.searcher, OptunaSearch):
+            raise InputError(
+                f"search.points_from: got a search of your own, {type(self.searcher).__name__}; expected none, "
+                "since only the sweep's own search takes the trials of others"
+            )
+        self.searcher.begin(points)
 
     def inside(self, path: str) -> str:
         """Returns a path as rows hold it: relative to the sweep's folder where it lies in there."""
@@ -161,6 +174,7 @@ class SweepRecord:
             dipsweep=_version(),
             predicted=self._predict(),
             experience=self._experience(),
+            points=self._points(),
         )
 
 

@@ -145,6 +145,28 @@ class OptunaSearch:
         self.studies: list[Study] = [optuna.create_study(direction=direction) for _ in groups]
         self.given: list[list[_Drawn]] = [[] for _ in groups]
         self.place: dict[int, _Drawn] = {}  # by suggestion number
+        self.first: dict[
+            int, list[Mapping[str, Any]]
+        ] = {}  # by group: settings to be tried before any that are sampled
+
+    def begin(self, points: Mapping[str, Any]) -> None:
+        """Begins from trials of earlier sweeps (`sweeps.controller.earlier_trials.gather_points`), before anything was asked."""
+        from optuna.trial import create_trial
+
+        for one in points.get("told", ()):
+            by_step = {int(step): value for step, value in one["by_step"].items()}
+            result = Result(EndStatus(one["status"]), by_step, one["best"])
+            self.studies[one["group"]].add_trial(
+                create_trial(
+                    state=_state("complete" if result.value is not None else "pruned"),
+                    value=result.value,
+                    params=one["params"],
+                    distributions={name: self.distributions[name] for name in one["params"]},
+                    intermediate_values=by_step,
+                )
+            )
+        for one in points.get("tried", ()):
+            self.first.setdefault(one["group"], []).append(one["params"])
 
     def ask(self) -> Suggestion | None:
         while self.next < self.plan.total:
@@ -167,6 +189,8 @@ class OptunaSearch:
             study.sampler = self._sampler(group, draw, attempt)
             if self.plan.sweep.search.algorithm == "qmc":
                 study.enqueue_trial(self._active(self._sobol(group, draw + attempt), self.plan.cells[cell]))
+            elif draw + attempt < len(self.first.get(group, ())):
+                study.enqueue_trial(dict(self.first[group][draw + attempt]))
             trial = study.ask()
             params = self._suggest(trial, self.plan.cells[cell])
             if all(params != drawn.params for drawn in self.given[group]):
@@ -286,7 +310,8 @@ def _plain(value: Any) -> bool:
 def _state(name: str) -> Any:
     from optuna.trial import TrialState
 
-    return {"running": TrialState.RUNNING, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[name]
+    named = {"running": TrialState.RUNNING, "complete": TrialState.COMPLETE}
+    return {**named, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[name]
 
 
 def _suggested(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
