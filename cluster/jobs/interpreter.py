@@ -6,7 +6,7 @@ import importlib.util
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Any, Final
 
 MARK: Final = "dipsweep-interpreter "
 NEEDED: Final = (
@@ -36,6 +36,27 @@ def own_version() -> str:
         return ""
 
 
+def why_not_joined() -> str:
+    """Returns why this interpreter cannot join the cluster on which it runs as a job; empty when it can.
+
+    Ray takes one release of its own and one of Python in a cluster, so an interpreter that has all packages may still be refused.
+    """
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
+    except Exception as e:
+        return " ".join(str(e).split()) or type(e).__name__
+    ray.shutdown()
+    return ""
+
+
+def describe() -> dict[str, Any]:
+    """Returns what the probe of a cluster's interpreter tells."""
+    missing = missing_packages()
+    refused = "" if missing else why_not_joined()
+    return {"python": platform.python_version(), "missing": missing, "refused": refused, "dipsweep": own_version()}
+
+
 if __name__ == "__main__":
-    found = {"python": platform.python_version(), "missing": missing_packages(), "dipsweep": own_version()}
-    print(MARK + json.dumps(found), flush=True)
+    print(MARK + json.dumps(describe()), flush=True)

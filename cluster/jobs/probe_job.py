@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -28,11 +29,15 @@ def run_probe(
     job = f"dipsweep-{name}-{secrets.token_hex(4)}"
     jobs.submit(job, shlex.join([python, "-m", *arguments]), runtime_env, {"job_name": f"dipsweep {name}"})
     until = time.monotonic() + WAIT_S
-    while (now := jobs.get(job)).live:
-        if time.monotonic() > until:
+    try:
+        while (now := jobs.get(job)).live:
+            if time.monotonic() > until:
+                raise DipsweepError(f"no answer in {WAIT_S:.0f} s ({now.message.strip()}); it was stopped")
+            time.sleep(0.5)
+    except BaseException:  # Ctrl-C too: nobody waits for it any more
+        with contextlib.suppress(DipsweepError):
             jobs.stop(job)
-            raise DipsweepError(f"no answer in {WAIT_S:.0f} s ({now.message}); it was stopped")
-        time.sleep(0.5)
+        raise
     log = jobs.log(job)
     jobs.delete(job)
     line = next((text for text in log.splitlines() if text.startswith(mark)), None)
@@ -60,8 +65,8 @@ def check_interpreter(jobs: Jobs, python: str, runtime_env: Mapping[str, Any], v
         runtime_env: of the job that is to come. version: of the dipsweep that submits.
 
     Raises:
-        InputError: it is not there, is too old, lacks packages, or has another dipsweep installed than this one, and
-            that one is to be used.
+        InputError: it is not there, is too old, lacks packages, cannot join the cluster, or has another dipsweep
+            installed than this one, and that one is to be used.
     """
     try:
         found = run_probe(jobs, "probe", python, ["cluster.jobs.interpreter"], MARK, runtime_env)
@@ -72,6 +77,11 @@ def check_interpreter(jobs: Jobs, python: str, runtime_env: Mapping[str, Any], v
         raise InputError(
             f"{url}: {where} lacks {', '.join(missing)}: install dipsweep's dependencies on the nodes (deploy/Containerfile), "
             "or give --python another interpreter; nothing was submitted"
+        )
+    if refused := found["refused"]:
+        raise InputError(
+            f"{url}: {where} has the packages but cannot join the cluster: {refused}; give --python an interpreter with the "
+            "cluster's Python and Ray; nothing was submitted"
         )
     if "py_modules" not in runtime_env and found["dipsweep"] != version:
         raise InputError(

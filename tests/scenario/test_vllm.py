@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cluster.evals.interpreter import check_evaluator_python
+from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from sweeps.journal.history import History
 from sweeps.journal.writer import read_rows
@@ -114,6 +115,6 @@ def test_a_sweep_on_ray_evaluates_in_that_environment(tmp_path: Path):
 
 
 def test_an_interpreter_that_will_not_do_is_refused_before_anything_starts(tmp_path: Path):
-    check_evaluator_python(PYTHON, on_ray=True)
+    check_evaluator_python(PYTHON, EvalSpec("mini"), on_ray=True)
     with pytest.raises(InputError, match="in-process evaluations run in this process"):
-        check_evaluator_python(PYTHON, on_ray=False)
+        check_evaluator_python(PYTHON, EvalSpec("mini"), on_ray=False)

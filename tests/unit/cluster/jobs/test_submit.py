@@ -286,7 +286,12 @@ class Node(Jobs):
 
 
 def answer(**found: Any) -> str:
-    return "noise\n" + MARK + json.dumps({"python": "3.11.9", "missing": [], "dipsweep": "0.1.0", **found}) + "\n"
+    return (
+        "noise\n"
+        + MARK
+        + json.dumps({"python": "3.11.9", "missing": [], "refused": "", "dipsweep": "0.1.0", **found})
+        + "\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -295,6 +300,7 @@ def answer(**found: Any) -> str:
         ("sh: nopython: not found", 127, {"py_modules": []}, "was not found on the cluster; give --python"),
         ("ModuleNotFoundError: No module named 'pydantic'", 1, {"py_modules": []}, "lacks pydantic"),
         (answer(missing=["torch", "ray"]), 0, {"py_modules": []}, "lacks torch, ray"),
+        (answer(refused="Version mismatch"), 0, {"py_modules": []}, "cannot join the cluster: Version mismatch"),
         (answer(dipsweep="0.0.9"), 0, {}, "has dipsweep 0.0.9 installed, and this is 0.1.0"),
         (answer(dipsweep=""), 0, {}, r"has dipsweep \(none\) installed"),
     ],
@@ -308,6 +314,37 @@ def test_an_interpreter_that_can_leaves_no_job_behind():
     node = Node(answer(dipsweep=""))
     check_interpreter(node, "/opt/my env/python", {"py_modules": []}, "0.1.0")
     assert node.ran == ["'/opt/my env/python' -m cluster.jobs.interpreter", "deleted"]
+
+
+class SlowNode(Node):
+    """A cluster that has no room for the probe, or a user who does not wait for it."""
+
+    interrupted = False
+
+    def get(self, job: str) -> Job:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return Job(job, "", "pending", "Job has not started yet. ")
+
+    def stop(self, job: str) -> bool:
+        self.ran.append("stopped")
+        return True
+
+
+def test_a_cluster_without_room_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cluster.jobs.probe_job.WAIT_S", 0.0)
+    node = SlowNode("")
+    with pytest.raises(InputError, match=r"no answer in 0 s .Job has not started yet.*nothing was submitted"):
+        check_interpreter(node, "python", {"py_modules": []}, "0.1.0")
+    assert node.ran[-1] == "stopped"
+
+
+def test_ctrl_c_leaves_no_probe_behind():
+    node = SlowNode("")
+    node.interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        check_interpreter(node, "python", {"py_modules": []}, "0.1.0")
+    assert node.ran[-1] == "stopped"
 
 
 def test_waiting_gives_the_results_that_run_would_have_given(shelf: Shelf, tmp_path: Path):
