@@ -150,20 +150,21 @@ def key_of(trial: str, step: int, attempt: int) -> str:
 
 
 def read_replies(
-    home: Where, trial: str, step: int | None = None, *, role: str | None = None, task: str | None = None
-) -> list[KeptReply]:
+    home: Where, trial: str, step: int | None = None, *, role: str | None = None, task: str | None = None,
+    files: Mapping[str, Mapping[int, str]] | None = None,
+) -> list[KeptReply]:  # fmt: skip
     """Returns the replies of a trial that were kept, in the order of its steps.
 
     Args:
         home: the sweep's folder, address or store. trial: its id, or `base-<model>` for a base model.
-        step: of one checkpoint alone. role, task: only those.
+        step: of one checkpoint alone. role, task: only those. files: what `kept_files` found there a moment ago.
 
     Raises:
         InputError: nothing was kept of that trial, step, role or task; it says what there is.
         StorageError: a file is damaged.
     """
     store = open_store(home)
-    files = kept_files(store)
+    files = kept_files(store) if files is None else files
     if trial not in files:
         raise InputError(
             f"no replies of {trial!r} are kept in {store.name}{nearest(trial, files)}; kept are those of: "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from sweeps.errors import InputError, StorageError
+from sweeps.errors import StorageError
 from sweeps.journal.rows import BASE_PREFIX, base_trial
 from sweeps.replies import KeptReply, kept_files, read_file, read_replies, shortened
 from sweeps.report.analysis.definition import less_is_better
@@ -107,14 +107,14 @@ def checkpoint_replies(home: Where, trial: str, step: int, base: str, show: str 
         InputError: none are kept of that trial and step.
         StorageError: the file is damaged.
     """
-    found = read_replies(home, trial, step)
+    store = open_store(home)
+    files = kept_files(store)
+    found = read_replies(store, trial, step, files=files)
     fitting = [r for r in found if (not role or r.role == role) and (not show or show in words_of(r))]
     chosen = fitting[:SERVED]
     asked = {_item(r) for r in chosen}
-    try:
-        theirs = [r for r in read_replies(home, base, 0) if _item(r) in asked]
-    except InputError:  # the base model's were not kept
-        theirs = []
+    theirs = read_replies(store, base, 0, files=files) if 0 in files.get(base, {}) else []  # else they were not kept
+    theirs = [r for r in theirs if _item(r) in asked]
     return {"replies": [as_shown(r) for r in chosen], "base": [as_shown(r) for r in theirs], "of": len(fitting)}
 
 

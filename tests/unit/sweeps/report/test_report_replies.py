@@ -24,6 +24,7 @@ from sweeps.report.html.reply_data import (
     served,
     words_of,
 )
+from sweeps.storage.local import LocalStore
 from tests.support.report_journals import SWEEP, demo_stories, journal
 
 BASE = base_trial("tiny-s")
@@ -115,6 +116,13 @@ def test_one_checkpoint_is_given_with_the_bases_replies_to_the_same_items(home, 
     assert (len(found["replies"]), found["of"], found["base"]) == (SERVED, SERVED + 50, [])
     with pytest.raises(InputError, match="kept are steps 40, 80, 400"):
         checkpoint_replies(home, summary.trials[0].id, 41, BASE)
+
+
+def test_replies_are_given_after_one_look_at_what_lies_in_the_storage(home, summary, monkeypatch):
+    looks, look = [], LocalStore.list
+    monkeypatch.setattr(LocalStore, "list", lambda self, prefix="": looks.append(prefix) or look(self, prefix))
+    assert checkpoint_replies(home, summary.trials[0].id, 40, BASE)["base"]
+    assert looks == ["replies"]
 
 
 def test_the_live_page_gives_them_and_only_those_of_its_sweeps(home, summary):
