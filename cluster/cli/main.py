@@ -202,13 +202,28 @@ def resume(
 
 
 @app.command()
-def cost(sweep_id: SweepId, storage: Storage = None, as_json: AsJson = False) -> None:
-    """Say where a sweep's compute went, by trial: training, scoring, work done twice, and what stopping and sharing saved."""
+def cost(
+    sweep_id: Annotated[
+        str, typer.Argument(metavar="[ID]", help="A sweep's id, its name, or its folder or address; none: all of a storage.")
+    ] = "",
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where compute went.
+
+    Of a sweep by trial: training, scoring, work done twice, and what stopping and sharing saved. Of a storage, where no sweep is
+    named, shares by user and by sweep.
+    """
     from cluster.cli.render import print_json
+    from cluster.preflight.cost import storage_costs
     from sweeps.journal.writer import read_rows
     from sweeps.report import summarize
     from sweeps.report.analysis.ledger import ledger, ledger_text
 
+    if not sweep_id:
+        used = storage_costs(storage)
+        print_json(used.to_json()) if as_json else print(used)
+        return
     home = find(sweep_id, storage)
     rows = read_rows(home)
     account = ledger(rows, summarize(rows))

@@ -239,7 +239,7 @@ def runtime_env(installed: bool) -> dict[str, Any]:
     The code that ran before is sent by content: the cluster takes it once. That two installations call themselves the same
     version does not make them the same code, so sending is the default.
     """
-    stop = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
+    stop = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), USER_VARIABLE: driving_user()}
     if installed:
         return {"env_vars": stop}
     home = Path(__file__).parents[2]

@@ -346,3 +346,12 @@ def _text(path: str) -> str:
         return Path(path).read_text().strip()
     except OSError:
         return ""
+
+
+def driving_user() -> str:
+    """Returns who runs this driver: $DIPSWEEP_USER, which a submitted job has from whoever submitted it, else the process's
+    own user; empty where the system knows no name."""
+    try:
+        return os.environ.get(USER_VARIABLE) or getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user without a name
+        return ""

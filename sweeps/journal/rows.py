@@ -303,7 +303,10 @@ class EndRow(Row):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRow(Row):
-    """A driver took the sweep: host, process, its clock as text, number and token of its lease."""
+    """A driver took the sweep: host, process, user, its clock as text, number and token of its lease.
+
+    `user` is who runs it, or who submitted the job that does; empty where nobody knows, and up to version 0.2.
+    """
 
     kind: ClassVar[Kind] = "lease"
     host: str = ""
@@ -311,6 +314,7 @@ class LeaseRow(Row):
     since: str = ""
     lease: int | None = None
     token: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,7 @@ class SweepJournal:
                 since=holder.since,
                 lease=self.lease.number,
                 token=holder.token,
+                user=driving_user(),
             ).at(first)
             if not self.store.create(segment_key(first), sealed(row.line())):
                 _drop_torn(self.store, first)
