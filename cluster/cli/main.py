@@ -204,7 +204,10 @@ def resume(
 @app.command()
 def cost(
     sweep_id: Annotated[
-        str, typer.Argument(metavar="[ID]", help="A sweep's id, its name, or its folder or address; none: all of a storage.")
+        str,
+        typer.Argument(
+            metavar="[ID]", help="A sweep's id, its name, or its folder or address; none: all of a storage."
+        ),
     ] = "",
     storage: Storage = None,
     as_json: AsJson = False,
@@ -215,13 +218,13 @@ def cost(
     named, shares by user and by sweep.
     """
     from cluster.cli.render import print_json
-    from cluster.preflight.cost import storage_costs
     from sweeps.journal.writer import read_rows
     from sweeps.report import summarize
     from sweeps.report.analysis.ledger import ledger, ledger_text
+    from sweeps.report.analysis.storage_costs import costs_of_storage
 
     if not sweep_id:
-        used = storage_costs(storage)
+        used = costs_of_storage(storage or DEFAULT)
         print_json(used.to_json()) if as_json else print(used)
         return
     home = find(sweep_id, storage)

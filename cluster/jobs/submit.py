@@ -19,6 +19,7 @@ from cluster.jobs.secrets import refuse_secrets
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import DipsweepError, InputError
+from sweeps.journal.lease import USER_VARIABLE, driving_user
 from sweeps.results import Results, load
 from sweeps.storage.base import join
 

@@ -10,6 +10,7 @@ whole even if both believe that they hold it is the log itself (`sweeps.journal.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import secrets
@@ -34,6 +35,7 @@ DOUBT_S: Final = 2.5 * LEASE_S / BEATS
 SINCE: Final = "%Y-%m-%d %H:%M:%S UTC"
 LENGTH: Final = 512
 FOLDER: Final = "lease"
+USER_VARIABLE: Final = "DIPSWEEP_USER"
 
 
 @dataclass(frozen=True, slots=True)

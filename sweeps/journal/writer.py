@@ -23,7 +23,7 @@ from typing import IO, Final, Protocol, Self, overload
 
 from sweeps.errors import Fenced, JournalError, StorageUnavailable, SweepBusy
 from sweeps.journal.compaction import LOG, Packer, segment_key
-from sweeps.journal.lease import LEASE_S, Holder, Lease, boot_id
+from sweeps.journal.lease import LEASE_S, Holder, Lease, boot_id, driving_user
 from sweeps.journal.lines import sealed
 from sweeps.journal.reader import LogReader, is_sweep, read_rows, segments
 from sweeps.journal.rows import LeaseRow, Row

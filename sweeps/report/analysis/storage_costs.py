@@ -6,10 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from sweeps.errors import DipsweepError
+from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import LeaseRow, Row
 from sweeps.journal.state import SweepState
+from sweeps.journal.writer import sweeps_in
 from sweeps.report.analysis.findings import Spent
 from sweeps.report.analysis.wording import percent
+from sweeps.storage.base import Where
+from sweeps.storage.factory import open_store
 
 NOT_RECORDED: Final = "(not recorded)"
 """Who drove a sweep before drivers wrote down their users."""
@@ -52,6 +57,22 @@ class StorageCosts:
         lines = [*_table("user", self.users, self.total), "", *_table("sweep", by_sweep, self.total)]
         lines += [f"not counted: {id}: {why}" for id, why in self.unreadable.items()]
         return "\n".join(lines)
+
+
+def costs_of_storage(where: Where) -> StorageCosts:
+    """Returns what all sweeps under a storage root have cost, finished or not.
+
+    Raises:
+        StorageError: the root cannot be read.
+    """
+    found: dict[str, Mapping[str, Spent]] = {}
+    unreadable = {}
+    for home in sweeps_in(open_store(where).root):
+        try:
+            found[home.name] = spent_by_user(read_rows(home))
+        except DipsweepError as e:
+            unreadable[home.name] = str(e)
+    return StorageCosts(found, unreadable)
 
 
 def spent_by_user(rows: Iterable[Row]) -> dict[str, Spent]:
