@@ -26,8 +26,8 @@ BEGIN, END = "<!-- python -m benchmarks.plan.paper -->", "<!-- end of the table 
 
 def planned(sweep: Sweep, gpu: str) -> Estimate:
     plan, nodes = Plan(sweep), (8.0,)
-    speeds = speeds_for(plan, gpu=gpu, storage=None)
-    saving = saving_for(plan, speeds, storage=None, nodes=nodes)
+    speeds = speeds_for(plan, gpu=gpu)
+    saving = saving_for(plan, speeds, nodes=nodes)
     return replace(estimate(plan, speeds, nodes), saving=saving)
 
 

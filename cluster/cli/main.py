@@ -115,10 +115,11 @@ def plan(
         parse_nodes,
         probed_speeds,
         saving_for,
+        step_lines,
         storage_lines,
     )
     from cluster.cli.render import plan_json, plan_text, print_json
-    from cluster.preflight.cost import speeds_for, storage_use
+    from cluster.preflight.cost import journals_of, speeds_for, step_speeds, storage_use
     from cluster.preflight.plugins import plugins_used
     from sweeps.config.plan import Plan
     from sweeps.config.yaml import load
@@ -130,11 +131,14 @@ def plan(
         raise InputError("plan: got --html without machines; expected --gpus 8 or --nodes 2x8 beside it")
     unfolded = Plan(load(sweep))
     unfolded.check_limits()
-    speeds = (probed_speeds if probe else speeds_for)(unfolded, gpu=gpu, storage=storage)
-    saving = saving_for(unfolded, speeds, storage=storage, nodes=machines)
+    journals = list(journals_of(storage or unfolded.sweep.storage))
+    speeds = (probed_speeds if probe else speeds_for)(unfolded, gpu=gpu, journals=journals)
+    saving = saving_for(unfolded, speeds, journals=journals, nodes=machines)
     expected = replace(estimate(unfolded, speeds, machines), saving=saving)
     use = storage_use(unfolded)
-    text = f"{plan_text(unfolded)}\n\n{cost_text(expected, [*memory_lines(unfolded, gpu), *storage_lines(use)])}"
+    steps = step_speeds(unfolded, speeds, gpu)
+    lines = [*step_lines(steps), *memory_lines(unfolded, gpu), *storage_lines(use, expected.wall)]
+    text = f"{plan_text(unfolded)}\n\n{cost_text(expected, lines)}"
     if html is not None:
         html.write_text(
             gantt_page(unfolded, planned_timeline(unfolded, speeds, machines), machines, text), encoding="utf-8"
@@ -142,7 +146,12 @@ def plan(
         print(f"{html}: when each trial runs", file=sys.stderr)
     if as_json:
         print_json(
-            {**plan_json(unfolded), "cost": expected.to_json(), "storage": asdict(use) if use is not None else None}
+            {
+                **plan_json(unfolded),
+                "cost": expected.to_json(),
+                "step_speeds": [asdict(one) for one in steps],
+                "storage": asdict(use) if use is not None else None,
+            }
         )
     else:
         for line in plugins_used(unfolded.sweep):

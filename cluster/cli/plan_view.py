@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.preflight.cost import StorageUse, journals_of, model_shape, speeds_for
+from cluster.preflight.cost import StepSpeed, StorageUse, model_shape, speeds_for
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError, LimitError
@@ -41,9 +41,10 @@ def parse_nodes(gpus: float | None, nodes: str | None) -> list[float]:
     return [float(each)] * int(count)
 
 
-def probed_speeds(plan: Plan, *, gpu: str, storage: str | None) -> dict[Key, Speed]:
+def probed_speeds(plan: Plan, *, gpu: str, journals: Iterable[Sequence[Row]] = ()) -> dict[Key, Speed]:
     """Returns how fast each model is, after some steps and some items of each here; see `speeds_for`."""
-    return speeds_for(plan, gpu=gpu, storage=storage, probed=_probe(plan), probe=f"a probe of {PROBE_STEPS} steps here")
+    probe = f"a probe of {PROBE_STEPS} steps here"
+    return speeds_for(plan, gpu=gpu, journals=journals, probed=_probe(plan), probe=probe)
 
 
 def _probe(plan: Plan) -> Sequence[Row]:
@@ -80,11 +81,12 @@ def _probe_definition(sweep: Sweep, item: TrialWork) -> dict[str, Any]:
 
 
 def saving_for(
-    plan: Plan, speeds: Mapping[Key, Speed], *, storage: str | None, nodes: Sequence[float]
+    plan: Plan, speeds: Mapping[Key, Speed], *, journals: Iterable[Sequence[Row]] = (), nodes: Sequence[float]
 ) -> Saving | None:
     """Returns what the stop rule is likely to save, by rehearsal on recorded curves; None where no rule stops anything.
 
-    A rehearsal that was made before, by the same code, is not made again.
+    A rehearsal that was made before, by the same code, is not made again. `journals` are the rows of earlier sweeps, whose
+    curves are taken where there are enough.
     """
     if plan.sweep.stopping.rule == "none":
         return None
@@ -95,7 +97,7 @@ def saving_for(
     costs = trial_costs(work, speeds)
     largest = max(item.gpus or item.cpus for item in work)
     slots = max(1, sum(int(node / largest) for node in nodes)) if nodes else SLOTS
-    curves, source = curves_for(plan.sweep.goal, journals_of(storage or plan.sweep.storage))
+    curves, source = curves_for(plan.sweep.goal, journals)
     key = repr((plan.sweep.to_json(), plan.more, sorted(costs.items()), slots, curves))
     return cached_saving(
         key,
@@ -125,17 +127,28 @@ def memory_lines(plan: Plan, gpu: str) -> list[str]:
     return lines
 
 
-def storage_lines(use: StorageUse | None) -> list[str]:
-    """Returns what the checkpoints of a sweep take, as a line of the plan."""
+def step_lines(steps: Sequence[StepSpeed]) -> list[str]:
+    """Returns what a step of each kind of trial is predicted to take, as lines of the plan."""
+    lines = []
+    for one in steps:
+        share = f", MFU {one.mfu:.0%}" if one.mfu is not None else ""
+        workers = f" on {one.workers} workers" if one.workers > 1 else ""
+        lines.append(f"step         {one.model}: {one.seconds:.3g} s for {_count(one.tokens)} tokens{workers}{share}")
+    return lines
+
+
+def storage_lines(use: StorageUse | None, wall: Range | None = None) -> list[str]:
+    """Returns what the checkpoints of a sweep take and move, as a line of the plan; `wall`: seconds that the sweep takes."""
     if use is None:
         return []
+    rate = f", {_bytes(use.rate(wall.value))}/s on average" if wall is not None and wall.value > 0 else ""
     return [
         f"storage      {_bytes(use.written)} written in {use.checkpoints:,} checkpoints (fp32 weights and Adam's moments), "
-        f"at most {_bytes(use.kept)} kept"
+        f"{_bytes(use.read)} read by evaluators and branches{rate}; at most {_bytes(use.kept)} kept"
     ]
 
 
-def _bytes(number: int) -> str:
+def _bytes(number: float) -> str:
     for size, unit in ((1e12, "TB"), (1e9, "GB")):
         if number >= size:
             return f"{number / size:.1f} {unit}"

@@ -97,7 +97,7 @@ def next_command(
 ) -> None:
     """Print the sweep file of what to run next, with the reason and the planned cost: `dipsweep next ID > next.yaml`."""
     from cluster.cli.plan_view import cost_text
-    from cluster.preflight.cost import speeds_for
+    from cluster.preflight.cost import journals_of, speeds_for
     from sweeps.config.plan import Plan
     from sweeps.planning.estimate import estimate
     from sweeps.report.next_sweep import next_sweep
@@ -110,7 +110,7 @@ def next_command(
             f"{home.name}: nothing to propose: it has not ended, or no setting that ran to its budget meets the constraints"
         )
     plan = Plan(found.sweep)
-    cost = cost_text(estimate(plan, speeds_for(plan, gpu=gpu, storage=storage)))
+    cost = cost_text(estimate(plan, speeds_for(plan, gpu=gpu, journals=journals_of(storage or plan.sweep.storage))))
     print(found.yaml(f"Planned cost of {found.sweep.id}:", cost), end="")
 
 

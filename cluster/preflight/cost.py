@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from sweeps.planning.speeds import (
     Key,
     Measured,
     Speed,
+    flops_per_token,
     key_of,
     measured_speeds,
     published_speed,
@@ -34,6 +35,7 @@ RECENT_AT_START: Final = 5
 USUAL_GPU: Final = "H100"
 """The device of a figure, where nobody says which it is."""
 BYTES_A_PARAMETER: Final = 12
+BYTES_A_WEIGHT: Final = 4
 KEPT: Final = 3
 PROBE_ERROR: Final = 0.15
 TASKS: Final = 10
@@ -46,7 +48,7 @@ def predicted(plan: Plan, storage: Where) -> dict[str, Any]:
     `device_seconds` with its bounds, and the `speeds` behind them (`sweeps.planning.speeds.speeds_to_json`).
     """
     try:
-        speeds = speeds_for(plan, gpu=USUAL_GPU, storage=storage, recent=RECENT_AT_START)
+        speeds = speeds_for(plan, gpu=USUAL_GPU, journals=journals_of(storage, RECENT_AT_START))
         whole = estimate(plan, speeds).device_seconds
     except DipsweepError:  # a model whose shape cannot be read from here: the sweep runs all the same
         return {}
@@ -54,12 +56,12 @@ def predicted(plan: Plan, storage: Where) -> dict[str, Any]:
 
 
 def speeds_for(
-    plan: Plan, *, gpu: str, storage: Where | None, probed: Sequence[Row] = (), probe: str = "", recent: int = RECENT
+    plan: Plan, *, gpu: str, journals: Iterable[Sequence[Row]] = (), probed: Sequence[Row] = (), probe: str = ""
 ) -> dict[Key, Speed]:
     """Returns how fast each model of a sweep is, from the best source at hand.
 
     Args:
-        gpu: name of the devices, of `PEAK_BF16`. storage: root of earlier sweeps, `recent` of which are read.
+        gpu: name of the devices, of `PEAK_BF16`. journals: the rows of earlier sweeps (`journals_of`).
         probed: rows of a probe on this machine, which go before all else. probe: what it was, in words.
 
     Raises:
@@ -68,7 +70,6 @@ def speeds_for(
     if gpu not in PEAK_BF16:
         raise InputError(f"plan: --gpu: got {gpu!r}; expected one of {', '.join(PEAK_BF16)}")
     sweep = plan.sweep
-    journals = journals_of(storage or sweep.storage, recent)
     past = measured_speeds(journals, sweep.evaluation.suite, source="earlier sweeps here")
     if probed:
         past |= measured_speeds([probed], sweep.evaluation.suite, source=probe, error=PROBE_ERROR)
@@ -127,6 +128,41 @@ def model_shape(name: str, source: ModelSource) -> dict[str, Any]:
         raise InputError(f"plan: model {name!r}: config.json cannot be read from {source.path}: {e}") from e
 
 
+@dataclass(frozen=True, slots=True)
+class StepSpeed:
+    """What a step of one kind of trial is predicted to take.
+
+    Attributes:
+        seconds: of a step of `tokens` tokens on `workers` processes. mfu: the share of the device's bf16 rate that this is;
+            None on CPUs.
+    """
+
+    model: str
+    workers: int
+    seconds: float
+    tokens: int
+    mfu: float | None
+
+
+def step_speeds(plan: Plan, speeds: Mapping[Key, Speed], gpu: str) -> list[StepSpeed]:
+    """Returns what a step of each kind of trial is predicted to take, in the order in which they come."""
+    from trainers.model.flops import counted
+
+    found: dict[Key, StepSpeed] = {}
+    for item in planned_work(plan):
+        key = key_of(item.config, item.workers)
+        if key in found:
+            continue
+        seconds, mfu = speeds[key].step_seconds(item.step_tokens), None
+        if item.gpus:
+            shape = model_shape(item.model, plan.sweep.model_source(item.model))
+            frozen, length = bool(item.config["lora_rank"]), int(item.config["max_length"])
+            flops = flops_per_token(shape, counted(shape).active, length, frozen=frozen) * item.step_tokens
+            mfu = flops / seconds / (PEAK_BF16[gpu] * item.workers)
+        found[key] = StepSpeed(item.model, item.workers, seconds, item.step_tokens, mfu)
+    return list(found.values())
+
+
 def _tasks(sweep: Sweep) -> int:
     from evaluators.suites.registry import load_suite
 
@@ -139,11 +175,21 @@ def _tasks(sweep: Sweep) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StorageUse:
-    """Bytes of checkpoints that a sweep writes, the most that is kept of them at its end, and how many it writes."""
+    """Bytes of checkpoints.
+
+    Attributes:
+        written: to the storage, in so many `checkpoints`. read: from it, by evaluators (weights alone) and by branches that
+            begin at their parent's. kept: at most, at the sweep's end.
+    """
 
     written: int
     kept: int
     checkpoints: int
+    read: int = 0
+
+    def rate(self, seconds: float) -> float:
+        """Returns the mean traffic to and from the storage of a sweep that takes so long, in bytes a second."""
+        return (self.written + self.read) / seconds
 
 
 def storage_use(plan: Plan) -> StorageUse | None:
@@ -153,7 +199,7 @@ def storage_use(plan: Plan) -> StorageUse | None:
     """
     from trainers.model.flops import num_parameters
 
-    written = kept = checkpoints = 0
+    written = kept = checkpoints = read = 0
     sizes: dict[str, int] = {}
     for item in planned_work(plan):
         if item.config["lora_rank"]:
@@ -162,9 +208,11 @@ def storage_use(plan: Plan) -> StorageUse | None:
             shape = model_shape(item.model, plan.sweep.model_source(item.model))
             sizes[item.model] = BYTES_A_PARAMETER * num_parameters(shape)
         written += item.saves * sizes[item.model]
+        read += item.evaluations * sizes[item.model] * BYTES_A_WEIGHT // BYTES_A_PARAMETER
+        read += sizes[item.model] if item.parent else 0
         kept += min(item.saves, KEPT) * sizes[item.model]
         checkpoints += item.saves
-    return StorageUse(written, kept, checkpoints)
+    return StorageUse(written, kept, checkpoints, read)
 
 
 def journals_of(storage: Where, recent: int = RECENT) -> Iterator[Sequence[Row]]:

@@ -33,7 +33,7 @@ def test_other_models_are_named(tmp_path):
 def test_a_plan_counts_a_layer_as_often_as_it_runs(tmp_path):
     def seconds(model: str) -> float:
         plain = Sweep(name="p", space={"model": grid(model), "steps": grid(20)}, trainer={"batch_tokens": 200_000})
-        (speed,) = speeds_for(Plan(plain), gpu="H200", storage=str(tmp_path)).values()
+        (speed,) = speeds_for(Plan(plain), gpu="H200").values()
         return speed.step.seconds
 
     # Both are 64 wide; tiny-s runs 2 layers, tiny-r 1 + 1 and one layer 1 to 8 times: 6.5 in the mean.

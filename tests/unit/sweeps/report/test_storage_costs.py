@@ -67,7 +67,7 @@ def test_a_storage_adds_up_by_user_and_by_sweep(tmp_path, monkeypatch):
     assert used.total == Spent(gpu_s=3600.0)
     assert used.users == {"ana": Spent(gpu_s=2700.0), "ben": Spent(gpu_s=900.0)}
     lines = [line.split() for line in str(used).splitlines()]
-    assert ["ana", "0.750", "75%", "–", "–"] in lines
+    assert ["ana", "0.750", "75", "%", "–", "–"] in lines
     assert [" ".join(line[:2]) for line in lines if line and line[0].endswith("-12345678")] == [
         "one-12345678 (ana)", "three-12345678 (ben)", "two-12345678 (ana)",
     ]  # fmt: skip
