@@ -213,7 +213,7 @@ $("trials").addEventListener("click", (event) => {
   if (link) { page.pick(byId.get(link.closest("tr").dataset.trial)); arrive(event, "trial-section"); }
 });
 for (const [link, section] of [["picked-more", "trial-section"], ["trial-replies", "reply-section"]]) {
-  $(link).addEventListener("click", (event) => arrive(event, section));
+  $(link)?.addEventListener("click", (event) => arrive(event, section));
 }
 // Goes to a section without a change of the address, which says what is picked.
 function arrive(event, section) {

@@ -84,7 +84,7 @@ class TrialView {
     facts(find("config"), Object.entries(trial.config));
     facts(find("facts"), trial.facts);
     facts(find("data"), data.tiers.filter((t) => t.tier === trial.config.data && t.model === trial.model).flatMap((t) => t.facts));
-    find("replies").hidden = !data.replies?.kept[trial.id];
+    if (find("replies")) find("replies").hidden = !data.replies?.kept[trial.id];
   }
 }
 
