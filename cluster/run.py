@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cluster.preflight.cost import predicted
 from cluster.preflight.inputs import check_inputs
@@ -45,6 +45,14 @@ if TYPE_CHECKING:
     from sweeps.controller.searcher import Searcher
 
 Backend = Literal["ray", "in-process"]
+
+
+class RayOptions(NamedTuple):
+    """Which Ray to run on: one that is started here, or the one at an address."""
+
+    cpus: int | None
+    dashboard: bool
+    address: str | None
 
 
 def run(
@@ -86,15 +94,7 @@ def run(
         InputError: data, weights or templates are not those that the sweep began with; the evaluators' interpreter will not do.
         SweepBusy: another driver runs this sweep. LimitError, Interrupted: ended early, can be resumed.
     """
-    if backend == "in-process":
-        for option, value in (("cpus", cpus), ("dashboard", dashboard), ("address", address)):
-            if value:
-                raise InputError(
-                    f"{option}: got {value}, but a run in this process starts and joins no Ray; leave it out"
-                )
-    elif address and (cpus or dashboard):
-        option = "cpus" if cpus else "dashboard"
-        raise InputError(f"got {option} beside address {address}; expected it only for a Ray started here")
+    _check_options(backend, cpus, dashboard, address)
     say = droppable(say)
     for line in in_process_notes(sweep) if backend == "in-process" else ():
         say(line)
@@ -127,31 +127,15 @@ def run(
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
             check_inputs(controller.plan.sweep, home)
-            if python := sweep.evaluation.python:
-                from cluster.evals.interpreter import check_evaluator_python
-
-                # An evaluation function of the caller's own asks what it likes, whatever suite the sweep names.
-                check_evaluator_python(
-                    python, sweep.evaluation.spec if evaluate is None else None, on_ray=backend == "ray"
-                )
+            if sweep.evaluation.python is not None:
+                _check_evaluator_python(sweep, evaluate, backend)
             controller.describe_tiers(_measured(sweep, train) if tiers is None else tiers)
             keep = sweep.evaluation.keep_replies
             scored = evaluate or partial(
                 score_job, scores=f"{root}/.scores", home=home.root, keep=keep, keep_network=backend == "ray"
             )
-            _execute(
-                controller,
-                root,
-                home,
-                backend,
-                cpus,
-                dashboard,
-                address,
-                say,
-                train or train_function(sweep),
-                scored,
-                steer,
-            )
+            ray = RayOptions(cpus, dashboard, address) if backend == "ray" else None
+            _execute(controller, root, train or train_function(sweep), scored, ray=ray, say=say, steer=steer)
         write_report(home)
     if backend == "ray":
         from cluster.connect.environment import cache_folder
@@ -179,45 +163,57 @@ def _root(storage: Where, say: Say) -> Store:
 def _execute(
     controller: SweepController,
     root: Store,
-    home: Store,
-    backend: Backend,
-    cpus: int | None,
-    dashboard: bool,
-    address: str | None,
-    say: Say,
     train: Train,
     evaluate: Evaluate,
+    *,
+    ray: RayOptions | None,
+    say: Say,
     steer: Callable[[], None],
 ) -> None:
+    """Hands the sweep to its executor: this process, or Ray where `ray` says which one."""
+    home = root / controller.plan.sweep_id
     keep = _keeper(controller, home)
     if is_url(root.root):
         train, evaluate = RemoteStorageTrainFn(train, root.root), RemoteStorageEvalFn(evaluate)
-    if backend == "in-process":
-        InProcess(controller, train, evaluate, root.root, keep, say, steer).run()
+    if ray is None:
+        InProcess(controller, train, evaluate, root.root, keep=keep, say=say, steer=steer).run()
         return
     token = write_marker(home)
     if not is_url(root.root):
         train, evaluate = VerifyStorageBefore(train, home.root, token), VerifyStorageBefore(evaluate, home.root, token)
     from cluster.connect.environment import prepare
 
-    prepare(address)
+    prepare(ray.address)
     from cluster.connect.session import local_ray
     from cluster.driver.loop import RayLoop
     from cluster.observe.exporter import exported
     from cluster.train.storage_visibility import check_nodes
 
-    with local_ray(cpus, dashboard=dashboard, address=address), exported(controller):
+    shared = bool(ray.address or os.environ.get("RAY_ADDRESS"))
+    with local_ray(ray.cpus, dashboard=ray.dashboard, address=ray.address), exported(controller):
         check_nodes(home.root, token)
-        RayLoop(
-            controller,
-            train,
-            evaluate,
-            root.root,
-            say=say,
-            keep=keep,
-            steer=steer,
-            shared=bool(address or os.environ.get("RAY_ADDRESS")),
-        ).run()
+        RayLoop(controller, train, evaluate, root.root, say=say, keep=keep, steer=steer, shared=shared).run()
+
+
+def _check_options(backend: Backend, cpus: int | None, dashboard: bool, address: str | None) -> None:
+    if backend == "in-process":
+        for option, value in (("cpus", cpus), ("dashboard", dashboard), ("address", address)):
+            if value:
+                raise InputError(
+                    f"{option}: got {value}, but a run in this process starts and joins no Ray; leave it out"
+                )
+    elif address and (cpus or dashboard):
+        option = "cpus" if cpus else "dashboard"
+        raise InputError(f"got {option} beside address {address}; expected it only for a Ray started here")
+
+
+def _check_evaluator_python(sweep: Sweep, evaluate: Evaluate | None, backend: Backend) -> None:
+    from cluster.evals.interpreter import check_evaluator_python
+
+    assert sweep.evaluation.python is not None
+    # An evaluation function of the caller's own asks what it likes, whatever suite the sweep names.
+    asked = sweep.evaluation.spec if evaluate is None else None
+    check_evaluator_python(sweep.evaluation.python, asked, on_ray=backend == "ray")
 
 
 def _experience(sweep: Sweep, say: Say) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def train(
     """
     if resume is not None and resume.step >= trial.steps:
         return
-    _Run(trial, hooks, folder, resume, rank, world, data).run()
+    _Run(trial, hooks, folder, resume=resume, rank=rank, world=world, data=data).run()
 
 
 @dataclass(slots=True)
@@ -112,6 +112,7 @@ class _Run:
         trial: TrialSpec,
         hooks: Hooks,
         folder: Path,
+        *,
         resume: Saved | None,
         rank: int,
         world: int,

@@ -115,7 +115,14 @@ class RayLoop:
         self.control = start_control_actor(plan.sweep_id)
         self.messages_call = self.control.receive_all.remote()
         e = plan.sweep.evaluation
-        self.pool = Pool(self.evaluate, e.workers, e.gpus_per_worker, e.cpus_per_worker, e.timeout_s, e.python)
+        self.pool = Pool(
+            self.evaluate,
+            e.workers,
+            gpus=e.gpus_per_worker,
+            cpus=e.cpus_per_worker,
+            timeout_s=e.timeout_s,
+            python=e.python,
+        )
         name = f"{plan.sweep_id}-{time.time_ns()}"
         unregister = register(name, self)
         try:

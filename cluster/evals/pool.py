@@ -75,6 +75,7 @@ class Pool:
         self,
         evaluate: Evaluate,
         size: int,
+        *,
         gpus: float = 0.0,
         cpus: float = 0.0,
         timeout_s: float | None = None,

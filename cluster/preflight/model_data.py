@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
@@ -21,6 +21,9 @@ from trainers.data.user_files import CHECKED_BYTES
 from trainers.model.model_files import checked_folder
 from trainers.model.packable import check_packable
 from trainers.model.weights import check_finite, check_weights, stored_tensors
+
+if TYPE_CHECKING:
+    from trainers.data.card import TierCard
 
 READ_BYTES: Final = 2 * 2**30
 """Weights up to here are read for numbers that are not finite; of larger models that is looked at when they are loaded."""
@@ -164,19 +167,15 @@ def _tier(
     from trainers.data.card import measure_tier
 
     source = sweep.tier_source(pair.tier)
-    if source.path != "builtin":
-        if is_remote(source.path):
-            size = sum(file.size for file in listing(source.path).values())
-        elif (path := Path(source.path).expanduser()).is_file():
-            size = path.stat().st_size
-        else:
-            return [], None  # told already
-        if size > CHECKED_BYTES:
-            return [f"tier {pair.tier}: not looked at as a whole, since {source.path} has {size / 1e9:.1f} GB"], None
+    size = _size(source.path)
+    if size is None:
+        return [], None  # told already
+    if size > CHECKED_BYTES:
+        return [f"tier {pair.tier}: not looked at as a whole, since {source.path} has {size / 1e9:.1f} GB"], None
     if pair.tier not in tiers:
         tiers[pair.tier] = read_tier(sweep, pair, known.get(pair.tier))
     read = tiers[pair.tier]
-    tokenizer, embedding, positions = model
+    tokenizer, embedding = model.tokenizer, model.embedding
     if pair.config.replay > 0 and not read.data.replay:
         raise InputError(
             f"replay is {pair.config.replay}, but the tier has no replay rows; set replay to 0, or mark rows with `replay: true`"
@@ -191,31 +190,46 @@ def _tier(
         lost = card.long.sentence(pair.config.long_rows) if card.long.rows else "none has anything to learn"
         raise InputError(f"no row is left to train on: {lost}")
     notes = [f"tier {pair.tier}: {note}" for note in card.notes]
-    which = f"tier {pair.tier} with model {pair.model}"
-    if card.measured < card.conversations:
-        notes.append(f"{which}: all rows were rendered, {card.measured} of {card.conversations} of them tokenised")
-    if card.long.rows:
-        notes.append(f"{which}: {card.long.sentence(pair.config.long_rows)}")
-    longest = min(card.lengths[-1], pair.config.row_limit)
-    if 0 < positions < longest:
-        notes.append(
-            f"warning: {which}: rows of up to {longest} tokens, but its config says max_position_embeddings: {positions}"
-        )
-    if card.refused:
-        first = card.refused[0]
-        notes.append(
-            f"{which}: {len(card.refused)} rows are left out, since the chat template refuses them; the first: "
-            f"{first.where}: {first.reason}"
-        )
-    if card.unknown:
-        notes.append(
-            f"warning: {which}: {card.unknown} of {card.tokens} tokens are {tokenizer.unk_token!r}, which stands for "
-            "text that the tokenizer cannot write: it is lost to the model"
-        )
+    notes += _notes_on_rows(pair, card, model)
     if read.evaluation is not None and read.evaluation.seen:
         notes.append(warning(sweep, pair.tier, read.data, read.evaluation))
     how = {"long_rows": pair.config.long_rows, "replay": pair.config.replay > 0}
     return notes, TierRow(sweep.id, model=pair.model, tier=pair.tier, **how, **card.to_json())
+
+
+def _size(path: str) -> int | None:
+    """Returns the bytes of a tier's files, 0 for one that ships; None where there is no such file."""
+    if path == "builtin":
+        return 0
+    if is_remote(path):
+        return sum(file.size for file in listing(path).values())
+    file = Path(path).expanduser()
+    return file.stat().st_size if file.is_file() else None
+
+
+def _notes_on_rows(pair: Pair, card: TierCard, model: KnownModel) -> Iterator[str]:
+    """Yields what there is to say of a tier's rows under a model's template."""
+    which = f"tier {pair.tier} with model {pair.model}"
+    if card.measured < card.conversations:
+        yield f"{which}: all rows were rendered, {card.measured} of {card.conversations} of them tokenised"
+    if card.long.rows:
+        yield f"{which}: {card.long.sentence(pair.config.long_rows)}"
+    longest = min(card.lengths[-1], pair.config.row_limit)
+    if 0 < model.positions < longest:
+        yield (
+            f"warning: {which}: rows of up to {longest} tokens, but its config says max_position_embeddings: {model.positions}"
+        )
+    if card.refused:
+        first = card.refused[0]
+        yield (
+            f"{which}: {len(card.refused)} rows are left out, since the chat template refuses them; the first: "
+            f"{first.where}: {first.reason}"
+        )
+    if card.unknown:
+        yield (
+            f"warning: {which}: {card.unknown} of {card.tokens} tokens are {model.tokenizer.unk_token!r}, which stands for "
+            "text that the tokenizer cannot write: it is lost to the model"
+        )
 
 
 def read_tier(sweep: Sweep, pair: Pair, data: TierData | None = None) -> ReadTier:

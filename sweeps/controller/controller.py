@@ -80,7 +80,18 @@ class SweepController:
         experience: Callable[[], Mapping[str, Any]] = dict,
         points: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        self._record = SweepRecord(plan, journal, rule, searcher, home, subscribers, state, predict, experience, points)
+        self._record = SweepRecord(
+            plan,
+            journal,
+            rule,
+            searcher,
+            home=home,
+            subscribers=subscribers,
+            state=state,
+            predict=predict,
+            experience=experience,
+            points=points,
+        )
         self._verdicts = Verdicts(self._record)
         self._scores = Scores(self._record, self._verdicts)
         self._attempts = Attempts(self._record, self._verdicts, self._scores)

@@ -52,6 +52,7 @@ class SweepRecord:
         journal: Journal,
         rule: StopRule,
         searcher: Searcher | None,
+        *,
         home: str | Path,
         subscribers: Sequence[Callable[[Row], None]],
         state: SweepState | None,

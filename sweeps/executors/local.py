@@ -127,6 +127,7 @@ class InProcess:
         train: Train,
         evaluate: Evaluate,
         storage: str | Path,
+        *,
         keep: Callable[[], None] = lambda: None,
         say: Progress = lambda line: None,
         steer: Callable[[], None] = lambda: None,

@@ -63,7 +63,7 @@ def _picture(
     for work, span in spans:
         node, row = rows[span.trial]
         if row < shown[node]:
-            bars.append(_bar(work, span, LEFT + span.start * scale, tops[node] + row * ROW, scale, colours, axes))
+            bars.append(_bar(work, span, y=tops[node] + row * ROW, scale=scale, colour=colours[work.model], axes=axes))
     names = [f'<text x="0" y="{top + 12}">node {i + 1}</text>' for i, top in enumerate(tops) if shown[i]]
     more = f'<text x="{LEFT}" y="{y + 12}">{hidden} more rows are not drawn</text>' if hidden else ""
     height = y + (24 if hidden else 4)
@@ -92,10 +92,8 @@ def _rows(spans: Sequence[Span], nodes: int) -> dict[str, tuple[int, int]]:
     return place
 
 
-def _bar(
-    work: TrialWork, span: Span, x: float, y: float, scale: float, colours: dict[str, str], axes: Sequence[str]
-) -> str:
-    width = max(1.0, (span.end - span.start) * scale - 1)
+def _bar(work: TrialWork, span: Span, *, y: float, scale: float, colour: str, axes: Sequence[str]) -> str:
+    x, width = LEFT + span.start * scale, max(1.0, (span.end - span.start) * scale - 1)
     settings = " ".join(f"{n}={_short(work.config[n])}" for n in axes if n in work.config)
     what = escape(
         f"{span.trial} {work.model} {settings}: {duration(span.start)} to {duration(span.end)}, {work.steps} steps"
@@ -104,7 +102,7 @@ def _bar(
     pale = ' fill-opacity="0.55"' if work.fork else ""
     return (
         f'<g><title>{what}</title><rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2" '
-        f'fill="{colours[work.model]}"{pale}/><text x="{x + 4:.1f}" y="{y + 12}">{label}</text></g>'
+        f'fill="{colour}"{pale}/><text x="{x + 4:.1f}" y="{y + 12}">{label}</text></g>'
     )
 
 

@@ -90,7 +90,7 @@ def expected_saving(
     chosen = selection(work)
     deals = min(max(REPORTS // max(1, sum(w.evaluations for w in chosen)), DEALS[0]), DEALS[1])
     shares = sorted(
-        _Rehearsal(plan, chosen, costs, make_rule, curves[deal % len(curves)], deal, slots).saved()
+        _Rehearsal(plan, chosen, costs, make_rule, recorded=curves[deal % len(curves)], deal=deal, slots=slots).saved()
         for deal in range(deals)
     )
     outer = len(shares) // 10
@@ -162,6 +162,7 @@ class _Rehearsal:
         work: Sequence[TrialWork],
         costs: Mapping[str, Costs],
         make_rule: Callable[[Plan], StopRule],
+        *,
         recorded: RecordedSweep,
         deal: int,
         slots: int,

@@ -71,6 +71,7 @@ class DipAware(StopRule):
     def __init__(
         self,
         goal: Goal,
+        *,
         protect: Protect = "strict",
         max_lost_winners: float | None = None,
         risk: float | None = None,

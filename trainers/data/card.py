@@ -132,7 +132,7 @@ def measure_tier(
         replay = replay._replace(refused=refusals(tokenizer, pools[1]))
     if strict:
         check_rows(data, primary, replay, config, ChatTemplate(tokenizer))
-    card, largest = _card(tokenizer, data, part, used, primary, replay, config.row_limit)
+    card, largest = _card(tokenizer, data, part=part, used=used, primary=primary, replay=replay, limit=config.row_limit)
     return replace(card, evaluation=evaluation), largest
 
 
@@ -154,6 +154,7 @@ def _every(data: TierData, stride: int) -> TierData:
 def _card(
     tokenizer: PreTrainedTokenizerBase,
     data: TierData,
+    *,
     part: TierData,
     used: Sequence[Conversation],
     primary: Tokenised,

@@ -230,6 +230,25 @@ def notes(journal: JournalSummary, summary: Summary) -> Iterator[str]:
     """Yields one sentence for each thing that limits what the numbers can carry."""
     if journal.history.sweep is None:
         yield "The journal has no sweep row: objective, axes and constraints are guessed from the trials."
+    yield from _of_bases(summary)
+    if journal.other_suite:
+        yield (
+            f"{plural(journal.other_suite, 'score row')} of another suite than {journal.suite} left out: "
+            "scores of two suites do not belong on one curve."
+        )
+    for reason in journal.interrupts[-1:]:
+        yield f"Interrupted {plural(len(journal.interrupts), 'time')}, last for: {reason}."
+    yield from _of_evaluations(summary)
+    yield from _of_trials(summary)
+    if summary.comparisons:
+        yield (
+            f"A difference is called real at p ≤ {summary.threshold:.2g}: of such calls at most 5 % are expected to be wrong, "
+            f"over all {plural(summary.comparisons, 'comparison')} of this sweep (Benjamini, Krieger and Yekutieli)."
+        )
+
+
+def _of_bases(summary: Summary) -> Iterator[str]:
+    """Says which base models have no score, or one that says nothing."""
     missing = sorted({str(t.config.get("model", "")) for t in summary.trials} - set(summary.bases))
     if missing and summary.trials:
         yield f"No score of the base model for {', '.join(missing)}: dips of its trials cannot be judged."
@@ -244,13 +263,10 @@ def notes(journal: JournalSummary, summary: Summary) -> Iterator[str]:
         )
         if told:
             yield f"The {told}."
-    if journal.other_suite:
-        yield (
-            f"{plural(journal.other_suite, 'score row')} of another suite than {journal.suite} left out: "
-            "scores of two suites do not belong on one curve."
-        )
-    for reason in journal.interrupts[-1:]:
-        yield f"Interrupted {plural(len(journal.interrupts), 'time')}, last for: {reason}."
+
+
+def _of_evaluations(summary: Summary) -> Iterator[str]:
+    """Says which points are missing, or are not what the others are."""
     waiting = sum(t.evals_open for t in summary.trials)
     if waiting:
         yield f"{plural(waiting, 'checkpoint')} not scored yet: curves and classes may change."
@@ -271,6 +287,10 @@ def notes(journal: JournalSummary, summary: Summary) -> Iterator[str]:
             f"running: {unasked:,} of {of:,} items were not asked. Those points have the errors of the items asked, "
             "and lean to the bad side."
         )
+
+
+def _of_trials(summary: Summary) -> Iterator[str]:
+    """Says what scores of trials lack: a finite value, a last step, an error, a second seed."""
     invalid = sum(len(t.invalid) for t in summary.trials)
     if invalid:
         yield f"{plural(invalid, 'number')} came out not finite and are shown as missing."
@@ -290,11 +310,6 @@ def notes(journal: JournalSummary, summary: Summary) -> Iterator[str]:
         yield (
             f"{plural(len(part), 'ranked setting')} with seeds that did not run to the end: their means are over the seeds "
             "that did, which stopping has picked."
-        )
-    if summary.comparisons:
-        yield (
-            f"A difference is called real at p ≤ {summary.threshold:.2g}: of such calls at most 5 % are expected to be wrong, "
-            f"over all {plural(summary.comparisons, 'comparison')} of this sweep (Benjamini, Krieger and Yekutieli)."
         )
 
 

@@ -118,6 +118,7 @@ def _seeds(trials: Sequence[Trial], metric: str, outcomes: Look) -> list[tuple[f
 
 def measured(
     setting: Setting,
+    *,
     by_id: Mapping[str, Trial],
     metrics: Sequence[str],
     objective: str,

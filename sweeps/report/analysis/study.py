@@ -51,7 +51,17 @@ class Study:
         found = settings(trials)
         self.spread = spreads(found, by_id, self.panels, self._outcomes)
         found = [
-            measured(s, by_id, shown, goal.metric, bases, signs, self.spread, self._outcomes, self._base_outcomes)
+            measured(
+                s,
+                by_id=by_id,
+                metrics=shown,
+                objective=goal.metric,
+                bases=bases,
+                signs=signs,
+                spread=self.spread,
+                outcomes=self._outcomes,
+                base_outcomes=self._base_outcomes,
+            )
             for s in found
         ]
         ranked = _ranked([checked(s, goal.constraints, by_id, bases) for s in found], goal)

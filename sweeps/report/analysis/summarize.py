@@ -51,7 +51,7 @@ def _summary(journal: JournalSummary) -> Summary:
     joined = [_joined(journal, curve) for curve in curves]
     picks = _picks(journal, curves, joined, goal, bases)
     trials = [
-        _trial(journal, curve, scores, picked, goal, axes, varying, bases)
+        _trial(journal, curve, scores, picked, goal=goal, axes=axes, varying=varying, bases=bases)
         for curve, scores, picked in zip(curves, joined, picks, strict=True)
     ]
     study = Study(journal, goal, trials, axes, scaled_of(spec, curves), bases)
@@ -141,6 +141,7 @@ def _trial(
     curve: Curve,
     curves: Mapping[str, tuple[Measured, ...]],
     picked: Picked | None,
+    *,
     goal: Goal,
     axes: Sequence[Axis],
     varying: Sequence[str],

@@ -289,7 +289,7 @@ class Ready:
 
 @pytest.mark.parametrize("settings", [{"precision": "fp32"}, {"precision": "bf16", "pack_tokens": 64}])
 def test_a_step_waits_for_its_device_once(base, tmp_path, monkeypatch, settings):
-    whole_run = _Run(trial(base, (5,), **settings), Notes(), tmp_path, None, 0, 1, tier())
+    whole_run = _Run(trial(base, (5,), **settings), Notes(), tmp_path, resume=None, rank=0, world=1, data=tier())
     whole_run.batches = Ready(whole_run.batches)
     whole_run._one_step()  # the first one makes the optimizer's state
     waits = Waits(monkeypatch)
