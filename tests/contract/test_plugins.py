@@ -118,17 +118,25 @@ def test_a_value_for_a_loops_own_setting_in_a_request_is_read_as_in_a_sweep_file
     checked_settings(sweep, {"reference_tokens": 64})
 
 
-def test_a_list_stands_for_a_tuple_as_a_setting_and_as_a_value_of_an_axis(tmp_path: Path, monkeypatch):
-    code = "def train(trial, hooks, *, folder, resume, span: tuple[int, int] = (1, 2)) -> None: ...\n"
-    install(tmp_path / "site", {"spanning.py": code}, "[dipsweep.trainers]\nspanning = spanning:train\n", "spanning")
+def test_a_text_stands_for_an_enum_and_a_list_for_a_tuple_in_files_axes_and_requests(tmp_path: Path, monkeypatch):
+    code = """
+from enum import Enum
+
+class Pace(Enum):
+    SLOW = "slow"
+    FAST = "fast"
+
+def train(trial, hooks, *, folder, resume, span: tuple[int, int] = (1, 2), pace: Pace = Pace.SLOW) -> None: ...
+"""
+    install(tmp_path / "site", {"pacing.py": code}, "[dipsweep.trainers]\npacing = pacing:train\n", "pacing")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    sweep = Sweep(name="own", trainer={"loop": "spanning", "span": [2, 3]}, space={"span": grid([1, 2], [3, 4])})
-    checked_settings(sweep, {"span": [5, 6]})
-    for wrong in ([1], [1, "a"]):
-        with pytest.raises(SpecError, match=r"space\.span"):
-            Sweep(name="own", trainer="spanning", space={"span": grid(wrong)})
-        with pytest.raises(InputError, match="span: "):
-            checked_settings(sweep, {"span": wrong})
+    sweep = Sweep(name="own", trainer={"loop": "pacing", "span": [2, 3]}, space={"pace": grid("slow", "fast")})
+    checked_settings(sweep, {"span": [5, 6], "pace": "fast"})
+    with pytest.raises(SpecError, match=r"space\.pace"):
+        Sweep(name="own", trainer="pacing", space={"pace": grid("slow", "fats")})
+    for name, wrong in (("span", [1]), ("span", [1, "a"]), ("pace", "fats")):
+        with pytest.raises(InputError, match=f"{name}: "):
+            checked_settings(sweep, {name: wrong})
 
 
 def test_commands_say_which_plugins_they_see(package: Path, tmp_path: Path):
