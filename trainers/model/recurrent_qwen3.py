@@ -93,8 +93,11 @@ def unrolled(network: RecurrentQwen3ForCausalLM, recurrences: int) -> Qwen3ForCa
     own = {"model_type", "architectures", "num_prelude_layers", "num_coda_layers", "num_recurrences", "train_recurrences",
            "num_hidden_layers", "layer_types", "transformers_version"}  # fmt: skip
     shared = {name: value for name, value in network.config.to_dict().items() if name not in own}
+    tied = set(network.all_tied_weights_keys) if network.config.tie_word_embeddings else set()
     weights = {}
     for name, tensor in network.state_dict().items():
+        if name in tied:
+            continue
         head, layer, rest = name.partition("model.layers.")
         if not layer:
             weights[name] = tensor

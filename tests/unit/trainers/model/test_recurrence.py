@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from evaluators.decoding import Decoding
+from evaluators.engines.generate import cache_name
 from evaluators.engines.huggingface import load as load_engine
 from evaluators.engines.skeleton import load_again
 from sweeps.errors import InputError
@@ -74,12 +75,13 @@ def test_at_a_number_of_recurrences_it_computes_what_the_plain_model_of_repeated
     plain, ids = unrolled(model, recurrences).eval(), torch.arange(24).reshape(2, 12)
     with torch.no_grad(), running_at(model, recurrences):
         assert torch.equal(model(input_ids=ids).logits, plain(input_ids=ids).logits)
-        before = model(input_ids=ids[:, :7], use_cache=True)
-        cached = model(input_ids=ids[:, 7:], past_key_values=before.past_key_values, use_cache=True).logits
+        name = cache_name(model)
+        cache = getattr(model(input_ids=ids[:, :7], use_cache=True), name)
+        cached = model(input_ids=ids[:, 7:], **{name: cache}, use_cache=True).logits
         assert torch.allclose(cached, plain(input_ids=ids).logits[:, 7:], atol=1e-5)
     assert recurrences_of(model) == 3
     assert plain.config.model_type == "qwen3"
-    assert plain.config.num_hidden_layers == 2 + 2 * recurrences == len(before.past_key_values)
+    assert plain.config.num_hidden_layers == 2 + 2 * recurrences == len(cache)
 
 
 @pytest.mark.parametrize("recurrences", [1, 3])
