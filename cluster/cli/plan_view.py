@@ -106,24 +106,28 @@ def saving_for(
 
 
 def memory_lines(plan: Plan, gpu: str) -> list[str]:
-    """Returns, for each model on GPUs, the predicted peak of a device with its parts, against the device's memory."""
+    """Returns, for each model on GPUs, the predicted peak of a device with its parts, against the device's memory.
+
+    Raises:
+        InputError: weights, gradients and Adam's moments alone do not fit; it says what would help.
+    """
     work = {w.model: w for w in planned_work(plan) if w.gpus > 0}
     if not work:
         return []
     from sweeps.config.blocks import TrialSettings
+    from trainers.model.memory import HEADROOM, what_would_help
     from trainers.model.memory import estimate as peak
 
     lines, have = [], MEMORY_GB[gpu]
     for model, item in work.items():
-        need = peak(
-            TrialSettings.from_config(item.config), model_shape(model, plan.sweep.model_source(model)), item.workers
-        )
-        fits = (
-            ""
-            if need.total <= 0.9 * have * 1e9
-            else "; does not fit: more workers, smaller pack_tokens, or gradient_checkpointing"
-        )
-        lines.append(f"memory       {model}: {need} of {have:g} GB on each {gpu}{fits}")
+        config = TrialSettings.from_config(item.config)
+        need = peak(config, model_shape(model, plan.sweep.model_source(model)), item.workers)
+        line, fits = f"{model}: {need} of {have:g} GB on each {gpu}", need.total <= HEADROOM * have * 1e9
+        if not fits:
+            line += f"; does not fit; what would help: {', '.join(what_would_help(config, need, item.workers))}"
+        if need.states > have * 1e9:
+            raise InputError(f"plan: {line}")
+        lines.append(f"memory       {line}")
     return lines
 
 

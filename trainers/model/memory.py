@@ -141,7 +141,7 @@ def check(config: TrialSettings, model: Mapping[str, Any], world: int, available
         return need
     sentence = (
         f"model {config.model!r} needs about {need} on each of {world} devices of {_gb(available)}; "
-        f"what would help: {', '.join(_knobs(config, need, world))}"
+        f"what would help: {', '.join(what_would_help(config, need, world))}"
     )
     if need.states > available:
         raise InputError(sentence)
@@ -149,7 +149,8 @@ def check(config: TrialSettings, model: Mapping[str, Any], world: int, available
     return need
 
 
-def _knobs(config: TrialSettings, need: Memory, world: int) -> list[str]:
+def what_would_help(config: TrialSettings, need: Memory, world: int) -> list[str]:
+    """Returns the settings that would make a run smaller, each with what it is now."""
     knobs = [f"more workers (now {world}; weights, gradients and Adam are shared among them)"]
     if need.activations > need.total / 10:
         knobs.append(f"smaller pack_tokens (now {config.pass_tokens}; no effect on the update)")

@@ -100,7 +100,7 @@ def unrolled(network: RecurrentQwen3ForCausalLM, recurrences: int) -> Qwen3ForCa
             continue
         head, layer, rest = name.partition("model.layers.")
         if not layer:
-            weights[name] = tensor
+            weights[name] = tensor.clone()
             continue
         index, _, part = rest.partition(".")
         for place in (place for place, ran in enumerate(run) if ran == int(index)):

@@ -82,6 +82,20 @@ def test_a_machine_that_is_too_small_is_refused(plan):
     assert "needs 2 x 1 GPUs; the nodes have 1" in str(plan("--gpus", "1").exception)
 
 
+def test_states_that_a_device_cannot_hold_are_refused_and_activations_told(tmp_path):
+    def planned(gpu: str, workers: int):
+        path = tmp_path / "planned.yaml"
+        path.write_text(SWEEP.replace("qwen3-4b", "qwen3-14b").replace("workers: 2", f"workers: {workers}"))
+        return CliRunner().invoke(app, ["plan", str(path), "--storage", str(tmp_path), "--gpu", gpu])
+
+    refused = planned("H100", 2)
+    assert isinstance(refused.exception, InputError)
+    assert "on each H100; does not fit; what would help: more workers (now 2;" in str(refused.exception)
+    told = planned("L40S", 8).output
+    assert "does not fit; what would help: more workers (now 8;" in told
+    assert "gradient_checkpointing: true" in told
+
+
 @pytest.mark.parametrize(
     "path", sorted((Path(__file__).parents[4] / "examples/paper").glob("*.yaml")), ids=lambda p: p.stem
 )
