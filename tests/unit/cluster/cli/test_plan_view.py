@@ -46,7 +46,7 @@ def test_a_plan_says_cost_time_memory_and_where_each_figure_is_from(plan):
     assert "of 1,500" in text  # steps without shared prefixes
     assert "on 1 node of 2 GPUs" in text
     assert "memory       qwen3-4b" in text
-    assert "prime-rl" in text
+    assert "benchmarks.trainer.gpu, Qwen3-4B" in text
     assert "stop rule" not in text  # none, so nothing is saved
 
 
