@@ -8,7 +8,6 @@ With a folder that all machines see there is nothing to carry, and none of this 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import queue
 import shutil
 import tempfile
@@ -29,7 +28,7 @@ from sweeps.checkpoints.manifest import (
     read_manifest,
     unfinished,
 )
-from sweeps.checkpoints.scratch import room, scratch
+from sweeps.checkpoints.scratch import folder_lock, room, scratch
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
 from sweeps.errors import DamagedCheckpoint, NotFound
@@ -66,7 +65,7 @@ def fetch(store: Store, target: Path, wanted: Callable[[str], bool] = lambda nam
         DamagedCheckpoint: a file is missing, short or changed.
     """
     target.mkdir(parents=True, exist_ok=True)
-    with _alone(target):
+    with folder_lock(target):
         try:
             data = store.read(MANIFEST)
         except NotFound:
@@ -95,17 +94,13 @@ def _fetch_file(store: Store, target: Path, name: str, manifest: Manifest) -> st
 
 
 @contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    with open(target.with_name(f".{target.name}.lock"), "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
 def local_copy(
     path: str, shared: Path | None = None, wanted: Callable[[str], bool] = lambda name: True
 ) -> Iterator[Path]:
     """Gives a local folder with the checkpoint at a path or an address; a copy is gone when the block ends.
+
+    So nothing is cached here: a checkpoint is read once by each that needs it, and scratch holds no more than is being read.
+    Models and data, which all trials read, are kept by `trainers.data.download_cache`.
 
     Args:
         path: the checkpoint. shared: where to copy it, for processes that use one copy; else it is the caller's own.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweeps.checkpoints.manifest import MANIFEST, sha256
+from sweeps.checkpoints.scratch import folder_lock
 from sweeps.errors import InputError, StorageError
 from sweeps.storage.base import FOREVER, url_fault
 from sweeps.storage.retry import Patience
@@ -110,10 +111,8 @@ def fetched(url: str, wanted: Callable[[str], bool] = lambda name: True) -> Path
     last = url.rstrip("/").rpartition("/")[2]
     home = cache_folder() / "fetched" / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}-{last}"
     if not home.is_dir():
-        from filelock import FileLock
-
         home.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{home}.lock"):
+        with folder_lock(home):
             if not home.is_dir():
                 _fetch(url, files, home)
     return home / last if set(files) == {last} else home
