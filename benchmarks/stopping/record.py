@@ -16,6 +16,7 @@ that is over-fitted. A sweep is run in pieces of one tier and one share of repla
 the work; a part that was interrupted goes on where it was, given the same storage. About 55 CPU-minutes.
 
     python -m benchmarks.stopping.record --families --part 3/16 --storage runs --out families-3.jsonl.gz
+    python -m benchmarks.stopping.record --join families-*.jsonl.gz --out benchmarks/stopping/recorded_families.jsonl.gz
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from cluster.run import run
 from sweeps import Sweep, grid
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import read_rows
+from sweeps.report.replay import read_rows as read_curves
 
 KEPT = ("math/in_domain", "math/score", "transfer/score", "general/score", "safety/refusal", "safety/over_refusal",
         "length/mean", "length/truncated", "train/loss", "train/grad_norm")  # fmt: skip
@@ -198,14 +200,37 @@ def slim(rows: Iterable[Row], sweep: str = "") -> list[Row]:
     return [replace(row.at(i), sweep=sweep or row.sweep) for i, row in enumerate(kept)]
 
 
+def joined(parts: Iterable[Iterable[Row]]) -> list[Row]:
+    """Returns the rows of all parts, sweep by sweep; of a base model's scores, which every piece has, the first."""
+    by_sweep: dict[str, list[Row]] = {}
+    seen: set[tuple[str, str]] = set()
+    for row in itertools.chain.from_iterable(parts):
+        if row.trial.startswith("base-"):
+            if (row.sweep, row.trial) in seen:
+                continue
+            seen.add((row.sweep, row.trial))
+        by_sweep.setdefault(row.sweep, []).append(row)
+    return [row.at(i) for _, rows in sorted(by_sweep.items()) for i, row in enumerate(rows)]
+
+
+def write_rows(rows: Iterable[Row], out: Path) -> None:
+    """Writes rows as JSON lines, packed where the name ends in .gz: the same bytes for the same rows."""
+    data = "".join(row.line() for row in rows).encode()
+    out.write_bytes(gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--more", action="store_true", help="the ten sweeps under other settings")
     parser.add_argument("--families", action="store_true", help="the ten sweeps on other families of tasks")
+    parser.add_argument("--join", type=Path, nargs="+", metavar="PART", help="write recorded parts into one file")
     parser.add_argument("--part", default="0/1", help="i/n: the i-th of n parts")
     parser.add_argument("--storage", type=Path, help="keep the sweeps here (they can then be resumed)")
     args = parser.parse_args()
+    if args.join:
+        write_rows(joined(read_curves(path) for path in sorted(args.join)), args.out)
+        return
     part, parts = map(int, args.part.split("/"))
     opened = gzip.open if args.out.suffix == ".gz" else open
     started = time.monotonic()

@@ -6,6 +6,9 @@
 Every sweep of a file is judged by itself: `draws` sub-sweeps of `size` trials each (0: all of them) in an order of their own, 8
 machines, top 3, ties kept together. The rival is the lower hull over `RIVALS`, at the rule's own saving: the least loss that
 a mix of settings chosen in hindsight has there. Errors are over sweeps (`draws` of one sweep share their fate).
+
+Rule `knowing` knows the ends and keeps strict's promise: it stops what will lose at the first report that is outside the patience
+with a dip. What it saves is the most that strict can save.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ import numpy as np
 from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row, SweepRow
-from sweeps.report.replay import finals, histories_of, lost_winners, read_rows, recorded
-from sweeps.stopping.base import Goal
+from sweeps.report.replay import finals, histories_of, lost_winners, read_rows, recorded, winners
+from sweeps.stopping.base import Action, Goal, Verdict
+from sweeps.stopping.dip_aware import MIN_REPORTS, DipAware
 from sweeps.stopping.registry import parse_rule
 
 RULES = ("dip-aware", "dip-aware:protect=soft")
@@ -86,9 +90,28 @@ def drawn(source: Source, seed: int, size: int) -> Source:
     return source._replace(recordings=chosen, ends={r.trial: source.ends[r.trial] for r in chosen})
 
 
+class Knowing(DipAware):
+    """Knows the winners, and protects the others' dips as `protect: strict` does."""
+
+    name = "knowing"
+
+    def __init__(self, goal: Goal, won: Sequence[str]) -> None:
+        super().__init__(goal)
+        self.won = frozenset(won)
+
+    def decide(self, trial: str) -> Verdict:
+        forecast = self.ranking.forecaster.trials.get(trial)
+        young = forecast is None or forecast.reports < MIN_REPORTS or forecast.phase.protected
+        return Verdict(Action.CONTINUE if young or trial in self.won else Action.STOP, "it knows how all will end")
+
+
 def run(source: Source, rule: str, workers: int = 8, earlier: Sequence[Mapping[str, Any]] = ()) -> Fare:
     """Simulates one sweep under a rule, which begins from what `earlier` sweeps say."""
-    made = parse_rule(rule, source.goal)
+    made = (
+        Knowing(source.goal, winners(source.ends, source.goal.top))
+        if rule == "knowing"
+        else parse_rule(rule, source.goal)
+    )
     if earlier:
         made.observe(SweepRow("", experience={"sweeps": earlier}))
     outcome = simulate(source.recordings, made, workers=workers, shared=source.shared)

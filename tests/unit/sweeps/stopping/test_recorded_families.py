@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from benchmarks.stopping.families import CAP, FAMILIES, FEW, ROWS, TIERS, write
-from benchmarks.stopping.record import OF_FAMILIES, families
+from benchmarks.stopping.record import OF_FAMILIES, families, joined, write_rows
+from sweeps.report.replay import read_rows
+from tests.support.rows import make_row
 from trainers.model.builtin import builtin_folder
 from trainers.model.load import load_tokenizer
 
@@ -101,3 +103,21 @@ def test_pieces_make_every_configuration_of_a_sweep_once(tmp_path: Path) -> None
     }
     assert trials == wanted
     assert sum(wanted.values()) == 240
+
+
+def test_joined_parts_are_a_sweep_with_one_base_however_they_were_cut(tmp_path: Path) -> None:
+    def piece(trial: str) -> list[Any]:
+        base = make_row("report", "s", "base-tiny-s", step=0, metrics={"a/b": 0.5})
+        return [
+            base,
+            make_row("trial", "s", trial, budget=9),
+            make_row("report", "s", trial, step=9, metrics={"a/b": 0.4}),
+        ]
+
+    rows = joined([piece("one"), [*piece("two"), make_row("trial", "other", "three", budget=9)]])
+    assert [r.sweep for r in rows] == ["other"] + 5 * ["s"]
+    assert [r.seq for r in rows] == [0, 0, 1, 2, 3, 4]
+    assert [r.trial for r in rows if r.sweep == "s"] == ["base-tiny-s", "one", "one", "two", "two"]
+    for name in ("a.jsonl", "a.jsonl.gz"):
+        write_rows(rows, tmp_path / name)
+        assert read_rows(tmp_path / name) == rows
