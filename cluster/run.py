@@ -114,7 +114,7 @@ def run(
             home=home.root,
             subscribers=[lambda row: _tell(formatter, row, say)],
             state=state,
-            predict=lambda: predicted(plan, root),
+            predict=lambda: predicted(plan, root, in_process=backend == "in-process"),
             experience=lambda: _experience(sweep, say),
             points=lambda: _points(plan, root, say),
         )

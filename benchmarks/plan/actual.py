@@ -86,8 +86,8 @@ def main() -> None:
             continue
         plan = Plan(sweep)
         with tempfile.TemporaryDirectory() as folder:
-            blind = estimate(plan, speeds_for(plan, gpu="H100"))
-            probed = estimate(plan, probed_speeds(plan, gpu="H100"), [1.0])
+            blind = estimate(plan, speeds_for(plan, gpu="H100"), in_process=True)
+            probed = estimate(plan, probed_speeds(plan, gpu="H100"), [1.0], in_process=True)
             began = time.monotonic()
             run(sweep, storage=folder, backend="in-process", say=lambda line: None)
             wall = time.monotonic() - began

@@ -96,12 +96,21 @@ def plan(
         float | None, typer.Option(help="Devices of one machine: says how long the sweep takes on it.")
     ] = None,
     nodes: Annotated[str | None, typer.Option(help="Machines and devices of each, such as 2x8.")] = None,
-    gpu: Annotated[str, typer.Option(help="Which device: H100, H200, A100 or L40S.")] = "H100",
+    address: Cluster = None,
+    token_file: TokenFile = None,
+    python: Annotated[str, typer.Option(help="With --address: interpreter of dipsweep on its nodes.")] = "python",
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Which device: H100, H200, A100 or L40S; by default the cluster's own with --address, else H100."
+        ),
+    ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Train and score some steps of each model here first.")
     ] = False,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page with a picture of when each trial runs; needs --gpus or --nodes.")
+        Path | None,
+        typer.Option(help="Write a page with a picture of when each trial runs; needs --gpus, --nodes or --address."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -111,6 +120,7 @@ def plan(
     from cluster.cli.plan_view import (
         cost_text,
         limits_kept,
+        machines_of,
         memory_lines,
         parse_nodes,
         probed_speeds,
@@ -119,6 +129,7 @@ def plan(
         storage_lines,
     )
     from cluster.cli.render import plan_json, plan_text, print_json
+    from cluster.jobs.list_nodes import cluster_nodes
     from cluster.preflight.cost import journals_of, speeds_for, step_speeds, storage_use
     from cluster.preflight.plugins import plugins_used
     from sweeps.config.plan import Plan
@@ -126,22 +137,32 @@ def plan(
     from sweeps.planning.estimate import estimate, planned_timeline
     from sweeps.planning.gantt import gantt_page
 
-    machines = parse_nodes(gpus, nodes)
-    if html is not None and not machines:
-        raise InputError("plan: got --html without machines; expected --gpus 8 or --nodes 2x8 beside it")
+    if html is not None and not (gpus or nodes or address):
+        raise InputError("plan: got --html without machines; expected --gpus 8, --nodes 2x8 or --address beside it")
     unfolded = Plan(load(sweep))
     unfolded.check_limits()
+    if address is None:
+        machines, cpus, gpu, named = parse_nodes(gpus, nodes), list[float](), gpu or "H100", ""
+    elif gpus is not None or nodes is not None:
+        raise InputError("plan: got --address and machines of its own; expected one of --gpus, --nodes and --address")
+    else:
+        machines, cpus, gpu, named = machines_of(unfolded, cluster_nodes(address, token_file, python), gpu)
     journals = list(journals_of(storage or unfolded.sweep.storage))
     speeds = (probed_speeds if probe else speeds_for)(unfolded, gpu=gpu, journals=journals)
     saving = saving_for(unfolded, speeds, journals=journals, nodes=machines)
-    expected = replace(estimate(unfolded, speeds, machines), saving=saving)
+    expected = replace(estimate(unfolded, speeds, machines, cpus=cpus), saving=saving)
     use = storage_use(unfolded)
     steps = step_speeds(unfolded, speeds, gpu)
-    lines = [*step_lines(steps), *memory_lines(unfolded, gpu), *storage_lines(use, expected.wall)]
+    lines = [
+        *([named] if named else []),
+        *step_lines(steps),
+        *memory_lines(unfolded, gpu),
+        *storage_lines(use, expected.wall),
+    ]
     text = f"{plan_text(unfolded)}\n\n{cost_text(expected, lines)}"
     if html is not None:
         html.write_text(
-            gantt_page(unfolded, planned_timeline(unfolded, speeds, machines), machines, text), encoding="utf-8"
+            gantt_page(unfolded, planned_timeline(unfolded, speeds, machines, cpus), machines, text), encoding="utf-8"
         )
         print(f"{html}: when each trial runs", file=sys.stderr)
     if as_json:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from cluster.jobs.list_nodes import NodeSize, nodes_text
 from cluster.preflight.cost import StepSpeed, StorageUse, model_shape, speeds_for
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError, LimitError
 from sweeps.journal.rows import Row
-from sweeps.planning.devices import MEMORY_GB
+from sweeps.planning.devices import MEMORY_GB, PEAK_BF16
 from sweeps.planning.estimate import Estimate, ModelCost, Range, trial_costs
 from sweeps.planning.progress import duration
 from sweeps.planning.rehearsal import Saving, cached_saving, expected_saving
@@ -39,6 +41,36 @@ def parse_nodes(gpus: float | None, nodes: str | None) -> list[float]:
     if not (x and count.isdigit() and each.isdigit() and int(count) and int(each)):
         raise InputError(f"plan: --nodes: got {nodes!r}; expected COUNTxDEVICES, such as 2x8")
     return [float(each)] * int(count)
+
+
+def machines_of(plan: Plan, nodes: Sequence[NodeSize], gpu: str | None) -> tuple[list[float], list[float], str, str]:
+    """Returns what a sweep could use of a cluster's nodes: the devices of each, the CPUs of each, the kind of GPU, and a line.
+
+    Args:
+        gpu: the kind that somebody named; else that of the nodes.
+
+    Raises:
+        InputError: the sweep needs GPUs and the cluster has none, or only of a kind of which no speed is published.
+    """
+    on_gpu = any(item.gpus > 0 for item in planned_work(plan))
+    usable = [node for node in nodes if not on_gpu or node.gpus]
+    kinds = sorted({known for node in usable if node.gpus and (known := _known_kind(node.kind))})
+    if on_gpu and not usable:
+        raise InputError(f"plan: --address: the sweep trains on GPUs; the cluster has {nodes_text(nodes)}")
+    if on_gpu and gpu is None and not kinds:
+        raise InputError(
+            f"plan: --address: the cluster has {nodes_text(nodes)}, and no speed of such GPUs is published; expected --gpu and "
+            f"the nearest of {', '.join(PEAK_BF16)}"
+        )
+    chosen = gpu or min(kinds, key=PEAK_BF16.__getitem__, default="H100")  # of two kinds the slower
+    mixed = f"; all taken as {chosen}" if len(kinds) > 1 else ""
+    devices = [node.gpus if on_gpu else node.cpus for node in usable]
+    return devices, [node.cpus for node in usable], chosen, f"nodes        {nodes_text(nodes)}{mixed}"
+
+
+def _known_kind(kind: str) -> str:
+    """Returns the device of `PEAK_BF16` that a kind of Ray's (`A100-80G`, `NVIDIA_L40S`) is; empty where none is."""
+    return next((name for name in PEAK_BF16 if name in kind.replace("_", "-").split("-")), "")
 
 
 def probed_speeds(plan: Plan, *, gpu: str, journals: Iterable[Sequence[Row]] = ()) -> dict[Key, Speed]:
@@ -260,4 +292,5 @@ def _price(estimate: Estimate) -> str:
 
 def _nodes(estimate: Estimate) -> str:
     device = "GPU" if any(m.on_gpu for m in estimate.models) else "CPU"
-    return f"{len(estimate.nodes)} node{'s' if len(estimate.nodes) != 1 else ''} of {estimate.nodes[0]:g} {device}s"
+    sizes = Counter(estimate.nodes)
+    return " and ".join(f"{n} node{'s' if n != 1 else ''} of {size:g} {device}s" for size, n in sizes.items())

@@ -42,14 +42,14 @@ TASKS: Final = 10
 """Tasks of a suite that cannot be loaded here. An assumption."""
 
 
-def predicted(plan: Plan, storage: Where) -> dict[str, Any]:
+def predicted(plan: Plan, storage: Where, *, in_process: bool = False) -> dict[str, Any]:
     """Returns what a sweep that begins is expected to cost, as its journal keeps it; {} where that cannot be said.
 
     `device_seconds` with its bounds, and the `speeds` behind them (`sweeps.planning.speeds.speeds_to_json`).
     """
     try:
         speeds = speeds_for(plan, gpu=USUAL_GPU, journals=journals_of(storage, RECENT_AT_START))
-        whole = estimate(plan, speeds).device_seconds
+        whole = estimate(plan, speeds, in_process=in_process).device_seconds
     except DipsweepError:  # a model whose shape cannot be read from here: the sweep runs all the same
         return {}
     return {"device_seconds": asdict(whole), "speeds": speeds_to_json(speeds)}

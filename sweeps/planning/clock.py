@@ -7,11 +7,16 @@ may start earlier as long as it does not take what the head waits for.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from sweeps.errors import InputError
 from sweeps.planning.work import TrialWork
+
+EVERY: Final = 1 << 30
+"""Room for any number of workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +34,27 @@ class DoesNotFit(InputError):
 
 
 def timeline(
-    work: Sequence[TrialWork], seconds: Mapping[str, float], nodes: Sequence[float], *, gpus: bool
+    work: Sequence[TrialWork],
+    seconds: Mapping[str, float],
+    nodes: Sequence[float],
+    *,
+    gpus: bool,
+    cpus: Sequence[float] = (),
 ) -> list[Span]:
     """Returns when each trial runs.
 
     Args:
         work: trials in the order in which they are suggested. seconds: how long each holds its machines.
-        nodes: devices of each node (GPUs, or CPUs where `gpus` is false).
+        nodes: devices of each node (GPUs, or CPUs where `gpus` is false). cpus: of each node beside its GPUs; empty: enough.
 
     Raises:
         DoesNotFit: a trial needs more devices than all nodes have.
     """
-    free = list(nodes)
-    needs = {w.trial: (w.gpus if gpus else w.cpus) / w.workers for w in work}
-    smallest = min((w.workers * needs[w.trial] for w in work), default=0.0)
+    free = [_Room(have, cpus[i] if cpus else math.inf) for i, have in enumerate(nodes)]
+    needs = {
+        w.trial: _Room((w.gpus if gpus else w.cpus) / w.workers, w.cpus / w.workers if cpus else 0.0) for w in work
+    }
+    smallest = min((w.workers * needs[w.trial].devices for w in work), default=0.0)
     known = {w.trial for w in work}
     branches: dict[str, list[int]] = {}
     for number, item in enumerate(work):
@@ -55,12 +67,12 @@ def timeline(
 
     ready = [place_in_line(number) for number, item in enumerate(work) if item.parent not in known]
     heapq.heapify(ready)
-    running: list[tuple[float, str, list[tuple[int, float]]]] = []
+    running: list[tuple[float, str, list[tuple[int, int]]]] = []
     spans: list[Span] = []
     now = 0.0
     while ready or running:
         passed = []
-        while ready and sum(free) + 1e-9 >= smallest:
+        while ready and sum(room.devices for room in free) + 1e-9 >= smallest:
             place = heapq.heappop(ready)
             item = work[place[1]]
             held = _place(free, item.workers, needs[item.trial])
@@ -75,34 +87,58 @@ def timeline(
         if not running:
             needed = work[ready[0][1]]
             raise DoesNotFit(
-                f"trial {needed.trial} ({needed.model}) needs {needed.workers} x {needs[needed.trial]:g} "
-                f"{'GPUs' if gpus else 'CPUs'}; the nodes have {', '.join(f'{n:g}' for n in nodes)}"
+                f"trial {needed.trial} ({needed.model}) needs {needed.workers} x {needs[needed.trial].devices:g} "
+                f"{'GPUs' if gpus else 'CPUs'}{_beside(needs[needed.trial])}; the nodes have "
+                f"{', '.join(f'{n:g}' for n in nodes)}{f' and {min(cpus):g} CPUs or more' if cpus else ''}"
             )
         now, ended, held = heapq.heappop(running)
-        for node, amount in held:
-            free[node] += amount
+        for node, workers in held:
+            free[node] = free[node].plus(needs[ended], workers)
         for number in branches.get(ended, ()):
             heapq.heappush(ready, place_in_line(number))
     return spans
 
 
-def _place(free: list[float], workers: int, need: float) -> list[tuple[int, float]] | None:
-    """Takes `need` devices for each worker, on one node if one has room for all, else spread; None where they do not fit."""
-    wanted = workers * need
-    one = [i for i, have in enumerate(free) if have + 1e-9 >= wanted]
+class _Room(NamedTuple):
+    """Devices and the CPUs beside them: of a node, or of one worker."""
+
+    devices: float
+    cpus: float
+
+    def fits(self, need: _Room) -> int:
+        """Returns how many workers there is room for."""
+        counts = [
+            int((have + 1e-9) / each)
+            for have, each in ((self.devices, need.devices), (self.cpus, need.cpus))
+            if each and not math.isinf(have)
+        ]
+        return min(counts, default=EVERY)
+
+    def plus(self, need: _Room, workers: int) -> _Room:
+        return _Room(self.devices + workers * need.devices, self.cpus + workers * need.cpus)
+
+
+def _beside(need: _Room) -> str:
+    return f" and {need.cpus:g} CPUs" if need.cpus else ""
+
+
+def _place(free: list[_Room], workers: int, need: _Room) -> list[tuple[int, int]] | None:
+    """Takes room for each worker, on one node if one has room for all, else spread; None where they do not fit.
+
+    Returns nodes with their numbers of workers.
+    """
+    fits = [room.fits(need) for room in free]
+    one = [i for i, count in enumerate(fits) if count >= workers]
     if one:
-        node = min(one, key=lambda i: free[i])
-        free[node] -= wanted
-        return [(node, wanted)]
-    held: list[tuple[int, float]] = []
-    left = workers
-    for node in sorted(range(len(free)), key=lambda i: -free[i]):
-        fit = min(left, int((free[node] + 1e-9) / need)) if need else left
-        if fit:
-            held.append((node, fit * need))
-            left -= fit
-    if left:
-        return None
-    for node, amount in held:
-        free[node] -= amount
+        held = [(min(one, key=lambda i: free[i].devices), workers)]
+    else:
+        held, left = [], workers
+        for node in sorted(range(len(free)), key=lambda i: -free[i].devices):
+            if fit := min(left, fits[node]):
+                held.append((node, fit))
+                left -= fit
+        if left:
+            return None
+    for node, count in held:
+        free[node] = free[node].plus(need, -count)
     return held

@@ -117,12 +117,20 @@ class Estimate:
         return {**asdict(self), **totals}
 
 
-def estimate(plan: Plan, speeds: Mapping[Key, Speed], nodes: Sequence[float] = ()) -> Estimate:
+def estimate(
+    plan: Plan,
+    speeds: Mapping[Key, Speed],
+    nodes: Sequence[float] = (),
+    *,
+    cpus: Sequence[float] = (),
+    in_process: bool = False,
+) -> Estimate:
     """Estimates a sweep.
 
     Args:
         plan: the unfolded sweep. speeds: of every model that it trains, by `key_of`.
-        nodes: devices of each node, GPUs if any trial needs some, else CPUs; empty: no wall-clock time.
+        nodes: devices of each node, GPUs if any trial needs some, else CPUs; empty: no wall-clock time. cpus: of each node beside
+            its GPUs; empty: enough. in_process: all runs in one process that is there already, so that none is started.
 
     Raises:
         DoesNotFit: a trial needs more than all nodes have.
@@ -131,7 +139,8 @@ def estimate(plan: Plan, speeds: Mapping[Key, Speed], nodes: Sequence[float] = (
     by_model: dict[str, list[TrialWork]] = defaultdict(list)
     for item in work:
         by_model[item.model].append(item)
-    models = tuple(_model_cost(name, items, speeds) for name, items in by_model.items())
+    cold = frozenset[str]() if in_process else _first_ones(work, nodes)
+    models = tuple(_model_cost(name, items, speeds, cold) for name, items in by_model.items())
     price = plan.sweep.limits.usd_per_gpu_hour
     on_gpu = any(m.on_gpu for m in models)
     gpu_hours = sum((m.total for m in models if m.on_gpu), NOTHING).scaled(1 / 3600)
@@ -140,10 +149,25 @@ def estimate(plan: Plan, speeds: Mapping[Key, Speed], nodes: Sequence[float] = (
         trials=len(work),
         models=models,
         nodes=tuple(nodes),
-        wall=_wall(plan, work, speeds, nodes, on_gpu) if nodes else None,
+        wall=_wall(plan, work, speeds, nodes, cpus, cold) if nodes else None,
         usd=gpu_hours.scaled(price) if price is not None and on_gpu else None,
         sampled=bool(sampled(plan.sweep.space)),
     )
+
+
+def _first_ones(work: Sequence[TrialWork], nodes: Sequence[float]) -> frozenset[str]:
+    """Returns the trials that start first on their machines: as many as run side by side; one, where no machines were named.
+
+    Those after them find the processes there (`cluster.driver.loop`).
+    """
+    largest = max((item.gpus or item.cpus for item in work), default=1.0)
+    slots = max(1, sum(int((node + 1e-9) / largest) for node in nodes)) if largest else 1
+    return frozenset(item.trial for item in work[:slots])
+
+
+def _begin(item: TrialWork, speeds: Mapping[Key, Speed], cold: frozenset[str]) -> Figure:
+    speed = _speed(item, speeds)
+    return speed.start_up if item.trial in cold else speed.next_start
 
 
 def trial_costs(work: Sequence[TrialWork], speeds: Mapping[Key, Speed]) -> dict[str, Costs]:
@@ -152,7 +176,7 @@ def trial_costs(work: Sequence[TrialWork], speeds: Mapping[Key, Speed]) -> dict[
     for item in work:
         speed, devices = _speed(item, speeds), item.gpus or item.cpus
         step = speed.step_seconds(item.step_tokens) * devices
-        costs[item.trial] = Costs(step, speed.evaluation.seconds, speed.start_up.seconds * devices)
+        costs[item.trial] = Costs(step, speed.evaluation.seconds, speed.next_start.seconds * devices)
     return costs
 
 
@@ -160,7 +184,7 @@ def _speed(item: TrialWork, speeds: Mapping[Key, Speed]) -> Speed:
     return speeds[key_of(item.config, item.workers)]
 
 
-def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Speed]) -> ModelCost:
+def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Speed], cold: frozenset[str]) -> ModelCost:
     training = evaluation = start_up = NOTHING
     first = items[0]
     on_gpu, devices = first.gpus > 0, first.gpus or first.cpus
@@ -169,10 +193,10 @@ def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Spe
         step = Figure(speed.step_seconds(item.step_tokens), speed.step.error, speed.step.source)
         training += _range(step, item.steps * devices)
         evaluation += _range(speed.evaluation, item.evaluations)
-        start_up += _range(speed.start_up, devices)
+        start_up += _range(_begin(item, speeds, cold), devices)
     evaluation += _range(_speed(first, speeds).evaluation, 1)  # the base model, once
     used = [_speed(item, speeds) for item in items]
-    sources = dict.fromkeys(s for u in used for s in (u.step.source, u.evaluation.source, u.start_up.source))
+    sources = dict.fromkeys(s for u in used for s in (u.step.source, u.evaluation.source, u.next_start.source))
     return ModelCost(
         model=model,
         trials=len(items),
@@ -191,12 +215,18 @@ def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Spe
 
 
 def _wall(
-    plan: Plan, work: Sequence[TrialWork], speeds: Mapping[Key, Speed], nodes: Sequence[float], on_gpu: bool
+    plan: Plan,
+    work: Sequence[TrialWork],
+    speeds: Mapping[Key, Speed],
+    nodes: Sequence[float],
+    cpus: Sequence[float],
+    cold: frozenset[str],
 ) -> Range:
     """Wall-clock time: trials side by side, evaluators beside them on cores of their own or after them."""
-    ends = []
+    ends, on_gpu = [], any(item.gpus > 0 for item in work)
     for pick in (0, 1, -1):  # expected, slow, fast
-        trained = max(span.end for span in timeline(work, _seconds(work, speeds, pick), nodes, gpus=on_gpu))
+        seconds = _seconds(work, speeds, pick, cold)
+        trained = max(span.end for span in timeline(work, seconds, nodes, gpus=on_gpu, cpus=cpus if on_gpu else ()))
         scored = sum(
             _bound(_speed(i, speeds).evaluation.seconds, _speed(i, speeds).evaluation.error, pick) * i.evaluations
             for i in work
@@ -205,7 +235,9 @@ def _wall(
     return Range(ends[0], ends[2], ends[1])
 
 
-def planned_timeline(plan: Plan, speeds: Mapping[Key, Speed], nodes: Sequence[float]) -> list[tuple[TrialWork, Span]]:
+def planned_timeline(
+    plan: Plan, speeds: Mapping[Key, Speed], nodes: Sequence[float], cpus: Sequence[float] = ()
+) -> list[tuple[TrialWork, Span]]:
     """Returns when each trial is expected to run on `nodes`, in the order in which they start; see `estimate`.
 
     Raises:
@@ -213,17 +245,21 @@ def planned_timeline(plan: Plan, speeds: Mapping[Key, Speed], nodes: Sequence[fl
     """
     work = planned_work(plan)
     by_id = {item.trial: item for item in work}
-    spans = timeline(work, _seconds(work, speeds, 0), nodes, gpus=any(item.gpus > 0 for item in work))
+    on_gpu, seconds = any(item.gpus > 0 for item in work), _seconds(work, speeds, 0, _first_ones(work, nodes))
+    spans = timeline(work, seconds, nodes, gpus=on_gpu, cpus=cpus if on_gpu else ())
     return [(by_id[span.trial], span) for span in spans]
 
 
-def _seconds(work: Sequence[TrialWork], speeds: Mapping[Key, Speed], pick: int) -> dict[str, float]:
+def _seconds(
+    work: Sequence[TrialWork], speeds: Mapping[Key, Speed], pick: int, cold: frozenset[str]
+) -> dict[str, float]:
     """Returns how long each trial holds its machines: expected (0), slow (1), fast (-1)."""
     found = {}
     for item in work:
         speed = _speed(item, speeds)
         train = _bound(speed.step_seconds(item.step_tokens) * item.steps, speed.step.error, pick)
-        found[item.trial] = train + _bound(speed.start_up.seconds, speed.start_up.error, pick)
+        begin = _begin(item, speeds, cold)
+        found[item.trial] = train + _bound(begin.seconds, begin.error, pick)
     return found
 
 

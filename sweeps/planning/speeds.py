@@ -24,7 +24,10 @@ GENERATION_MFU: Final = 0.05
 REPLY_SHARE: Final = 1 / 8
 """Tokens of a reply as a share of `max_length`, where no earlier sweep tells. An assumption."""
 START_UP_S: Final = {"GPU": 30.0, "CPU": 4.0}
-"""Seconds of a process until its model is loaded: imports, device, process group. An assumption."""
+"""Seconds of a new process until its model is loaded: imports, device, process group. An assumption."""
+REUSED_S: Final = {"GPU": 2.0, "CPU": 0.1}
+"""The same where processes stand ready from the attempt before: 0.05 CPU seconds were measured with tiny models
+(`benchmarks.scale.start_up`); that of GPUs is an assumption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +43,20 @@ class Figure:
 class Speed:
     """Seconds of one trial's machines: per token trained, per scored checkpoint, and to start an attempt.
 
-    `step` is the time of a step of `tokens` tokens on all workers of the trial together (wall clock).
+    `step` is the time of a step of `tokens` tokens on all workers of the trial together (wall clock). `start_up` is that of the
+    first attempt on its machines, `reused` that of those after it, which find the processes there; None: they take as long.
     """
 
     step: Figure
     evaluation: Figure
     start_up: Figure
     tokens: int
+    reused: Figure | None = None
+
+    @property
+    def next_start(self) -> Figure:
+        """What the start of an attempt takes where processes stand ready."""
+        return self.reused or self.start_up
 
     def step_seconds(self, tokens: int) -> float:
         """Returns the time of a step with another number of tokens."""
@@ -77,7 +87,8 @@ def speeds_from_json(data: Sequence[Mapping[str, Any]]) -> dict[Key, Speed]:
     for one in data:
         key = str(one["model"]), int(one["workers"]), str(one["precision"]), bool(one["adapters"])
         step, evaluation, start_up = (Figure(**one[name]) for name in ("step", "evaluation", "start_up"))
-        found[key] = Speed(step, evaluation, start_up, int(one["tokens"]))
+        reused = Figure(**one["reused"]) if one.get("reused") else None
+        found[key] = Speed(step, evaluation, start_up, int(one["tokens"]), reused)
     return found
 
 
@@ -99,8 +110,9 @@ class Measured:
             evaluation=Figure(evaluation.seconds * items, evaluation.error, evaluation.source)
             if evaluation
             else guess.evaluation,
-            start_up=self.start_up or guess.start_up,
+            start_up=guess.start_up,
             tokens=guess.tokens,
+            reused=self.start_up or guess.reused,  # most attempts of a sweep find their processes there
         )
 
 
@@ -216,13 +228,10 @@ def published_speed(
         )
         answer = 2.0 * parameters * replies * reply / CPU_FP32
     evaluation = Figure(answer, ASSUMED_ERROR, f"evaluations: assumed, replies of {reply:.0f} tokens")
-    begin = START_UP_S["GPU" if on_gpu else "CPU"]
-    load = Figure(
-        begin + 16.0 * max(total, parameters) / 2e9,
-        ASSUMED_ERROR,
-        f"start-up: assumed, {begin:g} s and 2 GB of states a second",
-    )
-    return Speed(step, evaluation, load, tokens)
+    device, load = "GPU" if on_gpu else "CPU", 16.0 * max(total, parameters) / 2e9
+    said = f"start-up: assumed, {START_UP_S[device]:g} s at first and {REUSED_S[device]:g} s after, 2 GB of states a second"
+    first, later = (Figure(begin[device] + load, ASSUMED_ERROR, said) for begin in (START_UP_S, REUSED_S))
+    return Speed(step, evaluation, first, tokens, later)
 
 
 def flops_per_token(shape: Mapping[str, Any], parameters: int, length: int, *, frozen: bool) -> float:

@@ -9,8 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.cli.main import app
-from cluster.cli.plan_view import parse_nodes
+from cluster.cli.plan_view import machines_of, parse_nodes, step_lines, storage_lines
+from cluster.jobs.list_nodes import nodes_of, nodes_text
+from cluster.preflight.cost import StorageUse, speeds_for, step_speeds, storage_use
+from sweeps import Sweep, grid
+from sweeps.config.plan import Plan
 from sweeps.errors import InputError, LimitError
+from sweeps.planning.devices import published_mfu
+from sweeps.planning.estimate import Range
 
 SWEEP = """
 name: planned
@@ -113,3 +119,61 @@ def test_checkpoints_are_counted_in_bytes(plan):
     assert size == pytest.approx(12 * 4.02e9, rel=0.01)  # Qwen3-4B
     assert told["kept"] == 4 * size  # three of the long trial, and the only one that the branch writes itself
     assert f"{told['checkpoints']} checkpoints (fp32 weights and Adam's moments)" in text
+
+
+H100S = {"CPU": 96.0, "GPU": 8.0, "memory": 2.0**40, "accelerator_type:H100": 1.0, "node:10.0.0.1": 1.0}
+HEAD = {"CPU": 4.0, "memory": 16 * 2.0**30, "node:10.0.0.0": 1.0}
+
+
+def test_nodes_of_a_cluster_are_told_by_size_and_those_that_run_nothing_left_out():
+    nodes = nodes_of([HEAD, H100S, H100S, {"memory": 2.0**30}])
+    assert nodes_text(nodes) == "2 x (8 H100, 96 CPU, 1024 GiB), 1 x (4 CPU, 16 GiB)"
+
+
+def test_a_sweep_on_gpus_plans_with_the_nodes_that_have_some_and_their_kind():
+    plan = Plan(Sweep(name="s", models={"qwen3-1.7b": {"path": "/models/q"}}, space={"replay": grid(0.0, 0.1)}))
+    devices, cpus, kind, said = machines_of(plan, nodes_of([HEAD, H100S]), None)
+    assert (devices, cpus, kind) == ([8.0], [96.0], "H100")
+    assert said == "nodes        1 x (8 H100, 96 CPU, 1024 GiB), 1 x (4 CPU, 16 GiB)"
+    both = nodes_of([H100S, {"CPU": 8.0, "GPU": 4.0, "accelerator_type:A100-40G": 1.0}])
+    assert machines_of(plan, both, None)[2] == "A100"
+    assert machines_of(plan, both, None)[3].endswith("; all taken as A100")
+    assert machines_of(plan, both, "H200")[2] == "H200"
+    with pytest.raises(InputError, match="trains on GPUs; the cluster has 1 x"):
+        machines_of(plan, nodes_of([HEAD]), None)
+    with pytest.raises(InputError, match="no speed of such GPUs is published"):
+        machines_of(plan, nodes_of([{"CPU": 8.0, "GPU": 1.0, "accelerator_type:T4": 1.0}]), None)
+
+
+def test_a_sweep_on_cpus_plans_with_the_cpus_of_all_nodes():
+    plan = Plan(Sweep(name="s", space={"replay": grid(0.0, 0.1)}))
+    assert machines_of(plan, nodes_of([HEAD, H100S]), None)[0] == [4.0, 96.0]
+
+
+def test_the_storage_line_tells_what_moves_and_how_fast():
+    use = StorageUse(written=12 * 10**9, kept=3 * 10**9, checkpoints=10, read=4 * 10**9)
+    (line,) = storage_lines(use, Range(100.0, 90.0, 110.0))
+    assert "12.0 GB written in 10 checkpoints" in line
+    assert "4.0 GB read by evaluators and branches, 160.0 MB/s on average; at most 3.0 GB kept" in line
+    assert "/s" not in storage_lines(use)[0]
+
+
+def test_evaluators_read_the_weights_alone_and_branches_all_of_their_parents():
+    plan = Plan(
+        Sweep(
+            name="s", space={"steps": grid(100, 400)},
+            trainer={"lr_scheduler_type": "wsd", "warmup_steps": 10}, evaluation={"at": {"every": 100}},
+        )
+    )  # fmt: skip
+    use = storage_use(plan)
+    one = use.written // use.checkpoints
+    assert use.read == 5 * one // 3 + one  # five scored checkpoints, one branch
+
+
+def test_a_step_tells_its_time_and_on_gpus_the_utilisation_that_it_came_from():
+    plan = Plan(Sweep(name="s", models={"qwen3-1.7b": {"path": "/nowhere"}}, space={"replay": grid(0.0, 0.1)}))
+    (one,) = step_speeds(plan, speeds_for(plan, gpu="H100"), "H100")
+    assert one.mfu == pytest.approx(published_mfu(1.72e9).mfu, rel=0.05)
+    assert f"MFU {one.mfu:.0%}" in step_lines([one])[0]
+    (tiny,) = step_speeds(Plan(Sweep(name="s")), speeds_for(Plan(Sweep(name="s")), gpu="H100"), "H100")
+    assert tiny.mfu is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sweeps import Sweep, grid, loguniform
@@ -9,7 +11,17 @@ from sweeps.config.plan import Plan
 from sweeps.planning.clock import DoesNotFit, timeline
 from sweeps.planning.devices import PEAK_BF16, published_mfu
 from sweeps.planning.estimate import estimate
-from sweeps.planning.speeds import Figure, Speed, flops_per_token, key_of, measured_speeds, published_speed
+from sweeps.planning.speeds import (
+    Figure,
+    Measured,
+    Speed,
+    flops_per_token,
+    key_of,
+    measured_speeds,
+    published_speed,
+    speeds_from_json,
+    speeds_to_json,
+)
 from sweeps.planning.work import TrialWork, planned_work
 from tests.support.rows import make_row
 
@@ -148,3 +160,42 @@ def test_a_published_figure_is_that_of_the_nearest_size_and_says_so():
     flops = flops_per_token(QWEN3_4B, 4_022_000_000, 8192, frozen=False) * 65_536
     assert speed.step.seconds == pytest.approx(flops / (PEAK_BF16["H100"] * 0.259 * 2))
     assert "benchmarks.trainer.gpu" in speed.step.source
+
+
+def test_processes_start_once_on_each_machine_and_are_there_for_what_follows():
+    plan = Plan(sweep())
+    slow, quick = Figure(30.0, 0.0, "assumed"), Figure(1.0, 0.0, "assumed")
+    known = {key: replace(speed, start_up=slow, reused=quick) for key, speed in speeds(plan).items()}
+
+    def start_up(**more) -> float:
+        return sum(m.start_up.value for m in estimate(plan, known, **more).models)
+
+    assert start_up() == 30 + 1 + 1
+    assert start_up(nodes=[1.0, 1.0]) == 30 + 30 + 1
+    assert start_up(nodes=[8.0]) == 3 * 30
+    assert start_up(in_process=True) == 3 * 1
+    assert speeds_from_json(speeds_to_json(known)) == known
+
+
+def test_what_was_measured_stands_for_attempts_that_find_their_processes():
+    guess = published_speed(
+        {"max_length": 256, "batch_tokens": 512, "batch_rows": 0, "precision": "bf16", "lora_rank": 0},
+        {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 100},
+        100_000, workers=1, on_gpu=False, gpu="H100", replies=10,
+    )  # fmt: skip
+    found = Measured(None, None, Figure(0.7, 0.1, "earlier sweeps")).over(guess, 10)
+    assert found.next_start.seconds == 0.7
+    assert found.start_up == guess.start_up
+    assert guess.start_up.seconds - guess.next_start.seconds == pytest.approx(3.9)
+
+
+def test_a_node_is_full_when_its_cpus_are():
+    """Workers with one GPU and 8 CPUs each: a node of 8 GPUs and 16 CPUs has room for two of them."""
+    items = [TrialWork(f"t{i}", "m", "d", 100, 1, workers=1, cpus=8.0, gpus=1.0, config={}) for i in range(4)]
+    took = {item.trial: 10.0 for item in items}
+    free = timeline(items, took, [8.0], gpus=True)
+    tight = timeline(items, took, [8.0], gpus=True, cpus=[16.0])
+    assert [span.start for span in free] == [0.0] * 4
+    assert [span.start for span in tight] == [0.0, 0.0, 10.0, 10.0]
+    with pytest.raises(DoesNotFit, match="needs 1 x 1 GPUs and 8 CPUs; the nodes have 8 and 4 CPUs or more"):
+        timeline(items, took, [8.0], gpus=True, cpus=[4.0])
