@@ -96,7 +96,7 @@ class SweepBusy(InputError):
 
 
 class Interrupted(DipsweepError):
-    """Ctrl-C, SIGTERM or SIGHUP: the sweep stopped in good order and can be resumed."""
+    """Ctrl-C, SIGTERM or their like: the sweep stopped in good order and can be resumed."""
 
     exit_code = 130
 

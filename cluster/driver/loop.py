@@ -105,7 +105,7 @@ class RayLoop:
         """Runs the sweep to its end.
 
         Raises:
-            Interrupted: Ctrl-C, SIGTERM or SIGHUP; the sweep can be resumed. LimitError: one of its limits is reached.
+            Interrupted: Ctrl-C, SIGTERM or their like; the sweep can be resumed. LimitError: one of its limits is reached.
             InputError: the cluster can never hold one of its trials.
         """
         plan = self.controller.plan

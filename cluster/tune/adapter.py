@@ -20,6 +20,7 @@ from cluster.ray_internals.tune import TrialMaker, keep_aws_keys_off_trials, pro
 from cluster.resources.bundles import bundle
 from cluster.train.worker import group_of, runs_in_driver
 from sweeps.controller.launch import Launch
+from sweeps.executors.interrupt import Interrupt
 
 keep_aws_keys_off_trials()
 IDLE_S = 10.0  # how long Tune is kept waiting while nothing runs; then it may look after itself
@@ -33,6 +34,7 @@ class Loop(Protocol):
 
     storage: str
     reuse: bool
+    interrupt: Interrupt
 
     @property
     def total(self) -> int: ...
@@ -144,6 +146,9 @@ class PollCallback(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, loop: str) -> None:
         self.loop = loop
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        loop_for(self.loop).interrupt.listen()  # Tune has just taken SIGUSR1, and would end without saving
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         loop_for(self.loop).poll()

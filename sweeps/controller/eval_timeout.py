@@ -50,9 +50,9 @@ class Allowance:
 def time_limit(late: TimeoutError, seconds: float) -> Iterator[None]:
     """Raises `late` in what runs in this block after so many seconds.
 
-    A signal to this thread (SIGUSR1: libraries use SIGALRM) raises between two lines of Python and wakes a call that
-    waits. A native call that neither returns nor waits is not broken off, nor anything outside the main thread, where Python
-    has no signals.
+    A signal to this thread raises between two lines of Python and wakes a call that waits. It is SIGURG, which asks for
+    nothing else and does nothing where it comes too late; libraries use SIGALRM, batch systems SIGUSR1. A native call that
+    neither returns nor waits is not broken off, nor anything outside the main thread, where Python has no signals.
 
     Raises:
         TimeoutError: it took too long; also where the block swallowed that.
@@ -71,9 +71,9 @@ def time_limit(late: TimeoutError, seconds: float) -> Iterator[None]:
         while not ended.wait(wait):
             over.set()
             wait = AGAIN_S
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
 
-    before = signal.signal(signal.SIGUSR1, handler)
+    before = signal.signal(signal.SIGURG, handler)
     watcher = threading.Thread(target=watch, daemon=True, name="time limit")
     watcher.start()
     try:
@@ -81,6 +81,6 @@ def time_limit(late: TimeoutError, seconds: float) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join()
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGURG, before)
     if over.is_set():  # swallowed on the way: whatever came of it is not to be trusted
         raise late

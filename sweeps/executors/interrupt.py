@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a request: the first one asks, a second Ctrl-C interrupts at once.
+"""Ctrl-C, SIGTERM and their kin as a request: the first one asks, a second Ctrl-C interrupts at once.
 
 A signal handler runs between any two lines of the main thread, also in the middle of a journal write. So it only raises a
 flag; whoever drives the sweep looks at it where rows may be written.
@@ -8,52 +8,57 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C; what schedulers and service managers send; a terminal that was closed."""
+STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""Ctrl-C; what service managers send; a terminal that was closed; what batch systems send before a time limit."""
 
 
 class Interrupt:
     """Whether this process was asked to save and end.
 
     Attributes:
-        reason: who asked, for people: `Ctrl-C`, `SIGTERM` or `SIGHUP`; empty while nobody has.
+        reason: who asked, for people: `Ctrl-C`, `SIGTERM`, …; empty while nobody has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda line: None, signals: Sequence[int] = ()) -> None:
         self.reason = ""
+        self._say, self._signals = say, signals
 
     def __bool__(self) -> bool:
         return bool(self.reason)
+
+    def listen(self) -> None:
+        """Takes its signals from whoever has them now; once more where a library has taken one since."""
+        for number in self._signals:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self:
+            self.reason = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            self._say(f"{self.reason}: running trials save a checkpoint and stop; Ctrl-C (again) stops at once")
 
 
 @contextmanager
 def stop_signals(say: Callable[[str], None]) -> Iterator[Interrupt]:
     """Gives the flag that the first of these signals raises; a second Ctrl-C raises KeyboardInterrupt.
 
-    Another SIGTERM or SIGHUP changes nothing: a terminal that is closed sends two. A signal that is ignored, as under
+    Any other one changes nothing the second time: a terminal that is closed sends two. A signal that is ignored, as under
     `nohup`, stays so. Outside the main thread, nothing is handled.
     """
-    interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
-        yield interrupt
+        yield Interrupt()
         return
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if interrupt and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not interrupt:
-            interrupt.reason = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-            say(f"{interrupt.reason}: running trials save a checkpoint and stop; Ctrl-C (again) stops at once")
-
     before = {number: signal.getsignal(number) for number in STOPS}
-    handled = [n for n in STOPS if n == signal.SIGINT or before[n] != signal.SIG_IGN]
-    for number in handled:
-        signal.signal(number, handler)
+    # None is a handler that Python does not know and could not put back.
+    handled = [n for n in STOPS if n == signal.SIGINT or before[n] not in (signal.SIG_IGN, None)]
+    interrupt = Interrupt(say, handled)
+    interrupt.listen()
     try:
         yield interrupt
     finally:

@@ -144,7 +144,7 @@ class InProcess:
         """Runs the sweep to its end.
 
         Raises:
-            Interrupted: Ctrl-C, SIGTERM or SIGHUP; the sweep can be resumed. LimitError: one of the sweep's limits is reached.
+            Interrupted: Ctrl-C, SIGTERM or their like; the sweep can be resumed. LimitError: one of its limits is reached.
         """
         with stop_signals(self.say) as self.interrupt:
             try:

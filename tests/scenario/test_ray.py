@@ -111,7 +111,9 @@ def test_ctrl_c_twice_ends_a_sweep_at_once_whose_trials_do_not_listen(start, tmp
     assert [c.state for c in History(rows(tmp_path)).trials()] == ["running"]
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["SIGINT", "SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGHUP", "SIGUSR1"))]
+)
 def test_ctrl_c_and_its_kin_save_and_exit_130_and_the_sweep_can_be_resumed(start, tmp_path: Path, name: str):
     process = start("sweep")
     wait_for(lambda: sum(r.kind == "commit" for r in rows(tmp_path)) >= 2, process)

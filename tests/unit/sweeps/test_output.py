@@ -49,7 +49,7 @@ def test_a_terminal_that_is_gone_ends_no_sweep_that_ignores_its_hangup(tmp_path:
     assert states(tmp_path) == {"completed"}
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
 def test_whatever_asks_a_driver_to_end_lets_it_save_and_it_can_be_resumed(tmp_path: Path, name: str):
     process = start(tmp_path, 0.1, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
