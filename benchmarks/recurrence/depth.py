@@ -28,7 +28,7 @@ from trainers.loop import train
 from trainers.model.builtin import builtin_folder
 
 METRICS: Final = {
-    "the SFT task": "math/in_domain", "other mathematics": "math/score", "transfer": "transfer/score", "general": "general/score",
+    "the SFT task": "math/in_domain", "mathematics": "math/score", "transfer": "transfer/score", "general": "general/score",
 }  # fmt: skip
 USUAL: Final = 4
 DEPTHS: Final = (1, 2, USUAL, 8)

@@ -411,7 +411,7 @@ def _better(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def table(summaries: Sequence[dict[str, Any]]) -> str:
-    """Returns a comparison as plain text, best savers first."""
+    """Returns a comparison as plain text, best savers first, with what its columns mean."""
     wide = max(len(s["rule"]) for s in summaries)
     lines = [f"{'rule':{wide}}  winners lost  compute saved  protection cost  best at its loss"]
     for s in sorted(summaries, key=lambda s: -s["compute_saved"]):
@@ -420,7 +420,9 @@ def table(summaries: Sequence[dict[str, Any]]) -> str:
             f"{s['rule']:{wide}}  {lost:>12}  {s['compute_saved']:13.1%}  {s['protection_cost']:15.1%}"
             f"  {'yes' if s['pareto'] else 'no'}"
         )
-    return "\n".join([*lines, *(line for s in summaries for line in _losses(s))])
+    return "\n".join(
+        [*lines, *(line for s in summaries for line in _losses(s)), *_spared(summaries), "", *_legend(summaries[0])]
+    )
 
 
 def _losses(summary: dict[str, Any]) -> list[str]:
@@ -433,12 +435,34 @@ def _losses(summary: dict[str, Any]) -> list[str]:
         when = f" in {loss['orders']} of {summary['orders']} orders of start" if summary["orders"] > 1 else ""
         said.append(
             f"{summary['rule']} would have ended {loss['label']} at step {' or '.join(steps)}{when}; "
-            f"it ended at {loss['final']:.2f}, among the best {summary['top']}"
+            f"at its own end it scored {loss['final']:.2f}, among the best {summary['top']}"
         )
     return said
 
 
+def _spared(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    """Which rules would have ended no winner; of many sweeps the table says enough."""
+    rules = [s["rule"] for s in summaries if s["sweeps"] == 1 and not s["lost"]]
+    if not rules:
+        return []
+    first = summaries[0]
+    orders = f" in any of {first['orders']} orders of start" if first["orders"] > 1 else ""
+    *others, last = rules
+    named = f"{', '.join(others)} and {last}" if others else last
+    return [f"{named} would have ended none of the best {first['top']}{orders}"]
+
+
+def _legend(summary: dict[str, Any]) -> list[str]:
+    times = ", counted once for each order of start" if summary["orders"] > 1 else ""
+    best = f"the best {summary['top']} by {summary['metric']}{times}"
+    return [
+        f"winners lost: of {best}, those that the rule would not have run to their end",
+        "compute saved: share of what these runs took that the rule would not have spent",
+        "protection cost: share spent only because a dip was protected that the odds would have ended",
+        "best at its loss: no other rule here saves as much and loses as few",
+    ]
+
+
 def comparison_page(summaries: Sequence[dict[str, Any]]) -> str:
     """Returns a self-contained HTML page: winners lost against compute saved, one point a rule, and the table below."""
-    note = "protection cost: compute spent only because a dip was protected that the odds would have ended"
-    return pareto_page(summaries, f"{table(summaries)}\n\n{note}")
+    return pareto_page(summaries, table(summaries))

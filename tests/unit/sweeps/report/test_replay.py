@@ -163,7 +163,11 @@ def test_in_several_orders_of_start_a_late_riser_is_lost_where_others_came_befor
     assert result["summary"]["winners"] == 12
     (summary,) = compare(crossing, ["asha:reduction=2,grace=10"], workers=1, top=1, orders=12)
     assert f"would have ended late at step {loss['steps'][0]}" in table([summary])
-    assert f"in {loss['orders']} of 12 orders of start; it ended at 0.90" in table([summary])
+    assert f"in {loss['orders']} of 12 orders of start; at its own end it scored 0.90" in table([summary])
+    assert "would have ended none" not in table([summary])
+    none, asha = compare(crossing, ["none", "asha:reduction=2,grace=10"], workers=1, top=1, orders=12)
+    assert "\nnone would have ended none of the best 1 in any of 12 orders of start\n" in table([none, asha])
+    assert f"winners lost: of the best 1 by {Y}, counted once for each order of start" in table([none, asha])
 
 
 def test_what_a_recorded_sweep_looked_for_is_read_off_its_definition():
