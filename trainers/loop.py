@@ -154,9 +154,8 @@ class _Run:
             "perf/start_up/model_s": time.perf_counter() - prepared,
             "perf/resumed_in_memory": float(kept is not None),
         }
-        self.passed: dict[
-            int, tuple[int, int]
-        ] = {}  # by recurrences: parameters and layers that a token passes through
+        # By recurrences: parameters and layers that a token passes through.
+        self.passed: dict[int, tuple[int, int]] = {}
         if rank == 0:
             log.info("attention: %s (%s)", self.learner.choice.name, self.learner.choice.reason)
 
@@ -278,9 +277,8 @@ class _Run:
             "progress": state.progress.to_json(),
             "window": asdict(state.window),
         }
-        room = (
-            self.learner.host_bytes() < memory.available_host_bytes() // 2
-        )  # for copies beside the tensors themselves
+        # Whether copies fit beside the tensors themselves.
+        room = self.learner.host_bytes() < memory.available_host_bytes() // 2
         keep, aside = room and self.world == 1 and state.step in self.forks, room and self.writer.background
         with self.meter.phase("checkpoint"):
             snapshot = self.learner.snapshot(state.step, facts, self.rank, own=keep or aside)

@@ -31,9 +31,8 @@ SETTINGS = {
 }
 
 NAMESPACE = "dipsweep"  # of all our actors with a name
-JOB_CONFIG = (
-    "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for a job's driver, which has address and token from its own node
-)
+# Ray sets it for a job's driver, which has address and token from its own node.
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 def prepare(address: str | None = None) -> None:

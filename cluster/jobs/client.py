@@ -26,9 +26,8 @@ _TALKATIVE: Final = (  # of every package they send
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-RESUME: Final = (
-    "--resume"  # of a job's entrypoint: goes on with what the storage has, its limits included; a pause is over
-)
+# Of a job's entrypoint: goes on with what the storage has, its limits included; a pause is over.
+RESUME: Final = "--resume"
 OURS: Final = "dipsweep"  # the metadata key by which a job is known as a sweep's
 PAUSES_S: Final = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)  # 5 minutes: a head that restarts, a tunnel that is opened again
 HELD_S: Final = 10.0  # a tail that held so long did work: what ended it was a proxy's idle time, or a cable

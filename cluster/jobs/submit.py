@@ -27,9 +27,8 @@ Became = Literal["submitted", "resumed", "running", "finished"]
 STOP_S: Final = 60  # how long a stopped driver may take to save; Ray's own default of 3 s would kill it in mid-save
 NEVER_STARTED: Final = (2, 127)  # a driver's exit code for bad input, and the shell's for no such interpreter
 OVER_LIMITS, INTERRUPTED = 3, 130  # exit codes of a driver whose sweep can be resumed
-LARGEST_SPEC: Final = (
-    64 * 1024
-)  # bytes; it travels in the environment of the driver, where Linux allows 128 KiB a string
+# Bytes; it travels in the environment of the driver, where Linux allows 128 KiB a string.
+LARGEST_SPEC: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)

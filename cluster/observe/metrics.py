@@ -114,9 +114,8 @@ class _Best:
             return
         last = [replace(trial.scores[m], items={}, parts=None) for m in self.metrics if m in trial.scores]
         value = trial.scores[self.goal.metric].metrics[self.goal.metric]
-        self.pending.append(
-            (value, [replace(trial.row, parent="", fork_step=None), *last, end])
-        )  # it has its parent's scores as its own
+        # It has its parent's scores as its own.
+        self.pending.append((value, [replace(trial.row, parent="", fork_step=None), *last, end]))
 
     def read(self) -> float | None:
         """Returns the best value now; None when no trial has one."""

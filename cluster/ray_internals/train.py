@@ -62,10 +62,8 @@ class GroupTorchTrainer(TorchTrainer):  # type: ignore[misc]
         callbacks = super()._create_default_callbacks()
         if get_current_placement_group() is None:
             return list(callbacks)
-        unused = (
-            PlacementGroupCleanerCallback,
-            *(() if self.datasets else (DatasetsCallback,)),
-        )  # an actor of 100 MB each
+        # An actor of 100 MB each.
+        unused = (PlacementGroupCleanerCallback, *(() if self.datasets else (DatasetsCallback,)))
         return [c for c in callbacks if not isinstance(c, unused)]
 
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:

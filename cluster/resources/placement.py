@@ -216,9 +216,8 @@ def _look_ahead(plan: Plan) -> int:
         return 1  # when the first does not fit, no other does
     if _without_memory(plan):
         return LOOK_AHEAD
-    return min(
-        LOOK_AHEAD, max(len(plan.cells), 2 * len(sizes))
-    )  # cells have studies of their own: a turn ahead costs little
+    # Cells have studies of their own: a turn ahead costs little.
+    return min(LOOK_AHEAD, max(len(plan.cells), 2 * len(sizes)))
 
 
 def _without_memory(plan: Plan) -> bool:

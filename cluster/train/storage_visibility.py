@@ -26,9 +26,8 @@ def check_nodes(home: str, token: str) -> None:
     nodes = _staying()
     if len(nodes) < 2:
         return
-    look = ray.remote(num_cpus=0, max_retries=1)(
-        verify_marker
-    )  # once more: a worker that died may be the first word of its node's death
+    # Once more: a worker that died may be the first word of its node's death.
+    look = ray.remote(num_cpus=0, max_retries=1)(verify_marker)
     for node, ref in [(node, look.options(scheduling_strategy=_on(node)).remote(home, token)) for node in nodes]:
         _hear(str(node["NodeID"]), str(node["NodeManagerHostname"]), ref)
 

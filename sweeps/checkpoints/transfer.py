@@ -261,7 +261,6 @@ class RemoteStorageEvalFn:
     def __call__(self, job: EvalJob) -> Any:
         if job.step == 0:  # the base model: its path is the model's own source
             return self.evaluate(job)
-        with local_copy(
-            job.path, wanted=lambda name: name != STATE
-        ) as folder:  # two thirds of the bytes are a trainer's
+        # Two thirds of the bytes are a trainer's.
+        with local_copy(job.path, wanted=lambda name: name != STATE) as folder:
             return self.evaluate(replace(job, path=str(folder)))

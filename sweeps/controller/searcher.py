@@ -145,9 +145,8 @@ class OptunaSearch:
         self.studies: list[Study] = [optuna.create_study(direction=direction) for _ in groups]
         self.given: list[list[_Drawn]] = [[] for _ in groups]
         self.place: dict[int, _Drawn] = {}  # by suggestion number
-        self.first: dict[
-            int, list[Mapping[str, Any]]
-        ] = {}  # by group: settings to be tried before any that are sampled
+        # By group: settings to be tried before any that are sampled.
+        self.first: dict[int, list[Mapping[str, Any]]] = {}
 
     def begin(self, points: Mapping[str, Any]) -> None:
         """Begins from trials of earlier sweeps (`sweeps.controller.earlier_trials.gather_points`), before anything was asked."""

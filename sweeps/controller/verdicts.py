@@ -49,9 +49,8 @@ class Verdicts:
         if known.status is not TrialStatus.RUNNING and known.id not in self.record.queue:
             return None  # scores of a trial in the queue count: its attempt broke off, and it may not be worth another
         if row.step is not None and row.step <= known.paused_at:
-            return (
-                None  # judged before: a trial resumed without a later checkpoint would be paused there again and again
-            )
+            # Judged before: a trial resumed without a later checkpoint would be paused there again and again.
+            return None
         verdict = self.record.rule.decide(row.trial)
         if verdict.action is Action.CONTINUE and not self._is_new(verdict, known):
             return None

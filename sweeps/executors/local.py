@@ -25,10 +25,6 @@ from sweeps.storage.base import storage_trouble
 
 Progress = Callable[[str], None]
 PAUSE_S = 0.2  # a paused sweep looks this often whether it may go on
-STORAGE_S = (
-    1.0,
-    60.0,
-)  # so long, twice as long each time, after an attempt or a score for which the storage had no room
 
 
 class Train(Protocol):

@@ -300,9 +300,8 @@ def _state_of(store: Store, number: int, record: Record | None) -> DriverState |
 
 def _last_heard(store: Store, number: int, record: Record) -> str:
     at = record.at
-    if (
-        not at and (file := store.local(_key(number))) is not None
-    ):  # written by a version that did not write the time down
+    # Without a time: written by a version that did not write it down.
+    if not at and (file := store.local(_key(number))) is not None:
         with contextlib.suppress(OSError):
             at = file.stat().st_mtime
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else ""

@@ -12,9 +12,8 @@ from __future__ import annotations
 from sweeps.journal.history import History
 
 IN_DOMAIN, LENGTH, TRUNCATED, LOSS = "math/in_domain", "length/mean", "length/truncated", "train/loss"
-SPOILT = (
-    0.10  # rise of the truncated share above what is normal for the trial: from here on no fall is read off a report
-)
+# Rise of the truncated share above what is normal for the trial: from here on no fall is read off a report.
+SPOILT = 0.10
 
 
 def normal_truncation(history: History, trial: str) -> float:

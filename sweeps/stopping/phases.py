@@ -92,11 +92,8 @@ class PhaseTracker:
         self.peak, self.peak_step = self.level, 0
         self.onset: int | None = None
         self.trough, self.trough_step, self.trough_raw = self.level, 0, self.level
-        self.gained, self.gained_step, self.idle = (
-            self.level,
-            0,
-            0,
-        )  # last clear gain since the trough; reports without one
+        # Last clear gain since the trough; reports without one.
+        self.gained, self.gained_step, self.idle = self.level, 0, 0
         self.trend = Trend()
         self.step, self.reports = 0, 0
         self.recovered: list[float] = []  # ratios (step of return / trough step) of dips that were made good

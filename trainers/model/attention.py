@@ -186,9 +186,8 @@ def _varlen_of(module: str) -> _Found:
         parameters = inspect.signature(function).parameters
     except ModuleNotFoundError as e:
         return _Found(fault="" if e.name and f"{module}.".startswith(f"{e.name}.") else f"{e}")
-    except (
-        Exception
-    ) as e:  # an extension for another torch, a compiler that is too new for it: each has errors of its own
+    # An extension for another torch, a compiler that is too new for it: each has errors of its own.
+    except Exception as e:
         return _Found(fault=f"{type(e).__name__}: {e}")
     missing = ARGUMENTS - set(parameters)
     if missing and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

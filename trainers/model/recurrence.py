@@ -61,9 +61,8 @@ def drawn_recurrences(config: Mapping[str, Any], seed: int, step: int) -> int:
 def stored_layers(config: Mapping[str, Any]) -> int:
     """Returns how many layers have weights of their own."""
     if config.get("model_type") == HRM:
-        return 2 * int(
-            config.get("num_layers_per_stack") or config["num_hidden_layers"]
-        )  # absent: never saved by transformers
+        # Absent: never saved by transformers.
+        return 2 * int(config.get("num_layers_per_stack") or config["num_hidden_layers"])
     return int(config["num_hidden_layers"])
 
 

@@ -57,9 +57,8 @@ def held_out(checkpoints: Sequence[Outcomes], sign: float) -> Outcomes | None:
     sizes = [min(len(task) for task in tasks) for tasks in zip(*checkpoints, strict=True)]
     if not sizes or min(sizes) < 2:
         return None
-    asked = [
-        np.array([one[i][:n] for one in checkpoints]) for i, n in enumerate(sizes)
-    ]  # per task, [checkpoints, items]
+    # Per task, [checkpoints, items].
+    asked = [np.array([one[i][:n] for one in checkpoints]) for i, n in enumerate(sizes)]
     found = [np.zeros(n) for n in sizes]
     for fold in range(FOLDS):
         inside = [np.arange(n) % min(FOLDS, n) == fold for n in sizes]

@@ -31,9 +31,8 @@ class Shape(StrEnum):
     """What a curve did, in one word."""
 
     RECOVERED = "dip-and-recover"
-    NOT_BACK = (
-        "not-back"  # fell, and was not back at its last score; whether it would have come back later is not known
-    )
+    # Fell, and was not back at its last score; whether it would have come back later is not known.
+    NOT_BACK = "not-back"
     NO_DIP = "no-dip"
     LATE_DECLINE = "late-decline"
     TOO_FEW = "not-enough-points"
