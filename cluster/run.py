@@ -43,6 +43,7 @@ from sweeps.storage.probe import VerifyStorageBefore, write_marker
 
 if TYPE_CHECKING:
     from sweeps.controller.searcher import Searcher
+    from sweeps.report import Summary
 
 Backend = Literal["ray", "in-process"]
 
@@ -273,21 +274,30 @@ def write_spec(sweep: Sweep, home: Where) -> None:
     open_store(home).write("spec.yaml", yaml.safe_dump(sweep.to_json(), sort_keys=False).encode())
 
 
+def summary_of(home: Where) -> Summary:
+    """Returns what the journal says, with what people wrote, and that nobody drives the sweep where it has not ended."""
+    from sweeps.report import summarize
+    from sweeps.report.analysis.summarize import with_driver_note, with_notes
+
+    store = open_store(home)
+    driver = driver_state(store)  # before the journal: one that ends in between has ended the sweep by then
+    rows = read_rows(store)
+    summary = with_notes(summarize(rows), read_notes(store))
+    if not any(row.kind == "end" and not row.trial for row in rows) and (hint := driver.message(store.name)):
+        return with_driver_note(summary, hint)
+    return summary
+
+
 def write_report(home: Where) -> str:
     """Writes `report/index.html` and `report/report.json` from the journal, and a sample of kept replies into the page.
 
     Returns the page's path or address.
     """
-    from sweeps.report import render_html, summarize
-    from sweeps.report.analysis.summarize import with_driver_note, with_notes
+    from sweeps.report import render_html
     from sweeps.report.html.reply_data import embedded
 
     store = open_store(home)
-    driver = driver_state(store)
-    rows = read_rows(store)
-    summary = with_notes(summarize(rows), read_notes(store))
-    if not any(row.kind == "end" and not row.trial for row in rows) and (hint := driver.message(store.name)):
-        summary = with_driver_note(summary, hint)
+    summary = summary_of(store)
     store.write(
         "report/report.json", (json.dumps(summary.to_json(), allow_nan=False, separators=(",", ":")) + "\n").encode()
     )

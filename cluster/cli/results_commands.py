@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,21 +35,29 @@ def report(
 ) -> None:
     """Write the report of a sweep, finished or not, from its journal alone; of several, print what can be compared."""
     from cluster.cli.render import print_json
-    from cluster.run import write_report
+    from cluster.run import summary_of, write_report
     from sweeps.report.markdown import markdown as as_markdown
     from sweeps.report.markdown import side_by_side
-    from sweeps.results import Results
 
+    if as_json and (markdown or card):
+        raise InputError(f"report: got --json with {'--card' if card else '--markdown'}; expected one of them")
     homes = [find(name, storage) for name in sweep_dirs]
     if len(homes) > 1:
-        summaries = [Results(home).summary for home in homes]
+        if card:
+            raise InputError("report: got --card with several sweeps; expected one: a card is of one model")
+        if twice := [id for id, n in Counter(home.root for home in homes).items() if n > 1]:
+            raise InputError(f"report: got {', '.join(twice)} twice; expected different sweeps to set side by side")
+        summaries = [summary_of(home) for home in homes]
         print_json([s.to_json() for s in summaries]) if as_json else print(side_by_side(summaries), end="")
-        return
-    if markdown or card:
-        print(as_markdown(Results(homes[0]).summary, card=card), end="")
-        return
-    page = write_report(homes[0])
-    print_json(Results(homes[0]).summary.to_json()) if as_json else print(page)
+    elif markdown or card:
+        summary = summary_of(homes[0])
+        if card and not summary.ranked():
+            raise InputError(f"report: {homes[0].name} has no best setting yet that a card could be of; without --card it "
+                             "is printed as it stands")  # fmt: skip
+        print(as_markdown(summary, card=card), end="")
+    else:
+        page = write_report(homes[0])
+        print_json(summary_of(homes[0]).to_json()) if as_json else print(page)
 
 
 @app.command("export-table")

@@ -9,6 +9,7 @@ from sweeps.report.analysis.findings import Setting, SettingMetric, Summary, Use
 from sweeps.report.analysis.inference import Difference, difference
 from sweeps.report.analysis.verdicts import span
 from sweeps.report.analysis.wording import compact, number, percent, score, spent
+from sweeps.report.html.page_parts import progress
 
 
 def markdown(summary: Summary, *, card: bool = False) -> str:
@@ -23,6 +24,7 @@ def markdown(summary: Summary, *, card: bool = False) -> str:
         f"## {_text(summary.name)} (`{summary.sweep}`)",
         "",
         *([f"Tags: {', '.join(f'`{tag}`' for tag in summary.tags)}", ""] if summary.tags else []),
+        *([f"State: {state}.", ""] if (state := progress(summary)) != "ended" else []),
         *(f"- {_text(f.sentence)}" for f in summary.answer),
         "",
     ]
@@ -87,6 +89,7 @@ def _facts(s: Summary) -> dict[str, str]:
         "suite": s.suite or "–",
         "objective": f"{s.objective}, {s.goal}",
         **({"tags": ", ".join(s.tags)} if s.tags else {}),
+        "state": progress(s),
         "trials": f"{len(s.trials)} in {len(s.settings)} settings",
         "best setting": "–" if best is None else best.label,
     }
@@ -109,6 +112,8 @@ def _of_base(m: SettingMetric) -> str:
 def comparison(a: Summary, b: Summary) -> list[str]:
     """Returns what can be said of the best settings of two sweeps, a line each."""
     names = f"{a.sweep} and {b.sweep}"
+    if without := [s.sweep for s in (a, b) if not s.suite]:
+        return [f"- {names}: nothing was scored yet in {' and '.join(without)}, so nothing is compared."]
     if a.suite != b.suite:
         return [
             f"- {names} were scored by two suites ({a.suite or 'none'}, {b.suite or 'none'}): no score is compared."

@@ -56,6 +56,12 @@ def _no_best(summary: Summary) -> Finding:
         text = f"No completed trial was scored on the objective {summary.objective}."
     elif all(s.metrics[summary.objective].value == 0 for s in scored):
         text = f"Every completed trial scores 0 on {summary.objective}, so no best is named."
+    elif unknown := [c for s in scored if s.meets is None for c in s.checks if c.met is None]:
+        which = ", ".join(dict.fromkeys(f"{c.metric} {c.rule}" for c in unknown))
+        text = (
+            f"No best is named: of {plural(len(done), 'completed setting')} none is known to meet all constraints; without a "
+            f"score of it, or of the base model, nobody knows of {which}."
+        )
     else:
         text = f"None of {plural(len(done), 'completed setting')} meets all constraints."
     return Finding("state", text, numbers)

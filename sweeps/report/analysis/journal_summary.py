@@ -39,6 +39,7 @@ class JournalSummary:
         kept = list(rows)
         self.suite = _suite(kept)
         self.other_suite = 0
+        self._first_sweep = kept[0].sweep if kept else ""
         self.sweep = SweepState()
         self.extras: dict[str, TrialExtras] = {}
         for row in kept:
@@ -70,7 +71,8 @@ class JournalSummary:
         return self.history.sweep or SweepRow("")
 
     def sweep_id(self) -> str:
-        return self.head.sweep
+        """The sweep's id; of a journal that has not got to the sweep's own row yet, from the driver's first one."""
+        return self.head.sweep or self._first_sweep
 
     def line(self, trial: str) -> list[Curve]:
         """The trial's curve after those of its parents, oldest first; ends at a parent that the journal lacks."""

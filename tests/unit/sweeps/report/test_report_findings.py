@@ -13,7 +13,7 @@ from sweeps.journal.rows import base_trial
 from sweeps.report import render_html, summarize
 from sweeps.report.analysis.answer import console_lines
 from sweeps.report.analysis.findings import Kind
-from tests.support.report_journals import BASE, SWEEP, definition, dip, journal, scored, story
+from tests.support.report_journals import BASE, SWEEP, definition, demo_stories, dip, journal, scored, story
 from tests.support.rows import make_row
 
 FLAT = {"transfer/score": lambda share: 0.0, "math/in_domain": lambda share: 0.4}
@@ -51,6 +51,15 @@ def sampled(count=12, slope=0.1, seed=0):
 
 
 # A1
+
+
+def test_without_a_base_it_is_not_known_whether_a_constraint_on_the_change_from_it_is_met():
+    rows = [row for row in journal(demo_stories()[:2]) if not row.trial.startswith("base-")]
+    said = summarize(rows).answer[0].sentence
+    assert said == (
+        "No best is named: of 2 completed settings none is known to meet all constraints; without a score of it, or of the base "
+        "model, nobody knows of safety/refusal base -0.6 or better."
+    )
 
 
 def test_with_a_sampled_axis_nothing_is_called_a_matched_pair():
