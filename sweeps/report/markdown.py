@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sweeps.report.analysis.answer import progress
 from sweeps.report.analysis.findings import Setting, SettingMetric, Summary, UserNote
 from sweeps.report.analysis.inference import Difference, difference
 from sweeps.report.analysis.verdicts import span
 from sweeps.report.analysis.wording import compact, number, percent, score, spent
-from sweeps.report.html.page_parts import progress
 
 
 def markdown(summary: Summary, *, card: bool = False) -> str:

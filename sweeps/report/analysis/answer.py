@@ -42,6 +42,22 @@ def answer(summary: Summary) -> Iterator[Finding]:
     yield _cost(summary)
 
 
+def progress(summary: Summary) -> str:
+    """Where the sweep stands, in a few words."""
+    open_ = sum(t.state not in ENDED for t in summary.trials)
+    return stands(len(summary.trials), open_, summary.planned)
+
+
+def stands(trials: int, still_open: int, planned: int | None) -> str:
+    """Where a sweep stands, in a few words: `2 trials still open, 4 not started`, `ended`."""
+    to_come = (planned or 0) - trials
+    parts = [
+        f"{plural(still_open, 'trial')} still open" if still_open else "",
+        f"{to_come} not started" if to_come > 0 else "",
+    ]
+    return ", ".join(p for p in parts if p) or ("ended" if trials else "no trials yet")
+
+
 def _no_best(summary: Summary) -> Finding:
     done = [s for s in summary.settings if s.whole]
     open_ = sum(t.state not in ENDED for t in summary.trials)
@@ -216,11 +232,11 @@ def _ties(summary: Summary, best: Setting) -> Iterator[Finding]:
     numbers: dict[str, Any] = {"tied": [r.other for r in tied], "of": len(summary.rivalries)}
     if not tied:
         others = "the one other ranked setting" if len(summary.rivalries) == 1 else "every other ranked setting"
-        yield Finding("ties", f"It is told apart from {others}.", numbers)
+        yield Finding("ties", f"The best is told apart from {others}.", numbers)
         return
     nearest = tied[0]
     text = (
-        f"It is not told apart from {of(len(tied), len(summary.rivalries), 'other')}, the next being "
+        f"The best is not told apart from {of(len(tied), len(summary.rivalries), 'other')}, the next being "
         f"{by_id[nearest.other].label} ({span(nearest.difference)} better)"
     )
     m = best.metrics[summary.objective]

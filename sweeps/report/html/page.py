@@ -16,6 +16,7 @@ from typing import Any
 
 from sweeps.errors import SpecError
 from sweeps.output import printable
+from sweeps.report.analysis.answer import progress
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.html.chart_data import chart_data, front_points, other_metrics, skill_of
 from sweeps.report.html.effects_svg import effects_pictures
@@ -27,7 +28,7 @@ from sweeps.report.html.page_findings import (
     importance_rows,
     verdict_rows,
 )
-from sweeps.report.html.page_parts import PANEL_NAMES, costs, glossary, progress, provenance, tiles
+from sweeps.report.html.page_parts import PANEL_NAMES, costs, glossary, provenance, tiles
 from sweeps.report.html.page_tables import (
     axis_tables,
     paired_heads,

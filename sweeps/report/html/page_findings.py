@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sweeps.report.analysis.findings import Effect, Importance, Setting, SettingMetric, Summary
-from sweeps.report.analysis.verdicts import span
 from sweeps.report.analysis.wording import number, percent, plural, score
 from sweeps.report.html.page_tables import Cell
 
@@ -58,7 +57,9 @@ def _best_row(m: SettingMetric) -> BestRow:
         plain = "–" if m.base is None else number(m.value - m.base.value, signed=True)
         return BestRow(m.metric, score(m.base), end, plain, "no standard errors")
     word = "yes" if m.change.real else "no"
-    return BestRow(m.metric, score(m.base), end, span(m.change), word)
+    d = m.change
+    change = f"{number(d.value, signed=True)} ({number(d.low, signed=True)} to {number(d.high, signed=True)})"
+    return BestRow(m.metric, score(m.base), end, change, word)
 
 
 def verdict_rows(summary: Summary) -> list[VerdictRow]:

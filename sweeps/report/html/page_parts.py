@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from sweeps.report.analysis.answer import ENDED
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.analysis.shape import BACK_AT, MIN_FALL, MIN_POINTS, Shape
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, number, of, percent, plural, score, spent
@@ -40,22 +39,6 @@ class Tile(NamedTuple):
     what: str
     value: str
     more: str
-
-
-def progress(summary: Summary) -> str:
-    """Where the sweep stands, in a few words."""
-    open_ = sum(t.state not in ENDED for t in summary.trials)
-    return stands(len(summary.trials), open_, summary.planned)
-
-
-def stands(trials: int, still_open: int, planned: int | None) -> str:
-    """Where a sweep stands, in a few words: `2 trials still open, 4 not started`, `ended`."""
-    to_come = (planned or 0) - trials
-    parts = [
-        f"{plural(still_open, 'trial')} still open" if still_open else "",
-        f"{to_come} not started" if to_come > 0 else "",
-    ]
-    return ", ".join(p for p in parts if p) or ("ended" if trials else "no trials yet")
 
 
 def tiles(summary: Summary) -> list[Tile]:

@@ -15,10 +15,9 @@ from sweeps.journal.rows import LeaseRow, NoteRow, Row, SweepRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import LogReader, sweeps_in
 from sweeps.planning.progress import ProgressMeter, progress_text
-from sweeps.report.analysis.answer import ENDED
+from sweeps.report.analysis.answer import ENDED, progress, stands
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.analysis.summarize import summarize, with_driver_note, with_notes
-from sweeps.report.html.page_parts import progress, stands
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store
 

@@ -14,9 +14,9 @@ from sweeps.executors.local import InProcess
 from sweeps.journal.codec import parse
 from sweeps.journal.writer import MemoryJournal
 from sweeps.report import render_html, summarize
+from sweeps.report.analysis.answer import progress
 from sweeps.report.analysis.findings import Kind
 from sweeps.report.analysis.shape import Shape
-from sweeps.report.html.page_parts import progress
 from sweeps.stopping.base import NeverStop
 from tests.support.fakes import FakeTrainer, fake_evaluate
 from tests.support.report_journals import (
