@@ -56,7 +56,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "config": dict(t.config),
                 "steps": t.steps,
                 "scored_at": list(t.snapshots),
-                "branch": branch._asdict() if (branch := plan.trunk(t.config)) else None,
+                "branch": branch._asdict() if (branch := plan.branch_of(t.config)) else None,
             }
             for t in plan.known_trials()
         ],
@@ -68,7 +68,7 @@ def plan_text(plan: Plan) -> str:
     formatter, known = EventFormatter(plan), plan.known_trials()
     lines = [f"{plan.sweep_id}: {plan.total} trials in {len(plan.cells)} grid cells"]
     for trial in known[:200]:
-        branch = plan.trunk(trial.config)
+        branch = plan.branch_of(trial.config)
         trunk = f", from {branch.parent} at step {branch.step}" if branch else ""
         label = formatter.label(trial.id, trial.config)
         lines.append(f"  {label}  {trial.steps} steps{trunk}, scored at {_steps(trial.snapshots)}")

@@ -157,7 +157,7 @@ class Plan:
         apart = {"steps", "seed", *self.free}
         return tuple(sorted((name, repr(value)) for name, value in config.items() if name not in apart))
 
-    def trunk(self, config: Mapping[str, Any]) -> Branch | None:
+    def branch_of(self, config: Mapping[str, Any]) -> Branch | None:
         """Returns where a trial turns off from the longest run of the same settings; None where it runs alone."""
         most = longest(config, self.budgets(config))
         return None if most is None else Branch(trial_id({**config, "steps": most}), shared_steps(config))
@@ -171,7 +171,7 @@ class Plan:
     def steps_to_run(self) -> int:
         """Returns the optimizer steps of a pure grid's trials, shared ones counted once."""
         known = self.known_trials()
-        branches = {t.id: b for t in known if (b := self.trunk(t.config)) is not None}
+        branches = {t.id: b for t in known if (b := self.branch_of(t.config)) is not None}
         return sum(t.steps - (branches[t.id].step if t.id in branches else 0) for t in known)
 
     def known_trials(self) -> list[TrialSpec]:

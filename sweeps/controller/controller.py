@@ -187,7 +187,7 @@ class SweepController:
             self.saved(trial, self.state.trials[trial].attempt, self._record.saved(whole))
 
     def _add(self, suggestion: Suggestion) -> None:
-        branch = self.plan.trunk(suggestion.config)
+        branch = self.plan.branch_of(suggestion.config)
         self.add(
             suggestion.config,
             parent=branch.parent if branch else "",

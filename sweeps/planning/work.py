@@ -72,7 +72,7 @@ def planned_work(plan: Plan) -> list[TrialWork]:
 def work_of(plan: Plan, trial: TrialSpec) -> TrialWork:
     """Returns what one trial of a plan asks machines to do."""
     config = trial.config
-    branch = plan.trunk(config)
+    branch = plan.branch_of(config)
     fork = branch.step if branch else 0
     model = trial.model
     return TrialWork(

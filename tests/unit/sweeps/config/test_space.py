@@ -59,9 +59,9 @@ def test_only_budgets_that_exist_share_a_trunk():
     """A zip of model and steps gives each model one budget: there is no longer run to turn off from."""
     wsd = {"lr_scheduler_type": "wsd", "warmup_steps": 2}
     paired = Plan(Sweep(name="z", space={"size": zipped(model=["tiny-xs", "tiny-s"], steps=[10, 40])}, trainer=wsd))
-    assert [paired.trunk(t.config) for t in paired.known_trials()] == [None, None]
+    assert [paired.branch_of(t.config) for t in paired.known_trials()] == [None, None]
     crossed = Plan(Sweep(name="z", space={"model": grid("tiny-xs", "tiny-s"), "steps": grid(10, 40)}, trainer=wsd))
-    assert [t.config["steps"] for t in crossed.known_trials() if crossed.trunk(t.config)] == [10, 10]
+    assert [t.config["steps"] for t in crossed.known_trials() if crossed.branch_of(t.config)] == [10, 10]
 
 
 ZIP = {"model": ["tiny-s", "tiny-m"], "learning_rate": [1e-3, 2e-3]}

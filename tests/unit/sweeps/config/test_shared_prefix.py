@@ -59,9 +59,9 @@ def sweep(**changes) -> Sweep:
 def test_the_longest_run_is_the_trunk_and_keeps_what_the_others_need():
     plan = Plan(sweep())
     trials = {(t.steps, t.config["replay"]): t for t in plan.known_trials()}
-    assert plan.trunk(trials[40, 0.1].config) is None
+    assert plan.branch_of(trials[40, 0.1].config) is None
     for steps, at in ((10, 9), (20, 17)):
-        branch = plan.trunk(trials[steps, 0.1].config)
+        branch = plan.branch_of(trials[steps, 0.1].config)
         assert branch == (trials[40, 0.1].id, at)
         assert at in trials[40, 0.1].saves
         assert at not in trials[40, 0.1].snapshots  # saved, not scored
@@ -80,7 +80,7 @@ def test_the_longest_run_is_the_trunk_and_keeps_what_the_others_need():
 def test_where_runs_are_not_twins_nothing_is_shared(changes):
     plan = Plan(sweep(**changes))
     settings = plan.config({"steps": 10}, {}, 0)
-    assert plan.trunk(settings) is None
+    assert plan.branch_of(settings) is None
 
 
 def test_sampled_settings_are_drawn_once_for_all_budgets():
@@ -88,8 +88,8 @@ def test_sampled_settings_are_drawn_once_for_all_budgets():
     plan = Plan(sweep(space=space, search={"algorithm": "random", "trials_per_cell": 2}))
     assert plan.groups == (0, 1, 0, 1, 0, 1)
     long = plan.config({"steps": 40, "replay": 0.1}, {"weight_decay": 0.05}, 0)
-    assert plan.trunk({**long, "steps": 10}) == (plan.trial(long).id, 9)
-    assert plan.trunk(long) is None
+    assert plan.branch_of({**long, "steps": 10}) == (plan.trial(long).id, 9)
+    assert plan.branch_of(long) is None
 
 
 def test_why_nothing_is_shared_is_said():
