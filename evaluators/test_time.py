@@ -84,8 +84,9 @@ def parse_variant(text: str) -> Variant:
     pairs = [part.split("=") for part in (found["rest"].lstrip(",") if found else "").split(",") if part]
     known = dict(pairs)
     if not text or found is None or set(known) - {"cap", "think", "t", "r"} or len(known) < len(pairs):
-        raise InputError(f"test_time {text!r}: expected @SAMPLES, cap=TOKENS, think=TOKENS, "
-                         "t=TEMPERATURE, r=RECURRENCES, or several")  # fmt: skip
+        raise InputError(
+            f"test_time {text!r}: expected @SAMPLES, cap=TOKENS, think=TOKENS, t=TEMPERATURE, r=RECURRENCES, or several"
+        )
     try:
         variant = Variant(
             samples=int(found["samples"]) if found["samples"] else None,

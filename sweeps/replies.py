@@ -150,9 +150,14 @@ def key_of(trial: str, step: int, attempt: int) -> str:
 
 
 def read_replies(
-    home: Where, trial: str, step: int | None = None, *, role: str | None = None, task: str | None = None,
+    home: Where,
+    trial: str,
+    step: int | None = None,
+    *,
+    role: str | None = None,
+    task: str | None = None,
     files: Mapping[str, Mapping[int, str]] | None = None,
-) -> list[KeptReply]:  # fmt: skip
+) -> list[KeptReply]:
     """Returns the replies of a trial that were kept, in the order of its steps.
 
     Args:

@@ -43,8 +43,10 @@ def export(
     model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     unrolls = model["model_type"] == RECURRENT_QWEN3
     if recurrences is not None and (not unrolls or not 1 <= recurrences <= MOST):
-        raise InputError(f"got recurrences {recurrences} for a model of type {model['model_type']}; expected 1 to {MOST} for one "
-                         f"of type {RECURRENT_QWEN3} (tiny-r)")  # fmt: skip
+        raise InputError(
+            f"got recurrences {recurrences} for a model of type {model['model_type']}; expected 1 to {MOST} for one "
+            f"of type {RECURRENT_QWEN3} (tiny-r)"
+        )
     out.mkdir(parents=True, exist_ok=True)
     for name in manifest.files:
         converted = (dtype is not None or unrolls) and (

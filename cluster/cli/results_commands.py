@@ -124,9 +124,14 @@ def next_command(
 
 
 def export_for_rl(
-    home: Store, trial: str, checkpoint: str, target: Path, framework: str, dtype: torch.dtype | None,
+    home: Store,
+    trial: str,
+    checkpoint: str,
+    target: Path,
+    framework: str,
+    dtype: torch.dtype | None,
     recurrences: int | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Writes a checkpoint with the prompts of its trial for an RL framework; returns what to print."""
     from sweeps.journal.state import SweepState
     from sweeps.journal.writer import read_rows

@@ -15,8 +15,10 @@ def in_file_order(num_rows: int, batch_rows: int) -> Iterator[list[int]]:
         InputError: there are fewer rows than a step takes.
     """
     if num_rows < batch_rows:
-        raise InputError(f"batch_rows is {batch_rows}, but there are {num_rows} rows to train on; under compat paper a step has "
-                         "different rows alone")  # fmt: skip
+        raise InputError(
+            f"batch_rows is {batch_rows}, but there are {num_rows} rows to train on; under compat paper a step has "
+            "different rows alone"
+        )
     while True:
         for start in range(0, num_rows - batch_rows + 1, batch_rows):
             yield list(range(start, start + batch_rows))

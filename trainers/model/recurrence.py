@@ -149,13 +149,16 @@ def check_recurrence(folder: str, config: Mapping[str, Any]) -> None:
     layers, once = config.get("num_hidden_layers"), [config.get(f"num_{part}_layers") for part in ("prelude", "coda")]
     sizes = [n for n in (*once, layers) if isinstance(n, int) and 0 <= n <= MOST]
     if len(sizes) < 3 or sizes[0] + sizes[1] >= sizes[2]:
-        faults.append(f"num_prelude_layers {once[0]} and num_coda_layers {once[1]} of num_hidden_layers {layers}; expected "
-                      "counts that leave a layer between them")  # fmt: skip
+        faults.append(
+            f"num_prelude_layers {once[0]} and num_coda_layers {once[1]} of num_hidden_layers {layers}; expected "
+            "counts that leave a layer between them"
+        )
     if not _is_count(usual := config.get("num_recurrences")):
         faults.append(f"num_recurrences {usual!r}; expected a number from 1 to {MOST}")
     span = config.get("train_recurrences")
-    if span is not None and not (isinstance(span, list) and len(span) == 2 and all(map(_is_count, span))
-                                 and span[0] <= span[1]):  # fmt: skip
+    if span is not None and not (
+        isinstance(span, list) and len(span) == 2 and all(map(_is_count, span)) and span[0] <= span[1]
+    ):
         faults.append(f"train_recurrences {span!r}; expected [fewest, most], from 1 to {MOST}, or null")
     if set(config.get("layer_types") or ()) - {"full_attention"}:
         faults.append("layer_types with other than full_attention; expected that alone")
