@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sweeps.executors.simulated import Recording, simulate
+from sweeps.executors.simulated import Outcome, Recording, simulate
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row, SweepRow
 from sweeps.report.replay import finals, histories_of, lost_winners, read_rows, recorded, winners
-from sweeps.stopping.base import Action, Goal, Verdict
+from sweeps.stopping.base import Action, Goal, StopRule, Verdict
 from sweeps.stopping.dip_aware import MIN_REPORTS, DipAware
 from sweeps.stopping.registry import parse_rule
 
@@ -105,19 +105,49 @@ class Knowing(DipAware):
         return Verdict(Action.CONTINUE if young or trial in self.won else Action.STOP, "it knows how all will end")
 
 
-def run(source: Source, rule: str, workers: int = 8, earlier: Sequence[Mapping[str, Any]] = ()) -> Fare:
+def simulated(source: Source, rule: str, workers: int = 8, earlier: Sequence[Mapping[str, Any]] = ()) -> Outcome:
     """Simulates one sweep under a rule, which begins from what `earlier` sweeps say."""
-    made = (
-        Knowing(source.goal, winners(source.ends, source.goal.top))
-        if rule == "knowing"
-        else parse_rule(rule, source.goal)
-    )
+    if rule == "knowing":
+        made: StopRule = Knowing(source.goal, winners(source.ends, source.goal.top))
+    else:
+        made = parse_rule(rule, source.goal)
     if earlier:
         made.observe(SweepRow("", experience={"sweeps": earlier}))
-    outcome = simulate(source.recordings, made, workers=workers, shared=source.shared)
+    return simulate(source.recordings, made, workers=workers, shared=source.shared)
+
+
+def run(source: Source, rule: str, workers: int = 8, earlier: Sequence[Mapping[str, Any]] = ()) -> Fare:
+    """Says how one sweep fares under a rule; as `simulated`."""
+    outcome = simulated(source, rule, workers, earlier)
     done = {t for t in source.ends if outcome.completed(t)}
     lost = lost_winners(source.ends, source.goal.top, done)
     return Fare(len(lost) / min(source.goal.top, len(source.ends)), outcome.saved)
+
+
+class Spent(NamedTuple):
+    """Where the compute of a sweep goes, in shares of running everything: on winners, on others that ran to their end, on those
+    that were given up, of what these would have cost, and the part of it that only strict's promise took."""
+
+    winners: float
+    completed: float
+    given_up: float
+    of: float
+    promised: float
+
+
+def spent(source: Source, rule: str) -> Spent:
+    """Returns where the compute of one sweep goes under a rule."""
+    outcome, costs = simulated(source, rule), {r.trial: r.cost for r in source.recordings}
+    others = [t for t in source.ends if t not in winners(source.ends, source.goal.top)]
+    gone = [t for t in others if not outcome.completed(t)]
+    runs, full = outcome.runs, outcome.full
+    return Spent(
+        sum(r.spent for t, r in runs.items() if t not in others) / full,
+        sum(runs[t].spent for t in others if t not in gone) / full,
+        sum(runs[t].spent for t in gone) / full,
+        sum(costs[t] for t in gone) / full,
+        sum(runs[t].held for t in gone) / full,
+    )
 
 
 def rivals(source: Source) -> list[str]:
@@ -157,8 +187,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     p.add_argument("--draws", type=int, default=8)
     p.add_argument("--size", type=int, default=0, help="trials of a sub-sweep; 0 takes all")
     p.add_argument("--no-rivals", action="store_true")
+    p.add_argument("--spent", action="store_true", help="say where the compute of the sweeps goes, and nothing else")
     p.add_argument("--json", default="")
     a = p.parse_args(argv)
+    if a.spent:
+        every = [s for path in a.curves for s in sources(read_rows(path), a.metric)]
+        for rule in a.rules:
+            mean = Spent(*np.mean([spent(drawn(s, 0, a.size), rule) for s in every], axis=0))
+            print(
+                f"{rule}, {len(every)} sweeps: winners {mean.winners:.1%}, others that ran to their end {mean.completed:.1%}, "
+                f"given up {mean.given_up:.1%} of {mean.of:.1%}, of that for strict's promise {mean.promised:.1%}"
+            )
+        return
     table = []
     for path in a.curves:
         for source in sources(read_rows(path), a.metric):
