@@ -35,6 +35,10 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
 """Keys without which a row of that kind says nothing."""
 
 
+class NewerRow(JournalError):
+    """A row of a journal version that this dipsweep does not know."""
+
+
 class _Field(NamedTuple):
     """How a key becomes a field: the types that JSON may give it, and a check of its value where types do not tell."""
 
@@ -128,7 +132,7 @@ def _extra(row: type[Row], data: Mapping[str, Any], names: Sequence[str]) -> dic
 
 def _version(v: Any) -> JournalError:
     if isinstance(v, int) and not isinstance(v, bool) and v > VERSION:
-        return JournalError(f"written by a newer dipsweep (journal version {v}; this one reads {VERSION})")
+        return NewerRow(f"written by a newer dipsweep (journal version {v}; this one reads {VERSION})")
     return JournalError(f"got journal version {_shown(v)}; expected {VERSION}")
 
 

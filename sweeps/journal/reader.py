@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sweeps.errors import JournalError, NotFound, StorageDenied, StorageError
-from sweeps.journal.codec import decode
+from sweeps.journal.codec import NewerRow, decode
 from sweeps.journal.compaction import LOG, listed, pack_key, segment_key
 from sweeps.journal.lines import unsealed
 from sweeps.journal.rows import Row
@@ -181,10 +181,12 @@ def parse_lines(lines: Sequence[bytes], seq: int, where: str, before: int, sweep
     """
     rows = []
     for i, line in enumerate(lines):
+        body = line
         try:
-            row = decode(unsealed(line))
+            body = unsealed(line)
+            row = decode(body)
         except JournalError as e:
-            raise _damaged(where, before + i + 1, e) from e
+            raise _unreadable(where, before + i + 1, e, as_written=body is not line) from e
         if sweep and row.sweep != sweep:
             raise JournalError(
                 f"{where}:{before + i + 1}: a row of sweep {row.sweep or '(none)'} in the log of {sweep}: the file is another "
@@ -192,13 +194,20 @@ def parse_lines(lines: Sequence[bytes], seq: int, where: str, before: int, sweep
             )
         if row.seq != seq + i:
             raise JournalError(
-                f"{where}:{before + i + 1}: row has seq {row.seq}, expected {seq + i}; rows are missing or doubled"
+                f"{where}:{before + i + 1}: row has seq {row.seq}, expected {seq + i}; rows are missing or doubled; "
+                "restore the file from a copy"
             )
         rows.append(row)
     return rows
 
 
-def _damaged(where: str, number: int, e: Exception) -> JournalError:
+def _unreadable(where: str, number: int, e: JournalError, *, as_written: bool) -> JournalError:
+    """Returns what to do about a line that is no row: what a newer version wrote must not be cut off."""
+    if as_written or isinstance(e, NewerRow):
+        return JournalError(
+            f"{where}:{number}: not a row of this version ({e}); it stands as it was written: read it with the dipsweep "
+            "that wrote it, or with a newer one"
+        )
     return JournalError(
         f"{where}:{number}: not a journal row ({e}); restore the file from a copy, or cut it before this line"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -62,6 +63,20 @@ def test_a_line_of_an_earlier_version_has_no_checksum_and_is_read(tmp_path: Path
     log.write_bytes(b"".join(unsealed(line) + b"\n" for line in log.read_bytes().splitlines()))
     assert b"crc" not in log.read_bytes()
     assert [r.step for r in read_rows(home)[1:]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+@pytest.mark.parametrize("change", [{"kind": "horoscope"}, {"v": 2}])
+def test_what_a_newer_version_wrote_is_never_to_be_cut_off(tmp_path: Path, change: dict[str, object], checksum: bool):
+    home = sweep(tmp_path, MINE)
+    log = home / segment_key(0)
+    first, second, *rest = log.read_bytes().splitlines(keepends=True)
+    changed = json.dumps(json.loads(unsealed(second.strip())) | change, separators=(",", ":"))
+    log.write_bytes(first + (sealed(changed) if checksum else changed.encode() + b"\n") + b"".join(rest))
+    with pytest.raises(JournalError, match=r"000000000\.jsonl:2: ") as e:
+        read_rows(home)
+    assert ("cut it" in str(e.value)) == (not checksum and "kind" in change)  # nothing tells that this is no damage
+    assert ("with a newer one" in str(e.value)) == (checksum or "v" in change)
 
 
 def test_the_log_of_another_sweep_is_damage_and_gc_touches_nothing(tmp_path: Path):
