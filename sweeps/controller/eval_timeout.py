@@ -17,6 +17,7 @@ SLOWER: Final = 10.0
 grow several times longer in a dip (arXiv 2604.06628), a hung process never returns."""
 AGAIN_S: Final = 1.0
 """Code that swallows the first TimeoutError gets another one so much later."""
+TICK_S: Final = 1.0
 
 
 class Allowance:
@@ -48,7 +49,7 @@ class Allowance:
 
 @contextmanager
 def time_limit(late: TimeoutError, seconds: float) -> Iterator[None]:
-    """Raises `late` in what runs in this block after so many seconds.
+    """Raises `late` in what runs in this block after so many seconds; those of a process that was stopped (Ctrl-Z) do not count.
 
     A signal to this thread raises between two lines of Python and wakes a call that waits. It is SIGURG, which asks for
     nothing else and does nothing where it comes too late; libraries use SIGALRM, batch systems SIGUSR1. A native call that
@@ -67,10 +68,13 @@ def time_limit(late: TimeoutError, seconds: float) -> Iterator[None]:
             raise late
 
     def watch() -> None:
-        wait = seconds
-        while not ended.wait(wait):
+        left = seconds
+        while not ended.wait(tick := min(left, TICK_S)):
+            left -= tick  # of the time of a clock that went on while the process stood still, one tick at most
+            if left > 0:
+                continue
             over.set()
-            wait = AGAIN_S
+            left = AGAIN_S
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
 
     before = signal.signal(signal.SIGURG, handler)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +50,30 @@ def test_what_does_not_return_is_broken_off(hang):
         hang()
     assert signal.getsignal(signal.SIGURG) is before
     assert not any(thread.name == "time limit" for thread in threading.enumerate())
+
+
+STOPPED = """
+import sys
+from sweeps.controller.eval_timeout import time_limit
+
+with time_limit(TimeoutError("over the limit"), 3.0):
+    print("inside", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.slow
+def test_time_in_which_the_process_was_stopped_does_not_count():
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(6)
+        process.send_signal(signal.SIGCONT)
+        process.communicate("\n")
+    assert process.returncode == 0
 
 
 def test_what_returns_or_raises_in_time_does_so():
