@@ -195,7 +195,7 @@ class SearchBlock(OpenBlock):
     repeats: _Count = 1
     """Runs of every trial, each with its own seed; `trials` counts them all."""
     share_trunk: bool = True
-    """Let trials that differ in `steps` alone share their first steps, where that changes no bit
+    """Let trials that differ in `steps`, `decay` and `min_lr_rate` alone share their first steps, where that changes no bit
     (`sweeps.config.shared_prefix`)."""
     points_from: _Places = []
     """optuna-tpe, optuna-gp: earlier sweeps that the search begins from, by id in the sweep's storage, folder or address; a

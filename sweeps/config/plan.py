@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from sweeps.config.schema import Sweep
-from sweeps.config.shared_prefix import longest, shared_steps
+from sweeps.config.shared_prefix import ENDINGS, shared_steps, trunk_of
 from sweeps.config.space import Axis, Scalar, can_be_active, cells, sampled
 from sweeps.config.trial import TrialSpec, trial_id
 from sweeps.errors import LimitError
@@ -153,20 +153,44 @@ class Plan:
             found.setdefault(self._rest(config), set()).add(int(config["steps"]))
         return {rest: frozenset(budgets) for rest, budgets in found.items()}
 
-    def _rest(self, config: Mapping[str, Any]) -> Rest:
-        apart = {"steps", "seed", *self.free}
+    def _endings_of(self, config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        return self._endings.get(self._rest(config, self._apart), ())
+
+    @cached_property
+    def _apart(self) -> tuple[str, ...]:
+        """The endings that a sweep tries with the same other settings: a search draws others for each that is not its budget."""
+        if not self.sweep.search.share_trunk:
+            return ()
+        if self.free:
+            return ("steps",) if self._budgets else ()
+        return tuple(name for name in ENDINGS if name in self.sweep.axes)
+
+    @cached_property
+    def _endings(self) -> Mapping[Rest, Sequence[Mapping[str, Any]]]:
+        """By all other settings, the endings that are tried with them."""
+        found: dict[Rest, list[dict[str, Any]]] = {}
+        for cell in self.cells if self._apart else ():
+            config = self.config(cell, {}, 0)
+            ending = {name: config[name] for name in self._apart}
+            known = found.setdefault(self._rest(config, self._apart), [])
+            if ending not in known:
+                known.append(ending)
+        return found
+
+    def _rest(self, config: Mapping[str, Any], endings: Sequence[str] = ("steps",)) -> Rest:
+        apart = {*endings, "seed", *self.free}
         return tuple(sorted((name, repr(value)) for name, value in config.items() if name not in apart))
 
     def branch_of(self, config: Mapping[str, Any]) -> Branch | None:
         """Returns where a trial turns off from the longest run of the same settings; None where it runs alone."""
-        most = longest(config, self.budgets(config))
-        return None if most is None else Branch(trial_id({**config, "steps": most}), shared_steps(config))
+        trunk = trunk_of(config, self._endings_of(config))
+        return None if trunk is None else Branch(trial_id(trunk), shared_steps(config))
 
     def _forks(self, config: Mapping[str, Any]) -> tuple[int, ...]:
         """Steps to keep a checkpoint of: where shorter runs turn off, and where an extended one would."""
-        own = int(config["steps"])
-        forks = {shared_steps({**config, "steps": b}) for b in {*self.budgets(config), own} if b <= own}
-        return tuple(sorted(s for s in forks if 0 < s < own))
+        own, last = int(config["steps"]), shared_steps(config)
+        forks = {shared_steps({**config, **ending}) for ending in (*self._endings_of(config), {})}
+        return tuple(sorted(s for s in forks if 0 < s < own and s <= last))
 
     def steps_to_run(self) -> int:
         """Returns the optimizer steps of a pure grid's trials, shared ones counted once."""

@@ -5,20 +5,25 @@ budget: same seed, same rows, same rates, same weights to the bit. So of trials 
 trains first and leaves a checkpoint where each shorter one turns off; the shorter ones train their own decay only.
 Budgets of 100, 200 and 400 steps with a decay of 0.2 then cost 458 steps instead of 700. A cosine or linear schedule
 ties every step to the budget, and shares nothing.
+
+The same holds for how the rate falls: decays of another length, or to another final rate, are branches of the run whose rate is
+full for longest, each from the step at which its own rate begins to fall.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sweeps.plugins import SFT
 
 TIED: Final = ("cosine", "linear")  # schedules whose every step depends on the budget
+ENDINGS: Final = ("steps", "decay", "min_lr_rate")
+"""Settings that decide nothing before the rate begins to fall."""
 
 
 def shared_steps(config: Mapping[str, Any]) -> int:
-    """Returns how many first steps of a run are the same as those of any longer run with the same settings.
+    """Returns how many first steps of a run any other has too that differs in `ENDINGS` alone and keeps the full rate as long.
 
     0 where none are. The decay of `trainers.schedule` is `max(1, round(decay * steps))` steps long, and its first step
     still has the full rate.
@@ -34,10 +39,17 @@ def shared_steps(config: Mapping[str, Any]) -> int:
     return max(0, steps - falling + 1)
 
 
-def longest(config: Mapping[str, Any], budgets: Iterable[int]) -> int | None:
-    """Returns the budget of the run that this one can turn off from: the longest, or None if this one stands alone."""
-    most = max(budgets, default=0)
-    return most if most > int(config["steps"]) and shared_steps(config) > 0 else None
+def trunk_of(config: Mapping[str, Any], endings: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Returns the settings of the run that this one turns off from, or None where it stands alone, or is that run.
+
+    Args:
+        endings: the values of `ENDINGS` of all runs that differ in nothing else, in the order of the plan. The run whose rate is
+            full for longest is the trunk of all others; of several, the longest, and the first.
+    """
+    if len(endings) < 2 or shared_steps(config) <= 0:
+        return None
+    trunk = max(endings, key=lambda one: (shared_steps({**config, **one}), int(one.get("steps", 0))))
+    return None if all(config[name] == value for name, value in trunk.items()) else {**config, **trunk}
 
 
 def why_not(config: Mapping[str, Any]) -> str:

@@ -172,6 +172,9 @@ class SweepController:
             suggestion = self.searcher.ask()
             if suggestion is None:
                 self._record.queue.exhausted = True
+                self._record.touched |= {
+                    trial for trial, spec in self.specs.items() if spec.forks
+                }  # kept for who might come
             else:
                 self._add(suggestion)
         if not self._record.queue and (paused := self.state.with_status(TrialStatus.PAUSED)):
@@ -324,11 +327,11 @@ class SweepController:
 
         Looks only at trials with news since the last call.
         """
-        goal = self.plan.sweep.goal
+        goal, more = self.plan.sweep.goal, not self._record.queue.exhausted
         out = [
             (trial, self._record.saved(checkpoint))
             for trial in sorted(self._record.touched)
-            for checkpoint in retention.superseded(self.state, self.specs[trial], goal, keep)
+            for checkpoint in retention.superseded(self.state, self.specs[trial], goal, keep, more=more)
         ]
         self._record.touched = {trial for trial, _ in out}  # until all of them are deleted
         return out

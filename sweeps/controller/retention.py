@@ -8,12 +8,15 @@ from sweeps.config.trial import TrialSpec
 from sweeps.journal.state import Checkpoint, SweepState, TrialState
 
 
-def superseded(state: SweepState, spec: TrialSpec, goal: Goal, keep: int) -> list[Checkpoint]:
-    """Returns a trial's checkpoints whose files can go: scored, neither among its last `keep` nor its best."""
+def superseded(state: SweepState, spec: TrialSpec, goal: Goal, keep: int, *, more: bool = False) -> list[Checkpoint]:
+    """Returns a trial's checkpoints whose files can go: scored, neither among its last `keep` nor its best.
+
+    `more`: trials are still to be named, and may begin at any of the forks of the plan.
+    """
     trial = state.trials[spec.id]
     children = [state.trials[t] for t in state.children.get(spec.id, ())]
     kept = set(sorted(trial.checkpoints)[-keep:] if keep else ()) | _best(state, spec.id, goal)
-    kept |= _forks_to_come(trial, spec, children)
+    kept |= _forks_to_come(trial, spec, children) | (set(spec.forks) if more else set())
     shared = {c.path for child in children for c in child.checkpoints.values()}
     return [
         checkpoint

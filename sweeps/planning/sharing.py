@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sweeps.config.plan import Plan
-from sweeps.config.shared_prefix import TIED, why_not
+from sweeps.config.shared_prefix import ENDINGS, TIED, why_not
 from sweeps.errors import SpecError
 from sweeps.planning.work import TrialWork, planned_work
 
@@ -61,13 +61,20 @@ def _steps(work: Iterable[TrialWork]) -> int:
 
 def _why(plan: Plan, work: Iterable[TrialWork]) -> str:
     sweep = plan.sweep
-    if len(set(sweep.axis_values("steps", 0))) < 2:
+    if not _ending_axes(plan):
         return ""
     if "steps" in plan.free:
         return "the search samples each trial's own budget"
     if not sweep.search.share_trunk:
         return "search.share_trunk is false"
+    if plan.free and _ending_axes(plan) != ["steps"]:
+        return f"the search draws other settings for each {' and '.join(n for n in _ending_axes(plan) if n != 'steps')}"
     return next((why for w in work if (why := why_not(w.config))), "")
+
+
+def _ending_axes(plan: Plan) -> list[str]:
+    """Returns the axes that decide nothing before the rate falls: trials that differ in them alone could share steps."""
+    return [name for name in ENDINGS if len(set(plan.sweep.axis_values(name, 0))) > 1]
 
 
 def _best_change(plan: Plan, run: int) -> tuple[dict[str, Any], int]:

@@ -118,3 +118,93 @@ def test_a_branch_off_the_trunk_equals_a_run_of_its_own_to_the_bit(tmp_path: Pat
     assert alone.keys() == branch.keys()
     assert all(torch.equal(alone[k], branch[k]) for k in alone)
     assert not all(torch.equal(alone[k], v) for k, v in weights(trunk[16]).items())
+
+
+def decays(**changes) -> Sweep:
+    space = {"decay": grid(0.2, 0.5), "min_lr_rate": grid(0.0, 0.1), "replay": grid(0.0, 0.1)}
+    return Sweep(**{"name": "t", "space": space, "trainer": {**WSD, "steps": 40, "learning_rate": 1e-3}, **changes})
+
+
+def test_runs_that_differ_in_how_their_rate_falls_fork_where_it_begins_to():
+    plan = Plan(decays())
+    of = {(t.config["decay"], t.config["min_lr_rate"], t.config["replay"]): t for t in plan.known_trials()}
+    trunk = of[0.2, 0.0, 0.1]
+    assert plan.trunk(trunk.config) is None
+    assert plan.trunk(of[0.2, 0.1, 0.1].config) == (
+        trunk.id,
+        33,
+    )  # its last 8 steps fall, the first of them at the full rate
+    assert plan.trunk(of[0.5, 0.0, 0.1].config) == (trunk.id, 21)
+    assert plan.trunk(of[0.5, 0.1, 0.1].config) == (trunk.id, 21)
+    assert {21, 33} <= trunk.saves
+    assert plan.steps_to_run() == 2 * (40 + 7 + 19 + 19)
+
+
+def test_budgets_and_decays_share_one_trunk_that_of_the_longest_full_rate():
+    plan = Plan(decays(space={"steps": grid(20, 40), "decay": grid(0.1, 0.5)}))
+    of = {(t.steps, t.config["decay"]): t for t in plan.known_trials()}
+    trunk = of[40, 0.1]
+    assert plan.trunk(trunk.config) is None
+    assert {key: plan.trunk(t.config).step for key, t in of.items() if t is not trunk} == {
+        (20, 0.1): 19, (40, 0.5): 21, (20, 0.5): 11,
+    }  # fmt: skip
+    assert {plan.trunk(t.config).parent for t in of.values() if t is not trunk} == {trunk.id}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"search": {"share_trunk": False}},
+        {"trainer": {**WSD, "warmup_steps": 0.1, "steps": 40}},
+        {
+            "space": {"decay": grid(0.2, 0.5), "weight_decay": uniform(0.0, 0.1)},
+            "search": {"algorithm": "random", "trials_per_cell": 2},
+        },
+    ],
+)
+def test_decays_share_nothing_where_their_runs_are_not_twins(changes):
+    plan = Plan(decays(**changes))
+    assert plan.trunk(plan.config({"decay": 0.5}, {"weight_decay": 0.05}, 0)) is None
+
+
+@pytest.mark.parametrize("ending", [{"decay": 0.25}, {"min_lr_rate": 0.5}, {"decay": 0.6, "min_lr_rate": 0.2}])
+def test_another_decay_off_the_trunk_equals_a_run_of_its_own_to_the_bit(tmp_path: Path, ending):
+    base = write_base(tmp_path / "base")
+    own = {"lr_scheduler_type": "wsd", "warmup_steps": 3, "decay": 0.25, "steps": 12}
+
+    def run(name: str, settings: dict, snapshots: tuple[int, ...], resume: Saved | None = None) -> dict[int, Saved]:
+        notes = Notes()
+        train(trial(base, snapshots, **settings), notes, folder=tmp_path / name, resume=resume, data=tier())
+        return {c.step: c for c in notes.checkpoints}
+
+    def weights(saved: Saved) -> dict[str, torch.Tensor]:
+        return load_file(Path(saved.path) / "model.safetensors")
+
+    other = {**own, **ending}
+    fork = shared_steps(other)
+    trunk = run("trunk", own, (fork, 12))
+    alone = weights(run("alone", other, (12,))[12])
+    branch = weights(run("branch", other, (12,), trunk[fork])[12])
+    assert all(torch.equal(alone[k], branch[k]) for k in alone)
+    same = other == own
+    assert all(torch.equal(alone[k], v) for k, v in weights(trunk[12]).items()) == same
+
+
+def test_a_sweep_over_decays_trains_what_its_plan_counts_and_scores_every_trial(tmp_path):
+    """In this process, with a trainer that only counts steps; the trunk ends before its last branch is named."""
+    from cluster.run import run
+    from tests.support.fakes import FakeScores, FakeTrainer
+
+    sweep = decays(
+        space={"decay": grid(0.25, 0.5), "min_lr_rate": grid(0.0, 0.1)},
+        trainer={**WSD, "steps": 16, "learning_rate": 1e-3}, evaluation={"at": {"every": 4}}, storage=str(tmp_path),
+    )  # fmt: skip
+    trainer = FakeTrainer()
+    results = run(
+        sweep, backend="in-process", train=trainer, evaluate=lambda job: FakeScores({"transfer/score": job.step / 16}),
+        say=lambda line: None,
+    )  # fmt: skip
+    assert len(trainer.log) == Plan(sweep).steps_to_run() == 16 + 3 + 7 + 7
+    assert [t.state for t in results.summary.trials] == ["completed"] * 4
+    for t in results.summary.trials:
+        assert [p.step for p in t.curves["transfer/score"]] == [4, 8, 12, 16]

@@ -63,3 +63,15 @@ def test_a_switch_that_is_off_is_named():
 
 def test_one_budget_has_nothing_to_share_and_nothing_is_said():
     assert str(shared({"replay": grid(0.0, 0.1)}, steps=50, lr_scheduler_type="cosine")) == "100 optimizer steps"
+
+
+def test_decays_that_share_nothing_are_told_why_and_what_would_join_them():
+    decays = {"decay": grid(0.2, 0.5)}
+    joined = shared(decays, lr_scheduler_type="wsd", steps=100)
+    assert (joined.run, joined.alone) == (100 + 49, 200)
+    apart = shared(decays, lr_scheduler_type="wsd", steps=100, warmup_steps=0.1)
+    assert apart.change == {"trainer.warmup_steps": 10}
+    assert (apart.run, apart.changed) == (200, 149)
+    drawn = {**decays, "learning_rate": loguniform(1e-4, 1e-3)}
+    sampled = shared(drawn, {"algorithm": "random", "trials_per_cell": 2}, lr_scheduler_type="wsd", steps=100)
+    assert sampled.why == "the search draws other settings for each decay"
