@@ -1,7 +1,7 @@
 """The same sweep by Ray Tune with TRL, by Optuna with TRL, and by dipsweep: what each costs and what it finds.
 
     python -m benchmarks.end_to_end --setup                   a virtual environment with TRL, once
-    python -m benchmarks.end_to_end [--size full|third|small] [--schedule wsd|cosine] [--ways grid asha …] --out DIR
+    python -m benchmarks.end_to_end [--size full|third|small] [--schedule wsd|cosine] [--ways grid asha …] [--seed N] --out DIR
     python -m benchmarks.end_to_end --kill [--ways …] --out DIR    what is left 15 s after kill -9 of the driver
 
 36 cells: 3 tiers x 2 shares of replay x 2 learning rates x budgets 100, 200, 400. Every way runs as a program of its own, one
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--after", type=float, default=45.0, help="seconds after which --kill kills")
     parser.add_argument("--schedule", choices=("wsd", "cosine"), default="wsd")
+    parser.add_argument("--seed", type=int, default=0, help="of the runs; the spread of the table over several")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--out", type=Path)
     a = parser.parse_args()
@@ -182,7 +183,7 @@ def main() -> None:
         return
     if a.out is None:
         parser.error("--out DIR is needed")
-    os.environ["E2E_SIZE"] = a.size
+    os.environ["E2E_SIZE"], os.environ["E2E_SEED"] = a.size, str(a.seed)
     a.out = a.out.resolve()
     if a.kill:
         for way in a.ways:

@@ -29,6 +29,11 @@ def space() -> dict[str, list[Any]]:
     return SIZES[os.environ.get("E2E_SIZE", "full")]
 
 
+def seed() -> int:
+    """The seed of the runs, of their order of rows too; the items that score them stay the same."""
+    return int(os.environ.get("E2E_SEED", "0"))
+
+
 def cells() -> list[dict[str, Any]]:
     """Every combination of the axes."""
     axes = space()
@@ -59,7 +64,7 @@ def conversations(cell: dict[str, Any]) -> list[dict[str, Any]]:
     from trainers.data.datasets import load
 
     data = load(cell["data"], TierSource(), seed=0)
-    draw = random.Random(0)
+    draw = random.Random(seed())
     primary, replay = list(data.primary), list(data.replay)
     draw.shuffle(primary)
     draw.shuffle(replay)
@@ -104,7 +109,7 @@ def sft(cell: dict[str, Any], schedule: str, out: str, report: Callable[[int, fl
     }[schedule]
     with tempfile.TemporaryDirectory() as scratch:
         args = SFTConfig(
-            output_dir=scratch, max_steps=cell["steps"], learning_rate=cell["lr"], warmup_steps=10, **how, seed=0,
+            output_dir=scratch, max_steps=cell["steps"], learning_rate=cell["lr"], warmup_steps=10, **how, seed=seed(),
             per_device_train_batch_size=6, max_length=256, packing=True, packing_strategy="bfd", completion_only_loss=True,
             adam_beta2=0.98, weight_decay=0.01, bf16=False, use_cpu=True, gradient_checkpointing=False, report_to=[],
             save_strategy="no", logging_strategy="no", disable_tqdm=True,

@@ -12,12 +12,13 @@ from typing import Any
 
 import yaml
 
-from benchmarks.end_to_end.common import METRIC, space
+from benchmarks.end_to_end.common import METRIC, seed, space
 
 
 def definition(protect: str, schedule: str) -> dict[str, Any]:
     """Returns the sweep, on the cells of this size, under the way's schedule and protection."""
     whole: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("sweep.yaml").read_text(encoding="utf-8"))
+    whole["seed"] = seed()
     whole["trainer"]["lr_scheduler_type"] = schedule
     whole["stopping"]["protect"] = protect
     whole["space"] = {{"lr": "learning_rate"}.get(name, name): {"grid": values} for name, values in space().items()}
