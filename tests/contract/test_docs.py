@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,9 +56,25 @@ def test_the_sweep_in_the_readme_is_a_sweep_of_ten_lines():
     assert Plan(sweep).total == 3
 
 
-@pytest.mark.parametrize("path", sorted((REPO / "examples").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted(set((REPO / "examples").glob("*.yaml")) - {REPO / "examples/smollm2.yaml"}), ids=lambda p: p.name
+)
 def test_every_example_is_a_valid_sweep(path: Path):
     from cluster.preflight.checks import preflight
     from sweeps.config.yaml import load
 
+    preflight(load(path))
+
+
+def test_the_example_on_a_real_model_is_valid_once_its_inputs_are_there(tmp_path):
+    """Its data are made as its head says; a shipped model, whose rows are longer, stands where the fetched one would."""
+    from cluster.preflight.checks import preflight
+    from sweeps.config.yaml import load
+    from trainers.model.builtin import builtin_folder
+
+    shutil.copytree(REPO / "examples", tmp_path / "examples")
+    shutil.copytree(builtin_folder("tiny-s"), tmp_path / "models/smollm2-135m")
+    subprocess.run([sys.executable, "examples/countdown.py", "data"], cwd=tmp_path, check=True, capture_output=True)
+    path = tmp_path / "examples/smollm2.yaml"
+    path.write_text(path.read_text().replace("max_length: 512", "max_length: 1024"))
     preflight(load(path))
