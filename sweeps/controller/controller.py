@@ -171,10 +171,8 @@ class SweepController:
         while not self._record.queue.exhausted and len(self._record.queue.ready(limit)) < limit:
             suggestion = self.searcher.ask()
             if suggestion is None:
-                self._record.queue.exhausted = True
-                self._record.touched |= {
-                    trial for trial, spec in self.specs.items() if spec.forks
-                }  # kept for who might come
+                self._record.queue.exhausted = True  # forks that were kept for trials to come are looked at again
+                self._record.touched |= {trial for trial, spec in self.specs.items() if spec.forks}
             else:
                 self._add(suggestion)
         if not self._record.queue and (paused := self.state.with_status(TrialStatus.PAUSED)):

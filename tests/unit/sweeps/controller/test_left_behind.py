@@ -137,6 +137,8 @@ def test_a_fork_is_kept_until_its_branch_has_a_checkpoint_of_its_own():
     again.saved(once_more.spec.id, 2, Saved(8, "/b/8", "d"))
     again.trained(once_more.spec.id, 2)
     score(again)
+    assert fork not in gone(again)  # a trial that the search has yet to name may begin there
+    assert again.next() is None
     assert fork in gone(again)
 
 
