@@ -18,6 +18,7 @@ function line(sweep) {
     row.append(head);
     for (let i = 0; i < 4; i++) row.insertCell();
     row.cells[4].className = "reason";
+    row.cells[4].append(document.createElement("div"));
   }
   const tags = [...row.cells[0].querySelectorAll(".tag")];
   if (tags.map((tag) => tag.textContent).join(" ") !== sweep.tags.join(" ")) {
@@ -29,7 +30,8 @@ function line(sweep) {
     }
   }
   [sweep.progress, sweep.begun, sweep.since, sweep.headline].forEach((text, i) => {
-    if (row.cells[i + 1].textContent !== text) row.cells[i + 1].textContent = text;
+    const place = row.cells[i + 1].firstElementChild ?? row.cells[i + 1];
+    if (place.textContent !== text) place.textContent = text;
   });
 }
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.errors import SpecError
 from sweeps.output import printable
@@ -41,6 +41,9 @@ from sweeps.report.html.page_tables import (
 from sweeps.report.html.reply_data import Replies
 from sweeps.report.markdown import user_note
 from sweeps.report.next_sweep import NextSweep, next_sweep
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 ASSETS = Path(__file__).parent
 SCRIPTS = ("charts.js", "plots.js", "replies.js", "more_plots.js", "trial_view.js", "updates.js", "document.js")
@@ -137,7 +140,15 @@ def render(template: str, **values: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["breakable"] = _breakable
     return printable(environment.get_template(template).render(**values))
+
+
+def _breakable(name: str) -> Markup:
+    """Returns a metric's name that a narrow table breaks between its words."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(name)).replace("/", "/<wbr>").replace("_", "_<wbr>"))
 
 
 def _next(summary: Summary) -> NextSweep | None:
