@@ -1,10 +1,12 @@
 """A plan against what the sweep then took: device seconds of real sweeps, predicted without and with a probe.
 
-    python -m benchmarks.plan.actual
+    python -m benchmarks.plan.actual [--ray] [--only NAME …]
 
-Runs each sweep in this process, one after the other, in folders that are removed again (about five minutes on one core).
+Runs each sweep in this process, one after the other, in folders that are removed again (about five minutes on one core);
+with --ray also a grid and an elastic sweep on a Ray of two CPUs that is started here (about five minutes more).
 Device seconds are CPU seconds of training, scoring and start-up as the journal has them, so that other work on the machine
-changes them little. Writes a table: predicted / actual, with the bounds that the plan itself gave.
+changes them little; wall-clock times are those of a quiet machine only. Writes a table: predicted / actual, with the bounds
+that the plan itself gave, and in the end how many are within what a plan promises.
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.cli.plan_view import probed_speeds
 from cluster.preflight.cost import speeds_for
 from cluster.run import run
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import EvalRow, ReportRow, Row
 from sweeps.journal.writer import read_rows
-from sweeps.planning.estimate import estimate
+from sweeps.planning.estimate import Range, estimate
 
 TRAINER: dict[str, Any] = {
     "learning_rate": 3e-3, "batch_tokens": 1536, "max_length": 256, "lr_scheduler_type": "wsd", "warmup_steps": 5
@@ -57,48 +59,91 @@ def sweeps() -> dict[str, Sweep]:
     }
 
 
+def on_ray() -> dict[str, Sweep]:
+    """The sweeps that need a Ray of two CPUs, by what they are an example of."""
+
+    def made(name: str, space: dict[str, Any], **more: Any) -> Sweep:
+        fields: dict[str, Any] = {"trainer": TRAINER, "evaluation": {"items": 30, "at": {"every": 40}}}
+        return Sweep(**{"name": name, "space": space, **fields, **more})
+
+    elastic = {"tiny-s": {"workers": [1, 2]}}
+    return {
+        "ray: grid": made("ray-grid", {"data": TIERS, "replay": grid(0.0, 0.2), "steps": grid(80)}),
+        "ray: elastic": made("ray-elastic", {"data": TIERS, "steps": grid(80)}, models=elastic),
+    }
+
+
 def spent(rows: Sequence[Row]) -> float:
     """Device seconds in a journal: the last cumulative cost of each attempt, and every evaluation."""
     attempts: dict[tuple[str, int], float] = {}
     scoring = 0.0
     for row in rows:
-        if row.kind == "report" and row.cost:
+        if isinstance(row, ReportRow) and row.cost:
             attempts[row.trial, row.attempt] = sum(row.cost.values())
-        elif row.kind == "eval" and row.cost:
+        elif isinstance(row, EvalRow) and row.cost:
             scoring += sum(row.cost.values())
     return sum(attempts.values()) + scoring
 
 
+class Told(NamedTuple):
+    """One sweep: device seconds as they were, and predicted without and with a probe; predicted wall-clock time over actual."""
+
+    name: str
+    actual: float
+    blind: Range
+    probed: Range
+    wall: float
+
+    def __str__(self) -> str:
+        held = self.probed.low <= self.actual <= self.probed.high
+        return (
+            f"{self.name:18} {self.actual:7.1f}s {self.blind.value:8.1f}s {self.blind.value / self.actual:6.2f} "
+            f"{self.probed.value:7.1f}s {self.probed.value / self.actual:6.2f} {held!s:>12} {self.wall:10.2f}"
+        )
+
+
+def compare(name: str, sweep: Sweep, *, ray: bool) -> Told:
+    """Plans a sweep without and with a probe, and runs it."""
+    plan, nodes = Plan(sweep), [2.0] if ray else [1.0]
+    with tempfile.TemporaryDirectory() as folder:
+        blind = estimate(plan, speeds_for(plan, gpu="H100"), nodes, in_process=not ray)
+        probed = estimate(plan, probed_speeds(plan, gpu="H100"), nodes, in_process=not ray)
+        began = time.monotonic()
+        where: dict[str, Any] = {"cpus": 2} if ray else {"backend": "in-process"}
+        run(sweep, storage=folder, say=lambda line: None, **where)
+        wall = time.monotonic() - began
+        actual = spent(read_rows(Path(folder) / sweep.id))
+    # In one process training and scoring take turns.
+    expected = probed.wall.value if ray and probed.wall is not None else probed.device_seconds.value
+    return Told(name, actual, blind.device_seconds, probed.device_seconds, expected / wall)
+
+
+def within(values: Sequence[float], share: float) -> str:
+    """How many ratios are within a share of 1, either way."""
+    good = sum(1 / (1 + share) <= v <= 1 + share for v in values)
+    return f"{good} of {len(values)} within {share:.0%}"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", help="names of sweeps; default all")
-    chosen = parser.parse_args().only
+    parser.add_argument("--ray", action="store_true", help="also those on Ray")
+    chosen = parser.parse_args()
+    # Imports are paid once in this process; on a cluster once by every group of processes.
+    with tempfile.TemporaryDirectory() as folder:
+        first = Sweep(name="first", space={"steps": grid(2)}, trainer=TRAINER, evaluation={"items": 2, "at": [2]})
+        run(first, storage=folder, backend="in-process", say=lambda line: None)
     print(
         f"{'sweep':18} {'actual':>8} {'unprobed':>9} {'ratio':>6} {'probed':>8} {'ratio':>6} {'bounds hold':>12} {'wall':>10}"
     )
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # imports are paid once in this process; on a cluster by every attempt
-        first = Sweep(name="first", space={"steps": grid(2)}, trainer=TRAINER, evaluation={"items": 2, "at": [2]})
-        run(first, storage=folder, backend="in-process", say=lambda line: None)
-    for name, sweep in sweeps().items():
-        if chosen and name not in chosen:
-            continue
-        plan = Plan(sweep)
-        with tempfile.TemporaryDirectory() as folder:
-            blind = estimate(plan, speeds_for(plan, gpu="H100"), in_process=True)
-            probed = estimate(plan, probed_speeds(plan, gpu="H100"), [1.0], in_process=True)
-            began = time.monotonic()
-            run(sweep, storage=folder, backend="in-process", say=lambda line: None)
-            wall = time.monotonic() - began
-            actual = spent(read_rows(Path(folder) / sweep.id))
-        one, two = blind.device_seconds, probed.device_seconds
-        expected_wall = two.value  # in one process training and scoring take turns
-        print(
-            f"{name:18} {actual:7.1f}s {one.value:8.1f}s {one.value / actual:6.2f} {two.value:7.1f}s "
-            f"{two.value / actual:6.2f} {two.low <= actual <= two.high!s:>12} {expected_wall / wall:10.2f}",
-            flush=True,
-        )
+    told = []
+    for name, sweep in {**sweeps(), **(on_ray() if chosen.ray else {})}.items():
+        if not chosen.only or name in chosen.only:
+            told.append(compare(name, sweep, ray=name.startswith("ray: ")))
+            print(told[-1], flush=True)
+    print(f"\nprobed: {within([t.probed.value / t.actual for t in told], 0.15)}")
+    print(f"unprobed: {within([t.blind.value / t.actual for t in told], 0.4)}")
+    print(f"wall clock: {within([t.wall for t in told], 0.25)}")
 
 
 if __name__ == "__main__":

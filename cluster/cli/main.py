@@ -119,6 +119,7 @@ def plan(
 
     from cluster.cli.plan_view import (
         cost_text,
+        label_lines,
         limits_kept,
         machines_of,
         memory_lines,
@@ -155,6 +156,7 @@ def plan(
     steps = step_speeds(unfolded, speeds, gpu)
     lines = [
         *([named] if named else []),
+        *label_lines(unfolded, journals),
         *step_lines(steps),
         *memory_lines(unfolded, gpu),
         *storage_lines(use, expected.wall),

@@ -13,7 +13,7 @@ from cluster.preflight.cost import StepSpeed, StorageUse, model_shape, speeds_fo
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError, LimitError
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import Row, TierRow
 from sweeps.planning.devices import MEMORY_GB, PEAK_BF16
 from sweeps.planning.estimate import Estimate, ModelCost, Range, trial_costs
 from sweeps.planning.progress import duration
@@ -171,6 +171,22 @@ def step_lines(steps: Sequence[StepSpeed]) -> list[str]:
         workers = f" on {one.workers} workers" if one.workers > 1 else ""
         lines.append(f"step         {one.model}: {one.seconds:.3g} s for {_count(one.tokens)} tokens{workers}{share}")
     return lines
+
+
+def label_lines(plan: Plan, journals: Iterable[Sequence[Row]]) -> list[str]:
+    """Returns how many of a sweep's tokens are learnt from, as a line of the plan: by the tiers' cards in earlier journals.
+
+    Empty where a tier has none there; `dipsweep preview` measures it.
+    """
+    cards = {(row.model, row.tier): row for rows in journals for row in rows if isinstance(row, TierRow)}
+    tokens = labels = 0.0
+    for item in planned_work(plan):
+        card = cards.get((item.model, item.data))
+        if card is None or not card.counts.get("tokens"):
+            return []
+        tokens += item.steps * item.step_tokens
+        labels += item.steps * item.step_tokens * card.counts.get("label_tokens", 0) / card.counts["tokens"]
+    return [f"labels       {_count(labels)} of {_count(tokens)} tokens are learnt from (cards of earlier sweeps here)"]
 
 
 def storage_lines(use: StorageUse | None, wall: Range | None = None) -> list[str]:

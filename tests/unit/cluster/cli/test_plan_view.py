@@ -9,12 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.cli.main import app
-from cluster.cli.plan_view import machines_of, parse_nodes, step_lines, storage_lines
+from cluster.cli.plan_view import label_lines, machines_of, parse_nodes, step_lines, storage_lines
 from cluster.jobs.list_nodes import nodes_of, nodes_text
 from cluster.preflight.cost import StorageUse, speeds_for, step_speeds, storage_use
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.errors import InputError, LimitError
+from sweeps.journal.rows import TierRow
 from sweeps.planning.devices import published_mfu
 from sweeps.planning.estimate import Range
 
@@ -177,3 +178,21 @@ def test_a_step_tells_its_time_and_on_gpus_the_utilisation_that_it_came_from():
     assert f"MFU {one.mfu:.0%}" in step_lines([one])[0]
     (tiny,) = step_speeds(Plan(Sweep(name="s")), speeds_for(Plan(Sweep(name="s")), gpu="H100"), "H100")
     assert tiny.mfu is None
+
+
+def test_tokens_that_are_learnt_from_are_those_of_the_tiers_cards():
+    plan = Plan(
+        Sweep(
+            name="s",
+            space={"data": grid("verified-long-cot", "answer-only")},
+            trainer={"steps": 100, "batch_tokens": 1000},
+        )
+    )
+    cards = [
+        TierRow("e", model="tiny-s", tier=tier, counts={"tokens": 1000, "label_tokens": n})
+        for tier, n in (("verified-long-cot", 600), ("answer-only", 100))
+    ]
+    assert label_lines(plan, [cards]) == [
+        "labels       70.0k of 200.0k tokens are learnt from (cards of earlier sweeps here)"
+    ]
+    assert label_lines(plan, [cards[:1]]) == []
