@@ -79,7 +79,9 @@ def test_an_elastic_trial_leaves_a_drained_node_survives_a_dead_one_and_none_of_
 
 @pytest.mark.slow
 @pytest.mark.chaos
-def test_two_sweeps_share_one_cluster_by_their_weights_and_both_end_although_the_arbiter_dies(program, tmp_path: Path):
+def test_two_sweeps_share_one_cluster_by_their_weights_and_both_end_although_the_fair_share_actor_dies(
+    program, tmp_path: Path
+):
     (result,) = program("tests.scenario.two_sweeps_program", str(tmp_path))
     assert result["codes"] == [0, 0]
     assert {s["sweep"]: set(s["states"]) for s in result["sweeps"]} == {"heavy": {"completed"}, "light": {"completed"}}
