@@ -112,7 +112,10 @@ def _recurrences(sweep: Sweep, reach: bool) -> Iterator[Fault]:
     """Yields settings of test time that ask for recurrences, where a model has none to choose."""
     from evaluators.test_time import parse_variant
 
-    asked = [i for i, text in enumerate(sweep.evaluation.test_time) if parse_variant(text).r is not None]
+    try:
+        asked = [i for i, text in enumerate(sweep.evaluation.test_time) if parse_variant(text).r is not None]
+    except InputError:
+        return  # told by the suite
     for name in _model_names(sweep) if asked else ():
         source = sweep.model_source(name)
         if is_remote(source.path) and not reach:

@@ -303,6 +303,7 @@ def _judged(
     }
     return {
         "trials": trials,
+        "unfinished": sum((r.reports[-1].step or 0) < (r.start.budget or 0) for r in recordings if r.reports),
         "compute_saved": sum(o.saved for o in outcomes) / len(outcomes),
         "places": min(goal.top, len(ends)),
         "winners": winners(ends, goal.top),
@@ -356,6 +357,7 @@ def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dic
         "workers": workers,
         "sweeps": len(sweeps),
         "trials": len(trials),
+        "unfinished": sum(s["unfinished"] for s in sweeps.values()),
         "completed": sum(t["stopped_at"] is None for t in trials),
         "paused": sum(t["paused"] for t in trials),
         "winners": winners,
@@ -455,7 +457,12 @@ def _spared(summaries: Sequence[dict[str, Any]]) -> list[str]:
 def _legend(summary: dict[str, Any]) -> list[str]:
     times = ", counted once for each order of start" if summary["orders"] > 1 else ""
     best = f"the best {summary['top']} by {summary['metric']}{times}"
+    cut = (
+        f"{summary['unfinished']} of the {summary['trials']} recorded runs were ended before their last step themselves: what "
+        "their rest would have taken is in none of these shares"
+    )
     return [
+        *([cut] if summary["unfinished"] else []),
         f"winners lost: of {best}, those that the rule would not have run to their end",
         "compute saved: share of what these runs took that the rule would not have spent",
         "protection cost: share spent only because a dip was protected that the odds would have ended",

@@ -168,6 +168,9 @@ def test_in_several_orders_of_start_a_late_riser_is_lost_where_others_came_befor
     none, asha = compare(crossing, ["none", "asha:reduction=2,grace=10"], workers=1, top=1, orders=12)
     assert "\nnone would have ended none of the best 1 in any of 12 orders of start\n" in table([none, asha])
     assert f"winners lost: of the best 1 by {Y}, counted once for each order of start" in table([none, asha])
+    assert "before their last step themselves" not in table([none, asha])
+    (half,) = compare([row for row in crossing if row.trial != "late" or row.step != 100], ["none"], top=1)
+    assert f"1 of the {half['trials']} recorded runs were ended before their last step themselves" in table([half])
 
 
 def test_what_a_recorded_sweep_looked_for_is_read_off_its_definition():
