@@ -132,9 +132,14 @@ class DipAware(StopRule):
         return bars
 
     def _overdue(self, forecast: TrialForecast) -> bool:
-        """Whether its patience ran out in a sweep so small that this alone may give it up."""
-        few = len(self.history.curves) <= 2 * self.goal.top
-        return few and forecast.phase.overdue and not forecast.phase.protected
+        """Whether its patience ran out in a sweep so small that this alone may give it up: where the places can be taken by
+        runs that have not fallen. Where all fall, having fallen says nothing of rank."""
+        if max(len(self.history.curves), self.trials) > 2 * self.goal.top:
+            return False
+        if forecast.phase.protected or not forecast.phase.overdue:
+            return False
+        others = (t.phase for t in self.ranking.forecaster.trials.values() if t is not forecast)
+        return sum(p.onset is None and p.reports >= MIN_REPORTS for p in others) >= self.goal.top
 
     def spent(self) -> float:
         """Returns how many of the top k are expected among the trials that are paused or stopped, as odds stand now.

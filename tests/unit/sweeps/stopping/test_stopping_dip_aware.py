@@ -142,6 +142,18 @@ def test_strict_protection_never_ends_a_trial_inside_the_patience_with_its_dip()
     assert all("protected until step" in v.reason for v in held)
 
 
+@pytest.mark.parametrize("protect", ["strict", "soft"])
+@pytest.mark.parametrize("trials", [0, 6])
+def test_where_all_of_a_small_sweep_fall_a_fall_gives_nobody_up(protect, trials):
+    """Runs on a score that training only lowers: half of them are the best three, however far below the base model."""
+    curves = {f"t{i}": FALL + 0.03 * i * smooth(X, 0.3, 1.0) for i in range(6)}
+    sweep = Sweep(DipAware(Goal(Y, top=3), protect=protect, trials=trials), curves)
+    assert [sweep.end(t)[0] for t in ("t3", "t4", "t5")] == [None] * 3
+    unfallen = {f"u{i}": RISE + 0.02 * i for i in range(3)}
+    sweep = Sweep(DipAware(Goal(Y, top=3), protect=protect, trials=trials), {**unfallen, "fall": FALL, "again": FALL})
+    assert None not in (sweep.end("fall")[0], sweep.end("again")[0])
+
+
 def test_what_rises_and_then_falls_for_good_is_pruned():
     sweep = Sweep(DipAware(Goal(Y, top=3)), {**FIELD, "dip": DIP, "late": LATE})
     step, verdict = sweep.end("late")
