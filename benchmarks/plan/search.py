@@ -6,11 +6,12 @@ Each world is a recorded sweep of fine-tunes with several budgets, crossed over 
 (`benchmarks/stopping/recorded_more.jsonl.gz`). Between its recorded settings a curve is the mean of the nearest recorded ones,
 weighted by the distance in log rate and in replay; every score is drawn anew around it with its recorded standard error. The
 sweep runs on a simulated clock of four machines with the product's own controller, search and stop rule; budgets share their
-trunk as they would.
+trunk as they would. Every way has as many steps as random search takes for `--trials` configurations run to the longest budget.
 
-Told is, for each way to search: the true score of what it holds for best when it has spent as much as random search in all, and
-the share of random search's steps after which it holds something as good as random search's final best. Median, and the
-range of all but the outer tenths, over seeds and worlds.
+Told is, for each way to search: the share of random search's steps after which it holds something as good as random search's
+final best (all of them where it never does), the median and the range of all but the outer tenths over seeds and
+worlds; and how much better the true score of what it holds is than that of TPE on the longest budget alone, at equal steps, the
+mean with its standard error, over the seeds and worlds where both hold something by then.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from sweeps import Sweep, choice, grid, loguniform, uniform
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.shared_prefix import TIED
-from sweeps.config.trial import Saved
+from sweeps.config.trial import Saved, trial_id
 from sweeps.controller.controller import SweepController
 from sweeps.controller.launch import Launch
 from sweeps.journal.history import History
@@ -44,9 +45,12 @@ from sweeps.setting_names import current_names
 RECORDED = Path("benchmarks/stopping/recorded_more.jsonl.gz")
 METRIC = "transfer/score"
 SLOTS = 4
+AT = (0.3, 0.5, 0.7, 1.0)
+"""Shares of random search's steps at which searches are compared."""
+ALONE = "tpe, longest budget"
 WAYS = {
     "random": ("random", False, "none"),
-    "tpe, longest budget": ("optuna-tpe", False, "none"),
+    ALONE: ("optuna-tpe", False, "none"),
     "tpe, longest budget, stop rule": ("optuna-tpe", False, "dip-aware"),
     "tpe, budgets, stop rule": ("optuna-tpe", True, "dip-aware"),
 }
@@ -146,6 +150,7 @@ def worlds() -> list[World]:
 
 def sweep_of(world: World, way: str, configurations: int, seed: int) -> Sweep:
     algorithm, all_budgets, rule = WAYS[way]
+    configurations *= 1 if rule == "none" else 3  # what stopping saves goes into more of them
     rates, replays = world.settings()
     budgets = world.budgets if all_budgets else world.budgets[-1:]
     return Sweep(
@@ -174,9 +179,12 @@ class Simulated:
         self.free, self.order, self.now, self.spent = SLOTS, 0, 0.0, 0
         self.best, self.held = -math.inf, list[tuple[int, float]]()
 
-    def run(self) -> Simulated:
+    def run(self, most: float = math.inf) -> Simulated:
+        """Runs it to its end, or until so many steps are spent."""
         while True:
             self._fill()
+            if self.spent >= most:
+                return self
             if self.heap:
                 self._arrive()
             elif self.controller.finish_if_done():
@@ -226,14 +234,22 @@ class Simulated:
 
 
 def held_at(held: Sequence[tuple[int, float]], spent: float) -> float:
-    """The true score of what a search holds for best after so many steps; minus infinity before it holds anything."""
-    return next((true for steps, true in reversed(held) if steps <= spent), -math.inf)
+    """The true score of what a search holds for best after so many steps; not a number before it holds anything."""
+    return next((true for steps, true in reversed(held) if steps <= spent), math.nan)
 
 
-def _told(values: Sequence[float]) -> str:
+def _told(values: Sequence[float], digits: int = 3) -> str:
     order = sorted(values)
     outer = len(order) // 10
-    return f"{statistics.median(order):.3f} ({order[outer]:.3f} to {order[-1 - outer]:.3f})"
+    middle, low, high = (f"{v:.{digits}f}" for v in (statistics.median(order), order[outer], order[-1 - outer]))
+    return f"{middle} ({low} to {high})"
+
+
+def _mean(values: Sequence[float]) -> str:
+    known = [v for v in values if math.isfinite(v)]
+    if len(known) < 2:
+        return "–"
+    return f"{statistics.fmean(known):+.3f} +- {statistics.stdev(known) / math.sqrt(len(known)):.3f}"
 
 
 def main() -> None:
@@ -244,30 +260,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write every number here, as JSON")
     chosen = parser.parse_args()
     shares: dict[str, list[float]] = defaultdict(list)
-    gaps: dict[str, list[float]] = defaultdict(list)
-    spent: dict[str, list[float]] = defaultdict(list)
+    ahead: dict[str, list[list[float]]] = defaultdict(list)
+    tried: dict[str, list[float]] = defaultdict(list)
     for world in worlds()[: chosen.worlds]:
         for seed in range(chosen.seeds):
-            runs = {way: Simulated(world, sweep_of(world, way, chosen.trials, seed)).run() for way in WAYS}
-            whole, final = runs["random"].spent, runs["random"].held[-1][1]
+            runs = {way: Simulated(world, sweep_of(world, way, chosen.trials, seed)) for way in WAYS}
+            whole = runs["random"].run().spent
+            for run in runs.values():
+                run.run(whole)
+            final = runs["random"].held[-1][1]
             for way, run in runs.items():
                 reached = next((steps for steps, true in run.held if true >= final - 1e-9), None)
                 shares[way].append(math.inf if reached is None else reached / whole)
-                gaps[way].append(held_at(run.held, whole) - final)
-                spent[way].append(run.spent / whole)
+                ahead[way].append([held_at(run.held, a * whole) - held_at(runs[ALONE].held, a * whole) for a in AT])
+                tried[way].append(len({trial_id({**s.config, "steps": 0}) for s in run.controller.specs.values()}))
         print(f"{world.name}: budgets {world.budgets}, {len(world.tiers)} tiers, {chosen.seeds} seeds", flush=True)
-    print(
-        f"\n{'way':32} {'steps in all':>24} {'as good as random after':>28} {'never':>6} {'score against random':>28}"
-    )
+    heads = "".join(f"{f'at {a:.0%}':>18}" for a in AT)
+    print(f"\n{'way':32} {'configurations':>24} {'as good as random after':>28} {'never':>6}{heads}")
     for way in WAYS:
-        after = [s if math.isfinite(s) else spent[way][i] for i, s in enumerate(shares[way])]
+        after = [min(s, 1.0) for s in shares[way]]
         never = sum(not math.isfinite(s) for s in shares[way])
-        print(f"{way:32} {_told(spent[way]):>24} {_told(after):>28} {never:6} {_told(gaps[way]):>28}")
+        better = "".join(f"{_mean(column):>18}" for column in zip(*ahead[way], strict=True))
+        print(f"{way:32} {_told(tried[way], 0):>24} {_told(after):>28} {never:6}{better}")
     if chosen.out:
         data = {
             "shares": {w: [s if math.isfinite(s) else None for s in v] for w, v in shares.items()},
-            "gaps": gaps,
-            "spent": spent,
+            "ahead": ahead,
+            "tried": tried,
         }
         chosen.out.write_text(json.dumps(data) + "\n", encoding="utf-8")
 

@@ -87,7 +87,7 @@ def _facts(s: Summary) -> dict[str, str]:
     best = next(iter(s.ranked()), None)
     facts = {
         "suite": s.suite or "–",
-        "objective": f"{s.objective}, {s.goal}",
+        "objective": f"{_sought(s)}, {s.goal}",
         **({"tags": ", ".join(s.tags)} if s.tags else {}),
         "state": progress(s),
         "trials": f"{len(s.trials)} in {len(s.settings)} settings",
@@ -104,6 +104,10 @@ def _facts(s: Summary) -> dict[str, str]:
     return facts
 
 
+def _sought(s: Summary) -> str:
+    return f"{s.objective} at the best checkpoint" if s.at == "best" else s.objective
+
+
 def _of_base(m: SettingMetric) -> str:
     end = number(m.value) + ("" if m.items_se is None else f" ± {number(m.items_se)}")
     return end if m.base is None else f"{end} (base {number(m.base.value)})"
@@ -118,8 +122,8 @@ def comparison(a: Summary, b: Summary) -> list[str]:
         return [
             f"- {names} were scored by two suites ({a.suite or 'none'}, {b.suite or 'none'}): no score is compared."
         ]
-    if (a.objective, a.goal) != (b.objective, b.goal):
-        return [f"- {names} look for two things ({a.objective}, {b.objective}): their bests are not compared."]
+    if (a.objective, a.goal, a.at) != (b.objective, b.goal, b.at):
+        return [f"- {names} look for two things ({_sought(a)}, {_sought(b)}): their bests are not compared."]
     ours, theirs = next(iter(a.ranked()), None), next(iter(b.ranked()), None)
     if ours is None or theirs is None:
         return [f"- {names}: one of them has no best setting yet."]
