@@ -49,6 +49,7 @@ ENVIRONMENT: Final = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several evaluators would all bind to the same cores
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",  # of 1024: kernels for each shape of batch, 25 MiB more an evaluation
 }
 """What the engine's processes find in their environment unless the user has set it."""
 

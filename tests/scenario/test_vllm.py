@@ -59,8 +59,7 @@ def test_ten_checkpoints_in_one_process_answer_as_in_transformers_within_steady_
     assert got["same"] == [got["items"]] * 10
     assert got["different"] == 10  # each checkpoint's own replies, not those of the one before
     assert got["engines"] == 1
-    # 7 % was measured, less with each checkpoint; all of it in the engine's own process.
-    assert sum(got["mib"][-1]) < 1.1 * sum(got["mib"][0])
+    assert sum(got["mib"][-1]) < 1.05 * sum(got["mib"][0])
 
 
 def test_tied_weights_are_swapped_too(tmp_path: Path):
