@@ -16,16 +16,18 @@ from xml.sax.saxutils import escape
 COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8f6bb3", "#b08900", "#666666")
 WIDE, HIGH, LEFT, TOP = 330, 260, 46, 30
 MOST_LOST, MOST_SAVED = 45.0, 65.0
+LIMITS = ("none", "oracle")
+"""Rules that are in a table for comparison; a figure has no place for them."""
 
 Points = dict[str, dict[str, dict[str, float]]]
 
 
 def read(paths: Sequence[str]) -> Points:
-    """Returns the summaries of all files by world and rule."""
+    """Returns the summaries of all files by world and rule, without `LIMITS`."""
     out: Points = {}
     for path in paths:
         for world, rules in json.loads(Path(path).read_text()).items():
-            out.setdefault(world, {}).update(rules)
+            out.setdefault(world, {}).update({name: s for name, s in rules.items() if name not in LIMITS})
     return out
 
 
