@@ -16,7 +16,6 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -221,10 +220,13 @@ def storage_error(path: Path, e: OSError) -> StorageError:
 
 
 def _free(path: Path) -> str:
-    """Returns how much is free where a path lies, as ` : 12 MB are free`; empty where that cannot be seen."""
+    """Returns how much is free where a path lies, as `, 12.0 MB are free`; empty where that cannot be seen."""
     with contextlib.suppress(OSError):
         there = next(p for p in (path, *path.parents) if p.exists())
-        return f", {shutil.disk_usage(there).free / 1e6:.1f} MB are free"
+        disk = os.statvfs(there)
+        if disk.f_files and not disk.f_favail:
+            return f", it holds as many files as it can, {disk.f_files:,}"
+        return f", {disk.f_bavail * disk.f_frsize / 1e6:.1f} MB are free"
     return ""
 
 

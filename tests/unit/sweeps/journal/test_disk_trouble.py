@@ -6,6 +6,7 @@ import errno
 import os
 from io import FileIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -130,3 +131,12 @@ def test_what_is_the_storages_fault_is_told_from_what_is_the_trials():
         assert isinstance(storage_trouble(error), StorageUnavailable)
     for error in (ValueError("no"), FileNotFoundError(2, "none"), JournalError("row"), OSError("without a number")):
         assert storage_trouble(error) is None
+
+
+def test_a_disk_with_room_that_takes_no_more_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = os.statvfs(tmp_path)
+    monkeypatch.setattr(
+        os, "statvfs", lambda path: SimpleNamespace(f_files=60, f_favail=0, f_bavail=real.f_bavail, f_frsize=4096)
+    )
+    trouble = storage_trouble(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path)))
+    assert "it holds as many files as it can, 60" in str(trouble)
