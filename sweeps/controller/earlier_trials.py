@@ -125,7 +125,8 @@ def _homes(places: Sequence[str], root: Where, own: str) -> Iterator[Store]:
         home = open_store(root) / place if not is_url(place) and "/" not in place else open_store(place)
         inside = [home] if is_sweep(home) else list(sweeps_in(home.root)) if "/" in place else []
         if not inside:
-            known = ", ".join(found.name for found in list(sweeps_in(open_store(root).root))[:8])
+            names = [found.name for found in sweeps_in(open_store(root).root)]
+            known = ", ".join([name for name in names if name != own][:8])
             raise InputError(
                 f"search.points_from: got {place!r}, where there is no sweep; expected the id of one in the sweep's own storage"
                 f"{f' ({known})' if known else ''}, or the folder or address of a sweep or of a storage"

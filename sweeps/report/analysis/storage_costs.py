@@ -16,7 +16,7 @@ from sweeps.report.analysis.wording import percent
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store
 
-NOT_RECORDED: Final = "(not recorded)"
+NOT_RECORDED: Final = "not recorded"
 """Who drove a sweep before drivers wrote down their users."""
 
 
@@ -53,6 +53,8 @@ class StorageCosts:
 
     def __str__(self) -> str:
         """Tables of users and of sweeps, the largest first, with their shares of GPU hours, and of CPU hours."""
+        if not self.sweeps and not self.unreadable:
+            return "no sweep there"
         by_sweep = {f"{id} ({', '.join(by)})": sum(by.values(), Spent()) for id, by in self.sweeps.items()}
         lines = [*_table("user", self.users, self.total), "", *_table("sweep", by_sweep, self.total)]
         lines += [f"not counted: {id}: {why}" for id, why in self.unreadable.items()]
