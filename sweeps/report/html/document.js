@@ -1,5 +1,8 @@
 // The page: which trials are shown, which one is in focus, how they are coloured; table, legend and figures follow.
 
+const showAll = () => document.body.classList.add("drawn");
+for (const trouble of ["error", "unhandledrejection"]) addEventListener(trouble, showAll);
+
 async function numbers(element) {
   if (element.type === "application/json") return JSON.parse(element.textContent);
   const packed = Uint8Array.from(atob(element.textContent), (c) => c.charCodeAt(0));
@@ -297,6 +300,7 @@ let drawnAt = 0;
 new ResizeObserver(() => { if (innerWidth !== drawnAt) { drawnAt = innerWidth; redraw(); } }).observe(document.body);
 recall();
 filter();
+showAll();
 if (new URLSearchParams(location.hash.slice(1)).get("trial") && performance.getEntriesByType("navigation")[0]?.type !== "reload") arrive(null, "trial-section");
 addEventListener("hashchange", () => { recall(); filter(); if (state.pinned) arrive(null, "trial-section"); });
 
