@@ -2,9 +2,10 @@
 
     python -m benchmarks.report.live --trials 1000 --reports 100
 
-Prints CPU seconds (of the thread, not of the clock) of the browser's main thread until the figures are drawn; then for each of ten rows that are written while the
-page is open: seconds until the page shows it, and the CPU that server and browser took beyond an idle second. The analysis
-that follows later takes at most one part in twenty of a core (`sweeps.report.html.shelf.REST`); it is kept off here.
+Prints CPU seconds of the browser's main thread (its own, not the clock's) until the figures are drawn; then for each of ten
+rows that are written while the page is open: seconds until the page shows it, and the CPU that server and browser took beyond
+an idle second. The analysis that follows later takes at most one part in twenty of a core (`sweeps.report.html.shelf.REST`);
+it is kept off here.
 """
 
 from __future__ import annotations
