@@ -246,9 +246,9 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
         seen = len(rows)
         if not follow or follower.take(rows):
             return
-        if follower.meter is not None and time.monotonic() - told >= PROGRESS_EVERY_S:
+        if time.monotonic() - told >= PROGRESS_EVERY_S and (stands := follower.progress()) is not None:
             told = time.monotonic()
-            yield dated(progress_text(follower.meter.progress()))
+            yield dated(progress_text(stands))
         time.sleep(0.5)
 
 
@@ -276,8 +276,7 @@ class Follower:
         now = time.time() if self._live else None  # the first rows were written at any time before
         for row in news:
             self.state.apply(row)
-            if self.meter is not None:
-                self.meter.apply(row, now)
+            self._measure(row, now)
         self._live = True
         self._rows = len(rows)
         if self.state.done:
@@ -287,6 +286,21 @@ class Follower:
         elif self.state.interrupted or self.clock() - self._looked >= DRIVER_CHECK_S:
             self._look(rows)
         return False
+
+    def _measure(self, row: Row, now: float | None) -> None:
+        try:
+            if self.meter is not None:
+                self.meter.apply(row, now)
+        except KeyError:  # a configuration of another version, without the settings that the time depends on
+            self.plan = self.meter = None
+
+    def progress(self) -> Progress | None:
+        """Returns how far the sweep is; None without a plan, and where its configurations lack settings that it depends on."""
+        try:
+            return None if self.meter is None else self.meter.progress()
+        except KeyError:
+            self.plan = self.meter = None
+            return None
 
     def _look(self, rows: Sequence[Row]) -> None:
         driver = driver_state(self.home)

@@ -54,7 +54,7 @@ def _live(home: Store) -> None:
             if new:
                 seen = len(rows)
                 table = picture(state_of(sweep, follower.state), max(5, console.height - 6))
-                stands = follower.meter.progress() if follower.meter is not None else None
+                stands = follower.progress()
                 live.update(Group(progress_bar(stands), table) if stands is not None else table, refresh=True)
             if over:
                 return

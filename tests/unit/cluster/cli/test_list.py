@@ -1,4 +1,4 @@
-"""`dipsweep list`: one line a sweep, whatever wrote it."""
+"""`dipsweep list`, and following a sweep: whatever wrote it."""
 
 import json
 from dataclasses import replace
@@ -6,11 +6,14 @@ from dataclasses import replace
 import pytest
 
 from cluster.cli.main import app
-from cluster.cli.render import states_or_faults
+from cluster.cli.render import Follower, states_or_faults
+from sweeps import Sweep, grid
+from sweeps.config.plan import Plan
 from sweeps.journal.notes import write_note
 from sweeps.journal.rows import EndRow
 from sweeps.journal.writer import SweepJournal, sweeps_in
 from sweeps.storage.factory import open_store
+from sweeps.storage.memory import MemoryStore
 from tests.support.report_journals import SWEEP, demo_stories, journal
 
 testing = pytest.importorskip("typer.testing")
@@ -41,6 +44,15 @@ def test_a_running_sweep_whose_configurations_lack_settings_is_listed_without_it
     assert state["driver"]["state"] == "alive"
     assert state["states"]["completed"] == 3
     assert "progress" not in state
+
+
+def test_such_a_sweep_can_be_followed_too():
+    rows = journal(demo_stories())
+    follower = Follower(MemoryStore(), plan=Plan(Sweep(name="s", space={"replay": grid(0.0)})))
+    assert follower.progress() is not None
+    assert follower.take(rows) == follower.state.done
+    assert follower.state.history.curves
+    assert follower.progress() is None
 
 
 def test_tags_choose_what_is_listed_and_a_sweep_has_to_have_all_of_them(tmp_path):
