@@ -51,7 +51,6 @@ class TrialView {
 
   figures(trial) {
     const page = { ...this.page, visible: () => [trial], focus: () => trial, hover() {}, pin() {} };
-    Object.defineProperty(page, "bases", { get: () => this.page.bases });
     const shown = [...this.data().panels, "train/loss"].filter((m) => trial.curves[m]);
     this.box.replaceChildren();
     const panels = shown.map((metric) => {
