@@ -101,7 +101,12 @@ def sweep_state(home: Store) -> dict[str, Any]:
 def _state_at(home: Store, driver: DriverState) -> dict[str, Any]:
     rows = read_rows(home)  # after the look at the driver: one that ends in between has ended the sweep by then
     sweep, state = _definition(home, rows), SweepState(rows)
-    told = {**state_of(sweep, state, driver), "sweep": home.name, "folder": str(home)}
+    told = {
+        **state_of(sweep, state, driver),
+        "sweep": home.name,
+        "folder": str(home),
+        "tags": list(tags_of(read_notes(home))),
+    }
     progress = None if state.done or not driver.alive else _progress(Plan(sweep), rows)
     return told if progress is None else {**told, "progress": progress.to_json()}
 
@@ -184,7 +189,7 @@ def states_or_faults(homes: Iterable[Store]) -> list[dict[str, Any]]:
 
 def _state_or_fault(home: Store, driver: DriverState | None) -> dict[str, Any]:
     try:
-        return {**_state_at(home, driver or driver_state(home)), "tags": list(tags_of(read_notes(home)))}
+        return _state_at(home, driver or driver_state(home))
     except DipsweepError as e:
         return {"sweep": home.name, "folder": str(home), "unreadable": str(e), "tags": []}
 

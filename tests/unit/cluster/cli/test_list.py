@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.cli.main import app
-from cluster.cli.render import Follower, states_or_faults
+from cluster.cli.render import Follower, states_or_faults, sweep_state
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.journal.notes import write_note
@@ -61,6 +61,7 @@ def test_tags_choose_what_is_listed_and_a_sweep_has_to_have_all_of_them(tmp_path
     write_note(two, who="ana", tags={"paper": True})
     assert "one-1a2b3c4d  19 trials" in listed(tmp_path)
     assert listed(tmp_path, "--tag", "v2").rstrip().endswith("[paper, v2]")
+    assert sweep_state(open_store(one))["tags"] == ["paper", "v2"]
     assert "two-1a2b3c4d" not in listed(tmp_path, "--tag", "paper", "--tag", "v2")
     assert listed(tmp_path, "--tag", "none").strip() == f"no sweeps under {tmp_path} with tag none"
     assert [s["tags"] for s in json.loads(listed(tmp_path, "--json"))] == [["paper", "v2"], ["paper"]]
