@@ -74,7 +74,7 @@ test-oldest test-newest: test-%: .venv-%/.ready
 	.venv-$*/bin/pip install --quiet --disable-pip-version-check uv
 	.venv-$*/bin/uv pip compile --quiet --python .venv-$*/bin/python --resolution $(if $(filter oldest,$*),lowest-direct,highest) \
 	  --output-file .venv-$*/versions.txt pyproject.toml
-	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --constraint .venv-$*/versions.txt --editable '.[gym,serve]' $(TESTED)
+	.venv-$*/bin/uv pip install --quiet --compile-bytecode --python .venv-$*/bin/python --constraint .venv-$*/versions.txt --editable '.[gym,serve]' $(TESTED)
 	@touch $@
 
 # What the chaos tests of SLURM and of `ray up` need, on Debian; without it they are skipped and say so. No service is started.
