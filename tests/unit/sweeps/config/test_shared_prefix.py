@@ -129,13 +129,13 @@ def test_runs_that_differ_in_how_their_rate_falls_fork_where_it_begins_to():
     plan = Plan(decays())
     of = {(t.config["decay"], t.config["min_lr_rate"], t.config["replay"]): t for t in plan.known_trials()}
     trunk = of[0.2, 0.0, 0.1]
-    assert plan.trunk(trunk.config) is None
-    assert plan.trunk(of[0.2, 0.1, 0.1].config) == (
+    assert plan.branch_of(trunk.config) is None
+    assert plan.branch_of(of[0.2, 0.1, 0.1].config) == (
         trunk.id,
         33,
     )  # its last 8 steps fall, the first of them at the full rate
-    assert plan.trunk(of[0.5, 0.0, 0.1].config) == (trunk.id, 21)
-    assert plan.trunk(of[0.5, 0.1, 0.1].config) == (trunk.id, 21)
+    assert plan.branch_of(of[0.5, 0.0, 0.1].config) == (trunk.id, 21)
+    assert plan.branch_of(of[0.5, 0.1, 0.1].config) == (trunk.id, 21)
     assert {21, 33} <= trunk.saves
     assert plan.steps_to_run() == 2 * (40 + 7 + 19 + 19)
 
@@ -144,11 +144,11 @@ def test_budgets_and_decays_share_one_trunk_that_of_the_longest_full_rate():
     plan = Plan(decays(space={"steps": grid(20, 40), "decay": grid(0.1, 0.5)}))
     of = {(t.steps, t.config["decay"]): t for t in plan.known_trials()}
     trunk = of[40, 0.1]
-    assert plan.trunk(trunk.config) is None
-    assert {key: plan.trunk(t.config).step for key, t in of.items() if t is not trunk} == {
+    assert plan.branch_of(trunk.config) is None
+    assert {key: plan.branch_of(t.config).step for key, t in of.items() if t is not trunk} == {
         (20, 0.1): 19, (40, 0.5): 21, (20, 0.5): 11,
     }  # fmt: skip
-    assert {plan.trunk(t.config).parent for t in of.values() if t is not trunk} == {trunk.id}
+    assert {plan.branch_of(t.config).parent for t in of.values() if t is not trunk} == {trunk.id}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_budgets_and_decays_share_one_trunk_that_of_the_longest_full_rate():
 )
 def test_decays_share_nothing_where_their_runs_are_not_twins(changes):
     plan = Plan(decays(**changes))
-    assert plan.trunk(plan.config({"decay": 0.5}, {"weight_decay": 0.05}, 0)) is None
+    assert plan.branch_of(plan.config({"decay": 0.5}, {"weight_decay": 0.05}, 0)) is None
 
 
 @pytest.mark.parametrize("ending", [{"decay": 0.25}, {"min_lr_rate": 0.5}, {"decay": 0.6, "min_lr_rate": 0.2}])
