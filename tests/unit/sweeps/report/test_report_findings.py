@@ -137,7 +137,8 @@ def test_the_first_screen_answers_each_question_in_at_most_six_sentences_of_find
     assert about == ["best", "settings", "long-enough", "safety", "ties", "cost"]
     said = {f.about: f.sentence for f in summary.answer}
     assert "0.98 before, 0.9" in said["safety"]
-    assert "length/mean" in render_html(summary).partition("</table>")[0], "lengths stand in the first screen's table"
+    first_table = render_html(summary).partition("</table>")[0].replace("<wbr>", "")
+    assert "length/mean" in first_table, "lengths stand in the first screen's table"
     assert "CPU" in said["cost"]
     assert "rising" in said["long-enough"]
     for finding in summary.answer:
