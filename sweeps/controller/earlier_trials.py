@@ -12,11 +12,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from sweeps.config.blocks import TrainerBlock
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
+from sweeps.config.shared_prefix import ENDINGS, shared_steps
 from sweeps.config.space import Axis, Choice, LogUniform, RandInt, Uniform
 from sweeps.errors import DipsweepError, InputError
 from sweeps.journal.history import Curve
@@ -145,12 +147,12 @@ def _of_sweep(plan: Plan, rows: Sequence[Row]) -> _Found:
     sweep, state, found = Sweep.recorded(head.spec), SweepState(rows), _Found()
     other = _other_question(plan.sweep, sweep)
     for trial in state.trials.values():
-        config = {**TrainerBlock().model_dump(), **current_names(trial.row.config)}
+        config = {**dict(TrainerBlock()), **current_names(trial.row.config)}
         fit, why = place_of(plan, config)
         if fit is None:
             found.left[why] += 1
             continue
-        differs = other or _other_run(plan, sweep, config, fit)
+        differs = other or _other_run(plan, sweep, config, fit) or _other_start(state, trial)
         if differs:
             found.left[f"{differs}, so that its result is another's"] += 1
             score = _own_score(sweep, trial)
@@ -173,7 +175,8 @@ def place_of(plan: Plan, config: Mapping[str, Any]) -> tuple[Fit | None, str]:
     same = [i for i in ends if plan.cells[i].get("steps") == config.get("steps")]
     for i in (*same, *(i for i in ends if i not in same)):
         wanted = {"model": plan.sweep.default_model, "data": plan.sweep.default_tier, **plan.cells[i]}
-        off = next((n for n, v in wanted.items() if n != "steps" and config.get(n) != v), None)
+        fixed = {n: v for n, v in wanted.items() if n != "steps" and n not in plan.free}
+        off = next((n for n, v in fixed.items() if config.get(n) != v), None)
         if off is not None:
             why = f"{off} {config.get(off)} is not {'a value' if off in plan.sweep.axes else 'that'} of this sweep"
             continue
@@ -219,8 +222,8 @@ def _other_question(ours: Sweep, theirs: Sweep) -> str:
 def _other_run(plan: Plan, theirs: Sweep, config: Mapping[str, Any], fit: Fit) -> str:
     """Returns what makes a trial another run than the same settings would be here; empty where nothing does."""
     cell = plan.cells[plan.longest_cell(fit.group)]
-    ours = plan.config(cell, fit.params, 0)
-    off = next((n for n in ours if n != "seed" and config.get(n) != ours[n]), None)
+    ours = {**dict(TrainerBlock()), **plan.config(cell, fit.params, 0)}
+    off = next((n for n in (*ours, *config) if n != "seed" and config.get(n) != ours.get(n)), None)
     if off is not None:
         return f"{off} differs"
     model, tier = str(config["model"]), str(config["data"])
@@ -230,13 +233,25 @@ def _other_run(plan: Plan, theirs: Sweep, config: Mapping[str, Any], fit: Fit) -
     return "" if plan.sweep.tier_source(tier) == theirs.tier_source(tier) else f"tier {tier} is another"
 
 
+def _other_start(state: SweepState, trial: TrialState) -> str:
+    """Returns that a trial began as a run of other settings, such as a warm clone; empty where its start is its own."""
+    line = list(state.line(trial.id))
+    whole = not line[-1].parent
+    for own, parent in pairwise(line):
+        configs = [{**dict(TrainerBlock()), **current_names(one.row.config)} for one in (own, parent)]
+        alike = all(configs[0].get(n) == configs[1].get(n) for n in {*configs[0], *configs[1]} - {*ENDINGS})
+        whole = whole and alike and own.fork_step <= min(map(shared_steps, configs))
+    return "" if whole else "it began from a run of other settings"
+
+
 def _own_score(sweep: Sweep, trial: TrialState) -> float | None:
-    """What a trial came to by its own sweep's objective, more being better; None where it did not run to its end."""
-    goal = sweep.goal
-    values = trial.curve.values(goal.metric)
-    if trial.status is not TrialStatus.COMPLETED or not values:
+    """What a trial came to by its own sweep's objective, more being better; None where that is not known."""
+    goal, values = sweep.goal, trial.curve.values(sweep.goal.metric)
+    at_best = goal.at == "best"
+    if not values or trial.status not in (TrialStatus.COMPLETED, *((TrialStatus.PRUNED,) if at_best else ())):
         return None
-    return goal.sign * values[-1]
+    worth = best_score(trial.curve, goal.metric, goal.sign) if at_best else values[-1]
+    return None if worth is None else goal.sign * worth
 
 
 def _result(plan: Plan, trial: TrialState) -> dict[str, Any] | None:

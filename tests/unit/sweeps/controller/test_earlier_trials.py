@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import Sweep, choice, grid, loguniform
+from sweeps import Sweep, choice, grid, loguniform, uniform
 from sweeps.config.plan import Plan
 from sweeps.config.trial import trial_id
 from sweeps.controller.controller import SweepController
-from sweeps.controller.earlier_trials import gather_points
+from sweeps.controller.earlier_trials import gather_points, place_of
 from sweeps.controller.searcher import OptunaSearch, make_searcher
 from sweeps.errors import InputError, SpecError
 from sweeps.journal.writer import MemoryJournal, SweepJournal
@@ -115,6 +115,59 @@ def test_where_something_else_differs_the_best_settings_are_tried_first(tmp_path
         assert rates[:3] == [1e-3, 5e-3, 2e-4]
         assert rates[3] not in rates[:3]
     assert f"4 left out: {why}, so that its result is another's" in said[0]
+
+
+PAPER = {"batch_rows": 32, "long_rows": "cut-answer", "lr_scheduler_type": "cosine"}
+
+
+def test_a_trial_trained_as_the_paper_does_is_not_one_of_a_sweep_that_does_not(tmp_path):
+    space = {"learning_rate": loguniform(1e-4, 1e-2)}
+    old = sweep_of("old", space=space, trainer={**PAPER, "compat": "paper"})
+    recorded(tmp_path, old, {1e-3: 0.5}, replay=0.0)
+    points, said = gather(tmp_path, sweep_of(points_from=[old.id], space=space, trainer=PAPER))
+    assert points["told"] == []
+    assert "compat differs" in said[0]
+    same = sweep_of(points_from=[old.id], space=space, trainer={**PAPER, "compat": "paper"})
+    assert len(gather(tmp_path, same)[0]["told"]) == 1
+
+
+def test_a_trial_of_any_sampled_model_fits(tmp_path):
+    space = {"learning_rate": loguniform(1e-4, 1e-2), "model": choice("tiny-s", "tiny-m"), "replay": choice(0.0, 0.1)}
+    config = {**Plan(sweep_of()).config({}, {"learning_rate": 1e-3, "replay": 0.1}, 0), "model": "tiny-m"}
+    fit, why = place_of(Plan(sweep_of(space=space)), config)
+    assert (fit and fit.params["model"], why) == ("tiny-m", "")
+
+
+@pytest.mark.parametrize(("changes", "told"), [({"learning_rate": 2e-3}, 1), ({"decay": 0.3}, 2)])
+def test_a_warm_clone_is_no_run_of_its_own_settings(tmp_path, changes, told):
+    space = {"learning_rate": loguniform(1e-4, 1e-2), "decay": uniform(0.1, 0.5)}
+    trainer = {"lr_scheduler_type": "wsd", "warmup_steps": 2, "steps": 100}
+    old, new = (sweep_of(name, space=space, trainer=trainer, **more) for name, more in (
+        ("old", {}), ("new", {"points_from": ["old"]})))  # fmt: skip
+    config = Plan(old).config({}, {"learning_rate": 1e-3, "decay": 0.2}, 0)
+    clone, rows = {**config, **changes}, [make_row("sweep", old.id, name="old", spec=old.to_json(), version=1)]
+    parent = {"parent": trial_id(config), "fork_step": 50}
+    for one, keys in ((config, {}), (clone, parent)):
+        trial = trial_id(one)
+        rows += [
+            make_row("trial", old.id, trial, config=one, budget=100, **keys),
+            make_row("attempt", old.id, trial, 1, 50 if keys else 0, **keys),
+            make_row("report", old.id, trial, 1, 100, metrics={Y: 0.5}, suite="mini@1"),
+            make_row("end", old.id, trial, 1, 100, of="scoring", status="completed"),
+        ]
+    with SweepJournal(tmp_path / "old") as journal:
+        for row in rows:
+            journal.append(row)
+    points, said = gather(tmp_path, new)
+    assert len(points["told"]) == told
+    assert told == 2 or "it began from a run of other settings" in said[0]
+
+
+def test_the_best_settings_of_a_sweep_that_ranks_by_best_checkpoints_are_those_of_their_bests(tmp_path):
+    source = sweep_of("old", objective={"at": "best"})
+    recorded(tmp_path, source, {2e-4: 0.5, 1e-3: 0.9}, status="pruned")
+    points, _ = gather(tmp_path, sweep_of(points_from=[source.id]))
+    assert [p["params"]["learning_rate"] for p in points["tried"]] == [1e-3, 2e-4]
 
 
 def test_what_lies_outside_of_the_space_is_left_out_and_said(tmp_path):
