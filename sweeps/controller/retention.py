@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from sweeps.config.objective import Goal
+from sweeps.config.objective import Constraint, Goal, is_met
 from sweeps.config.shared_prefix import shared_steps
 from sweeps.config.trial import TrialSpec
+from sweeps.journal.history import Point
 from sweeps.journal.state import Checkpoint, SweepState, TrialState
 
 
 def superseded(state: SweepState, spec: TrialSpec, goal: Goal, keep: int, *, more: bool = False) -> list[Checkpoint]:
     """Returns a trial's checkpoints whose files can go: scored, neither among its last `keep` nor its best.
 
+    Its best are those with and without regard to the constraints.
+
     `more`: trials are still to be named, and may begin at any of the forks of the plan.
     """
     trial = state.trials[spec.id]
     children = [state.trials[t] for t in state.children.get(spec.id, ())]
     kept = set(sorted(trial.checkpoints)[-keep:] if keep else ()) | _best(state, spec.id, goal)
+    kept |= _best_of_branches(state, spec.id, goal)
+    for fork in spec.forks if more else ():
+        kept |= _best(state, spec.id, goal, fork)
     kept |= _forks_to_come(trial, spec, children) | (set(spec.forks) if more else set())
     shared = {c.path for child in children for c in child.checkpoints.values()}
     return [
@@ -28,10 +34,26 @@ def superseded(state: SweepState, spec: TrialSpec, goal: Goal, keep: int, *, mor
     ]
 
 
-def _best(state: SweepState, trial: str, goal: Goal) -> set[int]:
-    curve = state.history.curves[trial]
-    steps = curve.steps(goal.metric)
-    return {max(steps, key=lambda s: goal.sign * curve.points[s].metrics[goal.metric])} if steps else set()
+def _best(state: SweepState, trial: str, goal: Goal, limit: int | None = None) -> set[int]:
+    """The best checkpoint not beyond step `limit`, and the best of those that meet all constraints."""
+    curve, base = state.history.curves[trial], state.history.base_point(trial)
+    steps = [s for s in curve.steps(goal.metric) if s > 0 and (limit is None or s <= limit)]
+    fine = [s for s in steps if all(_is_met(c, curve.points[s], base) for c in goal.constraints)]
+    return {max(some, key=lambda s: goal.sign * curve.points[s].metrics[goal.metric]) for some in (steps, fine) if some}
+
+
+def _best_of_branches(state: SweepState, trial: str, goal: Goal) -> set[int]:
+    """The best checkpoints of runs that turn off from a trial, where those lie before they did."""
+    found = set[int]()
+    for child in state.children.get(trial, ()):
+        branch = state.trials[child]
+        best = _best(state, child, goal) if branch.attempt else _best(state, trial, goal, branch.fork_step)
+        found |= {s for s in best | _best_of_branches(state, child, goal) if s <= branch.fork_step}
+    return found
+
+
+def _is_met(c: Constraint, point: Point, base: Point | None) -> bool:
+    return is_met(c, point.metrics.get(c.metric), base.metrics.get(c.metric) if base else None) is True
 
 
 def _forks_to_come(trial: TrialState, spec: TrialSpec, children: list[TrialState]) -> set[int]:

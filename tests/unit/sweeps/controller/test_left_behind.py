@@ -142,6 +142,52 @@ def test_a_fork_is_kept_until_its_branch_has_a_checkpoint_of_its_own():
     assert fork in gone(again)
 
 
+@pytest.mark.parametrize("at_best", [True, False])
+def test_the_best_of_a_branch_is_kept_where_its_trunk_made_it(at_best: bool):
+    more = {"objective": {"at": "best"}} if at_best else {}
+    trunk_of = {"space": {"steps": grid(10, 20)}, "trainer": {**TRUNK.trainer.model_dump(), "decay": 0.2}}
+    definition = Sweep(name="left", evaluation={"at": [2, 4, 6, 8, 12, 16, 18]}, **trunk_of, **more)
+    at = controller(definition, MemoryJournal())
+    trunk = at.next()
+    assert trunk is not None
+    scores = {2: 0.9, 16: 0.95}
+    for step in sorted(trunk.spec.saves):
+        at.saved(trunk.spec.id, 1, Saved(step, f"/{step}", "d"))
+    while (job := at.next_eval()) is not None:
+        at.scored(job, {Y: scores.get(job.step, 0.5)}, se={Y: 0.1}, n={Y: 10}, suite="s@1", cost={})
+        assert not {2, 16} & gone(at) or job.step < 16
+    at.trained(trunk.spec.id, 1)
+    assert 2 not in gone(at)  # the branch has yet to be named
+    branch = at.next()
+    assert branch is not None
+    assert branch.resume is not None
+    at.saved(branch.spec.id, 1, Saved(10, "/b/10", "d"))
+    at.trained(branch.spec.id, 1)
+    score(at)
+    assert at.next() is None
+    assert at.history.curves[branch.spec.id].points[2].metrics[Y] == 0.9
+    assert not {2, 16} & gone(at)
+    assert {4, 6, 12} <= gone(at)
+
+
+def test_the_best_checkpoint_that_meets_the_constraints_is_kept():
+    constraint = {"metric": "safety/score", "at_least": 0.8}
+    definition = Sweep(**{**SWEEP.to_json(), "objective": {"at": "best"}, "constraints": [constraint],
+                          "evaluation": {"at": [2, 4, 6, 8, 10, 12]}})  # fmt: skip
+    at = controller(definition, MemoryJournal())
+    launch = at.next()
+    assert launch is not None
+    for step in sorted(launch.spec.saves):
+        at.saved(launch.spec.id, 1, Saved(step, f"/{step}", "d"))
+    while (job := at.next_eval()) is not None:
+        score_there = {2: 0.6, 4: 0.9}.get(job.step, 0.5)
+        metrics = {Y: score_there, "safety/score": 0.5 if job.step == 4 else 0.9}
+        at.scored(job, metrics, se={}, n={}, suite="s@1", cost={})
+    at.trained(launch.spec.id, 1)
+    assert not {2, 4} & gone(at)
+    assert {6, 8, 10} <= gone(at)
+
+
 def gone(at: SweepController) -> set[int]:
     return {c.step for _, c in at.checkpoints_to_delete()}
 
