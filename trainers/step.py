@@ -18,7 +18,7 @@ from trainers import checkpoint
 from trainers.data.packing import Pack
 from trainers.model import attention, lora, parallel
 from trainers.model.loss import Objective
-from trainers.model.recurrence import decoder_layers, drawn_recurrences, is_recurrent, set_recurrences, train_range
+from trainers.model.recurrence import decoder_layers, drawn_recurrences, is_recurrent, set_recurrences
 from trainers.schedule import lr_factor
 from trainers.snapshot import Snapshot
 from trainers.throughput import ThroughputMeter
@@ -64,7 +64,7 @@ class Learner:
             fused=True,
         )
         self._shape = network.config.to_dict()
-        self._recurrent = train_range(self._shape)[1] > 1 and is_recurrent(self._shape)
+        self._recurrent = is_recurrent(self._shape)
         self._tokenizer_files: dict[Path, bytes] = {}
         self._autocast = bf16 and not (device.type == "cuda" and sharded)
 

@@ -148,6 +148,21 @@ def test_each_step_trains_at_the_recurrences_that_were_drawn_for_it(base, tmp_pa
     assert len(set(seen)) > 1
 
 
+def test_a_range_of_one_recurrence_is_trained_at_one(tmp_path, monkeypatch):
+    seen = []
+    forward = RecurrentQwen3ForCausalLM.forward
+
+    def noted(self, *args, **kwargs):
+        seen.append(recurrences_of(self))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(RecurrentQwen3ForCausalLM, "forward", noted)
+    made(train_recurrences=(1, 1)).save_pretrained(tmp_path / "base")
+    tokenizer().save_pretrained(tmp_path / "base")
+    run(tmp_path / "base", tmp_path, snapshots=(2,))
+    assert seen == [1, 1]
+
+
 def test_parameters_are_counted_once_and_operations_as_often_as_a_layer_runs():
     model = made()
     stored = counted(model.config.to_dict())
