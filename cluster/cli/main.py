@@ -22,6 +22,7 @@ from cluster.cli.cluster_commands import (
     TokenFile,
 )
 from cluster.cli.grouped_help import WIDTH, GroupedCommands
+from cluster.cli.output_files import check_output
 from cluster.launch import main_of, run_and_tell
 from cluster.locate import DEFAULT, definition, find
 from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
@@ -140,6 +141,8 @@ def plan(
 
     if html is not None and not (gpus or nodes or address):
         raise InputError("plan: got --html without machines; expected --gpus 8, --nodes 2x8 or --address beside it")
+    if html is not None:
+        check_output(html)
     unfolded = Plan(load(sweep))
     unfolded.check_limits()
     if address is None:

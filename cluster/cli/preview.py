@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.cli.output_files import check_output
 from sweeps.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -31,13 +32,12 @@ def preview(
     from sweeps.config.yaml import load
     from trainers.data.preview import LEARNT, PLAIN, page, row_lines
 
+    if html is not None:
+        check_output(html)
     read = load(sweep)
     sections = [_section(read, pair, rows) for pair in _chosen(read, model, tier)]
     if html is not None:
-        try:
-            html.write_text(page(f"{read.name}: what is trained on", sections), encoding="utf-8")
-        except OSError as e:
-            raise InputError(f"--html {html} cannot be written: {e.strerror}") from e
+        html.write_text(page(f"{read.name}: what is trained on", sections), encoding="utf-8")
         print(html)
         return
     marks = LEARNT if sys.stdout.isatty() else PLAIN

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from cluster.cli.output_files import check_output
 from cluster.locate import definition
 from cluster.teller import EVERY_S as PROGRESS_EVERY_S
 from cluster.teller import dated
@@ -359,6 +360,8 @@ def replay_curves(
     from sweeps.report.replay import comparison_page, recorded_goal, replay_all, summaries_of, table
     from sweeps.report.replay import read_rows as recorded
 
+    for path in [json_out, json_out.with_suffix(".html")] if json_out is not None else []:
+        check_output(path)
     rows = recorded(curves)
     meant = recorded_goal(rows) or Goal("")
     same = metric in (None, meant.metric)  # constraints belong to the sweep's own question

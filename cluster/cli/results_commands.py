@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.cli.cluster_commands import AsJson, Storage, SweepId
+from cluster.cli.output_files import check_output
 from cluster.locate import definition, find
 from sweeps.errors import InputError, nearest
 from sweeps.storage.base import Store
@@ -72,7 +73,7 @@ def export_table(
 
     if table not in TABLES:
         raise InputError(f"--table: got {table!r}; expected one of {', '.join(TABLES)}{nearest(table, TABLES)}")
-    _writable(out)
+    check_output(out)
     results = Results(find(sweep_id, storage))
     rows = results.trials if table == "trials" else getattr(results, table)()
     print(f"{rows.write(out)}: {len(rows):,} rows")
@@ -93,7 +94,7 @@ def figure(
 
     if kind != "curves":
         raise InputError(f"got figure {kind!r}; expected curves")
-    _writable(out)
+    check_output(out)
     chosen = [id.strip() for id in trials.split(",") if id.strip()]
     print(write_figure(Results(find(sweep_id, storage)).summary, out, metric=metric, trials=chosen))
 
@@ -146,8 +147,3 @@ def export_for_rl(
     settings = RlSettings(config["learning_rate"], config["max_length"], config["seed"])
     started = write_rl(framework, target, prompts, settings)
     return f"{started}: {framework}, {len(prompts):,} prompts of {config['data']}, model in {target / 'model'}"
-
-
-def _writable(out: Path) -> None:
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"{out}: no folder {out.parent} to write it to")
