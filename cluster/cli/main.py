@@ -254,13 +254,14 @@ def cost(
     """
     from cluster.cli.render import print_json
     from sweeps.journal.writer import read_rows
+    from sweeps.output import printable
     from sweeps.report import summarize
     from sweeps.report.analysis.ledger import ledger, ledger_text
     from sweeps.report.analysis.storage_costs import costs_of_storage
 
     if not sweep_id:
         used = costs_of_storage(storage or DEFAULT)
-        print_json(used.to_json()) if as_json else print(used)
+        print_json(used.to_json()) if as_json else print(printable(used))
         return
     home = find(sweep_id, storage)
     rows = read_rows(home)

@@ -71,7 +71,9 @@ def tag(
 
 
 def _line(note: NoteRow) -> str:
-    return f"{note.when}  {note.who}  {note.trial or 'the sweep'}: {' '.join(_parts(note))}"
+    """One note; further lines of its text are indented, so that none looks like a note of its own."""
+    by = [part for part in (note.when, note.who) if part]  # neither is known of a note that cannot be read
+    return "  ".join([*by, f"{note.trial or 'the sweep'}: {' '.join(_parts(note))}"]).replace("\n", "\n    ")
 
 
 def _parts(note: NoteRow) -> Sequence[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sweeps.report.analysis.answer import progress
+from sweeps.report.analysis.answer import counts_at, progress
 from sweeps.report.analysis.findings import Setting, SettingMetric, Summary, UserNote
 from sweeps.report.analysis.inference import Difference, difference
 from sweeps.report.analysis.verdicts import span
@@ -29,7 +29,7 @@ def markdown(summary: Summary, *, card: bool = False) -> str:
         "",
     ]
     if best is not None:
-        parts += [*_table(["best setting", "base", "at its end", "change, 95 %"], _best_rows(best)), ""]
+        parts += [*_table(["best setting", "base", counts_at(summary), "change, 95 %"], _best_rows(best)), ""]
     verdicts = [(s.label, v.kind.value, v.sentence) for s in summary.settings for v in s.verdicts]
     parts += [*_table(["setting", "verdict", "why"], verdicts), ""]
     if summary.notes:
@@ -42,7 +42,8 @@ def markdown(summary: Summary, *, card: bool = False) -> str:
 def user_note(note: UserNote, summary: Summary) -> str:
     """A note in one line, with the trial that it is on, who wrote it, and when."""
     label = next((f"{t.label} ({t.id}): " for t in summary.trials if t.id == note.trial), "")
-    return f"{label}{note.text} ({note.who}, {note.when})"
+    by = ", ".join(part for part in (note.who, note.when) if part)  # neither is known of a note that cannot be read
+    return f"{label}{note.text} ({by})" if by else f"{label}{note.text}"
 
 
 def _best_rows(best: Setting) -> Iterator[Sequence[str]]:

@@ -42,6 +42,11 @@ def answer(summary: Summary) -> Iterator[Finding]:
     yield _cost(summary)
 
 
+def counts_at(summary: Summary) -> str:
+    """Which of a trial's scores its setting is judged by."""
+    return "at its best checkpoint" if summary.at == "best" else "at its end"
+
+
 def progress(summary: Summary) -> str:
     """Where the sweep stands, in a few words."""
     open_ = sum(t.state not in ENDED for t in summary.trials)
@@ -86,8 +91,10 @@ def _no_best(summary: Summary) -> Finding:
 def _best(summary: Summary, best: Setting) -> Finding:
     m = best.metrics[summary.objective]
     numbers: dict[str, Any] = {"setting": best.id, "trials": list(best.counted), **_numbers(m)}
-    reached = "ends at" if not m.of else f"at step {m.step:,}, the best of {plural(m.of, 'checkpoint')}, is worth"
-    text = f"Best by {summary.objective}: {best.label} {reached} {_value(m)}"
+    of = plural(m.of, "checkpoint")
+    chosen = f", each seed at its best of {of}" if m.runs > 1 else f" at step {m.step:,}, the best of {of}"
+    reached = f"{chosen}, is worth" if m.of else " ends at"
+    text = f"Best by {summary.objective}: {best.label}{reached} {_value(m)}"
     if m.base is None:
         text += ", its base was not scored"
     elif m.change is None:

@@ -25,9 +25,10 @@ class StorageCosts:
     """Device seconds of all sweeps of a storage, evaluations and work done twice included.
 
     Attributes:
-        sweeps: by id, then by the user whose driver spent them. unreadable: sweeps that are not in it, with why.
+        where: the storage root. sweeps: by id, then by the user whose driver spent them. unreadable: sweeps that are not in it, with why.
     """
 
+    where: str
     sweeps: Mapping[str, Mapping[str, Spent]]
     unreadable: Mapping[str, str]
 
@@ -54,7 +55,7 @@ class StorageCosts:
     def __str__(self) -> str:
         """Tables of users and of sweeps, the largest first, with their shares of GPU hours, and of CPU hours."""
         if not self.sweeps and not self.unreadable:
-            return "no sweep there"
+            return f"no sweeps under {self.where}"
         by_sweep = {f"{id} ({', '.join(by)})": sum(by.values(), Spent()) for id, by in self.sweeps.items()}
         lines = [*_table("user", self.users, self.total), "", *_table("sweep", by_sweep, self.total)]
         lines += [f"not counted: {id}: {why}" for id, why in self.unreadable.items()]
@@ -74,7 +75,7 @@ def costs_of_storage(where: Where) -> StorageCosts:
             found[home.name] = spent_by_user(read_rows(home))
         except DipsweepError as e:
             unreadable[home.name] = str(e)
-    return StorageCosts(found, unreadable)
+    return StorageCosts(str(where), found, unreadable)
 
 
 def spent_by_user(rows: Iterable[Row]) -> dict[str, Spent]:

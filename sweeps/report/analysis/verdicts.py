@@ -80,7 +80,7 @@ def _missing(setting: Setting, metric: str, m: SettingMetric | None) -> tuple[st
     open_ = sum(setting.states.get(s, 0) for s in ("running", "waiting", "scoring"))
     if not setting.whole and open_:
         return (
-            f"still open: {number(m.value)} at step {m.step} of {setting.budget}, base {number(m.base.value)}",
+            f"still open: {'best so far ' if m.of else ''}{number(m.value)} at step {m.step} of {setting.budget}, base {number(m.base.value)}",
             "its end",
         )
     return None
@@ -118,9 +118,7 @@ class _Reader:
         ):
             return self._say(Kind.OVER_TRAINED, self._past_its_best(), self.decline)
         if below and not self.setting.whole:
-            return self._open(
-                f"{self._below()}; it was stopped there, and whether it would have come back is not known"
-            )
+            return self._open(f"{self._below()}; it was stopped, and whether it would have come back is not known")
         if below:
             lost = -self.change.value >= HALF * abs(self.base.value)
             return self._say(Kind.COLLAPSED if lost else Kind.WORSE, self._below(), self.change)
@@ -157,10 +155,13 @@ class _Reader:
         return what if needs else "more items or seeds"
 
     def _ends(self) -> str:
-        return f"{number(self.m.value)} at step {self.m.step}, {span(self.m.change)} from the base's {number(self.base.value)}"
+        return (
+            f"{number(self.m.value)} {place(self.m)}, {span(self.m.change)} from the base's {number(self.base.value)}"
+        )
 
     def _below(self) -> str:
-        text = f"not back in its {self.m.step:,} steps: {self._ends()}"
+        short = "below the base even at its best" if self.m.of else f"not back in its {plural(self.m.step, 'step')}"
+        text = f"{short}: {self._ends()}"
         return f"{text}; {heading(self.m.trend, self.m.sign)}"
 
     def _past_its_best(self) -> str:
@@ -174,7 +175,7 @@ class _Reader:
         low = self.base.value + (self.m.fall.value if self.m.fall else 0.0)
         return (
             f"fell to {number(low)} at step {self.m.fell_at:,}, back at 90 % of the base by step {self.m.back_at:,}, "
-            f"ends {self._ends()}; {heading(self.m.trend, self.m.sign)}"
+            f"{'its best is' if self.m.of else 'ends'} {self._ends()}; {heading(self.m.trend, self.m.sign)}"
         )
 
     def _evidence(self) -> dict[str, Any]:
@@ -190,6 +191,11 @@ class _Reader:
             facts["per_100"] = {"value": slope.value, "low": slope.low, "high": slope.high, "p": slope.p, "q": slope.q}
             facts["reaches"] = m.trend.reaches
         return facts
+
+
+def place(m: SettingMetric) -> str:
+    """Where a setting's score is from: `at step 40`, or the best checkpoints of its seeds, each at a step of its own."""
+    return f"at the best checkpoints of its {m.runs} seeds" if m.of and m.runs > 1 else f"at step {m.step}"
 
 
 def span(d: Difference | None) -> str:

@@ -37,10 +37,10 @@ def effects_pictures(summary: Summary) -> list[EffectsPicture]:
 
 def _picture(metric: str, shares: Sequence[Importance], effects: Sequence[Effect]) -> str:
     ordered = sorted(shares, key=lambda i: -i.share)
-    middle = HEAD + ROW * len(ordered) + 16
+    middle = HEAD + ROW * len(ordered) + 16 if ordered else 0.0
     height = middle + HEAD + ROW * len(effects) + 24
     parts = [
-        *_heading("Share of the variation that it explains beyond all others", 0),
+        *(_heading("Share of the variation that it explains beyond all others", 0) if ordered else ()),
         *(line for k, i in enumerate(ordered) for line in _share(i, HEAD + ROW * k)),
         *_heading("Effect on the change from the base, with its 95 % range", middle),
         *_ranges(effects, middle + HEAD, height - 24),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.errors import SpecError
 from sweeps.output import printable
-from sweeps.report.analysis.answer import progress
+from sweeps.report.analysis.answer import counts_at, progress
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.html.chart_data import chart_data, front_points, other_metrics, skill_of
 from sweeps.report.html.effects_svg import effects_pictures
@@ -102,6 +102,7 @@ def render_html(summary: Summary, replies: Replies | None = None, live: Live | N
         written=lambda note: user_note(note, summary),
         answer=[f.sentence for f in summary.answer],
         best_table=best_rows(summary),
+        counts_at=counts_at(summary),
         verdicts=verdict_rows(summary),
         decisions=decision_rows(summary),
         effect_heads=effect_heads(summary),

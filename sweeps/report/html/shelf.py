@@ -226,7 +226,7 @@ class Shelf:
 
 
 def _stands(state: SweepState) -> str:
-    """What `page_parts.progress` says, from the journal alone."""
+    """What `answer.progress` says, from the journal alone."""
     states = [state.trial_status(c.trial) for c in state.history.trials()]
     head = state.history.sweep
     return stands(len(states), sum(s not in ENDED for s in states), head.trials if head is not None else None)

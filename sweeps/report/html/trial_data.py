@@ -54,8 +54,9 @@ def trial_facts(t: Trial) -> Iterator[list[str]]:
     if t.parent:
         yield ["Begins from", f"{t.parent} at step {t.fork_step or 0:,}; the curve up to there is that trial's"]
     if t.picked is not None:
-        luck = f", {number(t.picked.value)} less its luck in having been chosen" if t.picked.by else ""
-        yield ["Best checkpoint", f"step {t.picked.step:,} of {t.picked.of} by {t.picked.metric}{luck}"]
+        worth = f"; worth {number(t.picked.value)}, corrected for having been chosen" if t.picked.by else ""
+        chosen = f"step {t.picked.step:,}, the best of {plural(t.picked.of, 'checkpoint')} by {t.picked.metric}"
+        yield ["Best checkpoint", f"{chosen}{worth}"]
     for run in t.runs:
         begun = f"from step {run.start:,}" if run.start else "from the beginning"
         yield [f"Attempt {run.attempt}", f"{begun}, {spent(run.training)}"]

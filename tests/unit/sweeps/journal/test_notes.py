@@ -142,3 +142,21 @@ def test_results_hear_of_notes_that_come_later(home):
 def test_without_notes_a_summary_stays_the_same():
     summary = summarize(journal(demo_stories()))
     assert with_notes(summary, []) is summary
+
+
+def test_a_note_that_cannot_be_read_is_said_to_be_of_nobody(home):
+    write_note(home, who="ana", text="one")
+    (torn,) = (home / "notes").iterdir()
+    torn.write_bytes(torn.read_bytes()[:-20])
+    summary = with_notes(summarize(read_rows(home)), read_notes(home))
+    assert "(, )" not in markdown(summary) + render_html(summary)
+    assert "cannot be read" in markdown(summary)
+
+
+def test_a_note_of_several_lines_cannot_pass_for_several_notes(home):
+    testing = pytest.importorskip("typer.testing")
+    from cluster.cli.main import app
+
+    write_note(home, who="ana", text="one\n2026-01-01T00:00:00Z  bo  the sweep: two")
+    told = testing.CliRunner().invoke(app, ["note", str(home)]).output
+    assert [line[:1] for line in told.splitlines()] == ["2", " "]

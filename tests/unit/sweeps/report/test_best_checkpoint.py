@@ -9,9 +9,12 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from sweeps.report import render_html
 from sweeps.report.analysis.best_checkpoint import best_checkpoint
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.summarize import summarize
+from sweeps.report.html.trial_data import trial_facts
+from sweeps.report.markdown import markdown
 from sweeps.statistics import PathPoint, best_of_path, pack, wander
 from tests.support.report_journals import RECOVERS, Story, axes_of, definition, journal, story
 
@@ -132,6 +135,34 @@ def test_every_score_of_the_best_checkpoint_is_of_that_checkpoint():
         for metric in ("safety/refusal", "general/score"):
             at = next(p for p in t.curves[metric] if p.step == t.picked.step)
             assert setting.metrics[metric].value == at.value
+
+
+def test_words_about_a_best_checkpoint_are_not_those_of_an_end():
+    summary = summarize(journal(stories(), spec=spec("best")))
+    page, text = render_html(summary), markdown(summary)
+    assert "At its best checkpoint" in page
+    assert "At its end" not in page
+    assert "| base | at its best checkpoint |" in text
+    assert "| base | at its end |" in markdown(summarize(journal(stories(), spec=spec("end"))))
+    picked = summary.trials[0].picked
+    facts = dict(trial_facts(summary.trials[0]))
+    chosen = f"step {picked.step}, the best of {picked.of} checkpoints by transfer/score; worth "
+    assert facts["Best checkpoint"].startswith(chosen)
+    (worse,) = [v for s in summary.settings for v in s.verdicts if v.kind.value in ("worse", "collapsed")]
+    assert "transfer/score: below the base even at its best: " in worse.sentence
+
+
+def test_seeds_with_best_checkpoints_at_several_steps_are_not_said_to_have_one():
+    """Of two seeds, one is best at its end and one early."""
+    late, early = stories()
+    again = replace(late, curves=EARLY, config={**late.config, "seed": 1})
+    summary = summarize(journal([late, again], spec=spec("best")))
+    steps = {t.picked.step for t in summary.trials}
+    assert len(steps) == 2
+    assert len(summary.settings) == 1
+    assert "replay 0.1, each seed at its best of 10 checkpoints, is worth" in summary.headline
+    (verdict,) = [v for v in summary.settings[0].verdicts if v.metric == "transfer/score"][:1]
+    assert "at the best checkpoints of its 2 seeds" in verdict.sentence
 
 
 def test_the_best_checkpoint_is_one_that_meets_the_constraints():

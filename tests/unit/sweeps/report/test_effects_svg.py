@@ -1,6 +1,7 @@
 """The pictures of what the axes do hold the numbers of the findings, at their places."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -64,3 +65,14 @@ def test_a_hostile_level_stays_text():
 
 def test_a_sweep_without_effects_has_no_pictures():
     assert effects_pictures(summarize(journal(demo_stories()[:2]))) == []
+
+
+def test_where_nothing_varies_the_picture_has_no_empty_part(summary):
+    """A metric that is the same in all trials has effects of zero, and no variation to share."""
+    metric = summary.effects[0].metric
+    bare = replace(summary, importances=[i for i in summary.importances if i.metric != metric])
+    picture = next(p for p in effects_pictures(bare) if p.metric == metric)
+    svg = ET.fromstring(picture.svg)
+    headings = [t.text for t in svg.iter("text") if t.get("class") == "heading"]
+    assert headings == ["Effect on the change from the base, with its 95 % range"]
+    assert not list(svg.iter("rect"))

@@ -78,4 +78,4 @@ def test_a_storage_adds_up_by_user_and_by_sweep(tmp_path, monkeypatch):
 def test_an_empty_storage_has_cost_nothing(tmp_path):
     used = costs_of_storage(tmp_path)
     assert used.total == Spent()
-    assert str(used) == "no sweep there"
+    assert str(used) == f"no sweeps under {tmp_path}"
