@@ -25,7 +25,8 @@ class StorageCosts:
     """Device seconds of all sweeps of a storage, evaluations and work done twice included.
 
     Attributes:
-        where: the storage root. sweeps: by id, then by the user whose driver spent them. unreadable: sweeps that are not in it, with why.
+        where: the storage root. sweeps: by id, then by the user whose driver spent them.
+        unreadable: sweeps that are not in it, with why.
     """
 
     where: str

@@ -79,8 +79,9 @@ def _missing(setting: Setting, metric: str, m: SettingMetric | None) -> tuple[st
         )
     open_ = sum(setting.states.get(s, 0) for s in ("running", "waiting", "scoring"))
     if not setting.whole and open_:
+        so_far = "best so far " if m.of else ""
         return (
-            f"still open: {'best so far ' if m.of else ''}{number(m.value)} at step {m.step} of {setting.budget}, base {number(m.base.value)}",
+            f"still open: {so_far}{number(m.value)} at step {m.step} of {setting.budget}, base {number(m.base.value)}",
             "its end",
         )
     return None

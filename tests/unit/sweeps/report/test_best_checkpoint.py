@@ -154,7 +154,7 @@ def test_words_about_a_best_checkpoint_are_not_those_of_an_end():
 
 def test_seeds_with_best_checkpoints_at_several_steps_are_not_said_to_have_one():
     """Of two seeds, one is best at its end and one early."""
-    late, early = stories()
+    late, _ = stories()
     again = replace(late, curves=EARLY, config={**late.config, "seed": 1})
     summary = summarize(journal([late, again], spec=spec("best")))
     steps = {t.picked.step for t in summary.trials}
