@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from sweeps.config.yaml import value_of
 from sweeps.controller import requests as control
 from sweeps.errors import InputError, nearest
 from sweeps.journal.history import History
+from sweeps.journal.lease import driving_user
 from sweeps.journal.rows import ControlRow
 from sweeps.journal.vocabulary import ControlAction
 from sweeps.journal.writer import LogReader
@@ -71,8 +71,8 @@ def _wait_for_reply(reader: LogReader, request: str, wait_s: float) -> ControlRo
 
 
 def asker() -> str:
-    """Returns who asks, as the journal has it: `user@machine`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Returns who asks, as the journal has it: `user@machine`; the machine alone where the system knows no user's name."""
+    return "@".join(filter(None, (driving_user(), socket.gethostname())))
 
 
 def check_trial(home: Store, trial: str, history: History | None = None) -> None:

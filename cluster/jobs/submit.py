@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import shlex
 from collections.abc import Iterator, Mapping
@@ -200,7 +199,7 @@ def describe(sweep: Sweep, storage: str) -> dict[str, str]:
     return {
         OURS: own_version() or "unknown",
         "job_name": sweep.id, "sweep": sweep.id, "name": sweep.name, "trials": str(Plan(sweep).total),
-        "user": getpass.getuser(), "storage": storage, "spec": spec,
+        "user": driving_user(), "storage": storage, "spec": spec,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.jobs.requests import send_request_and_wait, settings_of
+from cluster.jobs.requests import asker, send_request_and_wait, settings_of
 from cluster.locate import definition, find
 from cluster.run import write_spec
 from sweeps import Sweep
@@ -130,3 +130,13 @@ def test_a_sweep_whose_driver_was_interrupted_is_left_until_the_next_one_takes_i
         "running", "stopped", "running",
     ]  # fmt: skip
     assert SweepState([lease, make_row("end", "s", of="sweep", status="done")]).done
+
+
+def test_a_user_without_a_name_asks_by_the_machine(monkeypatch):
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000730000")
+
+    monkeypatch.delenv("DIPSWEEP_USER", raising=False)
+    monkeypatch.setattr("getpass.getuser", nameless)
+    monkeypatch.setattr("socket.gethostname", lambda: "pod-1")
+    assert asker() == "pod-1"
