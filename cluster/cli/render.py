@@ -13,7 +13,7 @@ from cluster.cli.output_files import check_output
 from cluster.locate import definition
 from cluster.teller import EVERY_S as PROGRESS_EVERY_S
 from cluster.teller import dated
-from sweeps.config.objective import Goal
+from sweeps.config.objective import Goal, all_met
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.space import Axis, sampled
@@ -328,11 +328,13 @@ def kept_checkpoint(home: Store, trial: str, step: str) -> str:
         raise InputError(
             f"no trial '{trial}' in {home.name}; there are {', '.join(state.trials)}{nearest(trial, state.trials)}"
         )
-    kept = {at: address_of(checkpoint.path, home.root) for at, checkpoint in known.kept().items()}
-    if not kept:
+    if not known.kept():
         raise InputError(f"{trial} has no checkpoint yet")
-    points = known.curve.points
+    kept, points = _addresses(state, trial, home.root), known.curve.points
     scored = [s for s in kept if s in points and goal.metric in points[s].metrics]
+    if goal.at == "best":  # as the report ranks them: one that meets all constraints, where any does
+        base = state.history.base_scores(trial)
+        scored = [s for s in scored if all_met(goal.constraints, points[s].metrics, base)] or scored
     if step == "best" and scored:
         return kept[max(scored, key=lambda s: goal.sign * points[s].metrics[goal.metric])]
     if step in ("best", "last"):
@@ -342,6 +344,16 @@ def kept_checkpoint(home: Store, trial: str, step: str) -> str:
             f"got step '{step}'; expected best, last or one that is kept: {', '.join(map(str, sorted(kept)))}"
         )
     return kept[int(step)]
+
+
+def _addresses(state: SweepState, trial: str, home: str) -> dict[int, str]:
+    """Where the checkpoints of a trial lie that are kept, by step: up to where it turned off from another, that one's."""
+    kept, limit = dict[int, str](), None
+    for run in state.line(trial):
+        found = {s: address_of(c.path, home) for s, c in run.kept().items() if limit is None or s <= limit}
+        kept = {**found, **kept}
+        limit = run.fork_step if limit is None else min(limit, run.fork_step)
+    return kept
 
 
 def replay_curves(

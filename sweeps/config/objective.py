@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,3 +50,8 @@ def is_met(c: Constraint, value: float | None, base: float | None) -> bool | Non
     if c.at_most is not None:
         return None if value is None else value <= c.at_most
     return None if value is None or base is None else value >= base + (c.relative_to_base or 0.0)
+
+
+def all_met(constraints: Sequence[Constraint], scores: Mapping[str, float], base: Mapping[str, float]) -> bool:
+    """Whether scores are known to meet all constraints; `base` holds those of the base model."""
+    return all(is_met(c, scores.get(c.metric), base.get(c.metric)) is True for c in constraints)

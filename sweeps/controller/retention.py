@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sweeps.config.objective import Constraint, Goal, is_met
+from sweeps.config.objective import Goal, all_met
 from sweeps.config.shared_prefix import shared_steps
 from sweeps.config.trial import TrialSpec
-from sweeps.journal.history import Point
 from sweeps.journal.state import Checkpoint, SweepState, TrialState
 
 
@@ -36,9 +35,9 @@ def superseded(state: SweepState, spec: TrialSpec, goal: Goal, keep: int, *, mor
 
 def _best(state: SweepState, trial: str, goal: Goal, limit: int | None = None) -> set[int]:
     """The best checkpoint not beyond step `limit`, and the best of those that meet all constraints."""
-    curve, base = state.history.curves[trial], state.history.base_point(trial)
+    curve, base = state.history.curves[trial], state.history.base_scores(trial)
     steps = [s for s in curve.steps(goal.metric) if s > 0 and (limit is None or s <= limit)]
-    fine = [s for s in steps if all(_is_met(c, curve.points[s], base) for c in goal.constraints)]
+    fine = [s for s in steps if all_met(goal.constraints, curve.points[s].metrics, base)]
     return {max(some, key=lambda s: goal.sign * curve.points[s].metrics[goal.metric]) for some in (steps, fine) if some}
 
 
@@ -50,10 +49,6 @@ def _best_of_branches(state: SweepState, trial: str, goal: Goal) -> set[int]:
         best = _best(state, child, goal) if branch.attempt else _best(state, trial, goal, branch.fork_step)
         found |= {s for s in best | _best_of_branches(state, child, goal) if s <= branch.fork_step}
     return found
-
-
-def _is_met(c: Constraint, point: Point, base: Point | None) -> bool:
-    return is_met(c, point.metrics.get(c.metric), base.metrics.get(c.metric) if base else None) is True
 
 
 def _forks_to_come(trial: TrialState, spec: TrialSpec, children: list[TrialState]) -> set[int]:

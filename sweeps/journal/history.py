@@ -236,6 +236,11 @@ class History:
             return shared.points[0]
         return curve.points.get(0)
 
+    def base_scores(self, trial: str) -> Mapping[str, float]:
+        """The scores of `base_point`; empty where nobody measured any."""
+        point = self.base_point(trial)
+        return point.metrics if point is not None else {}
+
     def trials(self) -> Iterator[Curve]:
         """Curves in order of first appearance."""
         return iter(self.curves.values())

@@ -154,6 +154,42 @@ def test_export_takes_the_last_good_checkpoint(damaged: tuple[Path, str]):
             kept_checkpoint(open_store(home), trial, step)
 
 
+def test_export_takes_the_best_checkpoint_of_a_branch_from_its_trunk_and_one_that_meets_the_constraints(tmp_path: Path):
+    definition = Sweep(
+        name="branches",
+        space={"steps": grid(10, 20)},
+        trainer={"learning_rate": 1e-3, "lr_scheduler_type": "wsd", "warmup_steps": 2},
+        evaluation={"at": [2, 4, 6]},
+        objective={"at": "best"},
+        constraints=[{"metric": "safety/score", "at_least": 0.8}],
+    )
+    home = tmp_path / definition.id
+    with SweepJournal(home) as journal:
+        write_spec(definition, home)
+        driver = SweepController(Plan(definition), journal, NeverStop(definition.goal), home=home)
+        for _ in range(2):
+            launch = driver.next()
+            assert launch is not None
+            for step in sorted(s for s in launch.spec.saves if launch.resume is None or s > launch.resume.step):
+                folder = home / f"trials/{launch.spec.id}/attempt-1/step-{step:06d}"
+                driver.saved(launch.spec.id, 1, Saved(step, str(folder), "d"))
+            driver.trained(launch.spec.id, 1)
+            while (job := driver.next_eval()) is not None:
+                score, safety = {2: (0.7, 0.9), 4: (0.9, 0.1)}.get(job.step, (0.5, 0.9))
+                metrics = {"transfer/score": score, "safety/score": safety}
+                driver.scored(job, metrics, se={}, n={}, suite="s@1", cost={})
+    trunk, branch = (next(t.id for t in Plan(definition).known_trials() if t.steps == steps) for steps in (20, 10))
+    for trial, step, taken in (
+        (trunk, "best", f"{trunk}/attempt-1/step-000002"),
+        (branch, "best", f"{trunk}/attempt-1/step-000002"),
+        (branch, "4", f"{trunk}/attempt-1/step-000004"),
+        (branch, "last", f"{branch}/attempt-1/step-000010"),
+    ):
+        assert kept_checkpoint(open_store(home), trial, step).endswith(taken)
+    with pytest.raises(InputError, match="got step '20'"):
+        kept_checkpoint(open_store(home), branch, "20")
+
+
 def test_gc_removes_what_was_deleted_or_is_damaged_and_keeps_the_rest(damaged: tuple[Path, str]):
     home, trial = damaged
     found = {garbage.what.rsplit("-", 1)[1]: garbage.why for garbage in collect(home, apply=True)}
