@@ -35,7 +35,7 @@ def run_and_tell(
 
     keep_running_without_output()
     here = not (address or os.environ.get("RAY_ADDRESS"))
-    checked = preflight(sweep, storage, here=here, builtin=True)
+    checked = preflight(sweep, storage or sweep.storage, here=here, builtin=True)
     with teller() as told:
         say = told.say
         say(f"{sweep.id}: {describe_size(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")

@@ -14,9 +14,13 @@ from sweeps.config.compat import PAPER, UNLIKE
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.unused import unused_notes
-from sweeps.errors import Fault, InputError, SpecError, nearest
-from sweeps.journal.rows import TierRow
-from sweeps.storage.base import Where, is_url
+from sweeps.controller.earlier_trials import sweeps_at
+from sweeps.errors import DipsweepError, Fault, InputError, SpecError, StorageError, nearest
+from sweeps.journal.reader import read_rows
+from sweeps.journal.rows import SweepRow, TierRow
+from sweeps.journal.writer import is_sweep
+from sweeps.storage.base import Store, Where, is_url
+from sweeps.storage.factory import open_store
 from sweeps.storage.probe import storage_fault
 from trainers.data.download_cache import is_remote
 from trainers.data.types import TierData
@@ -39,7 +43,7 @@ def preflight(
     """Raises SpecError with everything that would fail later for reasons that are plain now.
 
     Args:
-        sweep: what is to run. storage: where, if not in the sweep's own `storage`.
+        sweep: what is to run. storage: where; None where that is not known yet, and the sweep's own `storage` is looked at.
         reach: also ask a storage that is not a folder of this machine: list, write, read, create twice, delete; and look at
             models and data elsewhere, by the headers of their files.
         here: it is to run on this machine alone, which must have the GPUs and the memory that are asked for.
@@ -48,7 +52,9 @@ def preflight(
     read: dict[str, TierData] = {}
     faults = [*_models(sweep), *_tiers(sweep, read), *_suite(sweep), *_recurrences(sweep, reach)]
     if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
-        faults.append(Fault("storage" if storage is None else "--storage", fault))
+        faults.append(Fault("storage" if storage in (None, sweep.storage) else "--storage", fault))
+    else:
+        faults += _earlier_sweeps(sweep, storage, reach)
     if here and not faults:
         faults += [*_gpus(sweep), *_memory(sweep)]
     found = Preflight([], [])
@@ -106,6 +112,37 @@ def _suite(sweep: Sweep) -> Iterator[Fault]:
             check_model(sweep.evaluation.judge)
         except InputError as e:
             yield Fault("evaluation.judge", str(e))
+
+
+def _earlier_sweeps(sweep: Sweep, storage: Where | None, reach: bool) -> Iterator[Fault]:
+    """Yields places of `search.points_from` without a sweep; ids are looked up where it is known which storage they are of.
+
+    A sweep that has begun holds what it took from them, and asks no more for them.
+    """
+    root = storage or sweep.storage
+
+    def can_look(where: Where) -> bool:
+        return reach or not is_url(where)
+
+    places = [
+        (i, place)
+        for i, place in enumerate(sweep.search.points_from)
+        if (can_look(place) if "/" in place else storage is not None and can_look(root))
+    ]
+    if not places or (can_look(root) and _has_begun(open_store(root) / sweep.id)):
+        return
+    for i, place in places:
+        try:
+            sweeps_at(place, root, sweep.id)
+        except (InputError, StorageError) as e:
+            yield Fault(f"search.points_from[{i}]", str(e))
+
+
+def _has_begun(home: Store) -> bool:
+    try:
+        return is_sweep(home) and any(isinstance(row, SweepRow) for row in read_rows(home))
+    except DipsweepError:
+        return True  # its journal says what is wrong with it
 
 
 def _recurrences(sweep: Sweep, reach: bool) -> Iterator[Fault]:

@@ -29,7 +29,7 @@ from sweeps.journal.vocabulary import EndStatus, TrialStatus
 from sweeps.journal.writer import is_sweep, sweeps_in
 from sweeps.setting_names import current_names
 from sweeps.statistics import PathPoint, best_of_path, wander
-from sweeps.storage.base import Store, Where, is_url
+from sweeps.storage.base import Store, Where
 from sweeps.storage.factory import open_store
 
 MOST_TRIED: Final = 5  # points of earlier sweeps tried first in one group of cells
@@ -121,18 +121,34 @@ def _said(one: Mapping[str, Any]) -> str:
     return f"search.points_from: {one['sweep']}: {', '.join(parts) or 'nothing used'}{'; ' if left else ''}{left}"
 
 
+def sweeps_at(place: str, root: Where, own: str) -> list[Where]:
+    """Returns the sweeps that a place of `search.points_from` names: one, or all of a storage.
+
+    Args:
+        root: the sweep's own storage, of which places without `/` are ids. own: the sweep's id.
+
+    Raises:
+        InputError: there is none. StorageError: the storage cannot be read.
+    """
+    home = open_store(root) / place if "/" not in place else open_store(place)
+    inside: list[Where] = [home] if is_sweep(home) else list(sweeps_in(home.root)) if "/" in place else []
+    if not inside:
+        names = [found.name for found in sweeps_in(open_store(root).root)]
+        known = ", ".join([name for name in names if name != own][:8])
+        raise InputError(
+            f"got {place!r}, where there is no sweep; expected the id of one in the sweep's own storage"
+            f"{f' ({known})' if known else ''}, or the folder or address of a sweep or of a storage"
+        )
+    return inside
+
+
 def _homes(places: Sequence[str], root: Where, own: str) -> Iterator[Store]:
     seen = set()
     for place in places:
-        home = open_store(root) / place if not is_url(place) and "/" not in place else open_store(place)
-        inside = [home] if is_sweep(home) else list(sweeps_in(home.root)) if "/" in place else []
-        if not inside:
-            names = [found.name for found in sweeps_in(open_store(root).root)]
-            known = ", ".join([name for name in names if name != own][:8])
-            raise InputError(
-                f"search.points_from: got {place!r}, where there is no sweep; expected the id of one in the sweep's own storage"
-                f"{f' ({known})' if known else ''}, or the folder or address of a sweep or of a storage"
-            )
+        try:
+            inside = sweeps_at(place, root, own)
+        except InputError as e:
+            raise InputError(f"search.points_from: {e}") from None
         for found in inside:
             store = open_store(found)
             if store.root not in seen and store.name != own:
