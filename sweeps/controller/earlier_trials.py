@@ -117,7 +117,8 @@ def _said(one: Mapping[str, Any]) -> str:
         parts.append(f"{one['told']} told to the search as finished trials")
     if one["tried"]:
         parts.append(f"{one['tried']} of its best settings to be tried first")
-    left = "; ".join(f"{n} left out: {why}" for why, n in sorted(one["left"].items(), key=lambda item: -item[1])[:3])
+    most = sorted(one["left"].items(), key=lambda item: -item[1])[:3]
+    left = "; ".join(f"{n} result{'s' if n != 1 else ''} left out: {why}" for why, n in most)
     return f"search.points_from: {one['sweep']}: {', '.join(parts) or 'nothing used'}{'; ' if left else ''}{left}"
 
 
@@ -170,7 +171,7 @@ def _of_sweep(plan: Plan, rows: Sequence[Row]) -> _Found:
             continue
         differs = other or _other_run(plan, sweep, config, fit) or _other_start(state, trial)
         if differs:
-            found.left[f"{differs}, so that its result is another's"] += 1
+            found.left[f"{differs}, so scores do not compare"] += 1
             score = _own_score(sweep, trial)
             if score is not None:
                 found.tried.append((score, fit, trial.id))
@@ -227,7 +228,7 @@ def _holds(axis: Axis, value: Any) -> bool:
 def _other_question(ours: Sweep, theirs: Sweep) -> str:
     """Returns what two sweeps ask differently, as half a sentence; empty where scores of both are of one kind."""
     if ours.objective != theirs.objective:
-        return "the objective is another"
+        return "the objective differs"
     mine, its = (
         e.model_dump(include={"suite", "items", "test_time", "judge", "files"})
         for e in (ours.evaluation, theirs.evaluation)
@@ -245,8 +246,8 @@ def _other_run(plan: Plan, theirs: Sweep, config: Mapping[str, Any], fit: Fit) -
     model, tier = str(config["model"]), str(config["data"])
     mine, its = plan.sweep.model_source(model), theirs.model_source(model)
     if (mine.path, mine.chat_template) != (its.path, its.chat_template):
-        return f"model {model} is another"
-    return "" if plan.sweep.tier_source(tier) == theirs.tier_source(tier) else f"tier {tier} is another"
+        return f"model {model} differs"
+    return "" if plan.sweep.tier_source(tier) == theirs.tier_source(tier) else f"tier {tier} differs"
 
 
 def _other_start(state: SweepState, trial: TrialState) -> str:

@@ -94,10 +94,10 @@ def test_pruned_trials_are_told_as_pruned_and_where_bests_count_with_their_best(
     ("more", "why"),
     [
         ({"trainer": {"batch_tokens": 4096}}, "batch_tokens differs"),
-        ({"objective": {"metric": "general/score"}}, "the objective is another"),
+        ({"objective": {"metric": "general/score"}}, "the objective differs"),
         ({"evaluation": {"items": 50}}, "evaluation.items differs"),
         ({"trainer": {"steps": 200}}, "steps differs"),
-        ({"tiers": {"verified-long-cot": {"path": "/data/x.jsonl"}}}, "tier verified-long-cot is another"),
+        ({"tiers": {"verified-long-cot": {"path": "/data/x.jsonl"}}}, "tier verified-long-cot differs"),
     ],
 )
 def test_where_something_else_differs_the_best_settings_are_tried_first(tmp_path, more, why):
@@ -114,7 +114,7 @@ def test_where_something_else_differs_the_best_settings_are_tried_first(tmp_path
         rates = [searcher.ask().config["learning_rate"] for _ in range(4)]
         assert rates[:3] == [1e-3, 5e-3, 2e-4]
         assert rates[3] not in rates[:3]
-    assert f"4 left out: {why}, so that its result is another's" in said[0]
+    assert f"4 results left out: {why}, so scores do not compare" in said[0]
 
 
 PAPER = {"batch_rows": 32, "long_rows": "cut-answer", "lr_scheduler_type": "cosine"}
@@ -174,9 +174,9 @@ def test_what_lies_outside_of_the_space_is_left_out_and_said(tmp_path):
     old = recorded(tmp_path, sweep_of("old", low=1e-6), {1e-5: 0.9, 1e-3: 0.5})
     points, said = gather(tmp_path, sweep_of(points_from=[old]))
     assert [p["params"]["learning_rate"] for p in points["told"]] == [1e-3]
-    assert "1 left out: learning_rate lies outside of this sweep's" in said[0]
+    assert "1 result left out: learning_rate lies outside of this sweep's" in said[0]
     other = sweep_of("other", points_from=[old], models={"mine": {"path": "/models/mine"}})
-    assert "2 left out: model tiny-s is not that of this sweep" in gather(tmp_path, other)[1][0]
+    assert "2 results left out: model tiny-s is not that of this sweep" in gather(tmp_path, other)[1][0]
 
 
 def test_a_storage_stands_for_its_sweeps_and_none_at_a_place_is_refused(tmp_path):
