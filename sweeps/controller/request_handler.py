@@ -199,9 +199,15 @@ def _added(controller: SweepController, config: Mapping[str, Any], **keys: Any) 
     """Adds a trial; returns its id, and a sentence where it was there already, else "".
 
     Raises:
-        InputError: it has failed; that one can be tried again.
+        InputError: it has failed, and can be tried again; or it would begin elsewhere than the plan has it begin.
     """
-    known = controller.state.trials.get(controller.plan.trial(config).id)
+    new = controller.plan.trial(config).id
+    known = controller.state.trials.get(new)
+    if known is None and keys.get("parent") and any(trial.id == new for trial in controller.plan.known_trials()):
+        raise InputError(
+            f"{new} is a trial of the plan with these settings and has yet to start: it would stand for both, and not begin as "
+            "planned; wait for it, or give other settings"
+        )
     if known is not None and known.status is TrialStatus.FAILED:
         raise InputError(
             f"{known.id} has these settings and has failed ({known.curve.reason}); try it again: "

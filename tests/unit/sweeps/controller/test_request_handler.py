@@ -149,6 +149,16 @@ def test_a_clone_starts_cold_or_warm(tmp_path: Path):
     assert 0 < starts[warm.trial] < 16
 
 
+def test_a_warm_clone_does_not_take_the_place_of_a_planned_trial(tmp_path: Path):
+    rates = {"space": {"learning_rate": grid(1e-3, 2e-3)}}
+    first, second = known(sweep(**rates))
+    wish = Request("clone", first, {"set": {"learning_rate": 2e-3}, "warm": True}, who="ana")
+    desk = Desk(tmp_path, sweep(**rates), {6: [wish]}).run()
+    assert f"{second} is a trial of the plan with these settings" in desk.controls[-1].reason
+    assert by_trial(desk.journal.rows(), "trial")[second][0].parent == ""
+    assert [step for trial, _, step in desk.trainer.log if trial == second] == list(range(1, 17))
+
+
 def test_a_trial_can_be_added_to_a_grid_and_trials_to_a_search(tmp_path: Path):
     desk = Desk(tmp_path, sweep(), {5: [Request("add", args={"set": {"replay": 0.3}}, who="ana")]}).run()
     assert sorted(c.config["replay"] for c in desk.curves.values()) == [0.0, 0.1, 0.3]
