@@ -354,6 +354,7 @@ def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dic
         "metric": goal.metric,
         "goal": "maximize" if goal.maximize else "minimize",
         "top": goal.top,
+        "at": goal.at,
         "workers": workers,
         "sweeps": len(sweeps),
         "trials": len(trials),
@@ -431,13 +432,13 @@ def _losses(summary: dict[str, Any]) -> list[str]:
     """Which winners a rule would have ended, and when; of many sweeps the table says enough."""
     if summary["sweeps"] > 1:
         return []
-    said = []
+    said, own = [], "at its best checkpoint" if summary["at"] == "best" else "at its own end"
     for loss in summary["lost"].values():
         steps = sorted({str(s) for s in loss["steps"]}, key=int)
         when = f" in {loss['orders']} of {summary['orders']} orders of start" if summary["orders"] > 1 else ""
         said.append(
             f"{summary['rule']} would have ended {loss['label']} at step {' or '.join(steps)}{when}; "
-            f"at its own end it scored {loss['final']:.2f}, among the best {summary['top']}"
+            f"{own} it scored {loss['final']:.2f}, among the best {summary['top']}"
         )
     return said
 
@@ -451,19 +452,21 @@ def _spared(summaries: Sequence[dict[str, Any]]) -> list[str]:
     orders = f" in any of {first['orders']} orders of start" if first["orders"] > 1 else ""
     *others, last = rules
     named = f"{', '.join(others)} and {last}" if others else last
-    return [f"{named} would have ended none of the best {first['top']}{orders}"]
+    what = "lost none" if first["at"] == "best" else "ended none"  # after its best checkpoint a trial may be ended
+    return [f"{named} would have {what} of the best {first['top']}{orders}"]
 
 
 def _legend(summary: dict[str, Any]) -> list[str]:
     times = ", counted once for each order of start" if summary["orders"] > 1 else ""
     best = f"the best {summary['top']} by {summary['metric']}{times}"
+    end = "best checkpoint" if summary["at"] == "best" else "end"
     cut = (
         f"{summary['unfinished']} of the {summary['trials']} recorded runs were ended before their last step themselves: what "
         "their rest would have taken is in none of these shares"
     )
     return [
         *([cut] if summary["unfinished"] else []),
-        f"winners lost: of {best}, those that the rule would not have run to their end",
+        f"winners lost: of {best}, those that the rule would not have run to their {end}",
         "compute saved: share of what these runs took that the rule would not have spent",
         "protection cost: share spent only because a dip was protected that the odds would have ended",
         "best at its loss: no other rule here saves as much and loses as few",

@@ -173,6 +173,26 @@ def test_in_several_orders_of_start_a_late_riser_is_lost_where_others_came_befor
     assert f"1 of the {half['trials']} recorded runs were ended before their last step themselves" in table([half])
 
 
+def test_where_bests_count_a_replay_speaks_of_best_checkpoints():
+    early = rows_of(trials=3)
+    for j in range(1, 11):
+        early.append(make_row("report", "s", "early", step=10 * j, budget=100, metrics={Y: 0.9 if j == 2 else 0.0}))
+    rules = ["asha:reduction=2,grace=30", "asha:reduction=2,grace=10"]
+    at_best = compare(early, rules, workers=1, top=1, at="best")
+    assert at_best[0]["lost_winners"] == 0
+    told = table(at_best)
+    assert "would have lost none of the best 1" in told
+    assert "would have ended none" not in told
+    assert "those that the rule would not have run to their best checkpoint" in told
+    late = [
+        *early,
+        *(make_row("report", "s", "late", step=10 * j, budget=100, metrics={Y: 0.1 * j}) for j in range(1, 11)),
+    ]
+    (lost,) = compare(late, ["asha:reduction=2,grace=10"], workers=1, top=1, at="best")
+    assert lost["lost_winners"] == 1
+    assert "; at its best checkpoint it scored 1.00" in table([lost])
+
+
 def test_what_a_recorded_sweep_looked_for_is_read_off_its_definition():
     spec = {
         "objective": {"metric": Y, "goal": "minimize"},
