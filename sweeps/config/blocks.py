@@ -102,6 +102,11 @@ def _suite(name: str) -> str:
     return anchored_suite(name, _absolute)
 
 
+def anchored_place(place: str, anchor: Callable[[str], str]) -> str:
+    """Returns where sweeps lie, a folder as `anchor` makes it; an id or an address as it is."""
+    return anchor(place) if "/" in place else place
+
+
 def _known(registry: Registry) -> WithJsonSchema:
     """A name that ships or that a package adds: `sweeps.config.plugin_settings` looks whether there is one."""
     return WithJsonSchema({"anyOf": [{"enum": list(registry.built_in)}, {"type": "string", "minLength": 1}]})
@@ -118,7 +123,7 @@ _Positive = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
 _Places = Annotated[
-    list[Annotated[str, Field(min_length=1)]],
+    list[Annotated[str, Field(min_length=1), AfterValidator(lambda place: anchored_place(place, _absolute))]],
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=str | list[str]),
 ]
 Whole = Annotated[int, Field(ge=0, lt=2**31)]

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from sweeps.config.blocks import anchored_scorer, anchored_suite
+from sweeps.config.blocks import anchored_place, anchored_scorer, anchored_suite
 from sweeps.config.names import TEMPLATES
 from sweeps.config.schema import Sweep
 from sweeps.config.schema_errors import dotted, show
@@ -229,6 +229,11 @@ def _anchor(data: Mapping[str, Any], folder: Path) -> None:
                 path = source.get(key)
                 if isinstance(path, str) and not (key == "chat_template" and path in TEMPLATES):
                     source[key] = anchor(path)
+    search = data.get("search")
+    places = search.get("points_from") if isinstance(search, dict) else None
+    listed = [places] if isinstance(places, str) else places
+    if isinstance(search, dict) and isinstance(listed, list):
+        search["points_from"] = [anchored_place(p, anchor) if isinstance(p, str) else p for p in listed]
     evaluation = data.get("evaluation")
     if isinstance(evaluation, dict):
         for key, place in (("suite", partial(anchored_suite, anchor=anchor)), ("judge", anchor)):

@@ -9,6 +9,7 @@ tried first. What was used stands in the sweep's first row; a resume or a replay
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from sweeps.journal.vocabulary import EndStatus, TrialStatus
 from sweeps.journal.writer import is_sweep, sweeps_in
 from sweeps.setting_names import current_names
 from sweeps.statistics import PathPoint, best_of_path, wander
-from sweeps.storage.base import Store, Where
+from sweeps.storage.base import Store, Where, is_url
 from sweeps.storage.factory import open_store
 
 MOST_TRIED: Final = 5  # points of earlier sweeps tried first in one group of cells
@@ -152,8 +153,9 @@ def _homes(places: Sequence[str], root: Where, own: str) -> Iterator[Store]:
             raise InputError(f"search.points_from: {e}") from None
         for found in inside:
             store = open_store(found)
-            if store.root not in seen and store.name != own:
-                seen.add(store.root)
+            where = store.root if is_url(store.root) else os.path.realpath(store.root)
+            if where not in seen and store.name != own:
+                seen.add(where)
                 yield store
 
 

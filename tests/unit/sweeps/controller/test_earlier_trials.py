@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sweeps import Sweep, choice, grid, loguniform, uniform
 from sweeps.config.plan import Plan
 from sweeps.config.trial import trial_id
+from sweeps.config.yaml import load
 from sweeps.controller.controller import SweepController
 from sweeps.controller.earlier_trials import gather_points, place_of
 from sweeps.controller.searcher import OptunaSearch, make_searcher
@@ -186,6 +189,24 @@ def test_a_storage_stands_for_its_sweeps_and_none_at_a_place_is_refused(tmp_path
     assert len(points["told"]) == len(said) == 2
     with pytest.raises(InputError, match="'nothing-12345678', where there is no sweep"):
         gather(tmp_path / "runs", sweep_of(points_from=["nothing-12345678"]))
+
+
+def test_folders_are_those_beside_the_sweep_file_and_a_sweep_named_twice_counts_once(tmp_path, monkeypatch):
+    old = recorded(tmp_path / "runs", sweep_of("old"), {1e-3: 0.5})
+    file, elsewhere = tmp_path / "files" / "new.yaml", tmp_path / "elsewhere"
+    for folder in (file.parent, elsewhere):
+        folder.mkdir()
+    places = ["../runs", f"../runs/{old}", old, "s3://bucket/sweeps"]
+    file.write_text(
+        yaml.safe_dump({**sweep_of().to_json(), "search": {**sweep_of().to_json()["search"], "points_from": places}})
+    )
+    monkeypatch.chdir(elsewhere)
+    read = load(file).search.points_from
+    assert [os.path.realpath(place) for place in read[:2]] == [str(tmp_path / "runs"), str(tmp_path / "runs" / old)]
+    assert read[2:] == places[2:]
+    points, _ = gather(tmp_path / "runs", sweep_of(points_from=read[:3]))
+    assert len(points["told"]) == 1
+    assert sweep_of(points_from=["./runs"]).search.points_from == [str(elsewhere / "runs")]
 
 
 def test_the_budget_that_counts_is_the_longest_of_its_group(tmp_path):
