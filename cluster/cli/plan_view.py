@@ -309,4 +309,6 @@ def _price(estimate: Estimate) -> str:
 def _nodes(estimate: Estimate) -> str:
     device = "GPU" if any(m.on_gpu for m in estimate.models) else "CPU"
     sizes = Counter(estimate.nodes)
-    return " and ".join(f"{n} node{'s' if n != 1 else ''} of {size:g} {device}s" for size, n in sizes.items())
+    return " and ".join(
+        f"{n} node{'s' if n != 1 else ''} of {size:g} {device}{'s' if size != 1 else ''}" for size, n in sizes.items()
+    )

@@ -58,8 +58,8 @@ def nodes_of(resources: Iterable[Mapping[str, float]]) -> list[NodeSize]:
 
 
 def nodes_text(nodes: Sequence[NodeSize]) -> str:
-    """Returns the sizes of all nodes: `2 x (8 H100, 96 CPU, 1024 GiB)`."""
-    return ", ".join(f"{n} x ({node})" for node, n in sorted(Counter(nodes).items(), reverse=True))
+    """Returns the sizes of all nodes: `2 x (8 H100, 96 CPU, 1024 GiB)`; machines alike differ by some bytes of memory."""
+    return ", ".join(f"{n} x ({size})" for size, n in Counter(map(str, sorted(nodes, reverse=True))).items())
 
 
 def main() -> None:

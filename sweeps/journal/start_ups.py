@@ -36,7 +36,7 @@ class StartUps:
     def __str__(self) -> str:
         if not self.attempts:
             return "not recorded"
-        said = f"{self.attempts} attempts took {self.seconds:,.1f} s from launch to first step"
+        said = f"{self.attempts} attempt{'s' if self.attempts != 1 else ''} took {self.seconds:,.1f} s from launch to first step"
         if self.new is not None:
             said += f", {self.new:.2f} s each in new processes"
         if self.again is not None:

@@ -114,7 +114,8 @@ def ledger_text(account: Ledger, usd_per_gpu_hour: float | None = None) -> str:
         lines.append("  ".join(cells))
     device = "GPU" if account.unit == "gpu_s" else "CPU"
     lines.append(f"seconds of {device}s; training includes repeated; stopped and shared were saved, and are estimates")
-    lines.append(f"starts: {account.starts}")
+    if account.starts.attempts:
+        lines.append(f"starts of attempts: {account.starts}")
     if usd_per_gpu_hour is not None and device == "GPU":
         hours = (account.total.training + account.total.scoring) / 3600
         lines.append(f"{hours:.3g} GPU hours, {hours * usd_per_gpu_hour:,.2f} USD")

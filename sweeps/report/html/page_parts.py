@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from sweeps.report.analysis.answer import counts_at
 from sweeps.report.analysis.findings import Summary
 from sweeps.report.analysis.shape import BACK_AT, MIN_FALL, MIN_POINTS, Shape
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, number, of, percent, plural, score, spent
@@ -88,6 +89,9 @@ def costs(summary: Summary) -> list[tuple[str, str]]:
 
 
 def glossary(summary: Summary) -> list[tuple[str, str]]:
+    at_best = summary.at == "best"
+    counted = "scores at best checkpoints" if at_best else "last scores"
+    which = "ended settings" if at_best else "complete settings"
     below = (
         f"below the base by at least {percent(MIN_FALL)} of it and by more standard errors than the lowest of so many "
         "scores would be by luck, at the error level of the whole sweep"
@@ -109,7 +113,7 @@ def glossary(summary: Summary) -> list[tuple[str, str]]:
         (Shape.NO_DIP, "at no step really below the base"),
         (Shape.TOO_FEW, f"fewer than {MIN_POINTS} scores after step 0, or no base score"),
         *VERDICTS,
-        ("Setting", "all seeds of one configuration; ranked by the mean of their last scores"),
+        ("Setting", f"all seeds of one configuration; ranked by the mean of their {counted}"),
         (
             "±",
             "one standard error over the items of a score; bands in the figures are two; training luck is not in it",
@@ -117,7 +121,7 @@ def glossary(summary: Summary) -> list[tuple[str, str]]:
         ("Back at", "the first scored step that is back: a bracket, since nothing is known between two scored steps"),
         (
             "Best",
-            f"mean last score on {summary.objective} ({summary.goal}) among complete settings that meet all constraints",
+            f"by the mean of {counted} on {summary.objective} ({summary.goal}), among {which} that meet all constraints",
         ),
         (
             "Real",
@@ -132,7 +136,7 @@ def provenance(summary: Summary) -> list[tuple[str, str]]:
         ("Sweep", summary.sweep or "unknown"),
         ("Journal", _journal(summary)),
         ("Suite", summary.suite or "not recorded"),
-        ("Objective", f"{summary.objective}, {summary.goal}, top {summary.top}"),
+        ("Objective", f"{summary.objective} {counts_at(summary)}, {summary.goal}, top {summary.top}"),
         ("Base models", "; ".join(_base(summary, m) for m in summary.bases) or "not scored"),
         (
             "Again",

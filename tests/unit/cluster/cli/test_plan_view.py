@@ -127,7 +127,9 @@ HEAD = {"CPU": 4.0, "memory": 16 * 2.0**30, "node:10.0.0.0": 1.0}
 
 
 def test_nodes_of_a_cluster_are_told_by_size_and_those_that_run_nothing_left_out():
-    nodes = nodes_of([HEAD, H100S, H100S, {"memory": 2.0**30}])
+    nodes = nodes_of(
+        [HEAD, H100S, {**H100S, "memory": 2.0**40 - 4096}, {"memory": 2.0**30}]
+    )  # alike but for some bytes
     assert nodes_text(nodes) == "2 x (8 H100, 96 CPU, 1024 GiB), 1 x (4 CPU, 16 GiB)"
 
 

@@ -142,6 +142,8 @@ def test_words_about_a_best_checkpoint_are_not_those_of_an_end():
     page, text = render_html(summary), markdown(summary)
     assert "At its best checkpoint" in page
     assert "At its end" not in page
+    assert "ranked by the mean of their scores at best checkpoints" in page
+    assert "transfer/score at its best checkpoint, maximize, top 3" in page
     assert "| base | at its best checkpoint |" in text
     assert "| base | at its end |" in markdown(summarize(journal(stories(), spec=spec("end"))))
     picked = summary.trials[0].picked
