@@ -37,6 +37,7 @@ def report(
     """Write the report of a sweep, finished or not, from its journal alone; of several, print what can be compared."""
     from cluster.cli.render import print_json
     from cluster.run import summary_of, write_report
+    from sweeps.output import printable
     from sweeps.report.markdown import markdown as as_markdown
     from sweeps.report.markdown import side_by_side
 
@@ -49,13 +50,13 @@ def report(
         if twice := [id for id, n in Counter(home.root for home in homes).items() if n > 1]:
             raise InputError(f"report: got {', '.join(twice)} twice; expected different sweeps to set side by side")
         summaries = [summary_of(home) for home in homes]
-        print_json([s.to_json() for s in summaries]) if as_json else print(side_by_side(summaries), end="")
+        print_json([s.to_json() for s in summaries]) if as_json else print(printable(side_by_side(summaries)), end="")
     elif markdown or card:
         summary = summary_of(homes[0])
         if card and not summary.ranked():
             raise InputError(f"report: {homes[0].name} has no best setting yet that a card could be of; without --card it "
                              "is printed as it stands")  # fmt: skip
-        print(as_markdown(summary, card=card), end="")
+        print(printable(as_markdown(summary, card=card)), end="")
     else:
         page = write_report(homes[0])
         print_json(summary_of(homes[0]).to_json()) if as_json else print(page)

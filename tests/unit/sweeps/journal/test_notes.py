@@ -160,3 +160,14 @@ def test_a_note_of_several_lines_cannot_pass_for_several_notes(home):
     write_note(home, who="ana", text="one\n2026-01-01T00:00:00Z  bo  the sweep: two")
     told = testing.CliRunner().invoke(app, ["note", str(home)]).output
     assert [line[:1] for line in told.splitlines()] == ["2", " "]
+
+
+def test_what_would_steer_a_terminal_is_shown_as_an_escape(home):
+    testing = pytest.importorskip("typer.testing")
+    from cluster.cli.main import app
+
+    write_note(home, who="\x1b[31mana", text="red \x1b[0m")
+    for words in (["note", str(home)], ["report", str(home), "--markdown"]):
+        told = testing.CliRunner().invoke(app, words).output
+        assert "\x1b" not in told
+        assert "\\x1b[31mana" in told
