@@ -17,12 +17,13 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from sweeps.config.blocks import TrainerBlock
+from sweeps.config.objective import Goal, all_met
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.shared_prefix import ENDINGS, shared_steps
 from sweeps.config.space import Axis, Choice, LogUniform, RandInt, Uniform
 from sweeps.errors import DipsweepError, InputError
-from sweeps.journal.history import Curve
+from sweeps.journal.history import History
 from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import Row, SweepRow
 from sweeps.journal.state import SweepState, TrialState
@@ -53,13 +54,21 @@ class _Found:
     left: Counter[str] = field(default_factory=Counter)
 
 
-def best_score(curve: Curve, metric: str, sign: float) -> float | None:
-    """Returns what the best checkpoint of a curve is worth, less what it owes to having been chosen; None without scores."""
-    points = [p for s, p in sorted(curve.points.items()) if s > 0 and metric in p.metrics]
+def best_score(history: History, trial: str, goal: Goal) -> float | None:
+    """Returns what a trial's best checkpoint is worth, less what it owes to having been chosen; None without scores.
+
+    As in the report, the best of those that meet all constraints, if any does.
+    """
+    points = [p for s, p in sorted(history.curves[trial].points.items()) if s > 0 and goal.metric in p.metrics]
     if not points:
         return None
-    path = [PathPoint(p.step, sign * p.metrics[metric], p.se.get(metric)) for p in points]
-    return sign * best_of_path(path, wander([path])).value
+    base = history.base_scores(trial)
+    fine = [p for p in points if all_met(goal.constraints, p.metrics, base)] or points
+    path, whole = (
+        [PathPoint(p.step, goal.sign * p.metrics[goal.metric], p.se.get(goal.metric)) for p in some]
+        for some in (fine, points)
+    )
+    return goal.sign * best_of_path(path, wander([whole])).value
 
 
 def gather_points(plan: Plan, places: Sequence[str], root: Where, say: Callable[[str], None]) -> dict[str, Any]:
@@ -174,10 +183,10 @@ def _of_sweep(plan: Plan, rows: Sequence[Row]) -> _Found:
         differs = other or _other_run(plan, sweep, config, fit) or _other_start(state, trial)
         if differs:
             found.left[f"{differs}, so scores do not compare"] += 1
-            score = _own_score(sweep, trial)
+            score = _own_score(sweep, state, trial)
             if score is not None:
                 found.tried.append((score, fit, trial.id))
-        elif (result := _result(plan, trial)) is None:
+        elif (result := _result(plan, state, trial)) is None:
             found.left["it did not end with a score"] += 1
         else:
             found.told.append({"trial": trial.id, "group": fit.group, "params": dict(fit.params), **result})
@@ -263,23 +272,23 @@ def _other_start(state: SweepState, trial: TrialState) -> str:
     return "" if whole else "it began from a run of other settings"
 
 
-def _own_score(sweep: Sweep, trial: TrialState) -> float | None:
+def _own_score(sweep: Sweep, state: SweepState, trial: TrialState) -> float | None:
     """What a trial came to by its own sweep's objective, more being better; None where that is not known."""
     goal, values = sweep.goal, trial.curve.values(sweep.goal.metric)
     at_best = goal.at == "best"
     if not values or trial.status not in (TrialStatus.COMPLETED, *((TrialStatus.PRUNED,) if at_best else ())):
         return None
-    worth = best_score(trial.curve, goal.metric, goal.sign) if at_best else values[-1]
+    worth = best_score(state.history, trial.id, goal) if at_best else values[-1]
     return None if worth is None else goal.sign * worth
 
 
-def _result(plan: Plan, trial: TrialState) -> dict[str, Any] | None:
+def _result(plan: Plan, state: SweepState, trial: TrialState) -> dict[str, Any] | None:
     """What a search is told of a trial: as `sweeps.controller.searcher.Result`."""
     goal = plan.sweep.goal
     by_step = {s: v for s, v in zip(trial.curve.steps(goal.metric), trial.curve.values(goal.metric), strict=True) if s}
     if trial.status not in (TrialStatus.COMPLETED, TrialStatus.PRUNED) or not by_step:
         return None
-    best = best_score(trial.curve, goal.metric, goal.sign) if goal.at == "best" else None
+    best = best_score(state.history, trial.id, goal) if goal.at == "best" else None
     return {
         "status": EndStatus(trial.status.value).value,
         "by_step": {str(s): v for s, v in by_step.items()},

@@ -145,7 +145,7 @@ class SweepRecord:
     def _best(self, trial: TrialState) -> float | None:
         """What a trial's best checkpoint is worth, less what it owes to having been chosen; None where its end counts."""
         goal = self.plan.sweep.goal
-        return best_score(trial.curve, goal.metric, goal.sign) if goal.at == "best" else None
+        return best_score(self.state.history, trial.id, goal) if goal.at == "best" else None
 
     def _begin_search(self, points: Mapping[str, Any]) -> None:
         """Tells the search what earlier sweeps found, as the sweep's first row holds it."""

@@ -9,13 +9,15 @@ import pytest
 import yaml
 
 from sweeps import Sweep, choice, grid, loguniform, uniform
+from sweeps.config.objective import Constraint, Goal
 from sweeps.config.plan import Plan
 from sweeps.config.trial import trial_id
 from sweeps.config.yaml import load
 from sweeps.controller.controller import SweepController
-from sweeps.controller.earlier_trials import gather_points, place_of
+from sweeps.controller.earlier_trials import best_score, gather_points, place_of
 from sweeps.controller.searcher import OptunaSearch, make_searcher
 from sweeps.errors import InputError, SpecError
+from sweeps.journal.history import History
 from sweeps.journal.writer import MemoryJournal, SweepJournal
 from sweeps.stopping.base import NeverStop
 from tests.support.rows import make_row
@@ -171,6 +173,17 @@ def test_the_best_settings_of_a_sweep_that_ranks_by_best_checkpoints_are_those_o
     recorded(tmp_path, source, {2e-4: 0.5, 1e-3: 0.9}, status="pruned")
     points, _ = gather(tmp_path, sweep_of(points_from=[source.id]))
     assert [p["params"]["learning_rate"] for p in points["tried"]] == [1e-3, 2e-4]
+
+
+def test_the_best_that_counts_for_a_search_meets_the_constraints_if_any_does():
+    history = History(
+        make_row("report", "s", trial, 1, step, metrics={Y: score, "safety/score": safety}, suite="m")
+        for trial in ("some", "none")
+        for step, score, safety in ((1, 0.5, 0.9 if trial == "some" else 0.1), (2, 0.9, 0.1), (3, 0.4, 0.2))
+    )
+    goal = Goal(Y, at="best", constraints=(Constraint("safety/score", at_least=0.8),))
+    assert [best_score(history, trial, goal) for trial in ("some", "none")] == [0.5, 0.9]
+    assert best_score(history, "some", Goal(Y, at="best")) == 0.9
 
 
 def test_what_lies_outside_of_the_space_is_left_out_and_said(tmp_path):
