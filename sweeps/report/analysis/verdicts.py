@@ -129,6 +129,10 @@ class _Reader:
             return self._say(Kind.IMPROVED, f"{self._ends()}, above the base", self.change)
         if -self.floor <= self.change.low and self.change.high <= self.floor:
             return self._say(Kind.UNCHANGED, f"{self._ends()}: within {percent(MIN_FALL)} of the base", None)
+        if self.change.fell:
+            return self._open(
+                f"{self._ends()}: below the base; whether by {percent(MIN_FALL)} of it or more is not known"
+            )
         return self._open(f"{self._ends()}: not told from the base")
 
     def _is_back(self) -> bool:
@@ -147,7 +151,8 @@ class _Reader:
     def _settle(self) -> str:
         if not self.setting.whole:
             return f"running it to its budget of {self.setting.budget} steps"
-        size = max(abs(self.change.value), self.floor)
+        # Of a real fall around the least that counts, it is on which side of that it lies; else whether there is one.
+        size = abs(self.change.value + self.floor) if self.change.fell else max(abs(self.change.value), self.floor)
         needs = [f"{n:,} items" for n in [items_needed(self.m, self.level, size)] if n is not None]
         runs = seeds_needed(self.m, self.level, size)
         if runs is not None and runs > self.m.runs:

@@ -348,6 +348,16 @@ def test_a_gain_and_a_gain_lost_again():
     assert "best 0.48 at step 200" in verdict.sentence
 
 
+def test_a_real_fall_that_may_be_too_small_to_count_is_not_called_no_fall():
+    """Of 5 % of the base, 0.0485 here, on either side: 0.04 below, give or take 0.014."""
+    (verdict,) = summarize(lengths(story(), [0.93] * 4, se=0.005)).settings[0].verdicts
+    assert verdict.kind is Kind.INCONCLUSIVE
+    assert verdict.evidence["change"]["high"] < 0
+    assert "not told from the base" not in verdict.sentence
+    assert "below the base; whether by 5 % of it or more is not known" in verdict.sentence
+    assert "a difference of 0.0085 would be seen with about" in verdict.settle
+
+
 def test_what_is_open_says_what_would_settle_it():
     (verdict,) = summarize(lengths(story(), [0.96, 0.90, 0.94, 0.92], se=0.03)).settings[0].verdicts
     assert verdict.kind is Kind.INCONCLUSIVE
