@@ -84,8 +84,9 @@ class JournalSummary:
         return self.sweep.trials[trial].parent or None if trial in self.sweep.trials else None
 
     def fork_step(self, trial: str) -> int | None:
-        """The step up to which a trial's curve is its parent's; None without a parent."""
-        return self.sweep.trials[trial].row.fork_step if trial in self.sweep.trials else None
+        """The step up to which a trial's curve is its parent's: where it began, or will; None without a parent."""
+        known = self.sweep.trials.get(trial)
+        return known.fork_step if known is not None and known.parent else None
 
     def answers(self, trial: str, step: int) -> Answers | None:
         """Item by item what a trial, or one of its parents up to the fork, answered at a step."""

@@ -8,6 +8,7 @@ import pytest
 
 from sweeps import Sweep, grid, uniform
 from sweeps.config.plan import Plan
+from sweeps.config.trial import Saved
 from sweeps.controller.attempts import LESS_MEMORY
 from sweeps.controller.controller import SweepController
 from sweeps.errors import TrialFailed
@@ -164,3 +165,23 @@ def test_out_of_memory_is_tried_again_once_and_then_says_what_to_change(tmp_path
     curve = controller.history.curves[trial]
     assert (curve.state, curve.reason) == ("failed", "oom")
     assert LESS_MEMORY in curve.detail
+
+
+def test_the_report_takes_of_a_trunk_what_the_branch_took_of_it():
+    """The trunk was paused before the fork: the branch began earlier, and its own steps from there on are its own."""
+    definition, journal = sweep(evaluation={"at": [4, 8, 12, 16]}), MemoryJournal()
+    at = SweepController(Plan(definition), journal, NeverStop(definition.goal))
+    trunk = at.next()
+    assert trunk is not None
+    at.saved(trunk.spec.id, 1, Saved(4, "/trunk/4", "d"))
+    at.stop(trunk.spec.id, "ana")
+    branch = at.launch(ids(definition)[20]) if at.next_trials(3) else None
+    assert branch is not None
+    assert branch.resume is not None
+    assert branch.resume.step == 4
+    for step in (8, 12, 16, 20):
+        at.report(branch.spec.id, 1, step, {"transfer/score": step / 100}, progress={}, cost={})
+    summary = summarize(journal.rows())
+    found = next(t for t in summary.trials if t.id == branch.spec.id)
+    assert found.fork_step == 4
+    assert [p.step for p in found.curves["transfer/score"]] == [8, 12, 16, 20]
