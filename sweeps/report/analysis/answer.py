@@ -84,7 +84,11 @@ def _no_best(summary: Summary) -> Finding:
             f"score of it, or of the base model, nobody knows of {which}."
         )
     else:
-        text = f"None of {plural(len(done), 'completed setting')} meets all constraints."
+        text = (
+            f"None of {len(done)} completed settings meets all constraints."
+            if len(done) > 1
+            else "The one completed setting does not meet all constraints."
+        )
     return Finding("state", text, numbers)
 
 
