@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sweeps.config.objective import Goal, all_met
 from sweeps.config.shared_prefix import shared_steps
 from sweeps.config.trial import TrialSpec
+from sweeps.journal.history import Point
 from sweeps.journal.state import Checkpoint, SweepState, TrialState
 
 
@@ -17,10 +20,11 @@ def superseded(state: SweepState, spec: TrialSpec, goal: Goal, keep: int, *, mor
     """
     trial = state.trials[spec.id]
     children = [state.trials[t] for t in state.children.get(spec.id, ())]
-    kept = set(sorted(trial.checkpoints)[-keep:] if keep else ()) | _best(state, spec.id, goal)
-    kept |= _best_of_branches(state, spec.id, goal)
+    points, base = trial.curve.points, state.history.base_scores(spec.id)
+    kept = set(sorted(trial.checkpoints)[-keep:] if keep else ()) | _best(points, goal, base)
+    kept |= _best_of_branches(state, spec.id, points, goal, base)
     for fork in spec.forks if more else ():
-        kept |= _best(state, spec.id, goal, fork)
+        kept |= _best(_until(points, fork), goal, base)
     kept |= _forks_to_come(trial, spec, children) | (set(spec.forks) if more else set())
     shared = {c.path for child in children for c in child.checkpoints.values()}
     return [
@@ -33,22 +37,33 @@ def superseded(state: SweepState, spec: TrialSpec, goal: Goal, keep: int, *, mor
     ]
 
 
-def _best(state: SweepState, trial: str, goal: Goal, limit: int | None = None) -> set[int]:
-    """The best checkpoint not beyond step `limit`, and the best of those that meet all constraints."""
-    curve, base = state.history.curves[trial], state.history.base_scores(trial)
-    steps = [s for s in curve.steps(goal.metric) if s > 0 and (limit is None or s <= limit)]
-    fine = [s for s in steps if all_met(goal.constraints, curve.points[s].metrics, base)]
-    return {max(some, key=lambda s: goal.sign * curve.points[s].metrics[goal.metric]) for some in (steps, fine) if some}
+Points = Mapping[int, Point]
 
 
-def _best_of_branches(state: SweepState, trial: str, goal: Goal) -> set[int]:
-    """The best checkpoints of runs that turn off from a trial, where those lie before they did."""
+def _best(points: Points, goal: Goal, base: Mapping[str, float]) -> set[int]:
+    """The best checkpoint, and the best of those that meet all constraints."""
+    steps = [s for s, p in sorted(points.items()) if s > 0 and goal.metric in p.metrics]
+    fine = [s for s in steps if all_met(goal.constraints, points[s].metrics, base)]
+    return {max(some, key=lambda s: goal.sign * points[s].metrics[goal.metric]) for some in (steps, fine) if some}
+
+
+def _best_of_branches(state: SweepState, trial: str, points: Points, goal: Goal, base: Mapping[str, float]) -> set[int]:
+    """The best checkpoints of runs that turn off from a trial, where those lie before they did.
+
+    Args:
+        points: the trial's curve, with what stands before it turned off itself.
+    """
     found = set[int]()
     for child in state.children.get(trial, ()):
-        branch = state.trials[child]
-        best = _best(state, child, goal) if branch.attempt else _best(state, trial, goal, branch.fork_step)
-        found |= {s for s in best | _best_of_branches(state, child, goal) if s <= branch.fork_step}
+        fork = state.trials[child].fork_step
+        own = {**_until(points, fork), **state.trials[child].curve.points}
+        best = _best(own, goal, base) | _best_of_branches(state, child, own, goal, base)
+        found |= {s for s in best if s <= fork}
     return found
+
+
+def _until(points: Points, step: int) -> dict[int, Point]:
+    return {s: p for s, p in points.items() if s <= step}
 
 
 def _forks_to_come(trial: TrialState, spec: TrialSpec, children: list[TrialState]) -> set[int]:
