@@ -19,6 +19,7 @@ from sweeps.config.schema import Sweep
 from sweeps.config.space import Axis, sampled
 from sweeps.controller.earlier_sweeps import gather, suite_of
 from sweeps.errors import DipsweepError, InputError, NoDriver, SpecError, StorageError, nearest
+from sweeps.journal.history import Point
 from sweeps.journal.lease import DriverState, driver_state, driver_states
 from sweeps.journal.notes import read_notes, tags_of
 from sweeps.journal.reader import no_collector
@@ -330,7 +331,7 @@ def kept_checkpoint(home: Store, trial: str, step: str) -> str:
         )
     if not known.kept():
         raise InputError(f"{trial} has no checkpoint yet")
-    kept, points = _addresses(state, trial, home.root), known.curve.points
+    kept, points = _with_parents(state, trial, home.root)
     scored = [s for s in kept if s in points and goal.metric in points[s].metrics]
     if goal.at == "best":  # as the report ranks them: one that meets all constraints, where any does
         base = state.history.base_scores(trial)
@@ -346,14 +347,15 @@ def kept_checkpoint(home: Store, trial: str, step: str) -> str:
     return kept[int(step)]
 
 
-def _addresses(state: SweepState, trial: str, home: str) -> dict[int, str]:
-    """Where the checkpoints of a trial lie that are kept, by step: up to where it turned off from another, that one's."""
-    kept, limit = dict[int, str](), None
+def _with_parents(state: SweepState, trial: str, home: str) -> tuple[dict[int, str], dict[int, Point]]:
+    """Where the checkpoints of a trial lie that are kept, and its scores, by step: up to where it turned off from another run,
+    those of that one."""
+    kept, points, limit = dict[int, str](), dict[int, Point](), None
     for run in state.line(trial):
-        found = {s: address_of(c.path, home) for s, c in run.kept().items() if limit is None or s <= limit}
-        kept = {**found, **kept}
+        kept = {s: address_of(c.path, home) for s, c in run.kept().items() if limit is None or s <= limit} | kept
+        points = {s: p for s, p in run.curve.points.items() if limit is None or s <= limit} | points
         limit = run.fork_step if limit is None else min(limit, run.fork_step)
-    return kept
+    return kept, points
 
 
 def replay_curves(
