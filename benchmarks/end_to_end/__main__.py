@@ -70,7 +70,8 @@ def command(way: str, a: argparse.Namespace, out: Path) -> tuple[list[str], dict
     """Returns how a way is started, and in which environment."""
     module, how = WAYS[way]
     python = sys.executable if module == "dipsweep_way" else str(a.venv / "bin" / "python")
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(HERE.parents[1])}
+    path = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
     env |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     return [python, "-m", f"benchmarks.end_to_end.{module}", how, a.schedule, str(out)], env
 
@@ -89,8 +90,9 @@ def once(way: str, a: argparse.Namespace) -> dict[str, Any]:
     found = json.loads((out / "trials.json").read_text())
     for trial in found:
         trial["cell"] = name_of(trial)
-        if trial["reached"] >= trial["steps"]:
-            trial.setdefault("model", str(out / "models" / trial["cell"]))
+        model = out / "models" / trial["cell"]
+        if trial["reached"] >= trial["steps"] and model.exists():  # a scheduler may end a run at its last report, unsaved
+            trial.setdefault("model", str(model))
     steps = out / "steps_run"  # of a way whose trials share steps
     return {
         "way": way,

@@ -6,6 +6,7 @@ python -m benchmarks.end_to_end.dipsweep_way strict|soft wsd|cosine OUT
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def main() -> None:
     from sweeps import Sweep
     from sweeps.storage.factory import open_store
 
-    results = run(Sweep(**definition(protect, schedule)), storage=out / "runs")
+    results = run(Sweep(**definition(protect, schedule)), storage=out / "runs", cpus=len(os.sched_getaffinity(0)))
     found = []
     for trial in results.trials:
         config, whole = trial.config, trial.state == "completed"

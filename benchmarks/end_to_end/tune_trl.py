@@ -6,10 +6,12 @@ python -m benchmarks.end_to_end.tune_trl grid|asha|asha-late wsd|cosine OUT
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
@@ -36,6 +38,7 @@ def scheduler(way: str, longest: int) -> TrialScheduler | None:
 
 def main() -> None:
     way, schedule, out = sys.argv[1], sys.argv[2], Path(sys.argv[3]).resolve()
+    ray.init(num_cpus=len(os.sched_getaffinity(0)))
     axes = {name: tune.grid_search(values) for name, values in space().items()}
     tuner = tune.Tuner(
         tune.with_resources(fit, {"cpu": 1}),
