@@ -91,7 +91,9 @@ def once(way: str, a: argparse.Namespace) -> dict[str, Any]:
     for trial in found:
         trial["cell"] = name_of(trial)
         model = out / "models" / trial["cell"]
-        if trial["reached"] >= trial["steps"] and model.exists():  # a scheduler may end a run at its last report, unsaved
+        if (
+            trial["reached"] >= trial["steps"] and model.exists()
+        ):  # a scheduler may end a run at its last report, unsaved
             trial.setdefault("model", str(model))
     steps = out / "steps_run"  # of a way whose trials share steps
     return {
