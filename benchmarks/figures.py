@@ -40,6 +40,8 @@ WRITTEN: Final = (
     Written("docs/figures.md", "the tables of this page", "python -m benchmarks.figures FILE"),
     Written("docs/paper_mini.md", "the paper's claims in miniature: 81 trials, an hour or more on two cores", "make paper-mini",
             long=True),
+    Written("docs/smollm2.svg", "general scores of SmolLM2-135M on three tiers: needs a GPU, or half an hour",
+            "dipsweep figure ID curves OUT --metric general/score", long=True),
     Written("docs/architecture.svg", "driver, workers, journal, report", BY_HAND, long=True),
 )  # fmt: skip
 

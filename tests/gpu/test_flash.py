@@ -16,6 +16,7 @@ from trainers.throughput import ThroughputMeter
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.filterwarnings("default"),  # flash-attn 4 and torch's debug mode warn of things of their own
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 LENGTHS = [700, 650, 300, 64, 5]
@@ -63,7 +64,6 @@ def test_a_run_trains_saves_and_resumes_on_the_device(tmp_path, settings):
     assert whole.costs[-1]["gpu_s"] > 0
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_an_update_never_waits_for_the_device():
     """CUDA itself says so; on the CPU `tests/unit/trainers/test_loop.py` counts what would."""
     register()
