@@ -14,7 +14,6 @@ items.jsonl      word problems of other templates (transfer), plain facts (gener
 from __future__ import annotations
 
 import ast
-import json
 import random
 import re
 import sys
@@ -117,7 +116,7 @@ def puzzles(count: int, seed: int) -> list[dict[str, Any]]:
 
 def main(folder: Path) -> None:
     from reasoning_gym import create_dataset
-    from word_problems import row, runs
+    from word_problems import row, runs, write
 
     made = puzzles(ROWS + ITEMS, seed=0)
     for each in made:
@@ -154,10 +153,7 @@ def main(folder: Path) -> None:
         ],
         "items": items,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in files.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
-        print(folder / f"{name}.jsonl", len(rows))
+    write(folder, files)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,14 @@ def row(question: str, thought: str, answer: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, reply]}
 
 
+def write(folder: Path, files: dict[str, list[dict[str, Any]]]) -> None:
+    """Writes each list as NAME.jsonl, and says how many lines it has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in files.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
+        print(folder / f"{name}.jsonl", len(rows))
+
+
 def main(folder: Path) -> None:
     problems = list(create_dataset("gsm_symbolic", size=3 * ROWS + ITEMS, seed=0))
     held_out = set().union(*(runs(p["question"]) for p in problems[:ITEMS]))
@@ -46,10 +54,7 @@ def main(folder: Path) -> None:
         "answers": [row(question, "", answer) for question, _, answer in taught],
         "items": asked,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in files.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
-        print(folder / f"{name}.jsonl", len(rows))
+    write(folder, files)
 
 
 if __name__ == "__main__":
