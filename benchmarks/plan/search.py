@@ -17,7 +17,6 @@ mean with its standard error, over the seeds and worlds where both hold somethin
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import math
 import random
@@ -33,12 +32,13 @@ from sweeps import Sweep, choice, grid, loguniform, uniform
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.shared_prefix import TIED
-from sweeps.config.trial import Saved, trial_id
+from sweeps.config.trial import trial_id
 from sweeps.controller.controller import SweepController
-from sweeps.controller.launch import Launch
 from sweeps.journal.history import History
 from sweeps.journal.state import is_base
 from sweeps.journal.writer import MemoryJournal
+from sweeps.planning.recorded import Scores
+from sweeps.planning.simulated_sweep import SimulatedSweep
 from sweeps.report.replay import read_rows
 from sweeps.setting_names import current_names
 
@@ -168,72 +168,34 @@ def sweep_of(world: World, way: str, configurations: int, seed: int) -> Sweep:
     )
 
 
-class Simulated:
-    """One sweep on a simulated clock. `held` is what it holds for best, (steps spent, true score), whenever that changes."""
+class Simulated(SimulatedSweep):
+    """One sweep in a world. `held` is what it holds for best, (steps spent, true score), whenever that changes."""
 
     def __init__(self, world: World, sweep: Sweep) -> None:
-        self.world, self.plan = world, Plan(sweep)
-        self.noise = random.Random(sweep.seed)
-        self.controller = SweepController(self.plan, MemoryJournal(), stop_rule(sweep), home="memory://")
-        self.heap: list[tuple[float, int, Launch, int, tuple[int, ...]]] = []
-        self.free, self.order, self.now, self.spent = SLOTS, 0, 0.0, 0
-        self.best, self.held = -math.inf, list[tuple[int, float]]()
+        super().__init__(SweepController(Plan(sweep), MemoryJournal(), stop_rule(sweep), home="memory://"), SLOTS)
+        self.world, self.noise = world, random.Random(sweep.seed)
+        self.best, self.held = -math.inf, list[tuple[float, float]]()
 
     def run(self, most: float = math.inf) -> Simulated:
         """Runs it to its end, or until so many steps are spent."""
         while True:
-            self._fill()
-            if self.spent >= most:
-                return self
-            if self.heap:
-                self._arrive()
-            elif self.controller.finish_if_done():
+            self.fill()
+            if self.spent >= most or not self.advance():
                 return self
 
-    def _fill(self) -> None:
-        while self.free and (launch := self.controller.next()) is not None:
-            begin = launch.resume.step if launch.resume else 0
-            self.free -= 1
-            self._score()
-            self._go(launch, begin, tuple(s for s in sorted(launch.spec.saves) if s > begin))
-
-    def _go(self, launch: Launch, step: int, ahead: tuple[int, ...]) -> None:
-        took = ahead[0] - step if ahead else 0
-        self.spent += took
-        self.order += 1
-        heapq.heappush(self.heap, (self.now + took, self.order, launch, step, ahead))
-
-    def _arrive(self) -> None:
-        self.now, _, launch, _, ahead = heapq.heappop(self.heap)
-        trial, attempt = launch.spec.id, launch.attempt
-        if ahead:
-            self.controller.saved(trial, attempt, Saved(ahead[0], f"memory://{trial}/{ahead[0]}"))
-        if len(ahead) <= 1:
-            self.controller.trained(trial, attempt)
-        self._score()
-        if len(ahead) > 1 and self.controller.is_current_attempt(trial, attempt):
-            self._go(launch, ahead[0], ahead[1:])
-        else:
-            self.free += 1
-
-    def _score(self) -> None:
-        while (job := self.controller.next_eval()) is not None:
-            score, error = self._draw(job)
-            self.controller.scored(job, {METRIC: score}, se={METRIC: error}, n={}, suite="recorded", cost={})
-
-    def _draw(self, job: EvalJob) -> tuple[float, float]:
+    def scores(self, job: EvalJob) -> tuple[float, Scores]:
         if is_base(job.trial):
-            return self.world.base
+            return 0.0, {METRIC: self.world.base}
         spec = self.controller.specs[job.trial]
         true, error = self.world.at(spec.config, spec.steps, job.step)
         score = true + error * self.noise.gauss(0.0, 1.0)
         if job.step == spec.steps == self.world.budgets[-1] and score > self.best:
             self.best = score
             self.held.append((self.spent, true))
-        return score, error
+        return 0.0, {METRIC: (score, error)}
 
 
-def held_at(held: Sequence[tuple[int, float]], spent: float) -> float:
+def held_at(held: Sequence[tuple[float, float]], spent: float) -> float:
     """The true score of what a search holds for best after so many steps; not a number before it holds anything."""
     return next((true for steps, true in reversed(held) if steps <= spent), math.nan)
 

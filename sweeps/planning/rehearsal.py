@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import heapq
 import json
 import os
 import random
@@ -21,14 +20,14 @@ from typing import Any, Final
 
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
-from sweeps.config.trial import Saved, trial_id
+from sweeps.config.trial import trial_id
 from sweeps.controller.controller import SweepController
-from sweeps.controller.launch import Launch
 from sweeps.controller.searcher import Result, Suggestion
 from sweeps.errors import StorageError
 from sweeps.journal.state import is_base
 from sweeps.journal.writer import MemoryJournal
 from sweeps.planning.recorded import RecordedCurve, RecordedSweep, Scores, noisy
+from sweeps.planning.simulated_sweep import SimulatedSweep
 from sweeps.planning.work import TrialWork
 from sweeps.stopping.base import StopRule
 from sweeps.storage.local import LocalStore
@@ -153,8 +152,8 @@ class _Given:
         """Nothing is learnt."""
 
 
-class _Rehearsal:
-    """One deal: a heap of (time, order, launch, index of the next checkpoint), one entry a busy machine."""
+class _Rehearsal(SimulatedSweep):
+    """One deal: scores are those of the curves that were dealt, and time is what the plan expects."""
 
     def __init__(
         self,
@@ -167,68 +166,33 @@ class _Rehearsal:
         deal: int,
         slots: int,
     ) -> None:
-        self.plan, self.work, self.costs, self.recorded, self.free = plan, work, costs, recorded, slots
+        searcher = _Given(plan, work)
+        super().__init__(SweepController(plan, MemoryJournal(), make_rule(plan), searcher, home="memory://"), slots)
+        self.work, self.costs, self.recorded = work, costs, recorded
         self.draw = random.Random(deal)
         self.hand = self.draw.sample(recorded.curves, len(recorded.curves))
         self.dealt: dict[str, tuple[RecordedCurve, bool]] = {}
-        self.spent = 0.0
-        self.controller = SweepController(plan, MemoryJournal(), make_rule(plan), _Given(plan, work), home="memory://")
-        self.heap: list[tuple[float, int, Launch, tuple[int, ...]]] = []
-        self.order, self.now = 0, 0.0
 
     def saved(self) -> float:
         """Runs the sweep to its end; returns the share of its device seconds that was not spent."""
-        while True:
-            self._fill()
-            if self.heap:
-                self._arrive()
-            elif self.controller.finish_if_done():
-                break
+        while self.advance():
+            pass
         everything = sum(self.costs[item.trial].whole(item) for item in self.work)
         return max(0.0, 1.0 - self.spent / everything) if everything else 0.0
 
-    def _fill(self) -> None:
-        while self.free and (launch := self.controller.next()) is not None:
-            begin = launch.resume.step if launch.resume else 0
-            self.spent += self.costs[launch.spec.id].start_up
-            self.free -= 1
-            self._score()
-            self._go(launch, begin, tuple(s for s in sorted(launch.spec.saves) if s > begin))
+    def start_up(self, trial: str) -> float:
+        return self.costs[trial].start_up
 
-    def _go(self, launch: Launch, step: int, ahead: tuple[int, ...]) -> None:
-        took = self.costs[launch.spec.id].step * (ahead[0] - step if ahead else 0)
-        self.spent += took
-        self.order += 1
-        heapq.heappush(self.heap, (self.now + took, self.order, launch, ahead))
+    def step(self, trial: str) -> float:
+        return self.costs[trial].step
 
-    def _arrive(self) -> None:
-        self.now, _, launch, ahead = heapq.heappop(self.heap)
-        trial, attempt = launch.spec.id, launch.attempt
-        if ahead:
-            self.controller.saved(trial, attempt, Saved(ahead[0], f"memory://{trial}/{ahead[0]}"))
-        if len(ahead) <= 1:
-            self.controller.trained(trial, attempt)
-        self._score()
-        if len(ahead) > 1 and self.controller.is_current_attempt(trial, attempt):
-            self._go(launch, ahead[0], ahead[1:])
-        else:
-            self.free += 1
-
-    def _score(self) -> None:
-        while (job := self.controller.next_eval()) is not None:
-            self.spent += 0.0 if is_base(job.trial) else self.costs[job.trial].evaluation
-            scores = self._scores(job)
-            metrics = {m: value for m, (value, _) in scores.items()}
-            errors = {m: se for m, (_, se) in scores.items() if se is not None}
-            self.controller.scored(job, metrics, se=errors, n={}, suite="recorded", cost={})
-
-    def _scores(self, job: EvalJob) -> Scores:
+    def scores(self, job: EvalJob) -> tuple[float, Scores]:
         if is_base(job.trial):
-            return self.recorded.base
+            return 0.0, self.recorded.base
         spec = self.controller.specs[job.trial]
         curve, again = self._curve(spec.config)
         scores = curve.at(job.step / spec.steps)
-        return noisy(scores, self.draw) if again else scores
+        return self.costs[job.trial].evaluation, noisy(scores, self.draw) if again else scores
 
     def _curve(self, config: Mapping[str, Any]) -> tuple[RecordedCurve, bool]:
         """Returns the curve that a configuration was dealt, and whether another has it too; its budgets share it."""
