@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from sweeps.errors import InputError
 from trainers.model.recurrence import MOST
 
+THINK: Final = "<think>"
 END_THINK: Final = "</think>"
 """What ends a thought; `Decoding.think_cap` forces it, and an answer is what stands behind it."""
+
+
+class ThinkTags(NamedTuple):
+    """The ids of THINK and END_THINK; `begin` is None where the tokenizer has no token for it."""
+
+    begin: int | None
+    end: int
+
+    def leave_open(self, ids: Sequence[int]) -> bool:
+        """True when a text of these tokens ends within a thought."""
+        if self.begin is None:
+            return self.end not in ids
+        last = next((token for token in reversed(ids) if token in self), None)
+        return last == self.begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +35,8 @@ class Decoding:
     Attributes:
         temperature: 0 takes the likeliest token. top_p: samples from the smallest set with this much probability.
         samples: replies per item. seed: draws them; a reply depends on (seed, item, sample), never on its batch.
-        think_cap: after so many tokens of thought `</think>` is forced, and the answer follows; None leaves it free.
+        think_cap: a reply that is within a thought after so many tokens has `</think>` forced, and the answer follows; None
+            leaves it free.
         recurrences: how often a model of recurrent depth runs its shared block; None: as often as its config.json says.
     """
 

@@ -15,7 +15,7 @@ from evaluators.cache import ScoreCache
 from evaluators.decoding import GREEDY, Decoding, Reply
 from evaluators.digest import folder_digest
 from evaluators.early_stopping import cache_key, evaluate_sequentially
-from evaluators.engines.base import Engine, encode_prompts
+from evaluators.engines.base import Engine, decoded, encode_prompts
 from evaluators.engines.huggingface import load
 from evaluators.engines.select import engine_for, engine_settings
 from evaluators.kept_replies import kept_of, replies_of
@@ -211,12 +211,12 @@ def _judge_at(folder: str) -> Engine:
 def _ask_judge(judge: Engine, questions: Sequence[str]) -> list[str]:
     ids = encode_prompts(judge.tokenizer, questions).ids
     replies = judge.generate(ids, [JUDGE_CAP] * len(ids), GREEDY)
-    return list(judge.tokenizer.batch_decode([reply.ids for reply in replies], skip_special_tokens=True))
+    return decoded(judge.tokenizer, [reply.ids for reply in replies])
 
 
 def read(tokenizer: Any, replies: Sequence[Reply], opened: Sequence[bool]) -> list[Answered]:
     """Decodes replies and splits thought from answer; `opened` says of each whether its prompt opened a thought."""
-    texts = tokenizer.batch_decode([reply.ids for reply in replies], skip_special_tokens=True)
+    texts = decoded(tokenizer, [reply.ids for reply in replies])
     return [
         read_reply(text, tokens=len(reply.ids), truncated=reply.truncated, opened=flag, entropy=reply.entropy)
         for text, reply, flag in zip(texts, replies, opened, strict=True)

@@ -40,11 +40,24 @@ Score = Callable[[str, Item], float]
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CHOOSE: Final = "\n\nEnd with the line: Answer: X (the letter of your choice)."
 _NUMBER: Final = re.compile(
-    r"(?:(?<![\w)])[-+−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?:\s*/\s*\d+(?:\.\d+)?)?"
+    r"(?:(?<![\w)])[-+−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+    r"(?:\s*/\s*[-+−]?\d+(?:\.\d+)?)?"
 )
+_GROUPED: Final = re.compile(r"(?<=\d)(?:\{,\}|\\[,! ]|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
+"""What stands between thousands beside a comma: LaTeX's and the narrow spaces."""
+_FRACTION: Final = re.compile(r"(\d+)?\s*\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
+_MIXED: Final = re.compile(r"(?<![\d.,/^])(\d+) (\d+)/(\d+)(?![\d.])")
+_TIMES_TEN: Final = re.compile(
+    r"(?<=\d)\s*(?:×|\*|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*(?:\{\s*([-+−]?\d+)\s*\}|([-+−]?\d+))"
+)
+_POWER: Final = re.compile(r"(?<![\w.,])(\d+)\s*(?:\^|\*\*)\s*(?:\{\s*([-+−]?\d{1,3})\s*\}|([-+−]?\d{1,3}))(?![\d.])")
 _ANSWER_LINE: Final = re.compile(
     r"^[^\S\n]*\**(?:final )?answer\**\s*:\s*\**(.*?)\**[^\S\n]*$", re.MULTILINE | re.IGNORECASE
 )
+_BEFORE_LETTER: Final = (
+    r"[\s*_`\"'$:(\[{<]|\\[(\[]|\\(?:text|textbf|textit|mathrm|mathbf|boxed)\b|\b(?:option|choice)\b"
+)
+"""What may stand between "answer is" and the letter: white space, Markdown, brackets, LaTeX."""
 CODE_LIMITS: Final = Limits(seconds=10.0)
 
 
@@ -127,18 +140,52 @@ def _exact(reply: str, item: Item) -> float:
     return final_answer(reply) in {str(answer).strip() for answer in accepted(item)}
 
 
+def _check_exact(item: Item) -> None:
+    for answer in accepted(item):
+        if isinstance(answer, bool) or not isinstance(answer, int | float | str):
+            raise ValueError(f"answer is {answer!r}; expected a text or a number, as the reply has to write it")
+
+
 def number_in(text: str) -> float | None:
-    """Returns the last number of a text, None without one; fractions such as 3/4 are numbers."""
+    r"""Returns the last number of a text, None without one.
+
+    3/4, \frac{3}{4}, 3 1/2, 1.5 × 10^3 and 2^10 are each one number.
+    """
+    text = _GROUPED.sub("", text.replace("−", "-"))
+    text = _TIMES_TEN.sub(lambda found: f"e{found[1] or found[2]}", text)
+    text = _POWER.sub(_power, _MIXED.sub(_fraction, _FRACTION.sub(_fraction, text)))
     found = _NUMBER.findall(text)
     return _value(found[-1]) if found else None
 
 
-def _value(text: str) -> float | None:
-    top, _, bottom = text.replace(",", "").replace("−", "-").replace(" ", "").partition("/")
+def _fraction(found: re.Match[str]) -> str:
+    """Writes a fraction, alone or behind a whole number, as `top/bottom`."""
+    whole, top, bottom = (int(part) if part else 0 for part in _three(found))
+    if found.re is _MIXED and top >= bottom:
+        return found[0]
+    return f"{whole * bottom + top}/{bottom}"
+
+
+def _three(found: re.Match[str]) -> tuple[str | None, str, str]:
+    whole, *parts = found.groups()
+    top, bottom = (part for part in parts if part)
+    return whole, top, bottom
+
+
+def _power(found: re.Match[str]) -> str:
     try:
-        return float(top) / float(bottom or 1)
+        return repr(float(found[1]) ** int(found[2] or found[3]))
+    except (OverflowError, ZeroDivisionError):
+        return found[0]
+
+
+def _value(text: str) -> float | None:
+    top, _, bottom = text.replace(",", "").replace(" ", "").partition("/")
+    try:
+        value = float(top) / float(bottom or 1)
     except (ValueError, ZeroDivisionError):
         return None
+    return value if math.isfinite(value) else None
 
 
 def _number(reply: str, item: Item) -> float:
@@ -158,13 +205,25 @@ def _check_number(item: Item) -> None:
 def same_choice(answer: str, target: str, letters: str = "A-P") -> bool:
     r"""True when the last "Answer: X" of a reply, or a boxed letter, is the target (a letter, yes or no).
 
+    "Answer: A or B" is neither. The words "a" and "I" are no letters: "the answer is a metal", "the answer I gave".
+
     Args:
         letters: which there are, as a range of a regular expression.
     """
-    found = re.findall(
-        rf"(?:answer(?: is)?\s*[:\s]\s*\**\s*\(?|\\boxed\{{(?:\\text\{{)?)(yes|no|[{letters}])\b", answer, re.IGNORECASE
-    )
-    return bool(found) and str(found[-1]).casefold() == target.casefold()
+    pattern = rf"(?P<lead>answer(?:[\s*_]+is\b)?|\\boxed)(?P<gap>(?:{_BEFORE_LETTER})+)(?P<said>yes|no|[{letters}])\b"
+    said = ""
+    for found in re.finditer(pattern, answer, re.IGNORECASE):
+        if not _is_word(found):
+            two = re.match(rf"\W*\s(?:or|and|/|&)\s\W*[{letters}]\b(?! \w)", answer[found.end() :])
+            said = "" if two else found["said"]
+    return said.casefold() == target.casefold()
+
+
+def _is_word(found: re.Match[str]) -> bool:
+    """True where what looks like a choice is a word of a sentence that goes on."""
+    goes_on = re.match(r"['’\w]|\s+[^\W\d_]", found.string[found.end() :]) is not None
+    named = found["lead"].casefold() != "answer" or ":" in found["gap"]
+    return goes_on and (found["said"] in ("a", "i") or (not named and found["said"].casefold() in ("i", "yes", "no")))
 
 
 def right_letter(item: Item) -> str:
@@ -214,9 +273,25 @@ def same_math(answer: str, target: str) -> bool:
 
 
 def _math(reply: str, item: Item) -> float:
+    said = final_answer(reply)
     return any(
-        same_math(final_answer(reply), str(answer)) or same_math(reply, str(answer)) for answer in accepted(item)
+        said == str(answer).strip() or same_math(said, target) or same_math(reply, target)
+        for answer in accepted(item)
+        for target in [_as_latex(answer)]
     )
+
+
+def _as_latex(answer: Any) -> str:
+    """Writes numbers such as 1e-05 so that they are not read as the constant e times something."""
+    number = re.fullmatch(r"\s*([-+]?\d*\.?\d+)[eE]([-+]?\d+)\s*", str(answer))
+    return f"{number[1]} \\times 10^{{{int(number[2])}}}" if number else str(answer)
+
+
+def _check_math(item: Item) -> None:
+    for answer in accepted(item):
+        library: Any = importlib.import_module("math_verify")
+        if isinstance(answer, bool | dict) or not library.parse(f"${_as_latex(answer)}$", parsing_timeout=None):
+            raise ValueError(f"answer is {answer!r}, in which math-verify reads nothing")
 
 
 def _check_regex(item: Item) -> None:
@@ -284,10 +359,10 @@ def _check_judged(item: Item) -> None:
 NAMED: Final[Mapping[str, Scorer]] = {
     scorer.name: scorer
     for scorer in (
-        Scorer("exact", _exact),
+        Scorer("exact", _exact, check=_check_exact),
         Scorer("number", _number, check=_check_number),
         Scorer("choice", _choice, needs=("choices", "answer"), check=_check_choices),
-        Scorer("math", _math),
+        Scorer("math", _math, check=_check_math),
         Scorer("regex", _regex, check=_check_regex),
         Scorer("json", _json),
         Scorer("code", _code, needs=("tests",), takes=("answer",), check=_check_code),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from evaluators.benchmarks.rows import benchmark_rows
 from evaluators.sandbox.run import Limits, run
@@ -43,7 +44,49 @@ def program(row: dict[str, Any], answer: str) -> str:
     return f"{head}{code}\n{row['test']}\ncheck({row['entry_point']})\n"
 
 
+class _Block(NamedTuple):
+    language: str
+    code: str
+
+
 def code_of(answer: str) -> str:
-    """Returns the last fenced block, or the whole answer where there is none."""
-    blocks = re.findall(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", answer, flags=re.DOTALL)
-    return str(blocks[-1]) if blocks else answer
+    """Returns the last fenced block of Python, else the last without a language, else the last; the whole answer where there
+    is no block: examples and output that follow the program have blocks of their own."""
+    blocks = list(_blocks(answer))
+    for wanted in (lambda name: name.startswith("py"), lambda name: not name, lambda name: True):
+        if found := [block.code for block in blocks if wanted(block.language)]:
+            return found[-1]
+    return answer
+
+
+def _blocks(answer: str) -> Iterator[_Block]:
+    """Yields the fenced blocks of a reply; the last one may have been cut off."""
+    opened: re.Match[str] | None = None
+    lines: list[str] = []
+    for line in answer.replace("\r\n", "\n").split("\n"):
+        if opened is None:
+            opened, lines = _opening(line), []
+            continue
+        before, fence, behind = line.rpartition(opened["fence"])
+        if fence and not behind.strip("`~ \t"):
+            lines += [before] if before.strip() else []
+            yield _block(opened, lines)
+            opened = None
+        else:
+            lines.append(line)
+    if opened is not None:
+        yield _block(opened, lines)
+
+
+def _opening(line: str) -> re.Match[str] | None:
+    if line.count("```") > 1:  # code within a sentence
+        return None
+    return re.search(r"(?P<fence>`{3,}|~{3,})[ \t]*\{?\.?(?P<language>[\w+#-]*)[^`]*$", line)
+
+
+def _block(opened: re.Match[str], lines: list[str]) -> _Block:
+    """A fence that is indented, as within a list, indents its block."""
+    before = opened.string[: opened.start()]
+    indent = before if not before.strip() else ""
+    code = "".join(f"{line.removeprefix(indent)}\n" for line in lines)
+    return _Block(opened["language"].lower(), code)

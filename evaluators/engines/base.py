@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from evaluators.decoding import Decoding, Reply
+from evaluators.decoding import END_THINK, THINK, Decoding, Reply, ThinkTags
 from evaluators.tasks import Prompt, messages_of
+from sweeps.errors import InputError
 from trainers.data.chat_template import ChatTemplate, opens_thought
 
 
@@ -48,6 +49,32 @@ def stop_token_ids(tokenizer: Any, named: int | Sequence[int] | None) -> frozens
     """
     more = [] if named is None else [named] if isinstance(named, int) else named
     return ChatTemplate(tokenizer).stop_ids | frozenset(more)
+
+
+def decoded(tokenizer: Any, replies: Sequence[Sequence[int]]) -> list[str]:
+    """Returns replies as text without special tokens; tags of a thought stay, also where the tokenizer calls them special."""
+    special = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    tags = {tokenizer.convert_tokens_to_ids(tag) for tag in (THINK, END_THINK) if tag in tokenizer.get_vocab()}
+    if not special & tags:
+        return list(tokenizer.batch_decode(list(replies), skip_special_tokens=True))
+    special |= set(tokenizer.all_special_ids)
+    shown = [[id_ for id_ in ids if id_ not in special or id_ in tags] for ids in replies]
+    return list(tokenizer.batch_decode(shown, skip_special_tokens=False))
+
+
+def think_tags(tokenizer: Any) -> ThinkTags:
+    """Returns the tokens that open and close a thought.
+
+    Raises:
+        InputError: the tokenizer writes `</think>` in several tokens or not at all, so that no thought can be closed.
+    """
+    known = tokenizer.get_vocab()
+    if END_THINK not in known:
+        raise InputError(
+            f"test_time think=TOKENS closes thoughts with {END_THINK}, which is no token of this model's tokenizer; "
+            "expected one that has it, or no think=TOKENS"
+        )
+    return ThinkTags(known.get(THINK), known[END_THINK])
 
 
 def within_context(prompts: Sequence[Sequence[int]], caps: Sequence[int], longest: int) -> dict[int, int]:

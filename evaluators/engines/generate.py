@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from evaluators.decoding import GREEDY, Decoding, Reply
+from evaluators.decoding import GREEDY, Decoding, Reply, ThinkTags
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def generate(
     *,
     stop: frozenset[int],
     decoding: Decoding = GREEDY,
-    end_think: int | None = None,
+    tags: ThinkTags | None = None,
     batch_rows: int = BATCH_ROWS,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[Reply]:
@@ -41,15 +41,18 @@ def generate(
         prompts: token ids, each at least one.
         caps: new tokens each reply may have, at least one.
         stop: ids that end a reply.
-        end_think: id of `</think>`, for `decoding.think_cap`.
+        tags: what opens and closes a thought; needed where there is a `decoding.think_cap`.
     """
     import torch
 
     replies: list[Reply | None] = [None] * len(prompts)
     with torch.inference_mode():
         for batch in batches(prompts, caps, batch_rows, batch_tokens):
-            rows = _Rows(batch, [caps[i] for i in batch], stop, decoding, end_think)
-            _decode(model, [prompts[i] for i in batch], rows)
+            asked = [prompts[i] for i in batch]
+            rows = _Rows(batch, [caps[i] for i in batch], stop, decoding)
+            if tags is not None and decoding.think_cap is not None:
+                rows.close_thoughts(asked, tags, decoding.think_cap)
+            _decode(model, asked, rows)
             for i, ids, entropy in zip(batch, rows.out, rows.entropies(), strict=True):
                 ended = ids[-1] in stop
                 replies[i] = Reply(ids[:-1] if ended else ids, truncated=not ended, entropy=entropy)
@@ -80,11 +83,9 @@ class _Rows:
         numbers: each row's place among all prompts; seeds its samples.
     """
 
-    def __init__(
-        self, numbers: Sequence[int], caps: Sequence[int], stop: frozenset[int], how: Decoding, end_think: int | None
-    ) -> None:
+    def __init__(self, numbers: Sequence[int], caps: Sequence[int], stop: frozenset[int], how: Decoding) -> None:
         self.caps, self.stop, self.how = caps, stop, how
-        self.end_think = end_think if how.think_cap is not None else None
+        self._budget: tuple[Sequence[Sequence[int]], ThinkTags, int] | None = None
         self.out: list[list[int]] = [[] for _ in numbers]
         self.live = list(range(len(numbers)))
         if how.temperature:
@@ -101,14 +102,16 @@ class _Rows:
             tokens = sample(logits, drawn, self.how.temperature, self.how.top_p)
             for i, entropy in zip(self.live, entropies(logits), strict=True):
                 self._entropy[i] += entropy
-        if self.end_think is not None:
-            tokens = [self._within_thought(i, token) for i, token in zip(self.live, tokens, strict=True)]
+        if self._budget is not None:
+            prompts, tags, cap = self._budget
+            for place, i in enumerate(self.live):
+                if len(self.out[i]) == cap and tags.leave_open([*prompts[i], *self.out[i]]):
+                    tokens[place] = tags.end
         return tokens
 
-    def _within_thought(self, row: int, token: int) -> int:
-        said = self.out[row]
-        assert self.end_think is not None
-        return self.end_think if len(said) == self.how.think_cap and self.end_think not in said else token
+    def close_thoughts(self, prompts: Sequence[Sequence[int]], tags: ThinkTags, cap: int) -> None:
+        """From now on ends thoughts that are open after `cap` tokens of a reply; a reply without a thought is left alone."""
+        self._budget = prompts, tags, cap
 
     def entropies(self) -> list[float | None]:
         """Returns the mean entropy of each row's next tokens; None where they were not sampled."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluators.decoding import END_THINK, Decoding, Reply
-from evaluators.engines.base import stop_token_ids, within_context
+from evaluators.decoding import Decoding, Reply
+from evaluators.engines.base import stop_token_ids, think_tags, within_context
 from evaluators.engines.generate import generate
 from trainers.model.recurrence import running_at
 
@@ -21,11 +21,11 @@ class Loaded:
     tokenizer: Any
 
     def generate(self, prompts: Sequence[Sequence[int]], caps: Sequence[int], decoding: Decoding) -> list[Reply]:
-        end = self.tokenizer.convert_tokens_to_ids(END_THINK)
+        tags = None if decoding.think_cap is None else think_tags(self.tokenizer)
         room = within_context(prompts, caps, context_of(self.model.config))
         asked, stop = [prompts[i] for i in room], stop_ids(self)
         with running_at(self.model, decoding.recurrences):
-            drawn = generate(self.model, asked, list(room.values()), stop=stop, decoding=decoding, end_think=end)
+            drawn = generate(self.model, asked, list(room.values()), stop=stop, decoding=decoding, tags=tags)
         replies = [Reply([], truncated=True) for _ in prompts]
         for i, reply in zip(room, drawn, strict=True):
             replies[i] = reply

@@ -22,8 +22,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from evaluators.decoding import END_THINK, Decoding, Reply
-from evaluators.engines.base import stop_token_ids, within_context
+from evaluators.decoding import Decoding, Reply
+from evaluators.engines.base import stop_token_ids, think_tags, within_context
 from evaluators.engines.huggingface import placement
 from evaluators.engines.vllm_worker import EVALUATOR
 from sweeps.checkpoints.manifest import STATE
@@ -172,17 +172,24 @@ class VllmEngine:
         self.tokenizer = load_tokenizer(folder)
         named = GenerationConfig.from_pretrained(folder).eos_token_id if _has_generation(folder) else None
         self.stop = sorted(stop_token_ids(self.tokenizer, named))
-        self.end_think = self.tokenizer.convert_tokens_to_ids(END_THINK)
 
     def generate(self, prompts: Sequence[Sequence[int]], caps: Sequence[int], decoding: Decoding) -> list[Reply]:
-        """Returns one reply per prompt; a thought over `decoding.think_cap` is closed and answered in a second pass."""
+        """Returns one reply per prompt; a thought over `decoding.think_cap` is closed and answered in a second pass.
+
+        Raises:
+            InputError: thoughts are to be closed, and the tokenizer has no token for that.
+        """
         think = decoding.think_cap
         first = caps if think is None else [min(cap, think) for cap in caps]
         replies = self._draw(prompts, first, decoding)
         if think is None:
             return replies
+        tags = think_tags(self.tokenizer)
         open_ = [i for i, reply in enumerate(replies) if reply.truncated and caps[i] > think]
-        said = {i: self._closed(replies[i].ids) for i in open_}
+        said = {
+            i: [*replies[i].ids, *([tags.end] if tags.leave_open([*prompts[i], *replies[i].ids]) else [])]
+            for i in open_
+        }
         rest = self._draw(
             [[*prompts[i], *said[i]] for i in open_], [caps[i] - len(said[i]) or 1 for i in open_], decoding
         )
@@ -190,9 +197,6 @@ class VllmEngine:
             ids = [*said[i], *more.ids]
             replies[i] = Reply(ids[: caps[i]], more.truncated or len(ids) > caps[i])
         return replies
-
-    def _closed(self, thought: Sequence[int]) -> list[int]:
-        return [*thought] if self.end_think in thought else [*thought, self.end_think]
 
     def _draw(self, prompts: Sequence[Sequence[int]], caps: Sequence[int], how: Decoding) -> list[Reply]:
         """Draws a reply to each prompt; those that leave no room in the context get none, cut off at once."""

@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from evaluators.sandbox import seccomp
-from evaluators.scorers import final_answer, number_in, scorer_of
+from evaluators.scorers import final_answer, number_in, same_choice, scorer_of
 from sweeps.errors import InputError
 
 COLOURS = {"choices": ["red", "blue", "green"], "answer": "blue"}
@@ -30,6 +30,9 @@ def test_the_final_answer_is_found_where_models_put_it(reply, answer):
     [
         ("1,234.5 apples", 1234.5), ("x = -3/4", -0.75), ("3 - 2 = 1.", 1.0), (".5", 0.5), ("1e3", 1000.0), ("$12", 12.0),
         ("−7", -7.0), ("pages 3-5", 5.0), ("(5)-3", 3.0), ("5 / 0", None), ("none", None), ("", None), ("12%", 12.0),
+        (r"It is \frac{3}{4}.", 0.75), (r"-\dfrac12", -0.5), (r"3\frac{1}{2}", 3.5), ("3 1/2 cups", 3.5), ("1/-2", -0.5),
+        ("1.5 × 10^3", 1500.0), (r"1.5 \times 10^{-3}", 0.0015), ("10^3", 1000.0), ("x^2", 2.0), ("1e400", None),
+        (r"10{,}000", 10000.0), (r"10\,000", 10000.0), ("10\u202f000", 10000.0), ("2^10000", 10000.0),
     ],
 )  # fmt: skip
 def test_the_last_number_of_a_text_is_read(text, number):
@@ -66,6 +69,36 @@ def test_mathematics_is_compared_as_such():
     score = scorer_of("math").score
     assert score(r"so \boxed{\frac{1}{2}}", {"answer": "0.5"})
     assert not score(r"so \boxed{\frac{1}{3}}", {"answer": "0.5"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "reply"),
+    [
+        (1e-05, r"\boxed{0.00001}"),
+        ("2.5e3", r"\boxed{2500}"),
+        ("Evelyn", "Answer: Evelyn"),
+        ("Evelyn", r"\boxed{\text{Evelyn}}"),
+    ],
+)
+def test_answers_are_not_misread_as_mathematics(answer, reply):
+    assert scorer_of("math").score(reply, {"answer": answer})
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("**Answer**: C", "C"), ("Answer: $C$", "C"), (r"Answer: \text{C}", "C"), ("Answer: [C]", "C"), ("Answer: `C`", "C"),
+        ("The correct answer is option C.", "C"), (r"\boxed{\mathrm{C}}", "C"), (r"\boxed{(C)}", "C"), ("answer: (c)", "C"),
+        ("answer A is wrong, so the answer is D", "D"), ("Answer: D (not A)", "D"), ("**Is it so? Answer: No**", "No"),
+        ("Answer: B\n\nThis answer is a good one.", "B"), ("The answer is a metal.", ""), ("the answer I think of", ""),
+        ("Answer: C\nThere is no answer no one knows.", "C"), ("Answer: A or B", ""), ("Answer: B\nAnswer: C/D", "C"),
+        ("Answer: B\nAnswer: C / D", ""),
+    ],
+)  # fmt: skip
+def test_the_letter_is_what_the_reply_chose_and_no_word_of_a_sentence(reply, said):
+    assert [letter for letter in ("A", "B", "C", "D", "I", "Yes", "No") if same_choice(reply, letter)] == [said] * bool(
+        said
+    )
 
 
 def test_code_runs_against_its_tests_in_the_sandbox():

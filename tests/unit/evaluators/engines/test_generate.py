@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from evaluators.decoding import Decoding
-from evaluators.engines.base import encode_prompts
+from evaluators.engines.base import encode_prompts, think_tags
 from evaluators.engines.generate import batches, generate, left_padded, sample
 from evaluators.engines.huggingface import load, stop_ids
 from sweeps.errors import InputError
@@ -103,11 +103,30 @@ def test_a_thought_over_its_budget_is_closed_and_answered(loaded):
     end = tokenizer.convert_tokens_to_ids("</think>")
     ids = [ids[0] + tokenizer("1+2=3;", add_special_tokens=False)["input_ids"]]  # a thought that has begun
     free = generate(loaded.model, ids, [24], stop=stop_ids(loaded))
-    forced = generate(loaded.model, ids, [24], stop=stop_ids(loaded), decoding=Decoding(think_cap=2), end_think=end)
+    how, tags = Decoding(think_cap=2), think_tags(tokenizer)
+    forced = generate(loaded.model, ids, [24], stop=stop_ids(loaded), decoding=how, tags=tags)
     assert end in free[0].ids[3:]
     assert forced[0].ids[:2] == free[0].ids[:2]
     assert forced[0].ids[2] == end
     assert not forced[0].truncated
+
+
+def test_a_reply_without_a_thought_has_none_to_be_closed(loaded):
+    tokenizer, how = loaded.tokenizer, Decoding(think_cap=1)
+    end = tokenizer.convert_tokens_to_ids("</think>")
+    ids = [[*ids, end] for ids in encode_prompts(tokenizer, ["SUM 1+2+3="]).ids]  # the prompt has closed it
+    free = loaded.generate(ids, [8], Decoding())
+    assert len(free[0].ids) > 1
+    assert loaded.generate(ids, [8], how) == free
+
+
+def test_a_tokenizer_that_cannot_close_a_thought_is_refused():
+    class Tokenizer:
+        def get_vocab(self) -> dict[str, int]:
+            return {"<unk>": 0, "think": 1}
+
+    with pytest.raises(InputError, match="</think>, which is no token of this model's tokenizer"):
+        think_tags(Tokenizer())
 
 
 def test_settings_that_cannot_work_are_refused_together():

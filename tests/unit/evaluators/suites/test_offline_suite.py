@@ -76,9 +76,26 @@ def test_missing_packages_are_all_named_with_how_to_get_them(monkeypatch):
         load_suite(EvalSpec("offline"))
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "```Python\nx = 1\n```\nExplanation.",
+        "```python3 title='a.py'\nx = 1\n```\nMore",
+        "```python\nx = 1\n```\nIt prints:\n```\n5\n```\n",
+        "```text\nno\n```\n``` python\r\nx = 1\r\n```\r\nend",
+        "1. So:\n\n   ```python\n   x = 1\n   ```",
+        "~~~py\nx = 1\n~~~",
+        "With ```inline``` code:\n```{.python}\nx = 1```",
+        "````python\nx = 1\n````\n",
+    ],
+)
+def test_code_is_found_in_whatever_fence_it_stands(reply):
+    assert code_of(reply) == "x = 1\n"
+
+
 def test_code_is_the_last_block_or_the_whole_answer():
     assert code_of("a\n```python\nx = 1\n```\nb\n```py\ny = 2\n```") == "y = 2\n"
-    assert code_of("```python\nx = 1") == "x = 1"
+    assert code_of("```python\nx = 1") == "x = 1\n"
     assert code_of("    return 1") == "    return 1"
     assert program(PROBLEM, SOLVED).startswith("import math")
 
