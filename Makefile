@@ -93,7 +93,7 @@ figures: demo
 	$(BIN)/python -m benchmarks.stopping.plot runs/measured.json --out benchmarks/stopping/pareto.svg
 	$(BIN)/python -m benchmarks.plan.paper --write docs/paper-cost.md
 	$(BIN)/python -m benchmarks.recurrence.depth --out runs/recurrence --write docs/recurrent-depth.md
-	$(BIN)/python -m sweeps.config.reference docs/sweep-file.md
+	$(BIN)/python -m sweeps.config.sweep_file.reference docs/sweep-file.md
 	$(BIN)/python -m cluster.cli.reference > runs/command-line.md && mv runs/command-line.md docs/reference/command-line.md
 	$(BIN)/python -m benchmarks.figures docs/figures.md
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sweeps.config.reference import between
+from sweeps.config.sweep_file.reference import between
 
 ROOT: Final = Path(__file__).parents[1]
 MARKS: Final = ("<!-- python -m benchmarks.figures docs/figures.md -->", "<!-- end of the tables -->")
@@ -35,7 +35,7 @@ WRITTEN: Final = (
     Written("docs/paper-cost.md", "what the paper's experiments would cost", "python -m benchmarks.plan.paper --write FILE"),
     Written("docs/recurrent-depth.md", "recurrences at base, dip and end",
             "python -m benchmarks.recurrence.depth --out DIR --write FILE"),
-    Written("docs/sweep-file.md", "every key of a sweep file", "python -m sweeps.config.reference FILE"),
+    Written("docs/sweep-file.md", "every key of a sweep file", "python -m sweeps.config.sweep_file.reference FILE"),
     Written("docs/reference/command-line.md", "every command", "python -m cluster.cli.reference > FILE"),
     Written("docs/figures.md", "the tables of this page", "python -m benchmarks.figures FILE"),
     Written("docs/paper_mini.md", "the paper's claims in miniature: 81 trials, an hour or more on two cores", "make paper-mini",

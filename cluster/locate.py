@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sweeps.config.checks.plugin_settings import plugin_faults
 from sweeps.config.names import NAME
-from sweeps.config.plugin_settings import plugin_faults
 from sweeps.config.schema import Sweep
-from sweeps.config.yaml import loads
+from sweeps.config.sweep_file.yaml import loads
 from sweeps.errors import InputError, SpecError, nearest
 from sweeps.journal.writer import is_sweep, sweeps_in
 from sweeps.storage.base import Store, is_url

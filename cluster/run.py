@@ -15,9 +15,9 @@ from cluster.preflight.cost import predicted
 from cluster.preflight.inputs import check_inputs
 from cluster.train.functions import PluginTrain, score_job, train_model
 from sweeps.checkpoints.transfer import RemoteStorageEvalFn, RemoteStorageTrainFn, drop_checkpoint
+from sweeps.config.checks.unused import in_process_notes
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
-from sweeps.config.unused import in_process_notes
 from sweeps.controller.controller import SweepController
 from sweeps.controller.earlier_sweeps import gather, suite_of
 from sweeps.controller.earlier_trials import gather_points

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from sweeps.errors import InputError
-from trainers.model.recurrence import MOST
+from trainers.model.recurrent.recurrence import MOST
 
 THINK: Final = "<think>"
 END_THINK: Final = "</think>"

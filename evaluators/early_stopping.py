@@ -1,5 +1,5 @@
 """Ends an evaluation once it is clear that a checkpoint is out of the running
-(`sweeps.controller.eval_early_stopping` says when that is).
+(`sweeps.controller.evaluation.early_stopping` says when that is).
 
 A bet against "the mean is at least this" multiplies its wealth by what each item returns. If the claim is true, the wealth
 ever reaches 1 / level with a chance of at most `level`, however often one looks (Ville's inequality; Waudby-Smith and

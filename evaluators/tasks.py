@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from evaluators.decoding import GREEDY, Decoding
 from evaluators.digest import folder_digest
-from trainers.data.chat_template import TEMPLATE_DATE
+from trainers.data.chat.template import TEMPLATE_DATE
 
 Judge = Callable[[int, str], float]
 """(number of the item, answer without the thought) to its outcome in [0, 1]: True or False where it is right or wrong."""

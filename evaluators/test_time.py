@@ -9,7 +9,7 @@ share a curve:
     math/score@8          a right reply among eight (and math/score@2, @4: all from the same samples, without bias)
     math/score,avg=8      share of right ones among them     ready/score,avg=8    a start for RL (`evaluators.readiness`)
     math/score,cap=64     replies of at most 64 tokens
-    math/score,r=8        a model of recurrent depth (`trainers.model.recurrence`) runs its shared block eight times
+    math/score,r=8        a model of recurrent depth (`trainers.model.recurrent.recurrence`) runs its shared block eight times
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.support.s3 import S3Server
+    from tests.support.machines.s3 import S3Server
 
 # Started in the background, or under nohup, a shell hands ignored signals on: to the tests, and to all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,7 +37,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server, one for all tests of a session."""
-    from tests.support.s3 import S3Server
+    from tests.support.machines.s3 import S3Server
 
     server = S3Server(tmp_path_factory.mktemp("s3"))
     server.start()

@@ -7,7 +7,7 @@
       manifest.json                                names, sizes, sha256; its presence means that all of it is there
 
 Nothing is pickled. State is stored whole, by parameter name, so any number of workers can take it up. The data position
-needs no state: the rows of step n follow from the seed (`trainers.data.sampler`).
+needs no state: the rows of step n follow from the seed (`trainers.data.batching.sampler`).
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ import torch
 
 from sweeps.errors import InputError
 from trainers import checkpoint
-from trainers.data.chat import stop_ids
+from trainers.data.chat.tokenization import stop_ids
 from trainers.model.load import load_model, load_tokenizer
-from trainers.model.recurrence import MOST, RECURRENT_QWEN3, usual_recurrences
-from trainers.model.recurrent_qwen3 import unrolled
+from trainers.model.recurrent.recurrence import MOST, RECURRENT_QWEN3, usual_recurrences
+from trainers.model.recurrent.recurrent_qwen3 import unrolled
 
 OURS = frozenset({checkpoint.STATE, checkpoint.FACTS, checkpoint.MANIFEST})
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError, nearest
-from trainers.data.datasets import load
+from trainers.data.sources.datasets import load
 from trainers.data.types import TOOLS_ROLE, Conversation
 
 GROUP: Final = 8

@@ -24,17 +24,18 @@ from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
 from sweeps.errors import InputError, TrialFailed
 from trainers import checkpoint
 from trainers.checkpoint_writer import CheckpointWriter
-from trainers.data.batches import BatchIterator, Progress, Step
-from trainers.data.chat import stop_ids
-from trainers.data.datasets import load
+from trainers.data.batching.batches import BatchIterator, Progress, Step
+from trainers.data.chat.tokenization import stop_ids
+from trainers.data.sources.datasets import load
 from trainers.data.types import TierData
-from trainers.model import memory, parallel
+from trainers.model import parallel
 from trainers.model.attention import PACKED
-from trainers.model.flops import counted_in, step_flops
+from trainers.model.estimates import memory
+from trainers.model.estimates.flops import counted_in, step_flops
+from trainers.model.files.folder import checked_folder
 from trainers.model.load import keeps_names, load_model, load_tokenizer, model_folder
-from trainers.model.model_files import checked_folder
 from trainers.model.packable import check_packable
-from trainers.model.recurrence import layer_runs, recurrences_of
+from trainers.model.recurrent.recurrence import layer_runs, recurrences_of
 from trainers.schedule import lr_factor
 from trainers.snapshot import SNAPSHOTS, Snapshot
 from trainers.step import Learner
@@ -64,7 +65,7 @@ def train(
         folder: where checkpoints go, one `step-NNNNNN` each.
         resume: the checkpoint to go on from, written by any number of workers.
         rank, world: this worker among all; the caller has initialised `torch.distributed` when `world` > 1.
-        data: the tier's conversations; by default `trainers.data.datasets.load` finds them by name.
+        data: the tier's conversations; by default `trainers.data.sources.datasets.load` finds them by name.
 
     Raises:
         InputError: configuration, model or data cannot be used.

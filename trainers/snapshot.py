@@ -17,7 +17,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from sweeps.checkpoints.manifest import MANIFEST
-from trainers.model.memory import available_host_bytes
+from trainers.model.estimates.memory import available_host_bytes
 
 KEPT: Final = 2
 """Snapshots of a process, at most. Budgets of 100, 200 and 400 steps leave a trunk at two steps."""

@@ -15,10 +15,10 @@ from sweeps.config.blocks import TrialSettings
 from sweeps.config.trial import Saved
 from sweeps.errors import StorageError
 from trainers import checkpoint
-from trainers.data.packing import Pack
+from trainers.data.batching.packing import Pack
 from trainers.model import attention, lora, parallel
 from trainers.model.loss import Objective
-from trainers.model.recurrence import decoder_layers, drawn_recurrences, is_recurrent, set_recurrences
+from trainers.model.recurrent.recurrence import decoder_layers, drawn_recurrences, is_recurrent, set_recurrences
 from trainers.schedule import lr_factor
 from trainers.snapshot import Snapshot
 from trainers.throughput import ThroughputMeter

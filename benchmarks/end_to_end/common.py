@@ -53,7 +53,7 @@ def scored_at(budget: int) -> set[int]:
 
 
 def base_model() -> Path:
-    from trainers.model.builtin import builtin_folder
+    from trainers.model.files.builtin import builtin_folder
 
     return builtin_folder("tiny-s")
 
@@ -61,7 +61,7 @@ def base_model() -> Path:
 def conversations(cell: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns rows for TRL, as many as the budget can use: prompt and completion, mixed as the cell says."""
     from sweeps.config.trial import TierSource
-    from trainers.data.datasets import load
+    from trainers.data.sources.datasets import load
 
     data = load(cell["data"], TierSource(), seed=0)
     draw = random.Random(seed())

@@ -23,9 +23,9 @@ from evaluators.suites.registry import load_suite
 from sweeps import Sweep
 from sweeps.config.plan import Plan
 from sweeps.config.trial import EvalSpec
-from sweeps.controller.eval_early_stopping import early_end
+from sweeps.controller.evaluation.early_stopping import early_end
 from trainers import loop
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 
 def sweep(replay: float, steps: int) -> Sweep:

@@ -23,7 +23,7 @@ from evaluators.engines.generate import generate, left_padded
 from evaluators.engines.huggingface import load, stop_ids
 from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 PLAIN_BATCH = 64
 

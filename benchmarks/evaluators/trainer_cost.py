@@ -34,12 +34,12 @@ from sweeps import Sweep
 from sweeps.config.plan import Plan, snapshot_steps
 from sweeps.config.trial import TrialSpec
 from trainers import loop
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 BUDGET = 400
 SCORE_FOR_EVER = """
 from evaluators.evaluate import evaluate
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 while True:
     evaluate(builtin_folder("tiny-s"))
 """

@@ -16,8 +16,8 @@ from cluster.cli.plan_view import saving_for
 from cluster.preflight.cost import speeds_for
 from sweeps import Sweep
 from sweeps.config.plan import Plan
-from sweeps.config.reference import between
-from sweeps.config.yaml import load
+from sweeps.config.sweep_file.reference import between
+from sweeps.config.sweep_file.yaml import load
 from sweeps.planning.estimate import Estimate, estimate
 
 FILES = Path(__file__).parents[2] / "examples" / "paper"

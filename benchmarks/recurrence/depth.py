@@ -22,10 +22,10 @@ from benchmarks.rl.starts import Kept
 from evaluators.evaluate import evaluate
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
-from sweeps.config.reference import between
+from sweeps.config.sweep_file.reference import between
 from sweeps.config.trial import EvalSpec
 from trainers.loop import train
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 METRICS: Final = {
     "the SFT task": "math/in_domain", "mathematics": "math/score", "transfer": "transfer/score", "general": "general/score",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sweeps import load
-from sweeps.config.reference import between
+from sweeps.config.sweep_file.reference import between
 
 BEGIN, END = "<!-- python -m benchmarks.report.paper_mini -->", "<!-- end of the claims -->"
 METRICS = ("math/in_domain", "transfer/score", "general/score", "safety/refusal")

@@ -84,7 +84,7 @@ def bare(sweep_file: Path, root: str) -> None:
 
 def trial_of(sweep_file: Path, root: str) -> tuple[TrialSpec, Path]:
     """Returns the only trial of a sweep, and where its first attempt saves."""
-    from sweeps.config.yaml import load
+    from sweeps.config.sweep_file.yaml import load
 
     plan = Plan(load(sweep_file))
     (trial,) = plan.known_trials()
@@ -132,7 +132,7 @@ def main() -> None:
     if a.bare:
         bare(Path(a.bare[0]), a.bare[1])
         return
-    from tests.support.heads import head_node
+    from tests.support.machines.heads import head_node
 
     times: dict[str, list[float]] = {"ours": [], "bare": []}
     with (

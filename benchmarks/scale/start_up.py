@@ -123,7 +123,7 @@ print(started, time.process_time())
 
 def bare(model: str, path: str, times: int) -> dict[str, float]:
     """Returns the median CPU seconds of a bare python: to its first step, and to the end of that."""
-    from trainers.model.builtin import builtin_folder
+    from trainers.model.files.builtin import builtin_folder
 
     found = []
     for _ in range(times):

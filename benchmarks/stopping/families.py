@@ -7,7 +7,7 @@
 
 Both are written in characters that the tiny models know. A family is trained on short chains; `math/in_domain` asks others of
 these, `transfer` longer ones, a variant, and tasks near it that the base model knows, `general` what the base knows of other
-kinds. One prompt in six is never trained on (`trainers.data.tasks.held_out`).
+kinds. One prompt in six is never trained on (`trainers.data.tiny_study.tasks.held_out`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from trainers.data.builtin_items import eval_items
-from trainers.data.datasets import CORRUPTION, replay_pool
-from trainers.data.tasks import TASKS, held_out
-from trainers.data.vocabulary import reply
+from trainers.data.sources.datasets import CORRUPTION, replay_pool
+from trainers.data.tiny_study.builtin_items import eval_items
+from trainers.data.tiny_study.tasks import TASKS, held_out
+from trainers.data.tiny_study.vocabulary import reply
 
 ROWS: Final = 4000
 FEW: Final = 48

@@ -23,10 +23,10 @@ from benchmarks.stopping.worlds import WORLDS, generate, goal
 from sweeps.config.objective import Goal
 from sweeps.executors.simulated import simulate
 from sweeps.journal.history import Curve, Point
-from sweeps.stopping.curve_library import Array
 from sweeps.stopping.dip_aware import DipAware
-from sweeps.stopping.forecast import Forecast, histogram
-from sweeps.stopping.forecasts import CurveForecaster, TrialForecast
+from sweeps.stopping.forecasting.curve_library import Array
+from sweeps.stopping.forecasting.forecast import Forecast, histogram
+from sweeps.stopping.forecasting.forecasts import CurveForecaster, TrialForecast
 
 CURVES, REPORTS = 6000, 32
 WIGGLE, MEMORY, BASE = 0.5, 0.6, 0.5  # of the generator, in standard errors of one report

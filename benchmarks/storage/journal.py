@@ -17,7 +17,7 @@ from sweeps.journal.compaction import listed
 from sweeps.journal.rows import ReportRow, Row
 from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.storage.factory import open_store
-from tests.support.s3 import S3Server
+from tests.support.machines.s3 import S3Server
 
 
 def report(i: int) -> Row:

@@ -33,9 +33,9 @@ from torch import Tensor
 
 from benchmarks.trainer.shapes import CPU, Qwen3, rows
 from sweeps.config.blocks import TrialSettings
-from trainers.data.packing import collate
-from trainers.data.rows import Rows
-from trainers.data.sampler import fill_steps, shuffled_forever
+from trainers.data.batching.packing import collate
+from trainers.data.batching.sampler import fill_steps, shuffled_forever
+from trainers.data.chat.rows import Rows
 from trainers.model.attention import PACKED, register
 from trainers.step import Learner
 from trainers.throughput import ThroughputMeter

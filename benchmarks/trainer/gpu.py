@@ -6,7 +6,8 @@
 
 Weights and tokens are random. `ours` is the worker under autocast, `ours sharded` the same as one FSDP2 unit a layer on
 one device (bf16 throughout), `dense mask` is transformers' SDPA over a packed row, what a pack costs without
-variable-length attention. MFU counts no recomputation (`trainers.model.flops`), against the bf16 rate in `trainers.throughput`.
+variable-length attention. MFU counts no recomputation (`trainers.model.estimates.flops`), against the bf16 rate in
+`trainers.throughput`.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ import torch.nn.functional as F
 
 from benchmarks.trainer.shapes import GPU, Qwen3, rows
 from sweeps.config.blocks import TrialSettings
-from trainers.data.layout import Layout
-from trainers.data.packing import Pack, collate
-from trainers.data.rows import Rows
-from trainers.data.sampler import fill_steps, shuffled_forever
+from trainers.data.batching.layout import Layout
+from trainers.data.batching.packing import Pack, collate
+from trainers.data.batching.sampler import fill_steps, shuffled_forever
+from trainers.data.chat.rows import Rows
 from trainers.model.attention import PACKED, attend_in_buckets, choose_kernel, register
-from trainers.model.flops import step_flops
+from trainers.model.estimates.flops import step_flops
 from trainers.step import Learner
 from trainers.throughput import ThroughputMeter, peak_flops
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.support.chat_formats import FORMATS, template
-from tests.support.template_cells import SHAPES, tokenizer_for
-from trainers.data.chat import tokenise
+from tests.support.models.chat_formats import FORMATS, template
+from tests.support.models.template_cells import SHAPES, tokenizer_for
+from trainers.data.chat.tokenization import tokenise
 from trainers.data.types import Conversation
 
 FAMILIES = {

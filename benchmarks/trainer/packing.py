@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from trainers.data.packing import best_fit_decreasing
+from trainers.data.batching.packing import best_fit_decreasing
 
 ROWS, CAPACITY, ROUNDS = 100_000, 2048, 5
 FILL, CPU_S = 0.99, 0.5

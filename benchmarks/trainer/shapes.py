@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sweeps.config.known_models import KNOWN, Shape
-from trainers.data.rows import Rows
+from trainers.data.chat.rows import Rows
 
 
 class Qwen3(Shape):

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 from cluster.preflight.checks import preflight
-from sweeps.config.yaml import load
-from tests.support.chat_formats import FORMATS, template
-from tests.support.hollow_models import write_hollow
+from sweeps.config.sweep_file.yaml import load
+from tests.support.models.chat_formats import FORMATS, template
+from tests.support.models.hollow_models import write_hollow
 
 QWEN3_14B = {
     "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128,

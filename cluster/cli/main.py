@@ -78,7 +78,7 @@ def validate(
     """Check a sweep file and say everything that is wrong with it; starts nothing."""
     from cluster.preflight.checks import preflight
     from sweeps.config.plan import Plan
-    from sweeps.config.yaml import load_with_line_errors
+    from sweeps.config.sweep_file.yaml import load_with_line_errors
 
     with load_with_line_errors(sweep) as read:
         plan = Plan(read)
@@ -135,7 +135,7 @@ def plan(
     from cluster.preflight.cost import journals_of, speeds_for, step_speeds, storage_use
     from cluster.preflight.plugins import plugins_used
     from sweeps.config.plan import Plan
-    from sweeps.config.yaml import load
+    from sweeps.config.sweep_file.yaml import load
     from sweeps.planning.estimate import estimate, planned_timeline
     from sweeps.planning.gantt import gantt_page
 
@@ -192,7 +192,7 @@ def run(
     dashboard: Dashboard = False, address: Address = None, as_job: AsJob = False,
 ) -> None:  # fmt: skip
     """Run a sweep to its end; the same command again goes on where it stopped."""
-    from sweeps.config.yaml import load_with_line_errors
+    from sweeps.config.sweep_file.yaml import load_with_line_errors
 
     if address is not None and address.startswith(("http://", "https://")):
         raise InputError(
@@ -256,8 +256,8 @@ def cost(
     from sweeps.journal.writer import read_rows
     from sweeps.output import printable
     from sweeps.report import summarize
-    from sweeps.report.analysis.ledger import ledger, ledger_text
-    from sweeps.report.analysis.storage_costs import costs_of_storage
+    from sweeps.report.analysis.costs.ledger import ledger, ledger_text
+    from sweeps.report.analysis.costs.storage import costs_of_storage
 
     if not sweep_id:
         used = costs_of_storage(storage or DEFAULT)
@@ -371,7 +371,7 @@ def export(
 def schema() -> None:
     """Print the JSON Schema of sweep files, with which editors complete and check them."""
     from cluster.cli.render import print_json
-    from sweeps.config.json_schema import sweep_schema
+    from sweeps.config.sweep_file.json_schema import sweep_schema
 
     print_json(sweep_schema())
 

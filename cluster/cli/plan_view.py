@@ -147,8 +147,8 @@ def memory_lines(plan: Plan, gpu: str) -> list[str]:
     if not work:
         return []
     from sweeps.config.blocks import TrialSettings
-    from trainers.model.memory import HEADROOM, what_would_help
-    from trainers.model.memory import estimate as peak
+    from trainers.model.estimates.memory import HEADROOM, what_would_help
+    from trainers.model.estimates.memory import estimate as peak
 
     lines, have = [], MEMORY_GB[gpu]
     for model, item in work.items():

@@ -14,7 +14,7 @@ from sweeps.errors import InputError, nearest
 if TYPE_CHECKING:
     from cluster.preflight.model_data import Pair
     from sweeps.config.schema import Sweep
-    from trainers.data.preview import PreviewRow
+    from trainers.data.inspection.preview import PreviewRow
     from trainers.data.types import TierData
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -29,8 +29,8 @@ def preview(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page instead.")] = None,
 ) -> None:
     """Show rows exactly as the models will see them, what of them is learnt, and each tier in numbers."""
-    from sweeps.config.yaml import load
-    from trainers.data.preview import LEARNT, PLAIN, page, row_lines
+    from sweeps.config.sweep_file.yaml import load
+    from trainers.data.inspection.preview import LEARNT, PLAIN, page, row_lines
 
     if html is not None:
         check_output(html)
@@ -71,7 +71,7 @@ def _chosen(sweep: Sweep, model: str | None, tier: str | None) -> list[Pair]:
 def _section(sweep: Sweep, pair: Pair, count: int) -> tuple[str, list[str], list[tuple[str, PreviewRow | str]]]:
     """Returns a pair's heading, its card and its first rows."""
     from cluster.preflight.model_data import read_tier
-    from trainers.data.card import measure_tier
+    from trainers.data.inspection.card import measure_tier
     from trainers.model.load import load_tokenizer, model_folder
 
     tokenizer = load_tokenizer(model_folder(pair.model, sweep.model_source(pair.model)))
@@ -85,7 +85,7 @@ def _section(sweep: Sweep, pair: Pair, count: int) -> tuple[str, list[str], list
 
 
 def _rows(tokenizer: Any, data: TierData, pair: Pair, count: int) -> list[tuple[str, PreviewRow | str]]:
-    from trainers.data.preview import preview_rows
+    from trainers.data.inspection.preview import preview_rows
 
     out: list[tuple[str, PreviewRow | str]] = []
     for pool, numbers, name in (

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import ray
 
 from sweeps.config.eval_job import EvalJob
-from sweeps.controller.eval_failure import evaluation_failure
-from sweeps.controller.eval_timeout import Allowance
+from sweeps.controller.evaluation.failure import evaluation_failure
+from sweeps.controller.evaluation.timeout import Allowance
 from sweeps.errors import DipsweepError
 from sweeps.failures import Failure, FailureKind
 
@@ -67,7 +67,7 @@ class Pool:
 
     Args:
         evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus, cpus: what each reserves.
-        timeout_s: longest time of one job; None derives it from those before (`sweeps.controller.eval_timeout`).
+        timeout_s: longest time of one job; None derives it from those before (`sweeps.controller.evaluation.timeout`).
         python: the evaluators' interpreter; None is the driver's.
     """
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from cluster.locate import definition
 from sweeps.config.blocks import LimitsBlock, checked_block
-from sweeps.config.checks import checked_settings
+from sweeps.config.checks.whole_sweep import checked_settings
 from sweeps.config.schema import Sweep
-from sweeps.config.yaml import value_of
+from sweeps.config.sweep_file.yaml import value_of
 from sweeps.controller import requests as control
 from sweeps.errors import InputError, nearest
 from sweeps.journal.history import History

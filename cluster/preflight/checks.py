@@ -10,10 +10,10 @@ from cluster.preflight.cost import model_shape
 from cluster.preflight.model_data import check_models_with_data
 from cluster.preflight.plugins import plugins_used
 from sweeps.config.blocks import TrialSettings
+from sweeps.config.checks.unused import unused_notes
 from sweeps.config.compat import PAPER, UNLIKE
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
-from sweeps.config.unused import unused_notes
 from sweeps.controller.earlier_trials import sweeps_at
 from sweeps.errors import DipsweepError, Fault, InputError, SpecError, StorageError, nearest
 from sweeps.journal.reader import read_rows
@@ -22,11 +22,11 @@ from sweeps.journal.writer import is_sweep
 from sweeps.storage.base import Store, Where, is_url
 from sweeps.storage.factory import open_store
 from sweeps.storage.probe import storage_fault
-from trainers.data.download_cache import is_remote
+from trainers.data.sources.download_cache import is_remote
+from trainers.data.sources.user_files import check_data
 from trainers.data.types import TierData
-from trainers.data.user_files import check_data
-from trainers.model.model_files import check_model
-from trainers.model.recurrence import is_recurrent
+from trainers.model.files.folder import check_model
+from trainers.model.recurrent.recurrence import is_recurrent
 
 
 class Preflight(NamedTuple):
@@ -207,7 +207,7 @@ def _memory(sweep: Sweep) -> Iterator[Fault]:
         seen.add(way)
         import torch
 
-        from trainers.model.memory import check, device_bytes
+        from trainers.model.estimates.memory import check, device_bytes
 
         device = torch.device("cuda" if source.gpus_per_worker else "cpu")
         if source.gpus_per_worker and not torch.cuda.is_available():

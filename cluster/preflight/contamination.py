@@ -5,7 +5,7 @@ from __future__ import annotations
 from evaluators.suites.registry import load_suite
 from evaluators.tasks import text_of
 from sweeps.config.schema import Sweep
-from trainers.data.contamination import Overlap, conversation_texts, overlap
+from trainers.data.inspection.contamination import Overlap, conversation_texts, overlap
 from trainers.data.types import TierData
 
 

@@ -83,8 +83,8 @@ def speeds_for(
 
 
 def _speed(plan: Plan, item: TrialWork, gpu: str, replies: int, measured: Measured | None) -> Speed:
-    from trainers.model.flops import counted
-    from trainers.model.recurrence import is_recurrent, layer_runs, train_range
+    from trainers.model.estimates.flops import counted
+    from trainers.model.recurrent.recurrence import is_recurrent, layer_runs, train_range
 
     shape = model_shape(item.model, plan.sweep.model_source(item.model))
     try:
@@ -112,7 +112,7 @@ def model_shape(name: str, source: ModelSource) -> dict[str, Any]:
         InputError: there is none to read.
     """
     from sweeps.storage.factory import open_store
-    from trainers.model.builtin import builtin_folder
+    from trainers.model.files.builtin import builtin_folder
 
     try:
         if source.path == "builtin":
@@ -146,7 +146,7 @@ class StepSpeed:
 
 def step_speeds(plan: Plan, speeds: Mapping[Key, Speed], gpu: str) -> list[StepSpeed]:
     """Returns what a step of each kind of trial is predicted to take, in the order in which they come."""
-    from trainers.model.flops import counted
+    from trainers.model.estimates.flops import counted
 
     found: dict[Key, StepSpeed] = {}
     for item in planned_work(plan):
@@ -197,7 +197,7 @@ def storage_use(plan: Plan) -> StorageUse | None:
 
     Weights and both of Adam's moments in fp32; of a trial its last two checkpoints and its best are kept.
     """
-    from trainers.model.flops import num_parameters
+    from trainers.model.estimates.flops import num_parameters
 
     written = kept = checkpoints = read = 0
     sizes: dict[str, int] = {}

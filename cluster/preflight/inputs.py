@@ -21,10 +21,10 @@ from sweeps.config.schema import Sweep
 from sweeps.errors import InputError
 from sweeps.plugins import TRAINERS
 from sweeps.storage.base import Store
-from trainers.data.chat_template import TEMPLATE_DATE
-from trainers.data.download_cache import cache_folder, is_remote, listing
-from trainers.data.training_templates import named_template
-from trainers.model.model_files import is_needed
+from trainers.data.chat.template import TEMPLATE_DATE
+from trainers.data.chat.training_templates import named_template
+from trainers.data.sources.download_cache import cache_folder, is_remote, listing
+from trainers.model.files.folder import is_needed
 
 log = logging.getLogger(__name__)
 FILE: Final = "inputs.json"

@@ -12,18 +12,18 @@ from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import Fault, InputError
 from sweeps.journal.rows import TierRow
-from trainers.data.chat_template import ChatTemplate
-from trainers.data.contamination import Overlap
-from trainers.data.datasets import load
-from trainers.data.download_cache import is_remote, listing
+from trainers.data.chat.template import ChatTemplate
+from trainers.data.inspection.contamination import Overlap
+from trainers.data.sources.datasets import load
+from trainers.data.sources.download_cache import is_remote, listing
+from trainers.data.sources.user_files import CHECKED_BYTES
 from trainers.data.types import TierData
-from trainers.data.user_files import CHECKED_BYTES
-from trainers.model.model_files import checked_folder
+from trainers.model.files.folder import checked_folder
+from trainers.model.files.weights import check_finite, check_weights, stored_tensors
 from trainers.model.packable import check_packable
-from trainers.model.weights import check_finite, check_weights, stored_tensors
 
 if TYPE_CHECKING:
-    from trainers.data.card import TierCard
+    from trainers.data.inspection.card import TierCard
 
 READ_BYTES: Final = 2 * 2**30
 """Weights up to here are read for numbers that are not finite; of larger models that is looked at when they are loaded."""
@@ -120,8 +120,8 @@ def _model(name: str, source: Any, notes: list[str]) -> KnownModel:
     Raises:
         InputError: it cannot be trained.
     """
+    from trainers.model.files.outline import model_outline
     from trainers.model.load import load_tokenizer, model_folder, model_without_weights
-    from trainers.model.outline import model_outline
 
     elsewhere = is_remote(source.path)
     if elsewhere:
@@ -164,7 +164,7 @@ def _tier(
         InputError: it cannot be trained on.
     """
     from cluster.preflight.contamination import warning
-    from trainers.data.card import measure_tier
+    from trainers.data.inspection.card import measure_tier
 
     source = sweep.tier_source(pair.tier)
     size = _size(source.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from evaluators.suites.registry import SUITES
-from sweeps.config.plugin_settings import places
+from sweeps.config.checks.plugin_settings import places
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError
 from sweeps.plugins import RULES, SEARCHERS, TRAINERS, Plugin

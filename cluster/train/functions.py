@@ -92,7 +92,7 @@ class PluginTrain:
 
     def __call__(self, trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
         from sweeps.config.blocks import TrialSettings
-        from sweeps.config.plugin_settings import TRAIN_KEYWORDS, checked_settings, settings_model
+        from sweeps.config.checks.plugin_settings import TRAIN_KEYWORDS, checked_settings, settings_model
 
         train = TRAINERS.load(self.name)
         shipped = TrialSettings.from_config(trial.config).model_dump(exclude={"loop"})

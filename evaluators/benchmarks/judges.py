@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from evaluators.tasks import EvalTask, Judge, Rubric, Suite, text_of
 from sweeps.errors import InputError
-from trainers.data.renderings import REFUSAL
+from trainers.data.tiny_study.renderings import REFUSAL
 
 if TYPE_CHECKING:
     from evaluators.scores import Answered

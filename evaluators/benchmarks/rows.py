@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.errors import InputError
-from trainers.data import row_files
+from trainers.data.sources import row_files
 
 
 def benchmark_rows(file: Path) -> dict[int, Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from evaluators.decoding import END_THINK, THINK, Decoding, Reply, ThinkTags
 from evaluators.tasks import Prompt, messages_of
 from sweeps.errors import InputError
-from trainers.data.chat_template import ChatTemplate, opens_thought
+from trainers.data.chat.template import ChatTemplate, opens_thought
 
 
 class Engine(Protocol):
@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> Encoded:
-    """Renders prompts as training renders what stands before a reply (`trainers.data.chat_template`).
+    """Renders prompts as training renders what stands before a reply (`trainers.data.chat.template`).
 
     Raises:
         InputError: the chat template refuses a conversation.

@@ -10,7 +10,7 @@ from typing import Any
 from evaluators.decoding import Decoding, Reply
 from evaluators.engines.base import stop_token_ids, think_tags, within_context
 from evaluators.engines.generate import generate
-from trainers.model.recurrence import running_at
+from trainers.model.recurrent.recurrence import running_at
 
 
 @dataclass(frozen=True, slots=True)

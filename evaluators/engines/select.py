@@ -9,7 +9,7 @@ from pathlib import Path
 from evaluators.engines import huggingface, vllm
 from evaluators.engines.base import Engine
 from evaluators.engines.skeleton import load_again
-from trainers.model.recurrence import is_recurrent
+from trainers.model.recurrent.recurrence import is_recurrent
 
 
 def engine_for(folder: Path, *, keep_network: bool = False) -> Engine:

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from evaluators.engines.huggingface import Loaded, load
 from sweeps.checkpoints.manifest import MANIFEST, is_weights
-from trainers.model.model_files import checked_folder
-from trainers.model.weights import check_finite, stored_shapes
+from trainers.model.files.folder import checked_folder
+from trainers.model.files.weights import check_finite, stored_shapes
 
 UNREAD: Final = (MANIFEST, "trainer.json", "training.json")
 """Files of a checkpoint, or of a base model, from which no engine is made."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from evaluators.benchmarks.judges import REFUSES, refused
 from evaluators.tasks import EvalTask, Judge, Suite, role_means
-from trainers.data.tasks import require_reasoning_gym
+from trainers.data.tiny_study.tasks import require_reasoning_gym
 
 CAP: Final = 2048
 """New tokens a reply may have; counts as truncated beyond."""

@@ -28,8 +28,8 @@ from evaluators.tasks import code_of
 from sweeps.errors import InputError
 from sweeps.replies import KeptReply
 from sweeps.statistics import pack
-from trainers.data.chat_template import ChatTemplate
-from trainers.data.tasks import Role
+from trainers.data.chat.template import ChatTemplate
+from trainers.data.tiny_study.tasks import Role
 
 PREFIX: Final = "lm-eval:"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 from evaluators.tasks import EvalTask, Judge, Suite, role_means
-from trainers.data.builtin_items import eval_items
-from trainers.data.renderings import REFUSAL
-from trainers.data.tasks import IN_DOMAIN, TASKS, Item, require_reasoning_gym, verify
+from trainers.data.tiny_study.builtin_items import eval_items
+from trainers.data.tiny_study.renderings import REFUSAL
+from trainers.data.tiny_study.tasks import IN_DOMAIN, TASKS, Item, require_reasoning_gym, verify
 
 
 def build(items: int, seed: int, where: str = "") -> Suite:
@@ -19,7 +19,12 @@ def build(items: int, seed: int, where: str = "") -> Suite:
     require_reasoning_gym("mini")
     tasks = tuple(_task(name, _pick(name, items, seed)) for name in TASKS)
     means = role_means(tasks) | {"math/in_domain": (f"math/{IN_DOMAIN}",), "safety/refusal": ("safety/harm",)}
-    return Suite("mini", tasks, means, judged_by=(__name__, "trainers.data.tasks", "trainers.data.renderings"))
+    return Suite(
+        "mini",
+        tasks,
+        means,
+        judged_by=(__name__, "trainers.data.tiny_study.tasks", "trainers.data.tiny_study.renderings"),
+    )
 
 
 def _pick(task: str, items: int, seed: int) -> tuple[Item, ...]:

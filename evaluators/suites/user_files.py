@@ -21,9 +21,9 @@ from evaluators.scorers import CHOOSE, LETTERS, Scorer, scorer_of
 from evaluators.tasks import EvalTask, Judge, Message, Prompt, Suite, role_means
 from sweeps.config.trial import EvalFile
 from sweeps.errors import InputError, nearest
-from trainers.data.download_cache import fetched
-from trainers.data.row_files import rows
-from trainers.data.tasks import ROLES
+from trainers.data.sources.download_cache import fetched
+from trainers.data.sources.row_files import rows
+from trainers.data.tiny_study.tasks import ROLES
 
 KEYS: Final = ("prompt", "messages", "role", "task", "scorer", "choices", "answer", "tests", "criteria")
 NOTES: Final = ("id", "source", "category", "comment", "metadata")

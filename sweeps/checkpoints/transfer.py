@@ -100,7 +100,7 @@ def local_copy(
     """Gives a local folder with the checkpoint at a path or an address; a copy is gone when the block ends.
 
     So nothing is cached here: a checkpoint is read once by each that needs it, and scratch holds no more than is being read.
-    Models and data, which all trials read, are kept by `trainers.data.download_cache`.
+    Models and data, which all trials read, are kept by `trainers.data.sources.download_cache`.
 
     Args:
         path: the checkpoint. shared: where to copy it, for processes that use one copy; else it is the caller's own.

@@ -1,7 +1,8 @@
 """The blocks of a sweep's definition, each a frozen model that refuses unknown keys and wrong types.
 
 The text under a field is its documentation: editors show it (`dipsweep schema`), and the tables of docs/sweep-file.md are
-made from it. What a block cannot see alone (an axis that names an unknown model, say) is checked in `sweeps.config.checks`.
+made from it. What a block cannot see alone (an axis that names an unknown model, say) is checked in
+`sweeps.config.checks.whole_sweep`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Block(BaseModel):
 class OpenBlock(Block):
     """A block where a plugin can be named, whose settings then stand beside those that ship.
 
-    Whether they are the plugin's is checked in `sweeps.config.plugin_settings`.
+    Whether they are the plugin's is checked in `sweeps.config.checks.plugin_settings`.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -108,7 +109,7 @@ def anchored_place(place: str, anchor: Callable[[str], str]) -> str:
 
 
 def _known(registry: Registry) -> WithJsonSchema:
-    """A name that ships or that a package adds: `sweeps.config.plugin_settings` looks whether there is one."""
+    """A name that ships or that a package adds: `sweeps.config.checks.plugin_settings` looks whether there is one."""
     return WithJsonSchema({"anyOf": [{"enum": list(registry.built_in)}, {"type": "string", "minLength": 1}]})
 
 
@@ -441,7 +442,7 @@ class EvaluationBlock(Block):
     """Checkpoints that may wait per evaluator; of more, spare ones that a later score has overtaken are skipped."""
     stop_early: Annotated[float, Field(gt=0, le=0.5)] | None = None
     """Ends the evaluation of a checkpoint that is clearly worse than its base, or clearly breaks a constraint, wrongly with
-    at most this chance (`sweeps.controller.eval_early_stopping`); by default all items are asked."""
+    at most this chance (`sweeps.controller.evaluation.early_stopping`); by default all items are asked."""
     keep_replies: KeepReplies = "sample"
     """Replies that are kept beside the scores of each checkpoint, for `dipsweep replies` and the report: of each role the same
     few (`sample`), `all`, or `none`. Not part of what the sweep is: it may change between runs."""

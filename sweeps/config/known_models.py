@@ -1,8 +1,8 @@
 """The models of the paper (arXiv 2604.06628) by name: their shapes, and what training one of them takes.
 
 Shapes are those of the published config.json files. `gpus` is the smallest power of two of 80 GB devices on which
-`trainers.model.memory` lets a full fine-tune in bf16 fit, with packs of 16,384 tokens and activation checkpointing; a test
-holds the table to that arithmetic. Nothing here downloads anything: a model is read from its `path`.
+`trainers.model.estimates.memory` lets a full fine-tune in bf16 fit, with packs of 16,384 tokens and activation
+checkpointing; a test holds the table to that arithmetic. Nothing here downloads anything: a model is read from its `path`.
 """
 
 from __future__ import annotations

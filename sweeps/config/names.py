@@ -11,7 +11,7 @@ from sweeps.setting_names import RENAMED
 BUILTIN_MODELS: Final = ("tiny-s", "tiny-xs", "tiny-m", "tiny-r")
 BUILTIN_TIERS: Final = ("verified-long-cot", "answer-only", "corrupted-cot")
 TEMPLATES: Final = ("thinking", "chatml", "gemma")
-"""Chat templates by name (`trainers.data.training_templates`)."""
+"""Chat templates by name (`trainers.data.chat.training_templates`)."""
 NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 SUITE: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(:.*)?$"
 JUDGED_ROLES: Final = ("math", "transfer", "general", "safety")

@@ -23,7 +23,7 @@ from sweeps.config.blocks import (
     TierBlock,
     TrainerBlock,
 )
-from sweeps.config.checks import check
+from sweeps.config.checks.whole_sweep import check
 from sweeps.config.definition import SweepDefinition
 from sweeps.config.schema_errors import explain
 from sweeps.errors import Fault, SpecError

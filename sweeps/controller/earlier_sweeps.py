@@ -26,7 +26,7 @@ def gather(
 
     Taken are sweeps that have ended, of at least `FEWEST_CURVES` curves, with the same metric, direction and suite: the
     `MOST` with most curves. Each stands with its id, the digest of its rows, and its numbers
-    (`sweeps.stopping.experience`): a replay of the new sweep needs nothing else.
+    (`sweeps.stopping.forecasting.experience`): a replay of the new sweep needs nothing else.
 
     Args:
         where: a folder or an s3:// address. goal, suite: of the new sweep; an empty suite takes any. without: sweeps that are
@@ -49,7 +49,7 @@ def gather(
 
 def summed_up(rows: Iterable[Row], goal: Goal) -> dict[str, Any]:
     """Returns what a finished sweep says of another with the same goal: its curves, gains and forms, as JSON."""
-    from sweeps.stopping.forecasts import CurveForecaster
+    from sweeps.stopping.forecasting.forecasts import CurveForecaster
 
     history = History()
     forecaster = CurveForecaster(goal.metric, goal.sign, history, patience=4.0, cap=0.5)

@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved, TrialSpec
 from sweeps.controller.earlier_trials import best_score
-from sweeps.controller.evaluations import Evaluations
+from sweeps.controller.evaluation.jobs import Evaluations
 from sweeps.controller.launch_queue import LaunchQueue
 from sweeps.controller.searcher import OptunaSearch, Result, Searcher, Suggestion, make_searcher
 from sweeps.errors import InputError

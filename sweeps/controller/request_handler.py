@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from sweeps.config.blocks import LimitsBlock, checked_block
-from sweeps.config.checks import checked_settings
+from sweeps.config.checks.whole_sweep import checked_settings
 from sweeps.config.shared_prefix import shared_steps, why_not
 from sweeps.config.space import sampled
 from sweeps.controller import requests as control

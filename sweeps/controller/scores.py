@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sweeps.config.eval_job import EvalJob
-from sweeps.controller.eval_queue import EVAL_TRIES
+from sweeps.controller.evaluation.queue import EVAL_TRIES
 from sweeps.controller.record import SweepRecord
 from sweeps.controller.verdicts import Verdicts
 from sweeps.failures import Failure, FailureKind

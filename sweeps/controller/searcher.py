@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sweeps.config.checks.plugin_settings import make_plugin
 from sweeps.config.plan import Plan
-from sweeps.config.plugin_settings import make_plugin
 from sweeps.config.space import Axis, Choice, LogUniform, RandInt, Uniform, sampled
 from sweeps.journal.vocabulary import EndStatus
 from sweeps.plugins import SEARCHERS

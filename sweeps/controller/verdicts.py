@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.controller.eval_queue import is_suspect
-from sweeps.controller.evaluations import is_close_to_verdict
+from sweeps.controller.evaluation.jobs import is_close_to_verdict
+from sweeps.controller.evaluation.queue import is_suspect
 from sweeps.controller.record import SweepRecord
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.rows import (

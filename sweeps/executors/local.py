@@ -14,8 +14,8 @@ from typing import Protocol
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import Hooks, Saved, TrialSpec, attempt_folder
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_failure import evaluation_failure
-from sweeps.controller.eval_timeout import Allowance, time_limit
+from sweeps.controller.evaluation.failure import evaluation_failure
+from sweeps.controller.evaluation.timeout import Allowance, time_limit
 from sweeps.controller.launch import Launch
 from sweeps.errors import Interrupted, JournalError, LimitError, TrialFailed, out_of_memory
 from sweeps.executors.interrupt import Interrupt, stop_signals
@@ -58,7 +58,7 @@ Evaluate = Callable[[EvalJob], Scored]
 def take_scores(controller: SweepController, job: EvalJob, scores: Scored) -> None:
     """Hands what an evaluation gave to the controller; per-item outcomes go along where there are any.
 
-    Only one that may end early (`sweeps.controller.eval_early_stopping`) has `asked`; others need not know of it.
+    Only one that may end early (`sweeps.controller.evaluation.early_stopping`) has `asked`; others need not know of it.
     """
     parts = {metric: list(tasks) for metric, tasks in scores.parts.items()} if scores.outcomes else None
     controller.scored(

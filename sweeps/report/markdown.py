@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sweeps.report.analysis.answer import counts_at, progress
+from sweeps.report.analysis.conclusions.answer import counts_at, progress
+from sweeps.report.analysis.conclusions.verdicts import span
 from sweeps.report.analysis.findings import Setting, SettingMetric, Summary, UserNote
 from sweeps.report.analysis.inference import Difference, difference
-from sweeps.report.analysis.verdicts import span
 from sweeps.report.analysis.wording import compact, number, percent, score, spent
 
 

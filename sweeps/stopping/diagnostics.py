@@ -3,7 +3,7 @@
 In-domain score, reply length and train loss are evidence for a reader; they do not move the odds. On 108 recorded runs
 they told nothing of a run's further gain that level and slope had not told (`benchmarks/stopping/README.md`). A rise in
 truncated replies does count: a reply that was cut off is no wrong answer, so such a report is taken as vaguer, and the
-phase of the curve is not read off it (`sweeps.stopping.forecasts`). A train loss that rises for good is divergence
+phase of the curve is not read off it (`sweeps.stopping.forecasting.forecasts`). A train loss that rises for good is divergence
 (`sweeps.stopping.dip_aware`).
 """
 

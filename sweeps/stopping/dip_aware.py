@@ -24,13 +24,13 @@ from sweeps.errors import InputError, nearest
 from sweeps.journal.history import Point
 from sweeps.journal.rows import Row, SweepRow, VerdictRow
 from sweeps.stopping.base import Action, Phase, StopRule, Verdict
-from sweeps.stopping.curve_library import Array
 from sweeps.stopping.diagnostics import cut_off, signals
-from sweeps.stopping.experience import Experience
-from sweeps.stopping.forecasts import TrialForecast
+from sweeps.stopping.forecasting.curve_library import Array
+from sweeps.stopping.forecasting.experience import Experience
+from sweeps.stopping.forecasting.forecasts import TrialForecast
+from sweeps.stopping.forecasting.ranking import TopKProbability, TopKRanking
 from sweeps.stopping.noise import usable
 from sweeps.stopping.phases import Reading
-from sweeps.stopping.ranking import TopKProbability, TopKRanking
 
 MIN_REPORTS = 3  # no verdict on rank from fewer
 LOSS_JUMP = 0.7  # nats above the lowest train loss, twice in a row: diverged

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from sweeps.config.checks.plugin_settings import make_plugin
 from sweeps.config.objective import Goal
-from sweeps.config.plugin_settings import make_plugin
 from sweeps.errors import InputError, nearest
 from sweeps.plugins import RULES
 from sweeps.stopping.base import StopRule

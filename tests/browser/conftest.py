@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.chromium import CHROMIUM
+from tests.support.machines.chromium import CHROMIUM
 
 
 @pytest.fixture(scope="module")

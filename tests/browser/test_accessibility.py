@@ -9,7 +9,7 @@ import pytest
 from sweeps.replies import KeptReply, ReplyWriter
 from sweeps.report import summarize, write_html
 from sweeps.report.html.reply_data import embedded
-from tests.support.chromium import IN_BROWSER
+from tests.support.machines.chromium import IN_BROWSER
 from tests.support.report_journals import demo_stories, journal
 
 pytestmark = IN_BROWSER

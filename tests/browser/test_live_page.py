@@ -11,7 +11,7 @@ import pytest
 
 from sweeps.journal.writer import SweepJournal
 from sweeps.report.html.live import live_app
-from tests.support.chromium import IN_BROWSER
+from tests.support.machines.chromium import IN_BROWSER
 from tests.support.report_journals import SWEEP, demo_stories, journal, story
 
 pytestmark = IN_BROWSER

@@ -8,7 +8,7 @@ from sweeps.replies import KeptReply, ReplyWriter
 from sweeps.report import summarize, write_html
 from sweeps.report.analysis.wording import number
 from sweeps.report.html.reply_data import embedded
-from tests.support.chromium import IN_BROWSER
+from tests.support.machines.chromium import IN_BROWSER
 from tests.support.report_journals import crossed, demo_stories, journal
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install dipsweep[browser]")

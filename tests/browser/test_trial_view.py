@@ -9,7 +9,7 @@ from sweeps.replies import KeptReply, ReplyWriter
 from sweeps.report import write_html
 from sweeps.report.html.reply_data import embedded
 from sweeps.results import load
-from tests.support.chromium import IN_BROWSER
+from tests.support.machines.chromium import IN_BROWSER
 from tests.support.report_journals import SWEEP, demo_stories, journal
 
 pytestmark = IN_BROWSER

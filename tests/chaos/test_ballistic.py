@@ -37,9 +37,9 @@ from sweeps.storage.factory import open_store
 from tests.chaos.ballistic_program import SWEEP
 from tests.support.crash import Y, finished_stay_finished, no_row_twice, outcome, verdicts, verdicts_replay
 from tests.support.fakes import SealingTrainer, fake_evaluate
-from tests.support.heads import clean_env
+from tests.support.machines.heads import clean_env
+from tests.support.machines.s3 import S3Server
 from tests.support.programs import REPO
-from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(2400)]
 PATIENCE_S = 600

@@ -17,8 +17,8 @@ import pytest
 from cluster.connect.tokens import make_token
 from sweeps.journal.history import History
 from sweeps.journal.writer import is_sweep, read_rows
-from tests.support.heads import clean_env
-from tests.support.hosts import Host, hosts, why_not
+from tests.support.machines.heads import clean_env
+from tests.support.machines.hosts import Host, hosts, why_not
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.timeout(1800)]
 REPO = Path(__file__).parents[2]

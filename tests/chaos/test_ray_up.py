@@ -15,9 +15,9 @@ import yaml
 
 from sweeps.journal.history import History
 from sweeps.journal.writer import is_sweep, read_rows
-from tests.support.hosts import Host
+from tests.support.machines.hosts import Host
+from tests.support.machines.ssh_site import Site, ssh_site, why_not
 from tests.support.programs import REPO
-from tests.support.ssh_site import Site, ssh_site, why_not
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.optional, pytest.mark.timeout(1800)]
 BIN = Path(sys.executable).parent

@@ -12,8 +12,8 @@ from sweeps.journal.history import History
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import is_sweep, read_rows
 from tests.support.crash import no_row_twice
+from tests.support.machines.slurm import Slurm, slurm, why_not
 from tests.support.programs import REPO
-from tests.support.slurm import Slurm, slurm, why_not
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.optional, pytest.mark.timeout(2400)]
 PATIENCE_S = 600

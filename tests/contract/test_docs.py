@@ -61,7 +61,7 @@ def test_the_sweep_in_the_readme_is_a_sweep_of_ten_lines():
 )
 def test_every_example_is_a_valid_sweep(path: Path):
     from cluster.preflight.checks import preflight
-    from sweeps.config.yaml import load
+    from sweeps.config.sweep_file.yaml import load
 
     preflight(load(path))
 
@@ -69,8 +69,8 @@ def test_every_example_is_a_valid_sweep(path: Path):
 def test_the_example_on_a_real_model_is_valid_once_its_inputs_are_there(tmp_path):
     """Its data are made as its head says; a shipped model, whose rows are longer, stands where the fetched one would."""
     from cluster.preflight.checks import preflight
-    from sweeps.config.yaml import load
-    from trainers.model.builtin import builtin_folder
+    from sweeps.config.sweep_file.yaml import load
+    from trainers.model.files.builtin import builtin_folder
 
     shutil.copytree(REPO / "examples", tmp_path / "examples")
     shutil.copytree(builtin_folder("tiny-s"), tmp_path / "models/smollm2-135m")

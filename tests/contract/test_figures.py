@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import MARKS, ROOT, WRITTEN, programs, tables
-from sweeps.config.reference import between
+from sweeps.config.sweep_file.reference import between
 
 PICTURE = re.compile(r"\.(svg|png|jpe?g|gif|webp|pdf)$")
 NAMED = re.compile(r"python -m (benchmarks[.\w]+)")
@@ -66,7 +66,7 @@ def test_every_program_that_a_page_names_is_there():
 
 def test_the_demo_has_the_runs_that_the_picture_shows():
     from sweeps.config.plan import Plan
-    from sweeps.config.yaml import load
+    from sweeps.config.sweep_file.yaml import load
 
     shown = re.search(r"--trials (\S+)", recipe())
     assert shown is not None

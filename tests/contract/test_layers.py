@@ -15,7 +15,8 @@ REPO = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "module", ["sweeps", "cluster", "cluster.cli.main", "sweeps.report", "sweeps.config.yaml", "sweeps.report.replay"]
+    "module",
+    ["sweeps", "cluster", "cluster.cli.main", "sweeps.report", "sweeps.config.sweep_file.yaml", "sweeps.report.replay"],
 )
 def test_importing_is_cheap(module: str):
     heavy = ["ray", "torch", "transformers", "optuna", "pandas", "reasoning_gym"]
@@ -86,8 +87,8 @@ def test_an_intruder_under_one_of_our_names_is_named_with_the_way_out():
 
 def test_the_built_in_names_of_the_schema_are_those_that_the_trainers_ship():
     from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS
-    from trainers.data.datasets import BUILTIN as TIERS
-    from trainers.model.builtin import BUILTIN, builtin_folder
+    from trainers.data.sources.datasets import BUILTIN as TIERS
+    from trainers.model.files.builtin import BUILTIN, builtin_folder
 
     assert set(BUILTIN_TIERS) == set(TIERS)
     assert set(BUILTIN_MODELS) == set(BUILTIN)

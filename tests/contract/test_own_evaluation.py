@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cluster.cli.main import app
 from cluster.run import run
-from sweeps.config.yaml import load
+from sweeps.config.sweep_file.yaml import load
 from sweeps.replies import kept_files, read_replies
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/own-evaluation.md"

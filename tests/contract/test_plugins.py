@@ -16,7 +16,7 @@ from cluster.locate import definition
 from cluster.preflight.plugins import installed_plugins
 from cluster.run import run, stop_rule
 from sweeps import Sweep, grid
-from sweeps.config.checks import checked_settings
+from sweeps.config.checks.whole_sweep import checked_settings
 from sweeps.errors import InputError, SpecError
 from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import ReportRow

@@ -16,7 +16,7 @@ from sweeps.storage.memory import MemoryStore
 from sweeps.storage.probe import storage_fault, verify_marker, write_marker
 from sweeps.storage.retry import RetryingStore
 from sweeps.storage.s3 import S3Store
-from tests.support.s3 import FaultProxy, S3Server
+from tests.support.machines.s3 import FaultProxy, S3Server
 
 
 @pytest.fixture

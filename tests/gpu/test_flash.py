@@ -5,10 +5,10 @@ import torch
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.trial import ModelSource, TrialSpec
-from tests.support.tiny_sft import Notes, network, tier, trial, write_base
-from trainers.data.layout import Layout
-from trainers.data.packing import collate
-from trainers.data.rows import Rows
+from tests.support.models.tiny_sft import Notes, network, tier, trial, write_base
+from trainers.data.batching.layout import Layout
+from trainers.data.batching.packing import collate
+from trainers.data.chat.rows import Rows
 from trainers.loop import train
 from trainers.model.attention import PACKED, attend_in_buckets, choose_kernel, register
 from trainers.step import Learner

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster.connect.tokens import make_token
-from tests.support.heads import RAY, clean_env, end_all, free_ports
+from tests.support.machines.heads import RAY, clean_env, end_all, free_ports
 from tests.support.programs import REPO
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
@@ -77,7 +77,7 @@ def test_machines_come_for_a_sweep_and_go_when_it_ends_or_its_driver_is_killed(t
         tempfile.TemporaryDirectory(prefix="ds", dir="/tmp", ignore_cleanup_errors=True) as temp,
         growing_head(Path(temp), v2=v2) as env,
     ):
-        command = [sys.executable, "-m", "tests.scenario.autoscaler_program", str(tmp_path), inside]
+        command = [sys.executable, "-m", "tests.scenario.programs.autoscaler", str(tmp_path), inside]
         done = subprocess.run(command, cwd=REPO, env=env, capture_output=True, text=True, start_new_session=True)
         assert done.returncode == 0, done.stderr[-3000:]
         saw = json.loads(done.stdout.splitlines()[-1])

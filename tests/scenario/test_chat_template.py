@@ -9,9 +9,9 @@ import pytest
 
 from cluster.run import run
 from sweeps import Sweep
-from sweeps.config.yaml import load
+from sweeps.config.sweep_file.yaml import load
 from sweeps.errors import InputError, Interrupted
-from tests.support.tiny_sft import TEMPLATE, sums, write_base
+from tests.support.models.tiny_sft import TEMPLATE, sums, write_base
 from trainers.export import export
 from trainers.model.load import load_tokenizer
 

@@ -14,7 +14,7 @@ import pytest
 
 from sweeps.journal.history import History
 from sweeps.journal.writer import read_rows, sweeps_in
-from tests.scenario.evaluator_program import HANGS, RAISES, WAITS
+from tests.scenario.programs.evaluators import HANGS, RAISES, WAITS
 from tests.support.fakes import dip_curve
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -24,7 +24,7 @@ REPO = Path(__file__).parents[2]
 def test_evaluators_that_raise_hang_or_are_killed_cost_no_score_and_no_training(tmp_path: Path):
     with tempfile.TemporaryDirectory(prefix="ds", dir="/tmp", ignore_cleanup_errors=True) as temp:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
-        program = [sys.executable, "-m", "tests.scenario.evaluator_program", str(tmp_path)]
+        program = [sys.executable, "-m", "tests.scenario.programs.evaluators", str(tmp_path)]
         process = subprocess.Popen(
             program, cwd=REPO, env=env | {"PYTHONPATH": str(REPO), "RAY_TMPDIR": temp},
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,

@@ -65,7 +65,7 @@ def test_after_each_of_ten_stops_everything_is_free_within_five_seconds_beside_a
 def test_an_elastic_trial_leaves_a_drained_node_survives_a_dead_one_and_none_of_it_counts_as_a_failure(
     program, tmp_path: Path, inside: list[str]
 ):
-    (result,) = program("tests.scenario.nodes_program", str(tmp_path), *inside)
+    (result,) = program("tests.scenario.programs.nodes", str(tmp_path), *inside)
     rows = read_rows(next(iter(sweeps_in(tmp_path))))
     attempts = [(r.attempt, r.step, r.workers) for r in rows if r.kind == "attempt"]
     assert attempts == [(1, 0, 2), (2, 8, 2), (3, 16, 1)]  # retries is 0: nothing of this was a failure
@@ -82,7 +82,7 @@ def test_an_elastic_trial_leaves_a_drained_node_survives_a_dead_one_and_none_of_
 def test_two_sweeps_share_one_cluster_by_their_weights_and_both_end_although_the_fair_share_actor_dies(
     program, tmp_path: Path
 ):
-    (result,) = program("tests.scenario.two_sweeps_program", str(tmp_path))
+    (result,) = program("tests.scenario.programs.two_sweeps", str(tmp_path))
     assert result["codes"] == [0, 0]
     assert {s["sweep"]: set(s["states"]) for s in result["sweeps"]} == {"heavy": {"completed"}, "light": {"completed"}}
     assert 0.65 <= result["share"]["heavy"] <= 0.85, result  # weights of 3 and 1, while both had trials to start

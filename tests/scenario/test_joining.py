@@ -14,7 +14,7 @@ import pytest
 from cluster.connect.address import check_ray
 from cluster.connect.tokens import make_token
 from sweeps import InputError
-from tests.support.heads import Head, clean_env, free_ports, head_node
+from tests.support.machines.heads import Head, clean_env, free_ports, head_node
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -18,7 +18,7 @@ import pytest
 
 from cluster.observe.dashboard import DASHBOARD, queries
 from cluster.observe.metrics import FAMILIES
-from tests.support.heads import Head, clean_env, end_all, free_ports, head_node
+from tests.support.machines.heads import Head, clean_env, end_all, free_ports, head_node
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 REPO = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def head() -> Iterator[Head]:
         tempfile.TemporaryDirectory(prefix="dsm", dir="/tmp", ignore_cleanup_errors=True) as folder,
         head_node(Path(folder)) as head,
     ):
-        program = [sys.executable, "-m", "tests.scenario.metrics_program", head.address]
+        program = [sys.executable, "-m", "tests.scenario.programs.metrics", head.address]
         with open(Path(folder) / "driver.log", "wb") as log:
             driver = subprocess.Popen(program, cwd=REPO, env=head.env, stdin=subprocess.PIPE, stdout=log, stderr=log)
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 
 def dipsweep(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts the program in one of its modes, in a Ray of its own."""
-    with ray_programs("tests.scenario.program") as (go, _):
+    with ray_programs("tests.scenario.programs.stand_ins") as (go, _):
         yield lambda mode: go(mode, tmp_path)
 
 

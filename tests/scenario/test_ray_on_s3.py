@@ -14,10 +14,10 @@ from sweeps.errors import StorageError
 from sweeps.journal.history import History
 from sweeps.journal.writer import read_rows
 from sweeps.storage.factory import open_store
-from tests.scenario.s3_program import SWEEP
+from tests.scenario.programs.s3 import SWEEP
 from tests.support.fakes import by_trial
+from tests.support.machines.s3 import S3Server
 from tests.support.programs import Start, ray_programs
-from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]
 CANARY = "canary-5e3c1d"
@@ -25,7 +25,7 @@ CANARY = "canary-5e3c1d"
 
 @pytest.fixture
 def start(s3_url: str) -> Iterator[Start]:
-    with ray_programs("tests.scenario.s3_program", MY_SERVICE_TOKEN=CANARY) as (go, temp):
+    with ray_programs("tests.scenario.programs.s3", MY_SERVICE_TOKEN=CANARY) as (go, temp):
         yield lambda: go(s3_url)
         _no_secret_in(temp, os.environ["AWS_SECRET_ACCESS_KEY"], CANARY)
 

@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> Run:
     """Runs the program in one of its modes, in a Ray of its own; returns what it printed."""
 
     def go(mode: str, folder: Path = tmp_path, **env: str) -> dict[str, Any]:
-        with ray_programs("tests.scenario.reuse_program", **env) as (start, _):
+        with ray_programs("tests.scenario.programs.reuse", **env) as (start, _):
             process = start(mode, folder)
             out, err = process.communicate()
         assert process.returncode == 0, err[-3000:]
@@ -58,7 +58,7 @@ def checkpoints(root: Path) -> dict[tuple[str, int], dict[str, bytes]]:
 
 def test_branches_that_follow_in_the_same_process_are_bitwise_those_of_other_processes(run: Run, tmp_path: Path):
     from cluster.train.functions import train_model
-    from tests.scenario.reuse_program import BRANCHES
+    from tests.scenario.programs.reuse import BRANCHES
 
     result = run("branches", tmp_path / "ray")
     reused = [first["perf/reused_processes"] for first in result["first"].values() if first]

@@ -17,7 +17,7 @@ from sweeps.journal.history import History
 from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.storage.factory import open_store
 from tests.support.fakes import SealingTrainer, by_trial, fake_evaluate
-from tests.support.s3 import FaultProxy, S3Server
+from tests.support.machines.s3 import FaultProxy, S3Server
 
 SWEEP = Sweep(name="far", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
 

@@ -32,7 +32,7 @@ pytestmark = [
 
 def start(what: str, folder: Path) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(REPO)}
-    command = [PYTHON, "-m", "tests.scenario.vllm_program", what, str(folder)]
+    command = [PYTHON, "-m", "tests.scenario.programs.vllm", what, str(folder)]
     with open(folder / "err.log", "wb") as err:
         return subprocess.Popen(
             command, cwd=REPO, env=env, text=True, stdout=subprocess.PIPE, stderr=err, start_new_session=True

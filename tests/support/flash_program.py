@@ -57,7 +57,7 @@ def errors(kv_heads: int) -> list[float]:
     """Returns the relative errors of the output and of the gradients of q, k and v."""
     from flash_attn import flash_attn_varlen_func
 
-    from trainers.data.layout import Layout
+    from trainers.data.batching.layout import Layout
     from trainers.model.attention import attend_in_buckets, flash_kernel
 
     draw, layout = torch.Generator().manual_seed(0), Layout.of(LENGTHS)

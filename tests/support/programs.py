@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sweeps.errors import DipsweepError
-from tests.support.heads import clean_env
+from tests.support.machines.heads import clean_env
 
 REPO = Path(__file__).parents[2]
 Process = subprocess.Popen[str]

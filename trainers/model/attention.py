@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sweeps.errors import InputError
-from trainers.data.layout import Bucket, Layout
+from trainers.data.batching.layout import Bucket, Layout
 
 log = logging.getLogger(__name__)
 PACKED = "dipsweep_packed"

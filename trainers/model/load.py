@@ -17,10 +17,11 @@ from safetensors import SafetensorError
 from sweeps.config.names import TEMPLATES
 from sweeps.config.trial import ModelSource
 from sweeps.errors import InputError
-from trainers.data.download_cache import cache_folder, fetched
-from trainers.data.training_templates import named_template
-from trainers.model import attention, weights
-from trainers.model.model_files import checked_folder, is_needed
+from trainers.data.chat.training_templates import named_template
+from trainers.data.sources.download_cache import cache_folder, fetched
+from trainers.model import attention
+from trainers.model.files import weights
+from trainers.model.files.folder import checked_folder, is_needed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,7 +37,7 @@ def model_folder(name: str, source: ModelSource) -> Path:
         InputError: nothing ships under that name, or the address or the chat template cannot be fetched.
     """
     if source.path == BUILTIN:
-        from trainers.model.builtin import builtin_folder
+        from trainers.model.files.builtin import builtin_folder
 
         folder = Path(builtin_folder(name))
     else:
@@ -115,7 +116,7 @@ def load_model(
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
-    from trainers.model import recurrent_qwen3
+    from trainers.model.recurrent import recurrent_qwen3
 
     attention.register()
     recurrent_qwen3.register()
@@ -159,7 +160,7 @@ def model_class(architecture: str) -> type[Any] | None:
     """Returns the class of a model by the name that config.json gives it; None where neither transformers nor we have it."""
     import transformers
 
-    from trainers.model.recurrent_qwen3 import RecurrentQwen3ForCausalLM
+    from trainers.model.recurrent.recurrent_qwen3 import RecurrentQwen3ForCausalLM
 
     if architecture == RecurrentQwen3ForCausalLM.__name__:
         return RecurrentQwen3ForCausalLM
@@ -187,7 +188,7 @@ def model_without_weights(folder: Path) -> PreTrainedModel:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from trainers.model.recurrent_qwen3 import register
+    from trainers.model.recurrent.recurrent_qwen3 import register
 
     register()
     try:
@@ -221,7 +222,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     folder = checked_folder(path)
     from transformers import AutoTokenizer
 
-    from trainers.model.recurrent_qwen3 import register
+    from trainers.model.recurrent.recurrent_qwen3 import register
 
     register()
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
-from trainers.model.recurrence import stored_layers
+from trainers.model.recurrent.recurrence import stored_layers
 
 ADAPTER: Final = "default"
 TARGETS: Final[Mapping[str, str | list[str]]] = {

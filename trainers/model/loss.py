@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.data.packing import Pack
+from trainers.data.batching.packing import Pack
 from trainers.model.attention import Choice
 from trainers.model.linear_cross_entropy import linear_cross_entropy
 

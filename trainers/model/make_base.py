@@ -20,10 +20,10 @@ from typing import Any, Final
 
 import torch
 
-from trainers.data.tasks import TASKS, Item, generate
-from trainers.data.vocabulary import build_tokenizer, reply
-from trainers.model.recurrence import drawn_recurrences, set_recurrences
-from trainers.model.recurrent_qwen3 import RecurrentQwen3Config, RecurrentQwen3ForCausalLM
+from trainers.data.tiny_study.tasks import TASKS, Item, generate
+from trainers.data.tiny_study.vocabulary import build_tokenizer, reply
+from trainers.model.recurrent.recurrence import drawn_recurrences, set_recurrences
+from trainers.model.recurrent.recurrent_qwen3 import RecurrentQwen3Config, RecurrentQwen3ForCausalLM
 
 USUAL_RECURRENCES: Final = 4
 """Recurrences of a base of recurrent depth unless told otherwise."""

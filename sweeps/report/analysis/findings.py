@@ -152,7 +152,7 @@ class Trial:
         readings: shape of each judged metric. invalid: `metric@step = nan` for each number that was not finite.
         evals_open: checkpoints queued for scoring without a result yet. evals_failed: their reasons. evals_skipped:
             steps that were left out because the evaluators could not keep up.
-        evals_early: steps whose evaluation ended early (`sweeps.controller.eval_early_stopping`), with the items
+        evals_early: steps whose evaluation ended early (`sweeps.controller.evaluation.early_stopping`), with the items
         asked and those there are.
         paired: the last score of each panel against the base on the same items, where outcomes were kept.
         training, scoring: what was spent on it, all attempts together.

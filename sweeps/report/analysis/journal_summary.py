@@ -10,8 +10,8 @@ from sweeps.journal.history import Curve, History
 from sweeps.journal.rows import AttemptRow, CommitRow, EvalRow, ReportRow, Row, SweepRow, VerdictRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.vocabulary import Action, EvalStatus, TrialStatus
+from sweeps.report.analysis.comparisons.pairing import Answers
 from sweeps.report.analysis.findings import AttemptRun, Decision, Spent
-from sweeps.report.analysis.pairing import Answers
 
 
 @dataclass(slots=True)

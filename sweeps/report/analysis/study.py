@@ -9,15 +9,15 @@ from sweeps.config.names import JUDGED_ROLES
 from sweeps.config.objective import Goal
 from sweeps.journal.history import ENDED
 from sweeps.journal.rows import base_trial
+from sweeps.report.analysis.comparisons.effects import effects, factors, judged_effect, judged_importance, observations
+from sweeps.report.analysis.comparisons.pairing import Outcomes, describe_pair, mean_outcomes, of_chosen, paired
+from sweeps.report.analysis.comparisons.settings import checked, judged, measured, p_values, settings, spreads
+from sweeps.report.analysis.conclusions.verdicts import Limit, limits, on_limits, on_safety, on_the_front, on_training
 from sweeps.report.analysis.definition import less_is_better
-from sweeps.report.analysis.effects import effects, factors, judged_effect, judged_importance, observations
 from sweeps.report.analysis.findings import Axis, Effect, Importance, Paired, Rivalry, Setting, Trial
 from sweeps.report.analysis.inference import Level, Winner, difference, several_looks, two_sided, winner, with_spread
 from sweeps.report.analysis.journal_summary import JournalSummary
-from sweeps.report.analysis.pairing import Outcomes, describe_pair, mean_outcomes, of_chosen, paired
-from sweeps.report.analysis.settings import checked, judged, measured, p_values, settings, spreads
 from sweeps.report.analysis.shape import Measured, Reading, read_shape
-from sweeps.report.analysis.verdicts import Limit, limits, on_limits, on_safety, on_the_front, on_training
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY
 from sweeps.statistics import Paired as Compared
 

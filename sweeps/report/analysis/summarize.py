@@ -10,14 +10,14 @@ from sweeps.journal.history import ENDED, Curve
 from sweeps.journal.notes import tags_of
 from sweeps.journal.reader import no_collector
 from sweeps.journal.rows import BASE_PREFIX, NoteRow, Row
-from sweeps.report.analysis.answer import answer, headline, notes
 from sweeps.report.analysis.best_checkpoint import best_checkpoint, path_of
-from sweeps.report.analysis.conditions import contrasts, groups
-from sweeps.report.analysis.costs import costs
+from sweeps.report.analysis.comparisons.conditions import contrasts, groups
+from sweeps.report.analysis.conclusions.answer import answer, headline, notes
+from sweeps.report.analysis.conclusions.outcome import sweep_verdict
+from sweeps.report.analysis.costs.totals import costs
 from sweeps.report.analysis.definition import axes_of, check, goal_of, meets, scaled_of, varying_of
 from sweeps.report.analysis.findings import Axis, Picked, Spent, Summary, Trial, UserNote
 from sweeps.report.analysis.journal_summary import JournalSummary, TrialExtras
-from sweeps.report.analysis.outcome import sweep_verdict
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.study import Study
 from sweeps.report.analysis.wording import label

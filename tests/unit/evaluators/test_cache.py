@@ -11,7 +11,7 @@ from evaluators.scores import Scores
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from sweeps.replies import ReplyWriter, kept_files, read_replies
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 SCORES = Scores(
     {"math/score": 0.5}, {"math/score": 0.05}, {"math/score": 4}, "mini@1", "ff", {"math/a": "c"}, {"cpu_s": 1.0}

@@ -23,7 +23,7 @@ from sweeps.config.eval_job import EarlyEnd, EvalJob, Question
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from sweeps.statistics import pack, unpack
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 DRAWS = 1000
 LEVEL = 0.05

@@ -17,7 +17,7 @@ from evaluators.tasks import EvalTask, Suite
 from sweeps import Sweep, grid
 from sweeps.config.names import READY_METRIC
 from sweeps.config.trial import EvalSpec
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 
 def suite_of(items: int, samples: int, *, role: str = "math", graded: bool = False) -> Suite:

@@ -11,7 +11,7 @@ from evaluators.tasks import EvalTask, Suite
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from sweeps.statistics import pack, unpack
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 
 def judged(name, role, targets, **judges):
@@ -130,11 +130,11 @@ def test_a_changed_scorer_changes_the_version_and_a_changed_comment_does_not(tmp
     assert version('"""Judges."""\n\ndef right(a):\n    return a in "1"\n') != first
     suite = load_suite(EvalSpec("mini", 4))
     assert replace(suite, judged_by=(*suite.judged_by, "numpy")).version != suite.version
-    assert "trainers.data.tasks" in suite.judged_by
+    assert "trainers.data.tiny_study.tasks" in suite.judged_by
 
 
 @pytest.mark.parametrize("name", ["mini", "gym"])
 def test_a_suite_whose_extra_is_missing_is_answered_with_the_command(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("trainers.data.tasks.find_spec", lambda module: None)
+    monkeypatch.setattr("trainers.data.tiny_study.tasks.find_spec", lambda module: None)
     with pytest.raises(InputError, match=rf"suite '{name}' is judged by reasoning-gym.*pip install 'dipsweep\[gym\]'"):
         load_suite(EvalSpec(name, items=1))

@@ -16,7 +16,7 @@ from sweeps.config.plan import Plan
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError, SpecError
 from sweeps.replies import ReplyWriter, read_replies
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from sweeps.config.trial import Saved
 from sweeps.errors import InputError, StorageError, StorageFull, StorageUnavailable
-from tests.support.tiny_sft import network, tokenizer, write_base
+from tests.support.models.tiny_sft import network, tokenizer, write_base
 from trainers import checkpoint
 from trainers.checkpoint import read_manifest, seal, step_folder, verify
 from trainers.export import export

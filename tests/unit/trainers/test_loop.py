@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweeps.config.trial import Hooks, Saved
 from sweeps.errors import InputError, StorageError, TrialFailed
-from tests.support import tiny_sft
-from tests.support.tiny_sft import Notes, same_to_the_bit, sums, tier, trial, weights, write_base
+from tests.support.models import tiny_sft
+from tests.support.models.tiny_sft import Notes, same_to_the_bit, sums, tier, trial, weights, write_base
 from trainers.checkpoint import STATE, verify
 from trainers.data.types import TierData
 from trainers.loop import _Run, train

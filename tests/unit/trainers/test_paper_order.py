@@ -9,12 +9,12 @@ from sweeps.config.blocks import TrialSettings
 from sweeps.config.compat import NEEDS
 from sweeps.config.plan import Plan
 from sweeps.errors import InputError, SpecError
-from tests.support import tiny_sft
-from tests.support.tiny_sft import Notes, network, same_to_the_bit, sums, tokenizer, weights, write_base
+from tests.support.models import tiny_sft
+from tests.support.models.tiny_sft import Notes, network, same_to_the_bit, sums, tokenizer, weights, write_base
 from tests.unit.trainers.model.test_loss import relative, rows
-from trainers.data.batches import BatchIterator
-from trainers.data.packing import collate
-from trainers.data.paper_order import in_file_order, label_weights, micro_batches
+from trainers.data.batching.batches import BatchIterator
+from trainers.data.batching.packing import collate
+from trainers.data.batching.paper_order import in_file_order, label_weights, micro_batches
 from trainers.data.types import TierData
 from trainers.model.attention import PACKED, choose_kernel, register
 from trainers.model.linear_cross_entropy import linear_cross_entropy

@@ -12,7 +12,7 @@ from sweeps.checkpoints import transfer
 from sweeps.config.trial import Saved
 from sweeps.errors import StorageError, StorageFull
 from sweeps.storage.memory import MemoryStore
-from tests.support.tiny_sft import Notes, tier, trial, write_base
+from tests.support.models.tiny_sft import Notes, tier, trial, write_base
 from trainers import snapshot
 from trainers.checkpoint import step_folder
 from trainers.checkpoint_writer import CheckpointWriter

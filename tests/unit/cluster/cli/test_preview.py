@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.cli.main import app
-from tests.support.tiny_sft import sums, write_base
+from tests.support.models.tiny_sft import sums, write_base
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sweeps import Sweep, grid
 from sweeps.errors import InputError, Interrupted
 from sweeps.journal.writer import read_rows
 from sweeps.storage.factory import open_store
-from tests.support.tiny_sft import TEMPLATE, sums, write_base
+from tests.support.models.tiny_sft import TEMPLATE, sums, write_base
 
 
 @pytest.fixture

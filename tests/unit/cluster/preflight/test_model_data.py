@@ -10,7 +10,7 @@ import pytest
 from cluster.preflight.checks import preflight
 from sweeps import Sweep
 from sweeps.errors import SpecError
-from tests.support.tiny_sft import TEMPLATE, sums, tokenizer, write_base
+from tests.support.models.tiny_sft import TEMPLATE, sums, tokenizer, write_base
 
 STRICT = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role here') }}{% endif %}{% endfor %}"

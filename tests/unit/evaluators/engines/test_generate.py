@@ -6,9 +6,9 @@ from evaluators.engines.base import encode_prompts, think_tags
 from evaluators.engines.generate import batches, generate, left_padded, sample
 from evaluators.engines.huggingface import load, stop_ids
 from sweeps.errors import InputError
-from trainers.data.builtin_items import eval_items
-from trainers.data.tasks import TASKS
-from trainers.model.builtin import builtin_folder
+from trainers.data.tiny_study.builtin_items import eval_items
+from trainers.data.tiny_study.tasks import TASKS
+from trainers.model.files.builtin import builtin_folder
 
 
 @pytest.fixture(scope="module")

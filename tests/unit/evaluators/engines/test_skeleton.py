@@ -14,7 +14,7 @@ from evaluators.evaluate import answer
 from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 SUITE = load_suite(EvalSpec("mini", 2))
 

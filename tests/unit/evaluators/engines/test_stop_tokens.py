@@ -15,9 +15,9 @@ from evaluators.evaluate import answer, score_model
 from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
 from tests.support.fake_vllm import LLM, SamplingParams
-from trainers.data.chat import tokenise
+from trainers.data.chat.tokenization import tokenise
 from trainers.export import write_stop_tokens
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 from trainers.model.load import load_tokenizer
 
 SUITE = load_suite(EvalSpec("mini", 6))

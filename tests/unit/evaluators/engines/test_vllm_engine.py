@@ -23,7 +23,7 @@ from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from tests.support.fake_vllm import LLM, EngineDeadError, SamplingParams
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 from trainers.model.load import load_model
 
 

@@ -8,8 +8,8 @@ from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
 from sweeps.replies import ReplyWriter, read_replies
 from sweeps.statistics import unpack
-from trainers.data.builtin_items import eval_items
-from trainers.model.builtin import builtin_folder
+from trainers.data.tiny_study.builtin_items import eval_items
+from trainers.model.files.builtin import builtin_folder
 
 
 def sample(number, right, metric="exact_match", which="none"):

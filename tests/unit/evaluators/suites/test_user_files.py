@@ -15,7 +15,7 @@ from sweeps.config.eval_job import EarlyEnd, Question
 from sweeps.config.trial import EvalFile, EvalSpec
 from sweeps.errors import InputError
 from sweeps.statistics import compare, shares
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 from trainers.model.load import load_tokenizer
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import cluster.cli.main as cli
-from tests.unit.sweeps.config.test_sweep_files import BAD as FILES
+from tests.unit.sweeps.config.sweep_file.test_sweep_files import BAD as FILES
 
 HUGE = {"model_type": "qwen3", "hidden_size": 65536, "num_attention_heads": 512, "num_hidden_layers": 400,
         "intermediate_size": 262144, "vocab_size": 151936}  # fmt: skip

@@ -9,8 +9,8 @@ from sweeps.config.blocks import TrialSettings
 from sweeps.config.known_models import KNOWN, known_model
 from sweeps.config.plan import Plan
 from sweeps.errors import InputError, SpecError
+from trainers.model.estimates.memory import HEADROOM, estimate, num_parameters
 from trainers.model.load import load_model
-from trainers.model.memory import HEADROOM, estimate, num_parameters
 
 DEVICE = 80e9
 PUBLISHED = {

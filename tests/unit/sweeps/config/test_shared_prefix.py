@@ -13,7 +13,7 @@ from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
 from sweeps.config.shared_prefix import shared_steps, why_not
 from sweeps.config.trial import Saved
-from tests.support.tiny_sft import Notes, tier, trial, write_base
+from tests.support.models.tiny_sft import Notes, tier, trial, write_base
 from trainers.loop import train
 from trainers.schedule import lr_factor
 

@@ -6,7 +6,7 @@ import pytest
 
 from sweeps import Sweep, choice, grid, loguniform, zipped
 from sweeps.config.plan import Plan
-from sweeps.config.yaml import loads
+from sweeps.config.sweep_file.yaml import loads
 from sweeps.errors import SpecError
 
 PAIRS = zipped(model=["tiny-xs", "tiny-s", "tiny-m"], learning_rate=[4e-3, 3e-3, 1e-3])

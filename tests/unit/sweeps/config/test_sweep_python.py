@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sweeps import SpecError, Sweep, choice, grid, loguniform, randint, uniform
-from sweeps.config.yaml import loads
+from sweeps.config.sweep_file.yaml import loads
 
 
 def test_yaml_and_python_are_the_same_sweep():
@@ -28,7 +28,7 @@ def test_where_it_is_stored_and_what_it_may_cost_do_not_change_what_a_sweep_is()
 
 def test_what_was_written_as_yaml_reads_back_as_the_same_sweep(tmp_path):
     from cluster.run import write_spec
-    from sweeps.config.yaml import load
+    from sweeps.config.sweep_file.yaml import load
 
     sweep = Sweep(
         name="all",
@@ -68,7 +68,7 @@ def test_every_trainer_setting_reaches_the_worker_under_the_same_name_and_defaul
 
 
 def test_paths_in_a_file_are_relative_to_the_file_and_stand_absolute_in_the_sweep(tmp_path, monkeypatch):
-    from sweeps.config.yaml import load
+    from sweeps.config.sweep_file.yaml import load
 
     (tmp_path / "sub").mkdir()
     path = tmp_path / "sub" / "s.yaml"

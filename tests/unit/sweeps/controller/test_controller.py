@@ -14,7 +14,7 @@ from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_queue import EVAL_TRIES
+from sweeps.controller.evaluation.queue import EVAL_TRIES
 from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.executors.local import InProcess
 from sweeps.failures import Failure, FailureKind

@@ -11,8 +11,8 @@ import yaml
 from sweeps import Sweep, choice, grid, loguniform, uniform
 from sweeps.config.objective import Constraint, Goal
 from sweeps.config.plan import Plan
+from sweeps.config.sweep_file.yaml import load
 from sweeps.config.trial import trial_id
-from sweeps.config.yaml import load
 from sweeps.controller.controller import SweepController
 from sweeps.controller.earlier_trials import best_score, gather_points, place_of
 from sweeps.controller.searcher import OptunaSearch, make_searcher

@@ -11,7 +11,7 @@ from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
-from sweeps.controller.eval_queue import EVAL_TRIES
+from sweeps.controller.evaluation.queue import EVAL_TRIES
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.codec import parse
 from sweeps.journal.history import Curve

@@ -8,7 +8,7 @@ import pytest
 
 from sweeps import load as load_results
 from sweeps.config.plan import Plan
-from sweeps.config.yaml import load
+from sweeps.config.sweep_file.yaml import load
 from sweeps.journal.writer import SweepJournal
 from sweeps.report import render_html, summarize
 from sweeps.report.next_sweep import next_sweep

@@ -9,9 +9,9 @@ from sweeps.config.objective import Constraint, Goal
 from sweeps.journal.rows import Row
 from sweeps.stopping.base import Action, StopRule
 from sweeps.stopping.baselines import Asha
-from sweeps.stopping.curve_library import library
 from sweeps.stopping.dip_aware import DipAware
-from sweeps.stopping.forecast import Belief, GainCache, Noise, looks, warped
+from sweeps.stopping.forecasting.curve_library import library
+from sweeps.stopping.forecasting.forecast import Belief, GainCache, Noise, looks, warped
 from tests.support.rows import make_row
 from tests.unit.sweeps.stopping.test_stopping_dip_aware import DIP, FALL, FLAT, RISE, Sweep, X
 

@@ -14,7 +14,7 @@ from benchmarks.stopping.families import CAP, FAMILIES, FEW, ROWS, TIERS, write
 from benchmarks.stopping.record import OF_FAMILIES, families, joined, write_rows
 from sweeps.report.replay import read_rows
 from tests.support.rows import make_row
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 from trainers.model.load import load_tokenizer
 
 

@@ -8,8 +8,8 @@ import pytest
 from benchmarks.stopping.worlds import generate, goal
 from sweeps.executors.simulated import Outcome, simulate
 from sweeps.stopping.dip_aware import DipAware
-from sweeps.stopping.forecast import BINS, NORMAL_AT, NORMAL_MASS, histogram, view_of
-from sweeps.stopping.forecasts import mean_and_variance
+from sweeps.stopping.forecasting.forecast import BINS, NORMAL_AT, NORMAL_MASS, histogram, view_of
+from sweeps.stopping.forecasting.forecasts import mean_and_variance
 
 PAUSED = {
     11: {"t-0000": [80], "t-0004": [160], "t-0007": [80, 140], "t-0008": [160], "t-0011": [240, 260], "t-0012": [80, 140],

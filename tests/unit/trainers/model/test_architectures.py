@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from tests.unit.trainers.model.test_loss import gradient, relative, rows
-from trainers.data.packing import collate
+from trainers.data.batching.packing import collate
 from trainers.model.attention import PACKED, choose_kernel, register
+from trainers.model.estimates.memory import num_parameters
 from trainers.model.load import keeps_names, load_model
 from trainers.model.loss import Objective
-from trainers.model.memory import num_parameters
 
 SHAPE = {
     "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sweeps.errors import InputError
-from trainers.data.layout import Layout
+from trainers.data.batching.layout import Layout
 from trainers.model.attention import Choice, attend, attend_in_buckets, choose_kernel, varlen_kernel
 
 LAYOUTS = {

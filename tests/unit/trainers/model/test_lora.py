@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError, StorageError
-from tests.support import tiny_sft
-from tests.support.tiny_sft import network, same_to_the_bit, write_base
+from tests.support.models import tiny_sft
+from tests.support.models.tiny_sft import network, same_to_the_bit, write_base
 from trainers.checkpoint import STATE
 from trainers.export import export
 from trainers.model import lora
 from trainers.model.attention import PACKED, register
-from trainers.model.flops import step_flops
+from trainers.model.estimates.flops import step_flops
+from trainers.model.estimates.memory import estimate
 from trainers.model.load import load_model
-from trainers.model.memory import estimate
 
 pytest.importorskip("peft")
 SNAPSHOTS = (4, 8)

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.support.tiny_sft import network
-from trainers.data.packing import collate
-from trainers.data.rows import Rows
+from tests.support.models.tiny_sft import network
+from trainers.data.batching.packing import collate
+from trainers.data.chat.rows import Rows
 from trainers.model import linear_cross_entropy as head
 from trainers.model import loss as loss_module
 from trainers.model.attention import PACKED, choose_kernel, register

@@ -4,8 +4,8 @@ from itertools import islice
 import pytest
 import torch
 
-from trainers.data.builtin_items import training_items
-from trainers.data.vocabulary import build_tokenizer
+from trainers.data.tiny_study.builtin_items import training_items
+from trainers.data.tiny_study.vocabulary import build_tokenizer
 from trainers.model.make_base import RECIPES, build_model, collate, learning_rate, sampler, train
 
 RECIPE = replace(RECIPES["xs"], steps=60, warmup=5, batch=16)

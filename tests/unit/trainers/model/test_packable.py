@@ -7,8 +7,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from sweeps.errors import InputError
 from tests.unit.trainers.model.test_architectures import SHAPE
-from trainers.data.packing import collate, split_step
-from trainers.data.rows import Rows
+from trainers.data.batching.packing import collate, split_step
+from trainers.data.chat.rows import Rows
 from trainers.model.attention import PACKED, choose_kernel, register
 from trainers.model.loss import Objective
 from trainers.model.packable import STATIC_ROPES, check_packable

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.trial import Saved
-from tests.support.tiny_sft import Notes, network, tier, tokenizer, trial, write_base
-from tests.support.two_workers import main
+from tests.support.models.tiny_sft import Notes, network, tier, tokenizer, trial, write_base
+from tests.support.models.two_workers import main
 from trainers.checkpoint import verify
-from trainers.data.packing import collate
-from trainers.data.rows import Rows
+from trainers.data.batching.packing import collate
+from trainers.data.chat.rows import Rows
 from trainers.loop import train
 from trainers.model.attention import PACKED, register
 from trainers.model.load import load_model

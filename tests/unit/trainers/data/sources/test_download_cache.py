@@ -1,0 +1,181 @@
+"""What lies elsewhere is fetched once, whole, and shared."""
+
+import json
+import threading
+from hashlib import sha256
+
+import fsspec
+import pytest
+import s3fs
+
+from sweeps.config.trial import ModelSource, TierSource
+from sweeps.errors import InputError
+from sweeps.storage.factory import open_store
+from tests.support.models.tiny_sft import write_base
+from trainers.data.sources import download_cache as node_cache
+from trainers.data.sources.download_cache import fetched, listing
+from trainers.data.sources.user_files import read
+from trainers.model.files.folder import check_model
+from trainers.model.load import load_model, model_folder
+
+
+@pytest.fixture
+def remote(tmp_path, monkeypatch):
+    """A file system of its own, in memory; `memory://` addresses lead there."""
+    monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    return fs
+
+
+@pytest.fixture
+def no_clients_left():
+    """s3fs keeps clients with the credentials of when they were made."""
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def put(fs, path, data):
+    fs.pipe_file(path, data if isinstance(data, bytes) else data.encode())
+
+
+def test_a_path_is_returned_as_it_is(tmp_path):
+    assert fetched(str(tmp_path)) == tmp_path
+
+
+def test_a_model_folder_is_fetched_without_what_nobody_loads(remote, tmp_path):
+    base = write_base(tmp_path / "base")
+    for file in base.iterdir():
+        put(remote, f"/models/tiny/{file.name}", file.read_bytes())
+    put(remote, "/models/tiny/pytorch_model.bin", b"pickled")
+    put(remote, "/models/tiny/original/weights.pth", b"pickled")
+    folder = model_folder("tiny", ModelSource("memory://models/tiny"))
+    assert load_model(folder).num_parameters() > 10_000
+    assert {p.name for p in folder.iterdir()} == {p.name for p in base.iterdir()}
+
+
+def test_it_is_fetched_once_for_trials_that_ask_at_the_same_time(remote, monkeypatch):
+    put(remote, "/data/ours.jsonl", "{}\n" * 1000)
+    fetches = []
+    whole = node_cache._fetch
+    monkeypatch.setattr(node_cache, "_fetch", lambda *a: fetches.append(1) or whole(*a))
+    places = []
+    trials = [threading.Thread(target=lambda: places.append(fetched("memory://data/ours.jsonl"))) for _ in range(8)]
+    for trial in trials:
+        trial.start()
+    for trial in trials:
+        trial.join()
+    assert len(set(places)) == 1
+    assert len(places) == 8
+    assert len(fetches) == 1
+    assert places[0].read_text() == "{}\n" * 1000
+
+
+def test_a_source_that_changed_is_fetched_anew(remote):
+    put(remote, "/data/ours.jsonl", "1")
+    first = fetched("memory://data/ours.jsonl")
+    put(remote, "/data/ours.jsonl", "2")
+    second = fetched("memory://data/ours.jsonl")
+    assert (first.read_text(), second.read_text()) == ("1", "2")
+
+
+def test_a_fetch_that_died_half_way_is_not_taken_for_whole(remote, monkeypatch):
+    put(remote, "/data/ours.jsonl", "all of it")
+
+    def dies(url, files, home):
+        aside = home.with_name(f".{home.name}")
+        aside.mkdir()
+        (aside / "ours.jsonl").write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node_cache, "_fetch", dies)
+        with pytest.raises(KeyboardInterrupt):
+            fetched("memory://data/ours.jsonl")
+    assert fetched("memory://data/ours.jsonl").read_text() == "all of it"
+
+
+def test_what_does_not_arrive_whole_is_refused(remote, monkeypatch):
+    put(remote, "/data/ours.jsonl", "all of it")
+    monkeypatch.setattr(type(remote), "get_file", lambda self, source, target, **_: open(target, "w").close())
+    with pytest.raises(InputError, match=r"ours\.jsonl did not arrive as the source has it"):
+        fetched("memory://data/ours.jsonl")
+
+
+def test_a_file_that_differs_from_the_manifest_beside_it_is_refused(remote):
+    digest = sha256(b"right").hexdigest()
+    put(remote, "/m/manifest.json", json.dumps({"files": {"model.safetensors": {"size": 5, "sha256": digest}}}))
+    put(remote, "/m/model.safetensors", b"right")
+    assert fetched("memory://m").is_dir()
+    put(remote, "/m/model.safetensors", b"wrong")
+    with pytest.raises(InputError, match=r"model\.safetensors did not arrive"):
+        fetched("memory://m")
+
+
+def test_data_is_read_from_an_address_as_from_a_path(remote):
+    put(remote, "/data/ours.jsonl", json.dumps({"prompt": "2+2?", "response": "4"}) + "\n{")
+    assert len(read(TierSource("memory://data/ours.jsonl", max_bad_rows=0.5)).primary) == 1
+    with pytest.raises(InputError, match=r"memory://data/ours\.jsonl:2: not JSON"):
+        read(TierSource("memory://data/ours.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://data/nowhere.jsonl", "nowhere.jsonl cannot be read: FileNotFoundError"),
+        ("gopher://data/x.jsonl", "gopher"),
+        ("s3://key:secret@bucket/x.jsonl", "credentials or a port inside"),
+    ],
+)
+def test_what_is_not_there_or_not_known_is_one_sentence(remote, url, message):
+    with pytest.raises(InputError, match=message):
+        listing(url)
+
+
+def test_model_and_data_come_from_a_real_s3_server_with_credentials_from_the_environment(
+    s3_url, tmp_path, monkeypatch, no_clients_left
+):
+    monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
+    store = open_store(s3_url)
+    base = write_base(tmp_path / "base")
+    for file in base.iterdir():
+        store.upload(file, f"tiny/{file.name}")
+    store.write("ours.jsonl", json.dumps({"prompt": "2+2?", "response": "4"}).encode())
+    check_model(f"{s3_url}/tiny")
+    assert load_model(model_folder("tiny", ModelSource(f"{s3_url}/tiny"))).num_parameters() > 10_000
+    assert len(read(TierSource(f"{s3_url}/ours.jsonl")).primary) == 1
+    with pytest.raises(InputError, match="does not exist"):
+        fetched(f"{s3_url}/nowhere")
+    store.delete("tiny/config.json")
+    with pytest.raises(InputError, match=r"tiny has no config\.json"):
+        check_model(f"{s3_url}/tiny")
+
+
+def test_an_outage_makes_a_trial_wait_for_its_model_and_a_command_say_so(
+    s3_url, tmp_path, monkeypatch, no_clients_left
+):
+    monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sweeps.storage.retry.FIRST_S", 0.01)
+    open_store(s3_url).write("ours.jsonl", b"{}")
+    looks, fails, found = [], 3, node_cache._found
+
+    def now_and_then(fs, path):
+        looks.append(path)
+        if len(looks) <= fails:
+            raise ConnectionError("connection reset by peer")
+        return found(fs, path)
+
+    monkeypatch.setattr(node_cache, "_found", now_and_then)
+    with pytest.raises(InputError, match="cannot be reached"):
+        listing(f"{s3_url}/ours.jsonl")
+    assert fetched(f"{s3_url}/ours.jsonl").read_bytes() == b"{}"
+    assert len(looks) == fails + 1
+
+
+def test_s3_without_a_right_secret_is_refused_without_showing_it(s3_url, monkeypatch, no_clients_left):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "WrongSecretWrongSecret")
+    with pytest.raises(InputError) as caught:
+        listing(f"{s3_url}/ours.jsonl")
+    assert "WrongSecret" not in str(caught.value)
+    assert "AWS_SECRET_ACCESS_KEY" in str(caught.value) or "access denied" in str(caught.value)
