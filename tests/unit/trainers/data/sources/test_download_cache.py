@@ -12,7 +12,7 @@ from sweeps.config.trial import ModelSource, TierSource
 from sweeps.errors import InputError
 from sweeps.storage.factory import open_store
 from tests.support.models.tiny_sft import write_base
-from trainers.data.sources import download_cache as node_cache
+from trainers.data.sources import download_cache
 from trainers.data.sources.download_cache import fetched, listing
 from trainers.data.sources.user_files import read
 from trainers.model.files.folder import check_model
@@ -58,8 +58,8 @@ def test_a_model_folder_is_fetched_without_what_nobody_loads(remote, tmp_path):
 def test_it_is_fetched_once_for_trials_that_ask_at_the_same_time(remote, monkeypatch):
     put(remote, "/data/ours.jsonl", "{}\n" * 1000)
     fetches = []
-    whole = node_cache._fetch
-    monkeypatch.setattr(node_cache, "_fetch", lambda *a: fetches.append(1) or whole(*a))
+    whole = download_cache._fetch
+    monkeypatch.setattr(download_cache, "_fetch", lambda *a: fetches.append(1) or whole(*a))
     places = []
     trials = [threading.Thread(target=lambda: places.append(fetched("memory://data/ours.jsonl"))) for _ in range(8)]
     for trial in trials:
@@ -90,7 +90,7 @@ def test_a_fetch_that_died_half_way_is_not_taken_for_whole(remote, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(node_cache, "_fetch", dies)
+        patch.setattr(download_cache, "_fetch", dies)
         with pytest.raises(KeyboardInterrupt):
             fetched("memory://data/ours.jsonl")
     assert fetched("memory://data/ours.jsonl").read_text() == "all of it"
@@ -158,7 +158,7 @@ def test_an_outage_makes_a_trial_wait_for_its_model_and_a_command_say_so(
     monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sweeps.storage.retry.FIRST_S", 0.01)
     open_store(s3_url).write("ours.jsonl", b"{}")
-    looks, fails, found = [], 3, node_cache._found
+    looks, fails, found = [], 3, download_cache._found
 
     def now_and_then(fs, path):
         looks.append(path)
@@ -166,7 +166,7 @@ def test_an_outage_makes_a_trial_wait_for_its_model_and_a_command_say_so(
             raise ConnectionError("connection reset by peer")
         return found(fs, path)
 
-    monkeypatch.setattr(node_cache, "_found", now_and_then)
+    monkeypatch.setattr(download_cache, "_found", now_and_then)
     with pytest.raises(InputError, match="cannot be reached"):
         listing(f"{s3_url}/ours.jsonl")
     assert fetched(f"{s3_url}/ours.jsonl").read_bytes() == b"{}"

@@ -15,7 +15,7 @@ from pyarrow import feather, ipc, parquet
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError
 from trainers.data.sources import row_files
-from trainers.data.sources import user_files as own_data
+from trainers.data.sources import user_files
 from trainers.data.sources.row_files import rows
 from trainers.data.sources.user_files import read
 
@@ -86,7 +86,7 @@ def test_bad_rows_below_the_share_are_left_out_counted_and_written_down(tmp_path
 
 
 def test_many_bad_rows_end_the_reading_only_where_they_are_too_many_already(tmp_path, monkeypatch):
-    monkeypatch.setattr(own_data, "_MANY_FAULTS", 3)
+    monkeypatch.setattr(user_files, "_MANY_FAULTS", 3)
     path = file_of(tmp_path, b"\n".join([b"{"] * 4 + [GOOD] * 96))
     assert len(read(TierSource(str(path), max_bad_rows=1.0)).primary) == 96
     with pytest.raises(InputError, match="3 of 3 rows are bad"):
