@@ -14,8 +14,7 @@ from pyarrow import feather, ipc, parquet
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError
-from trainers.data.sources import row_files
-from trainers.data.sources import user_files
+from trainers.data.sources import row_files, user_files
 from trainers.data.sources.row_files import rows
 from trainers.data.sources.user_files import read
 
