@@ -2,7 +2,7 @@ import pytest
 
 from evaluators.decoding import ThinkTags
 from evaluators.engines.base import decoded
-from trainers.data.vocabulary import build_tokenizer
+from trainers.data.tiny_study.vocabulary import build_tokenizer
 
 
 @pytest.mark.parametrize("special", [False, True])
