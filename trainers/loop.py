@@ -33,6 +33,7 @@ from trainers.model.attention import PACKED
 from trainers.model.estimates import memory
 from trainers.model.estimates.flops import counted_in, step_flops
 from trainers.model.files.folder import checked_folder
+from trainers.model.generation import end_replies
 from trainers.model.load import keeps_names, load_model, load_tokenizer, model_folder
 from trainers.model.packable import check_packable
 from trainers.model.recurrent.recurrence import layer_runs, recurrences_of
@@ -147,7 +148,7 @@ class _Run:
         )
         _check_embedding(self.batches, self.tokenizer, network)
         self.batches.apart = check_packable(network, max(self.batches.rows.lengths()))
-        network.generation_config.eos_token_id = sorted(stop_ids(self.tokenizer))  # exports end where training does
+        end_replies(network.generation_config, stop_ids(self.tokenizer))  # exports end where training does
         self.learner = Learner(config, network, device, world)
         self.state = self._resumed(resume, kept) if resume else State()
         self.start_up = {

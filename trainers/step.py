@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -148,6 +149,7 @@ class Learner:
         def write() -> Saved:
             checkpoint.fresh(target)
             self.network.save_pretrained(target, state_dict=dict(snapshot.weights))
+            _name_dtype(target, snapshot.weights)
             self._write_tokenizer(tokenizer, target)
             checkpoint.write_state(target, snapshot.state, snapshot.facts)
             return checkpoint.seal(target, snapshot.step)
@@ -208,6 +210,21 @@ class Learner:
         for name, parameter in self.trainable.items():
             for key, tensor in self.optimizer.state[parameter].items():
                 yield f"adam/{name}/{key}", tensor
+
+
+def _name_dtype(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Has config.json name the type of the stored weights, in which transformers loads them unless told otherwise.
+
+    It names the network's own: bf16 with adapters, whose merged weights are fp32.
+    """
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    stored = str(next(t.dtype for t in weights.values() if t.is_floating_point())).removeprefix("torch.")
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    if any(part.get("dtype", stored) != stored for part in parts):
+        for part in parts:
+            part |= {"dtype": stored} if "dtype" in part else {}
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def recompute_activations(network: Any) -> None:

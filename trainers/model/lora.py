@@ -7,6 +7,7 @@ evaluators, vLLM and `dipsweep export` read like any other, and the adapters in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -18,11 +19,8 @@ from sweeps.errors import InputError
 from trainers.model.recurrent.recurrence import stored_layers
 
 ADAPTER: Final = "default"
-TARGETS: Final[Mapping[str, str | list[str]]] = {
-    "all-linear": "all-linear",  # peft's own word for every linear layer but the head
-    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
-    "mlp": ["gate_proj", "up_proj", "down_proj"],
-}
+_EXPERTS: Final = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""What config.json calls the number of experts of a layer."""
 
 
 def attach(network: Any, config: TrialSettings) -> None:
@@ -40,7 +38,7 @@ def attach(network: Any, config: TrialSettings) -> None:
         raise InputError(
             f"lora_rank is {config.lora_rank}, but peft is not installed; pip install 'dipsweep[lora]', or set lora_rank to 0"
         ) from None
-    targets = TARGETS[config.lora_target_modules]
+    targets = target_layers(network, config)
     network.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -48,14 +46,47 @@ def attach(network: Any, config: TrialSettings) -> None:
         settings = LoraConfig(
             r=config.lora_rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, bias="none"
         )
-        try:
-            inject_adapter_in_model(settings, network, ADAPTER)
-        except ValueError as e:
-            raise InputError(
-                f"lora_target_modules is {config.lora_target_modules!r}, which this model does not have: {e}"
-            ) from e
+        inject_adapter_in_model(settings, network, ADAPTER)
     for _, parameter in trainable(network):
         parameter.data = parameter.data.float()
+
+
+def target_layers(network: Any, config: TrialSettings) -> list[str]:
+    """Returns the names of the linear layers that get an adapter.
+
+    Found by where they stand, since architectures call them differently (q_proj, qkv_proj, query_key_value): `attention` are
+    those of a decoder layer's modules for attention, `mlp` its others, `all-linear` every one but the head.
+
+    Raises:
+        InputError: there are none, or experts of a mixture would be left out.
+    """
+    check_experts(config, network.config.to_dict())
+    head, wanted = network.get_output_embeddings(), config.lora_target_modules
+    linear = [n for n, module in network.named_modules() if isinstance(module, torch.nn.Linear) and module is not head]
+    attention = {name for name in linear if re.search(r"\.\d+\..*att(n|ention)", name)}
+    rest = {name for name in linear if re.search(r"\.\d+\.", name)} - attention
+    found = [
+        name for name in linear if wanted == "all-linear" or name in (attention if wanted == "attention" else rest)
+    ]
+    if not found:
+        raise InputError(
+            f"lora_target_modules is {wanted!r}, but models of type {network.config.model_type} have no linear layers there"
+        )
+    return found
+
+
+def check_experts(config: TrialSettings, model: Mapping[str, Any]) -> None:
+    """Raises InputError where adapters should be put on the experts of a mixture: they are no linear layers in transformers.
+
+    Args:
+        model: config.json.
+    """
+    text = model.get("text_config") or model
+    if config.lora_target_modules != "attention" and any(int(text.get(key) or 0) > 1 for key in _EXPERTS):
+        raise InputError(
+            f"lora_target_modules is {config.lora_target_modules!r}, but adapters do not reach the experts of a "
+            f"{model.get('model_type')} model; expected attention, or lora_rank 0"
+        )
 
 
 def trainable(network: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -84,7 +115,12 @@ def merged(weights: Mapping[str, Tensor], config: TrialSettings) -> dict[str, Te
 
 
 def num_adapter_parameters(config: TrialSettings, model: Mapping[str, Any]) -> int:
-    """Returns how many parameters the adapters of a Qwen-like decoder have, from its config.json."""
+    """Returns how many parameters the adapters of a Qwen-like decoder have, from its config.json.
+
+    Raises:
+        InputError: see `check_experts`.
+    """
+    check_experts(config, model)
     hidden, heads = int(model["hidden_size"]), int(model["num_attention_heads"])
     head_size = int(model.get("head_dim") or hidden // heads)
     kv_heads, width = int(model.get("num_key_value_heads") or heads), int(model["intermediate_size"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError, StorageError
@@ -103,6 +104,48 @@ def test_merging_adds_the_scaled_product_to_the_layer():
     want = layer.base_layer.weight + layer.get_delta_weight("default")
     torch.testing.assert_close(out["model.layers.1.self_attn.q_proj.weight"], want)
     assert out.keys() == dict(network().named_parameters()).keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention", "mlp"),
+    [
+        ("phi3", {"qkv_proj", "o_proj"}, {"gate_up_proj", "down_proj"}),
+        ("glm4", {"q_proj", "k_proj", "v_proj", "o_proj"}, {"gate_up_proj", "down_proj"}),
+        ("gpt_neox", {"query_key_value", "dense"}, {"dense_h_to_4h", "dense_4h_to_h"}),
+    ],
+)
+def test_targets_are_all_that_a_layer_has_under_whatever_name(kind, attention, mlp):
+    model = hollow(kind)
+    for targets, wanted in (("attention", attention), ("mlp", mlp), ("all-linear", attention | mlp)):
+        found = lora.target_layers(model, config(lora_target_modules=targets))
+        assert {name.rpartition(".")[2] for name in found} == wanted
+
+
+def test_experts_are_no_linear_layers_and_get_no_adapters_in_silence():
+    model = hollow("qwen3_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    for targets in ("all-linear", "mlp"):
+        with pytest.raises(
+            InputError, match="adapters do not reach the experts of a qwen3_moe model; expected attention"
+        ):
+            lora.attach(model, config(lora_target_modules=targets))
+        with pytest.raises(InputError, match="do not reach the experts"):  # seen by validate, from the config alone
+            estimate(config(lora_target_modules=targets), model.config.to_dict(), 1)
+    lora.attach(model, config(lora_target_modules="attention"))
+
+
+def hollow(kind, **settings):
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape |= {"intermediate_size": 48, "vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, **settings))
+
+
+def test_the_config_of_a_checkpoint_names_the_type_of_its_merged_weights(base, tmp_path):
+    checkpoint = run(base, tmp_path, snapshots=(1,), precision="bf16").checkpoints[-1].path
+    stored = load_file(Path(checkpoint) / "model.safetensors")
+    as_others_load_it = AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+    assert {t.dtype for t in stored.values()} == {torch.float32}
+    assert all(torch.equal(as_others_load_it[name], tensor) for name, tensor in stored.items())
 
 
 def test_adapters_start_from_the_seed_and_change_nothing_at_first():
