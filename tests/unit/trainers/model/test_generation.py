@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny_sft import run, write_base
+from tests.support.models.tiny_sft import run, write_base
 
 
 @pytest.mark.parametrize(
