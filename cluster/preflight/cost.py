@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from sweeps.config.known_models import known_model
@@ -13,6 +13,7 @@ from sweeps.config.schema import Sweep
 from sweeps.config.trial import ModelSource
 from sweeps.errors import DipsweepError, InputError
 from sweeps.journal.rows import Row
+from sweeps.planning.decoding import Replies
 from sweeps.planning.devices import PEAK_BF16
 from sweeps.planning.estimate import estimate
 from sweeps.planning.speeds import (
@@ -39,7 +40,11 @@ BYTES_A_WEIGHT: Final = 4
 KEPT: Final = 3
 PROBE_ERROR: Final = 0.15
 TASKS: Final = 10
-"""Tasks of a suite that cannot be loaded here. An assumption."""
+CAP: Final = 2048
+PROMPT_TOKENS: Final = 128
+"""Tasks, tokens of a reply and of a prompt of a suite that cannot be loaded here. Assumptions."""
+CHARACTERS_A_TOKEN: Final = 4
+"""Of prompts, where the tokenizer has not been read; 1 of the tiny models, whose vocabularies are characters."""
 
 
 def predicted(plan: Plan, storage: Where, *, in_process: bool = False) -> dict[str, Any]:
@@ -73,36 +78,47 @@ def speeds_for(
     past = measured_speeds(journals, sweep.evaluation.suite, source="earlier sweeps here")
     if probed:
         past |= measured_speeds([probed], sweep.evaluation.suite, source=probe, error=PROBE_ERROR)
-    replies = _tasks(sweep) * sweep.evaluation.items
+    suites = _Suites(sweep)
     speeds: dict[Key, Speed] = {}
     for item in planned_work(plan):
         key = key_of(item.config, item.workers)
         if key not in speeds:
-            speeds[key] = _speed(plan, item, gpu, replies, past.get(key))
+            speeds[key] = _speed(plan, item, gpu, suites, past.get(key))
     return speeds
 
 
-def _speed(plan: Plan, item: TrialWork, gpu: str, replies: int, measured: Measured | None) -> Speed:
+def _speed(plan: Plan, item: TrialWork, gpu: str, suites: _Suites, measured: Measured | None) -> Speed:
+    from evaluators.engines import vllm
     from trainers.model.estimates.flops import counted
     from trainers.model.recurrent.recurrence import is_recurrent, layer_runs, train_range
 
     shape = model_shape(item.model, plan.sweep.model_source(item.model))
     try:
-        known = counted(shape)
-        runs = round(layer_runs(shape, sum(train_range(shape)) / 2)) if is_recurrent(shape) else 0
-        guess = published_speed(
-            item.config,
-            {**shape, "num_hidden_layers": runs} if runs else shape,
-            known.active,
-            total=known.total,
-            workers=item.workers,
-            on_gpu=item.gpus > 0,
-            gpu=gpu,
-            replies=replies,
+        known, recurrent = counted(shape), is_recurrent(shape)
+        runs = round(layer_runs(shape, sum(train_range(shape)) / 2)) if recurrent else 0
+        in_vllm = not recurrent and (bool(vllm.distribution()) or plan.sweep.evaluation.python is not None)
+
+        def guess(items: int) -> Speed:
+            return published_speed(
+                item.config,
+                {**shape, "num_hidden_layers": runs} if runs else shape,
+                known.active,
+                total=known.total,
+                workers=item.workers,
+                on_gpu=item.gpus > 0,
+                gpu=gpu,
+                replies=suites.replies(items, shape),
+                engine="vllm" if in_vllm else "transformers",
+            )
+
+        own = guess(plan.sweep.evaluation.items)
+        if measured is None:
+            return own
+        return measured.over(
+            own, own.evaluation.seconds / guess(measured.items).evaluation.seconds if measured.items else 1.0
         )
     except (KeyError, TypeError, ValueError) as e:
         raise InputError(f"plan: model {item.model!r}: its config.json is not that of a decoder: {e!r}") from e
-    return measured.over(guess, plan.sweep.evaluation.items) if measured else guess
 
 
 def model_shape(name: str, source: ModelSource) -> dict[str, Any]:
@@ -163,14 +179,47 @@ def step_speeds(plan: Plan, speeds: Mapping[Key, Speed], gpu: str) -> list[StepS
     return list(found.values())
 
 
-def _tasks(sweep: Sweep) -> int:
-    from evaluators.suites.registry import load_suite
+class _Suites:
+    """What the evaluations of a sweep ask, by how many items a task; loaded once each."""
 
-    try:
-        suite = load_suite(sweep.evaluation.spec, seed=sweep.seed)
-    except DipsweepError:
-        return TASKS
-    return len(suite.tasks) * (1 + len(suite.variants))
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self._asked: dict[int, list[tuple[int, int]]] = {}
+
+    def replies(self, items: int, shape: Mapping[str, Any]) -> list[Replies]:
+        """Returns the replies of one evaluation of a model of this shape, in the batches of `evaluators.engines.generate`."""
+        from evaluators.engines.generate import BATCH_ROWS, BATCH_TOKENS, batches
+
+        if items not in self._asked:
+            self._asked[items] = self._load(items)
+        small = int(shape.get("text_config", shape).get("vocab_size", 0)) < 1000
+        each = 1 if small else CHARACTERS_A_TOKEN
+        prompts = [range(max(1, characters // each)) for characters, _ in self._asked[items]]
+        caps = [cap for _, cap in self._asked[items]]
+        return [
+            Replies(len(rows), sum(len(prompts[i]) for i in rows) // len(rows), max(caps[i] for i in rows))
+            for rows in batches(prompts, caps, BATCH_ROWS, BATCH_TOKENS)
+        ]
+
+    def _load(self, items: int) -> list[tuple[int, int]]:
+        """Characters of the prompt and cap of each reply, of the suite itself and of its other means at test time."""
+        from evaluators.suites.registry import load_suite
+        from evaluators.tasks import text_of
+        from evaluators.test_time import parse_variant
+
+        spec = replace(self.sweep.evaluation.spec, items=items)
+        try:
+            suite = load_suite(spec, seed=self.sweep.seed)
+        except DipsweepError:
+            return [(PROMPT_TOKENS * CHARACTERS_A_TOKEN, CAP)] * (TASKS * items * (1 + len(spec.test_time)))
+        variants = [variant for variant in map(parse_variant, suite.variants) if not variant.cheap]
+        return [
+            (len(text_of(prompt)), task.cap)
+            for asked in (suite, *(variant.of(suite) for variant in variants))
+            for task in asked.tasks
+            for prompt in task.prompts
+            for _ in range(asked.samples(task))
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,10 @@ MEMORY_GB: Final = {"H100": 80.0, "H200": 141.0, "A100": 80.0, "L40S": 48.0}
 """Memory by the device's name, from the vendor's data sheets; of the A100 the larger part."""
 
 
+MEMORY_BANDWIDTH: Final = {"H100": 3.35e12, "H200": 4.8e12, "A100": 2.0e12, "L40S": 0.864e12}
+"""Bytes of its memory that a device reads per second, by its name, from the vendor's data sheets."""
+
+
 class Utilisation(NamedTuple):
     """Share of a device's bf16 rate that training reaches (MFU), and where that was published."""
 
@@ -33,6 +37,9 @@ and 0.266 for 4B on 8 (prime-rl, benchmarks/baselines). From 7B on nothing was m
 CPU_BF16: Final = 1.4e11
 CPU_FP32: Final = 4.0e10
 """Operations per second of one core in dipsweep's own loop, on a CPU with AVX512_BF16 (`benchmarks.trainer.cpu`)."""
+GPU_LAYER_STEP_S: Final = 1e-3
+"""Seconds of each layer of a training step on a GPU at least, forward and backward: launching kernels takes that long, however
+small they are. An assumption, from forward passes of published decode steps (Llama 3.1 8B, H100: 8.4 ms for 32 layers)."""
 CPU_STEP_S: Final = 0.02
 """Seconds of a CPU step that do not depend on the model's size, for packs of some thousand tokens."""
 

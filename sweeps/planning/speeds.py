@@ -10,19 +10,16 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sweeps.journal.rows import BASE_PREFIX, AttemptRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
-from sweeps.planning.devices import CPU_BF16, CPU_FP32, CPU_STEP_S, PEAK_BF16, published_mfu
+from sweeps.planning.decoding import Engine, Network, Replies, answer_seconds, mean_reply
+from sweeps.planning.devices import CPU_BF16, CPU_FP32, CPU_STEP_S, GPU_LAYER_STEP_S, PEAK_BF16, published_mfu
 from sweeps.planning.work import step_tokens
 
 PAST_ERROR: Final = 0.25
 PUBLISHED_ERROR: Final = 0.4
 ASSUMED_ERROR: Final = 1.0
-GENERATION_MFU: Final = 0.05
-"""Share of a device's rate that generation reaches; decoding is bound by memory. An assumption, not a measurement."""
-REPLY_SHARE: Final = 1 / 8
-"""Tokens of a reply as a share of `max_length`, where no earlier sweep tells. An assumption."""
 START_UP_S: Final = {"GPU": 30.0, "CPU": 4.0}
 """Seconds of a new process until its model is loaded: imports, device, process group. An assumption."""
 REUSED_S: Final = {"GPU": 2.0, "CPU": 0.1}
@@ -94,26 +91,37 @@ def speeds_from_json(data: Sequence[Mapping[str, Any]]) -> dict[Key, Speed]:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What journals tell of one key: seconds per token of a step, per item of each task, and to start; None: nothing."""
+    """What journals tell of one key: seconds per token of a step, of an evaluation of `items` items a task, and to start; None:
+    nothing."""
 
     step: Figure | None
     evaluation: Figure | None
     start_up: Figure | None
+    items: int = 0
 
-    def over(self, guess: Speed, items: int) -> Speed:
-        """Returns the guess with what was measured in its place, for evaluations of `items` items a task."""
+    def over(self, guess: Speed, more: float = 1.0) -> Speed:
+        """Returns the guess with what was measured in its place; `more`: how many times an evaluation of `items` items this
+        sweep's own is expected to take."""
         evaluation = self.evaluation
         return Speed(
             step=Figure(self.step.seconds * guess.tokens, self.step.error, self.step.source)
             if self.step
             else guess.step,
-            evaluation=Figure(evaluation.seconds * items, evaluation.error, evaluation.source)
+            evaluation=Figure(evaluation.seconds * more, evaluation.error, evaluation.source)
             if evaluation
             else guess.evaluation,
             start_up=guess.start_up,
             tokens=guess.tokens,
             reused=self.start_up or guess.reused,  # most attempts of a sweep find their processes there
         )
+
+
+class _Scored(NamedTuple):
+    """One evaluation: items a task, seconds, and whether it was that of a base model."""
+
+    items: int
+    seconds: float
+    base: bool
 
 
 @dataclass(slots=True)
@@ -130,31 +138,37 @@ def measured_speeds(
     """Returns what sweeps took, by key; the median over attempts.
 
     Args:
-        journals: the rows of each sweep. suite: evaluations of this suite count, per item and task.
+        journals: the rows of each sweep. suite: evaluations of this suite count, those of trained checkpoints where there are any
+            (a base's loads suite and model first), with as many items as the last of those sweeps asked.
         source: where the journals are from, in words. error: how far off another sweep may be.
 
     The cost in a report row is cumulative per attempt: from the first report of an attempt to its last one it is training alone,
     and what the first one has beyond that pace is start-up.
     """
     seen: dict[Key, _Seen] = defaultdict(lambda: _Seen([], []))
-    scoring: dict[str, list[float]] = defaultdict(list)
+    scoring: dict[str, list[_Scored]] = defaultdict(list)
     for rows in journals:
         _read_one(rows, suite, seen, scoring)
 
     def median(values: Sequence[float], what: str) -> Figure | None:
         return Figure(statistics.median(values), error, f"{what}: {source}") if values else None
 
-    return {
-        key: Measured(
-            step=median(one.per_token, "steps"),
-            evaluation=median(scoring[key[0]], "evaluations"),
-            start_up=median(one.start_up, "start-up"),
-        )
-        for key, one in seen.items()
-    }
+    found = {}
+    for key, one in seen.items():
+        items, seconds = _alike(scoring[key[0]])
+        step, start_up = median(one.per_token, "steps"), median(one.start_up, "start-up")
+        found[key] = Measured(step, median(seconds, "evaluations"), start_up, items)
+    return found
 
 
-def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: dict[str, list[float]]) -> None:
+def _alike(scored: Sequence[_Scored]) -> tuple[int, list[float]]:
+    """Returns how many items a task the last evaluation asked, and the seconds of those that asked as many."""
+    known = [one for one in scored if not one.base] or scored
+    items = known[-1].items if known else 0
+    return items, [one.seconds for one in known if one.items == items]
+
+
+def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: dict[str, list[_Scored]]) -> None:
     spec: Mapping[str, Any] = next((row.spec for row in rows if isinstance(row, SweepRow)), {})
     evaluation = spec.get("evaluation", {})
     items = int(evaluation.get("items", 0)) if evaluation.get("suite") == suite else 0
@@ -172,7 +186,7 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
         elif isinstance(row, ReportRow) and row.cost and "tokens" in row.progress:
             points[row.trial, row.attempt].append((row.progress["tokens"], sum(row.cost.values())))
         elif isinstance(row, EvalRow) and row.cost and items and (model := model_of(row.trial, configs.get(row.trial))):
-            scoring[model].append(sum(row.cost.values()) / items)
+            scoring[model].append(_Scored(items, sum(row.cost.values()), row.trial.startswith(BASE_PREFIX)))
     for (trial, attempt), found in points.items():
         config = configs.get(trial)
         if config is None or len(found) < 2:
@@ -204,7 +218,8 @@ def published_speed(
     workers: int,
     on_gpu: bool,
     gpu: str,
-    replies: int,
+    replies: Sequence[Replies],
+    engine: Engine = "transformers",
 ) -> Speed:
     """Returns the speed that published figures suggest.
 
@@ -212,26 +227,41 @@ def published_speed(
         config: resolved hyperparameters of a trial. shape: the model's config.json. parameters: as counted from it, those that
             a token passes through. total: all of them, where experts make them more.
         workers: processes of the trial. on_gpu: each has a device. gpu: its name, of `PEAK_BF16`.
-        replies: items of one evaluation, over all tasks.
+        replies: of one evaluation, over all tasks. engine: what draws them.
     """
-    tokens, reply = step_tokens(config), REPLY_SHARE * int(config["max_length"])
-    flops = flops_per_token(shape, parameters, int(config["max_length"]), frozen=bool(config["lora_rank"])) * tokens
+    tokens, length = step_tokens(config), int(config["max_length"])
+    flops = flops_per_token(shape, parameters, length, frozen=bool(config["lora_rank"])) * tokens
+    network = Network.of(shape, parameters, max(total, parameters))
     if on_gpu:
         known = published_mfu(parameters)
         rate = PEAK_BF16[gpu] * known.mfu * workers
-        step = Figure(flops / rate, PUBLISHED_ERROR, f"steps: MFU {known.mfu:.0%} on {gpu}: {known.source}")
-        answer = 2.0 * parameters * replies * reply / (PEAK_BF16[gpu] * GENERATION_MFU)
+        step = Figure(
+            max(flops / rate, GPU_LAYER_STEP_S * network.layers),
+            PUBLISHED_ERROR,
+            f"steps: MFU {known.mfu:.0%} on {gpu}: {known.source}",
+        )
     else:
         rate = (CPU_BF16 if config["precision"] == "bf16" else CPU_FP32) * workers
         step = Figure(
             CPU_STEP_S + flops / rate, ASSUMED_ERROR, "steps: operations of one CPU core in dipsweep's own loop"
         )
-        answer = 2.0 * parameters * replies * reply / CPU_FP32
-    evaluation = Figure(answer, ASSUMED_ERROR, f"evaluations: assumed, replies of {reply:.0f} tokens")
+    answer = answer_seconds(network, replies, length, engine=engine, gpu=gpu if on_gpu else "")
+    evaluation = Figure(answer, ASSUMED_ERROR, f"evaluations: {_assumed(replies, length, engine, on_gpu=on_gpu)}")
     device, load = "GPU" if on_gpu else "CPU", 16.0 * max(total, parameters) / 2e9
     said = f"start-up: assumed, {START_UP_S[device]:g} s at first and {REUSED_S[device]:g} s after, 2 GB of states a second"
     first, later = (Figure(begin[device] + load, ASSUMED_ERROR, said) for begin in (START_UP_S, REUSED_S))
     return Speed(step, evaluation, first, tokens, later)
+
+
+def _assumed(replies: Sequence[Replies], length: int, engine: Engine, *, on_gpu: bool) -> str:
+    """Says on what the time of an evaluation rests that nobody measured."""
+    count, cap = sum(r.rows for r in replies), max((r.cap for r in replies), default=0)
+    mean = sum(r.rows * mean_reply(r.cap, length) for r in replies) / max(count, 1)
+    together = f" in {len(replies)} batch{'es' if len(replies) != 1 else ''}" if engine == "transformers" else ""
+    return (
+        f"assumed, {count:,} replies{together} by {engine} on a {'GPU' if on_gpu else 'CPU'}, "
+        f"{mean:,.0f} tokens in the mean, the longest up to {cap:,}; --probe measures them"
+    )
 
 
 def flops_per_token(shape: Mapping[str, Any], parameters: int, length: int, *, frozen: bool) -> float:

@@ -9,6 +9,7 @@ import pytest
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.planning.clock import DoesNotFit, timeline
+from sweeps.planning.decoding import LAYER_S, Network, Replies, answer_seconds
 from sweeps.planning.devices import PEAK_BF16, published_mfu
 from sweeps.planning.estimate import estimate
 from sweeps.planning.speeds import (
@@ -148,7 +149,7 @@ def test_speed_is_read_from_the_journals_of_earlier_sweeps():
     assert found.start_up is not None
     assert found.start_up.seconds == pytest.approx(3.0)
     assert found.evaluation is not None
-    assert found.evaluation.seconds * 20 == pytest.approx(4.0)
+    assert (found.evaluation.seconds, found.items) == (pytest.approx(4.0), 20)
     assert measured_speeds([rows], "gym", source="here")[key].evaluation is None
 
 
@@ -156,7 +157,9 @@ def test_a_published_figure_is_that_of_the_nearest_size_and_says_so():
     assert published_mfu(1e9).parameters == 0.6e9
     assert published_mfu(14e9).parameters == 8e9
     config = {"batch_rows": 0, "batch_tokens": 65_536, "max_length": 8192, "lora_rank": 0, "precision": "bf16"}
-    speed = published_speed(config, QWEN3_4B, 4_022_000_000, workers=2, on_gpu=True, gpu="H100", replies=100)
+    speed = published_speed(
+        config, QWEN3_4B, 4_022_000_000, workers=2, on_gpu=True, gpu="H100", replies=[Replies(100, 50, 1000)]
+    )
     flops = flops_per_token(QWEN3_4B, 4_022_000_000, 8192, frozen=False) * 65_536
     assert speed.step.seconds == pytest.approx(flops / (PEAK_BF16["H100"] * 0.259 * 2))
     assert "benchmarks.trainer.gpu" in speed.step.source
@@ -181,9 +184,9 @@ def test_what_was_measured_stands_for_attempts_that_find_their_processes():
     guess = published_speed(
         {"max_length": 256, "batch_tokens": 512, "batch_rows": 0, "precision": "bf16", "lora_rank": 0},
         {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 100},
-        100_000, workers=1, on_gpu=False, gpu="H100", replies=10,
+        100_000, workers=1, on_gpu=False, gpu="H100", replies=[Replies(10, 20, 50)],
     )  # fmt: skip
-    found = Measured(None, None, Figure(0.7, 0.1, "earlier sweeps")).over(guess, 10)
+    found = Measured(None, None, Figure(0.7, 0.1, "earlier sweeps")).over(guess)
     assert found.next_start.seconds == 0.7
     assert found.start_up == guess.start_up
     assert guess.start_up.seconds - guess.next_start.seconds == pytest.approx(3.9)
@@ -199,3 +202,49 @@ def test_a_node_is_full_when_its_cpus_are():
     assert [span.start for span in tight] == [0.0, 0.0, 10.0, 10.0]
     with pytest.raises(DoesNotFit, match="needs 1 x 1 GPUs and 8 CPUs; the nodes have 8 and 4 CPUs or more"):
         timeline(items, took, [8.0], gpus=True, cpus=[4.0])
+
+
+SMALL = Network(layers=30, active=135_000_000, total=135_000_000, kv_values=2 * 30 * 3 * 64)
+LARGE = Network(layers=36, active=4_022_000_000, total=4_022_000_000, kv_values=2 * 36 * 8 * 128)
+
+
+def test_a_small_model_decodes_as_fast_as_its_layers_are_launched_until_the_longest_reply_ends():
+    """One batch of 77 replies of at most 256 tokens: 30 layers, once per token of the longest reply."""
+    one = answer_seconds(SMALL, [Replies(77, 80, 256)], 512, gpu="H200")
+    assert one == pytest.approx(256 * 30 * LAYER_S["transformers"], rel=0.05)
+    assert answer_seconds(SMALL, [Replies(8, 80, 256)], 512, gpu="H200") == pytest.approx(one, rel=0.1)
+    assert answer_seconds(SMALL, [Replies(77, 80, 256)] * 3, 512, gpu="H200") == pytest.approx(3 * one)
+    assert answer_seconds(SMALL, [Replies(77, 80, 512)], 1024, gpu="H200") == pytest.approx(2 * one, rel=0.05)
+
+
+def test_a_large_batch_of_a_large_model_is_bound_by_arithmetic_and_a_single_row_by_memory():
+    many = answer_seconds(LARGE, [Replies(2048, 10, 1024)], 4096, engine="vllm", gpu="A100")
+    tokens = 2048 * 512
+    assert many > tokens * 2 * LARGE.active / PEAK_BF16["A100"]
+    alone = answer_seconds(LARGE, [Replies(1, 10, 1024)], 2048, engine="vllm", gpu="A100")
+    assert alone > 1024 * 2 * LARGE.total / 2.0e12
+    assert answer_seconds(LARGE, [], 2048, engine="vllm", gpu="A100") == 0.0
+
+
+def test_vllm_needs_no_longer_for_replies_that_fit_beside_others():
+    kinds = [Replies(20, 50, 64), Replies(20, 50, 512)]
+    together = answer_seconds(SMALL, kinds, 4096, engine="vllm", gpu="H100")
+    assert together == pytest.approx(answer_seconds(SMALL, kinds[1:], 4096, engine="vllm", gpu="H100"), rel=0.01)
+    assert together < answer_seconds(SMALL, kinds, 4096, engine="transformers", gpu="H100") / 5
+
+
+def test_a_probe_of_few_items_is_scaled_as_batches_grow_and_not_by_the_items():
+    """A base's evaluation, which loads what it needs, does not count beside one of a trained checkpoint."""
+    config = {"model": "tiny-s", "precision": "fp32", "lora_rank": 0}
+    rows = [
+        make_row("sweep", "s", spec={"evaluation": {"suite": "mini", "items": 8}}),
+        make_row("trial", "s", "t", config=config, budget=20),
+        make_row("attempt", "s", "t", 1, 0, workers=1),
+        *(make_row("report", "s", "t", 1, n, progress={"tokens": n * 10.0}, cost={"gpu_s": n * 0.5}) for n in (4, 8)),
+        make_row("eval", "s", "base-tiny-s", 0, 0, cost={"gpu_s": 30.0}, extra={"status": "done"}),
+        make_row("eval", "s", "t", 1, 20, cost={"gpu_s": 4.0}, extra={"status": "done"}),
+    ]
+    (found,) = measured_speeds([rows], "mini", source="here").values()
+    assert found.evaluation is not None
+    assert (found.evaluation.seconds, found.items) == (4.0, 8)
+    assert found.over(next(iter(speeds(Plan(sweep())).values())), 1.5).evaluation.seconds == 6.0
