@@ -245,6 +245,8 @@ def stop_rule(sweep: Sweep) -> StopRule:
         settings.pop("protect", None)  # up to version 0.1 definitions had it for every rule
     if block.rule == "patient" and block.patience is not None:
         settings["patience"] = int(block.patience)
+    if sweep.search.promote:
+        return PromoteByOdds(sweep.goal, **settings)
     return make_rule(block.rule, sweep.goal, **settings)
 
 

@@ -203,6 +203,9 @@ class SearchBlock(OpenBlock):
     share_trunk: bool = True
     """Let trials that differ in `steps`, `decay` and `min_lr_rate` alone share their first steps, where that changes no bit
     (`sweeps.config.shared_prefix`)."""
+    promote: bool = False
+    """stopping.rule dip-aware: a run goes on while its odds of the top k are at least a new configuration's, and waits at its last
+    checkpoint while they are not; shorter budgets come last (docs/stopping.md). Compute goes to promising runs first."""
     points_from: _Places = []
     """optuna-tpe, optuna-gp: earlier sweeps that the search begins from, by id in the sweep's storage, folder or address; a
     storage stands for all of its sweeps. Their trials count as finished ones where all but the axes is the same, and else

@@ -167,18 +167,30 @@ class SweepController:
         return self.launch(head[0].id) if head and fits(head[0]) else None
 
     def _refill(self, limit: int) -> None:
-        """Asks the search for as many trials as the queue is short of; when it has none, the rule for a paused one."""
-        while not self._record.queue.exhausted and len(self._record.queue.ready(limit)) < limit:
+        """Asks the rule for paused trials that go before new ones, the search for as many as the queue is short of then, and when
+        it has none, the rule for a paused one."""
+        queue = self._record.queue
+        while len(queue.ready(limit)) < limit and (paused := self._paused()):
+            promoted = self.rule.choose_trial_to_promote(paused)
+            if promoted is None:
+                break
+            queue.append(promoted)
+        while not queue.exhausted and len(queue.ready(limit)) < limit:
             suggestion = self.searcher.ask()
             if suggestion is None:
-                self._record.queue.exhausted = True  # forks that were kept for trials to come are looked at again
+                queue.exhausted = True  # forks that were kept for trials to come are looked at again
                 self._record.touched |= {trial for trial, spec in self.specs.items() if spec.forks}
             else:
                 self._add(suggestion)
-        if not self._record.queue and (paused := self.state.with_status(TrialStatus.PAUSED)):
-            resumed = self.rule.choose_trial_to_resume([trial.id for trial in paused])
+        if queue.is_idle() and (paused := self._paused()):
+            resumed = self.rule.choose_trial_to_resume(paused)
             if resumed is not None:
-                self._record.queue.append(resumed)
+                queue.append(resumed)
+
+    def _paused(self) -> list[str]:
+        """Returns the paused trials that do not wait to go on already."""
+        paused = (trial.id for trial in self.state.with_status(TrialStatus.PAUSED))
+        return [trial for trial in paused if trial not in self._record.queue]
 
     def _take_over_from_parent(self, trial: str) -> None:
         """Takes a parent's checkpoint at the trial's budget over as its own, where it has none."""
@@ -299,6 +311,8 @@ class SweepController:
             self._verdicts.end(
                 trial.id, EndStatus.PRUNED, "paused, and nothing changed in its favour before the sweep ended"
             )
+        for branch, trunk in self._record.queue.given_up():
+            self._verdicts.end(branch, EndStatus.PRUNED, f"not begun: its trunk {trunk} was given up")
         if not self.state.done:
             self._record.write(EndRow(self.plan.sweep_id, of=EndOf.SWEEP, status=EndStatus.DONE))
         return True

@@ -8,7 +8,7 @@ from itertools import islice
 
 from sweeps.config.trial import TrialSpec
 from sweeps.journal.rows import ControlRow, EndRow, Row, TrialRow, VerdictRow
-from sweeps.journal.state import Checkpoint, SweepState
+from sweeps.journal.state import Checkpoint, SweepState, TrialState
 from sweeps.journal.vocabulary import Action, ControlAction, EndOf, TrialStatus
 
 
@@ -17,13 +17,14 @@ class LaunchQueue:
 
     Args:
         state: what is known of the sweep. specs: its trials by id.
+        trunks_first: a shorter budget begins when the search has no more to propose, and not while its trunk is given up.
 
     Attributes:
         exhausted: the search has no more to propose, so nobody waits for a parent that it has yet to name.
     """
 
-    def __init__(self, state: SweepState, specs: Mapping[str, TrialSpec]) -> None:
-        self.state, self.specs = state, specs
+    def __init__(self, state: SweepState, specs: Mapping[str, TrialSpec], *, trunks_first: bool = False) -> None:
+        self.state, self.specs, self.trunks_first = state, specs, trunks_first
         self.exhausted = False
         self._trials: deque[str] = deque()
 
@@ -78,8 +79,31 @@ class LaunchQueue:
             return None
         return parent.checkpoints.get(steps)
 
+    def is_idle(self) -> bool:
+        """True when nothing is left to be started but branches of trunks that are given up."""
+        return len(self._trials) == len(self.given_up())
+
+    def given_up(self) -> list[tuple[str, str]]:
+        """Returns the branches that are not begun because their trunk is paused or pruned, each with its trunk."""
+        if not self.trunks_first:
+            return []
+        parents = ((trial, self._unbegun_from(trial)) for trial in self._trials)
+        return [(trial, parent.id) for trial, parent in parents if parent is not None and self._is_given_up(parent)]
+
     def _ready(self) -> Iterator[str]:
-        return (trial for trial in self._trials if not self._waits_for_parent(trial))
+        return (trial for trial in self._trials if not self._waits_for_parent(trial) and not self._comes_last(trial))
+
+    def _comes_last(self, trial: str) -> bool:
+        parent = self._unbegun_from(trial) if self.trunks_first else None
+        return parent is not None and (not self.exhausted or self._is_given_up(parent))
+
+    def _unbegun_from(self, trial: str) -> TrialState | None:
+        """Returns the trunk of a branch that has not begun."""
+        known = self.state.trials[trial]
+        return self.state.trials.get(known.parent) if known.parent and not known.attempt else None
+
+    def _is_given_up(self, trunk: TrialState) -> bool:
+        return trunk.status in (TrialStatus.PAUSED, TrialStatus.PRUNED) and trunk.id not in self._trials
 
     def _waits_for_parent(self, trial: str) -> bool:
         """True while the parent that a trial branches off from may still leave a later checkpoint for it."""

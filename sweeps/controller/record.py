@@ -65,7 +65,7 @@ class SweepRecord:
         self.state = state or SweepState(history=rule.history, fold=rule.observe)
         self.specs: dict[str, TrialSpec] = {}
         self.evaluations = Evaluations(plan, self.state, self.specs, lambda path: address_of(path, self.home))
-        self.queue = LaunchQueue(self.state, self.specs)
+        self.queue = LaunchQueue(self.state, self.specs, trunks_first=plan.sweep.search.promote)
         self.stopping = ""
         self.touched: set[str] = set()
         self._subscribers, self._predict, self._experience, self._points = (

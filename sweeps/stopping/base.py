@@ -61,6 +61,13 @@ class StopRule(ABC):
         """
         return None
 
+    def choose_trial_to_promote(self, paused: Sequence[str]) -> str | None:
+        """Returns the paused trial that deserves a free machine more than a new configuration, or None when none does.
+
+        Asked before the search is.
+        """
+        return None
+
 
 class NeverStop(StopRule):
     """Runs every trial to its budget (`rule: none`)."""

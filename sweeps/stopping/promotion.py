@@ -1,0 +1,67 @@
+"""Promotion by odds (`search.promote`): a run is trained further while it is at least as likely to end in the top k as a new
+configuration, and else waits at its last checkpoint.
+
+Successive halving promotes by the rank at a rung, which prunes in the dip; here the order follows from the stop rule's odds at the
+end of the budget, nothing is given up by it, and a run in its dip or recovery is never held (as in freeze-thaw optimization,
+arXiv 1406.3896, with this rule's forecasts). Where `steps` is a grid beside sampled axes, going on past the step at which
+a shorter budget branches off is the promotion to the next budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sweeps.journal.rows import ControlRow, Row, SweepRow, TrialRow
+from sweeps.journal.vocabulary import ControlAction
+from sweeps.stopping.base import Action, Verdict
+from sweeps.stopping.dip_aware import DipAware
+
+
+class PromoteByOdds(DipAware):
+    """The dip-aware rule, which also decides whether a machine goes on with a run or begins a new configuration."""
+
+    def __init__(self, *args: object, **settings: object) -> None:
+        super().__init__(*args, **settings)  # type: ignore[arg-type]
+        self.planned = 0
+        self.named: set[str] = set()
+        self.branches: set[str] = set()
+
+    def observe(self, row: Row) -> bool:
+        fresh = super().observe(row)
+        match row:
+            case SweepRow():
+                self.planned = max(self.planned, row.trials or 0)
+            case ControlRow(action=ControlAction.ADD, refused=False):
+                self.planned += int((row.args or {}).get("trials") or 0)
+            case TrialRow():
+                self.named.add(row.trial)
+                if row.parent:
+                    self.branches.add(row.trial)
+        return fresh
+
+    def newcomer(self) -> float:
+        """Returns the odds of a configuration of which nothing is known; 0 where none is left to begin."""
+        if len(self.named) >= self.planned:
+            return 0.0
+        return self.goal.top / (len(self.named) - len(self.branches) + 1)
+
+    def decide(self, trial: str) -> Verdict:
+        verdict = super().decide(trial)
+        p, newcomer = verdict.evidence.get("p_top"), self.newcomer()
+        if verdict.action is not Action.CONTINUE or p is None or p >= newcomer or trial in self.branches:
+            return verdict
+        if verdict.evidence["protected"]:
+            return verdict
+        said = f"held: {self._question()} {p:.2g} is below {newcomer:.2g}, that of a new configuration, which goes first"
+        evidence = {**verdict.evidence, "newcomer": newcomer}
+        return replace(verdict, action=Action.PAUSE, reason=f"{said}; {verdict.reason}", evidence=evidence)
+
+    def choose_trial_to_promote(self, paused: Sequence[str]) -> str | None:
+        forecasts = [t for t in map(self.ranking.forecaster.trials.get, paused) if t is not None]
+        newcomer = self.newcomer()
+        if not forecasts or not newcomer:
+            return None
+        odds = self._probabilities(forecasts)
+        best = int(odds.argmax())
+        return forecasts[best].trial if odds[best] >= newcomer else None
