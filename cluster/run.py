@@ -36,6 +36,7 @@ from sweeps.plugins import RULES, SFT
 from sweeps.report.console import EventFormatter
 from sweeps.results import Results
 from sweeps.stopping.base import StopRule
+from sweeps.stopping.promotion import PromoteByOdds
 from sweeps.stopping.registry import make_rule
 from sweeps.storage.base import FOREVER, Store, Where, inside, is_url, join
 from sweeps.storage.factory import open_store

@@ -49,12 +49,14 @@ AT = (0.3, 0.5, 0.7, 1.0)
 """Shares of random search's steps at which searches are compared."""
 ALONE = "tpe, longest budget"
 WAYS = {
-    "random": ("random", False, "none"),
-    ALONE: ("optuna-tpe", False, "none"),
-    "tpe, longest budget, stop rule": ("optuna-tpe", False, "dip-aware"),
-    "tpe, budgets, stop rule": ("optuna-tpe", True, "dip-aware"),
+    "random": ("random", False, "none", False),
+    ALONE: ("optuna-tpe", False, "none", False),
+    "tpe, longest budget, stop rule": ("optuna-tpe", False, "dip-aware", False),
+    "tpe, longest budget, promoted": ("optuna-tpe", False, "dip-aware", True),
+    "tpe, budgets, stop rule": ("optuna-tpe", True, "dip-aware", False),
+    "tpe, budgets, promoted": ("optuna-tpe", True, "dip-aware", True),
 }
-"""Algorithm, whether all budgets are tried, and the stop rule, by the way's name."""
+"""Algorithm, whether all budgets are tried, the stop rule, and whether runs are promoted by its odds, by the way's name."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def worlds() -> list[World]:
 
 
 def sweep_of(world: World, way: str, configurations: int, seed: int) -> Sweep:
-    algorithm, all_budgets, rule = WAYS[way]
+    algorithm, all_budgets, rule, promote = WAYS[way]
     configurations *= 1 if rule == "none" else 3  # what stopping saves goes into more of them
     rates, replays = world.settings()
     budgets = world.budgets if all_budgets else world.budgets[-1:]
@@ -162,7 +164,7 @@ def sweep_of(world: World, way: str, configurations: int, seed: int) -> Sweep:
             "learning_rate": loguniform(rates[0], rates[-1]),
             "replay": uniform(replays[0], replays[-1]),
         },
-        search={"algorithm": algorithm, "trials": configurations * len(budgets)},
+        search={"algorithm": algorithm, "trials": configurations * len(budgets), "promote": promote},
         stopping={"rule": rule, "top": 3},
         trainer={"lr_scheduler_type": world.schedule, "warmup_steps": 5},
     )

@@ -118,6 +118,8 @@ class SweepDefinition(Block):
             del data["objective"]["at"]
         if not self.search.points_from:
             del data["search"]["points_from"]
+        if not self.search.promote:
+            del data["search"]["promote"]
         return data
 
     @property

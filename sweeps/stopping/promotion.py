@@ -1,17 +1,19 @@
 """Promotion by odds (`search.promote`): a run is trained further while it is at least as likely to end in the top k as a new
 configuration, and else waits at its last checkpoint.
 
-Successive halving promotes by the rank at a rung, which prunes in the dip; here the order follows from the stop rule's odds at the
-end of the budget, nothing is given up by it, and a run in its dip or recovery is never held (as in freeze-thaw optimization,
-arXiv 1406.3896, with this rule's forecasts). Where `steps` is a grid beside sampled axes, going on past the step at which
-a shorter budget branches off is the promotion to the next budget.
+Successive halving promotes by the rank at a rung, which prunes in the dip; here the order follows from the stop rule's odds at
+the end of the budget, nothing is given up by it, and a run in its dip or recovery is never held (freeze-thaw optimization,
+arXiv 1406.3896, with this rule's forecasts). Where `steps` is a grid beside sampled axes, going on past the step at which a
+shorter budget branches off is the promotion to the next budget.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+from sweeps.config.objective import Goal
 from sweeps.journal.rows import ControlRow, Row, SweepRow, TrialRow
 from sweeps.journal.vocabulary import ControlAction
 from sweeps.stopping.base import Action, Verdict
@@ -21,8 +23,8 @@ from sweeps.stopping.dip_aware import DipAware
 class PromoteByOdds(DipAware):
     """The dip-aware rule, which also decides whether a machine goes on with a run or begins a new configuration."""
 
-    def __init__(self, *args: object, **settings: object) -> None:
-        super().__init__(*args, **settings)  # type: ignore[arg-type]
+    def __init__(self, goal: Goal, **settings: Any) -> None:
+        super().__init__(goal, **settings)
         self.planned = 0
         self.named: set[str] = set()
         self.branches: set[str] = set()
@@ -53,7 +55,9 @@ class PromoteByOdds(DipAware):
             return verdict
         if verdict.evidence["protected"]:
             return verdict
-        said = f"held: {self._question()} {p:.2g} is below {newcomer:.2g}, that of a new configuration, which goes first"
+        said = (
+            f"held: {self._question()} {p:.2g} is below {newcomer:.2g}, that of a new configuration, which goes first"
+        )
         evidence = {**verdict.evidence, "newcomer": newcomer}
         return replace(verdict, action=Action.PAUSE, reason=f"{said}; {verdict.reason}", evidence=evidence)
 

@@ -118,6 +118,11 @@ def _search(sweep: SweepDefinition) -> Iterator[Fault]:
             "search.points_from",
             f"got earlier sweeps, but '{search.algorithm}' {learns}; expected {' or '.join(LEARNING)}",
         )
+    if search.promote and sweep.stopping.rule != "dip-aware":
+        yield Fault(
+            "search.promote",
+            f"got true with stopping.rule {sweep.stopping.rule}; expected dip-aware, whose odds decide what goes on",
+        )
     yield from _counts(sweep)
 
 

@@ -1,0 +1,129 @@
+"""`search.promote`: which runs go on, which wait, and when shorter budgets begin."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from cluster.run import stop_rule
+from sweeps import Sweep, grid, loguniform
+from sweeps.config.eval_job import EvalJob
+from sweeps.config.plan import Plan
+from sweeps.controller.controller import SweepController
+from sweeps.errors import SpecError
+from sweeps.journal.rows import AttemptRow, EndRow, Row, TrialRow, VerdictRow
+from sweeps.journal.state import is_base
+from sweeps.journal.vocabulary import Action, EndOf, TrialStatus
+from sweeps.journal.writer import MemoryJournal
+from sweeps.planning.recorded import Scores
+from sweeps.planning.simulated_sweep import SimulatedSweep
+
+METRIC = "transfer/score"
+
+
+def sweep(**more) -> Sweep:
+    fields = {
+        "name": "promoted",
+        "space": {"steps": grid(100, 200), "learning_rate": loguniform(1e-4, 1e-2)},
+        "search": {"algorithm": "optuna-tpe", "trials": 40, "promote": True},
+        "stopping": {"rule": "dip-aware", "top": 2},
+        "trainer": {"lr_scheduler_type": "wsd", "warmup_steps": 5},
+    }
+    return Sweep(**fields | more)
+
+
+class World(SimulatedSweep):
+    """The best rate is 1e-3; every run falls by 0.1 at a tenth of its way and comes back."""
+
+    def __init__(self, definition: Sweep, journal: MemoryJournal) -> None:
+        plan = Plan(definition)
+        super().__init__(SweepController(plan, journal, stop_rule(definition), home="memory://"), 3)
+        self.draw = random.Random(len(journal.rows()))
+
+    def scores(self, job: EvalJob) -> tuple[float, Scores]:
+        if is_base(job.trial):
+            return 0.0, {METRIC: (0.5, 0.01)}
+        rate = float(self.controller.specs[job.trial].config["learning_rate"])
+        gain = 0.3 - 0.3 * abs(math.log10(rate / 1e-3))
+        way = job.step / 200
+        score = 0.5 + gain * way - 0.1 * math.exp(-(((way - 0.1) / 0.08) ** 2)) + self.draw.gauss(0, 0.01)
+        return 0.0, {METRIC: (score, 0.01)}
+
+    def run(self, most: float = math.inf) -> list[Row]:
+        while self.spent < most and self.advance():
+            pass
+        return list(self.controller.journal.rows())
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return World(sweep(), MemoryJournal()).run()
+
+
+def test_runs_wait_while_a_new_configuration_has_better_odds_and_everything_ends(rows):
+    held = [r for r in rows if isinstance(r, VerdictRow) and r.reason.startswith("held: P(top 2)")]
+    assert held
+    assert all(r.action is Action.PAUSE and not r.evidence["protected"] for r in held)
+    assert all(r.evidence["p_top"] < r.evidence["newcomer"] for r in held)
+    trials = {r.trial for r in rows if isinstance(r, TrialRow)}
+    ended = [r.trial for r in rows if isinstance(r, EndRow) and r.of is EndOf.SCORING]
+    assert len(trials) == 40
+    assert sorted(ended) == sorted(trials)
+    again = {r.trial for r in rows if isinstance(r, AttemptRow) and r.attempt > 1}
+    assert again & {r.trial for r in held}  # some of them were the best that was left
+
+
+def test_shorter_budgets_begin_when_all_is_named_and_not_where_the_trunk_was_given_up(rows):
+    parents = {r.trial: r.parent for r in rows if isinstance(r, TrialRow)}
+    named = max(i for i, r in enumerate(rows) if isinstance(r, TrialRow))
+    begun = [i for i, r in enumerate(rows) if isinstance(r, AttemptRow) and parents[r.trial]]
+    assert begun
+    assert min(begun) > named
+    status = {r.trial: r.status for r in rows if isinstance(r, EndRow) and r.of is EndOf.SCORING}
+    pruned = [r for r in rows if isinstance(r, EndRow) and (r.reason or "").startswith("not begun: its trunk")]
+    assert pruned
+    assert all(status[parents[r.trial]] == "pruned" for r in pruned)
+
+
+def test_the_rule_decides_the_same_from_the_rows_alone(rows):
+    rule = stop_rule(sweep())
+    for row in rows:
+        if isinstance(row, VerdictRow):
+            again = rule.decide(row.trial)
+            assert (again.action, again.reason) == (row.action, row.reason)
+        rule.observe(row)
+
+
+def test_a_sweep_that_is_broken_off_goes_on_from_its_rows():
+    journal = MemoryJournal()
+    World(sweep(), journal).run(most=1500)
+    rows = World(sweep(), journal).run()
+    trials = [r.trial for r in rows if isinstance(r, TrialRow)]
+    assert len(trials) == len(set(trials)) == 40
+    ended = [r.trial for r in rows if isinstance(r, EndRow) and r.of is EndOf.SCORING]
+    assert sorted(ended) == sorted(trials)
+
+
+def test_what_is_promoted_ends_as_well_as_what_the_rule_alone_runs():
+    """The same search without promotion: the best trial that each ends with is the same up to noise, for fewer steps at first."""
+
+    def best(definition: Sweep) -> tuple[float, float]:
+        world = World(definition, MemoryJournal())
+        world.run()
+        state = world.controller.state
+        ends = [t.curve.values(METRIC)[-1] for t in state.with_status(TrialStatus.COMPLETED) if not t.parent]
+        return max(ends), world.spent
+
+    promoted, alone = best(sweep()), best(sweep(search={"algorithm": "optuna-tpe", "trials": 40}))
+    assert promoted[0] > alone[0] - 0.03
+    assert promoted[1] <= alone[1]
+
+
+def test_promotion_needs_odds_and_changes_no_sweep_that_does_without():
+    with pytest.raises(SpecError, match=r"search.promote: got true with stopping.rule none; expected dip-aware"):
+        sweep(stopping={"rule": "none"})
+    plain = {"algorithm": "optuna-tpe", "trials": 40}
+    assert sweep(search=plain).id == sweep(search={**plain, "promote": False}).id != sweep().id
+    assert "promote" not in sweep(search=plain).to_json(identity=True)["search"]
