@@ -65,7 +65,7 @@ def pending(store: Store, sweep: str) -> list[Request]:
     for entry in store.list(f"{sweep}/{FOLDER}"):
         try:
             found.append(_parse(json.loads(store.read(entry.key))))
-        except (ValueError, KeyError, TypeError, NotFound):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, NotFound):
             continue
     return found
 

@@ -5,6 +5,9 @@ counts a heartbeat up in it. Whoever wants the sweep watches the latest lease by
 moves, the sweep is busy; if it stands still for the whole lease time, the watcher creates the next number. An old holder
 that comes back finds a higher number and stops. The lease keeps two drivers from working side by side; what keeps a log
 whole even if both believe that they hold it is the log itself (`sweeps.journal.writer`).
+
+A heartbeat also says how many rows the log has by then. Nothing in a log names what comes after it, so a reader that finds
+fewer knows only from here that its end was lost (`sweeps.journal.reader`).
 """
 
 from __future__ import annotations
@@ -82,15 +85,18 @@ class Record:
         beat: counts up while the holder lives. released: the holder has given the sweep back.
         at: Unix time of the beat by the holder's clock; 0 where it is not known. For people, and for a first guess:
             takers go by `beat` alone.
+        rows: so many rows of the log were on the disk, or in the bucket, before the beat; 0 where it is not known.
     """
 
     holder: Holder
     beat: int = 0
     released: bool = False
     at: float = field(default=0.0, compare=False)
+    rows: int = field(default=0, compare=False)
 
     def line(self) -> bytes:
-        data = {**asdict(self.holder), "beat": self.beat, "released": self.released, "at": round(time.time(), 1)}
+        state = {"beat": self.beat, "released": self.released, "at": round(time.time(), 1), "rows": self.rows}
+        data = {**asdict(self.holder), **state}
         return json.dumps(data).encode().ljust(LENGTH)  # of one length, so that one beat can stand in another's place
 
     @classmethod
@@ -98,10 +104,12 @@ class Record:
         """Reads a lease kindly: one that makes no sense belongs to nobody known, and is watched like any other."""
         try:
             found = json.loads(data)
-            known = {k: found[k] for k in Holder.__dataclass_fields__ if k in found}
-            holder = Holder(**{"host": "an unknown host", "pid": 0, **known})
-            return cls(holder, int(found["beat"]), bool(found["released"]), float(found.get("at", 0.0)))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            known = {k: str(found[k]) for k in Holder.__dataclass_fields__ if k in found}
+            holder = Holder(**{"host": "an unknown host", **known, "pid": int(found.get("pid", 0))})
+            at, beat, rows = float(found.get("at", 0.0)), int(found["beat"]), int(found.get("rows", 0))
+            datetime.fromtimestamp(at, UTC)
+            return cls(holder, beat, bool(found["released"]), at, rows)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OSError):
             return cls(Holder("an unknown host", 0, token=data.hex()[:64]))
 
 
@@ -112,6 +120,10 @@ class Lease:
         store: the sweep's own. gone: says for certain that a holder is dead, so that nobody has to wait.
         lease_s: the lease time. beating: keep a heartbeat in a thread; without it, call `beat`.
         say, clock, sleep: a line for a person, monotonic seconds of this process, and how to wait.
+
+    Attributes:
+        rows: how many rows the log is known to have; the journal counts it up after each write. The next holder begins with
+            what the one before it said.
     """
 
     def __init__(
@@ -129,6 +141,7 @@ class Lease:
         self.beating = beating
         self.holder = Holder.here()
         self.number = 0
+        self.rows = 0
         self.fenced_by: Holder | None = None
         self._beats = 0
         self._over = threading.Event()
@@ -148,7 +161,8 @@ class Lease:
                     raise self._busy(record)
                 self._watch(number, record)
                 watched = True
-            if self.store.create(_key(number + 1), Record(self.holder).line()):
+            self.rows = record.rows if record is not None else 0
+            if self.store.create(_key(number + 1), Record(self.holder, rows=self.rows).line()):
                 self.number = number + 1
                 break
         for old in range(max(1, self.number - 3), self.number - 1):
@@ -164,7 +178,7 @@ class Lease:
             self.fenced_by = record.holder if record else Holder("an unknown host", 0)
             return
         self._beats += 1
-        line = Record(self.holder, self._beats).line()
+        line = Record(self.holder, self._beats, rows=self.rows).line()
         try:
             self.store.once.write(_key(self.number), line)
         except StorageFull:
@@ -194,7 +208,8 @@ class Lease:
         if self.number and self.fenced_by is None:
             with contextlib.suppress(StorageError):  # then the next driver waits a little
                 if self._latest(self.store.once)[0] == self.number:
-                    self.store.once.write(_key(self.number), Record(self.holder, self._beats, released=True).line())
+                    last = Record(self.holder, self._beats, released=True, rows=self.rows)
+                    self.store.once.write(_key(self.number), last.line())
 
     # ---- inside ---------------------------------------------------------------------------------------------------
 
@@ -310,13 +325,19 @@ def _last_heard(store: Store, number: int, record: Record) -> str:
 def latest_record(store: Store) -> tuple[int, Record | None]:
     """Returns the number of a sweep's latest lease and what stands in it; 0 and None where there is none."""
     stems = [Path(e.key).stem for e in store.list(FOLDER) if e.key.endswith(".json")]
-    number = max((int(stem) for stem in stems if stem.isdigit()), default=0)
+    number = max((int(stem) for stem in stems if stem.isdecimal()), default=0)
     if not number:
         return 0, None
     try:
         return number, Record.parse(store.read(_key(number)))
     except NotFound:  # cleared away between the two calls
         return number, None
+
+
+def known_rows(store: Store) -> int:
+    """Returns how many rows a sweep's log had at its driver's last heartbeat, or more; 0 where no lease says."""
+    _, record = latest_record(store)
+    return record.rows if record is not None else 0
 
 
 def boot_id() -> str:

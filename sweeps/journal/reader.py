@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 from sweeps.errors import JournalError, NotFound, StorageDenied, StorageError
 from sweeps.journal.codec import NewerRow, decode
 from sweeps.journal.compaction import LOG, listed, pack_key, segment_key
+from sweeps.journal.lease import FOLDER, known_rows
 from sweeps.journal.lines import unsealed
 from sweeps.journal.rows import Row
 from sweeps.storage.base import Store, Where, join, storage_error
@@ -46,7 +47,7 @@ def read_rows(home: Where) -> list[Row]:
         home: the sweep's folder, its address, or its store.
 
     Raises:
-        StorageError: there is no log. JournalError: a line in its middle is damaged.
+        StorageError: there is no log. JournalError: a line in its middle is damaged, or its end is missing.
     """
     store = open_store(home)
     rows = LogReader(store).rows()
@@ -82,6 +83,7 @@ class LogReader:
 
     def rows(self) -> list[Row]:
         """Returns all rows of the log as it is now."""
+        known = 0 if self._rows else known_rows(self.store)  # before the log, which may grow meanwhile
         with no_collector():
             firsts, packs = listed(self.store)
             if not self._read.keys() <= set(firsts):  # a driver withdrew its first row: it had read too little
@@ -90,6 +92,11 @@ class LogReader:
                 if first not in self._read and first < len(self._rows):
                     del self._rows[first:]  # what an overtaken driver wrote
             self._read_pieces(list(self._pieces(firsts, packs)))
+        if len(self._rows) < known:
+            raise JournalError(
+                f"{join(self.store.root, LOG)}: the log ends after {len(self._rows)} rows, and its driver had written {known}: "
+                f"restore the rest from a copy; to go on without it, remove {join(self.store.root, FOLDER)}"
+            )
         return list(self._rows)
 
     def _pieces(self, firsts: Sequence[int], packs: Mapping[int, int]) -> Iterator[_Piece]:

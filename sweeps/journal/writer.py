@@ -129,6 +129,7 @@ class SweepJournal:
                 path.unlink()
                 continue
             self._rows.append(row)
+            self.lease.rows = len(self._rows)
             if path is not None:
                 self._file = _Segment(self.store, path)
             else:
@@ -176,6 +177,7 @@ class SweepJournal:
         if not written:
             raise self._fenced(None)
         self._pending.clear()
+        self.lease.rows = len(self._rows)
         if self._packer is not None:
             self._packer.add(data)
 
@@ -248,7 +250,7 @@ class _Segment:
         """True when somebody has continued the log in a segment after this one, or has put another in its place."""
         names = os.listdir(self.path.parent)
         stems = (Path(name).stem for name in names if name.endswith(".jsonl"))
-        if any(stem.isdigit() and int(stem) > self._first for stem in stems):
+        if any(stem.isdecimal() and int(stem) > self._first for stem in stems):
             return True
         mine = os.fstat(self._file.fileno())
         try:

@@ -200,8 +200,9 @@ def test_a_reader_reads_each_object_once(monkeypatch):
             journal.append(report(step))
             reader.rows()
     assert steps(reader.rows()) == [0, 1, 2, 3, 4]
-    read = [c for c in calls.log if c.startswith("read")]
+    read = [c for c in calls.log if c.startswith("read log/")]
     assert len(read) == len(set(read)) == 6
+    assert sum(c.startswith("read lease/") for c in calls.log) == 1
 
 
 def test_a_second_driver_is_refused_while_the_first_one_lives(tmp_path: Path):

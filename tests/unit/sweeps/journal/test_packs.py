@@ -31,7 +31,7 @@ def write(home: MemoryStore, *batches: int) -> list[Row]:
 def fetched(home: MemoryStore) -> tuple[list[Row], list[str]]:
     calls = Calls()
     rows = read_rows(FaultyStore(home, calls))
-    return rows, [call.removeprefix("read ") for call in calls.log if call.startswith("read ")]
+    return rows, [call.removeprefix("read ") for call in calls.log if call.startswith("read log/")]
 
 
 def test_of_many_small_segments_a_reader_fetches_the_packs_and_what_came_after():
