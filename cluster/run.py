@@ -105,6 +105,7 @@ def run(
     root = _root(storage or sweep.storage, say)
     home = root / plan.sweep_id
     with SweepJournal(home, say=say) as journal:
+        write_spec(sweep, home)  # first, so that one that ends here can be listed; anew, since limits may have changed
         rule = rule or stop_rule(sweep)
         state = SweepState(history=rule.history, fold=rule.observe)
         formatter = EventFormatter(plan, state)
@@ -122,7 +123,6 @@ def run(
         )
         if on_progress is not None:
             controller.subscribe(progress_subscriber(plan, journal.rows(), state, on_progress, say))
-        write_spec(sweep, home)  # anew: limits may have changed, they are not part of the id
         steer = RequestHandler(controller, root, lambda: write_spec(controller.plan.sweep, home))
         steer()  # what was asked while nobody drove, such as a longer run of a trial of a finished sweep
         if controller.finish_if_done():

@@ -294,14 +294,20 @@ def _ask(
     **args: Any,
 ) -> None:
     from cluster.jobs.requests import NO_DRIVER_MESSAGE, send_request_and_wait
+    from sweeps.journal.lease import driver_state
     from sweeps.journal.state import SweepState
     from sweeps.journal.writer import read_rows
 
     home = home_of(name, storage, address, token_file)
-    if action in ("stop", "pause") and not trial and SweepState(read_rows(home)).done:
-        # Left in the storage it would end whatever a later `extend` or `add` has started.
-        print(f"{home.name}: it has ended; nothing to {action}")
-        return
+    if action in ("stop", "pause") and not trial:
+        # Left in the storage it would end whatever a later driver starts.
+        if SweepState(read_rows(home)).done:
+            print(f"{home.name}: it has ended; nothing to {action}")
+            return
+        # A job of a cluster may be about to start.
+        if address is None and (undriven := driver_state(home).message(home.name)):
+            print(f"{home.name}: {undriven}; nothing to {action}")
+            return
     answer = send_request_and_wait(home, action, trial, **args) or NO_DRIVER_MESSAGE.format(sweep=home.name)
     print(f"{trial or home.name}: {answer}")
 

@@ -87,14 +87,18 @@ class BackfillScheduler:
         The order stays as it is until the cluster can do all that waits in the time of the longest of them; from then on
         it is longest first. It is changed once, since a head that changes again and again never gets a reserved start,
         and late, since otherwise some would wait beyond their fair bound (`benchmarks.scale.mixes`). A trial that joins
-        all the same, such as one whose node was lost, comes last.
+        all the same keeps its end of the queue: one whose process was lost stands at its head and goes on first, one that
+        somebody added comes last.
         """
         if not any(w.trial in self.final_order for w in line):
             self.final_order = {}  # all of those have started; these came later
         if not self.final_order and _one_longest_run(line, total):
             longest = sorted(line, key=lambda w: -(w.expected or 0.0))
             self.final_order = {w.trial: place for place, w in enumerate(longest)}
-        return sorted(line, key=lambda w: self.final_order.get(w.trial, len(self.final_order)))
+        known = [i for i, w in enumerate(line) if w.trial in self.final_order]
+        head, last = (known[0] if known else 0), len(self.final_order)
+        places = [self.final_order.get(w.trial, -1 if i < head else last) for i, w in enumerate(line)]
+        return [line[i] for i in sorted(range(len(line)), key=places.__getitem__)]
 
     def choose(
         self,

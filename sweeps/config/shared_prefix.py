@@ -52,6 +52,14 @@ def trunk_of(config: Mapping[str, Any], endings: Sequence[Mapping[str, Any]]) ->
     return None if all(config[name] == value for name, value in trunk.items()) else {**config, **trunk}
 
 
+def same_until(config: Mapping[str, Any], other: Mapping[str, Any], step: int) -> bool:
+    """True when two runs are one and the same run up to a step."""
+    alike = {k: v for k, v in config.items() if k not in ENDINGS} == {
+        k: v for k, v in other.items() if k not in ENDINGS
+    }
+    return alike and step <= min(shared_steps(config), shared_steps(other))
+
+
 def why_not(config: Mapping[str, Any]) -> str:
     """Returns why runs of these settings share no trunk, as half a sentence; empty where they do."""
     if config.get("loop", SFT) != SFT:

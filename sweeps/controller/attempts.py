@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from sweeps.config.shared_prefix import same_until
 from sweeps.config.trial import Saved
 from sweeps.controller.launch import Launch
 from sweeps.controller.record import SweepRecord
@@ -65,6 +66,26 @@ class Attempts:
                 self.verdicts.inherit(trial, step)
         self.record.evaluations.request_base(spec)
         return Launch(spec, known.attempt, self.record.saved(resume) if resume else None, workers)
+
+    def lost_start(self, trial: str) -> str:
+        """Returns why a trial cannot begin where it was asked to, as one sentence; empty where it can.
+
+        A branch that begins earlier than planned repeats steps of its trunk, and is the same run. A warm clone, which has other
+        settings than its parent, would be another experiment under the same id.
+        """
+        known = self.record.state.trials[trial]
+        parent, fork = self.record.state.trials.get(known.parent), known.row.fork_step
+        if parent is None or not fork or known.last() is not None:
+            return ""
+        start = parent.last(fork)
+        if start is not None and start.step == fork:
+            return ""
+        if same_until(self.record.specs[trial].config, self.record.specs[parent.id].config, fork):
+            return ""
+        return (
+            f"it begins from step {fork} of {parent.id}, whose checkpoint is deleted or damaged; "
+            "a new clone can begin from one that is kept"
+        )
 
     def is_current(self, trial: str, attempt: int) -> bool:
         """False once an attempt is to end: its trial was stopped or paused, or a newer attempt has taken over."""

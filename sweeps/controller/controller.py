@@ -26,6 +26,7 @@ from sweeps.controller.record import SweepRecord
 from sweeps.controller.scores import Scores
 from sweeps.controller.searcher import Searcher, Suggestion
 from sweeps.controller.verdicts import Verdicts
+from sweeps.failures import Failure, FailureKind
 from sweeps.journal.history import History
 from sweeps.journal.rows import (
     CommitRow,
@@ -137,7 +138,7 @@ class SweepController:
         """Returns the trials to be started next, at most `limit`: open ones first, then new ones, then a paused one.
 
         The search is asked for no more than that: what it proposes early it proposes without knowing later scores. A trial
-        whose parent has trained all of its steps needs no start; its training ends here.
+        whose parent has trained all of its steps needs no start; its training ends here. One whose start is lost fails.
         """
         if self.is_paused:
             return []
@@ -145,16 +146,22 @@ class SweepController:
             self._refill(limit)
             head = self._record.queue.ready(limit)
             trained = [t for t in head if self._record.queue.has_trained(t)]
-            if not trained:
+            lost = {t: why for t in head if t not in trained and (why := self._attempts.lost_start(t))}
+            if not trained and not lost:
                 return [self.specs[t] for t in head]
             for trial in trained:
                 self._record.queue.discard(trial)
                 self._take_over_from_parent(trial)
                 self._scores.end_training(trial)
+            for trial, why in lost.items():
+                self._verdicts.fail(trial, Failure(FailureKind.BAD_CHECKPOINT, "bad-checkpoint", why))
 
     def branches_of(self, parents: Collection[str]) -> list[TrialSpec]:
         """Returns the queued trials that can start now and begin from a checkpoint of one of these parents."""
-        return [self.specs[trial] for trial in self._record.queue.branches_of(parents)] if not self.is_paused else []
+        if self.is_paused:
+            return []
+        found = self._record.queue.branches_of(parents)
+        return [self.specs[trial] for trial in found if not self._attempts.lost_start(trial)]
 
     def launch(self, trial: str, workers: int | None = None) -> Launch:
         """Starts an attempt of a queued trial, on `workers` processes (default: as many as its model asks for)."""

@@ -7,8 +7,10 @@ import pytest
 
 from cluster.cli.main import app
 from cluster.cli.render import Follower, states_or_faults, sweep_state
+from cluster.run import run
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
+from sweeps.errors import StorageError
 from sweeps.journal.notes import write_note
 from sweeps.journal.rows import EndRow
 from sweeps.journal.writer import SweepJournal, sweeps_in
@@ -65,3 +67,13 @@ def test_tags_choose_what_is_listed_and_a_sweep_has_to_have_all_of_them(tmp_path
     assert "two-1a2b3c4d" not in listed(tmp_path, "--tag", "paper", "--tag", "v2")
     assert listed(tmp_path, "--tag", "none").strip() == f"no sweeps under {tmp_path} with tag none"
     assert [s["tags"] for s in json.loads(listed(tmp_path, "--json"))] == [["paper", "v2"], ["paper"]]
+
+
+def test_a_sweep_whose_driver_ended_before_its_first_row_is_listed_and_can_go_on(tmp_path):
+    definition = Sweep(name="early", stopping={"rule": "dip-aware", "experience": str(tmp_path / "a-file")})
+    (tmp_path / "a-file").write_text("no folder")
+    with pytest.raises(StorageError):
+        run(definition, storage=tmp_path / "runs", backend="in-process", say=lambda line: None)
+    line = listed(tmp_path / "runs")
+    assert line.startswith(f"{definition.id}  1 trials: nothing started; stopped; no driver since 20")
+    assert f"dipsweep resume {definition.id} goes on" in line

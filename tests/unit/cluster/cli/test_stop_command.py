@@ -23,3 +23,14 @@ def test_a_sweep_that_has_ended_has_nothing_to_stop(tmp_path, action):
     told = testing.CliRunner().invoke(app, [action, SWEEP.id, "--storage", str(tmp_path)])
     assert told.output == f"{SWEEP.id}: it has ended; nothing to {action}\n"
     assert pending(open_store(tmp_path), SWEEP.id) == []
+
+
+@pytest.mark.parametrize("action", ["stop", "pause"])
+def test_a_sweep_that_nobody_drives_has_nothing_to_stop_and_the_next_resume_is_not_stopped(tmp_path, action):
+    write_spec(SWEEP, tmp_path / SWEEP.id)
+    with SweepJournal(tmp_path / SWEEP.id) as journal:
+        journal.append(make_row("sweep", SWEEP.id, extra={"name": "over", "spec": SWEEP.to_json(), "trials": 1}))
+    told = testing.CliRunner().invoke(app, [action, SWEEP.id, "--storage", str(tmp_path)])
+    assert "no driver since 20" in told.output
+    assert f"dipsweep resume {SWEEP.id} goes on; nothing to {action}\n" in told.output
+    assert pending(open_store(tmp_path), SWEEP.id) == []

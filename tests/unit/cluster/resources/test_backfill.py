@@ -144,8 +144,8 @@ def test_the_end_of_a_line_is_served_longest_first_and_put_in_order_once():
         "c",
         "a",
     ]  # 41 GPU seconds, 72 in the longest run
-    changed = [wants("back", 1, 99.0), wants("a", 1, 99.0), wants("c", 4, 3.0)]
-    assert [w.trial for w in backfill.order(changed, nodes)] == ["c", "a", "back"]
+    changed = [wants("lost", 1, 1.0), wants("a", 1, 99.0), wants("c", 4, 3.0), wants("added", 1, 99.0)]
+    assert [w.trial for w in backfill.order(changed, nodes)] == ["lost", "c", "a", "added"]
     later = [wants("back", 1, 1.0), wants("branch", 1, 5.0)]
     assert [w.trial for w in backfill.order(later, nodes)] == ["branch", "back"]  # the next end
 

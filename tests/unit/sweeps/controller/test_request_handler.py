@@ -8,12 +8,14 @@ import pytest
 
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
+from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import POLL_S, RequestHandler
 from sweeps.controller.requests import Request, pending, post
 from sweeps.errors import Interrupted
 from sweeps.executors.local import InProcess
-from sweeps.journal.rows import Row
+from sweeps.failures import Failure, FailureKind
+from sweeps.journal.rows import CommitRow, Row
 from sweeps.journal.writer import MemoryJournal
 from sweeps.stopping import NeverStop
 from sweeps.storage.memory import MemoryStore
@@ -147,6 +149,33 @@ def test_a_clone_starts_cold_or_warm(tmp_path: Path):
     starts = {t: rows[0].step for t, rows in by_trial(desk.journal.rows(), "attempt").items()}
     assert starts[cold.trial] == 0
     assert 0 < starts[warm.trial] < 16
+
+
+@pytest.mark.parametrize("lost", ["dropped", "damaged"])
+def test_a_warm_clone_whose_start_is_lost_fails_and_does_not_begin_elsewhere(tmp_path: Path, lost: str):
+    (first,) = known(sweep(space={}))
+    clone = Request("clone", first, {"set": {"learning_rate": 5e-4}, "warm": True}, who="ana")
+    longer = Request("extend", first, {"steps": 32}, who="ana")
+    desk = Desk(tmp_path, sweep(space={}), {25: [clone]})
+    controller = desk.controller
+    assert controller.next() is not None
+    for step in (4, 8):
+        controller.saved(first, 1, Saved(step, str(tmp_path / str(step)), f"sha256:{step}"))
+    desk.steering.take(clone)
+    desk.steering.take(longer)
+    where = controller.state.trials[first].checkpoints[8].path
+    controller._record.write(CommitRow(controller.plan.sweep_id, first, 1, 8, path=where, **{lost: True}))
+    controller.failed(first, 1, Failure(FailureKind.USER, "error"))
+    warm, extended = (t for t in controller.state.trials.values() if t.parent == first)
+    for _ in range(2):  # also when it is tried again
+        assert [spec.id for spec in controller.next_trials(3)] == [extended.id]
+        assert controller.branches_of([first]) == [controller.specs[extended.id]]
+        assert (warm.status, warm.curve.reason) == ("failed", "bad-checkpoint")
+        assert f"it begins from step 8 of {first}, whose checkpoint is deleted or damaged" in warm.curve.detail
+        desk.steering.take(Request("retry", warm.id, id="again"))
+    launch = controller.launch(extended.id)  # the same run up to there, so that it may begin earlier
+    assert launch.resume is not None
+    assert launch.resume.step == 4
 
 
 def test_a_warm_clone_does_not_take_the_place_of_a_planned_trial(tmp_path: Path):
