@@ -12,7 +12,13 @@ from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import DipsweepError, InputError, Interrupted, NoDriver
 from sweeps.executors.interrupt import signals_as_ctrl_c
-from sweeps.output import droppable, escape_what_cannot_be_encoded, keep_running_without_output, silence
+from sweeps.output import (
+    droppable,
+    escape_what_cannot_be_encoded,
+    keep_running_without_output,
+    open_standard_streams,
+    silence,
+)
 from sweeps.storage.base import join
 
 
@@ -72,6 +78,7 @@ def describe_size(sweep: Sweep) -> str:
 
 def main_of(act: Callable[[], Any]) -> None:
     """Runs `act` and exits the process: every error of ours becomes one clear message and its exit code."""
+    open_standard_streams()
     escape_what_cannot_be_encoded()
     try:
         with signals_as_ctrl_c():

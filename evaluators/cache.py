@@ -15,6 +15,7 @@ from typing import Any
 from evaluators.scores import Scores
 from sweeps.config.trial import KeepReplies
 from sweeps.errors import StorageError, StorageUnavailable
+from sweeps.journal.lines import sealed, unsealed
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store
 
@@ -22,7 +23,7 @@ from sweeps.storage.factory import open_store
 class ScoreCache:
     """Scores in a folder or a bucket, one small JSON file each; any number of processes may share it.
 
-    A file is whole or absent; one that cannot be read counts as absent.
+    A file is whole or absent; one that cannot be read, or has changed since it was written, counts as absent.
     """
 
     def __init__(self, where: Where) -> None:
@@ -31,15 +32,16 @@ class ScoreCache:
     def get(self, digest: str, suite: str, settings: Mapping[str, Any]) -> Scores | None:
         """Returns the scores of a checkpoint on a suite's version under these generation settings, if known."""
         try:
-            return Scores(**json.loads(self.store.read(_key(digest, suite, settings))))
-        except (StorageError, ValueError, TypeError):
+            line = self.store.read(_key(digest, suite, settings)).rstrip(b"\n")
+            return Scores(**json.loads(unsealed(line)))
+        except (StorageError, ValueError, TypeError, RecursionError):  # damaged: it is scored again
             return None
 
     def put(self, digest: str, suite: str, settings: Mapping[str, Any], scores: Scores) -> None:
         """Writes scores down; the last writer wins, and all writers write the same."""
         text = json.dumps(asdict(scores), allow_nan=False, default=dict)
         with contextlib.suppress(StorageUnavailable):  # it is scored again some day; these scores are not lost
-            self.store.write(_key(digest, suite, settings), text.encode())
+            self.store.write(_key(digest, suite, settings), sealed(text))
 
     def replies(self, digest: str, suite: str, settings: Mapping[str, Any], mode: KeepReplies) -> bytes | None:
         """Returns the replies behind cached scores, where they were kept in this mode."""

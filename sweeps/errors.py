@@ -83,6 +83,10 @@ class Unreachable(StorageUnavailable):
     """The storage does not answer, or answers that it cannot just now."""
 
 
+class CredentialsExpired(StorageUnavailable):
+    """The credentials are those of an earlier hour; whoever keeps them can renew them meanwhile."""
+
+
 class JournalError(StorageError):
     """A journal row cannot be read or written; nothing may follow it."""
 

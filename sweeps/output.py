@@ -72,6 +72,22 @@ class LossyStream:
         return getattr(self._stream, name)
 
 
+def open_standard_streams() -> None:
+    """Gives this process the standard streams that it was started without (`>&-`); call it before anything is opened.
+
+    Else the next files to be opened get their numbers, a sweep's log among them, and whatever a library writes to standard error
+    lands in there.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - as long as the process
+
+
 def silence(stream: TextIO) -> None:
     """Sends the rest of a stream nowhere, also what it still holds and what libraries write past Python."""
     with contextlib.suppress(OSError, ValueError):

@@ -20,7 +20,7 @@ from sweeps.config.names import TEMPLATES
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError
 from sweeps.plugins import TRAINERS
-from sweeps.storage.base import Store
+from sweeps.storage.base import Store, join
 from trainers.data.chat.template import TEMPLATE_DATE
 from trainers.data.chat.training_templates import named_template
 from trainers.data.sources.download_cache import cache_folder, is_remote, listing
@@ -35,9 +35,9 @@ def check_inputs(sweep: Sweep, home: Store) -> None:
     """Compares a sweep's inputs with those that it began with; of a sweep that begins, writes them down.
 
     Raises:
-        InputError: some are others now; names them. No trial has been touched.
+        InputError: some are others now; names them. No trial has been touched. Or what was written down is damaged.
     """
-    before = json.loads(home.read(FILE)) if home.exists(FILE) else {}
+    before = _written_down(home)
     now = {"template date": TEMPLATE_DATE.isoformat(), **dict(input_digests(sweep))}
     if changed := sorted(name for name in now if name in before and before[name] != now[name]):
         raise InputError(
@@ -49,6 +49,21 @@ def check_inputs(sweep: Sweep, home: Store) -> None:
         )
     if before != (merged := {**before, **now}):
         home.write(FILE, (json.dumps(merged, indent=1) + "\n").encode())
+
+
+def _written_down(home: Store) -> dict[str, str]:
+    if not home.exists(FILE):
+        return {}
+    try:
+        found = json.loads(home.read(FILE))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{join(home.root, FILE)} is damaged: it said which data and weights the sweep began with; restore it from a copy, "
+            "or remove it if they are still the same"
+        )
+    return found
 
 
 def input_digests(sweep: Sweep) -> Iterator[tuple[str, str]]:

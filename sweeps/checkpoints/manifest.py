@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import Final
 
 from sweeps.config.trial import Saved
 from sweeps.errors import DamagedCheckpoint
-from sweeps.storage.local import sync, write_through
+from sweeps.storage.base import storage_error
+from sweeps.storage.local import read_file, sync, write_through
 
 MANIFEST: Final = "manifest.json"
 STATE: Final = "trainer.safetensors"
@@ -67,12 +70,15 @@ def read_manifest(path: str | Path) -> Manifest:
     """Reads the manifest of a checkpoint in a folder.
 
     Raises:
-        DamagedCheckpoint: there is none (the checkpoint is not whole), or it cannot be read.
+        DamagedCheckpoint: there is none (the checkpoint is not whole), or it makes no sense.
+        StorageError: it cannot be read now.
     """
     try:
-        data = (Path(path) / MANIFEST).read_bytes()
-    except OSError:
-        raise unfinished(path) from None
+        data = read_file(Path(path) / MANIFEST)
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL):
+            raise unfinished(path) from None
+        raise storage_error(Path(path) / MANIFEST, e) from e  # a disk that is away says nothing of the checkpoint
     return parse_manifest(data, f"{path}/{MANIFEST}")
 
 
@@ -91,10 +97,10 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         found = json.loads(data)
         files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in found["files"].items()}
         manifest = Manifest(int(found["step"]), files, str(found["digest"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as e:
         raise DamagedCheckpoint(f"{where} is not a manifest: {type(e).__name__}: {e}") from e
-    if outside := [name for name in files if Path(name).name != name or name in (".", "..")]:
-        raise DamagedCheckpoint(f"{where} names {outside[0]!r}, which lies outside its folder; it was tampered with")
+    if outside := [name for name in files if Path(name).name != name or name in (".", "..", MANIFEST) or "\0" in name]:
+        raise DamagedCheckpoint(f"{where} names {outside[0]!r}, which is no file of its folder; it was tampered with")
     return manifest
 
 
@@ -117,10 +123,18 @@ def verify(path: str | Path, wanted: Callable[[str], bool] = lambda name: True) 
 def fault(folder: Path, name: str, manifest: Manifest) -> str:
     """Returns what is wrong with one file of a checkpoint; empty when nothing is."""
     file, (size, digest) = folder / name, manifest.files[name]
-    if not file.is_file():
+    try:
+        there = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return f"{name} is missing"
-    if file.stat().st_size != size:
-        return f"{name} has {file.stat().st_size} bytes, not {size}"
+    except OSError as e:
+        if e.errno != errno.ELOOP:
+            raise storage_error(file, e) from e
+        return f"{name} is a link to itself"
+    if not stat.S_ISREG(there.st_mode):
+        return f"{name} is no file"
+    if there.st_size != size:
+        return f"{name} has {there.st_size} bytes, not {size}"
     return "" if sha256(file) == digest else f"{name} has changed since it was written"
 
 

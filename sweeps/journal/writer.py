@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Protocol, Self, overload
 
-from sweeps.errors import Fenced, JournalError, StorageUnavailable, SweepBusy
+from sweeps.errors import Fenced, JournalError, StorageError, SweepBusy
 from sweeps.journal.compaction import LOG, Packer, segment_key
 from sweeps.journal.lease import LEASE_S, Holder, Lease, boot_id, driving_user
 from sweeps.journal.lines import sealed
@@ -172,7 +172,7 @@ class SweepJournal:
         data = b"".join(self._pending)
         try:
             written = self._put(first, data)
-        except StorageUnavailable as e:  # for longer than the store's patience
+        except StorageError as e:  # for longer than the store's patience, or one that no waiting cures
             raise JournalError(f"{e}; the sweep's log cannot be written, resume goes on when it can") from e
         if not written:
             raise self._fenced(None)

@@ -196,11 +196,19 @@ def folder(prefix: str) -> str:
     return checked(prefix.rstrip("/")) if prefix.strip("/") else ""
 
 
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 AWAY: Final = frozenset(
-    {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN}
-)
-"""A disk that is read-only, broken or gone, a file server that is away: errors of the machine, which may pass."""
+    {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN,
+     errno.ESHUTDOWN, errno.ENOLINK, errno.ECOMM, errno.ENOMEDIUM, errno.EUCLEAN, errno.EBADMSG,
+     errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED, errno.EKEYREJECTED}
+)  # fmt: skip
+"""A disk that is read-only, broken or gone, a file server that is away or wants a new ticket: errors of the machine, which may
+pass."""
+NETWORK: Final = frozenset(
+    {errno.ETIMEDOUT, errno.ECONNABORTED, errno.ECONNRESET, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETDOWN,
+     errno.ENETUNREACH, errno.EPROTO, errno.ENOLCK, errno.EAGAIN, errno.EBUSY}
+)  # fmt: skip
+"""What a file server's client says too; without a file's name it may be any connection of a user's own code."""
 MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust say it, safetensors among them
 
@@ -208,9 +216,13 @@ _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust sa
 def storage_error(path: Path, e: OSError) -> StorageError:
     """Returns what an error of the operating system means for the user."""
     why = e.strerror or str(e)
+    if e.errno == errno.EFBIG:
+        return StorageFull(
+            f"{path}: no file may become so large here ({why}); raise the limit (ulimit -f), or use another file system"
+        )
     if e.errno in FULL:
         return StorageFull(f"{path}: no room is left on this disk ({why}{_free(path)}); free some")
-    if e.errno in AWAY:
+    if e.errno in AWAY | NETWORK:
         return StorageUnavailable(f"{path}: this disk cannot be used now ({why}); mount it again, or repair it")
     if e.errno in MANY_FILES:
         return StorageUnavailable(f"{path}: {why.lower()}; raise the limit of open files (ulimit -n)")
@@ -247,8 +259,8 @@ def storage_trouble(e: BaseException) -> StorageError | None:
         number = found.errno if isinstance(found, OSError) else None
         if number is None and (said := _OS_ERROR.search(str(found))):
             number = int(said[1])
-        if number in FULL | AWAY | MANY_FILES:
-            where = getattr(found, "filename", None)
+        where = getattr(found, "filename", None)
+        if number in FULL | AWAY | MANY_FILES or (where and number in NETWORK):
             return storage_error(
                 Path(os.fsdecode(where)) if where else Path("this machine"), OSError(number, os.strerror(number))
             )

@@ -17,16 +17,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sweeps.errors import InputError, NoBucket, NoCredentials, NotFound, StorageDenied, StorageError, Unreachable
+from sweeps.errors import (
+    CredentialsExpired,
+    InputError,
+    NoBucket,
+    NoCredentials,
+    NotFound,
+    StorageDenied,
+    StorageError,
+    Unreachable,
+)
 from sweeps.storage.base import Entry, Store, checked, folder, join, storage_error, url_fault
 
 ANSWER_S: Final = 30.0  # without a byte from the server for this long, a request has failed
 PART_BYTES: Final = 16 * 2**20  # files above twice this go up in parts; a part is what is sent again after a fault
 _PASSING: Final = frozenset({"SlowDown", "RequestTimeout", "OperationAborted", "BadDigest", "XAmzContentSHA256Mismatch",
                              "IncompleteBody", "TooManyRequests", "ConditionalRequestConflict"})  # fmt: skip
-_KEYS_WRONG: Final = frozenset(
-    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity", "ExpiredToken", "InvalidToken"}
-)
+_KEYS_WRONG: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity", "InvalidToken"})
+_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
 _REGION: Final = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 )
@@ -159,7 +167,10 @@ class S3Store(Store):
         except StorageError:
             raise
         except Exception as e:
-            raise explain(e, self.root if not key else join(self.root, key), self.bucket) from e
+            error = explain(e, self.root if not key else join(self.root, key), self.bucket)
+            if isinstance(error, CredentialsExpired):
+                forget_client(self.answer_s)  # the next one reads profile files anew
+            raise error from e
 
     def _fs(self) -> Any:
         return client(self.answer_s)
@@ -169,18 +180,28 @@ _CLIENTS: dict[tuple[Any, ...], Any] = {}
 _MAKING = threading.Lock()
 
 
+def forget_client(answer_s: float = ANSWER_S) -> None:
+    """Lets the next call make a new client."""
+    with _MAKING:
+        _CLIENTS.pop(_client_key(answer_s), None)
+
+
 def client(answer_s: float = ANSWER_S) -> Any:
     """Returns this process's s3fs file system, without caches and without retries of its own.
 
     Making one reads botocore's models and costs a second of CPU, so there is one for all stores of a process, until the
     environment changes. A client does not survive a fork.
     """
-    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
-    key = (os.getpid(), answer_s, settings)
+    key = _client_key(answer_s)
     with _MAKING:
         if key not in _CLIENTS:
             _CLIENTS[key] = _make_client(answer_s)
         return _CLIENTS[key]
+
+
+def _client_key(answer_s: float) -> tuple[Any, ...]:
+    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+    return os.getpid(), answer_s, settings
 
 
 def _make_client(answer_s: float) -> Any:
@@ -204,7 +225,13 @@ def explain(e: BaseException, where: str, bucket: str) -> StorageError:
     code, status = _code(e)
     if code in ("PreconditionFailed", "412") or status == 412 or isinstance(e, FileExistsError):
         return _Taken(where)
-    if isinstance(e, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
+    if code in _EXPIRED or isinstance(e, boto.CredentialRetrievalError | boto.MetadataRetrievalError | boto.SSOError):
+        return CredentialsExpired(
+            f"{where}: these S3 credentials have expired and could not be renewed ({code or type(e).__name__}); renew them where "
+            "this machine has them from, such as its profile file; those of a process's environment stay as they are: stop the "
+            "sweep and resume it with new ones"
+        )
+    if isinstance(e, boto.NoCredentialsError | boto.PartialCredentialsError):
         return NoCredentials(
             f"{where}: no S3 credentials on this machine; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in "
             "its environment, or give the machine a role"

@@ -38,7 +38,8 @@ def patient(url: str, seconds: float = 200.0, answer_s: float = 30.0) -> Retryin
 
 
 PASSING = {
-    "two 503": ("status", 503), "two 500": ("status", 500), "two 429": ("status", 429), "two resets": ("reset",),
+    "two 503": ("status", 503), "two 500": ("status", 500), "two 429": ("status", 429),
+    "two of credentials that have expired": ("status", 400, "ExpiredToken"), "two resets": ("reset",),
     "a stall beyond the answer time": ("stall", 3.0), "two lost replies": ("drop_reply",),
     "two requests cut in the middle": ("cut", 20), "two truncated replies": ("truncate", 5), "a slow line": ("rate", 4000),
 }  # fmt: skip
@@ -130,6 +131,30 @@ def test_the_server_is_killed_and_back_and_only_time_was_lost(s3_url: str, s3_se
     s3_server.start()
     worker.join(60)
     assert said == [True, b"1"]
+
+
+def test_credentials_that_were_renewed_in_a_profile_file_are_taken_up(
+    s3_url: str, proxy: FaultProxy, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def profile(secret: str) -> None:
+        file.write_text(f"[default]\naws_access_key_id = {s3_server.key}\naws_secret_access_key = {secret}\n")
+
+    file, said = tmp_path / "credentials", list[str]()
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    profile("that-of-yesterday")
+    proxy.first(2, "status", 400, "ExpiredToken")
+    clock = iter(range(0, 10**6, 10))
+
+    def renew(seconds: float) -> None:
+        profile(s3_server.secret)
+
+    store = RetryingStore(S3Store(s3_url), FOREVER, said.append, lambda: float(next(clock)), renew)
+    store.write("a", b"x")
+    assert store.read("a") == b"x"
+    assert "these S3 credentials have expired and could not be renewed (ExpiredToken)" in said[0]
+    assert "resume it with new ones" in said[0]
 
 
 PERMANENT = {

@@ -123,7 +123,7 @@ def _free(port: int) -> bool:
 
 Rule = Callable[[int, str, str], tuple[Any, ...] | None]
 """(number of the request, method, path) -> what to do to it:
-("status", code) answer with it; ("stall", seconds) wait first; ("reset",) drop the connection at once;
+("status", number[, code]) answer with it; ("stall", seconds) wait first; ("reset",) drop the connection at once;
 ("cut", bytes) pass on so much of the request and drop it; ("drop_reply",) carry it out, say nothing;
 ("truncate", bytes) send so much of the answer; ("rate", bytes per second) slow the answer down."""
 
@@ -206,7 +206,7 @@ class FaultProxy:
         if kind == "stall":
             await asyncio.sleep(how[0])
         if kind == "status":
-            writer.write(_refusal(how[0]))
+            writer.write(_refusal(*how))
             await writer.drain()
             return False
         return await self._forward(writer, method, head + body, kind, how)
@@ -264,7 +264,7 @@ async def _body(reader: asyncio.StreamReader, head: bytes, at_most: int | None) 
     return await reader.readexactly(size if at_most is None else min(size, at_most))
 
 
-def _refusal(status: int) -> bytes:
-    text = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>injected</Message></Error>"
+def _refusal(status: int, code: str = "SlowDown") -> bytes:
+    text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>"
     head = f"HTTP/1.1 {status} X\r\nContent-Type: application/xml\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
-    return head.encode() + text
+    return (head + text).encode()

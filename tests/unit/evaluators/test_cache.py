@@ -10,6 +10,7 @@ from evaluators.evaluate import evaluate
 from evaluators.scores import Scores
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
+from sweeps.journal.lines import unsealed
 from sweeps.replies import ReplyWriter, kept_files, read_replies
 from trainers.model.files.builtin import builtin_folder
 
@@ -39,6 +40,17 @@ def test_another_checkpoint_suite_or_setting_is_another_entry(tmp_path, key):
     cache = ScoreCache(tmp_path)
     cache.put("d", "mini@1", GREEDY, SCORES)
     assert cache.get(*key) is None
+
+
+def test_an_entry_with_a_changed_digit_counts_as_absent_and_one_without_checksum_is_read(tmp_path):
+    cache = ScoreCache(tmp_path)
+    cache.put("d", "mini@1", GREEDY, SCORES)
+    (entry,) = tmp_path.glob("*/*.json")
+    line = entry.read_bytes()
+    entry.write_bytes(line.replace(b'"math/score": 0.5', b'"math/score": 0.9', 1))
+    assert cache.get("d", "mini@1", GREEDY) is None
+    entry.write_bytes(unsealed(line.strip()))  # of an earlier version
+    assert cache.get("d", "mini@1", GREEDY) == SCORES
 
 
 def test_a_damaged_entry_counts_as_absent_and_is_written_again(tmp_path):

@@ -49,6 +49,32 @@ def test_a_terminal_that_is_gone_ends_no_sweep_that_ignores_its_hangup(tmp_path:
     assert states(tmp_path) == {"completed"}
 
 
+CLOSED = """
+import os, sys
+from cluster.launch import main_of
+from sweeps.journal.writer import SweepJournal
+
+def act():
+    with SweepJournal(sys.argv[1], beating=False, lease_s=0):
+        for number in (0, 1, 2):
+            assert os.readlink(f"/proc/self/fd/{number}") == os.devnull
+        os.write(2, b"a library of C++ warns")
+        print("so do we", file=sys.stderr)
+
+main_of(act)
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_started_without_standard_streams_a_log_does_not_get_their_numbers(tmp_path: Path, closed: str):
+    open_ = {"<&-": "</dev/null ", ">&-": ">/dev/null ", "2>&-": "2>/dev/null "}
+    others = "".join(to for stream, to in open_.items() if stream not in closed.split())
+    shell = f"exec {sys.executable} -c '{CLOSED}' {tmp_path / 's'} {others}{closed}"
+    assert subprocess.run(["sh", "-c", shell], cwd=REPO, check=False).returncode == 0
+    assert [row.kind for row in read_rows(tmp_path / "s")] == ["lease"]
+    assert b"warns" not in (tmp_path / "s/log/000000000.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
 def test_whatever_asks_a_driver_to_end_lets_it_save_and_it_can_be_resumed(tmp_path: Path, name: str):
     process = start(tmp_path, 0.1, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

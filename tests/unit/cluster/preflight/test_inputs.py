@@ -58,6 +58,15 @@ def test_a_change_of_any_input_is_refused_and_the_same_input_again_is_taken(swee
     check_inputs(sweep, home)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
+def test_a_damaged_list_of_inputs_is_said_and_nothing_is_taken_for_granted(sweep, tmp_path, text):
+    home = open_store(tmp_path / "home")
+    check_inputs(sweep, home)
+    home.write(FILE, text.encode())
+    with pytest.raises(InputError, match=rf"{FILE} is damaged: .*restore it from a copy"):
+        check_inputs(sweep, home)
+
+
 def test_what_a_sweep_gains_later_is_written_down_beside_the_rest(sweep, tmp_path):
     home = open_store(tmp_path / "home")
     check_inputs(sweep, home)

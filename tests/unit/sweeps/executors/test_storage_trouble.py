@@ -23,6 +23,10 @@ TROUBLES = [
     OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
     OSError(errno.EIO, os.strerror(errno.EIO)),
+    OSError(errno.EFBIG, os.strerror(errno.EFBIG)),
+    OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN)),
+    OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), "/shared/model.safetensors"),
+    RuntimeError("I/O error: File too large (os error 27)"),
     StorageDenied("s3://b: the storage refuses these credentials (ExpiredToken)"),
     Unreachable("s3://b: the storage answers 503"),
 ]
@@ -53,6 +57,14 @@ def test_no_trial_and_no_score_is_given_up_for_the_storage(tmp_path: Path, monke
     assert {c.state for c in History(rows).trials()} == {"completed"}
     assert all(c.steps("transfer/score")[-1] == 8 for c in History(rows).trials())
     assert any(line.startswith("paused: ") for line in said)
+
+
+def test_a_connection_of_the_users_own_code_is_not_the_storage(tmp_path: Path):
+    def training(*args, **kwargs) -> None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+    run(SWEEP, storage=tmp_path, backend="in-process", train=training, evaluate=fake_evaluate, say=lambda line: None)
+    assert {c.state for c in History(read_rows(tmp_path / SWEEP.id)).trials()} == {"failed"}
 
 
 def test_the_time_between_tries_doubles_up_to_a_minute_and_begins_anew_once_something_worked():

@@ -21,7 +21,10 @@ from sweeps.storage.retry import RetryingStore
 from tests.support.rows import make_row
 
 ID = "s-00000000"
-TROUBLES = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE]
+TROUBLES = [
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ESHUTDOWN, errno.ETIMEDOUT,
+    errno.EKEYEXPIRED,
+]  # fmt: skip
 
 
 def patient(folder: Path, said: list[str]) -> RetryingStore:
@@ -140,3 +143,18 @@ def test_a_disk_with_room_that_takes_no_more_files_says_so(tmp_path: Path, monke
     )
     trouble = storage_trouble(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path)))
     assert "it holds as many files as it can, 60" in str(trouble)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL])
+def test_what_no_waiting_cures_ends_the_driver_and_says_why(tmp_path: Path, monkeypatch, number: int):
+    disk = Disk(monkeypatch, number, 0)
+    with SweepJournal(patient(tmp_path / ID, []), beating=False) as journal:
+        journal.append(row(1))
+        disk.times = 1
+        with pytest.raises(
+            JournalError, match=r"000000000\.jsonl: .*; the sweep's log cannot be written, resume goes on"
+        ):
+            journal.append(row(2))
+        with pytest.raises(JournalError, match="a write was interrupted"):
+            journal.append(row(2))
+    assert [r.step for r in read_rows(tmp_path / ID)[1:]] == [1]
