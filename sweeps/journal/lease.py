@@ -104,8 +104,8 @@ class Record:
         """Reads a lease kindly: one that makes no sense belongs to nobody known, and is watched like any other."""
         try:
             found = json.loads(data)
-            known = {k: str(found[k]) for k in Holder.__dataclass_fields__ if k in found}
-            holder = Holder(**{"host": "an unknown host", **known, "pid": int(found.get("pid", 0))})
+            known = {k: str(found[k]) for k in Holder.__dataclass_fields__ if k in found and k not in ("host", "pid")}
+            holder = Holder(str(found.get("host", "an unknown host")), int(found.get("pid", 0)), **known)
             at, beat, rows = float(found.get("at", 0.0)), int(found["beat"]), int(found.get("rows", 0))
             datetime.fromtimestamp(at, UTC)
             return cls(holder, beat, bool(found["released"]), at, rows)
