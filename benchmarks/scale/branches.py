@@ -1,10 +1,11 @@
-"""A whole sweep of budgets on shared trunks, scored, with processes reused and without: wall-clock, CPU, and the same scores.
+"""A whole sweep of budgets on shared trunks, scored, with processes reused and without: wall-clock, CPU, and the same results.
 
-    python -m benchmarks.scale.branches [--budgets 100 200 400] [--tiers 3] [--replay 2] [--rates 2] [--cpus 2]
+    python -m benchmarks.scale.branches [--budgets 100 200 400] [--tiers 3] [--replay 2] [--rates 2] [--cpus 2] [--backlog 8]
 
-The default is 36 trials. One JSON line per way; the last line has the ratios, how many scores are the same to the bit, and
-those that are not. A score is only in one where the evaluators skipped a spare checkpoint that a later one had overtaken
-(`evaluation.backlog`): that depends on time. Both ways run one after the other, as programs of their own.
+The default is 36 trials. One JSON line per way; the last line has the ratios, and how many scores, ends of trials, and
+digests of checkpoints' weights are the same to the bit. A score is only in one where the evaluators skipped a spare
+checkpoint that a later one had overtaken: that depends on time, and a `--backlog` above the number of checkpoints leaves
+none out. Both ways run one after the other, as programs of their own.
 """
 
 from __future__ import annotations
@@ -40,22 +41,36 @@ def once(a: argparse.Namespace) -> None:
             "steps": grid(*a.budgets),
         },
         trainer={"lr_scheduler_type": "wsd", "batch_tokens": 1024, "max_length": 256},
-        evaluation={"items": a.items},
+        evaluation={"items": a.items, "backlog": a.backlog},
     )
     run(sweep, storage=a.once, cpus=a.cpus)
 
 
-def scores(root: Path) -> dict[str, Any]:
-    """Returns every score and where each trial ended, by trial."""
+def results(root: Path) -> dict[str, dict[str, Any]]:
+    """Returns every score, where each trial ended, and the digest of every checkpoint's weights, by trial and step."""
     from sweeps.journal.writer import read_rows, sweeps_in
 
-    out: dict[str, Any] = {}
+    out: dict[str, dict[str, Any]] = {"scores": {}, "ends": {}, "checkpoints": {}}
     for row in read_rows(next(iter(sweeps_in(root)))):
         if row.kind == "report" and row.suite:
-            out[f"{row.trial} {row.step}"] = dict(row.metrics)
+            out["scores"][f"{row.trial} {row.step}"] = [dict(row.metrics), dict(row.invalid), dict(row.items)]
         elif row.kind == "end" and row.trial and row.of == "scoring":
-            out[row.trial] = [row.status, row.step]
+            out["ends"][row.trial] = [row.status, row.step]
+        elif row.kind == "commit" and not row.dropped and not row.damaged:
+            out["checkpoints"][f"{row.trial} {row.step}"] = row.checkpoint
     return out
+
+
+def compared(cold: dict[str, Any], reused: dict[str, Any]) -> dict[str, Any]:
+    """Returns how many values are the same in both, differ, and are in one only, with the first three that differ."""
+    both = cold.keys() & reused.keys()
+    differ = sorted(key for key in both if cold[key] != reused[key])
+    return {
+        "same": len(both) - len(differ),
+        "differ": len(differ),
+        "only_in_one": len(cold.keys() ^ reused.keys()),
+        "first": {key: [cold[key], reused[key]] for key in differ[:3]},
+    }
 
 
 def main() -> None:
@@ -66,6 +81,9 @@ def main() -> None:
     parser.add_argument("--rates", type=int, default=2)
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--items", type=int, default=20, help="questions of a task")
+    parser.add_argument(
+        "--backlog", type=int, default=8, help="checkpoints that wait for a score before one is left out"
+    )
     parser.add_argument("--model", default="tiny-s")
     parser.add_argument("--once", default="", help=argparse.SUPPRESS)
     a = parser.parse_args()
@@ -83,15 +101,14 @@ def main() -> None:
             if done.returncode:
                 sys.exit(done.stderr[-3000:])
             wall = time.monotonic() - began
-            found[way] = {"wall_s": wall, "cpu_s": cpu.seconds, "scores": scores(Path(root))}
-        shown = {k: round(v, 1) for k, v in found[way].items() if k != "scores"}
+            found[way] = {"wall_s": wall, "cpu_s": cpu.seconds, **results(Path(root))}
+        shown = {k: round(found[way][k], 1) for k in ("wall_s", "cpu_s")}
         print(json.dumps({"way": way, **shown, "load": round(os.getloadavg()[0], 1)}), flush=True)
     cold, warm = found["cold"], found["reused"]
     ratios = {f"{what}_ratio": round(warm[what] / cold[what], 3) for what in ("wall_s", "cpu_s")}
-    theirs, ours = cold["scores"], warm["scores"]
-    differ = {key: [theirs[key], ours[key]] for key in theirs.keys() & ours.keys() if theirs[key] != ours[key]}
-    counts = {"same": len(theirs.keys() & ours.keys()) - len(differ), "only_in_one": len(theirs.keys() ^ ours.keys())}
-    print(json.dumps({**ratios, **counts, "differ": dict(sorted(differ.items())[:3]), "differing": len(differ)}))
+    print(
+        json.dumps({**ratios, **{what: compared(cold[what], warm[what]) for what in ("scores", "ends", "checkpoints")}})
+    )
 
 
 if __name__ == "__main__":
