@@ -22,6 +22,7 @@ import torch
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
 from sweeps.errors import InputError, TrialFailed
+from sweeps.garbage_collection import collection_paused
 from trainers import checkpoint
 from trainers.checkpoint_writer import CheckpointWriter
 from trainers.data.batching.batches import BatchIterator, Progress, Step
@@ -75,7 +76,9 @@ def train(
     """
     if resume is not None and resume.step >= trial.steps:
         return
-    _Run(trial, hooks, folder, resume=resume, rank=rank, world=world, data=data).run()
+    with collection_paused():
+        run = _Run(trial, hooks, folder, resume=resume, rank=rank, world=world, data=data)
+    run.run()
 
 
 @dataclass(slots=True)

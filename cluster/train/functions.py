@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.config.trial import EvalSpec, Hooks, KeepReplies, ModelSource, Saved, TrialSpec
+from sweeps.garbage_collection import collection_paused
 from sweeps.plugins import TRAINERS
 
 if TYPE_CHECKING:  # a training process needs neither the queue of evaluations nor an executor
@@ -20,7 +21,8 @@ if TYPE_CHECKING:  # a training process needs neither the queue of evaluations n
 
 def train_model(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, **rank: Any) -> None:
     """`trainers.loop.train`, imported where it trains: torch takes seconds, and neither a driver nor Tune's actor needs it."""
-    from trainers.loop import train
+    with collection_paused():
+        from trainers.loop import train
 
     train(trial, hooks, folder=folder, resume=resume, **rank)
 
@@ -45,10 +47,11 @@ def score_job(
         scores: where scores are kept. home: the sweep, beside which replies are kept. keep: how many of them.
         keep_network: this process does nothing else.
     """
-    from evaluators.cache import ScoreCache
-    from evaluators.evaluate import evaluate
-    from sweeps.replies import ReplyWriter
-    from trainers.model.load import model_folder
+    with collection_paused():
+        from evaluators.cache import ScoreCache
+        from evaluators.evaluate import evaluate
+        from sweeps.replies import ReplyWriter
+        from trainers.model.load import model_folder
 
     base_source = ModelSource(job.path, chat_template=job.evaluation.chat_template)
     folder = model_folder(job.model, base_source) if job.step == 0 else Path(job.path)

@@ -31,6 +31,7 @@ from sweeps.config.trial import Saved, attempt_folder
 from sweeps.controller.launch import Launch
 from sweeps.errors import TrialFailed, out_of_memory
 from sweeps.failures import Failure, FailureKind, failure_of
+from sweeps.garbage_collection import collection_paused
 from sweeps.storage.base import storage_trouble
 
 # What says that a process or its machine is gone, not that the trial is wrong. Train's own errors are internal, so by name.
@@ -125,7 +126,8 @@ def runs_in_driver(launch: Launch, reuse: bool) -> bool:
 
 def train_worker(config: dict[str, Any]) -> None:
     """One training process of a group of several, as Ray Train starts it."""
-    import torch
+    with collection_paused():
+        import torch
 
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     context = ray.train.get_context()
@@ -145,7 +147,8 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
     launch: Launch | None = config["launch"]
     start_up = StartUp(float(config["launched"]))
     if config["reuse"]:  # it imports torch, which a trainer of the user's own may do without
-        from cluster.train.process_state import ProcessState
+        with collection_paused():
+            from cluster.train.process_state import ProcessState
 
         before = ProcessState.capture()
     while launch is not None:
@@ -210,7 +213,8 @@ def _train_here(config: dict[str, Any], control: Any, train: Any, outcome: Outco
 
 def _fit(config: dict[str, Any], control: Any, train: Any, outcome: Outcome) -> None:
     try:
-        from cluster.ray_internals.train import GroupTorchTrainer, disable_train_autoscaler_requests
+        with collection_paused():
+            from cluster.ray_internals.train import GroupTorchTrainer, disable_train_autoscaler_requests
         from cluster.resources.bundles import bundle
 
         launch: Launch = config["launch"]

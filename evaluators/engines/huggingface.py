@@ -10,6 +10,7 @@ from typing import Any
 from evaluators.decoding import Decoding, Reply
 from evaluators.engines.base import stop_token_ids, think_tags, within_context
 from evaluators.engines.generate import generate
+from sweeps.garbage_collection import collection_paused
 from trainers.model.recurrent.recurrence import running_at
 
 
@@ -49,13 +50,14 @@ def load(folder: Path) -> Loaded:
     Raises:
         InputError: the folder does not hold a model, or it is unsafe to load.
     """
-    import torch
+    with collection_paused():
+        import torch
 
-    from trainers.model.load import load_model, load_tokenizer
+        from trainers.model.load import load_model, load_tokenizer
 
-    where = placement()
-    model = load_model(folder, dtype=getattr(torch, where["dtype"]))
-    return Loaded(model.eval().to(where["device"]), load_tokenizer(folder))
+        where = placement()
+        model = load_model(folder, dtype=getattr(torch, where["dtype"]))
+        return Loaded(model.eval().to(where["device"]), load_tokenizer(folder))
 
 
 def placement() -> dict[str, str]:
