@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
@@ -10,24 +11,28 @@ import signal
 import stat
 import sys
 import threading
-import warnings
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 
+from cluster.train.process_settings import changed, current, put_back
+
 LEFT_BEHIND = 2**26  # bytes of GPU memory that may stay allocated after an attempt; a leaked model is far more
+IDLE: Final = ("concurrent/futures/thread.py", "multiprocessing/pool.py", "selectors.py")
+"""Where threads of libraries wait for work: pools and event loops."""
 
 
 @dataclass(slots=True)
 class ProcessState:
     """A process as its first attempt found it.
 
-    Take it before anything of an attempt has run; `restore` before each further attempt makes them equal to attempts in
-    processes of their own.
+    Take it before anything of an attempt has run. `doubt` after an attempt and `restore` before the next make attempts equal
+    to those in processes of their own. What the code of a training function replaces in other modules is not seen.
     """
 
     torch_rng: torch.Tensor
@@ -38,8 +43,9 @@ class ProcessState:
     folder: str
     import_path: list[str]
     handlers: dict[int, Any]
-    lingering: set[str] | None = None
-    """What was there after the first attempt: pools, event loops and files of libraries."""
+    going_on: set[str] = field(default_factory=lambda: set(_going_on()))
+    kept: set[str] | None = None
+    """What was there after the first attempt: idle pools, handlers of logs, functions for the end of the process."""
 
     @classmethod
     def capture(cls) -> ProcessState:
@@ -48,7 +54,7 @@ class ProcessState:
             torch.get_rng_state(),
             random.getstate(),
             np.random.get_state(),
-            {name: read() for name, (read, _) in _SETTINGS.items()},
+            current(),
             dict(os.environ),
             os.getcwd(),
             list(sys.path),
@@ -56,25 +62,31 @@ class ProcessState:
         )
 
     def restore(self) -> None:
-        """Puts everything back. Random numbers on the GPU start anew from the CPU's seed, as in a new process."""
+        """Puts back what can be. Random numbers on the GPU start anew from the CPU's seed, as in a new process."""
         torch.set_rng_state(self.torch_rng)
         if _on_gpu():
             torch.cuda.manual_seed_all(torch.initial_seed())
         random.setstate(self.python_rng)
         np.random.set_state(self.numpy_rng)
-        for name, (read, write) in _SETTINGS.items():
-            if read() != self.settings[name]:
-                write(self.settings[name])
+        put_back(self.settings)
         if dict(os.environ) != self.environ:
             os.environ.clear()
             os.environ.update(self.environ)
+            time.tzset()
         os.chdir(self.folder)
         sys.path[:] = self.import_path
         torch.clear_autocast_cache()
 
     def doubt(self) -> str:
-        """Frees what can be freed; returns why this process should not run another attempt, empty when it may."""
-        gc.collect()
+        """Frees and puts back what can be; returns why this process should not run another attempt, empty when it may."""
+        try:
+            self.restore()
+            different = changed(self.settings)
+        except Exception as e:  # whatever it is, it is not the next attempt's
+            return f"a setting cannot be put back: {type(e).__name__}: {e}"
+        if different:
+            return f"{different[0]}: not as it was, and only a new process puts it back"
+        self._collect()
         if _on_gpu():
             torch.cuda.empty_cache()
             left = max(torch.cuda.memory_allocated(i) for i in range(torch.cuda.device_count()))
@@ -82,121 +94,72 @@ class ProcessState:
                 return f"{left / 2**20:.0f} MiB of GPU memory are still allocated"
             for device in range(torch.cuda.device_count()):
                 torch.cuda.reset_peak_memory_stats(device)
-        if changed := [n for n, handler in _signal_handlers().items() if handler != self.handlers[n]]:
-            return f"handles {signal.Signals(changed[0]).name} in another way"
-        if _module_hooks():
-            return "hooks on all modules of torch are still registered"
-        found = set(_lingering())
-        if self.lingering is None:
-            self.lingering = found
-        return "; ".join(sorted(found - self.lingering))
+        if other := [n for n, handler in _signal_handlers().items() if handler != self.handlers[n]]:
+            return f"handles {signal.Signals(other[0]).name} in another way"
+        kept = set(_kept())
+        if self.kept is None:
+            self.kept = kept
+        return "; ".join(sorted((set(_going_on()) - self.going_on) | (kept - self.kept)))
+
+    def _collect(self) -> None:
+        """Frees what only garbage collection frees, such as a model with references in a circle.
+
+        What is left after the first attempt are modules by the thousand. To look at them again after every other one took
+        0.29 s of CPU, so they are put aside.
+        """
+        gc.collect()
+        if self.kept is None:
+            gc.freeze()
 
 
 def _signal_handlers() -> dict[int, Any]:
     return {number: signal.getsignal(number) for number in signal.valid_signals()}
 
 
-def _module_hooks() -> int:
-    """Counts the hooks that torch calls for every module, whatever its network."""
-    from torch.nn.modules import module
-
-    return sum(
-        len(hooks) for name, hooks in vars(module).items() if name.startswith("_global_") and name.endswith("_hooks")
-    )
-
-
-def _lingering() -> Iterator[str]:
-    """Yields what goes on or stays open when an attempt has ended: threads, processes, files open for writing."""
-    yield from (f"thread {t.name} still runs" for t in threading.enumerate())
+def _going_on() -> Iterator[str]:
+    """Yields what goes on or stays open: threads at work, processes, files open for writing, sockets that listen."""
+    frames = sys._current_frames()
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        if thread is not threading.current_thread() and frame and not frame.f_code.co_filename.endswith(IDLE):
+            yield f"thread {thread.name} still runs"
     for task in Path("/proc/self/task").glob("*/children"):
         yield from (f"process {pid} still runs" for pid in task.read_text().split())
+    listening = _listening()
     for link in Path("/proc/self/fd").glob("*"):
         try:
+            target = os.readlink(link)
             flags = Path(f"/proc/self/fdinfo/{link.name}").read_text().split("flags:")[1].split()[0]
             regular = stat.S_ISREG(link.stat().st_mode)
         except (OSError, IndexError):  # closed meanwhile
             continue
         if regular and int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
-            yield f"{os.readlink(link)} is still open"
+            yield f"{target} is still open"
+        if target in listening:
+            yield f"port {listening[target]} is still listened on"
+
+
+def _listening() -> dict[str, int]:
+    """Returns the TCP ports that are listened on in this network namespace, by the name of their socket under /proc."""
+    found = {}
+    for table in ("tcp", "tcp6"):
+        path = Path(f"/proc/self/net/{table}")
+        for line in path.read_text().splitlines()[1:] if path.exists() else []:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A":
+                found[f"socket:[{inode}]"] = int(local.rpartition(":")[2], 16)
+    return found
+
+
+def _kept() -> Iterator[str]:
+    """Yields what libraries set up once, when they are first used; more of it after each attempt is not theirs."""
+    threads = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+    yield from (f"thread {name} is still there" for name in threads)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger):
+            yield from (f"handler {handler!r} of log {name} is still there" for handler in logger.handlers)
+    yield from (f"function {i + 1} for the end of the process is still there" for i in range(atexit._ncallbacks()))
 
 
 def _on_gpu() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-
-
-def _set_deterministic(value: tuple[bool, bool]) -> None:
-    torch.use_deterministic_algorithms(value[0], warn_only=value[1])
-
-
-def _set_logging(value: tuple[int, int, list[logging.Handler]]) -> None:
-    level, disabled, handlers = value
-    logging.root.setLevel(level)
-    logging.disable(disabled)
-    logging.root.handlers[:] = handlers
-
-
-def _set_sdp(value: tuple[bool, bool, bool, bool]) -> None:
-    flash, efficient, math, cudnn = value
-    torch.backends.cuda.enable_flash_sdp(flash)
-    torch.backends.cuda.enable_mem_efficient_sdp(efficient)
-    torch.backends.cuda.enable_math_sdp(math)
-    torch.backends.cuda.enable_cudnn_sdp(cudnn)
-
-
-def _set_warnings(filters: list[Any]) -> None:
-    warnings.resetwarnings()  # tells the interpreter that they have changed
-    warnings.filters.extend(filters)  # type: ignore[attr-defined]  # the stub says sequence, the documentation list
-
-
-def _umask() -> int:
-    os.umask(mask := os.umask(0o077))
-    return mask
-
-
-_SETTINGS: dict[str, tuple[Any, Any]] = {
-    "recursion": (sys.getrecursionlimit, sys.setrecursionlimit),
-    "umask": (_umask, os.umask),
-    "warnings": (lambda: list(warnings.filters), _set_warnings),
-    "logging": (
-        lambda: (logging.root.level, logging.root.manager.disable, list(logging.root.handlers)),
-        _set_logging,
-    ),
-    "device": (
-        torch.get_default_device,
-        lambda value: torch.set_default_device(None if value.type == "cpu" else value),
-    ),
-    "attention": (
-        lambda: (
-            torch.backends.cuda.flash_sdp_enabled(),  # type: ignore[no-untyped-call]
-            torch.backends.cuda.mem_efficient_sdp_enabled(),  # type: ignore[no-untyped-call]
-            torch.backends.cuda.math_sdp_enabled(),  # type: ignore[no-untyped-call]
-            torch.backends.cuda.cudnn_sdp_enabled(),  # type: ignore[no-untyped-call]
-        ),
-        _set_sdp,
-    ),
-    "bf16_reduction": (
-        lambda: torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
-        lambda value: setattr(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", value),
-    ),
-    "dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "threads": (torch.get_num_threads, torch.set_num_threads),
-    "grad": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "anomaly": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    "matmul": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    "deterministic": (
-        lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
-        _set_deterministic,
-    ),
-    "cudnn_benchmark": (
-        lambda: torch.backends.cudnn.benchmark,
-        lambda value: setattr(torch.backends.cudnn, "benchmark", value),
-    ),
-    "cudnn_deterministic": (
-        lambda: torch.backends.cudnn.deterministic,
-        lambda value: setattr(torch.backends.cudnn, "deterministic", value),
-    ),
-    "cudnn_tf32": (
-        lambda: torch.backends.cudnn.allow_tf32,
-        lambda value: setattr(torch.backends.cudnn, "allow_tf32", value),
-    ),
-}

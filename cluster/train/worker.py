@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 import queue
@@ -157,7 +158,10 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
         hooks = RayHooks(control, attempt, rank, start_up)
         folder = attempt_folder(config["storage"], spec.sweep, spec.id, launch.attempt)
         with contextlib.suppress(AttemptDiscarded):
-            train(spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world)
+            # Context variables that it sets end with it.
+            contextvars.copy_context().run(
+                train, spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world
+            )
         if not config["reuse"]:
             return
         if world > 1:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+import io
+import logging
+import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from cluster.train.process_settings import SETTINGS, Setting, current
 from cluster.train.process_state import ProcessState
 
 
@@ -78,15 +89,100 @@ def test_what_an_attempt_cannot_put_back_is_a_reason_not_to_go_on(tmp_path):
     assert state.doubt() == ""
 
 
-def test_a_thread_more_than_after_the_first_attempt_is_a_reason_not_to_go_on():
+def test_a_thread_at_work_is_a_reason_not_to_go_on_and_an_idle_pool_of_the_first_attempt_is_none():
     state, over = ProcessState.capture(), threading.Event()
-    pool = threading.Thread(target=over.wait, name="library-pool", daemon=True)
-    pool.start()
-    assert state.doubt() == ""  # what the first attempt's libraries keep
     straggler = threading.Thread(target=over.wait, name="straggler", daemon=True)
     straggler.start()
-    assert "straggler" in state.doubt()
+    assert state.doubt() == "thread straggler still runs"
     over.set()
     straggler.join()
-    pool.join()
+    with ThreadPoolExecutor(1, "library-pool") as pool:
+        pool.submit(int).result()
+        state = ProcessState.capture()
+        assert state.doubt() == ""  # what libraries keep from their first use on
+        with ThreadPoolExecutor(1, "own-pool") as another:
+            another.submit(int).result()
+            assert "thread own-pool_0 is still there" in state.doubt()
+        assert state.doubt() == ""
+
+
+UNDONE: dict[str, Callable[[], object]] = {
+    "random numbers": lambda: (random.seed(1), np.random.seed(1), torch.manual_seed(1)),
+    "grad mode": lambda: torch.set_grad_enabled(False),
+    "autocast": lambda: torch.set_autocast_enabled("cpu", True),
+    "dtype of autocast": lambda: torch.set_autocast_dtype("cpu", torch.float16),
+    "flushing of denormals": lambda: torch.set_flush_denormal(True),
+    "old precision": lambda: torch.set_float32_matmul_precision("medium"),
+    "new precision": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    "precision of all backends": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    "precision of oneDNN": lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    "filling": lambda: setattr(torch.utils.deterministic, "fill_uninitialized_memory", False),
+    "math attention": lambda: torch.backends.cuda.enable_flash_sdp(False),
+    "errors of NumPy": lambda: np.seterr(all="ignore"),
+    "garbage collection": gc.disable,
+    "threshold": lambda: gc.set_threshold(1_000_000),
+    "output": lambda: setattr(sys, "stdout", io.StringIO()),
+    "exceptions": lambda: setattr(sys, "excepthook", print),
+    "sockets": lambda: socket.setdefaulttimeout(1.0),
+    "start method": lambda: multiprocessing.set_start_method("spawn", force=True),
+    "time zone": lambda: os.environ.update(TZ="Asia/Tokyo"),
+    "log": lambda: logging.root.addHandler(logging.NullHandler()),
+}
+
+
+@pytest.mark.parametrize("name", UNDONE)
+def test_what_an_attempt_changed_is_undone(name: str):
+    state = ProcessState.capture()
+    first = draw()
+    UNDONE[name]()
     assert state.doubt() == ""
+    state.restore()
+    assert current() == state.settings
+    assert draw() == first
+    assert dict(os.environ) == state.environ
+
+
+FORGOTTEN: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "open autocast blocks": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "modes of functions": lambda: torch.device("meta"),
+    "saved tensors' hooks": lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t),
+}
+
+
+@pytest.mark.parametrize("name", FORGOTTEN)
+def test_a_block_that_an_attempt_did_not_leave_ends_the_process(name: str):
+    state = ProcessState.capture()
+    with FORGOTTEN[name]():
+        assert name in state.doubt()
+    assert state.doubt() == ""
+
+
+def test_hooks_of_optimizers_a_process_group_a_port_and_a_function_at_the_end_are_reasons_not_to_go_on(tmp_path):
+    state = ProcessState.capture()
+    hook = register_optimizer_step_pre_hook(lambda *args: None)
+    assert "hooks" in state.doubt()
+    hook.remove()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    assert "process group" in state.doubt()
+    torch.distributed.destroy_process_group()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert state.doubt() == f"port {server.getsockname()[1]} is still listened on"
+    assert state.doubt() == ""  # what was registered by then is what libraries set up
+    atexit.register(draw)
+    assert "for the end of the process" in state.doubt()
+    atexit.unregister(draw)
+    handler = logging.NullHandler()
+    logging.getLogger("some.library").addHandler(handler)
+    assert "some.library" in state.doubt()
+    logging.getLogger("some.library").removeHandler(handler)
+
+
+def test_a_setting_that_cannot_be_read_any_more_ends_the_process_and_not_the_next_attempt(monkeypatch):
+    state = ProcessState.capture()
+
+    def unreadable() -> None:
+        raise RuntimeError("mixed up")
+
+    monkeypatch.setitem(SETTINGS, "anomaly detection", Setting(unreadable))
+    assert state.doubt() == "a setting cannot be put back: RuntimeError: mixed up"
