@@ -164,17 +164,24 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
             )
         if not config["reuse"]:
             return
-        if world > 1:
-            import torch
-
-            torch.distributed.barrier()  # all of it is over before the driver hears so
-        if reason := before.doubt():
+        if reason := _joint(before.doubt(), world):
             log.warning("the process ends after this attempt: %s", reason)
         if rank == 0:
             ray.get(control.send.remote(AttemptExited(attempt, reusable=not reason)))
         start_up = StartUp(time.time(), reused=True, cpu=time.process_time())
         launch = ray.get(control.next_launch.remote(attempt))
         before.restore()
+
+
+def _joint(reason: str, world: int) -> str:
+    """Returns the doubts of all processes of a group about a further attempt; all of them are done with this one then."""
+    if world == 1:
+        return reason
+    import torch
+
+    reasons: list[str] = [""] * world
+    torch.distributed.all_gather_object(reasons, reason)
+    return "; ".join(f"process {rank}: {each}" for rank, each in enumerate(reasons) if each)
 
 
 def drive_attempt(config: dict[str, Any], control: Any = None, train: Any = None) -> None:

@@ -107,6 +107,12 @@ def test_small_trials_whose_processes_are_up_do_not_keep_a_larger_one_waiting(ru
 
 
 @pytest.mark.slow
+def test_what_the_second_process_of_a_group_leaves_behind_ends_the_group(run: Run):
+    pids = [first["perf/pid"] for first in run("second")["first"].values()]
+    assert pids[0] == pids[1] != pids[2]
+
+
+@pytest.mark.slow
 def test_two_workers_go_on_together_with_the_bits_of_new_ones(run: Run, tmp_path: Path):
     warm = run("two", tmp_path / "warm")
     assert [first["perf/reused_processes"] for first in warm["first"].values() if first] == [0.0, 1.0, 1.0, 1.0]

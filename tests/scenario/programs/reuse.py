@@ -1,6 +1,6 @@
 """Sweeps on a real local Ray whose trainers may be followed by another attempt in the same process.
 
-python -m tests.scenario.programs.reuse branches|faults|mixed|two FOLDER
+python -m tests.scenario.programs.reuse branches|faults|mixed|two|second FOLDER
 
 Prints one JSON line: what each trial reported first, in order of their starts, and what is free at the end.
 """
@@ -47,6 +47,12 @@ SWEEPS = {
     "branches": BRANCHES,
     "two": BRANCHES.model_copy(update={"name": "two", "models": BRANCHES.models}),
     "faults": Sweep(name="faults", space={"replay": grid(0.0, 0.1, 0.2, 0.3, 0.4)}, trainer={"steps": 4}),
+    "second": Sweep(
+        name="second",
+        models={"pair": {"path": "unused", "workers": 2}},
+        space={"model": grid("pair"), "replay": grid(0.0, 0.1, 0.2)},
+        trainer={"steps": 4},
+    ),
     "mixed": Sweep(
         name="mixed",
         models={"small": {"path": "unused"}, "large": {"path": "unused", "workers": 2}},
@@ -88,9 +94,27 @@ def train_slowly(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved 
     FakeTrainer()(trial, hooks, folder=folder, resume=resume)
 
 
-for _function in (train_dirty, train_slowly):
+def train_as_two(
+    trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1
+) -> None:
+    """The second process leaves a thread at replay 0.1."""
+    hooks.stop_asked()
+    hooks.report(1, {"train/loss": 1.0, "perf/pid": os.getpid()}, progress={}, cost={})
+    if rank == 1 and trial.config["replay"] == 0.1:
+        threading.Thread(target=time.sleep, args=(30,), name="straggler", daemon=True).start()
+    if rank == 0:
+        FakeTrainer()(trial, hooks, folder=folder, resume=resume)
+
+
+for _function in (train_dirty, train_slowly, train_as_two):
     _function.reuse = True  # type: ignore[attr-defined]
-TRAINERS = {"branches": train_model, "two": train_model, "faults": train_dirty, "mixed": train_slowly}
+TRAINERS = {
+    "branches": train_model,
+    "two": train_model,
+    "faults": train_dirty,
+    "mixed": train_slowly,
+    "second": train_as_two,
+}
 
 
 def main(mode: str, root: Path) -> None:

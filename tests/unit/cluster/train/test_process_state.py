@@ -145,7 +145,7 @@ def test_what_an_attempt_changed_is_undone(name: str):
 FORGOTTEN: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "open autocast blocks": lambda: torch.autocast("cpu", torch.bfloat16),
     "inference mode": torch.inference_mode,
-    "modes of functions": lambda: torch.device("meta"),
+    "device": lambda: torch.device("meta"),
     "saved tensors' hooks": lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t),
 }
 
