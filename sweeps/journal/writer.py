@@ -16,10 +16,11 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Protocol, Self, overload
+from typing import IO, Final, Protocol, Self, TypeVar, overload
 
 from sweeps.errors import Fenced, JournalError, StorageError, SweepBusy
 from sweeps.journal.compaction import LOG, Packer, segment_key
@@ -31,6 +32,7 @@ from sweeps.storage.base import Store, Where, storage_error
 from sweeps.storage.factory import open_store
 
 __all__ = ["LOG", "Journal", "LogReader", "MemoryJournal", "SweepJournal", "is_sweep", "read_rows", "sweeps_in"]
+T = TypeVar("T")
 START_TRIES: Final = 20  # a log that others go on with between our read and our write that often is not ours
 
 
@@ -122,11 +124,11 @@ class SweepJournal:
                 user=driving_user(),
             ).at(first)
             if not self.store.create(segment_key(first), sealed(row.line())):
-                _drop_torn(self.store, first)
+                if (torn := self.store.local(segment_key(first))) is not None:
+                    _patiently(self.store, torn, partial(_drop_torn, torn))
                 continue
             path = self.store.local(segment_key(first))
-            if path is not None and _overtook(self.store, first, reader):
-                path.unlink()
+            if path is not None and _patiently(self.store, path, partial(_withdrawn, self.store, first)):
                 continue
             self._rows.append(row)
             self.lease.rows = len(self._rows)
@@ -222,41 +224,40 @@ class _Segment:
     def __init__(self, store: Store, path: Path) -> None:
         self.store, self.path = store, path
         self._first = int(path.stem)
-        self._file = _open_for_append(path)
+        self._file = _patiently(store, path, partial(_open_for_append, path))
         self._size = os.fstat(self._file.fileno()).st_size  # bytes of whole rows
         self._torn = False
 
     def append(self, data: bytes) -> None:
         """Adds whole rows; they are on the disk when it returns. What a failed try left behind is taken back first."""
-        self.store.patiently(lambda: self._append(data))
+        _patiently(self.store, self.path, partial(self._append, data))
 
     def _append(self, data: bytes) -> None:
-        try:
-            if self._torn:
-                self._file.close()  # a disk that was away may have come back as another mount
-                self._file = _open_for_append(self.path)
-                os.ftruncate(self._file.fileno(), self._size)
-            self._torn = True
-            rest = memoryview(data)
-            while rest:  # a disk that fills up takes a part first
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as e:
-            raise storage_error(self.path, e) from e
+        if self._torn:
+            self._file.close()  # a disk that was away may have come back as another mount
+            self._file = _open_for_append(self.path)
+            os.ftruncate(self._file.fileno(), self._size)
+        self._torn = True
+        rest = memoryview(data)
+        while rest:  # a disk that fills up takes a part first
+            rest = rest[self._file.write(rest) :]
+        os.fsync(self._file.fileno())
         self._size += len(data)
         self._torn = False
 
     def overtaken(self) -> bool:
         """True when somebody has continued the log in a segment after this one, or has put another in its place."""
-        names = os.listdir(self.path.parent)
+        return _patiently(self.store, self.path, self._overtaken)
+
+    def _overtaken(self) -> bool:
+        try:
+            names, there = os.listdir(self.path.parent), self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
         stems = (Path(name).stem for name in names if name.endswith(".jsonl"))
         if any(stem.isdecimal() and int(stem) > self._first for stem in stems):
             return True
         mine = os.fstat(self._file.fileno())
-        try:
-            there = self.path.stat()
-        except FileNotFoundError:
-            return True
         return (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
 
     def close(self) -> None:
@@ -268,26 +269,44 @@ def _open_for_append(path: Path) -> FileIO:
     return FileIO(os.open(path, os.O_WRONLY | os.O_APPEND), "ab")
 
 
-def _drop_torn(store: Store, first: int) -> None:
+def _patiently(store: Store, path: Path, call: Callable[[], T]) -> T:
+    """Returns what a call returns that works on a file of a store, tried as often as the store's own calls are."""
+
+    def attempt() -> T:
+        try:
+            return call()
+        except OSError as e:
+            raise storage_error(path, e) from e
+
+    return store.patiently(attempt)
+
+
+def _drop_torn(path: Path) -> None:
     """Removes a segment without one whole row; only for whoever holds the lease.
 
     On a file system without hard links a segment is made in place: a driver that was killed there, or found no room, leaves
     it empty or cut, and nobody could ever continue the log.
     """
-    path = store.local(segment_key(first))
     with contextlib.suppress(FileNotFoundError):
-        if path is not None and b"\n" not in path.read_bytes():
+        if b"\n" not in path.read_bytes():
             path.unlink()
 
 
-def _overtook(store: Store, first: int, reader: LogReader) -> bool:
-    """True when the driver before us wrote between our reading and our creating: it may have acted on that row."""
+def _withdrawn(store: Store, first: int) -> bool:
+    """Takes our first row back where the driver before us wrote between our reading and our creating: it may have acted on that.
+
+    True when it did, and the log is to be read again.
+    """
     before = [f for f in segments(store) if f < first]
     if not before:
         return False
-    last = store.local(segment_key(before[-1]))
+    mine, last = store.local(segment_key(first)), store.local(segment_key(before[-1]))
+    assert mine is not None
     assert last is not None
-    return last.read_bytes().count(b"\n") > first - before[-1]
+    if last.read_bytes().count(b"\n") <= first - before[-1]:
+        return False
+    mine.unlink(missing_ok=True)
+    return True
 
 
 def _exclusive(path: Path) -> IO[str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,3 +159,29 @@ def test_what_no_waiting_cures_ends_the_driver_and_says_why(tmp_path: Path, monk
         with pytest.raises(JournalError, match="a write was interrupted"):
             journal.append(row(2))
     assert [r.step for r in read_rows(tmp_path / ID)[1:]] == [1]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ETIMEDOUT], ids=errno.errorcode.get)
+def test_a_look_for_another_driver_that_fails_is_tried_again(tmp_path: Path, monkeypatch, number: int):
+    said, left, listdir = list[str](), [3], os.listdir
+
+    def away(path):
+        if Path(path).name == "log" and left[0] > 0:
+            left[0] -= 1
+            raise OSError(number, os.strerror(number))
+        return listdir(path)
+
+    with SweepJournal(patient(tmp_path / ID, said), beating=False) as journal:
+        monkeypatch.setattr(os, "listdir", away)
+        journal.append(row(1))
+        assert left == [0]
+        journal.append(row(2))
+    assert said
+    assert [r.step for r in read_rows(tmp_path / ID)[1:]] == [1, 2]
+
+
+def test_a_log_that_somebody_removed_ends_its_driver_as_one_that_was_overtaken(tmp_path: Path):
+    with SweepJournal(tmp_path / ID, beating=False) as journal:
+        shutil.rmtree(tmp_path / ID)
+        with pytest.raises(Fenced):
+            journal.append(row(1))
