@@ -104,7 +104,7 @@ def render_rows(template: ChatTemplate, conversation: Conversation) -> list[Rend
     targets = [i for i, message in enumerate(messages) if _is_learnt(message)]
     if not targets:
         raise InputError("conversation without an assistant turn: nothing to learn")
-    _check_control_tokens(template, messages)
+    _check_control_tokens(template, messages, tools)
     first = len(conversation) - len(messages)
     replies = [_reply(template, conversation, first + i) for i in targets]
     _check_context(replies[-1].text, messages[: targets[-1]], [tool_name(tool) for tool in tools])
@@ -224,14 +224,20 @@ def _ended(template: ChatTemplate, whole: str, start: int) -> str:
     raise InputError(f"the chat template ends a reply with {text[-30:]!r}, but others with {suffix!r}")
 
 
-def _check_control_tokens(template: ChatTemplate, messages: Sequence[Message]) -> None:
-    for place, message in enumerate(messages):
+def _check_control_tokens(template: ChatTemplate, messages: Sequence[Message], tools: object) -> None:
+    texts = [(f"message {place} ({message['role']})", _texts_of(message)) for place, message in enumerate(messages)]
+    for where, text in [*texts, ("a tool that is declared", json.dumps(tools, ensure_ascii=False) if tools else "")]:
         for token in template.control_tokens:
-            if token in message["content"] or token in message.get("reasoning_content", ""):
+            if token in text:
                 raise InputError(
-                    f"message {place} ({message['role']}) holds {token!r}, by which the chat template parts messages; "
-                    "remove it from the text"
+                    f"{where} holds {token!r}, by which the chat template parts messages; remove it from the text"
                 )
+
+
+def _texts_of(message: Message) -> str:
+    calls = message.get("tool_calls")
+    said = f"{message['content']}\0{message.get('reasoning_content', '')}"
+    return f"{said}\0{json.dumps(calls, ensure_ascii=False)}" if calls else said
 
 
 def _check_context(text: str, messages: Sequence[Message], tools: Sequence[str]) -> None:

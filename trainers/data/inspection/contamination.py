@@ -10,6 +10,7 @@ half of its words or more gives nothing away, unless its prompt has no other. Pa
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from typing import Final
 from trainers.data.types import Conversation
 
 LONG, SHORT, COMMON, WORDING = 13, 8, 10, 6
-_WORD: Final = re.compile(r"\w+|[^\w\s]")
+_UNSPACED: Final = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Thai, Japanese and Chinese are written without spaces: each of their signs counts as a word."""
+_WORD: Final = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
 NGram = tuple[str, ...]
 
 
@@ -39,8 +42,8 @@ class Overlap:
 
 
 def words(text: str) -> list[str]:
-    """Returns lower-case words and single signs."""
-    return _WORD.findall(text.lower())
+    """Returns lower-case words and single signs, the same ones for what Unicode writes in several ways (NFKC)."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
 def overlap(texts: Iterable[str], prompts: Sequence[str], *, examples: int = 3) -> Overlap:

@@ -95,6 +95,19 @@ def other_thought_tags(conversation: Conversation) -> set[str]:
     return {tag for tag in _THOUGHT_TAGS if any(f"<{tag}>" in text and f"</{tag}>" in text for text in replies)}
 
 
+def ends_in_thought(conversation: Conversation) -> bool:
+    """True when a reply that is learnt is a thought without an answer, as where its author was cut off."""
+    replies = (m for m in conversation if m["role"] == "assistant" and m.get("learn", True) and not m.get("tool_calls"))
+    return any(not _answer(m["content"]) and (m.get("reasoning_content") or m["content"].strip()) for m in replies)
+
+
+def _answer(content: str) -> str:
+    _, closed, behind = content.rpartition("</think>")
+    if not closed and content.lstrip().startswith("<think>"):
+        return ""
+    return behind.strip()
+
+
 def _says(message: Message) -> bool:
     return bool(message["content"] or message.get("reasoning_content") or message.get("tool_calls"))
 
@@ -140,10 +153,7 @@ def _messages(left: dict[str, Any], columns: Mapping[str, str], unused: Counter[
     for name in lists:
         if name in left:
             messages, form = _listed(left.pop(name), name, unused)
-            replies = [m for m in messages if m["role"] == "assistant"]
-            if len(replies) == 1 and not replies[0].get("reasoning_content"):
-                replies[0] |= _beside(_taken(left, reasoning), replies[0]["content"])
-            return messages, f"{name} of {form}"
+            return _with_thought(messages, left, reasoning), f"{name} of {form}"
     pairs = _PAIRS
     if "prompt" in columns or "response" in columns:
         pairs = ((columns.get("prompt", "prompt"), columns.get("response", "response")),)
@@ -152,13 +162,22 @@ def _messages(left: dict[str, Any], columns: Mapping[str, str], unused: Counter[
             form = f"{asked} and {answered}"
             prompt, response = _from_json(left.pop(asked)), _from_json(left.pop(answered))
             if isinstance(prompt, list) or isinstance(response, list):
-                return _continued(prompt, response, unused), f"{form}, lists of messages"
+                messages = _with_thought(_continued(prompt, response, unused), left, reasoning)
+                return messages, f"{form}, lists of messages"
             if asked == "instruction" and (extra := _text(left.pop("input", ""), "input")).strip():
                 prompt, form = f"{prompt}\n\n{extra}", "instruction, input and output"
             reply = {"role": "assistant", "content": response, **_thought_beside(left, reasoning)}
             return [_message(0, {"role": "user", "content": prompt}, unused), _message(1, reply, unused)], form
     expected = f"neither {lists[0]!r} nor {pairs[0][0]!r} and {pairs[0][1]!r}"
     raise ValueError(f"{expected} among its columns ({', '.join(left) or 'none'}); name yours under `columns`")
+
+
+def _with_thought(messages: Conversation, left: dict[str, Any], names: Sequence[str]) -> Conversation:
+    """Gives the only reply that is learnt the thought of the row, where it has none of its own."""
+    replies = [m for m in messages if m["role"] == "assistant" and m.get("learn", True)]
+    if len(replies) == 1 and not replies[0].get("reasoning_content"):
+        replies[0] |= _beside(_taken(left, names), replies[0]["content"])
+    return messages
 
 
 def _thought_beside(left: dict[str, Any], names: Sequence[str]) -> Message:
@@ -176,13 +195,16 @@ def _continued(prompt: Any, response: Any, unused: Counter[str]) -> Conversation
 
 
 def _from_json(value: Any) -> Any:
-    """Returns the list that a text holds as JSON; any other value as it is."""
+    """Returns the messages that a text holds as JSON; any other value as it is, a reply that is a JSON list too."""
     if isinstance(value, str) and value.lstrip().startswith("[{"):
         try:
             found = json.loads(value)
         except ValueError:
             return value
-        return found if isinstance(found, list) else value
+        if isinstance(found, list) and all(
+            isinstance(each, Mapping) and {"role", "from"} & each.keys() for each in found
+        ):
+            return found
     return value
 
 
@@ -224,7 +246,7 @@ def _spoken(role: str, left: dict[str, Any]) -> Message:
         raise ValueError(f"{role} message without text")
     if role != "assistant":
         if role == "tool":
-            message |= {key: left.pop(key) for key in ("tool_call_id", "name") if key in left}
+            message |= {key: _sound(left.pop(key)) for key in ("tool_call_id", "name") if key in left}
         for key in [k for k in _MASKS if k in left]:
             if _flag(key, left.pop(key)) and key != "weight" and role != "function_call":
                 raise ValueError(
@@ -296,7 +318,7 @@ def _tools(value: Any) -> list[Any]:
         return []
     if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
         raise ValueError(f"'tools' must be a list of functions, not {short(value)}")
-    return [_without_none(tool) for tool in value]
+    return [_sound(tool) for tool in value]
 
 
 def _parsed(what: str, text: str) -> Any:
@@ -315,20 +337,25 @@ def _calls(value: Any) -> list[Any]:
         inner = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
             raise ValueError(f"a tool call must be an object with a name and arguments, not {short(each)}")
-        arguments = inner.get("arguments") or {}
-        if isinstance(arguments, str):
+        arguments = inner.get("arguments")
+        if isinstance(arguments, str) and arguments.strip():
             arguments = _parsed(f"arguments of tool call {inner['name']!r}", arguments)
+        if arguments in (None, ""):
+            arguments = {}
+        if not isinstance(arguments, Mapping):
+            raise ValueError(f"arguments of tool call {inner['name']!r} must be an object, not {short(arguments)}")
         named = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
-        function = {"name": inner["name"], "arguments": _without_none(arguments)}
-        calls.append({**named, "type": "function", "function": function})
+        calls.append(_sound({**named, "type": "function", "function": {"name": inner["name"], "arguments": arguments}}))
     return calls
 
 
-def _without_none(value: Any) -> Any:
-    """Leaves out keys of no value: Arrow gives every struct the keys of all."""
+def _sound(value: Any) -> Any:
+    """Returns a JSON value whose texts a tokenizer takes (see `_text`), its keys as text."""
     if isinstance(value, Mapping):
-        return {str(key): _without_none(inner) for key, inner in value.items() if inner is not None}
-    return [_without_none(inner) for inner in value] if isinstance(value, list) else value
+        return {_text(str(key), "a key"): _sound(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_sound(inner) for inner in value]
+    return _text(value, "a tool or a call") if isinstance(value, str) else value
 
 
 def _add_system(messages: Conversation, system: str) -> None:

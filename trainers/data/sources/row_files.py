@@ -233,6 +233,17 @@ def _pyarrow(module: str, path: Path) -> Any:
 def _batches(batches: Any) -> Iterator[RawRow]:
     number = 0
     for batch in batches:
+        names = batch.schema.names
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"column {twice!r} stands twice in it; expected each column once")
         for value in batch.to_pylist():
             number += 1
-            yield RawRow(number, None, value)
+            yield RawRow(number, None, _without_none(value))
+
+
+def _without_none(value: Any) -> Any:
+    """Leaves out keys of no value: Arrow gives every struct the keys of all. In JSON a null is one that somebody wrote."""
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list) else value

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError, nearest
 from trainers.data.sources.download_cache import cache_folder, fetched, is_remote, listing
-from trainers.data.sources.messages import COLUMNS, other_thought_tags, parse_row, short
+from trainers.data.sources.messages import COLUMNS, ends_in_thought, other_thought_tags, parse_row, short
 from trainers.data.sources.row_files import rows
 from trainers.data.types import Conversation, TierData
 
@@ -57,9 +57,12 @@ def read(source: TierSource) -> TierData:
     if unknown:
         known = ", ".join(COLUMNS)
         raise InputError(f"columns: {unknown[0]!r} is unknown{nearest(unknown[0], COLUMNS)}; known: {known}")
+    if twice := [name for name, count in Counter(source.columns.values()).items() if count > 1]:
+        raise InputError(f"columns: {twice[0]!r} stands for two of them; expected another column of the file for each")
     pools: dict[bool, list[tuple[int, Conversation]]] = {False: [], True: []}
     bad: list[BadRow] = []
     forms, unused, tags = Counter[str](), Counter[str](), Counter[str]()
+    unanswered = 0
     for row in rows(fetched(source.path)):
         try:
             if row.value is None:
@@ -74,10 +77,17 @@ def read(source: TierSource) -> TierData:
             forms[parsed.form] += 1
             unused.update(parsed.unused)
             tags.update(other_thought_tags(parsed.conversation))
+            unanswered += ends_in_thought(parsed.conversation)
     primary, replay = pools[False], pools[True]
     _judge(source, bad, len(primary) + len(replay))
     if not primary:
         raise InputError(f"{source.path}: no conversation to train on; expected one JSON object a line")
+    notes = list(_understood(forms, unused, tags, len(primary) + len(replay), bool(replay)))
+    if unanswered:
+        notes.append(
+            f"{unanswered} of {len(primary) + len(replay)} rows have a reply that is a thought without an answer, as where it "
+            "was cut off; they teach to end there"
+        )
     return TierData(
         [c for _, c in primary],
         [c for _, c in replay],
@@ -85,7 +95,7 @@ def read(source: TierSource) -> TierData:
         source,
         [n for n, _ in primary],
         [n for n, _ in replay],
-        tuple(_understood(forms, unused, tags, len(primary) + len(replay), bool(replay))),
+        tuple(notes),
     )
 
 

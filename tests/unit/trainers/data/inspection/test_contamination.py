@@ -58,6 +58,21 @@ def test_nothing_is_found_in_nothing():
     assert overlap([], [LONG]).seen == overlap([LONG], []).seen == overlap([LONG], ["", "  "]).seen == 0
 
 
+def test_questions_without_spaces_are_found_within_a_text():
+    asked = ["小明有三个苹果吃了一个还剩几个", "りんごを三つ買いましたいくつ残りますか"]
+    texts = [
+        "问题是小明有三个苹果吃了一个还剩几个答案是二",
+        "小明有三个苹果",
+        "りんごを三つ買いましたいくつ残りますか、二つ",
+    ]
+    found = overlap(texts, asked)
+    assert (found.seen, found.touched) == (2, 2)
+
+
+def test_what_unicode_writes_in_two_ways_is_one_word():
+    assert words("Ｃafé ﬁve") == words("Cafe\u0301 five") == ["café", "five"]
+
+
 def sweep(path):
     return Sweep(name="own", tiers={"ours": {"path": str(path)}}, space={"data": grid("ours", "answer-only")})
 

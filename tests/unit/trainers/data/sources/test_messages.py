@@ -2,7 +2,9 @@
 
 import json
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError
@@ -137,7 +139,7 @@ def test_tools_of_a_row_come_before_its_messages():
     tools = [{"type": "function", "function": {"name": "add", "parameters": None}}]
     for given in (tools, json.dumps(tools)):
         first, *rest = parsed({"tools": given, "messages": TURN}).conversation
-        assert first["tools"] == [{"type": "function", "function": {"name": "add"}}] or isinstance(given, str)
+        assert first["tools"] == tools
         assert (first["role"], rest) == ("tools", TURN)
     assert parsed({"tools": "[]", "messages": TURN}).conversation == TURN
 
@@ -229,3 +231,91 @@ def test_objects_name_the_first_row_that_is_none(tmp_path):
     (tmp_path / "a.jsonl").write_text("{}\n[]\n")
     with pytest.raises(InputError, match=r"a\.jsonl:2: expected a JSON object, not a list"):
         list(objects(tmp_path / "a.jsonl"))
+
+
+def call(arguments):
+    return {
+        "messages": [USER, {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": arguments}]}]
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        ('{"x": null, "y": 0}', {"x": None, "y": 0}),
+        ({"x": None, "y": [{"z": None}]}, {"x": None, "y": [{"z": None}]}),
+        ("", {}),
+        (None, {}),
+    ],
+)
+def test_a_null_that_somebody_wrote_is_an_argument(arguments, kept):
+    (made,) = parse_row(call(arguments), {}).conversation[-1]["tool_calls"]
+    assert made["function"]["arguments"] == kept
+
+
+@pytest.mark.parametrize("arguments", [0, False, [1, 2], "[1]", "3"])
+def test_arguments_that_are_no_object_are_not_taken_for_none(arguments):
+    with pytest.raises(ValueError, match="message 1: arguments of tool call 'f' must be an object"):
+        parse_row(call(arguments), {})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        call({"x": "\ud800"}),
+        call({"\ud800": "x"}),
+        {"messages": TURN, "tools": [{"type": "function", "function": {"name": "f", "description": "a\0"}}]},
+        {"messages": [USER, {"role": "tool", "name": "\udfff", "content": "x"}, {"role": "assistant", "content": "6"}]},
+    ],
+)
+def test_text_that_no_tokenizer_takes_makes_the_row_bad_wherever_it_stands(row):
+    with pytest.raises(ValueError, match="NUL character or half a surrogate pair"):
+        parse_row(row, {})
+
+
+def test_an_answer_that_is_a_json_list_is_an_answer():
+    answer = '[{"name": "f", "arguments": {"x": 1}}]'
+    assert parse_row({"query": '[{"a": 1}]', "response": answer}, {}).conversation == [
+        {"role": "user", "content": '[{"a": 1}]'},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+@pytest.mark.parametrize("completion", ["6", [{"role": "assistant", "content": "6"}]])
+def test_a_thought_beside_lists_of_messages_is_that_of_the_reply_that_is_learnt(completion):
+    prompt = [USER, {"role": "assistant", "content": "What?"}, USER]
+    parsed = parse_row({"prompt": prompt, "completion": completion, "reasoning": "2 * 3"}, {})
+    assert parsed.conversation[-1]["reasoning_content"] == "2 * 3"
+    assert "reasoning_content" not in parsed.conversation[1]
+    assert not parsed.unused
+
+
+def test_replies_that_were_cut_off_in_their_thought_are_told_of(tmp_path):
+    said = [
+        {"content": "", "reasoning_content": "2 * 3"},
+        {"content": "<think>2 *"},
+        {"content": "<think>6</think>\n"},
+        {"content": "<think>2 * 3</think>6"},
+        {"content": "", "reasoning_content": "look", "tool_calls": [{"name": "f", "arguments": {}}]},
+    ]
+    rows_ = [{"messages": [USER, {"role": "assistant", **reply}]} for reply in said]
+    notes = read(write(tmp_path / "x.jsonl", *rows_)).notes
+    assert notes[1].startswith("3 of 5 rows have a reply that is a thought without an answer")
+
+
+def test_one_column_for_two_is_refused(tmp_path):
+    source = TierSource(str(tmp_path / "x.jsonl"), {"prompt": "a", "response": "a"})
+    with pytest.raises(InputError, match="columns: 'a' stands for two of them"):
+        read(source)
+
+
+def test_a_column_that_stands_twice_in_parquet_is_refused_and_empty_keys_of_structs_are_none(tmp_path):
+    columns = [pyarrow.array(["q"]), pyarrow.array(["a"]), pyarrow.array(["b"])]
+    parquet.write_table(pyarrow.table(columns, names=["prompt", "response", "response"]), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="column 'response' stands twice in it"):
+        list(rows(tmp_path / "a.parquet"))
+    table = pyarrow.table({"messages": [[{"role": "user", "name": None}, {"role": "assistant", "name": "x"}]]})
+    parquet.write_table(table, tmp_path / "b.parquet")
+    assert [row.value for row in rows(tmp_path / "b.parquet")] == [
+        {"messages": [{"role": "user"}, {"role": "assistant", "name": "x"}]}
+    ]
