@@ -22,7 +22,7 @@ from sweeps.output import (
 from sweeps.storage.base import join
 
 
-def run_and_tell(
+def run_with_output(
     sweep: Sweep,
     storage: Any = None,
     in_process: bool = False,
@@ -37,13 +37,13 @@ def run_and_tell(
     """
     from cluster.preflight.checks import preflight
     from cluster.run import run as run_sweep
-    from cluster.teller import teller
+    from cluster.run_output import run_output
 
     keep_running_without_output()
     here = not (address or os.environ.get("RAY_ADDRESS"))
     checked = preflight(sweep, storage or sweep.storage, here=here, builtin=True)
-    with teller() as told:
-        say = told.say
+    with run_output() as output:
+        say = output.say
         say(f"{sweep.id}: {describe_size(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
         for line in checked.notes:
             say(line)
@@ -56,7 +56,7 @@ def run_and_tell(
             address=address,
             say=say,
             tiers=checked.tiers,
-            on_progress=told.progress,
+            on_progress=output.progress,
         )
     print()
     for sentence in results.answer:

@@ -4,8 +4,8 @@
 
 Prints CPU seconds of the browser's main thread (its own, not the clock's) until the figures are drawn; then for each of ten
 rows that are written while the page is open: seconds until the page shows it, and the CPU that server and browser took beyond
-an idle second. The analysis that follows later takes at most one part in twenty of a core (`sweeps.report.html.shelf.REST`);
-it is kept off here.
+an idle second. The analysis that follows later takes at most one part in twenty of a core
+(`CPU_REST_FACTOR` in `sweeps.report.html.sweep_catalog`); it is kept off here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from playwright.sync_api import sync_playwright
 from benchmarks.report.speed import journal
 from sweeps.journal.rows import EndRow, ReportRow
 from sweeps.journal.writer import SweepJournal
-from sweeps.report.html import shelf
+from sweeps.report.html import sweep_catalog
 from sweeps.report.html.live import live_app
 
 PARTS = {"scripts": "ScriptDuration", "layout": "LayoutDuration", "styles": "RecalcStyleDuration"}
@@ -82,7 +82,7 @@ def main() -> None:
         told = {m["name"]: m["value"] for m in drawn}
         parts = ", ".join(f"{what} {told[name]:.2f}" for what, name in PARTS.items())
         print(f"drawn: {told['TaskDuration']:.2f} CPU s of the browser's main thread ({parts})", flush=True)
-        shelf.SOONEST_S = 1e9
+        sweep_catalog.MIN_SUMMARY_INTERVAL_S = 1e9
         before = spent()
         page.wait_for_timeout(3000)
         idle = [(b - a) / 3 for a, b in zip(before, spent(), strict=True)]

@@ -23,7 +23,7 @@ from cluster.cli.cluster_commands import (
 )
 from cluster.cli.grouped_help import WIDTH, GroupedCommands
 from cluster.cli.output_files import check_output
-from cluster.launch import main_of, run_and_tell
+from cluster.launch import main_of, run_with_output
 from cluster.locate import DEFAULT, definition, find
 from sweeps.errors import DipsweepError, InputError, Interrupted, LimitError
 
@@ -200,7 +200,7 @@ def run(
         )
     try:
         with load_with_line_errors(sweep) as read:
-            run_and_tell(read, storage, in_process, cpus, dashboard, address)
+            run_with_output(read, storage, in_process, cpus, dashboard, address)
     except DipsweepError as e:
         if not as_job or e.exit_code not in NOT_TO_BE_TRIED_AGAIN:
             raise
@@ -233,7 +233,7 @@ def resume(
             f"{home} holds the definition of {sweep.id}: it was renamed, or written by another version of dipsweep; "
             "give it back its name, or run the sweep file anew"
         )
-    run_and_tell(sweep, home.root.rpartition("/")[0], in_process, cpus, dashboard, address)
+    run_with_output(sweep, home.root.rpartition("/")[0], in_process, cpus, dashboard, address)
 
 
 @app.command()

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from cluster.cli.output_files import check_output
 from cluster.locate import definition
-from cluster.teller import EVERY_S as PROGRESS_EVERY_S
-from cluster.teller import dated
+from cluster.run_output import PROGRESS_INTERVAL_S, dated
 from sweeps.config.objective import Goal, all_met
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
@@ -253,7 +252,7 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
         seen = len(rows)
         if not follow or follower.take(rows):
             return
-        if time.monotonic() - told >= PROGRESS_EVERY_S and (stands := follower.progress()) is not None:
+        if time.monotonic() - told >= PROGRESS_INTERVAL_S and (stands := follower.progress()) is not None:
             told = time.monotonic()
             yield dated(progress_text(stands))
         time.sleep(0.5)

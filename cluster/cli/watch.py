@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from cluster.locate import definition
-from cluster.teller import bar as progress_bar
+from cluster.run_output import progress_bar
 from sweeps.config.plan import Plan
 from sweeps.journal.history import ENDED
 from sweeps.journal.writer import LogReader

@@ -13,14 +13,14 @@ import sys
 from cluster.connect.environment import JOB_CONFIG
 from cluster.jobs.client import RESUME
 from cluster.jobs.interpreter import missing_packages
-from cluster.launch import main_of, run_and_tell
+from cluster.launch import main_of, run_with_output
 from sweeps.config.schema import Sweep
 from sweeps.errors import DipsweepError, InputError
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the sweep that came with this job; its exit code is that of `dipsweep run`."""
-    main_of(lambda: run_and_tell(*_arguments(sys.argv[1:] if argv is None else argv)))
+    main_of(lambda: run_with_output(*_arguments(sys.argv[1:] if argv is None else argv)))
 
 
 def _arguments(argv: list[str]) -> tuple[Sweep, str]:

@@ -84,7 +84,7 @@ def test_new_scores_come_by_themselves_and_what_was_picked_stays(browser, served
 
 
 def test_a_score_is_drawn_within_a_second_or_so_without_any_summary(browser, served, monkeypatch):
-    from sweeps.report.html import shelf
+    from sweeps.report.html import sweep_catalog
 
     address, storage = served
     rows = journal([story()])
@@ -92,7 +92,7 @@ def test_a_score_is_drawn_within_a_second_or_so_without_any_summary(browser, ser
     write(storage, rows[:last])
     page = opened(browser, f"{address}/sweeps/{SWEEP}")
     page.wait_for_selector("figure svg .axis", state="attached")
-    monkeypatch.setattr(shelf, "SOONEST_S", 1e9)
+    monkeypatch.setattr(sweep_catalog, "MIN_SUMMARY_INTERVAL_S", 1e9)
     write(storage, rows[last : last + 1])
     step = page.locator("#trials tbody tr td:nth-child(4)").first
     page.wait_for_function(

@@ -26,7 +26,7 @@ def test_every_way_to_end_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, cap
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(cli, "run_and_tell", fail)
+    monkeypatch.setattr(cli, "run_with_output", fail)
     (tmp_path / "s.yaml").write_text("name: s\n")
     assert code_of(monkeypatch, "run", str(tmp_path / "s.yaml")) == code
     if str(error):

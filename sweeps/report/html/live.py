@@ -19,7 +19,7 @@ from sweeps.errors import DipsweepError, InputError
 from sweeps.report.html.live_feed import changes
 from sweeps.report.html.page import Live, asset, render, render_html, script_hash
 from sweeps.report.html.reply_data import checkpoint_replies, served
-from sweeps.report.html.shelf import Listed, Shelf
+from sweeps.report.html.sweep_catalog import CatalogEntry, SweepCatalog
 from sweeps.storage.base import Where, is_url
 
 if TYPE_CHECKING:
@@ -49,25 +49,25 @@ def live_app(storage: Where) -> Starlette:
         raise InputError("dipsweep serve needs starlette and uvicorn: pip install starlette uvicorn") from e
     if not is_url(storage) and not Path(str(storage)).is_dir():
         raise InputError(f"{storage}: no such folder; give the folder that holds the sweeps, such as ./runs")
-    shelf = Shelf(storage)
+    catalog = SweepCatalog(storage)
     return Starlette(
-        routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in _endpoints(shelf)],
+        routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in _endpoints(catalog)],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[*HOSTS])],
     )
 
 
-def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitable[Response]]]]:
+def _endpoints(catalog: SweepCatalog) -> Sequence[tuple[str, Callable[[Request], Awaitable[Response]]]]:
     from markupsafe import Markup
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
     async def index(request: Request) -> Response:
-        listed = await run_in_threadpool(shelf.all)
+        listed = await run_in_threadpool(catalog.all)
         script = asset("live.js")
         page = render(
             "live.html",
             css=Markup(asset("page.css")),
-            storage=str(shelf.storage),
+            storage=str(catalog.storage),
             sweeps=[_line(s) for s in listed],
             script=Markup(script),
             script_hash=script_hash(script),
@@ -75,44 +75,44 @@ def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitabl
         return HTMLResponse(page, headers=HEADERS)
 
     async def index_events(request: Request) -> Response:
-        return _events(list_events(shelf, request))
+        return _events(list_events(catalog, request))
 
     async def one(request: Request) -> Response:
         id = request.path_params["id"]
-        listed = await run_in_threadpool(shelf.sweep, id)
+        listed = await run_in_threadpool(catalog.sweep, id)
         if listed is None:
-            return PlainTextResponse(f"no sweep {id} in {shelf.storage}; / lists those there are\n", 404)
+            return PlainTextResponse(f"no sweep {id} in {catalog.storage}; / lists those there are\n", 404)
         if listed.summary is None:
             return PlainTextResponse(listed.trouble + "\n", 500)
         where = f"/sweeps/{quote(id)}"
-        replies = await run_in_threadpool(served, shelf.storage / id, f"{where}/replies")
+        replies = await run_in_threadpool(served, catalog.storage / id, f"{where}/replies")
         live = Live(f"{where}/events?rows={listed.rows}" if listed.open else "")
         page = await run_in_threadpool(render_html, listed.summary, replies, live)
         return HTMLResponse(page, headers=HEADERS)
 
     async def events(request: Request) -> Response:
         id = request.path_params["id"]
-        if id not in await run_in_threadpool(shelf.ids):
-            return PlainTextResponse(f"no sweep {id} in {shelf.storage}\n", 404)
+        if id not in await run_in_threadpool(catalog.ids):
+            return PlainTextResponse(f"no sweep {id} in {catalog.storage}\n", 404)
         try:
             seen = int(request.headers.get("last-event-id") or request.query_params.get("rows", "0"))
         except ValueError:
             return PlainTextResponse("rows: expected the number of rows that the page was made of\n", 400)
-        return _events(sweep_events(shelf, id, seen, request))
+        return _events(sweep_events(catalog, id, seen, request))
 
     async def one_json(request: Request) -> Response:
-        listed = await run_in_threadpool(shelf.sweep, request.path_params["id"])
+        listed = await run_in_threadpool(catalog.sweep, request.path_params["id"])
         if listed is None or listed.summary is None:
             return JSONResponse({"error": listed.trouble if listed else "no such sweep"}, 500 if listed else 404)
         return JSONResponse(await run_in_threadpool(listed.summary.to_json), headers=HEADERS)
 
     async def replies_of(request: Request) -> Response:
         id, trial, step = (request.path_params[name] for name in ("id", "trial", "step"))
-        if id not in await run_in_threadpool(shelf.ids):
-            return PlainTextResponse(f"no sweep {id} in {shelf.storage}\n", 404)
+        if id not in await run_in_threadpool(catalog.ids):
+            return PlainTextResponse(f"no sweep {id} in {catalog.storage}\n", 404)
         asked = {name: request.query_params.get(name, "") for name in ("base", "show", "role")}
         try:
-            found = await run_in_threadpool(checkpoint_replies, shelf.storage / id, trial, step, **asked)
+            found = await run_in_threadpool(checkpoint_replies, catalog.storage / id, trial, step, **asked)
         except InputError as e:
             return PlainTextResponse(f"{e}\n", 404)
         except DipsweepError as e:
@@ -120,7 +120,7 @@ def _endpoints(shelf: Shelf) -> Sequence[tuple[str, Callable[[Request], Awaitabl
         return JSONResponse(found, headers=HEADERS)
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"storage": str(shelf.storage), "sweeps": len(shelf.ids())})
+        return JSONResponse({"storage": str(catalog.storage), "sweeps": len(catalog.ids())})
 
     return [
         ("/", index),
@@ -147,46 +147,46 @@ def _event(name: str, data: Any, id: int | None = None) -> str:
     return f"event: {name}\n{number}data: {json.dumps(data, allow_nan=False, separators=(',', ':'))}\n\n"
 
 
-async def sweep_events(shelf: Shelf, id: str, seen: int, request: Request) -> AsyncIterator[str]:
+async def sweep_events(catalog: SweepCatalog, id: str, seen: int, request: Request) -> AsyncIterator[str]:
     """New rows of a sweep from the page's last one on, and when a new summary is ready; until it has ended."""
     from starlette.concurrency import run_in_threadpool
 
     summed, said = seen, ""
     while not await request.is_disconnected():
         try:
-            rows = await run_in_threadpool(shelf.rows, id)
+            rows = await run_in_threadpool(catalog.rows, id)
         except DipsweepError as e:
             yield _event("trouble", str(e))
             return
         if len(rows) < seen:  # a driver withdrew what it had written
             seen, summed = 0, -1
         elif len(rows) > seen:
-            suite = await run_in_threadpool(shelf.suite, id)
+            suite = await run_in_threadpool(catalog.suite, id)
             yield _event("rows", list(changes(rows[seen:], suite)), len(rows))
             seen = len(rows)
         else:
             yield ": still here\n\n"
-        if (summed != len(rows) and shelf.due(id, len(rows))) or shelf.summed_rows(id) > summed:
-            listed = await run_in_threadpool(shelf.sweep, id)
+        if (summed != len(rows) and catalog.is_summary_due(id, len(rows))) or catalog.rows_summarized(id) > summed:
+            listed = await run_in_threadpool(catalog.sweep, id)
             if listed is not None:
                 summed = listed.rows
                 yield _event("summary", {"rows": listed.rows, "progress": listed.progress, "open": listed.open})
                 if not listed.open and listed.rows == len(rows):
                     return
-        message = await run_in_threadpool(shelf.driver_message, id)
+        message = await run_in_threadpool(catalog.driver_message, id)
         if message != said:
             said = message
             yield _event("driver", message)
         await asyncio.sleep(LOOK_S)
 
 
-async def list_events(shelf: Shelf, request: Request) -> AsyncIterator[str]:
+async def list_events(catalog: SweepCatalog, request: Request) -> AsyncIterator[str]:
     """Lines of the list that have changed; headlines are made one after the other, and come when they are ready."""
     from starlette.concurrency import run_in_threadpool
 
     told: dict[str, dict[str, Any]] = {}
     while not await request.is_disconnected():
-        listed = await run_in_threadpool(shelf.all)
+        listed = await run_in_threadpool(catalog.all)
         for one in listed:
             line = _line(one)
             if told.get(one.id) != line:
@@ -195,8 +195,8 @@ async def list_events(shelf: Shelf, request: Request) -> AsyncIterator[str]:
         for one in listed:
             if await request.is_disconnected():
                 return
-            if not one.trouble and shelf.due(one.id, one.rows):
-                fresh = await run_in_threadpool(shelf.sweep, one.id)
+            if not one.trouble and catalog.is_summary_due(one.id, one.rows):
+                fresh = await run_in_threadpool(catalog.sweep, one.id)
                 if fresh is not None and told.get(one.id) != _line(fresh):
                     told[one.id] = _line(fresh)
                     yield _event("sweep", told[one.id])
@@ -204,7 +204,7 @@ async def list_events(shelf: Shelf, request: Request) -> AsyncIterator[str]:
         await asyncio.sleep(LOOK_ALL_S)
 
 
-def _line(listed: Listed) -> dict[str, Any]:
+def _line(listed: CatalogEntry) -> dict[str, Any]:
     """A sweep as the list shows it."""
     headline = listed.summary.headline if listed.summary is not None else listed.trouble or "reading …"
     return {

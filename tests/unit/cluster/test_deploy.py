@@ -67,11 +67,11 @@ def test_a_rayjob_is_tried_again_only_when_a_new_cluster_could_help(
     assert not re.search(r"[$;|&'\"<>]", " ".join(words))
     (tmp_path / "sweep.yaml").write_text("name: job\n")
 
-    def run_and_tell(*args: Any) -> None:
+    def run_with_output(*args: Any) -> None:
         if error is not None:
             raise error
 
-    monkeypatch.setattr(cli, "run_and_tell", run_and_tell)
+    monkeypatch.setattr(cli, "run_with_output", run_with_output)
     monkeypatch.setattr(sys, "argv", [w.replace("/sweep/", f"{tmp_path}/") for w in words])
     with pytest.raises(SystemExit) as ended:
         cli.main()

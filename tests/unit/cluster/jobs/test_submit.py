@@ -28,7 +28,7 @@ SWEEP = Sweep(name="tiers", space={"data": {"grid": ["answer-only", "verified-lo
 URL = "http://10.1.1.1:8265"
 
 
-class Shelf(Jobs):
+class FakeJobs(Jobs):
     """A cluster's jobs in memory, with Ray's rule that an id is taken once and for ever."""
 
     def __init__(self) -> None:
@@ -56,23 +56,23 @@ class Shelf(Jobs):
 
 
 @pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    shelf = Shelf()
-    monkeypatch.setattr(module.Jobs, "at", classmethod(lambda cls, address, token: shelf))
+def server(monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
+    server = FakeJobs()
+    monkeypatch.setattr(module.Jobs, "at", classmethod(lambda cls, address, token: server))
     monkeypatch.setattr(
-        module, "check_interpreter", lambda jobs, python, environment, version: shelf.probed.append(python)
+        module, "check_interpreter", lambda jobs, python, environment, version: server.probed.append(python)
     )
-    return shelf
+    return server
 
 
 def send(sweep: Sweep = SWEEP, **options: Any) -> Any:
     return submit(sweep, **{"address": URL, "storage": "s3://bucket/sweeps", **options})
 
 
-def test_the_first_submit_names_the_job_by_the_sweeps_content(shelf: Shelf):
+def test_the_first_submit_names_the_job_by_the_sweeps_content(server: FakeJobs):
     done = send()
     assert (done.became, done.job, done.sweep) == ("submitted", SWEEP.id, SWEEP.id)
-    (request,) = shelf.requests
+    (request,) = server.requests
     assert shlex.split(request["entrypoint"]) == [
         "python",
         "-m",
@@ -91,37 +91,37 @@ def test_the_first_submit_names_the_job_by_the_sweeps_content(shelf: Shelf):
     assert {"sweep", "name", "trials", "user", "storage"} <= request["metadata"].keys()
 
 
-def test_submitted_again_while_it_runs_it_is_the_same_job(shelf: Shelf):
+def test_submitted_again_while_it_runs_it_is_the_same_job(server: FakeJobs):
     assert send().became == "submitted"
     assert send().became == "running"
-    assert list(shelf.jobs) == [SWEEP.id]
+    assert list(server.jobs) == [SWEEP.id]
 
 
-def test_a_stopped_or_lost_sweep_goes_on_under_the_next_number_and_a_finished_one_does_not(shelf: Shelf):
+def test_a_stopped_or_lost_sweep_goes_on_under_the_next_number_and_a_finished_one_does_not(server: FakeJobs):
     send()
-    shelf.becomes(SWEEP.id, state="stopped")
+    server.becomes(SWEEP.id, state="stopped")
     assert (send().job, send().became) == (f"{SWEEP.id}-r2", "running")
-    shelf.becomes(f"{SWEEP.id}-r2", state="failed")
+    server.becomes(f"{SWEEP.id}-r2", state="failed")
     resumed = send()
     assert (resumed.became, resumed.job) == ("resumed", f"{SWEEP.id}-r3")
-    shelf.becomes(resumed.job, state="finished")
+    server.becomes(resumed.job, state="finished")
     assert (send().became, send().job) == ("finished", f"{SWEEP.id}-r3")
     assert send(again=True).job == f"{SWEEP.id}-r4"
 
 
-def test_of_two_that_submit_at_the_same_moment_both_get_the_one_job(shelf: Shelf, monkeypatch: pytest.MonkeyPatch):
-    really = shelf.submit
+def test_of_two_that_submit_at_the_same_moment_both_get_the_one_job(server: FakeJobs, monkeypatch: pytest.MonkeyPatch):
+    really = server.submit
 
     def overtaken(job, *args, **kwargs):
-        monkeypatch.setattr(shelf, "submit", really)
+        monkeypatch.setattr(server, "submit", really)
         really(job, *args, **kwargs)  # somebody else's, a moment before ours
         really(job, *args, **kwargs)
 
-    monkeypatch.setattr(shelf, "submit", overtaken)
-    assert (send().became, len(shelf.jobs)) == ("running", 1)
+    monkeypatch.setattr(server, "submit", overtaken)
+    assert (send().became, len(server.jobs)) == ("running", 1)
 
 
-def test_a_running_sweep_is_not_moved_to_another_storage(shelf: Shelf):
+def test_a_running_sweep_is_not_moved_to_another_storage(server: FakeJobs):
     send()
     with pytest.raises(InputError, match=r"with storage s3://bucket/sweeps, not s3://other"):
         send(storage="s3://other/place")
@@ -139,27 +139,27 @@ def test_a_folder_of_this_machine_is_no_storage_for_a_cluster_elsewhere(
 
 
 @pytest.mark.parametrize("storage", ["/tmp/$(touch owned)", "/tmp/a b; rm -rf c", "/tmp/'quoted' `x`"])
-def test_nothing_a_user_wrote_is_read_by_the_clusters_shell(shelf: Shelf, storage: str):
+def test_nothing_a_user_wrote_is_read_by_the_clusters_shell(server: FakeJobs, storage: str):
     send(storage=storage)
-    assert shlex.split(shelf.requests[0]["entrypoint"])[-1] == storage
-    assert len(shlex.split(shelf.requests[0]["entrypoint"])) == 6
+    assert shlex.split(server.requests[0]["entrypoint"])[-1] == storage
+    assert len(shlex.split(server.requests[0]["entrypoint"])) == 6
 
 
-def test_a_secret_in_the_sweep_is_refused_before_anything_is_sent(shelf: Shelf):
+def test_a_secret_in_the_sweep_is_refused_before_anything_is_sent(server: FakeJobs):
     with pytest.raises(SpecError, match="keyed URL"):
         send(storage="s3://bucket/x?secret_key=abc")
-    assert shelf.jobs == {}
+    assert server.jobs == {}
 
 
-def test_where_the_driver_may_sit_reaches_ray(shelf: Shelf):
+def test_where_the_driver_may_sit_reaches_ray(server: FakeJobs):
     send(driver_labels={"market": "on-demand"}, driver_resources={"head": 0.01})
-    assert shelf.requests[0]["entrypoint_label_selector"] == {"market": "on-demand"}
-    assert shelf.requests[0]["entrypoint_resources"] == {"head": 0.01}
+    assert server.requests[0]["entrypoint_label_selector"] == {"market": "on-demand"}
+    assert server.requests[0]["entrypoint_resources"] == {"head": 0.01}
 
 
-def test_the_nodes_own_dipsweep_is_used_when_asked(shelf: Shelf):
+def test_the_nodes_own_dipsweep_is_used_when_asked(server: FakeJobs):
     send(installed=True)
-    assert "py_modules" not in shelf.requests[0]["runtime_env"]
+    assert "py_modules" not in server.requests[0]["runtime_env"]
 
 
 def test_paths_that_every_node_must_see_are_named():
@@ -179,15 +179,15 @@ def test_the_driver_starts_from_what_came_with_the_job(monkeypatch: pytest.Monke
         driver.sent_sweep(SWEEP.id)
 
 
-def test_a_sweep_is_found_by_id_name_or_job_and_a_near_miss_is_named(shelf: Shelf):
+def test_a_sweep_is_found_by_id_name_or_job_and_a_near_miss_is_named(server: FakeJobs):
     send()
     other = send(Sweep(name="others"))
-    assert shelf.find("tiers").sweep == shelf.find(SWEEP.id).sweep == SWEEP.id
-    shelf.becomes(SWEEP.id, state="failed")
+    assert server.find("tiers").sweep == server.find(SWEEP.id).sweep == SWEEP.id
+    server.becomes(SWEEP.id, state="failed")
     send()
-    assert shelf.find(SWEEP.id).id == f"{SWEEP.id}-r2"
+    assert server.find(SWEEP.id).id == f"{SWEEP.id}-r2"
     with pytest.raises(InputError, match=f"did you mean '{other.sweep}'"):
-        shelf.find(f"{other.sweep}0")
+        server.find(f"{other.sweep}0")
 
 
 def test_an_exit_code_is_said_in_words():
@@ -198,20 +198,20 @@ def test_an_exit_code_is_said_in_words():
 
 
 @pytest.mark.parametrize(("state", "code"), [("stopped", None), ("failed", None), ("failed", 1), ("failed", 3)])
-def test_a_sweep_that_ended_goes_on_where_it_was_kept_or_not_at_all(shelf: Shelf, state: str, code: int | None):
+def test_a_sweep_that_ended_goes_on_where_it_was_kept_or_not_at_all(server: FakeJobs, state: str, code: int | None):
     send()
-    shelf.becomes(SWEEP.id, state=state, exit_code=code)
+    server.becomes(SWEEP.id, state=state, exit_code=code)
     with pytest.raises(
         InputError, match=r"s3://bucket/sweeps, not s3://other/place.*--storage s3://bucket/sweeps.*name"
     ):
         send(storage="s3://other/place")
-    assert len(shelf.jobs) == 1
+    assert len(server.jobs) == 1
     assert send(storage="s3://bucket/sweeps/").became == "resumed"  # the same place
 
 
-def test_a_finished_sweep_that_is_to_go_on_is_not_moved_either(shelf: Shelf):
+def test_a_finished_sweep_that_is_to_go_on_is_not_moved_either(server: FakeJobs):
     send()
-    shelf.becomes(SWEEP.id, state="finished", exit_code=0)
+    server.becomes(SWEEP.id, state="finished", exit_code=0)
     assert (
         send(storage="s3://other/place").storage == "s3://bucket/sweeps"
     )  # nothing is started, and it is said where it lies
@@ -220,12 +220,12 @@ def test_a_finished_sweep_that_is_to_go_on_is_not_moved_either(shelf: Shelf):
 
 
 @pytest.mark.parametrize("code", [2, 127])
-def test_a_run_that_never_started_holds_no_sweep_to_its_storage(shelf: Shelf, code: int):
+def test_a_run_that_never_started_holds_no_sweep_to_its_storage(server: FakeJobs, code: int):
     send(storage="s3://typo/sweeps")
-    shelf.becomes(SWEEP.id, state="failed", exit_code=code)
+    server.becomes(SWEEP.id, state="failed", exit_code=code)
     assert (send().became, send().job) == ("submitted", f"{SWEEP.id}-r2")
-    shelf.becomes(f"{SWEEP.id}-r2", state="stopped")
-    shelf.jobs[f"{SWEEP.id}-r3"] = Job(
+    server.becomes(f"{SWEEP.id}-r2", state="stopped")
+    server.jobs[f"{SWEEP.id}-r3"] = Job(
         f"{SWEEP.id}-r3", SWEEP.id, "failed", exit_code=code, metadata={"storage": "s3://typo/x"}
     )
     with pytest.raises(InputError, match="its checkpoints are in s3://bucket/sweeps"):
@@ -234,35 +234,35 @@ def test_a_run_that_never_started_holds_no_sweep_to_its_storage(shelf: Shelf, co
 
 
 def test_what_goes_on_after_a_stop_is_said_as_a_command_that_finds_the_sweep(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    server: FakeJobs, monkeypatch: pytest.MonkeyPatch
 ):
     send()
-    monkeypatch.setattr(shelf, "stop", lambda job: None, raising=False)
-    assert remote.stop(shelf, SWEEP.id).endswith(f"dipsweep resume {SWEEP.id} --address {URL} goes on")
+    monkeypatch.setattr(server, "stop", lambda job: None, raising=False)
+    assert remote.stop(server, SWEEP.id).endswith(f"dipsweep resume {SWEEP.id} --address {URL} goes on")
 
 
-def test_the_interpreter_is_probed_before_anything_is_submitted_and_remembered(shelf: Shelf):
+def test_the_interpreter_is_probed_before_anything_is_submitted_and_remembered(server: FakeJobs):
     send(python="/opt/env/bin/python", installed=True)
-    shelf.becomes(SWEEP.id, state="stopped")
+    server.becomes(SWEEP.id, state="stopped")
     again = send()
     assert again.became == "resumed"
     assert again.installed
-    assert shelf.probed == ["/opt/env/bin/python"] * 2
-    assert [shlex.split(r["entrypoint"])[0] for r in shelf.requests] == ["/opt/env/bin/python"] * 2
-    assert "py_modules" not in shelf.requests[-1]["runtime_env"]
-    shelf.becomes(again.job, state="failed")
+    assert server.probed == ["/opt/env/bin/python"] * 2
+    assert [shlex.split(r["entrypoint"])[0] for r in server.requests] == ["/opt/env/bin/python"] * 2
+    assert "py_modules" not in server.requests[-1]["runtime_env"]
+    server.becomes(again.job, state="failed")
     assert not send(python="python3.12", installed=False).installed
-    assert shelf.probed[-1] == "python3.12"
+    assert server.probed[-1] == "python3.12"
 
 
-def test_what_the_probe_refuses_is_not_submitted(shelf: Shelf, monkeypatch: pytest.MonkeyPatch):
+def test_what_the_probe_refuses_is_not_submitted(server: FakeJobs, monkeypatch: pytest.MonkeyPatch):
     def refuse(*args: Any) -> None:
         raise InputError("lacks torch")
 
     monkeypatch.setattr(module, "check_interpreter", refuse)
     with pytest.raises(InputError, match="lacks torch"):
         send()
-    assert shelf.requests == []
+    assert server.requests == []
 
 
 class Node(Jobs):
@@ -347,19 +347,19 @@ def test_ctrl_c_leaves_no_probe_behind():
     assert node.ran[-1] == "stopped"
 
 
-def test_waiting_gives_the_results_that_run_would_have_given(shelf: Shelf, tmp_path: Path):
+def test_waiting_gives_the_results_that_run_would_have_given(server: FakeJobs, tmp_path: Path):
     with SweepJournal(tmp_path / SWEEP.id) as log:
         log.append(make_row("sweep", SWEEP.id, extra={"name": "tiers", "spec": SWEEP.to_json(), "trials": 2}))
     sent = send(storage=str(tmp_path), token_file=tmp_path / "token")
-    shelf.sleep = lambda seconds: shelf.becomes(SWEEP.id, state="finished")
+    server.sleep = lambda seconds: server.becomes(SWEEP.id, state="finished")
     results = sent.wait()
     assert (type(results), results.id) == (Results, SWEEP.id)
     assert sent.token_file == tmp_path / "token"
 
 
 @pytest.mark.parametrize(("code", "said"), [(1, "exit code 1"), (None, "its node was lost")])
-def test_waiting_for_a_job_that_fails_says_where_the_reason_stands(shelf: Shelf, code: int | None, said: str):
+def test_waiting_for_a_job_that_fails_says_where_the_reason_stands(server: FakeJobs, code: int | None, said: str):
     sent = send()
-    shelf.becomes(SWEEP.id, state="failed", exit_code=code)
+    server.becomes(SWEEP.id, state="failed", exit_code=code)
     with pytest.raises(DipsweepError, match=f"{said}.*dipsweep logs {SWEEP.id} --address {URL}"):
         sent.wait()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.launch import run_and_tell
+from cluster.launch import run_with_output
 from cluster.preflight.checks import preflight
 from sweeps.config.schema import Sweep
 from sweeps.errors import SpecError
@@ -23,7 +23,7 @@ def test_every_place_without_a_sweep_is_named_and_no_sweep_is_begun(tmp_path):
             log.append(row)
     wrong = searched("nope-12345678", SWEEP, str(tmp_path / "none"), storage=str(runs))
     with pytest.raises(SpecError) as told:
-        run_and_tell(wrong, in_process=True)
+        run_with_output(wrong, in_process=True)
     assert [fault.where for fault in told.value.faults] == ["search.points_from[0]", "search.points_from[2]"]
     assert [home.name for home in runs.iterdir()] == [SWEEP]
 

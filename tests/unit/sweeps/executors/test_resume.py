@@ -16,9 +16,9 @@ from sweeps.controller.requests import pending
 from sweeps.journal.writer import SweepJournal
 from sweeps.storage.factory import open_store
 from tests.support.rows import make_row
-from tests.unit.cluster.jobs.test_submit import Shelf, send, shelf
+from tests.unit.cluster.jobs.test_submit import FakeJobs, send, server
 
-__all__ = ["shelf"]
+__all__ = ["server"]
 
 SWEEP = Sweep(name="goes-on", limits={"gpu_hours": 50.0})
 
@@ -77,11 +77,11 @@ def test_a_sweep_that_nobody_paused_just_goes_on(kept: Kept, tmp_path: Path):
     assert request_resume_on_cluster(SWEEP.id, "/nowhere/that/this/machine/sees") == ""
 
 
-def test_only_a_resumed_job_is_told_to_go_on(shelf: Shelf, monkeypatch, kept: Kept):
+def test_only_a_resumed_job_is_told_to_go_on(server: FakeJobs, monkeypatch, kept: Kept):
     send()
-    shelf.becomes(next(iter(shelf.jobs)), state="stopped")
+    server.becomes(next(iter(server.jobs)), state="stopped")
     send(again=True)
-    first, second = (shlex.split(r["entrypoint"])[3:] for r in shelf.requests)
+    first, second = (shlex.split(r["entrypoint"])[3:] for r in server.requests)
     assert [a for a in second if a not in first] == [driver.RESUME]
     monkeypatch.setattr(driver, "sent_sweep", lambda sweep_id: SWEEP)
     kept.asked("pause")

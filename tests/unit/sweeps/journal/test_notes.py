@@ -11,7 +11,7 @@ from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.report.analysis.summarize import summarize, with_notes
 from sweeps.report.html.page import render_html
-from sweeps.report.html.shelf import Shelf
+from sweeps.report.html.sweep_catalog import SweepCatalog
 from sweeps.report.markdown import markdown, side_by_side
 from tests.support.report_journals import SWEEP, demo_stories, journal
 
@@ -121,15 +121,15 @@ def test_notes_and_tags_stand_in_the_results_the_page_and_the_tables(home):
 
 
 def test_tags_come_and_go_in_the_list_of_sweeps_without_a_new_row(home):
-    shelf = Shelf(home.parent)
-    assert [one.tags for one in shelf.all()] == [()]
+    catalog = SweepCatalog(home.parent)
+    assert [one.tags for one in catalog.all()] == [()]
     write_note(home, who="ana", tags={"paper": True})
-    assert [one.tags for one in shelf.all()] == [("paper",)]
-    summary = shelf.sweep(SWEEP).summary
+    assert [one.tags for one in catalog.all()] == [("paper",)]
+    summary = catalog.sweep(SWEEP).summary
     assert summary is not None
     assert summary.tags == ("paper",)
     write_note(home, who="ana", tags={"paper": False})
-    assert [one.tags for one in shelf.all()] == [()]
+    assert [one.tags for one in catalog.all()] == [()]
 
 
 def test_results_hear_of_notes_that_come_later(home):

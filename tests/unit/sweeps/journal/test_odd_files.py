@@ -18,7 +18,7 @@ from sweeps.errors import DipsweepError, StorageError, StorageUnavailable
 from sweeps.journal.compaction import segment_key
 from sweeps.journal.lease import driver_state
 from sweeps.journal.writer import SweepJournal, is_sweep, read_rows, sweeps_in
-from sweeps.report.html.shelf import Shelf
+from sweeps.report.html.sweep_catalog import SweepCatalog
 from sweeps.storage.base import storage_trouble
 from sweeps.storage.factory import open_store
 from sweeps.storage.local import LocalStore
@@ -94,7 +94,7 @@ def test_a_log_whose_folder_is_none_or_may_not_be_read_is_no_absent_sweep(
     with pytest.raises(StorageError, match=re.escape(str(log))):
         collect(home)
     assert [store.root for store in sweeps_in(str(home.parent))] == [str(home)]
-    listed = Shelf(home.parent).all()
+    listed = SweepCatalog(home.parent).all()
     assert [(sweep.stands, str(log) in sweep.trouble) for sweep in listed] == [("unreadable", True)]
 
 

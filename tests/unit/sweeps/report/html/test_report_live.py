@@ -16,10 +16,10 @@ from sweeps.journal.compaction import segment_key
 from sweeps.journal.reader import LogReader
 from sweeps.journal.writer import SweepJournal
 from sweeps.report.html import live
-from sweeps.report.html import shelf as shelf_module
+from sweeps.report.html import sweep_catalog as module
 from sweeps.report.html.live import live_app
 from sweeps.report.html.live_feed import changes
-from sweeps.report.html.shelf import Shelf
+from sweeps.report.html.sweep_catalog import SweepCatalog
 from tests.support.report_journals import SUITE, SWEEP, demo_stories, journal, scored, story
 
 testclient = pytest.importorskip("starlette.testclient", reason="no starlette: pip install starlette httpx")
@@ -80,24 +80,24 @@ class Listener:
 def hasty(monkeypatch):
     monkeypatch.setattr(live, "LOOK_S", 0.01)
     monkeypatch.setattr(live, "LOOK_ALL_S", 0.01)
-    monkeypatch.setattr(shelf_module, "SOONEST_S", 0.0)
+    monkeypatch.setattr(module, "MIN_SUMMARY_INTERVAL_S", 0.0)
 
 
 def test_new_rows_are_pushed_as_changes_and_then_a_summary(tmp_path, hasty):
     rows = journal([story()])
     write(tmp_path, rows[:30])
-    shelf = Shelf(tmp_path)
-    seen = shelf.sweep(SWEEP).rows
+    catalog = SweepCatalog(tmp_path)
+    seen = catalog.sweep(SWEEP).rows
     write(tmp_path, rows[30:])
     listener = Listener(lambda heard: False)
-    heard = asyncio.run(listener.listen(live.sweep_events(shelf, SWEEP, seen, listener)))
+    heard = asyncio.run(listener.listen(live.sweep_events(catalog, SWEEP, seen, listener)))
     (changed,) = [data for name, data in heard if name == "rows"]
     trial = rows[5].trial
     scores = [c for c in changed if c.get("step") == 400 and "transfer/score" in c["values"]]
     assert scores == [{"trial": trial, "step": 400, "values": ANY, "se": ANY, "n": ANY}]
     assert changed[-1] == {"trial": trial, "state": "completed"}
     assert [data for name, data in heard if name == "summary"][-1] == {
-        "rows": len(shelf.rows(SWEEP)),
+        "rows": len(catalog.rows(SWEEP)),
         "progress": "ended",
         "open": False,
     }
@@ -106,9 +106,9 @@ def test_new_rows_are_pushed_as_changes_and_then_a_summary(tmp_path, hasty):
 def test_a_page_that_lost_its_connection_hears_only_what_it_missed(tmp_path, hasty):
     rows = journal(demo_stories())
     write(tmp_path, rows)
-    shelf = Shelf(tmp_path)
+    catalog = SweepCatalog(tmp_path)
     listener = Listener(lambda heard: len(heard) > 1)
-    heard = asyncio.run(listener.listen(live.sweep_events(shelf, SWEEP, len(shelf.rows(SWEEP)), listener)))
+    heard = asyncio.run(listener.listen(live.sweep_events(catalog, SWEEP, len(catalog.rows(SWEEP)), listener)))
     assert not [name for name, _ in heard if name == "rows"]
 
 
@@ -118,8 +118,8 @@ def test_a_page_is_told_how_far_the_sweep_is_while_somebody_drives_it(tmp_path):
     with SweepJournal(tmp_path / SWEEP) as log:
         for row in rows[:30]:
             log.append(row)
-        assert "0 of 2 trials ended, 1 running" in Shelf(tmp_path).driver_message(SWEEP)
-    assert "no driver" in Shelf(tmp_path).driver_message(SWEEP)
+        assert "0 of 2 trials ended, 1 running" in SweepCatalog(tmp_path).driver_message(SWEEP)
+    assert "no driver" in SweepCatalog(tmp_path).driver_message(SWEEP)
 
 
 def test_scores_of_another_suite_are_not_pushed():
@@ -129,7 +129,7 @@ def test_scores_of_another_suite_are_not_pushed():
 
 def test_the_list_tells_headlines_when_they_are_ready_and_new_sweeps(tmp_path, hasty):
     write(tmp_path, journal([story()]))
-    shelf = Shelf(tmp_path)
+    catalog = SweepCatalog(tmp_path)
 
     def until(heard):
         if len(heard) == 3:
@@ -137,7 +137,9 @@ def test_the_list_tells_headlines_when_they_are_ready_and_new_sweeps(tmp_path, h
         return sum(name == "sweep" for name, _ in heard) >= 4
 
     listener = Listener(until)
-    heard = [data for name, data in asyncio.run(listener.listen(live.list_events(shelf, listener))) if name == "sweep"]
+    heard = [
+        data for name, data in asyncio.run(listener.listen(live.list_events(catalog, listener))) if name == "sweep"
+    ]
     assert [(s["id"], s["headline"] == "reading …") for s in heard[:2]] == [(SWEEP, True), (SWEEP, False)]
     assert heard[-1]["id"] == "other-00000000"
 
@@ -145,20 +147,20 @@ def test_the_list_tells_headlines_when_they_are_ready_and_new_sweeps(tmp_path, h
 def test_a_summary_is_not_made_more_often_than_it_is_worth(tmp_path, monkeypatch):
     rows = journal([story()])
     write(tmp_path, rows[:20])
-    shelf = Shelf(tmp_path)
-    assert shelf.due(SWEEP, 21)
-    known = shelf.sweep(SWEEP).rows
-    assert not shelf.due(SWEEP, known), "nothing new"
-    assert not shelf.due(SWEEP, known + 1), "too early"
-    monkeypatch.setattr(shelf_module, "SOONEST_S", 0.0)
-    monkeypatch.setattr(shelf_module, "REST", 0)
-    assert shelf.due(SWEEP, known + 1)
+    catalog = SweepCatalog(tmp_path)
+    assert catalog.is_summary_due(SWEEP, 21)
+    known = catalog.sweep(SWEEP).rows
+    assert not catalog.is_summary_due(SWEEP, known), "nothing new"
+    assert not catalog.is_summary_due(SWEEP, known + 1), "too early"
+    monkeypatch.setattr(module, "MIN_SUMMARY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(module, "CPU_REST_FACTOR", 0)
+    assert catalog.is_summary_due(SWEEP, known + 1)
 
 
 def test_several_clients_of_a_growing_log_all_get_a_page(tmp_path, monkeypatch):
     rows = journal(demo_stories())
     write(tmp_path, rows[:5])
-    shelf = Shelf(tmp_path)
+    catalog = SweepCatalog(tmp_path)
     rest = LogReader._rest
 
     def slowly(reader, piece):
@@ -169,7 +171,7 @@ def test_several_clients_of_a_growing_log_all_get_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(LogReader, "_rest", slowly)
     write(tmp_path, rows[5:20])
     with ThreadPoolExecutor(4) as pool:
-        listed = list(pool.map(lambda _: shelf.sweep(SWEEP), range(4)))
+        listed = list(pool.map(lambda _: catalog.sweep(SWEEP), range(4)))
     assert {one.trouble for one in listed} == {""}
     assert len({one.summary.seq for one in listed}) == 1
 

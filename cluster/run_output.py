@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: lines over a progress bar on a terminal, dated lines elsewhere."""
+"""What a run prints while it goes on: lines over a progress bar on a terminal, dated lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, Final, Protocol, Self, TextIO
 from sweeps.output import printable
 from sweeps.planning.progress import Progress, progress_text
 
-EVERY_S: Final = 60.0
-"""Where there is no terminal, the progress is told as often as that, and no more than when it has changed."""
+PROGRESS_INTERVAL_S: Final = 60.0
+"""How often progress is printed where there is no terminal."""
 
 
-class Teller(Protocol):
-    """Says lines and shows where the sweep stands; a context manager, after which the terminal is as it was."""
+class RunOutput(Protocol):
+    """Prints lines and shows progress; a context manager, after which the terminal is as it was."""
 
     def say(self, line: str) -> None: ...
     def progress(self, progress: Progress) -> None: ...
@@ -26,21 +26,21 @@ class Teller(Protocol):
     ) -> None: ...
 
 
-def teller(stream: TextIO | None = None) -> Teller:
-    """Returns what tells a run on standard output, be it a terminal or not, closed or not there at all."""
+def run_output(stream: TextIO | None = None) -> RunOutput:
+    """Returns the output of a run for standard output: a terminal, a file or pipe, closed, or None."""
     stream = stream or sys.stdout  # None in a process that was started without one
     with contextlib.suppress(ValueError):  # closed
         if stream is not None and stream.isatty():
-            return TerminalTeller(stream)
-    return PlainTeller(stream)
+            return TerminalOutput(stream)
+    return LogOutput(stream)
 
 
 def dated(line: str) -> str:
-    """Returns a line behind the local date and time."""
+    """Returns a line with the local date and time before it."""
     return f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}"
 
 
-class PlainTeller:
+class LogOutput:
     """Dated lines; a line of progress every minute."""
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -50,7 +50,7 @@ class PlainTeller:
         print(dated(line), file=self.stream, flush=True)
 
     def progress(self, progress: Progress) -> None:
-        if time.monotonic() - self._last_progress >= EVERY_S:
+        if time.monotonic() - self._last_progress >= PROGRESS_INTERVAL_S:
             self._last_progress = time.monotonic()
             self.say(progress_text(progress))
 
@@ -63,7 +63,7 @@ class PlainTeller:
         """Nothing to put back."""
 
 
-class TerminalTeller:
+class TerminalOutput:
     """A bar that stays at the bottom, and lines above it with the time since the start."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -79,7 +79,7 @@ class TerminalTeller:
         self._console.print(f"{seconds // 60:3d}:{seconds % 60:02d}  {line}", soft_wrap=True)
 
     def progress(self, progress: Progress) -> None:
-        self._live.update(bar(progress), refresh=True)
+        self._live.update(progress_bar(progress), refresh=True)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -91,7 +91,7 @@ class TerminalTeller:
         self._live.__exit__(kind, error, trace)
 
 
-def bar(progress: Progress) -> Any:
+def progress_bar(progress: Progress) -> Any:
     """Returns a progress bar with the words beside it, for rich."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -3,8 +3,8 @@
 import io
 import re
 
-from cluster import teller as module
-from cluster.teller import PlainTeller, TerminalTeller, teller
+from cluster import run_output as module
+from cluster.run_output import LogOutput, TerminalOutput, run_output
 from sweeps.planning.estimate import Range
 from sweeps.planning.progress import Progress
 
@@ -24,11 +24,11 @@ def test_lines_carry_a_date_and_progress_is_told_once_a_minute(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     stream = io.StringIO()
-    with teller(stream) as told:
-        assert isinstance(told, PlainTeller)
-        told.say("t-1 starts")
+    with run_output(stream) as output:
+        assert isinstance(output, LogOutput)
+        output.say("t-1 starts")
         for now[0] in (30.0, 61.0, 90.0, 122.0):
-            told.progress(HALF)
+            output.progress(HALF)
     lines = stream.getvalue().splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in lines)
     assert [line[21:] for line in lines] == ["t-1 starts", TOLD, TOLD]
@@ -38,10 +38,10 @@ def test_on_a_terminal_the_bar_stays_under_the_lines_and_is_gone_at_the_end(monk
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    with teller(stream) as told:
-        assert isinstance(told, TerminalTeller)
-        told.progress(HALF)
-        told.say("t-1 [starts] in /a/long/path")
+    with run_output(stream) as output:
+        assert isinstance(output, TerminalOutput)
+        output.progress(HALF)
+        output.say("t-1 [starts] in /a/long/path")
     written = stream.getvalue()
     assert TOLD in written
     assert "  0:00  t-1 [starts] in /a/long/path" in written  # brackets are text, not markup
@@ -50,8 +50,8 @@ def test_on_a_terminal_the_bar_stays_under_the_lines_and_is_gone_at_the_end(monk
 
 def test_a_process_without_standard_output_tells_nobody(monkeypatch):
     monkeypatch.setattr(module.sys, "stdout", None)
-    with teller() as told:
-        told.say("t-1 starts")
+    with run_output() as output:
+        output.say("t-1 starts")
     closed = io.StringIO()
     closed.close()
-    assert isinstance(teller(closed), PlainTeller)
+    assert isinstance(run_output(closed), LogOutput)

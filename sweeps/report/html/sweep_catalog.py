@@ -21,22 +21,22 @@ from sweeps.report.analysis.summarize import summarize, with_driver_note, with_n
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store
 
-DRIVER_S = 20
-"""A driver of another machine may have to be watched for seconds, so nobody looks more often."""
-REST = 20
-"""A summary is made anew after so many times the CPU seconds of the last one: at most one part in twenty of a core."""
-SOONEST_S = 2.0
-SAID_S = 5.0
+DRIVER_CHECK_INTERVAL_S = 20
+"""How often a driver's state is read: of another machine's driver that can take seconds."""
+CPU_REST_FACTOR = 20
+"""Seconds between two summaries of a sweep, as a multiple of the CPU seconds that the last one took: 5 % of a core."""
+MIN_SUMMARY_INTERVAL_S = 2.0
+PROGRESS_INTERVAL_S = 5.0
 """How often the time that is left is worked out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """One sweep of the storage: how it stands, or why its journal cannot be read.
+class CatalogEntry:
+    """One sweep of the storage: its state, or why its journal cannot be read.
 
     Attributes:
         summary: None before one was made, and where the journal cannot be read. rows: of the journal, that it is made of.
-        begun, since: when it was first driven, and last, as the journal has it. stands: where it stands, in few words.
+        begun, since: start of its first driver, and of its last, by the journal. stands: its progress in a few words.
         tags: those that people gave it.
     """
 
@@ -54,13 +54,13 @@ class Listed:
 
     @property
     def progress(self) -> str:
-        """Where it stands, and whether somebody drives it."""
+        """Its progress, and whether a driver runs."""
         return f"{self.stands}; {self.hint}" if self.open and self.hint else self.stands
 
 
 @dataclass(slots=True)
 class _Metered:
-    """How far a sweep is, folded from its first `rows` rows; said anew every `SAID_S` seconds."""
+    """Progress of a sweep after its first `rows` rows; `text` is renewed every `PROGRESS_INTERVAL_S` seconds."""
 
     state: SweepState
     meter: ProgressMeter | None
@@ -79,15 +79,15 @@ def _meter(rows: list[Row]) -> _Metered:
     return _Metered(state, None if plan is None else ProgressMeter(plan, state))
 
 
-class Shelf:
-    """The sweeps of one storage; asked by several threads, each sweep is read by one of them at a time."""
+class SweepCatalog:
+    """The sweeps of one storage, for several threads; each sweep is read by one thread at a time."""
 
     def __init__(self, storage: Where) -> None:
         self.storage = open_store(storage)
         self._readers: dict[str, LogReader] = {}
         self._notes: dict[str, NoteReader] = {}
-        self._known: dict[str, Listed] = {}
-        self._quick: dict[str, Listed] = {}
+        self._known: dict[str, CatalogEntry] = {}
+        self._quick: dict[str, CatalogEntry] = {}
         self._made: dict[str, tuple[float, float]] = {}  # when a summary was ready, and its CPU seconds
         self._meters: dict[str, _Metered] = {}
         self._drivers: dict[str, tuple[float, DriverState]] = {}
@@ -97,13 +97,13 @@ class Shelf:
         """Sweep ids by name."""
         return [home.name for home in sweeps_in(self.storage)]
 
-    def sweep(self, id: str) -> Listed | None:
+    def sweep(self, id: str) -> CatalogEntry | None:
         """Returns a sweep by id; None when there is none. Only names that the storage itself lists are ever opened."""
-        return self._with_notes(self._with_driver(self._summed(id))) if id in self.ids() else None
+        return self._with_notes(self._with_driver(self._with_summary(id))) if id in self.ids() else None
 
-    def all(self) -> list[Listed]:
-        """Returns all sweeps as they stand, the one that was driven last first; a headline only where one is ready."""
-        found = [self._with_notes(self._with_driver(self._glance(id))) for id in self.ids()]
+    def all(self) -> list[CatalogEntry]:
+        """Returns all sweeps, the one with the latest driver first; a headline only where one is ready."""
+        found = [self._with_notes(self._with_driver(self._without_summary(id))) for id in self.ids()]
         return sorted(found, key=lambda s: s.since, reverse=True)
 
     def rows(self, id: str) -> list[Row]:
@@ -120,63 +120,61 @@ class Shelf:
                 self._readers.pop(id)
                 raise
 
-    def due(self, id: str, rows: int) -> bool:
-        """Whether a summary of that many rows is worth making by now: there is more to tell, and the last one is old enough."""
+    def is_summary_due(self, id: str, rows: int) -> bool:
+        """True when there are new rows, and the last summary is old enough for another one."""
         ready, took = self._made.get(id, (float("-inf"), 0.0))
         known = self._known.get(id)
         stale = known is None or known.rows != rows
-        return stale and time.monotonic() - ready >= max(REST * took, SOONEST_S)
+        return stale and time.monotonic() - ready >= max(CPU_REST_FACTOR * took, MIN_SUMMARY_INTERVAL_S)
 
     def _lock(self, id: str, what: str = "rows") -> threading.Lock:
         return self._locks.setdefault((id, what), threading.Lock())
 
-    def _summed(self, id: str) -> Listed:
+    def _with_summary(self, id: str) -> CatalogEntry:
         with self._lock(id, "summary"):
             try:
                 rows = self.rows(id)
             except DipsweepError as e:
-                return Listed(id, trouble=str(e), stands="unreadable")
+                return CatalogEntry(id, trouble=str(e), stands="unreadable")
             known = self._known.get(id)
             if known is None or known.rows != len(rows):
                 began = time.thread_time()
                 summary = summarize(rows)
                 self._made[id] = time.monotonic(), time.thread_time() - began
-                where, told = progress(summary), _listed(id, rows)
-                known = replace(told, summary=summary, stands=where, open=where != "ended")
+                where, entry = progress(summary), _entry(id, rows)
+                known = replace(entry, summary=summary, stands=where, open=where != "ended")
                 self._known[id] = known
             return known
 
-    def _glance(self, id: str) -> Listed:
-        """How a sweep stands, without its analysis; the last headline that was made stays beside it."""
+    def _without_summary(self, id: str) -> CatalogEntry:
+        """Returns a sweep's state without a new analysis; it keeps the last headline that was made."""
         try:
             rows = self.rows(id)
         except DipsweepError as e:
-            return Listed(id, trouble=str(e), stands="unreadable")
+            return CatalogEntry(id, trouble=str(e), stands="unreadable")
         for kept in (self._known.get(id), self._quick.get(id)):
             if kept is not None and kept.rows == len(rows):
                 return kept
         known, where = self._known.get(id), _stands(SweepState(rows))
-        found = replace(
-            _listed(id, rows), summary=known.summary if known else None, stands=where, open=where != "ended"
-        )
+        found = replace(_entry(id, rows), summary=known.summary if known else None, stands=where, open=where != "ended")
         self._quick[id] = found
         return found
 
-    def _with_driver(self, listed: Listed) -> Listed:
-        if not listed.open or not (hint := self._driver(listed.id).message(listed.id)):
-            return listed
-        summary = with_driver_note(listed.summary, hint) if listed.summary is not None else None
-        return replace(listed, hint=hint, summary=summary)
+    def _with_driver(self, entry: CatalogEntry) -> CatalogEntry:
+        if not entry.open or not (hint := self._driver(entry.id).message(entry.id)):
+            return entry
+        summary = with_driver_note(entry.summary, hint) if entry.summary is not None else None
+        return replace(entry, hint=hint, summary=summary)
 
-    def _with_notes(self, listed: Listed) -> Listed:
-        notes = self.notes(listed.id)
+    def _with_notes(self, entry: CatalogEntry) -> CatalogEntry:
+        notes = self.notes(entry.id)
         if not notes:
-            return listed
-        summary = with_notes(listed.summary, notes) if listed.summary is not None else None
-        return replace(listed, tags=tags_of(notes), summary=summary)
+            return entry
+        summary = with_notes(entry.summary, notes) if entry.summary is not None else None
+        return replace(entry, tags=tags_of(notes), summary=summary)
 
     def notes(self, id: str) -> list[NoteRow]:
-        """Returns what people wrote on a sweep that the storage lists; nothing while the storage does not answer."""
+        """Returns the notes on a sweep that the storage lists; none while the storage does not answer."""
         with self._lock(id, "notes"):
             try:
                 return self._notes.setdefault(id, NoteReader(self.storage / id)).rows()
@@ -185,25 +183,25 @@ class Shelf:
 
     def _driver(self, id: str) -> DriverState:
         looked, state = self._drivers.get(id, (float("-inf"), DriverState("none")))
-        if time.monotonic() - looked >= DRIVER_S:
+        if time.monotonic() - looked >= DRIVER_CHECK_INTERVAL_S:
             looked, state = self._drivers[id] = time.monotonic(), driver_state(self.storage / id)
         return state
 
     def suite(self, id: str) -> str:
         """The suite whose scores a sweep's page shows; that of the last summary."""
-        listed = self._known.get(id) or self._summed(id)
-        return listed.summary.suite if listed.summary is not None else ""
+        entry = self._known.get(id) or self._with_summary(id)
+        return entry.summary.suite if entry.summary is not None else ""
 
-    def summed_rows(self, id: str) -> int:
+    def rows_summarized(self, id: str) -> int:
         """Rows that the last summary was made of; -1 before there was one."""
         return self._known[id].rows if id in self._known else -1
 
     def driver_message(self, id: str) -> str:
-        """Returns how far a sweep is and what is left of it while somebody drives it, else that nobody does."""
+        """Returns a sweep's progress while a driver runs, else that none does."""
         driver = self._driver(id)
-        return self._how_far(id) if driver.alive else driver.message(id)
+        return self._progress_text(id) if driver.alive else driver.message(id)
 
-    def _how_far(self, id: str) -> str:
+    def _progress_text(self, id: str) -> str:
         """`12 % done; 40 min left (30 min to 1.1 h); …`; empty for a sweep whose definition this version does not read."""
         with self._lock(id, "progress"):
             rows = self.rows(id)
@@ -220,7 +218,7 @@ class Shelf:
                 known.meter = None
                 return ""
             known.rows = len(rows)
-            if time.monotonic() - known.asked >= SAID_S:
+            if time.monotonic() - known.asked >= PROGRESS_INTERVAL_S:
                 known.text, known.asked = progress_text(known.meter.progress()), time.monotonic()
             return known.text
 
@@ -232,9 +230,9 @@ def _stands(state: SweepState) -> str:
     return stands(len(states), sum(s not in ENDED for s in states), head.trials if head is not None else None)
 
 
-def _listed(id: str, rows: list[Row]) -> Listed:
+def _entry(id: str, rows: list[Row]) -> CatalogEntry:
     times = [r.since for r in rows if isinstance(r, LeaseRow)]
     head = next((r for r in rows if isinstance(r, SweepRow)), None)
-    return Listed(
+    return CatalogEntry(
         id, rows=len(rows), begun=min(times, default=""), since=max(times, default=""), name=head.name if head else ""
     )
