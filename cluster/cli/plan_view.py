@@ -248,10 +248,10 @@ def cost_text(estimate: Estimate, memory: Sequence[str] = ()) -> str:
 def _saving_line(estimate: Estimate, saving: Saving) -> str:
     hours = estimate.device_seconds.value / 3600
     left = f"{_plain(hours * (1 - saving.high))} to {_plain(hours * (1 - saving.low))}"
-    part = f" with {saving.rehearsed} of its {estimate.trials} trials" if saving.rehearsed < estimate.trials else ""
+    part = f" with {saving.trials} of its {estimate.trials} trials" if saving.trials < estimate.trials else ""
     return (
         f"stop rule    saves about {saving.share:.0%} ({saving.low:.0%} to {saving.high:.0%}) of that: {left} device hours; "
-        f"from {saving.deals} rehearsals{part} on {saving.source}"
+        f"from {saving.rehearsals} rehearsals{part} on {saving.source}"
     )
 
 

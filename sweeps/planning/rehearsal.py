@@ -1,8 +1,8 @@
 """A sweep rehearsed before it runs: its own controller, search and stop rule, with recorded curves in place of training.
 
-What a stop rule saves depends on scores that do not exist yet. So each configuration is dealt a curve that was recorded
-elsewhere, the sweep runs on a simulated clock, and what the rule leaves out is counted; several deals give a range. The
-curves are dealt at random: that a setting is good or bad in itself is not known, and a search learns nothing from it.
+What a stop rule saves depends on scores that do not exist yet. So each configuration is assigned a curve that was recorded
+elsewhere, the sweep runs on a simulated clock, and what the rule leaves out is counted; several rehearsals give a range.
+Curves are assigned at random: which settings are good is not known yet, and a search learns nothing from a rehearsal.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from sweeps.storage.local import LocalStore
 
 MOST_TRIALS: Final = 24
 """Trials that are rehearsed; of a larger sweep an even selection, each with the budgets that share its trunk."""
-DEALS: Final = (4, 12)
+REHEARSALS: Final = (4, 12)
+"""At least and at most so many, each with curves assigned anew."""
 REPORTS: Final = 400
-"""So many scored checkpoints are enough, in at least `DEALS[0]` deals and at most `DEALS[1]`: seconds on one core."""
+"""So many scored checkpoints in all rehearsals together are enough: seconds on one core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,15 @@ class Saving:
     """Share of a sweep's device seconds that its stop rule is likely to leave out.
 
     Attributes:
-        share, low, high: the median deal, and the range of all but the outer tenths. deals: how many there were.
-        rehearsed: trials of each deal. source: where the curves are from, in words.
+        share, low, high: the median rehearsal, and the range without the outer tenths. rehearsals: how many there were.
+        trials: of each rehearsal. source: where the curves are from, in words.
     """
 
     share: float
     low: float
     high: float
-    deals: int
-    rehearsed: int
+    rehearsals: int
+    trials: int
     source: str
 
 
@@ -79,7 +80,7 @@ def expected_saving(
     source: str,
     slots: int = 8,
 ) -> Saving:
-    """Rehearses a sweep with several deals of recorded curves.
+    """Rehearses a sweep several times on recorded curves.
 
     Args:
         plan, work: the sweep, and its trials in the order in which they are suggested. costs: by trial.
@@ -87,13 +88,14 @@ def expected_saving(
         slots: trials that run at once.
     """
     chosen = selection(work)
-    deals = min(max(REPORTS // max(1, sum(w.evaluations for w in chosen)), DEALS[0]), DEALS[1])
+    fewest, most = REHEARSALS
+    rehearsals = min(max(REPORTS // max(1, sum(w.evaluations for w in chosen)), fewest), most)
     shares = sorted(
-        _Rehearsal(plan, chosen, costs, make_rule, recorded=curves[deal % len(curves)], deal=deal, slots=slots).saved()
-        for deal in range(deals)
+        _Rehearsal(plan, chosen, costs, make_rule, recorded=curves[seed % len(curves)], seed=seed, slots=slots).saved()
+        for seed in range(rehearsals)
     )
     outer = len(shares) // 10
-    return Saving(statistics.median(shares), shares[outer], shares[-1 - outer], deals, len(chosen), source)
+    return Saving(statistics.median(shares), shares[outer], shares[-1 - outer], rehearsals, len(chosen), source)
 
 
 def cached_saving(key: str, rehearse: Callable[[], Saving], folder: Path | None = None) -> Saving:
@@ -132,8 +134,8 @@ def selection(work: Sequence[TrialWork], most: int = MOST_TRIALS) -> list[TrialW
     return [item for item in work if item.trial in kept]
 
 
-class _Given:
-    """Hands out chosen configurations in order, and learns nothing."""
+class _FixedOrderSearch:
+    """Suggests chosen configurations in order, and learns nothing."""
 
     def __init__(self, plan: Plan, work: Sequence[TrialWork]) -> None:
         self.plan, self.left = plan, list(reversed(work))
@@ -153,7 +155,7 @@ class _Given:
 
 
 class _Rehearsal(SimulatedSweep):
-    """One deal: scores are those of the curves that were dealt, and time is what the plan expects."""
+    """One rehearsal: scores are those of the assigned curves, and time is what the plan expects."""
 
     def __init__(
         self,
@@ -163,15 +165,15 @@ class _Rehearsal(SimulatedSweep):
         make_rule: Callable[[Plan], StopRule],
         *,
         recorded: RecordedSweep,
-        deal: int,
+        seed: int,
         slots: int,
     ) -> None:
-        searcher = _Given(plan, work)
+        searcher = _FixedOrderSearch(plan, work)
         super().__init__(SweepController(plan, MemoryJournal(), make_rule(plan), searcher, home="memory://"), slots)
         self.work, self.costs, self.recorded = work, costs, recorded
-        self.draw = random.Random(deal)
-        self.hand = self.draw.sample(recorded.curves, len(recorded.curves))
-        self.dealt: dict[str, tuple[RecordedCurve, bool]] = {}
+        self.random = random.Random(seed)
+        self.curves = self.random.sample(recorded.curves, len(recorded.curves))
+        self.assigned: dict[str, tuple[RecordedCurve, bool]] = {}
 
     def saved(self) -> float:
         """Runs the sweep to its end; returns the share of its device seconds that was not spent."""
@@ -192,12 +194,12 @@ class _Rehearsal(SimulatedSweep):
         spec = self.controller.specs[job.trial]
         curve, again = self._curve(spec.config)
         scores = curve.at(job.step / spec.steps)
-        return self.costs[job.trial].evaluation, noisy(scores, self.draw) if again else scores
+        return self.costs[job.trial].evaluation, noisy(scores, self.random) if again else scores
 
     def _curve(self, config: Mapping[str, Any]) -> tuple[RecordedCurve, bool]:
-        """Returns the curve that a configuration was dealt, and whether another has it too; its budgets share it."""
+        """Returns a configuration's curve, and whether another configuration has it too; its budgets share it."""
         key = trial_id({**config, "steps": 0})
-        if key not in self.dealt:
-            again, place = divmod(len(self.dealt), len(self.hand))
-            self.dealt[key] = self.hand[place], bool(again)
-        return self.dealt[key]
+        if key not in self.assigned:
+            again, place = divmod(len(self.assigned), len(self.curves))
+            self.assigned[key] = self.curves[place], bool(again)
+        return self.assigned[key]

@@ -55,7 +55,7 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
 
 
 def split_step(lengths: Sequence[int], pack_tokens: int, world: int, apart: int = 0) -> list[list[list[int]]]:
-    """Splits one optimizer step into packs and deals them out.
+    """Splits one optimizer step into packs, and distributes these over the workers.
 
     Every worker gets the same number of packs (sharded training needs them to walk in step); a worker without enough
     rows gets empty ones. The step itself, and so the update, is the same for any `world`.

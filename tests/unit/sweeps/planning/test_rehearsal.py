@@ -52,7 +52,7 @@ def test_a_rule_that_stops_nothing_saves_nothing(space):
 def test_trials_stopped_at_the_first_of_four_reports_save_three_quarters():
     found = rehearsed(SWEEPS["grid"], StopsAtOnce, Costs(step=1.0, evaluation=0.0, start_up=0.0))
     assert found.share == pytest.approx(0.75)
-    assert found.rehearsed == 4
+    assert found.trials == 4
 
 
 def test_evaluations_that_are_not_made_are_saved_too():
