@@ -29,11 +29,12 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.stopping.families import CAP, ITEMS, write
 from cluster.run import run
 from sweeps import Sweep, grid
+from sweeps.config.space import Axis
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import read_rows
 from sweeps.report.replay import read_rows as read_curves
@@ -68,8 +69,12 @@ def sweeps() -> list[Sweep]:
     return out
 
 
+_SHIPPED = ("verified-long-cot", "answer-only", "corrupted-cot")
+_TIERS, _FEW = ("verified", "answer", "corrupted"), ("verified", "few")
+
+
 class Recorded(NamedTuple):
-    """A sweep of `more`: its name, seed, model, shares of replay, learning rates, budgets, schedule, and what else differs."""
+    """A sweep of `more` or `families`: what differs between them. `trainer`: further settings."""
 
     name: str
     seed: int
@@ -80,6 +85,21 @@ class Recorded(NamedTuple):
     schedule: str
     repeats: int = 1
     trainer: Mapping[str, int] = {}
+    family: str = ""
+    tiers: tuple[str, ...] = _SHIPPED
+
+    def sweep(self, name: str, *, axes: Mapping[str, Axis], trainer: Mapping[str, float], **blocks: Any) -> Sweep:
+        """Returns its definition: what all of them share, and further axes, settings and blocks."""
+        shared = {"lr_scheduler_type": self.schedule, "warmup_steps": 10.0, "batch_tokens": 1024, "max_length": 256}
+        rates, steps = grid(*self.rates), grid(*self.steps)
+        return Sweep(
+            name=name,
+            seed=self.seed,
+            space={"model": grid(self.model), **axes, "learning_rate": rates, "steps": steps},
+            search={"algorithm": "grid", "repeats": self.repeats},
+            trainer={**shared, "adam_beta2": 0.98, "precision": "fp32", **trainer, **self.trainer},
+            **blocks,
+        )
 
 
 MORE = (
@@ -103,49 +123,24 @@ def more() -> list[Sweep]:
     out = []
     for s in MORE:
         decay = {} if s.schedule == "constant" else {"min_lr_rate": 0.0}
-        out.append(
-            Sweep(
-                name=f"real-{s.name}", seed=s.seed,
-                space={"model": grid(s.model), "data": grid("verified-long-cot", "answer-only", "corrupted-cot"),
-                       "replay": grid(*s.replay), "learning_rate": grid(*s.rates), "steps": grid(*s.steps)},
-                search={"algorithm": "grid", "repeats": s.repeats},
-                trainer={"lr_scheduler_type": s.schedule, "warmup_steps": 10.0, "batch_tokens": 1024, "max_length": 256,
-                         "adam_beta2": 0.98, "precision": "fp32", **decay, **s.trainer},
-                evaluation={"suite": "mini", "items": 100, "backlog": 64},
-            )
-        )  # fmt: skip
+        axes = {"data": grid(*s.tiers), "replay": grid(*s.replay)}
+        evaluation = {"suite": "mini", "items": 100, "backlog": 64}
+        out.append(s.sweep(f"real-{s.name}", axes=axes, trainer=decay, evaluation=evaluation))
     return out
 
 
-class OfFamily(NamedTuple):
-    """A sweep of `families`: as `Recorded`, on tiers of a family of tasks."""
-
-    name: str
-    family: str
-    seed: int
-    model: str
-    tiers: tuple[str, ...]
-    replay: tuple[float, ...]
-    rates: tuple[float, ...]
-    steps: tuple[int, ...]
-    schedule: str
-    repeats: int = 1
-    trainer: Mapping[str, int] = {}
-
-
-_TIERS = ("verified", "answer", "corrupted")
 OF_FAMILIES = (
-    OfFamily("s-wsd-trunks", "logic", 0, "tiny-s", _TIERS, (0.05, 0.2), (1.5e-3, 4e-3), (100, 200, 400), "wsd"),
-    OfFamily("xs-wsd-trunks", "strings", 1, "tiny-xs", _TIERS, (0.05, 0.2), (2e-3, 6e-3), (100, 200, 400), "wsd"),
-    OfFamily("xs-wsd-seeds", "logic", 2, "tiny-xs", _TIERS, (0.1,), (2e-3, 6e-3), (120, 360), "wsd", 3),
-    OfFamily("s-few-wsd", "logic", 3, "tiny-s", ("verified", "few"), (0.0, 0.1), (1e-3, 5e-3), (100, 200, 400), "wsd"),
-    OfFamily("s-few-cosine", "strings", 4, "tiny-s", ("verified", "few"), (0.0, 0.1), (1e-3, 4e-3, 1.2e-2), (400,), "cosine"),
-    OfFamily("xs-constant-trunks", "logic", 5, "tiny-xs", _TIERS, (0.0, 0.2), (1.5e-3, 5e-3), (150, 300), "constant"),
-    OfFamily("xs-cosine", "logic", 6, "tiny-xs", _TIERS, (0.02, 0.2), (1e-3, 4e-3, 2e-2), (300,), "cosine"),
-    OfFamily("s-cosine-seeds", "strings", 7, "tiny-s", _TIERS, (0.1,), (1.5e-3, 6e-3), (250,), "cosine", 3),
-    OfFamily("xs-constant", "strings", 8, "tiny-xs", _TIERS, (0.05, 0.2), (1e-3, 4e-3, 2e-2), (300,), "constant"),
-    OfFamily("s-lora-cosine", "strings", 9, "tiny-s", _TIERS, (0.0, 0.2), (2e-3, 8e-3, 2e-2), (250,), "cosine", 1,
-             {"lora_rank": 8}),
+    Recorded("s-wsd-trunks", 0, "tiny-s", (0.05, 0.2), (1.5e-3, 4e-3), (100, 200, 400), "wsd", family="logic", tiers=_TIERS),
+    Recorded("xs-wsd-trunks", 1, "tiny-xs", (0.05, 0.2), (2e-3, 6e-3), (100, 200, 400), "wsd", family="strings", tiers=_TIERS),
+    Recorded("xs-wsd-seeds", 2, "tiny-xs", (0.1,), (2e-3, 6e-3), (120, 360), "wsd", 3, family="logic", tiers=_TIERS),
+    Recorded("s-few-wsd", 3, "tiny-s", (0.0, 0.1), (1e-3, 5e-3), (100, 200, 400), "wsd", family="logic", tiers=_FEW),
+    Recorded("s-few-cosine", 4, "tiny-s", (0.0, 0.1), (1e-3, 4e-3, 1.2e-2), (400,), "cosine", family="strings", tiers=_FEW),
+    Recorded("xs-constant-trunks", 5, "tiny-xs", (0.0, 0.2), (1.5e-3, 5e-3), (150, 300), "constant", family="logic", tiers=_TIERS),
+    Recorded("xs-cosine", 6, "tiny-xs", (0.02, 0.2), (1e-3, 4e-3, 2e-2), (300,), "cosine", family="logic", tiers=_TIERS),
+    Recorded("s-cosine-seeds", 7, "tiny-s", (0.1,), (1.5e-3, 6e-3), (250,), "cosine", 3, family="strings", tiers=_TIERS),
+    Recorded("xs-constant", 8, "tiny-xs", (0.05, 0.2), (1e-3, 4e-3, 2e-2), (300,), "constant", family="strings", tiers=_TIERS),
+    Recorded("s-lora-cosine", 9, "tiny-s", (0.0, 0.2), (2e-3, 8e-3, 2e-2), (250,), "cosine", 1, {"lora_rank": 8},
+             family="strings", tiers=_TIERS),
 )  # fmt: skip
 
 
@@ -158,17 +153,16 @@ def families(folder: Path) -> list[tuple[str, Sweep]]:
     out = []
     for s in OF_FAMILIES:
         home = folder / s.family
+        items = {"path": str(home / "items.jsonl"), "max_new_tokens": CAP}
         for tier, replay in itertools.product(s.tiers, s.replay):
-            sweep = Sweep(
-                name=f"{s.family}-{s.name}-{tier}-{round(100 * replay)}", seed=s.seed,
-                space={"model": grid(s.model), "learning_rate": grid(*s.rates), "steps": grid(*s.steps)},
+            sweep = s.sweep(
+                f"{s.family}-{s.name}-{tier}-{round(100 * replay)}",
+                axes={},
+                trainer={"replay": replay},
                 tiers={tier: {"path": str(home / f"{tier}.jsonl")}},
-                search={"algorithm": "grid", "repeats": s.repeats},
                 objective={"metric": "transfer/score"},
-                trainer={"lr_scheduler_type": s.schedule, "warmup_steps": 10.0, "replay": replay, "batch_tokens": 1024,
-                         "max_length": 256, "adam_beta2": 0.98, "precision": "fp32", **s.trainer},
-                evaluation={"files": [{"path": str(home / "items.jsonl"), "max_new_tokens": CAP}], "items": ITEMS, "backlog": 64},
-            )  # fmt: skip
+                evaluation={"files": [items], "items": ITEMS, "backlog": 64},
+            )
             steps = sum(s.steps) * len(s.rates) * s.repeats
             out.append((steps, (f"{s.family}-{s.name}", sweep)))
     return [named for _, named in sorted(out, key=lambda o: -o[0])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,6 +52,14 @@ def is_met(c: Constraint, value: float | None, base: float | None) -> bool | Non
     return None if value is None or base is None else value >= base + (c.relative_to_base or 0.0)
 
 
-def all_met(constraints: Sequence[Constraint], scores: Mapping[str, float], base: Mapping[str, float]) -> bool:
-    """Whether scores are known to meet all constraints; `base` holds those of the base model."""
-    return all(is_met(c, scores.get(c.metric), base.get(c.metric)) is True for c in constraints)
+def all_met(constraints: Sequence[Constraint], scores: Mapping[str, float], base: Mapping[str, float]) -> bool | None:
+    """Whether scores meet all constraints, as `combined` says; `base` holds the scores of the base model."""
+    return combined(is_met(c, scores.get(c.metric), base.get(c.metric)) for c in constraints)
+
+
+def combined(met: Iterable[bool | None]) -> bool | None:
+    """Of several constraints: False where one is not met, else None where that is not known of one, else True."""
+    known = tuple(met)
+    if False in known:
+        return False
+    return None if None in known else True

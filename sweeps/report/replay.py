@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.config.objective import At, Constraint, Goal, is_met
+from sweeps.config.objective import At, Constraint, Goal, all_met
 from sweeps.errors import InputError, JournalError
 from sweeps.executors.simulated import Outcome, Recording, simulate
 from sweeps.journal.codec import parse
@@ -232,7 +232,7 @@ def finals(history: History, goal: Goal) -> dict[str, float]:
     for curve in history.trials():
         steps = curve.steps(goal.metric)
         whole = steps and steps[-1] > 0 and curve.last_step >= _budget(curve)
-        if whole and all(_met(history, curve, c) for c in goal.constraints):
+        if whole and all_met(goal.constraints, _last_scores(curve, goal), history.base_scores(curve.trial)):
             out[curve.trial] = goal.sign * curve.points[steps[-1]].metrics[goal.metric]
     return out
 
@@ -241,26 +241,19 @@ def best_steps(history: History, goal: Goal) -> dict[str, int]:
     """Returns the step of the best checkpoint of every trial, among those that meet all constraints."""
     out = {}
     for curve in history.trials():
+        base = history.base_scores(curve.trial)
         steps = [
-            s
-            for s in curve.steps(goal.metric)
-            if s > 0 and all(_met_at(history, curve, c, s) for c in goal.constraints)
+            s for s in curve.steps(goal.metric) if s > 0 and all_met(goal.constraints, curve.points[s].metrics, base)
         ]
         if steps:
             out[curve.trial] = max(steps, key=lambda s: goal.sign * curve.points[s].metrics[goal.metric])
     return out
 
 
-def _met(history: History, curve: Curve, constraint: Constraint) -> bool:
-    steps = curve.steps(constraint.metric)
-    return bool(steps) and steps[-1] > 0 and _met_at(history, curve, constraint, steps[-1])
-
-
-def _met_at(history: History, curve: Curve, constraint: Constraint, step: int) -> bool:
-    base, metric = history.base_point(curve.trial), constraint.metric
-    return (
-        is_met(constraint, curve.points[step].metrics.get(metric), base.metrics.get(metric) if base else None) is True
-    )
+def _last_scores(curve: Curve, goal: Goal) -> dict[str, float]:
+    """Returns the last score after step 0 of each metric that a constraint is on."""
+    last = {c.metric: step for c in goal.constraints for step in curve.steps(c.metric)[-1:] if step > 0}
+    return {metric: curve.points[step].metrics[metric] for metric, step in last.items()}
 
 
 def winners(ends: Mapping[str, float], top: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.config.objective import Constraint, Goal, is_met
+from sweeps.config.objective import Constraint, Goal, combined, is_met
 from sweeps.journal.history import Curve
 from sweeps.report.analysis.findings import Axis, Check
 from sweeps.setting_names import current_names
@@ -94,7 +94,5 @@ def check(c: Constraint, value: float | None, base: float | None) -> Check:
 
 
 def meets(checks: Sequence[Check]) -> bool | None:
-    """Whether all constraints are met; None when one is not known to be."""
-    if any(c.met is False for c in checks):
-        return False
-    return None if any(c.met is None for c in checks) else True
+    """Whether all constraints are met; None where that is not known."""
+    return combined(c.met for c in checks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from sweeps.config.objective import Goal, is_met
+from sweeps.config.objective import Goal, all_met
 from sweeps.journal.history import ENDED, Curve
 from sweeps.journal.notes import tags_of
 from sweeps.journal.reader import no_collector
@@ -209,12 +209,17 @@ def _picks(
         if not points:
             found.append(None)
             continue
-        limits = [(c, _value(base.get(c.metric))) for c in goal.constraints]
-        fine = [p for p in points if all(is_met(c, _value(_at(scores, c.metric, p.step)), b) for c, b in limits)]
+        at_base = {metric: measured.value for metric, measured in base.items()}
+        constrained = {c.metric: scores.get(c.metric, ()) for c in goal.constraints}
+        fine = [p for p in points if all_met(goal.constraints, _values_at(constrained, p.step), at_base)]
         answers = {p.step: journal.answers(curve.trial, p.step) for p in points}
         kept = {s: o for s, a in answers.items() if a is not None and (o := a.of(goal.metric)) is not None}
         found.append(best_checkpoint(goal.metric, fine or points, kept, sign=goal.sign, wandering=wandering))
     return found
+
+
+def _values_at(scores: Mapping[str, tuple[Measured, ...]], step: int) -> dict[str, float]:
+    return {metric: found.value for metric in scores if (found := _at(scores, metric, step)) is not None}
 
 
 def _value(point: Measured | None) -> float | None:

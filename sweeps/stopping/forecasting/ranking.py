@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sweeps.config.objective import Constraint, Goal, is_met
+from sweeps.config.objective import Constraint, Goal, all_met
 from sweeps.errors import InputError
 from sweeps.journal.history import History, Point
 from sweeps.journal.rows import EndRow, Row
@@ -103,11 +103,7 @@ class TopKRanking:
 
     def _meets(self, trial: str, point: Point) -> bool:
         """Whether a checkpoint meets every constraint, as far as it was measured."""
-        base = self.history.base_point(trial)
-        return all(
-            is_met(c, point.metrics.get(c.metric), base.metrics.get(c.metric) if base else None) is not False
-            for c in self.goal.constraints
-        )
+        return all_met(self.goal.constraints, point.metrics, self.history.base_scores(trial)) is not False
 
     def expect(self, experience: Experience) -> None:
         """Begins from what finished sweeps say of the goal's metric."""

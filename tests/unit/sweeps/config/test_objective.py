@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sweeps import Sweep, grid
-from sweeps.config.objective import Constraint, is_met
+from sweeps.config.objective import Constraint, all_met, combined, is_met
 from sweeps.errors import SpecError
 
 
@@ -43,3 +43,18 @@ def test_whether_a_constraint_is_met_is_unknown_without_the_numbers_that_decide_
     assert is_met(relative, 0.4, None) is None
     assert is_met(Constraint("m/x", at_least=0.5), None, 0.1) is None
     assert is_met(Constraint("m/x", at_most=0.5), 0.6, None) is False
+
+
+@pytest.mark.parametrize(
+    ("met", "whole"),
+    [((), True), ((True, True), True), ((True, None), None), ((None, False), False), ((True, False), False)],
+)
+def test_one_that_is_not_met_decides_and_one_that_is_unknown_leaves_it_open(met, whole):
+    assert combined(met) is whole
+
+
+def test_all_constraints_are_checked_on_scores_of_one_moment():
+    floor, relative = Constraint("m/x", at_least=0.5), Constraint("m/y", relative_to_base=-0.1)
+    assert all_met((floor, relative), {"m/x": 0.6, "m/y": 0.5}, {"m/y": 0.55}) is True
+    assert all_met((floor, relative), {"m/x": 0.6, "m/y": 0.5}, {}) is None
+    assert all_met((floor, relative), {"m/x": 0.4, "m/y": 0.5}, {}) is False
