@@ -235,13 +235,24 @@ def limits(
 
 @app.command()
 def gc(
-    sweep_id: SweepId,
+    sweep_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="A sweep's id, its name, folder or address.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this, only say what would go.")] = False,
+    cache: Annotated[bool, typer.Option("--cache", help="This machine's cache of models, data and tokenised rows.")] = False,
+    older_than: Annotated[float, typer.Option(metavar="DAYS", min=0, help="With --cache: not used for so long.")] = 30.0,
     storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
 ) -> None:  # fmt: skip
-    """Say, or with --apply remove, what a sweep keeps for nothing: torn uploads, checkpoints that no row names."""
+    """Say, or with --apply remove, what a sweep keeps for nothing: torn uploads, checkpoints that no row names.
+
+    With --cache instead of a sweep: what this machine downloaded and tokenised and has not used for long.
+    """
     from sweeps.checkpoints.gc import collect
 
+    if cache == (sweep_id is not None):
+        got = "a sweep and --cache" if cache else "neither a sweep nor --cache"
+        raise InputError(f"gc: got {got}; expected one of them")
+    if sweep_id is None:
+        _collect_cache(older_than, apply=apply)
+        return
     home = home_of(sweep_id, storage, address, token_file)
     found = collect(home, apply=apply)
     for one in found:
@@ -250,6 +261,21 @@ def gc(
     print(
         f"{home.name}: {len(found)} thing{'s' if len(found) != 1 else ''}, {sum(g.size for g in found) / 1e6:.1f} MB, {done}"
     )
+
+
+def _collect_cache(older_than_days: float, *, apply: bool) -> None:
+    from trainers.data.sources.cache_gc import DAY_S, collect_cache
+    from trainers.data.sources.download_cache import cache_folder
+
+    found = collect_cache(older_than_days, apply=apply)
+    gone = "removed" if apply else "would go"
+    for copy in found:
+        state = "in use" if copy.in_use else f"not used for {copy.unused_s / DAY_S:.0f} days"
+        print(f"{copy.path}  {copy.size / 1e6:.1f} MB  {state}{f': {gone}' if copy.goes else ''}")
+    goes = [copy for copy in found if copy.goes]
+    way = "; --apply removes it" if goes and not apply else ""
+    whole = f"{len(found)} cop{'ies' if len(found) != 1 else 'y'}, {sum(c.size for c in found) / 1e6:.1f} MB"
+    print(f"{cache_folder()}: {whole}; {len(goes)}, {sum(c.size for c in goes) / 1e6:.1f} MB, {gone}{way}")
 
 
 @app.command()

@@ -3,10 +3,13 @@
 A copy's folder is named after its address and the sizes and versions of its files, so a file that changes at the source is
 fetched anew. It appears whole: fetched aside under a lock, checked, then renamed. A process that dies in between leaves
 a lock that nobody holds and a folder that nobody reads. Credentials come from the environment or the instance alone.
+What was not used for long can be removed (`cache_gc`); a copy in use is held by a lock until its process ends.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -23,6 +26,8 @@ from sweeps.storage.base import FOREVER, url_fault
 from sweeps.storage.retry import Patience
 
 log = logging.getLogger(__name__)
+_HELD: dict[Path, int] = {}
+"""Descriptors of the locks of copies that this process uses; they are closed when it ends."""
 
 
 class Remote(NamedTuple):
@@ -110,12 +115,30 @@ def fetched(url: str, wanted: Callable[[str], bool] = lambda name: True) -> Path
     facts = json.dumps([url, {name: [f.size, f.version] for name, f in files.items()}], sort_keys=True)
     last = url.rstrip("/").rpartition("/")[2]
     home = cache_folder() / "fetched" / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}-{last}"
+    _hold(home)
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
         with folder_lock(home):
             if not home.is_dir():
                 _fetch(url, files, home)
     return home / last if set(files) == {last} else home
+
+
+def use_lock(home: Path) -> Path:
+    """Returns the lock file of a copy: shared by the processes that use it, taken whole by whoever removes it."""
+    return home.with_name(f".{home.name}.used")
+
+
+def _hold(home: Path) -> None:
+    """Keeps a copy from being removed until this process ends, and dates its last use; not in a cache that is read-only."""
+    with contextlib.suppress(OSError):
+        if home not in _HELD:
+            home.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(use_lock(home), os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            _HELD[home] = lock
+        if home.is_dir():
+            os.utime(home)
 
 
 def _fetch(url: str, files: Mapping[str, Remote], home: Path) -> None:
