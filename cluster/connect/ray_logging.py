@@ -20,7 +20,7 @@ def wants_ray_logs() -> bool:
 def quiet_ray() -> None:
     """Keeps Ray's own lines on dead workers and broken trials off the driver's terminal; call it before `ray.init`.
 
-    How an attempt ended, and why, stands in the journal.
+    The journal says how an attempt ended, and why.
     """
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     for name in LOGGERS:

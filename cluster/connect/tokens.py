@@ -19,7 +19,7 @@ SHORTEST: Final = 16  # characters; ours have 64
 
 
 def default_path() -> Path:
-    """Returns where a token lies when nobody says otherwise."""
+    """Returns the default path of a token."""
     return Path.home() / ".dipsweep" / "token"
 
 

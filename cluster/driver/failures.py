@@ -13,7 +13,7 @@ NODE_NEWS_S = 30.0  # Ray reports a lost process before its lost node: a failure
 
 
 class LostAttempts:
-    """Judges lost attempts: a node that was taken away is nobody's fault, a process that died on a node that lives may be.
+    """Judges lost attempts: a node that was taken away is no failure of the trial, a process that died on a live node may be.
 
     Args:
         any_gone: whether one of these nodes is dead or draining. fail: takes the verdict. clock: seconds, never going back.

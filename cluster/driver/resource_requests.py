@@ -47,7 +47,7 @@ class ResourceRequests:
         return self.client.may_start(held(live), times(bundle(spec.model), choice.workers))
 
     def renew(self, live: Collection[Attempt], evaluators: int, *, ending: bool) -> None:
-        """Once a second tells the fair-share actor how the sweep stands.
+        """Once a second sends the sweep's usage to the fair-share actor.
 
         Args:
             evaluators: how many are up. ending: the sweep will start nothing more.

@@ -60,7 +60,7 @@ class _Running:
 
 
 class Pool:
-    """Hands jobs to idle evaluators, and collects what they say; never waits.
+    """Gives jobs to idle evaluators, and collects their results; never waits.
 
     An evaluator that died, or that was killed for being over its time, is replaced by a new one; what becomes of the job
     is the controller's business, who hears of it as of any other failure. Nothing comes up before `open`.
@@ -140,7 +140,7 @@ class Pool:
             yield running.job, self._broken(running, self.allowance.overdue)
 
     def _broken(self, running: _Running, error: Exception) -> Broken:
-        """A failure costs what its evaluator reserved for as long as it ran: nobody else had those GPUs meanwhile."""
+        """A failure costs what its evaluator reserved for as long as it ran."""
         cost = {"gpu_s": self.gpus * (self.clock() - running.since)} if self.gpus else {}
         return Broken(explain(error), cost)
 

@@ -34,7 +34,7 @@ HELD_S: Final = 10.0  # a tail that held so long did work: what ended it was a p
 
 
 class JobExists(DipsweepError):
-    """A job of this id was submitted before, perhaps a moment ago by somebody else."""
+    """A job of this id was submitted before, perhaps a moment ago by another user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class Jobs:
         raise InputError(f"no sweep '{name}' on {self.endpoint.url}{have}{nearest(name, known)}")
 
     def get(self, job: str) -> Job:
-        """Returns a job as it stands now."""
+        """Returns a job's present state."""
         with _translate_ray_errors():
             return _job(self._client.get_job_info(job))
 
@@ -189,7 +189,7 @@ class Jobs:
         return now
 
     def reached(self, job: str) -> Job:
-        """Returns a job as it stands now, asking for five minutes: a lost request does not say that a sweep failed.
+        """Returns a job's present state, retrying for five minutes: a lost request does not mean that a sweep failed.
 
         Raises:
             DipsweepError: no answer came in that time.
@@ -249,7 +249,7 @@ class Jobs:
                     return
 
     def _rest(self, job: str, printed: int) -> str:
-        """What a job that has ended printed while nobody listened; its log may be gone with its node."""
+        """The end of an ended job's log that was not streamed; it may be gone with its node."""
         try:
             return self.log(job)[printed:]
         except DipsweepError as e:

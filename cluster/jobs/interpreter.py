@@ -52,7 +52,7 @@ def why_not_joined() -> str:
 
 
 def describe() -> dict[str, Any]:
-    """Returns what the probe of a cluster's interpreter tells."""
+    """Returns what the probe of a cluster's interpreter found."""
     missing = missing_packages()
     refused = "" if missing else why_not_joined()
     return {"python": platform.python_version(), "missing": missing, "refused": refused, "dipsweep": own_version()}

@@ -76,7 +76,7 @@ def asker() -> str:
 
 
 def check_trial(home: Store, trial: str, history: History | None = None) -> None:
-    """Checks that a sweep has a trial of that id; an empty one is the sweep itself. `history`: of its journal, if at hand.
+    """Checks that a sweep has a trial of that id; an empty one is the sweep itself. `history`: of its journal, if it was read.
 
     Raises:
         InputError: it has none.

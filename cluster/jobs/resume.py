@@ -54,12 +54,12 @@ def request_resume_on_cluster(sweep: str, root: str) -> str:
 
 
 def paused(home: Store) -> bool:
-    """True when somebody paused the sweep and nobody let it go on; a stop or Ctrl-C since then does not end a pause."""
+    """True when the sweep was paused and not resumed since; a stop or Ctrl-C does not end a pause."""
     return bool(SweepState(read_rows(home)).paused_by)
 
 
 def prepare_resumed_sweep(sweep: Sweep, root: str) -> Sweep:
-    """Returns a sweep with the limits that its storage has by now, and leaves word that a pause is over.
+    """Returns a sweep with its present limits by the storage, and posts a request that ends a pause.
 
     What the driver of a resumed job does first: the job carries the definition of its first submit, and whoever resumed it may
     not reach the storage.

@@ -1,7 +1,7 @@
-"""What Ray shows to everybody who may look at a job must hold no secret.
+"""Checks that what Ray shows of a job holds no secret.
 
 Ray returns a job's entrypoint, runtime environment and metadata in clear, and writes them to logs (ray issues 28276 and
-39502, open since 2022). So everything that is about to be sent with a job goes through one gate here.
+39502, open since 2022). So everything that is about to be sent with a job is checked here.
 
 Known kinds are found by `detect-secrets` (its detectors of one kind each, none that goes by entropy alone: data tiers and
 digests would be refused) and by the patterns below for kinds that it lacks; also in base64. Whatever stands under a secret's
@@ -112,7 +112,7 @@ def _plugins() -> tuple[str, ...]:
 
 
 def _decoded(text: str) -> Iterator[str]:
-    """Yields what stands in a text in base64, where that is text again."""
+    """Yields decoded base64 in a text, where that is text again."""
     for found in _BASE64.findall(text):
         with contextlib.suppress(ValueError):  # no base64, or no text
             padded = found.rstrip("=").replace("-", "+").replace("_", "/")

@@ -32,7 +32,7 @@ LARGEST_SPEC: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What became of a submit.
+    """The outcome of a submit.
 
     Attributes:
         sweep: the sweep's id. job: the job that runs it, or ran it. address: the cluster's Jobs API.
@@ -53,7 +53,7 @@ class Submission:
     token_file: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what became of it as plain JSON; where the token lies is nobody else's business."""
+        """Returns the outcome as plain JSON, without the token's path."""
         return {name: value for name, value in asdict(self).items() if name != "token_file"}
 
     def wait(self, *, poll_s: float = 1.0) -> Results:
@@ -155,7 +155,7 @@ def _already(job: Job, url: str, root: str) -> Submission:
 
 
 def _hold_to_storage(job: Job, url: str, root: str) -> None:
-    """A sweep goes on from what lies in its storage; in another one it would be trained anew without a word.
+    """A sweep is resumed from its storage; with another one it would silently be trained anew.
 
     Raises:
         InputError: it was run with another one.

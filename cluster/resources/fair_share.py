@@ -69,7 +69,7 @@ class FairShareState:
         self.external: deque[Resources] = deque(maxlen=OBSERVATIONS)  # what no sweep held, observation by observation
 
     def update(self, sweep: str, weight: float, held: Resources, pending: Resources, fits: bool, now: float) -> None:
-        """Takes in what a driver says of its sweep; drops sweeps that were not heard of for EXPIRY_S."""
+        """Takes a driver's usage; drops sweeps without an update for EXPIRY_S."""
         self.sweeps = {name: p for name, p in self.sweeps.items() if now - p.updated_at <= EXPIRY_S}
         usage = self.sweeps.setdefault(sweep, SweepUsage(weight))
         if pending and not usage.pending:
@@ -79,7 +79,7 @@ class FairShareState:
     def may_start(self, sweep: str, total: Resources) -> bool:
         """True when the sweep may start what it wants; then that counts as held, and as wanted once more.
 
-        Were it not, others would find nobody waiting until its driver is heard of again, and go past their share.
+        Otherwise others would see no one waiting until its driver's next update, and exceed their share.
         """
         me = self.sweeps[sweep]
         if not self._room(me.pending, total):
@@ -171,7 +171,7 @@ class FairShareActor:
         reserved: Resources,
         node_requests: NodeRequests = ((), ()),
     ) -> bool:
-        """Says how a sweep stands; expected once in RENEW_S. Returns whether only external usage keeps it from what it wants."""
+        """Sends a sweep's usage; expected once in RENEW_S. Returns whether only external usage keeps it from what it wants."""
         now = time.monotonic()
         self.state.update(sweep, weight, held, pending, False, now)
         self.state.sweeps[sweep].reserved, self.state.sweeps[sweep].node_requests = reserved, node_requests
@@ -232,7 +232,7 @@ def start_fair_share_actor() -> Any:
 
 
 class FairShareClient:
-    """A driver's side: tells the actor every second how its sweep stands, and asks before each start.
+    """A driver's side: sends its sweep's usage every second, and asks before each start.
 
     Args:
         sweep: its id. weight: its share among others. clock: seconds, never going back.

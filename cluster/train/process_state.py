@@ -1,4 +1,4 @@
-"""What one attempt must not leave to the next in the same process: random states, global settings, what goes on or stays open."""
+"""What one attempt must not leave to the next in its process: random states, global settings, threads, open files."""
 
 from __future__ import annotations
 

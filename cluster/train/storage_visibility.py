@@ -17,7 +17,7 @@ ANSWER_S = 120.0  # for a worker process to start on a busy node
 def check_nodes(home: str, token: str) -> None:
     """Looks from every node of the cluster for the marker that the driver left in the sweep's folder.
 
-    A node that is taken away meanwhile needs no look: nothing will run there.
+    A node that is removed during the check is skipped: nothing will run there.
 
     Raises:
         InputError: a node does not see it, or has no credentials for it; the message names the node.
@@ -55,7 +55,7 @@ def _hear(node: str, host: str, ref: Any) -> None:
 
 
 def _staying() -> list[dict[str, Any]]:
-    """Returns the nodes that are there and were not told to go: a worker that is to start on a draining node waits for ever."""
+    """Returns the live nodes that are not draining: a worker that is to start on a draining node waits for ever."""
     leaving = draining_nodes()
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 

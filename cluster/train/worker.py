@@ -185,7 +185,7 @@ def _joint(reason: str, world: int) -> str:
 
 
 def drive_attempt(config: dict[str, Any], control: Any = None, train: Any = None) -> None:
-    """The Tune function of one group of processes: trains beside itself, and ends its process when it is told to stop.
+    """The Tune function of one group of processes: trains in a thread, and ends its process when a stop is requested.
 
     One reusable training process needs nothing of what Ray Train adds to a group: no rendezvous, no health checks across
     processes, none of its two actors of about 100 MB each. It runs here; its death is the death of the Tune trial.
@@ -195,7 +195,7 @@ def drive_attempt(config: dict[str, Any], control: Any = None, train: Any = None
 
 
 def drive(config: dict[str, Any], control: Any, train: Any, fit: Fit) -> None:
-    """Runs `fit` beside itself until it is over or a stop is requested; tells the driver how it ended."""
+    """Runs `fit` in a thread until it ends or a stop is requested; reports to the driver how it ended."""
     group = group_of(config["launch"])
     stopped = control.wait_for_group_stop.remote(group)
     report_node(control, attempt_of(config["launch"]))

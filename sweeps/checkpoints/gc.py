@@ -1,4 +1,4 @@
-"""What a sweep's storage holds for nothing: found from the journal alone, removed only when asked to.
+"""Files of a sweep that nothing needs: found by the journal alone, removed only on request.
 
 Kept is what a commit row names and no later row has dropped, and whatever an attempt that may still run is writing. While a
 driver holds the sweep nothing of its attempts is touched: it cleans up after itself.
@@ -35,7 +35,7 @@ class Garbage(NamedTuple):
 
 
 def collect(home: Where, *, apply: bool = False, lease_s: float = LEASE_S) -> list[Garbage]:
-    """Finds what a sweep keeps for nothing, and removes it with `apply`.
+    """Finds files of a sweep that nothing needs, and removes them with `apply`.
 
     Args:
         home: the sweep's folder, address or store. apply: remove; else only look. lease_s: as of `SweepJournal`.
@@ -81,7 +81,7 @@ def collect_all(storage: Where, *, apply: bool = False) -> list[Garbage]:
 
 
 def _garbage(store: Store, rows: list[Row], *, driven: bool) -> Iterator[tuple[Garbage, Callable[[], None]]]:
-    """Yields what can go and how; `driven`: somebody may be running the sweep, so its latest attempts are left out."""
+    """Yields what can be removed, and how; `driven`: a driver may be running, so the latest attempts are left out."""
     state = SweepState(rows)
     files = {inside(address_of(path, store.root), store.root): status for path, status in state.files.items()}
     for folder, size in sorted(_checkpoints(store).items()):

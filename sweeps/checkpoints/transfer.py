@@ -1,7 +1,7 @@
 """Checkpoints between a machine and a bucket.
 
 A worker writes its checkpoint to scratch and trains on; a thread uploads the files and, last, the manifest; only then is the
-checkpoint told of. A worker that resumes, and an evaluator, copy it to their own scratch and check every file's sha256.
+checkpoint reported. A worker that resumes, and an evaluator, copy it to their own scratch and check every file's sha256.
 With a folder that all machines see there is nothing to carry, and none of this is used.
 """
 
@@ -118,9 +118,9 @@ def local_copy(
 
 
 class CheckpointUploader:
-    """A trainer's hooks whose checkpoints are uploaded before anybody hears of them.
+    """A trainer's hooks whose checkpoints are uploaded before they are reported.
 
-    Everything is told in the trainer's own thread, between its steps; the upload alone runs beside it.
+    Everything is reported in the trainer's own thread, between its steps; only the upload runs in another.
 
     Args:
         hooks: whom to tell. store: of all sweeps' root. key: the attempt's folder in it.
@@ -166,7 +166,7 @@ class CheckpointUploader:
             self._on_uploaded(self._done.get())
 
     def drain(self) -> None:
-        """Waits until everything is uploaded and told."""
+        """Waits until everything is uploaded and reported."""
         self._todo.put(None)
         while self._sizes:
             self._on_uploaded(self._done.get())

@@ -221,7 +221,7 @@ class Attempts:
             )
 
     def suspended(self, trial: str, attempt: int, reason: str) -> None:
-        """An attempt gave its machines back before its end; the trial goes on later, and nothing counts against it."""
+        """An attempt released its machines before its end; the trial is resumed later, and this is no failure."""
         if self.is_current(trial, attempt):
             self.record.write(
                 ControlRow(self.record.sweep_id, trial, attempt, who=DRIVER, action=ControlAction.YIELD, reason=reason)

@@ -1,4 +1,4 @@
-"""All decisions of one sweep, as executors ask for them.
+"""All decisions of one sweep; executors ask for them.
 
 The controller knows no clock, no Ray and no torch. An executor (in-process, simulated, Ray) asks it what to start and what
 to score, and tells it what happened; it writes each fact to the journal first, and only then asks the stop rule. What is
@@ -48,7 +48,7 @@ from sweeps.stopping.base import StopRule
 
 
 class SweepController:
-    """Runs one sweep's decisions over a journal; a journal with rows in it is a sweep that goes on.
+    """Makes one sweep's decisions over its journal; a journal that holds rows is a sweep that is resumed.
 
     Args:
         plan: what is to run. journal: where facts go. rule: who prunes. searcher: who proposes trials.
@@ -120,7 +120,7 @@ class SweepController:
 
     @property
     def stopping(self) -> str:
-        """Who asked the whole sweep to stop, "" for nobody."""
+        """Who asked the whole sweep to stop; "" while no one has."""
         return self._record.stopping
 
     @property
@@ -226,7 +226,7 @@ class SweepController:
         search: Mapping[str, Any] | None = None,
         by: str = "",
     ) -> str:
-        """Adds a trial and returns its id; a trial that exists already stands for both.
+        """Adds a trial and returns its id; one that exists already is not added twice.
 
         Args:
             config: all resolved hyperparameters.
@@ -342,7 +342,7 @@ class SweepController:
         return limits.exceeded(self.plan.sweep.limits, wall_s, self.spent())
 
     def checkpoints_to_delete(self, keep: int = 2) -> list[tuple[str, Saved]]:
-        """Returns checkpoints that nobody needs: scored, neither among a trial's last `keep` nor its best.
+        """Returns checkpoints that are no longer needed: scored, neither among a trial's last `keep` nor its best.
 
         Looks only at trials with news since the last call.
         """

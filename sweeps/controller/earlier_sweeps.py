@@ -22,7 +22,7 @@ FEWEST_CURVES: Final = 4
 def gather(
     where: str, goal: Goal, suite: str, *, without: Collection[str] = (), say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Returns what finished sweeps under a storage root say of a new one, as its first row holds it.
+    """Returns the experience of finished sweeps under a storage root for a new one, as its first row holds it.
 
     Taken are sweeps that have ended, of at least `FEWEST_CURVES` curves, with the same metric, direction and suite: the
     `MOST` with most curves. Each stands with its id, the digest of its rows, and its numbers
@@ -85,5 +85,5 @@ def _asks_the_same(spec: Mapping[str, Any], goal: Goal, suite: str) -> bool:
 
 
 def suite_of(spec: Mapping[str, Any]) -> str:
-    """Returns the suite that a sweep's definition names, as it stands there."""
+    """Returns the suite that a sweep's definition names."""
     return str(spec.get("evaluation", {}).get("suite", ""))

@@ -1,4 +1,4 @@
-"""A search that begins from the trials of earlier sweeps: which of them fit its space, and what it is told of them.
+"""A search that starts from the trials of earlier sweeps: which of them fit its space, and what the sampler is told of them.
 
 A trial fits where its model, its data and every axis have values that this sweep could try. Where all else is the same
 too (settings, sources, objective, evaluation), its result is one of this sweep's own: the search is told it as a finished trial.
@@ -283,7 +283,7 @@ def _own_score(sweep: Sweep, state: SweepState, trial: TrialState) -> float | No
 
 
 def _result(plan: Plan, state: SweepState, trial: TrialState) -> dict[str, Any] | None:
-    """What a search is told of a trial: as `sweeps.controller.searcher.Result`."""
+    """Returns a trial's result as the search takes it (`sweeps.controller.searcher.Result`)."""
     goal = plan.sweep.goal
     by_step = {s: v for s, v in zip(trial.curve.steps(goal.metric), trial.curve.values(goal.metric), strict=True) if s}
     if trial.status not in (TrialStatus.COMPLETED, TrialStatus.PRUNED) or not by_step:

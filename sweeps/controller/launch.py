@@ -1,4 +1,4 @@
-"""What an executor is told to start."""
+"""An attempt that an executor starts."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class LaunchQueue:
         self._trials.remove(trial)
 
     def discard(self, trial: str) -> None:
-        """Takes a trial out, where it is there."""
+        """Removes a trial if it is in the queue."""
         if trial in self._trials:
             self._trials.remove(trial)
 

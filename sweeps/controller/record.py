@@ -80,7 +80,7 @@ class SweepRecord:
         return self.plan.sweep_id
 
     def restore(self, rows: Sequence[Row]) -> None:
-        """Takes in what stands in the journal already; a journal without rows begins with the sweep's own."""
+        """Applies the rows that the journal holds; an empty journal gets the sweep's own row first."""
         for row in rows:
             self._apply(row, live=False)
         if self.state.history.sweep is None:

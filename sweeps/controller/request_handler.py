@@ -1,4 +1,4 @@
-"""Carries out what people ask of a running sweep: requests (`sweeps.controller.requests`) in, rows and changed plans out.
+"""Carries out users' requests to a running sweep (`sweeps.controller.requests`): rows, and changed plans.
 
 A request that cannot be carried out is refused in one sentence, which stands in the journal like all others. Each is
 carried out once: a driver that dies between the act and taking the request away finds it in the journal afterwards.

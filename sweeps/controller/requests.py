@@ -1,4 +1,4 @@
-"""RequestHandler a sweep while it runs: requests travel as small objects in its storage, the driver carries them out.
+"""Requests to a running sweep: small objects in its storage, which the driver carries out.
 
 Anyone who can write to the storage can ask, from any machine; there is no port to reach and no driver to find. A request
 is created once, never changed, and taken away after it was carried out; the journal keeps who asked for what, and when.
@@ -31,7 +31,7 @@ FOLDER: Final = "control"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asks of a running sweep.
+    """A user's request to a running sweep.
 
     Attributes:
         action: `stop` (one trial, or the sweep: resumable), `pause` and `resume` (the sweep), `extend` (a trial, to
@@ -52,7 +52,7 @@ class Request:
 
 
 def post(store: Store, sweep: str, request: Request) -> str:
-    """Leaves a request for the driver of a sweep; returns the request's id. Requests are taken in order of their ids."""
+    """Writes a request for a sweep's driver and returns its id. Requests are carried out in order of their ids."""
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
     body = {**asdict(request), "id": name}
     store.create(f"{sweep}/{FOLDER}/{name}.json", json.dumps(body, allow_nan=False).encode())

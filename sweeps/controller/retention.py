@@ -1,4 +1,4 @@
-"""Which checkpoints nobody needs any more: all but a trial's last ones, its best, and those that another begins from."""
+"""Which checkpoints are no longer needed: all but a trial's last ones, its best, and those that another trial starts from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes of evaluations: scores, failures, checkpoints that nobody scores any more, and trials that are complete."""
+"""Outcomes of evaluations: scores, failures, checkpoints that are skipped, and trials that are complete by them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Scores:
         self._give_up_overtaken()
 
     def is_needed(self, job: EvalJob) -> bool:
-        """False once nobody needs the scores of a job any more."""
+        """False once the scores of a job are not needed any more."""
         return self.record.evaluations.queue.is_needed(job)
 
     def scored(

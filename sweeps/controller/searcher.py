@@ -64,7 +64,7 @@ class Result:
 
 
 class Searcher(Protocol):
-    """Asked for trials, told how they ended. `plan` may be replaced by one that allows more of them."""
+    """Suggests trials, and is told their results (ask and tell). `plan` may be replaced by one with more trials."""
 
     plan: Plan
 

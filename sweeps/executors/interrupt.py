@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM and their kin as a request: the first one asks, a second Ctrl-C interrupts at once.
 
 A signal handler runs between any two lines of the main thread, also in the middle of a journal write. So it only raises a
-flag; whoever drives the sweep looks at it where rows may be written.
+flag; the driver looks at it where rows may be written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Interrupt:
     """Whether this process was asked to save and end.
 
     Attributes:
-        reason: who asked, for people: `Ctrl-C`, `SIGTERM`, …; empty while nobody has.
+        reason: what asked for it: `Ctrl-C`, `SIGTERM`, …; empty before that.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda line: None, signals: Sequence[int] = ()) -> None:
@@ -32,7 +32,7 @@ class Interrupt:
         return bool(self.reason)
 
     def listen(self) -> None:
-        """Takes its signals from whoever has them now; once more where a library has taken one since."""
+        """Installs its signal handlers; again where a library has replaced one since."""
         for number in self._signals:
             signal.signal(number, self._handle)
 

@@ -75,7 +75,7 @@ def take_scores(controller: SweepController, job: EvalJob, scores: Scored) -> No
 
 
 class _Hooks:
-    """Hands what the worker says straight to the controller, and scores what is to be scored before training goes on.
+    """Passes the worker's reports straight to the controller, and scores checkpoints before training continues.
 
     The trainer's clocks run on meanwhile (`cpu_s` of the process, `gpu_s` of the wall), and an evaluation has a cost of its own:
     `scored` is taken off what the trainer says it spent.

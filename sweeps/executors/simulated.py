@@ -20,7 +20,7 @@ RESUME_REPORTS = 0.3  # restoring a checkpoint costs a trial this share of its m
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What one trial would report if nobody stopped it.
+    """What one trial would report if it were never stopped.
 
     Attributes:
         trial: its id; `start`: its `trial` row, which carries config and budget.

@@ -1,4 +1,4 @@
-"""A log in a bucket once more, in few pieces: for readers, and only for them.
+"""A second copy of a log in a bucket, in few objects, for readers alone.
 
 In a bucket each write of a driver is an object of its own, and a sweep of 100,000 rows has some 20,000 of them: two and a
 half minutes to fetch. So after every 256 writes a driver puts the same lines into one more object,
@@ -60,7 +60,7 @@ def listed(store: Store) -> tuple[list[int], dict[int, int]]:
 
 
 class Packer:
-    """Gathers what stands in segments and in no pack yet.
+    """Gathers the lines of segments that are in no pack yet.
 
     Args:
         store: the sweep's. first: number of the first row of that. parts: the segments' bytes, in order.

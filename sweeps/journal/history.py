@@ -58,7 +58,7 @@ class Point:
 
 @dataclass(slots=True)
 class Curve:
-    """One trial: its configuration, its points in order of step, and how it stands.
+    """One trial: its configuration, its points in order of step, and its status.
 
     Attributes:
         resumed_from: step from which each attempt went on.
@@ -237,7 +237,7 @@ class History:
         return curve.points.get(0)
 
     def base_scores(self, trial: str) -> Mapping[str, float]:
-        """The scores of `base_point`; empty where nobody measured any."""
+        """The scores of `base_point`; empty where there are none."""
         point = self.base_point(trial)
         return point.metrics if point is not None else {}
 

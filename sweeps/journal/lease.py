@@ -43,7 +43,7 @@ USER_VARIABLE: Final = "DIPSWEEP_USER"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """One driver: where it runs, and what tells it from all others.
+    """One driver: where it runs, and what distinguishes it from all others.
 
     Attributes:
         boot: the kernel's boot id. namespace: its process namespace. started: the process's start, in ticks after boot.
@@ -79,7 +79,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What stands in a lease.
+    """The content of a lease.
 
     Attributes:
         beat: counts up while the holder lives. released: the holder has given the sweep back.
@@ -101,7 +101,7 @@ class Record:
 
     @classmethod
     def parse(cls, data: bytes) -> Record:
-        """Reads a lease kindly: one that makes no sense belongs to nobody known, and is watched like any other."""
+        """Reads a lease leniently: one that cannot be parsed has an unknown holder, and is watched like any other."""
         try:
             found = json.loads(data)
             known = {k: str(found[k]) for k in Holder.__dataclass_fields__ if k in found and k not in ("host", "pid")}
@@ -148,7 +148,7 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def take(self) -> None:
-        """Takes the sweep, at once where nobody holds it, else after the lease time of a holder that does not move.
+        """Takes the sweep: at once where no one holds it, else once its holder has sent no heartbeat for the lease time.
 
         Raises:
             SweepBusy: its holder lives, or another taker was faster.
@@ -172,7 +172,7 @@ class Lease:
             self._thread.start()
 
     def beat(self) -> None:
-        """Shows a sign of life, and looks whether somebody has taken the sweep over."""
+        """Writes a heartbeat, and checks whether another driver has taken over."""
         number, record = self._latest(self.store.once)
         if number > self.number:
             self.fenced_by = record.holder if record else Holder("an unknown host", 0)
@@ -186,7 +186,7 @@ class Lease:
                 raise
 
     def _beat_in_place(self, line: bytes) -> bool:
-        """Writes a beat over the one before, which takes no room; True when it stands there.
+        """Overwrites the last heartbeat, which takes no space; True when that worked.
 
         Else a driver that waits for a full disk would look dead from other machines.
         """
@@ -247,7 +247,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class DriverState:
-    """Whether somebody drives a sweep.
+    """Whether a driver runs for a sweep.
 
     Attributes:
         kind: `alive`; `lost`: a driver died or was cut off without giving the sweep back; `none`: the last one gave it
@@ -265,14 +265,14 @@ class DriverState:
         return self.kind == "alive"
 
     def message(self, sweep: str) -> str:
-        """Returns what to say of a sweep that has not ended and that nobody drives; empty while somebody does."""
+        """Returns a sentence on a sweep that has not ended and has no driver; empty while it has one."""
         if self.alive:
             return ""
         return f"no driver{f' since {self.since}' if self.since else ''}; dipsweep resume {sweep} goes on"
 
 
 def driver_state(store: Store) -> DriverState:
-    """Returns whether somebody drives a sweep, from its lease; takes up to `DOUBT_S` where the lease alone does not say.
+    """Returns whether a sweep's driver is alive, by its lease; takes up to `DOUBT_S` seconds where that is not clear.
 
     Args:
         store: the sweep's own.
@@ -323,7 +323,7 @@ def _last_heard(store: Store, number: int, record: Record) -> str:
 
 
 def latest_record(store: Store) -> tuple[int, Record | None]:
-    """Returns the number of a sweep's latest lease and what stands in it; 0 and None where there is none."""
+    """Returns the number and the content of a sweep's latest lease; 0 and None where there is none."""
     stems = [Path(e.key).stem for e in store.list(FOLDER) if e.key.endswith(".json")]
     number = max((int(stem) for stem in stems if stem.isdecimal()), default=0)
     if not number:

@@ -1,9 +1,9 @@
-"""How a row stands in a segment: one line of JSON, whose last key is a checksum of what stands before it.
+"""A row in a segment: one line of JSON, whose last key is a checksum of the text before it.
 
     {"v":1,"seq":412,…,"crc":"1a2b3c4d"}
 
 A file system, a copy or a hand can change a digit, and the line is still a row. Lines of earlier versions have no
-checksum and are read as they stand.
+checksum and are read as they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What people write on a sweep: notes and tags, each a row in an object of its own beside the log.
+"""Users' notes and tags on a sweep, each a row in an object of its own, next to the log.
 
     notes/01764444444000000000-1a2b3c4d.jsonl     one row of kind `note`
 
@@ -64,7 +64,7 @@ class NoteReader:
         self._known: dict[str, NoteRow] = {}
 
     def rows(self) -> list[NoteRow]:
-        """Returns all notes, oldest first. One that is damaged stands there as a note that says so."""
+        """Returns all notes, oldest first. A damaged one is replaced by a note that says so."""
         keys = [entry.key for entry in self.store.list(FOLDER) if entry.key.endswith(".jsonl")]
         for key in keys:
             if key not in self._known:

@@ -139,7 +139,7 @@ class TierRow(Row):
 
     @property
     def key(self) -> tuple[str, str, int, str, bool]:
-        """What tells two cards of a sweep apart."""
+        """What distinguishes two tier rows of a sweep."""
         return self.model, self.tier, self.row_limit, self.long_rows, self.replay
 
 
@@ -261,7 +261,7 @@ class ControlRow(Row):
     args: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As all rows; that it was refused stands in the action: `extend refused`."""
+        """As for all rows; a refused action is written as `extend refused`."""
         out = Row.to_json(self)
         if out.pop("refused", False):
             out["action"] = f"{self.action}{REFUSED}"

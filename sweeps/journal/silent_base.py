@@ -1,4 +1,4 @@
-"""A base model that scores nothing in a role: told when it has been scored, since nothing can be learnt from that role then.
+"""A base model that scores 0 in a role: reported once it is scored, since that role then shows no dip.
 
 A score of 0 cannot fall, so no dip shows; and whether it rises says only that a checkpoint writes in the form that is asked for.
 """

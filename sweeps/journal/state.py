@@ -51,7 +51,7 @@ class FileStatus(StrEnum):
 
 @dataclass(slots=True)
 class TrialState:
-    """One trial, as far as its rows tell.
+    """One trial, by its rows.
 
     Attributes:
         row: the row that made it. curve: its points, and how it stands. order: how many trials were made before it.
@@ -227,7 +227,7 @@ class SweepState:
 
     @property
     def status(self) -> SweepStatus:
-        """How the sweep stands."""
+        """The sweep's status."""
         if self.done:
             return SweepStatus.DONE
         if self.interrupted:
@@ -239,7 +239,7 @@ class SweepState:
         return SweepStatus.RUNNING
 
     def trial_status(self, trial: str, *, lost: bool = False) -> TrialStatus:
-        """How a trial stands; one whose driver has saved and ended waits for the next driver.
+        """A trial's status; one whose driver has saved and ended waits for the next driver.
 
         Args:
             lost: the lease says that nobody drives the sweep, which its rows may not know.
@@ -354,7 +354,7 @@ def _failure_of(row: ControlRow) -> FailureKind:
 
 
 def is_base(trial: str) -> bool:
-    """True for the id under which a base model's scores stand."""
+    """True for the id that rows of a base model's scores carry."""
     return trial.startswith(BASE_PREFIX)
 
 

@@ -1,6 +1,6 @@
-"""The fixed words of journal rows: what a rule decides, how a trial stands, what people may ask for.
+"""The fixed words of journal rows: actions of a rule, statuses, what users may request.
 
-Each is a `StrEnum`: its value is what stands in the journal, and it compares equal to that text.
+Each is a `StrEnum`: its value is the text in the journal, and it compares equal to it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Phase(StrEnum):
 
 
 class TrialStatus(StrEnum):
-    """How a trial stands. It changes by a journal row or not at all (`sweeps.journal.history`)."""
+    """A trial's status. It changes by a journal row or not at all (`sweeps.journal.history`)."""
 
     WAITING = "waiting"  # for machines: not started yet, or to go on after its attempt ended early
     RUNNING = "running"
@@ -96,7 +96,7 @@ DRIVER: Final = "driver"
 
 
 class SweepStatus(StrEnum):
-    """How a sweep stands, by its journal alone; whether its driver is alive, only the lease can tell."""
+    """A sweep's status by its journal alone; whether its driver is alive only the lease says."""
 
     RUNNING = "running"
     PAUSING = "pausing"  # trials save and give their machines back

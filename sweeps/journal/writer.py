@@ -184,7 +184,7 @@ class SweepJournal:
             self._packer.add(data)
 
     def _put(self, first: int, data: bytes) -> bool:
-        """Stores rows that begin with number `first`; False when somebody else has continued the log."""
+        """Stores rows that begin with number `first`; False when another driver has continued the log."""
         if self._file is None:
             return self.store.create(segment_key(first), data)
         self._file.append(data)
@@ -265,7 +265,7 @@ class _Segment:
 
 
 def _open_for_append(path: Path) -> FileIO:
-    """Opens a segment that is there; one that is not has been taken away, and is not made anew."""
+    """Opens an existing segment for appending; one that was removed is not created again."""
     return FileIO(os.open(path, os.O_WRONLY | os.O_APPEND), "ab")
 
 

@@ -232,7 +232,7 @@ def storage_error(path: Path, e: OSError) -> StorageError:
 
 
 def _free(path: Path) -> str:
-    """Returns how much is free where a path lies, as `, 12.0 MB are free`; empty where that cannot be seen."""
+    """Returns the free space at a path, as `, 12.0 MB are free`; empty where it is unknown."""
     with contextlib.suppress(OSError):
         there = next(p for p in (path, *path.parents) if p.exists())
         disk = os.statvfs(there)

@@ -81,7 +81,7 @@ class LocalStore(Store):
             shutil.rmtree(top)
 
     def _refuse_link(self, place: Path) -> None:
-        """Raises StorageError where what lies at a place is outside this store, by a link on the way there."""
+        """Raises StorageError where a link leads out of this store."""
         if not place.resolve().is_relative_to(self.path.resolve()):
             raise StorageError(f"{place} leads out of {self.path} by a link; nothing there is removed")
 
@@ -133,7 +133,7 @@ def _raise_unless_gone(error: OSError) -> None:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """False also for what cannot be looked at, such as a link that leads to itself: it is nobody's sweep."""
+    """False also for what cannot be read, such as a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -141,7 +141,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def read_file(path: Path, start: int = 0) -> bytes:
-    """Returns what stands in a file from a byte on; never waits for somebody to write into it.
+    """Returns a file's content from a byte on; never blocks on a pipe.
 
     Raises:
         OSError: it cannot be read; also where a pipe, a socket, a device or a folder stands in its place.

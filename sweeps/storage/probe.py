@@ -22,7 +22,7 @@ def storage_fault(where: Where) -> str:
     """Lists, writes, reads, creates twice and deletes; returns what is wrong as one sentence, or an empty string.
 
     No credentials, refused credentials, no bucket, no answer within 5 s, and a server that ignores conditional writes are
-    told apart. What the probe wrote is gone afterwards.
+    distinguished. What the probe wrote is removed afterwards.
     """
     try:
         if is_url(where):
@@ -54,7 +54,7 @@ def _probe(store: Store) -> str:
 
 
 def write_marker(home: Store) -> str:
-    """Leaves a marker in a sweep's folder and returns what stands in it; `verify_marker` looks for it on another machine."""
+    """Writes a marker into a sweep's folder and returns its content; `verify_marker` looks for it on another machine."""
     token = secrets.token_hex(8)
     home.write(MARKER, token.encode())
     return token

@@ -120,7 +120,7 @@ class S3Store(Store):
         return any(o["Key"] == full for o in found.get("Contents", []))
 
     def leftovers(self) -> builtins.list[Entry]:
-        """Unfinished multipart uploads, keyed `<key>?<upload id>`; their size is not told, so it is 0."""
+        """Unfinished multipart uploads, keyed `<key>?<upload id>`; their size is unknown, so it is 0."""
         inside = f"{self.prefix}/" if self.prefix else ""
         marker: dict[str, str] = {}
         out: builtins.list[Entry] = []

@@ -137,7 +137,7 @@ class ScoreQueue:
         return any(found)
 
     def is_needed(self, job: EvalJob) -> bool:
-        """False once nobody needs the scores of a job any more."""
+        """False once the scores of a job are not needed any more."""
         eval_state = self.eval_state(job)
         return eval_state is None or not eval_state.over
 
