@@ -91,7 +91,7 @@ Message = ProcessStarted | MetricsReported | CheckpointSaved | AttemptWaits | At
 
 @dataclass(slots=True)
 class _StopRequest:
-    """What one attempt is asked to do: to return, after a last checkpoint or without (`save`)."""
+    """A request to one attempt to return, after a last checkpoint or without (`save`)."""
 
     made: asyncio.Event = field(default_factory=asyncio.Event)
     save: bool = True

@@ -73,7 +73,7 @@ def run(
     tiers: Iterable[TierRow] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Results:
-    """Runs a sweep to its end, or goes on with it where an earlier run stopped; writes its report.
+    """Runs a sweep to its end, or resumes it where an earlier run stopped; writes its report.
 
     Args:
         sweep: what to run. storage: root folder or s3://bucket/prefix; default is the sweep's own `storage`.
@@ -156,7 +156,7 @@ def _measured(sweep: Sweep, train: Train | None) -> list[TierRow]:
 
 
 def _root(storage: Where, say: Say) -> Store:
-    """Opens the storage as a driver does: an outage pauses it and is told, whatever it takes."""
+    """Opens the storage as a driver does: an outage is reported and waited for, as long as it takes."""
     if is_url(storage) or isinstance(storage, Store):
         return open_store(storage, patience_s=FOREVER, say=say)
     return open_store(Path(storage).expanduser().resolve(), patience_s=FOREVER, say=say)
@@ -172,7 +172,7 @@ def _execute(
     say: Say,
     steer: Callable[[], None],
 ) -> None:
-    """Hands the sweep to its executor: this process, or Ray where `ray` says which one."""
+    """Runs the sweep on its executor: this process, or Ray as `ray` says."""
     home = root / controller.plan.sweep_id
     keep = _keeper(controller, home)
     if is_url(root.root):
@@ -237,7 +237,7 @@ def _tell(formatter: EventFormatter, row: Row, say: Say) -> None:
 
 
 def stop_rule(sweep: Sweep) -> StopRule:
-    """Returns the stop rule that the sweep asks for."""
+    """Returns the sweep's stop rule."""
     block = sweep.stopping
     settings = block.rule_settings
     if block.rule == "dip-aware":
@@ -252,12 +252,12 @@ def stop_rule(sweep: Sweep) -> StopRule:
 
 
 def train_function(sweep: Sweep) -> Train:
-    """Returns the training function that the sweep asks for."""
+    """Returns the sweep's training function."""
     return train_model if sweep.trainer.loop == SFT else PluginTrain(sweep.trainer.loop)
 
 
 def _keeper(controller: SweepController, home: Store) -> Callable[[], None]:
-    """Returns what deletes checkpoints that nobody needs any more: all but a trial's last two and its best."""
+    """Returns a function that deletes checkpoints that are no longer needed: all but a trial's last two and its best."""
 
     def keep() -> None:
         for trial, checkpoint in controller.checkpoints_to_delete():
@@ -278,7 +278,7 @@ def write_spec(sweep: Sweep, home: Where) -> None:
 
 
 def summary_of(home: Where) -> Summary:
-    """Returns what the journal says, with what people wrote, and that nobody drives the sweep where it has not ended."""
+    """Returns the summary of a journal with users' notes, and with a note where an unfinished sweep has no driver."""
     from sweeps.report import summarize
     from sweeps.report.analysis.summarize import with_driver_note, with_notes
 

@@ -1,4 +1,4 @@
-"""What tells one model folder from another: a digest of all that can change its replies."""
+"""The identity of a model folder: a digest of all that can change its replies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _IGNORED: Final = frozenset({"training.json", "manifest.json", "trainer.json"})
 
 
 def folder_digest(folder: Path) -> str:
-    """Returns the sha256 of a model folder's weights, configuration and tokenizer: the same wherever it lies."""
+    """Returns the sha256 of a model folder's weights, configuration and tokenizer: the same at any path."""
     total = hashlib.sha256()
     names = {path.name for pattern in _DECIDE for path in folder.glob(pattern)} - _IGNORED
     for name in sorted(names):

@@ -93,7 +93,7 @@ def evaluate(
 
 
 def _kept_before(cache: ScoreCache, key: tuple[str, str, dict[str, str]], keep: ReplyWriter) -> bool:
-    """Hands on the replies behind cached scores; False where they were not kept."""
+    """Passes on the replies of cached scores; False where they were not kept."""
     found = cache.replies(*key, keep.mode)
     if found is None:
         return False

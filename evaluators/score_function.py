@@ -19,7 +19,7 @@ Item = Mapping[str, Any]
 
 
 class ScoreFunction(NamedTuple):
-    """A function `score(reply, item) -> float`, and what tells one state of its module from another."""
+    """A function `score(reply, item) -> float`, and the digest of its module."""
 
     score: Callable[[str, Item], float]
     digest: str

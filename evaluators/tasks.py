@@ -139,7 +139,7 @@ OWN: Final = ("sweeps", "trainers", "evaluators")
 
 @cache
 def code_of(name: str) -> str:
-    """Returns what tells one state of a scorer from another: a distribution's version, or a digest of a module's code
+    """Returns the identity of a scorer's code: a distribution's version, or a digest of a module's code
     (comments, layout and docstrings aside)."""
     if name.partition(".")[0] not in OWN:
         with contextlib.suppress(PackageNotFoundError):

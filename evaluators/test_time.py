@@ -32,7 +32,7 @@ _FORM: Final = re.compile(r"(?:@(?P<samples>\d+))?(?P<rest>(?:(?:^|,)[a-z]+=[\d.
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Other means at test time; None is as the suite says."""
+    """Other settings at test time; None leaves a setting as the suite has it."""
 
     samples: int | None = None
     cap: int | None = None

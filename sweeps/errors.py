@@ -25,7 +25,7 @@ class InputError(DipsweepError, ValueError):
 
 
 class Fault(NamedTuple):
-    """One thing wrong with an input: where it stands, and one sentence on what was got and what is expected."""
+    """One error in an input: its place, and one sentence on what was got and what is expected."""
 
     where: str
     message: str
@@ -60,7 +60,7 @@ class NotFound(StorageError):
 
 
 class StorageDenied(StorageError):
-    """The storage knows us, or says it does not, and refuses: wrong credentials, or not enough rights."""
+    """The storage refuses access: wrong credentials, or too few permissions."""
 
 
 class NoCredentials(StorageError):
@@ -106,7 +106,7 @@ class Interrupted(DipsweepError):
 
 
 class NoDriver(DipsweepError):
-    """What is followed has not ended, and nobody drives it: it will not go on by itself."""
+    """The sweep has not ended and has no driver: it does not continue by itself."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""What goes to a terminal, a log or a page: nobody need take it, and it carries nothing but text.
+"""Output to a terminal, a log or a page: it may have no reader, and it holds printable text only.
 
 A driver runs for days. That its terminal is closed, the program behind its pipe has ended, or the disk under its log is
 full, is no reason to end a sweep: output that nobody takes is dropped (the journal has all of it). And names, reasons and
@@ -33,7 +33,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def droppable(say: Callable[[str], object]) -> Callable[[str], None]:
-    """Returns a function that says printable lines, and drops those that cannot be written."""
+    """Returns a function that prints lines as printable text, and drops those that cannot be written."""
 
     def said(line: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed

@@ -46,7 +46,7 @@ class Plugin(NamedTuple):
 
 
 class Registry:
-    """The names that may stand at one place of a sweep file.
+    """The names that one key of a sweep file may have.
 
     Args:
         kind: what they name, for messages. group: the entry-point group in which packages register more of them.
@@ -66,7 +66,7 @@ class Registry:
         return list(dict.fromkeys((*self.built_in, *(plugin.name for plugin in self.plugins()))))
 
     def find(self, name: str) -> Plugin | None:
-        """Returns the package's entry behind a name; None for one that ships.
+        """Returns the entry point of a name; None for one that ships.
 
         Raises:
             InputError: nothing here has that name, or two packages claim it.
@@ -88,7 +88,7 @@ class Registry:
         return hits[0]
 
     def load(self, name: str) -> Any:
-        """Returns what a name stands for.
+        """Returns the object of a name.
 
         Raises:
             InputError: as `find`, or the package behind it cannot be imported.

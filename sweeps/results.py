@@ -82,7 +82,7 @@ class ScoreRow:
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One trial: how it stands, its last score on the objective, its hyperparameters."""
+    """One trial: its status, its last score on the objective, its hyperparameters."""
 
     trial: str
     label: str
@@ -112,7 +112,7 @@ class VerdictRow:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRow:
-    """One verdict of the stop rule on a trial, as it stands in the journal."""
+    """One verdict of the stop rule on a trial, as the journal has it."""
 
     trial: str
     label: str

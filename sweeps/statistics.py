@@ -123,7 +123,7 @@ class PathPoint(NamedTuple):
 
 
 class PathBest(NamedTuple):
-    """The checkpoint with the highest score of a run, and what it is worth less its luck; `se` is None where nobody knows."""
+    """The checkpoint with the highest score of a run, and what it is worth less its luck; `se` is None where it is unknown."""
 
     step: int
     value: float

@@ -100,7 +100,7 @@ class Window:
 
 @dataclass(slots=True)
 class State:
-    """Where a run stands, apart from its tensors."""
+    """The state of a run apart from its tensors."""
 
     step: int = 0
     progress: Progress = field(default_factory=Progress)
@@ -178,7 +178,7 @@ class _Run:
         return state
 
     def run(self) -> None:
-        """Steps until the budget is spent or a stop is asked for; every checkpoint is told of when this returns."""
+        """Steps until the budget is spent or a stop is requested; every checkpoint is reported when this returns."""
         self.writer = CheckpointWriter(self.hooks)
         try:
             self._steps()

@@ -85,7 +85,7 @@ def send(
     follow: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Submits a sweep and says what became of it; `submit` and `resume --address` do this.
+    """Submits a sweep and prints the outcome; `submit` and `resume --address` do this.
 
     Raises:
         typer.Exit: with `follow`, the exit code of the sweep.
@@ -241,7 +241,7 @@ def gc(
     older_than: Annotated[float, typer.Option(metavar="DAYS", min=0, help="With --cache: not used for so long.")] = 30.0,
     storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
 ) -> None:  # fmt: skip
-    """Say, or with --apply remove, what a sweep keeps for nothing: torn uploads, checkpoints that no row names.
+    """List, or with --apply remove, files of a sweep that nothing needs: unfinished uploads, checkpoints that no row names.
 
     With --cache instead of a sweep: what this machine downloaded and tokenised and has not used for long.
     """
@@ -307,7 +307,7 @@ def track(
     home = home_of(sweep_id, storage, address, token_file)
     over = Follower(home).take
     rows = feed_tracker(LogReader(home).rows, tracker_for(to, definition(home)), follow=follow, over=over)
-    print(f"{home.name}: {rows} rows told to {to}")
+    print(f"{home.name}: {rows} rows sent to {to}")
 
 
 def _ask(

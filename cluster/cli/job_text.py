@@ -85,7 +85,7 @@ def stop(jobs: Jobs, name: str) -> str:
 
 
 def status_of(jobs: Jobs, name: str, storage: str | None) -> tuple[dict[str, Any], str]:
-    """Returns how a sweep on a cluster stands, as JSON and as text; its trials too, where its storage can be read here."""
+    """Returns the status of a sweep on a cluster, as JSON and as text; its trials too, where its storage can be read here."""
     from cluster.cli.render import status_text, sweep_state
 
     job = jobs.find(name)

@@ -75,7 +75,7 @@ def validate(
         bool, typer.Option("--storage", help="Ask an S3 storage too: write, read back, delete.")
     ] = False,
 ) -> None:
-    """Check a sweep file and say everything that is wrong with it; starts nothing."""
+    """Check a sweep file and list everything that is wrong with it; starts nothing."""
     from cluster.preflight.checks import preflight
     from sweeps.config.plan import Plan
     from sweeps.config.sweep_file.yaml import load_with_line_errors
@@ -191,7 +191,7 @@ def run(
     sweep: SweepFile, storage: Storage = None, in_process: InProcess = False, cpus: Cpus = None,
     dashboard: Dashboard = False, address: Address = None, as_job: AsJob = False,
 ) -> None:  # fmt: skip
-    """Run a sweep to its end; the same command again goes on where it stopped."""
+    """Run a sweep to its end; the same command again resumes it."""
     from sweeps.config.sweep_file.yaml import load_with_line_errors
 
     if address is not None and address.startswith(("http://", "https://")):
@@ -302,7 +302,7 @@ def status(
     sweep_id: SweepId, storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Say how every trial of a sweep stands; on a cluster, also how its job does."""
+    """Show the status of a sweep and of each trial; on a cluster, of its job too."""
     from cluster.cli.job_text import status_of
     from cluster.cli.render import print_json, status_text, sweep_state
 

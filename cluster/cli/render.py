@@ -95,7 +95,7 @@ def _steps(steps: tuple[int, ...]) -> str:
 
 
 def sweep_state(home: Store) -> dict[str, Any]:
-    """Returns how a sweep stands: counts by state, and each trial."""
+    """Returns the status of a sweep: counts by state, and each trial."""
     return _state_at(home, driver_state(home))
 
 
@@ -178,7 +178,7 @@ def _driver_json(driver: DriverState, over: bool) -> dict[str, Any]:
 
 
 def states_or_faults(homes: Iterable[Store]) -> list[dict[str, Any]]:
-    """Returns how each sweep stands, or why it cannot be read: one damaged sweep hides no other."""
+    """Returns the status of each sweep, or why it cannot be read: one damaged sweep hides no other."""
     stores = list(homes)
     try:
         drivers: Sequence[DriverState | None] = driver_states(stores)
@@ -235,7 +235,7 @@ def status_text(state: dict[str, Any]) -> str:
 
 
 def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
-    """Yields one line per event of a sweep; with `follow`, goes on until the sweep has ended.
+    """Yields one line per event of a sweep; with `follow`, until the sweep has ended.
 
     Raises:
         NoDriver: `follow`, and nobody drives the sweep any more.
@@ -259,7 +259,7 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
 
 
 class Follower:
-    """For whoever follows a sweep: what its rows say so far, and a look at its lease when none has come for a while."""
+    """Follows a sweep: its rows so far, and its lease when no row has come for a while."""
 
     def __init__(self, home: Store, clock: Callable[[], float] = time.monotonic, plan: Plan | None = None) -> None:
         self.home, self.clock, self.plan = home, clock, plan

@@ -1,4 +1,4 @@
-"""`dipsweep doctor --address`: a small job looks at every node of a cluster and says what it found.
+"""`dipsweep doctor --address`: a small job checks every node of a cluster and reports what it found.
 
 The looking is done by one task on each node, in the environment that trials will have. Each node also reads what the driver
 has just written to the storage: a folder that only one node sees looks fine from there, and fails a sweep hours later.

@@ -55,7 +55,7 @@ def _keep_pushing(exporter: Exporter, over: threading.Event, every_s: float) -> 
 
 
 class Exporter:
-    """Sets Ray's metrics to what a sweep's metrics say.
+    """Sets Ray's metrics to those of a sweep.
 
     Args:
         metrics: the numbers. queues: lengths of queues, by name, now.

@@ -18,7 +18,7 @@ from sweeps.journal.vocabulary import EndOf
 
 
 class Tracker(Protocol):
-    """What a tracking library is asked to do. A trial is one run of it; steps are optimizer steps."""
+    """The interface of a tracking library. A trial is one run of it; steps are optimizer steps."""
 
     def trial(self, trial: str, config: Mapping[str, Any]) -> None:
         """A trial exists, with these hyperparameters."""
@@ -34,7 +34,7 @@ class Tracker(Protocol):
 
 
 def feed(rows: Iterable[Row], tracker: Tracker) -> None:
-    """Tells a tracker what rows say. Step 0 of a base model belongs to no run and is left out."""
+    """Sends rows to a tracker. Step 0 of a base model belongs to no run and is left out."""
     for row in rows:
         if not row.trial or row.trial.startswith(BASE_PREFIX):
             continue

@@ -10,7 +10,7 @@ from trainers.data.types import TierData
 
 
 def evaluation_prompts(sweep: Sweep) -> tuple[str, ...]:
-    """Returns what the suite asks; nothing for lm-eval's tasks, whose prompts it alone knows how to build."""
+    """Returns the suite's prompts; none for lm-eval's tasks, which only lm-eval can render."""
     if sweep.evaluation.suite.startswith("lm-eval:"):
         return ()
     suite = load_suite(sweep.evaluation.spec)

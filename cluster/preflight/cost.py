@@ -1,4 +1,4 @@
-"""What a sweep is expected to cost, from the best source at hand: a probe, earlier sweeps, published figures."""
+"""What a sweep is expected to cost, from the best source there is: a probe, earlier sweeps, published figures."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def predicted(plan: Plan, storage: Where, *, in_process: bool = False) -> dict[s
 def speeds_for(
     plan: Plan, *, gpu: str, journals: Iterable[Sequence[Row]] = (), probed: Sequence[Row] = (), probe: str = ""
 ) -> dict[Key, Speed]:
-    """Returns how fast each model of a sweep is, from the best source at hand.
+    """Returns the speed of each model of a sweep, from the best source there is.
 
     Args:
         gpu: name of the devices, of `PEAK_BF16`. journals: the rows of earlier sweeps (`journals_of`).

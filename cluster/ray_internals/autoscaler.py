@@ -1,4 +1,4 @@
-"""What a cluster's autoscaler is told and may add.
+"""Requests to a cluster's autoscaler, and what it may add.
 
 Public is `ray.autoscaler.sdk.request_resources`: one list for the whole cluster, which Ray's own coordinator actor sets
 anew every 20 s from what it was told. So we are one more requester of that actor. How far the autoscaler may grow the

@@ -1,4 +1,4 @@
-"""Does a reply refuse, harm, tell the truth? By rule where a rule can see it, and by asking a model."""
+"""Judges whether a reply refuses, harms, tells the truth: by rule where a rule can, else by a model."""
 
 from __future__ import annotations
 

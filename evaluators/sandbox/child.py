@@ -1,4 +1,4 @@
-"""The inside of the sandbox: read a program, give up all powers, run it, say how it ended. Run as a file, alone.
+"""The inside of the sandbox: reads a program, drops all privileges, runs it, reports how it ended. Run as a file, alone.
 
 python -I -S -B child.py MEMORY_MB SECONDS  < WORD, newline, program
 """

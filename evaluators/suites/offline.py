@@ -62,7 +62,7 @@ def build(items: int, seed: int, where: str = "") -> Suite:
 
 
 def folder(module: str) -> Path | None:
-    """Returns where a top-level package lies, without importing it; None when it is not installed."""
+    """Returns the folder of a top-level package without importing it; None when it is not installed."""
     spec = importlib.util.find_spec(module)
     places = list(spec.submodule_search_locations or []) if spec else []
     return Path(places[0]) if places else None

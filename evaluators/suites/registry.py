@@ -74,7 +74,7 @@ def _of_package(plugin: Plugin, suite: Suite) -> Suite:
 
 
 def _measured(suite: Suite) -> Suite:
-    """Leaves out tasks that nobody here can judge, and what they are part of.
+    """Leaves out tasks that cannot be judged here, and the means that they are part of.
 
     Raises:
         InputError: nothing is left.

@@ -49,7 +49,7 @@ class Block(BaseModel):
 
 
 class OpenBlock(Block):
-    """A block where a plugin can be named, whose settings then stand beside those that ship.
+    """A block that may name a plugin, and then holds the plugin's settings too.
 
     Whether they are the plugin's is checked in `sweeps.config.checks.plugin_settings`.
     """
@@ -109,7 +109,7 @@ def anchored_place(place: str, anchor: Callable[[str], str]) -> str:
 
 
 def _known(registry: Registry) -> WithJsonSchema:
-    """A name that ships or that a package adds: `sweeps.config.checks.plugin_settings` looks whether there is one."""
+    """A name that ships or that a package adds; `sweeps.config.checks.plugin_settings` checks that it exists."""
     return WithJsonSchema({"anyOf": [{"enum": list(registry.built_in)}, {"type": "string", "minLength": 1}]})
 
 

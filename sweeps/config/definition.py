@@ -1,4 +1,4 @@
-"""What a sweep says, in the blocks of `sweeps.config.blocks`, and what follows from it.
+"""The fields of a sweep, made of the blocks of `sweeps.config.blocks`, and what follows from them.
 
 `sweeps.config.schema.Sweep` is this definition, checked; the checks themselves read it in this form.
 """

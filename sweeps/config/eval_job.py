@@ -1,4 +1,4 @@
-"""What an evaluator is handed: a checkpoint to be scored, and when that may end before all items are asked."""
+"""The job of an evaluator: a checkpoint to score, and when that may end before all items are evaluated."""
 
 from __future__ import annotations
 

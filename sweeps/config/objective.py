@@ -1,4 +1,4 @@
-"""What a sweep looks for: a metric with its direction, how many of the best, and the constraints they have to meet."""
+"""A sweep's objective: a metric with its direction, how many of the best trials, and the constraints they have to meet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the sweep looks for: the best `top` trials by `metric` among those that meet the constraints.
+    """The objective: the best `top` trials by `metric` among those that meet the constraints.
 
     With `at` "best" a trial stands for its best checkpoint, which it keeps when it is given up later.
     """

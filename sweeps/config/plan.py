@@ -35,7 +35,7 @@ Rest = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep unfolded. Trials of a pure grid are known in advance; others are asked from the search one at a time."""
+    """The trials of a sweep. Those of a pure grid are known in advance; others the search suggests one at a time."""
 
     sweep: Sweep
     more: int = 0
@@ -138,7 +138,7 @@ class Plan:
         return tuple(numbers.setdefault(self._rest(self.config(c, {}, 0)), len(numbers)) for c in self.cells)
 
     def longest_cell(self, group: int) -> int:
-        """Returns the cell of a group with the longest budget: there a search is told what a configuration came to."""
+        """Returns the cell of a group with the longest budget: its result is what the search learns from."""
         cells = [i for i, g in enumerate(self.groups) if g == group]
         return max(cells, key=lambda i: int(self.cells[i].get("steps", self.sweep.trainer.steps)))
 

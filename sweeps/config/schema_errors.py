@@ -80,7 +80,7 @@ def _sentence(e: ErrorDetails, fields_at: FieldsAt) -> str:
 
 
 def unknown_key(path: tuple[Any, ...], known: Iterable[str]) -> str:
-    """Returns what to say of a name that may not stand at `path`: its name of today, or those that may."""
+    """Returns the message for an unknown key at `path`: its present name, or the known keys."""
     name, known = str(path[-1]), list(known)
     if RENAMED.get(name) in known:
         return f"is now {dotted((*path[:-1], RENAMED[name]))}"

@@ -40,7 +40,7 @@ def shared_steps(config: Mapping[str, Any]) -> int:
 
 
 def trunk_of(config: Mapping[str, Any], endings: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Returns the settings of the run that this one turns off from, or None where it stands alone, or is that run.
+    """Returns the settings of the run that this one branches off from; None where it shares no prefix, or is that run.
 
     Args:
         endings: the values of `ENDINGS` of all runs that differ in nothing else, in the order of the plan. The run whose rate is

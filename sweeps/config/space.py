@@ -44,7 +44,7 @@ class Axis:
         return list(self.samples())
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the axis as it stands in a sweep file."""
+        """Returns the axis as a sweep file has it."""
         when = {name: list(values) for name, values in self.when.items()}
         return {self.kind: self.values_to_json(), **({"when": when} if when else {})}
 

@@ -72,7 +72,7 @@ class EvalFile:
 
 @dataclass(frozen=True, slots=True)
 class EvalSpec:
-    """What a checkpoint is asked, and how: all that decides its scores beside the checkpoint itself.
+    """How a checkpoint is evaluated: all that decides its scores except the checkpoint itself.
 
     Attributes:
         suite: `mini`, `gym`, `offline`, `paper:DIR`, `lm-eval:ROLE/TASK@DIR`;
@@ -157,7 +157,7 @@ class Hooks(Protocol):
         """Says that a checkpoint is whole (its manifest is written): it can be scored and resumed from."""
 
     def stop_asked(self) -> bool:
-        """True when this attempt is to end now; asked between steps."""
+        """True when this attempt is to end now; called between steps."""
 
 
 def waiting_of(hooks: Hooks) -> Callable[[str], None]:

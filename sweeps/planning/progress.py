@@ -1,4 +1,4 @@
-"""Where a running sweep stands: the share that is done by cost, the time that is left as a range, what runs and what waits.
+"""Progress of a running sweep: the share that is done by cost, the time that is left as a range, what runs and what waits.
 
 Rows carry no clock. So the pace of a sweep is the device seconds that its rows account for, over the time since its driver
 took it, or since its first attempt where somebody has looked on from there. What is left is counted in device seconds at
@@ -53,7 +53,7 @@ ahead was measured yet; where the pace changed by a factor of e."""
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a sweep stands.
+    """The progress of a sweep.
 
     Attributes:
         done: share of its device seconds that is spent, 0 to 1; None where nothing tells what a step costs.
@@ -254,7 +254,7 @@ class ProgressMeter:
     # ---- readings ---------------------------------------------------------------------------------------------------
 
     def progress(self, now: float | None = None) -> Progress:
-        """Returns where the sweep stands at `now` (`time.time()`, the default)."""
+        """Returns the sweep's progress at `now` (`time.time()`, the default)."""
         state, trials, total = self.state, self.state.trials.values(), self.total.total
         ahead = [] if state.done else self._ahead(total)
         spent, left = self._spent(), sum(seconds for _, seconds in ahead)
@@ -437,7 +437,7 @@ def _clock(since: str) -> float | None:
 def progress_subscriber(
     plan: Plan, rows: Sequence[Row], state: SweepState, tell: Callable[[Progress], None], say: Callable[[str], None]
 ) -> Callable[[Row], None]:
-    """Returns what takes each new row of a sweep that is driven here, and tells where the sweep stands when that is due.
+    """Returns a subscriber to a sweep's rows that passes its progress on when that is due.
 
     Args:
         rows: those that there are already. state: what they say; new rows are applied before they come here.
@@ -453,7 +453,7 @@ def progress_subscriber(
             follow(row)
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             due = math.inf
-            say(f"progress cannot be told any more: {e!r}")
+            say(f"progress is unknown from here on: {e!r}")
 
     def follow(row: Row) -> None:
         nonlocal due
@@ -470,7 +470,7 @@ def progress_subscriber(
 
 
 def progress_text(progress: Progress) -> str:
-    """Returns where a sweep stands in one line."""
+    """Returns a sweep's progress in one line."""
     parts = [f"{progress.done:.0%} done"] if progress.done is not None else []
     if progress.left is not None:
         low, high = duration(progress.left.low), duration(progress.left.high)

@@ -1,4 +1,4 @@
-"""Recorded curves for rehearsals: what scores did in fine-tunes that nobody stopped, at any step of any budget.
+"""Recorded curves for rehearsals: scores of fine-tunes that were never stopped, at any step of any budget.
 
 Two sources: earlier sweeps of the same storage whose trials ran to their budgets, and, where there are too few of
 those, the fine-tunes of tiny models that ship with dipsweep (`benchmarks.plan.pack_curves`).
@@ -92,7 +92,7 @@ def shipped_curves() -> tuple[RecordedSweep, ...]:
 
 
 def curves_for(goal: Goal, journals: Iterable[Sequence[Row]]) -> tuple[Sequence[RecordedSweep], str]:
-    """Returns recordings that tell of a goal, and in words where they are from.
+    """Returns recordings with a goal's metrics, and their source in words.
 
     Args:
         journals: the rows of earlier sweeps; those with at least `FEWEST` trials that ran to their budgets count.

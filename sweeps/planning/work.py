@@ -1,4 +1,4 @@
-"""What a sweep asks machines to do, trial by trial, before anything has run."""
+"""The work of a sweep, trial by trial, before anything has run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def planned_work(plan: Plan) -> list[TrialWork]:
 
 
 def work_of(plan: Plan, trial: TrialSpec) -> TrialWork:
-    """Returns what one trial of a plan asks machines to do."""
+    """Returns the work of one trial of a plan."""
     config = trial.config
     branch = plan.branch_of(config)
     fork = branch.step if branch else 0

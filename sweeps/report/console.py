@@ -71,7 +71,7 @@ class EventFormatter:
         return None
 
     def label(self, trial: str, config: Mapping[str, Any] | None = None) -> str:
-        """Returns `t-1a2b3c4d data=answer-only replay=0.1`: the id, and what tells the trial apart."""
+        """Returns `t-1a2b3c4d data=answer-only replay=0.1`: the id, and the settings that distinguish the trial."""
         if config is None:
             curve = self.state.history.curves.get(trial)
             config = curve.config if curve is not None else {}

@@ -129,7 +129,7 @@ def _ready(rule: str, goal: Goal, experience: Mapping[str, Any] | None) -> StopR
 
 
 def recorded_goal(rows: Iterable[Row]) -> Goal | None:
-    """Returns what a recorded sweep looked for, where its rows say so and all say the same."""
+    """Returns a recorded sweep's objective, where its rows have one and all the same."""
     specs = [row.spec for row in rows if isinstance(row, SweepRow)]
     goals = {goal_of(spec) for spec in specs}
     said = all(spec.get("objective", {}).get("metric") for spec in specs)
@@ -321,7 +321,7 @@ def _safe(
 
 
 def _label(recording: Recording, among: Sequence[Recording]) -> str:
-    """What tells a trial apart: the settings that vary, else its id."""
+    """What distinguishes a trial: the settings that vary, else its id."""
     config = recording.start.config
     varied = [k for k in config if any(r.start.config.get(k) != config[k] for r in among)]
     return " ".join(f"{k}={config[k]}" for k in varied) or recording.trial

@@ -1,4 +1,4 @@
-"""The rules everybody ships, behind the same interface: what DipAware is measured against.
+"""The usual rules behind the same interface: what DipAware is measured against.
 
 They see scores at steps and nothing else; none of them knows of a dip. All compare at equal step, as Ray Tune and Optuna
 do. Their verdicts are final (STOP), as theirs are. A score that is not finite is worse than any that is.
@@ -178,7 +178,7 @@ class Median(_Scores):
 
 
 class Patient(Median):
-    """The median rule, heard only when a trial's best of the last `patience` reports is not above its best before.
+    """The median rule, applied only when a trial's best of the last `patience` reports is not above its best before.
 
     Optuna's `PatientPruner` around its `MedianPruner`. In a dip the condition holds from `patience` reports after the
     fall began until the old peak is passed: it delays a false prune, it does not see a recovery.

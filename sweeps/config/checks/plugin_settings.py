@@ -84,7 +84,7 @@ def make_plugin(registry: Registry, name: str, handed: Any, given: Mapping[str, 
 
 
 class Named(NamedTuple):
-    """A place of a sweep file where a plugin can be named, with what this sweep says there."""
+    """A key of a sweep file that may name a plugin, with its value in this sweep."""
 
     registry: Registry
     place: str
@@ -148,7 +148,7 @@ def trainer_fields(sweep: SweepDefinition) -> Mapping[str, FieldInfo]:
 
 
 def _worker_faults(sweep: SweepDefinition, at: Named) -> Iterator[Fault]:
-    """Yields models whose trials have several processes, which a loop that is not told its rank cannot share."""
+    """Yields models whose trials have several processes, for a loop that takes no rank."""
     parameters = inspect.signature(at.registry.load(at.name)).parameters.values()
     if any(p.kind is p.VAR_KEYWORD or p.name == "rank" for p in parameters):
         return

@@ -1,4 +1,4 @@
-"""Settings that are written down and that nothing would use: refused where they change what is asked for, else told."""
+"""Settings in a sweep file that nothing would use: an error where they were meant to change results, else a note."""
 
 from __future__ import annotations
 

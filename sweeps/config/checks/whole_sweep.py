@@ -127,7 +127,7 @@ def _search(sweep: SweepDefinition) -> Iterator[Fault]:
 
 
 def _counts(sweep: SweepDefinition) -> Iterator[Fault]:
-    """Checks how many trials are asked for against how many cells there are."""
+    """Checks the number of trials against the number of cells."""
     search, cells = sweep.search, cell_count(sweep.space, MAX_TRIALS)
     total = search.trials or cells * (search.trials_per_cell or 1) * search.repeats
     if total > MAX_TRIALS:

@@ -89,7 +89,7 @@ def _zip(settings: Mapping[str, Json]) -> Json:
 
 
 def _conditions_between_keys(blocks: Json) -> None:
-    """Adds what the validators of `sweeps.config.blocks` say of several keys of one block."""
+    """Adds the rules of `sweeps.config.blocks` that concern several keys of one block."""
     bounds = ("at_least", "at_most", "relative_to_base")
     blocks["ConstraintBlock"]["oneOf"] = [
         {"required": [name], "properties": {name: {"type": "number"}}} for name in bounds

@@ -15,7 +15,7 @@ MAX_LEVELS = 12  # an axis with more levels is a scale, not a condition
 
 
 def goal_of(spec: Mapping[str, Any]) -> Goal:
-    """Returns what the sweep looks for; the schema's own defaults where the journal does not say."""
+    """Returns the sweep's objective; the schema's defaults where the journal has none."""
     objective = spec.get("objective", {})
     return Goal(
         metric=str(objective.get("metric", "transfer/score")),

@@ -1,4 +1,4 @@
-"""What a report says about a sweep: plain frozen objects, the JSON of `dipsweep report --json`.
+"""The findings of a report: plain frozen objects, the JSON of `dipsweep report --json`.
 
 `Summary.to_json()` is stable: keys are added, never renamed. A curve is written as parallel arrays `step, value, se, n`
 in order of step (`n` as one number where it is the same at every step; without `step` where its steps are its trial's
@@ -105,7 +105,7 @@ class AttemptRun:
 
 @dataclass(frozen=True, slots=True)
 class UserNote:
-    """What somebody wrote on a trial, or on the sweep (`trial` is empty then). `when`: their clock as text, UTC."""
+    """A user's note on a trial, or on the sweep (`trial` is empty then). `when`: their clock as text, UTC."""
 
     trial: str
     text: str

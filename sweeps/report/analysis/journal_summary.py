@@ -1,4 +1,4 @@
-"""One pass over the journal: what is known of the sweep (`SweepState`), and beside it what only a report asks for."""
+"""One pass over the journal: the state of the sweep (`SweepState`), and what only a report needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sweeps.report.analysis.findings import AttemptRun, Decision, Spent
 
 @dataclass(slots=True)
 class TrialExtras:
-    """What the journal says of one trial beside its curve."""
+    """Facts of one trial in the journal besides its curve."""
 
     waiting: set[int] = field(default_factory=set)  # snapshots that are whole or queued, and not scored yet
     eval_reasons: dict[int, str] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class JournalSummary:
         return f"{why}; paused at step {paused.step}: {paused.reason}"
 
     def state(self, curve: Curve) -> TrialStatus:
-        """How the trial stands."""
+        """The trial's status."""
         return self.sweep.trial_status(curve.trial)
 
 

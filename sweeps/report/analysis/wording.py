@@ -55,7 +55,7 @@ def spent(cost: Spent) -> str:
 
 
 def label(config: Mapping[str, Any], axes: Sequence[Axis], varying: Sequence[str], trial: str) -> str:
-    """The settings that tell a trial from the others: `verified-long-cot · 400 · replay 0.1`."""
+    """The settings that distinguish a trial from the others: `verified-long-cot · 400 · replay 0.1`."""
     names = [a.name for a in axes if len(a.levels) > 1] + [v for v in varying if v not in {a.name for a in axes}]
     parts = [setting(name, config[name]) for name in names if name in config]
     return " · ".join(parts) or trial

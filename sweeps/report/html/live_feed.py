@@ -1,4 +1,4 @@
-"""What a live page is told between two summaries: new rows of the journal as small changes of what the page holds."""
+"""Updates of a live page between two summaries: new rows of the journal as small changes of the page's data."""
 
 from __future__ import annotations
 

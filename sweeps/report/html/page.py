@@ -69,7 +69,7 @@ def write_json(summary: Summary, path: Path | str) -> Path:
 
 @dataclass(frozen=True)
 class Live:
-    """A page that a server keeps up to date. `events`: where it tells what is new; empty once the sweep has ended."""
+    """A page that a server keeps up to date. `events`: the URL of its events; empty once the sweep has ended."""
 
     events: str
 

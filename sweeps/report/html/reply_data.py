@@ -119,7 +119,7 @@ def checkpoint_replies(home: Where, trial: str, step: int, base: str, show: str 
 
 
 def as_shown(reply: KeptReply, longest: int | None = None) -> dict[str, Any]:
-    """Returns a reply as `replies.js` shows it; texts longer than `longest` are shortened, and say so."""
+    """Returns a reply as `replies.js` shows it; texts longer than `longest` are shortened and marked so."""
     if longest is not None:
         reply = shortened(reply, longest)
     words = words_of(reply)

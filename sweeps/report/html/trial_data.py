@@ -1,4 +1,4 @@
-"""What the page tells of one trial beyond its curves: short texts, made here so that the script only has to place them."""
+"""What the page shows of one trial besides its curves: short texts, made here so that the script only places them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The curve library: which ways a score may go during a fine-tune, before the sweep at hand has said anything.
+"""The curve library: which ways a score may go during a fine-tune, before a sweep has any reports.
 
 A library entry is a pair of movements in schedule fraction x in [0, 1], both 0 at x = 0: for a dip the fall-and-return
 and the gain on top, for a collapse the fall and what comes back of it, and so on. How *far* each movement goes is not

@@ -367,7 +367,7 @@ def _behind_prompt(template: ChatTemplate, reply: Reply, append_eos: bool) -> En
         if joined[: len(lead)] == lead and template.tokenizer.decode(ids.tolist()) == wanted:
             learn = np.arange(len(ids)) >= len(before)
             return _with_eos(template, ids, learn) if append_eos else (ids, learn)
-    return InputError(f"no tokens of the reply {said[:40]!r} stand behind those of its prompt alone")
+    return InputError(f"the reply {said[:40]!r} adds no tokens to those of its prompt")
 
 
 def _shorten(ids: NDArray[np.int32], learn: NDArray[np.bool_], limit: int, policy: LongRows) -> Encoded:

@@ -125,7 +125,7 @@ def fetched(url: str, wanted: Callable[[str], bool] = lambda name: True) -> Path
 
 
 def use_lock(home: Path) -> Path:
-    """Returns the lock file of a copy: shared by the processes that use it, taken whole by whoever removes it."""
+    """Returns the lock file of a copy: shared by the processes that use it, exclusive while it is removed."""
     return home.with_name(f".{home.name}.used")
 
 

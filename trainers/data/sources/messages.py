@@ -1,4 +1,4 @@
-"""From a row of a user's file to a conversation: every key is used, known to be harmless, told of, or makes the row bad.
+"""From a row of a user's file to a conversation: every key is used, known to be harmless, reported, or makes the row bad.
 
 messages, conversations      lists of {"role", "content"} or ShareGPT's {"from", "value"}
 prompt + response            two texts (also completion; instruction, input and output; question and answer;
@@ -118,7 +118,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _taken(left: dict[str, Any], names: Sequence[str]) -> str:
-    """Takes the one text that stands under any of some names; empty texts count as none."""
+    """Takes the one text under any of some names; empty texts count as none."""
     found = [(name, left.pop(name)) for name in names if name in left]
     for name, value in found:
         if not isinstance(value, str):
@@ -186,7 +186,7 @@ def _thought_beside(left: dict[str, Any], names: Sequence[str]) -> Message:
 
 
 def _continued(prompt: Any, response: Any, unused: Counter[str]) -> Conversation:
-    """TRL's pair of lists: what stands in the first is shown, and never learnt."""
+    """TRL's pair of lists: messages of the first are context, and never learnt."""
     first = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     second = response if isinstance(response, list) else [{"role": "assistant", "content": response}]
     messages, _ = _listed([*first, *second], "prompt and completion", unused)
@@ -273,7 +273,7 @@ def _beside(thought: str, content: str) -> Message:
 
 
 def _content(left: dict[str, Any]) -> tuple[str, str]:
-    """Takes the text of a message, and the thought that stands among the parts of one written in parts."""
+    """Takes the text of a message, and the thought among its parts where it is written in parts."""
     value = next((left.pop(key) for key in ("content", "value", "text") if key in left), None)
     if value is None:
         value = left.pop("refusal", "") if "refusal" in left else ""

@@ -141,9 +141,7 @@ def _array(path: Path) -> Iterator[RawRow]:
         at = _behind(space, text, end)
         closed = text[at : at + 1] == "]"
         if not closed and text[at : at + 1] != ",":
-            raise InputError(
-                f"{path}: got {text[at : at + 20]!r} behind element {number} of its array; expected , or ]"
-            )
+            raise InputError(f"{path}: got {text[at : at + 20]!r} after element {number} of its array; expected , or ]")
         at = _behind(space, text, at + 1)
 
 

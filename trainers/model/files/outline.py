@@ -1,4 +1,4 @@
-"""A model that lies elsewhere, without its numbers: its small files, and of each weight file the header above a hole of its size.
+"""A remote model without its weights: its small files, and of each weight file the header and a sparse file of its size.
 
 Whatever looks at a folder without loading it (`trainers.model.files.weights.check_weights`) looks at this one just the same.
 """

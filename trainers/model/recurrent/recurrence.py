@@ -37,7 +37,7 @@ def is_recurrent(config: Mapping[str, Any]) -> bool:
 
 
 def usual_recurrences(config: Mapping[str, Any]) -> int:
-    """Returns how often a model's shared block runs unless told otherwise; 1 for a model without one."""
+    """Returns how often a model's shared block runs by default; 1 for a model without one."""
     key = {RECURRENT_QWEN3: "num_recurrences", HRM: "H_cycles"}.get(str(config.get("model_type")))
     return int(config[key]) if key else 1
 

@@ -19,7 +19,7 @@ checkpoints over 200 items (tests/unit/sweeps/report/analysis/test_best_checkpoi
 
 
 class Answers:
-    """What one checkpoint answered, item by item; unpacked when it is asked for.
+    """The outcomes of one checkpoint, item by item; unpacked on first use.
 
     Args:
         row: a score row with outcomes. A task with k replies an item has a metric `task@k` beside its own.
@@ -47,7 +47,7 @@ def _is_pass(metric: str, task: str) -> bool:
 
 
 def paired(theirs: Outcomes, ours: Outcomes) -> Compared | None:
-    """Compares two checkpoints, ours minus theirs, on the items that both were asked; None when the tasks differ."""
+    """Compares two checkpoints, ours minus theirs, on the items that both have; None when the tasks differ."""
     if len(theirs) != len(ours) or not theirs:
         return None
     return compare(*common(theirs, ours))
@@ -63,7 +63,7 @@ def of_chosen(pair: Compared) -> Compared:
 
 
 def mean_outcomes(seeds: Sequence[Outcomes]) -> Outcomes | None:
-    """Returns item by item the mean over seeds; None when there are none, or they were asked other tasks."""
+    """Returns the mean over seeds item by item; None without outcomes, or when their tasks differ."""
     if not seeds or len({len(s) for s in seeds}) > 1:
         return None
     tasks = zip(*seeds, strict=True)
@@ -97,6 +97,6 @@ def describe_pair(pair: Compared, metric: str, against: str, name: str, step: in
 def common(
     a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]
 ) -> tuple[list[Sequence[float]], list[Sequence[float]]]:
-    """Returns what was asked of both: of a suite's version a shorter list has the first items of a longer one."""
+    """Returns the items of both: within one version of a suite, a shorter list holds the first items of a longer one."""
     sizes = [min(len(x), len(y)) for x, y in zip(a, b, strict=True)]
     return [x[:n] for x, n in zip(a, sizes, strict=True)], [y[:n] for y, n in zip(b, sizes, strict=True)]

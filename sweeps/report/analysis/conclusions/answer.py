@@ -1,4 +1,4 @@
-"""The first screen: at most six sentences, each built from numbers that stand beside it; and what limits the rest."""
+"""The report's first screen: at most six sentences with their numbers, and notes on what limits the rest."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def counts_at(summary: Summary) -> str:
 
 
 def progress(summary: Summary) -> str:
-    """Where the sweep stands, in a few words."""
+    """The sweep's progress in a few words."""
     open_ = sum(t.state not in ENDED for t in summary.trials)
     return stands(len(summary.trials), open_, summary.planned)
 
 
 def stands(trials: int, still_open: int, planned: int | None) -> str:
-    """Where a sweep stands, in a few words: `2 trials still open, 4 not started`, `ended`."""
+    """A sweep's progress in a few words: `2 trials still open, 4 not started`, `ended`."""
     to_come = (planned or 0) - trials
     parts = [
         f"{plural(still_open, 'trial')} still open" if still_open else "",

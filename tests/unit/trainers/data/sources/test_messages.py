@@ -212,7 +212,7 @@ def test_a_json_array_is_read_like_lines(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "place"), [("[{}, {]", "element 2"), ("[{} {}]", "behind element 1"), ("[{}", "element 1")]
+    ("text", "place"), [("[{}, {]", "element 2"), ("[{} {}]", "after element 1"), ("[{}", "element 1")]
 )
 def test_a_broken_array_is_one_error_with_its_place(tmp_path, text, place):
     (tmp_path / "ours.json").write_text(text)
