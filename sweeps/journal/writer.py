@@ -175,7 +175,7 @@ class SweepJournal:
         try:
             written = self._put(first, data)
         except StorageError as e:  # for longer than the store's patience, or one that no waiting cures
-            raise JournalError(f"{e}; the sweep's log cannot be written, resume goes on when it can") from e
+            raise JournalError(f"{e}; the sweep's log cannot be written now; resume the sweep once it can") from e
         if not written:
             raise self._fenced(None)
         self._pending.clear()
@@ -229,7 +229,7 @@ class _Segment:
         self._torn = False
 
     def append(self, data: bytes) -> None:
-        """Adds whole rows; they are on the disk when it returns. What a failed try left behind is taken back first."""
+        """Appends whole rows; they are on disk when it returns. What a failed write left is truncated first."""
         _patiently(self.store, self.path, partial(self._append, data))
 
     def _append(self, data: bytes) -> None:
@@ -246,7 +246,7 @@ class _Segment:
         self._torn = False
 
     def overtaken(self) -> bool:
-        """True when somebody has continued the log in a segment after this one, or has put another in its place."""
+        """True when another driver has continued the log after this segment, or has replaced it."""
         return _patiently(self.store, self.path, self._overtaken)
 
     def _overtaken(self) -> bool:
