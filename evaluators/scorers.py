@@ -11,7 +11,8 @@
     judge       a model (`evaluation.judge`) finds the reply right: by `answer`, `criteria`, or both
 
 A reply's thought is never looked at. "Final answer" is what stands in the last <answer></answer>, else in the last
-\\boxed{}, else behind the last "Answer:" of a line, else the whole reply. `answer` may be a list: each of them is right.
+\\boxed{}, else behind the last "Answer:" of a line, else the whole reply (`trainers.rl_reward`, which rewards by the same).
+`answer` may be a list: each of them is right.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from evaluators.sandbox.run import Limits, SandboxMissing, run
 from evaluators.score_function import Item, score_function
 from evaluators.tasks import Rubric
 from sweeps.errors import InputError, nearest
+from trainers.rl_reward import final_answer
 
 Score = Callable[[str, Item], float]
 """(reply without its thought, item) to a score in [0, 1]."""
@@ -51,9 +53,6 @@ _TIMES_TEN: Final = re.compile(
     r"(?<=\d)\s*(?:×|\*|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*(?:\{\s*([-+−]?\d+)\s*\}|([-+−]?\d+))"
 )
 _POWER: Final = re.compile(r"(?<![\w.,])(\d+)\s*(?:\^|\*\*)\s*(?:\{\s*([-+−]?\d{1,3})\s*\}|([-+−]?\d{1,3}))(?![\d.])")
-_ANSWER_LINE: Final = re.compile(
-    r"^[^\S\n]*\**(?:final )?answer\**\s*:\s*\**(.*?)\**[^\S\n]*$", re.MULTILINE | re.IGNORECASE
-)
 _BEFORE_LETTER: Final = (
     r"[\s*_`\"'$:(\[{<]|\\[(\[]|\\(?:text|textbf|textit|mathrm|mathbf|boxed)\b|\b(?:option|choice)\b"
 )
@@ -105,29 +104,6 @@ def scorer_of(name: str) -> Scorer:
             "scorer 'code' runs a model's code only on Linux, x86-64 or arm64: the sandbox needs seccomp"
         )
     return found
-
-
-def final_answer(reply: str) -> str:
-    """Returns the part of a reply that is its answer; see the module."""
-    if tagged := re.findall(r"<answer>(.*?)</answer>", reply, re.DOTALL):
-        return str(tagged[-1]).strip()
-    if (boxed := last_boxed(reply)) is not None:
-        return boxed.strip()
-    lines = _ANSWER_LINE.findall(reply)
-    return str(lines[-1]).strip() if lines else reply.strip()
-
-
-def last_boxed(reply: str) -> str | None:
-    r"""Returns what stands in the last \boxed{}, braces within it balanced; None without one."""
-    start = reply.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 1, start + len("\\boxed{")
-    for at in range(begin, len(reply)):
-        depth += {"{": 1, "}": -1}.get(reply[at], 0)
-        if not depth:
-            return reply[begin:at]
-    return None
 
 
 def accepted(item: Item) -> list[Any]:

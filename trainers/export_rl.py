@@ -4,14 +4,15 @@
     verl       run.sh for `verl.trainer.main_ppo`, data in Parquet (verl 0.9: its settings were composed, nothing was run)
     open-rlhf  run.sh for `openrlhf.cli.train_ppo_ray`            (its options were read, nothing was run)
 
-All train GRPO: groups of eight replies a prompt, rewarded 1 where the final answer is that of the data, else 0. Settings are
-where to start from, not tuned; the learning rate is a tenth of SFT's.
+All train GRPO: groups of eight replies a prompt, rewarded 1 where the final answer is that of the data, else 0
+(`trainers.rl_reward`). Settings are where to start from, not tuned; the learning rate is a tenth of SFT's.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,18 @@ from typing import Any, Final
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError, nearest
+from trainers import rl_reward
+from trainers.data.chat.template import ChatTemplate, opens_thought
 from trainers.data.sources.datasets import load
 from trainers.data.types import TOOLS_ROLE, Conversation
+from trainers.model.load import load_tokenizer
+from trainers.rl_reward import answer_of
 
 GROUP: Final = 8
 PROMPTS: Final = 16
-"""Prompts of one step."""
+"""Prompts of one step, where there are as many."""
+PROSE: Final = 8
+"""Words above which an answer is taken for prose."""
 STEPS: Final = 200
 
 
@@ -45,8 +52,35 @@ class RlSettings:
     seed: int = 0
 
 
-def rl_prompts(tier: str, source: TierSource, seed: int = 0) -> list[RlPrompt]:
-    """Returns the distinct questions of a tier whose last reply is an answer to compare with.
+@dataclass(frozen=True, slots=True)
+class RlPrompts:
+    """The questions of a tier, and what is to be known of them.
+
+    Attributes:
+        disputed: questions to which the tier has several answers; the first one counts.
+        words: of the answers, at the median. Long ones are hardly ever met letter by letter.
+    """
+
+    prompts: Sequence[RlPrompt]
+    disputed: int
+    words: int
+
+    @property
+    def doubts(self) -> list[str]:
+        """What makes the reward worth less, in sentences."""
+        found = []
+        if self.disputed:
+            found.append(f"{self.disputed:,} questions have several answers in the data: the first one is rewarded")
+        if self.words > PROSE:
+            found.append(
+                f"half of the answers have {self.words} words and more, and the reward compares letter by letter: "
+                "change `right` in reward.py, or mark what counts by \\boxed{}"
+            )
+        return found
+
+
+def rl_prompts(tier: str, source: TierSource, seed: int = 0) -> RlPrompts:
+    """Returns the distinct questions of a tier whose last reply has an answer to compare with.
 
     Conversations with tools are left out: their environments are not in the data.
 
@@ -54,31 +88,45 @@ def rl_prompts(tier: str, source: TierSource, seed: int = 0) -> list[RlPrompt]:
         InputError: no conversation is left, or the tier cannot be read.
     """
     found: dict[str, RlPrompt] = {}
+    disputed: set[str] = set()
     for conversation in load(tier, source, seed=seed).primary:
         *before, last = conversation
-        answer = str(last.get("content") or "").rpartition("</think>")[2].strip()
+        answer = answer_of(str(last.get("content") or ""))
         tools = any(m["role"] in (TOOLS_ROLE, "tool") or m.get("tool_calls") for m in conversation)
         if before and answer and last["role"] == "assistant" and not tools:
             prompt = [{"role": m["role"], "content": m["content"]} for m in before]
-            found.setdefault(json.dumps(prompt, sort_keys=True), RlPrompt(prompt, answer))
+            key = json.dumps(prompt, sort_keys=True)
+            if found.setdefault(key, RlPrompt(prompt, answer)).answer != answer:
+                disputed.add(key)
     if not found:
         raise InputError(f"tier {tier!r} has no conversation without tools that ends with an answer of the assistant")
-    return list(found.values())
+    words = statistics.median_low(len(p.answer.split()) for p in found.values())
+    return RlPrompts(list(found.values()), len(disputed), words)
 
 
 def write_rl(framework: str, folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
-    """Writes what `framework` needs beside the model in `folder`/model; returns the file that starts it.
+    """Writes what `framework` needs beside the model, which lies in `folder`/model; returns the file that starts it.
 
     Args:
         framework: one of FRAMEWORKS.
 
     Raises:
-        InputError: the framework is unknown.
+        InputError: the framework is unknown, or the model has no chat template.
     """
     check_framework(framework)
     (folder / "data").mkdir(parents=True)
-    (folder / "reward.py").write_text(_REWARD, encoding="utf-8")
+    (folder / "reward.py").write_text(_reward(folder / "model", prompts[0]), encoding="utf-8")
     return FRAMEWORKS[framework](folder, prompts, settings)
+
+
+def _reward(model: Path, prompt: RlPrompt) -> str:
+    """Returns `trainers.rl_reward` with what it has to know of the model's replies."""
+    template = ChatTemplate(load_tokenizer(model))
+    opened = opens_thought(template.render(prompt.prompt, prompt=True))
+    ends = sorted(
+        {*template.tokenizer.all_special_tokens, *template.tokenizer.convert_ids_to_tokens(sorted(template.stop_ids))}
+    )
+    return f"{Path(rl_reward.__file__).read_text(encoding='utf-8')}\n\nOPENED = {opened}\nENDS = {tuple(ends)!r}\n"
 
 
 def check_framework(name: str) -> None:
@@ -89,6 +137,11 @@ def check_framework(name: str) -> None:
     """
     if name not in FRAMEWORKS:
         raise InputError(f"got framework {name!r}; expected one of {', '.join(FRAMEWORKS)}{nearest(name, FRAMEWORKS)}")
+
+
+def at_once(prompts: Sequence[RlPrompt]) -> int:
+    """Prompts of one step: a tier of fewer than that has no whole batch, which every framework drops."""
+    return min(PROMPTS, len(prompts))
 
 
 def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
@@ -102,7 +155,7 @@ def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Pat
             "reward_funcs": ["reward.reward"],
             "output_dir": "out",
             "num_generations": GROUP,
-            "per_device_train_batch_size": GROUP * PROMPTS,
+            "per_device_train_batch_size": GROUP * at_once(prompts),
             "max_completion_length": settings.max_length,
             "max_steps": STEPS,
             "learning_rate": settings.learning_rate / 10,
@@ -136,13 +189,14 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Pa
             "algorithm.adv_estimator": "grpo",
             "data.train_files": "data/train.parquet",
             "data.val_files": "data/train.parquet",
-            "data.train_batch_size": PROMPTS,
+            "data.train_batch_size": at_once(prompts),
+            "data.filter_overlong_prompts": True,
             "data.max_prompt_length": settings.max_length,
             "data.max_response_length": settings.max_length,
             "data.seed": settings.seed,
             "actor_rollout_ref.model.path": "model",
             "actor_rollout_ref.actor.optim.lr": settings.learning_rate / 10,
-            "actor_rollout_ref.actor.ppo_mini_batch_size": PROMPTS,
+            "actor_rollout_ref.actor.ppo_mini_batch_size": at_once(prompts),
             "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": GROUP,
             "actor_rollout_ref.rollout.name": "vllm",
             "actor_rollout_ref.rollout.n": GROUP,
@@ -174,13 +228,13 @@ def _open_rlhf(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) 
             "remote_rm_url": "reward.py",
             "advantage_estimator": "group_norm",
             "n_samples_per_prompt": GROUP,
-            "rollout_batch_size": PROMPTS,
-            "train_batch_size": GROUP * PROMPTS,
+            "rollout_batch_size": at_once(prompts),
+            "train_batch_size": GROUP * at_once(prompts),
             "prompt_max_len": settings.max_length,
             "generate_max_len": settings.max_length,
             "actor_learning_rate": settings.learning_rate / 10,
             "init_kl_coef": 0.0,
-            "max_samples": PROMPTS * STEPS,
+            "max_samples": at_once(prompts) * STEPS,
             "seed": settings.seed,
             "save_path": "out",
             "actor_num_nodes": 1,
@@ -219,31 +273,3 @@ def _script(folder: Path, program: str, settings: dict[str, Any], as_word: Calla
     )
     file.chmod(0o755)
     return file
-
-
-_REWARD: Final = '''"""1.0 where the final answer, behind the last </think>, is that of the data, else 0.0."""
-
-
-def final_answer(text):
-    return text.rpartition("</think>")[2].strip()
-
-
-def reward(completions, answer, **_):
-    """TRL: one reward a completion; each is a list of messages."""
-    texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
-    return [float(final_answer(text) == right) for text, right in zip(texts, answer)]
-
-
-def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):
-    """verl: the reward of one response."""
-    return float(final_answer(solution_str) == ground_truth)
-
-
-def reward_func(queries, prompts, labels, **_):
-    """OpenRLHF: queries are prompts with their responses."""
-    import torch
-
-    texts = [query[len(prompt):] for query, prompt in zip(queries, prompts)]
-    found = torch.tensor([float(final_answer(text) == right) for text, right in zip(texts, labels)])
-    return {"rewards": found, "scores": found, "extra_logs": {}}
-'''

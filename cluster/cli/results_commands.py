@@ -143,8 +143,9 @@ def export_for_rl(
     check_framework(framework)
     check_target(target)
     config, sweep = SweepState(read_rows(home)).trials[trial].curve.config, definition(home)
-    prompts = rl_prompts(config["data"], sweep.tier_source(config["data"]), config["seed"])
+    found = rl_prompts(config["data"], sweep.tier_source(config["data"]), config["seed"])
     export(checkpoint, target / "model", dtype=dtype, recurrences=recurrences)
     settings = RlSettings(config["learning_rate"], config["max_length"], config["seed"])
-    started = write_rl(framework, target, prompts, settings)
-    return f"{started}: {framework}, {len(prompts):,} prompts of {config['data']}, model in {target / 'model'}"
+    started = write_rl(framework, target, found.prompts, settings)
+    said = f"{started}: {framework}, {len(found.prompts):,} prompts of {config['data']}, model in {target / 'model'}"
+    return "\n".join([said, *found.doubts])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,17 +15,53 @@ import yaml
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError
-from trainers.export_rl import FRAMEWORKS, RlPrompt, RlSettings, rl_prompts, write_rl
+from trainers.export_rl import FRAMEWORKS, GROUP, PROSE, RlPrompt, RlSettings, rl_prompts, write_rl
+from trainers.model.builtin import builtin_folder
 
 PROMPTS = [
     RlPrompt([{"role": "user", "content": "1+1=?"}], "2"),
     RlPrompt([{"role": "user", "content": "it's 2+2?"}], "4"),
 ]
 SETTINGS = RlSettings(1e-3, 256, 3)
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder with a model, whose template opens a thought."""
+    shutil.copytree(builtin_folder("tiny-xs"), tmp_path / "model")
+    return tmp_path
+
+
+def chat_model(folder: Path) -> None:
+    """Gives the model the template of a chat model, whose turns end with a token that is not the tokenizer's eos."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    tokenizer.save_pretrained(folder)
+
+
+def made(folder: Path) -> dict[str, Any]:
+    write_rl("trl", folder, PROMPTS, SETTINGS)
+    return runpy.run_path(str(folder / "reward.py"))
+
+
+def tier(folder: Path, *pairs: tuple[str, str]) -> TierSource:
+    file = folder / "ours.jsonl"
+    rows = [[{"role": "user", "content": ask}, {"role": "assistant", "content": reply}] for ask, reply in pairs]
+    file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    return TierSource(str(file))
 
 
 def test_prompts_of_a_built_in_tier_are_distinct_and_their_answers_lack_the_thought():
-    prompts = rl_prompts("verified-long-cot", TierSource())
+    found = rl_prompts("verified-long-cot", TierSource())
+    prompts = found.prompts
+    assert found.doubts == []
     asked = [p.prompt[-1]["content"] for p in prompts]
     assert len(set(asked)) == len(asked) > 1000
     assert prompts[0].prompt[-1]["role"] == "user"
@@ -39,44 +78,90 @@ def test_conversations_with_tools_and_without_an_answer_are_left_out(tmp_path):
     rows = [[ask, reply], [ask, reply], [ask, call, {"role": "tool", "content": "1", "name": "f"}, reply]]
     file = tmp_path / "ours.jsonl"
     file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
-    assert rl_prompts("ours", TierSource(str(file))) == [RlPrompt([ask], "b")]
+    assert rl_prompts("ours", TierSource(str(file))).prompts == [RlPrompt([ask], "b")]
     file.write_text(json.dumps({"messages": rows[2]}) + "\n")
     with pytest.raises(InputError, match="without tools"):
         rl_prompts("ours", TierSource(str(file)))
 
 
-def test_the_reward_compares_the_final_answer_in_each_frameworks_form(tmp_path):
-    write_rl("trl", tmp_path, PROMPTS, SETTINGS)
-    made = runpy.run_path(str(tmp_path / "reward.py"))
-    said = [[{"role": "assistant", "content": "<think> 3 </think> 2"}], [{"role": "assistant", "content": "5"}]]
-    assert made["reward"](said, answer=["2", "4"], prompts=None) == [1.0, 0.0]
-    assert made["compute_score"]("d", "<think>4", "4") == 0.0
-    assert made["compute_score"]("d", " 4\n", "4", extra_info={}) == 1.0
-    found = made["reward_func"](["ask: 2", "ask: 2"], ["ask: ", "ask: "], ["2", "3"])
+def test_the_answer_of_the_data_is_found_as_evaluation_finds_it_and_an_unended_thought_has_none(tmp_path):
+    source = tier(
+        tmp_path,
+        ("a", "<think>1</think> So \\boxed{\\frac{1}{2}}."),
+        ("b", "Well.\nAnswer: 7"),
+        ("c", "<think> 1 2 3"),
+    )
+    assert [p.answer for p in rl_prompts("ours", source).prompts] == [r"\frac{1}{2}", "7"]
+
+
+def test_what_makes_the_reward_worth_less_is_said(tmp_path):
+    prose = "It is " + "very " * PROSE + "large."
+    doubts = rl_prompts("ours", tier(tmp_path, ("a", prose), ("a", "2"), ("a", "2"), ("b", prose))).doubts
+    assert [doubt[:31] for doubt in doubts] == [
+        "1 questions have several answer",
+        f"half of the answers have {PROSE + 3} wor",
+    ]
+    assert rl_prompts("ours", tier(tmp_path, ("a", "2"), ("a", "2"), ("b", "3"))).doubts == []
+
+
+def test_the_reward_compares_the_final_answer_in_each_frameworks_form(out):
+    reward = made(out)
+    said = [[{"role": "assistant", "content": "3 </think> 2"}], [{"role": "assistant", "content": "</think>5"}]]
+    assert reward["reward"](said, answer=["2", "4"], prompts=None) == [1.0, 0.0]
+    assert reward["compute_score"]("d", "<think>4", "4") == 0.0
+    assert reward["compute_score"]("d", "1</think> 4\n", "4", extra_info={}) == 1.0
+    found = reward["reward_func"](["ask: 1</think>2", "ask: </think>2"], ["ask: ", "ask: "], ["2", "3"])
     assert found["rewards"].tolist() == [1.0, 0.0]
+    with pytest.raises(ValueError, match="does not hold its prompt"):
+        reward["reward_func"](["</think>2"], ["ask: "], ["2"])
 
 
-def test_trl_gets_a_config_and_a_folder_that_datasets_reads(tmp_path):
-    config = yaml.safe_load(write_rl("trl", tmp_path, PROMPTS, SETTINGS).read_text())
+@pytest.mark.parametrize("reply", ["4", "<think>4", "4</think>", "</think> 5", "", "</think>"])
+def test_a_reply_without_an_answer_has_no_reward_where_the_prompt_opens_a_thought(reply, out):
+    assert made(out)["right"](reply, "4") == 0.0
+
+
+def test_a_chat_model_is_asked_for_no_thought_and_its_end_of_turn_is_no_answer(out):
+    chat_model(out / "model")
+    reward = made(out)
+    assert reward["right"]("4", "4") == 1.0
+    query = "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>" + "<pad>" * 3
+    found = reward["reward_func"]([query], ["<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"], ["4"])
+    assert found["rewards"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_tier_of_few_questions_makes_whole_batches_of_them(framework, out):
+    started = write_rl(framework, out, PROMPTS, SETTINGS).read_text()
+    batch = {
+        "trl": f"per_device_train_batch_size: {2 * GROUP}\n",
+        "verl": "data.train_batch_size=2 ",
+        "open-rlhf": "--rollout_batch_size 2 ",
+    }
+    assert batch[framework] in started
+
+
+def test_trl_gets_a_config_and_a_folder_that_datasets_reads(out):
+    config = yaml.safe_load(write_rl("trl", out, PROMPTS, SETTINGS).read_text())
     assert config["model_name_or_path"] == "model"
     assert config["learning_rate"] == pytest.approx(1e-4)
     assert config["per_device_train_batch_size"] % config["num_generations"] == 0
-    rows = [json.loads(line) for line in (tmp_path / config["dataset_name"] / "train.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (out / config["dataset_name"] / "train.jsonl").read_text().splitlines()]
     assert rows[0] == {"prompt": [{"role": "user", "content": "1+1=?"}], "answer": "2"}
 
 
-def test_verl_gets_parquet_in_its_columns(tmp_path):
-    write_rl("verl", tmp_path, PROMPTS, SETTINGS)
-    row = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()[1]
+def test_verl_gets_parquet_in_its_columns(out):
+    write_rl("verl", out, PROMPTS, SETTINGS)
+    row = pq.read_table(out / "data" / "train.parquet").to_pylist()[1]
     assert row["prompt"] == PROMPTS[1].prompt
     assert row["reward_model"] == {"style": "rule", "ground_truth": "4"}
 
 
 @pytest.mark.parametrize("framework", ["verl", "open-rlhf"])
-def test_a_script_is_shell_and_takes_options_that_win(framework, tmp_path):
-    script = write_rl(framework, tmp_path, PROMPTS, SETTINGS)
+def test_a_script_is_shell_and_takes_options_that_win(framework, out):
+    script = write_rl(framework, out, PROMPTS, SETTINGS)
     assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
-    program = tmp_path / "bin" / "python3"
+    program = out / "bin" / "python3"
     program.parent.mkdir()
     program.write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
     program.chmod(0o755)
