@@ -93,6 +93,8 @@ figures: demo
 	$(BIN)/python -m benchmarks.stopping.plot runs/measured.json --out benchmarks/stopping/pareto.svg
 	$(BIN)/python -m benchmarks.plan.paper --write docs/paper-cost.md
 	$(BIN)/python -m benchmarks.recurrence.depth --out runs/recurrence --write docs/recurrent-depth.md
+	$(BIN)/python -m benchmarks.end_to_end.table benchmarks/end_to_end/measured.jsonl --write benchmarks/end_to_end/README.md
+	$(BIN)/python -m benchmarks.rl.starts --out benchmarks/rl --table --write docs/ready-for-rl.md
 	$(BIN)/python -m sweeps.config.sweep_file.reference docs/sweep-file.md
 	$(BIN)/python -m cluster.cli.reference > runs/command-line.md && mv runs/command-line.md docs/reference/command-line.md
 	$(BIN)/python -m benchmarks.figures docs/figures.md

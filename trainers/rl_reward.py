@@ -75,10 +75,10 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
     import torch
 
     found = []
-    for query, prompt, label in zip(queries, prompts, labels, strict=True):
+    for query, prompt, expected in zip(queries, prompts, labels, strict=True):
         _, held, said = query.partition(prompt)
         if not held:
             raise ValueError(f"the query {query[:80]!r} does not hold its prompt {prompt[:80]!r}")
-        found.append(right(said, label))
+        found.append(right(said, expected))
     rewards = torch.tensor(found)
     return {"rewards": rewards, "scores": rewards, "extra_logs": {}}

@@ -27,7 +27,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.end_to_end.common import METRIC, SIZES, cells, name_of
+from benchmarks.end_to_end.common import METRIC, SIZES, name_of
+from benchmarks.end_to_end.table import tables
 from benchmarks.scale.start_up import CpuMeter
 
 HERE = Path(__file__).parent
@@ -41,7 +42,6 @@ WAYS = {
     "optuna-median": ["optuna_trl", "median"],
     "optuna-median-late": ["optuna_trl", "median-late"],
 }
-TOP = 3
 AGAIN = {"items": 300, "seed": 1}
 """The common re-evaluation: other items than those of the sweep, more of them."""
 WRITTEN = {
@@ -99,6 +99,9 @@ def once(way: str, a: argparse.Namespace) -> dict[str, Any]:
     return {
         "way": way,
         "schedule": a.schedule,
+        "size": a.size,
+        "seed": a.seed,
+        "cores": len(os.sched_getaffinity(0)),
         "wall_s": round(time.monotonic() - began, 1),
         "cpu_s": round(cpu.seconds, 1),
         "load": [round(load, 1), round(os.getloadavg()[0], 1)],
@@ -130,25 +133,6 @@ def score_again(result: dict[str, Any]) -> None:
         if trial.get("model") and "again" not in trial:
             scores = evaluate(Path(trial["model"]), EvalSpec("mini", AGAIN["items"]), seed=AGAIN["seed"])
             trial["again"], trial["again_se"] = scores.metrics[METRIC], scores.se[METRIC]
-
-
-def summarize(results: dict[str, dict[str, Any]]) -> str:
-    """Returns the table; winners are the cells of the grid's top places, told by the common re-evaluation."""
-    full = results.get("grid")
-    heads = ["way", "wall s", "CPU s", "steps", "runs to budget", "best, scored again", "winners kept", "lines"]
-    table = [heads, ["---"] * len(heads)]
-    won: list[str] = []
-    if full:
-        won = [t["cell"] for t in sorted(full["trials"], key=lambda t: -t["again"])[:TOP]]
-    for way, r in results.items():
-        whole = [t for t in r["trials"] if "again" in t]
-        best = max(whole, key=lambda t: t["score"])
-        kept = sum(cell in {t["cell"] for t in whole} for cell in won)
-        share = [f" ({r[what] / full[what]:.2f})" if full else "" for what in ("wall_s", "cpu_s", "steps")]
-        found = f"{best['again']:.3f} ± {best['again_se']:.3f} ({best['cell']})"
-        spent = [f"{r['wall_s']:.0f}{share[0]}", f"{r['cpu_s']:.0f}{share[1]}", f"{r['steps']:,}{share[2]}"]
-        table.append([way, *spent, f"{len(whole)} of {len(cells())}", found, f"{kept} of {len(won)}", str(r["lines"])])
-    return "\n".join(f"| {' | '.join(row)} |" for row in table)
 
 
 def kill(way: str, a: argparse.Namespace) -> dict[str, Any]:
@@ -202,7 +186,7 @@ def main() -> None:
             file.write_text(json.dumps(result, indent=1))
         results[way] = json.loads(file.read_text())
         print(f"{way}: {results[way]['wall_s']} s, {results[way]['cpu_s']} CPU s", file=sys.stderr, flush=True)
-    print(summarize(results))
+    print(tables(list(results.values())))
 
 
 if __name__ == "__main__":

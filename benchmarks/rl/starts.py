@@ -6,7 +6,9 @@
 SFT of tiny-s on verified long chains of thought, 20 % replay; checkpoints before, in and after its dip. Each is exported as
 `dipsweep export --for trl` writes it and trained by `trl grpo` on the tier's own prompts. Before and after, the checkpoint is
 scored on items of the SFT task that are in neither. DIR/found.jsonl has a line a start and seed, as each ends, and what it
-has is not run again; the tables of docs/ready-for-rl.md are printed last (`--table` prints them again).
+has is not run again; the tables are printed last, or put between the marks of a page. `--table` makes them again:
+
+    python -m benchmarks.rl.starts --out benchmarks/rl --table --write docs/ready-for-rl.md
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any, Final
 from evaluators.evaluate import evaluate
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
+from sweeps.config.sweep_file.reference import between
 from sweeps.config.trial import EvalSpec, Saved
 from trainers.export import export
 from trainers.export_rl import RlSettings, rl_prompts, write_rl
@@ -35,6 +38,7 @@ TAIL: Final = ",avg=8,t=1"
 SHOWN: Final = (
     "ready/score", "ready/mixed", "ready/distinct", "ready/self_bleu", "ready/entropy", "pass@1", "pass@8", TASK,
 )  # fmt: skip
+MARKS: Final = ("<!-- python -m benchmarks.rl.starts -->", "<!-- end of the tables -->")
 Line = dict[str, Any]
 Rows = list[list[str]]
 
@@ -190,7 +194,8 @@ def main() -> None:
     parser.add_argument("--sft-seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of GRPO")
     parser.add_argument("--items", type=int, default=150)
-    parser.add_argument("--table", action="store_true", help="only print what DIR/found.jsonl has")
+    parser.add_argument("--table", action="store_true", help="only make the tables of what DIR/found.jsonl has")
+    parser.add_argument("--write", type=Path, help="a page that has the marks between which the tables stand")
     a = parser.parse_args()
     out = a.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -199,7 +204,10 @@ def main() -> None:
         for line in missing(a, out, file):
             with open(file, "a", encoding="utf-8") as found:
                 print(json.dumps(line), file=found)
-    print(table(found_in(file)))
+    text = table(found_in(file))
+    print(text)
+    if a.write:
+        a.write.write_text(between(a.write.read_text(encoding="utf-8"), *MARKS, text), encoding="utf-8")
 
 
 if __name__ == "__main__":
