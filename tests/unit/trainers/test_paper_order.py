@@ -87,6 +87,34 @@ def test_three_steps_are_those_of_a_loop_that_does_it_as_the_papers_trainer_does
     assert max(float((ours[n] - theirs[n].detach()).abs().max()) for n in ours) < 2e-5
 
 
+def looped(rate, dtype, steps):
+    """Parameters after the paper's loop with weights and moments of one type."""
+    config, model = settings(steps=12, warmup_steps=2), network().to(dtype)
+    feed = BatchIterator(config, tokenizer(), DATA)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    for step in range(1, steps + 1):
+        optimizer.param_groups[0]["lr"] = lr_factor(step, config) * rate
+        paper_step(model, feed)
+        optimizer.step()
+        optimizer.zero_grad()
+    return {name: p.detach().float() for name, p in model.named_parameters()}
+
+
+def test_in_bf16_it_follows_the_papers_loop_in_fp32_and_not_its_rounding_of_weights(base, tmp_path):
+    """docs/compat-paper.md states these numbers: how far the change of the weights is from that of the loop in fp32."""
+    rate, start = 5e-5, {name: p.detach() for name, p in network().named_parameters()}
+    exact = looped(rate, torch.float32, 6)
+
+    def off(found):
+        change = torch.cat([(exact[n] - start[n]).flatten() for n in exact])
+        return relative(torch.cat([(found[n].float() - start[n]).flatten() for n in exact]), change)
+
+    how = {"snapshots": (6,), "steps": 12, "warmup_steps": 2, "learning_rate": rate}
+    assert off(weights(run(base, tmp_path / "fp32", precision="fp32", **how))) < 0.001
+    assert off(weights(run(base, tmp_path / "bf16", precision="bf16", **how))) < 0.03
+    assert off(looped(rate, torch.bfloat16, 6)) > 0.3
+
+
 def test_rates_are_those_of_the_step_before():
     config = settings(steps=640, warmup_steps=0.1)
     assert [lr_factor(step, config) for step in (1, 2, 64, 65)] == pytest.approx([0, 1 / 64, 63 / 64, 1])
