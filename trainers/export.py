@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from sweeps.checkpoints.manifest import read_manifest
+from sweeps.checkpoints.transfer import local_copy
 from sweeps.errors import InputError
+from sweeps.storage.base import COMMAND_S, is_url
 from trainers import checkpoint
 from trainers.data.chat.tokenization import stop_ids
 from trainers.model.load import load_model, load_tokenizer
@@ -24,7 +28,7 @@ def export(
     """Writes weights, configuration and tokenizer of a checkpoint to a new folder, which transformers loads with its own code.
 
     Args:
-        source: a checkpoint folder; checked against its manifest first.
+        source: a checkpoint, a folder or its address in a bucket; checked against its manifest first.
         target: a folder that is missing or empty.
         dtype: type of the exported weights; by default the fp32 they were trained in.
         recurrences: of a `recurrent_qwen3`, which is written as the plain Qwen3 that it is at so many of them; by default as
@@ -35,11 +39,18 @@ def export(
 
     Raises:
         InputError: the target holds something already, or the model has no recurrences to choose.
-        StorageError: the checkpoint is damaged or was never finished.
+        StorageError: the checkpoint is damaged or was never finished, or its bucket does not answer.
     """
-    folder, out = Path(source), Path(target)
+    out = Path(target)
     check_target(out)
-    manifest = checkpoint.verify(folder)
+    with local_copy(str(source), wanted=lambda name: name not in OURS, patience_s=COMMAND_S) as folder:
+        files = read_manifest(folder).files if is_url(str(source)) else checkpoint.verify(folder).files
+        _write(folder, out, [name for name in files if name not in OURS], dtype, recurrences)
+    return out
+
+
+def _write(folder: Path, out: Path, files: Sequence[str], dtype: torch.dtype | None, recurrences: int | None) -> None:
+    """Writes the files of a whole checkpoint as an export; see there."""
     model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     unrolls = model["model_type"] == RECURRENT_QWEN3
     if recurrences is not None and (not unrolls or not 1 <= recurrences <= MOST):
@@ -48,11 +59,11 @@ def export(
             f"of type {RECURRENT_QWEN3} (tiny-r)"
         )
     out.mkdir(parents=True, exist_ok=True)
-    for name in manifest.files:
+    for name in files:
         converted = (dtype is not None or unrolls) and (
             name.endswith(".safetensors") or name.endswith(".safetensors.index.json")
         )
-        if name not in OURS and not converted:
+        if not converted:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, out / name)
     if unrolls or dtype is not None:
@@ -61,7 +72,6 @@ def export(
             network = unrolled(network, recurrences or usual_recurrences(model))
         network.to(dtype or torch.float32).save_pretrained(out)
     write_stop_tokens(out)
-    return out
 
 
 def check_target(folder: Path) -> None:

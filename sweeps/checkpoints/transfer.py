@@ -95,7 +95,10 @@ def _fetch_file(store: Store, target: Path, name: str, manifest: Manifest) -> st
 
 @contextmanager
 def local_copy(
-    path: str, shared: Path | None = None, wanted: Callable[[str], bool] = lambda name: True
+    path: str,
+    shared: Path | None = None,
+    wanted: Callable[[str], bool] = lambda name: True,
+    patience_s: float = FOREVER,
 ) -> Iterator[Path]:
     """Gives a local folder with the checkpoint at a path or an address; a copy is gone when the block ends.
 
@@ -104,14 +107,14 @@ def local_copy(
 
     Args:
         path: the checkpoint. shared: where to copy it, for processes that use one copy; else it is the caller's own.
-        wanted: which files to copy.
+        wanted: which files to copy. patience_s: how long to wait for storage that does not answer.
     """
     if not is_url(path):
         yield Path(path)
         return
     target = shared or Path(tempfile.mkdtemp(dir=scratch("read")))
     try:
-        fetch(open_store(path, patience_s=FOREVER), target, wanted)
+        fetch(open_store(path, patience_s=patience_s), target, wanted)
         yield target
     finally:
         shutil.rmtree(target, ignore_errors=True)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from sweeps.checkpoints.transfer import push
 from sweeps.config.trial import Saved
 from sweeps.errors import InputError, StorageError, StorageFull, StorageUnavailable
+from sweeps.storage.factory import open_store
 from tests.support.models.tiny_sft import network, tokenizer, write_base
 from trainers import checkpoint
 from trainers.checkpoint import read_manifest, seal, step_folder, verify
@@ -160,6 +162,18 @@ def test_an_export_neither_overwrites_nor_copies_damage(sealed, tmp_path):
     (sealed[0] / "config.json").write_text("{}")
     with pytest.raises(StorageError, match="damaged"):
         export(sealed[0], tmp_path / "other")
+
+
+def test_an_export_of_a_checkpoint_in_a_bucket_is_that_of_the_folder(sealed, tmp_path, s3_url):
+    push(sealed[0], open_store(s3_url), "trials/t/step-000002")
+    far = export(f"{s3_url}/trials/t/step-000002", tmp_path / "far")
+    near = export(sealed[0], tmp_path / "near")
+    files = sorted(p.name for p in near.iterdir())
+    assert sorted(p.name for p in far.iterdir()) == files
+    assert all((far / name).read_bytes() == (near / name).read_bytes() for name in files)
+    assert not list((tmp_path / "scratch").rglob("*.safetensors"))
+    with pytest.raises(StorageError, match="never finished"):
+        export(f"{s3_url}/trials/t/step-000004", tmp_path / "other")
 
 
 def config_with(folder, **keys):
