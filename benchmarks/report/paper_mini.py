@@ -4,8 +4,9 @@
     python -m benchmarks.report.paper_mini runs/paper-mini-… [--write docs/paper_mini.md]
 
 Prints Markdown, or puts it between the marks of a page. An error joins that of the items (all seeds are asked the same ones, so
-it does not fall with their number) and that of the seeds, where there are two or more. A claim holds, or is contradicted, where a
-difference is larger than two of its errors; else it is open. Settings that have not been run are said to be so.
+it does not fall with their number) and that of the seeds, whose variance is pooled over all settings of a budget: of three seeds
+alone it would be poorly known. A claim holds, or is contradicted, where a difference is larger than two of its errors; else it is
+open. Settings that have not been run are said to be so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,10 +50,21 @@ class Number(NamedTuple):
         return f"{self.value:.2f} ± {self.se:.2f}"
 
 
-def mean(values: list[tuple[float, float]]) -> Number:
-    items = math.sqrt(statistics.fmean(se * se for _, se in values))
-    spread = statistics.stdev(v for v, _ in values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Number(statistics.fmean(v for v, _ in values), math.hypot(items, spread), len(values))
+Scores = list[tuple[float, float]]
+"""A score and its standard error over items, a seed each."""
+
+
+def mean(values: Scores, between_seeds: float) -> Number:
+    """The mean over seeds; `between_seeds` is the variance of one seed's score."""
+    items = statistics.fmean(se * se for _, se in values)
+    return Number(statistics.fmean(v for v, _ in values), math.sqrt(items + between_seeds / len(values)), len(values))
+
+
+def pooled(groups: Iterable[Scores]) -> float:
+    """Variance between seeds, over all settings that have two or more; 0 where none has."""
+    repeated = [[v for v, _ in group] for group in groups if len(group) > 1]
+    freedom = sum(len(values) - 1 for values in repeated)
+    return sum(statistics.variance(values) * (len(values) - 1) for values in repeated) / freedom if freedom else 0.0
 
 
 class Found:
@@ -60,8 +72,8 @@ class Found:
 
     def __init__(self, folder: str) -> None:
         results = load(folder)
-        self.raw: dict[tuple[Arm, int, str, int], list[tuple[float, float]]] = {}
-        self.base: dict[tuple[str, str], float] = {}
+        self.raw: dict[tuple[Arm, int, str, int], Scores] = {}
+        self.base: dict[tuple[str, str], Number] = {}
         for trial in results.summary.trials:
             c = trial.config
             arm = Arm(str(c["model"]), str(c["data"]), float(c["replay"]), float(c["learning_rate"]))
@@ -71,7 +83,12 @@ class Found:
                         key = (arm, int(c["steps"]), metric, p.step)
                         self.raw.setdefault(key, []).append((p.value, p.se or 0.0))
         for model, scores in results.summary.bases.items():
-            self.base |= {(str(model), metric): point.value for metric, point in scores.items()}
+            self.base |= {(str(model), metric): Number(p.value, p.se or 0.0, 1) for metric, p in scores.items()}
+        ends: dict[tuple[int, str], list[Scores]] = {}
+        for (_, budget, metric, step), values in self.raw.items():
+            if step == budget:
+                ends.setdefault((budget, metric), []).append(values)
+        self.between_seeds = {of: pooled(groups) for of, groups in ends.items()}
 
     @property
     def arms(self) -> list[tuple[Arm, int]]:
@@ -79,11 +96,12 @@ class Found:
 
     def end(self, arm: Arm, budget: int, metric: str) -> Number | None:
         values = self.raw.get((arm, budget, metric, budget))
-        return mean(values) if values else None
+        return mean(values, self.between_seeds[budget, metric]) if values else None
 
     def lowest(self, arm: Arm, budget: int, metric: str) -> tuple[int, Number] | None:
         """The lowest point of the curve of a budget."""
-        points = {s: mean(v) for (a, b, m, s), v in self.raw.items() if (a, b, m) == (arm, budget, metric)}
+        curve = {step: v for (a, b, m, step), v in self.raw.items() if (a, b, m) == (arm, budget, metric)}
+        points = {step: mean(v, self.between_seeds.get((budget, metric), 0.0)) for step, v in curve.items()}
         return min(points.items(), key=lambda item: item[1].value) if points else None
 
 
@@ -100,10 +118,32 @@ def compared(found: Found, claim: str, more: tuple[Arm, int], less: tuple[Arm, i
     a, b = found.end(*more, metric), found.end(*less, metric)
     if a is None or b is None:
         return f"| {claim} | {metric} | not run | |"
+    return line(claim, metric, (f"{more[0]} at {more[1]}", a), (f"{less[0]} at {less[1]}", b))
+
+
+def line(claim: str, metric: str, more: tuple[str, Number], less: tuple[str, Number]) -> str:
+    """A line of the table: that the first is above the second."""
+    (name, a), (other, b) = more, less
     difference, error = a.value - b.value, math.hypot(a.se, b.se)
     verdict = "open" if abs(difference) <= 2 * error else "holds" if difference > 0 else "contradicted"
-    what = f"{more[0]} at {more[1]}: {a}; {less[0]} at {less[1]}: {b}; {difference:+.2f} ± {error:.2f}"
-    return f"| {claim} | {metric} | {what} | {verdict} |"
+    return f"| {claim} | {metric} | {name}: {a}; {other}: {b}; {difference:+.2f} ± {error:.2f} | {verdict} |"
+
+
+def dip(found: Found, centre: Arm, budget: int, metric: str) -> Iterator[str]:
+    """The dip in three claims: it falls, it rises again, it comes back to the base (within 5 % of it)."""
+    low, end, base = (
+        found.lowest(centre, budget, metric),
+        found.end(centre, budget, metric),
+        found.base.get((centre.model, metric)),
+    )
+    if low is None or end is None or base is None:
+        return
+    bottom = (f"lowest, at step {low[0]}", low[1])
+    yield line("scores outside the domain fall first", metric, ("base", base), bottom)
+    yield line("and rise again", metric, (f"end, at step {budget}", end), bottom)
+    share, error = end.value / base.value, math.hypot(end.se, base.se) / base.value
+    back = "holds" if share - 2 * error >= 0.95 else "contradicted" if share + 2 * error < 0.95 else "open"
+    yield f"| and come back to their base | {metric} | base: {base}; end: {end}; {share:.0%} ± {error:.0%} of it | {back} |"
 
 
 def claims(found: Found) -> Iterator[str]:
@@ -111,16 +151,7 @@ def claims(found: Found) -> Iterator[str]:
     yield "| the paper | here, on | numbers | verdict |"
     yield "| --- | --- | --- | --- |"
     for metric in ("transfer/score", "general/score"):
-        low, end, base = (
-            found.lowest(centre, longest, metric),
-            found.end(centre, longest, metric),
-            found.base.get((centre.model, metric)),
-        )
-        if low and end and base is not None:
-            dip = base - low[1].value > 2 * low[1].se and end.value - low[1].value > 2 * math.hypot(low[1].se, end.se)
-            back = "comes back" if base - end.value <= 2 * end.se else f"comes back to {end.value / base:.0%} of it"
-            text = f"base {base:.2f}, low {low[1]} at step {low[0]}, end {end}: {back}"
-            yield f"| scores fall first and recover | {metric} | {text} | {'holds' if dip else 'open'} |"
+        yield from dip(found, centre, longest, metric)
         yield compared(found, "recovery grows with the budget", (centre, longest), (centre, 80), metric)
     corrupted, answers = Arm(data="corrupted-cot"), Arm(data="answer-only")
     yield compared(
@@ -146,6 +177,11 @@ def claims(found: Found) -> Iterator[str]:
     yield compared(
         found, "answers alone keep refusal better than long CoT", (answers, longest), (centre, longest), METRICS[3]
     )
+    refusing, base = found.end(centre, longest, METRICS[3]), found.base.get((centre.model, METRICS[3]))
+    if refusing and base:
+        yield line(
+            "long CoT costs refusal of harmful prompts", METRICS[3], ("base", base), (f"centre at {longest}", refusing)
+        )
     large, small = Arm(model="tiny-m"), Arm(model="tiny-xs")
     yield compared(found, "larger models recover more (m against s)", (large, longest), (centre, longest), METRICS[1])
     yield compared(found, "larger models recover more (s against xs)", (centre, longest), (small, longest), METRICS[1])
@@ -155,7 +191,7 @@ def claims(found: Found) -> Iterator[str]:
     )
     yield compared(found, "the aggressive corner falls behind", (centre, longest), (steep, longest), METRICS[1])
     yield compared(found, "the aggressive corner loses the task too", (centre, longest), (steep, longest), METRICS[0])
-    yield compared(found, "a low rate dips less (not in the paper)", (gentle, longest), (centre, longest), METRICS[1])
+    yield compared(found, "a low rate ends higher (not in the paper)", (gentle, longest), (centre, longest), METRICS[1])
     yield compared(
         found,
         "replay is what recovers here (not in the paper)",
