@@ -76,7 +76,7 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
 
     found = []
     for query, prompt, expected in zip(queries, prompts, labels, strict=True):
-        _, held, said = query.partition(prompt)
+        held, said = query.partition(prompt)[1:]
         if not held:
             raise ValueError(f"the query {query[:80]!r} does not hold its prompt {prompt[:80]!r}")
         found.append(right(said, expected))

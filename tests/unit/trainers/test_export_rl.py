@@ -16,7 +16,7 @@ import yaml
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError
 from trainers.export_rl import FRAMEWORKS, GROUP, PROSE, RlPrompt, RlSettings, rl_prompts, write_rl
-from trainers.model.builtin import builtin_folder
+from trainers.model.files.builtin import builtin_folder
 
 PROMPTS = [
     RlPrompt([{"role": "user", "content": "1+1=?"}], "2"),
