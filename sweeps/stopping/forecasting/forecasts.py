@@ -52,6 +52,7 @@ LEAST_REVISED = 0.3  # standard errors that a forecast is taken to change by whe
 LEAST_SCALE = 3.0  # the sweep's own spread is at least this many standard errors
 FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
 CENSORED = 30.0  # a reply cut off may have been right: a rise of truncation by 10 % makes a report 4 times vaguer
+CUT_OFF_SD = 12**-0.5  # standard deviation of what a share may gain by that, in the share cut off: none of it to all
 FURTHEST = 1e6  # a score further from the base than this, in standard errors, says no more than that it is far away
 SHARE_ERROR = 0.012  # standard error at which a share's movements are sized as in the library: dips of 2.4 to 58 points
 MOST_SIZED = 8.0  # ... and never by more than this either way
@@ -83,6 +84,8 @@ class TrialForecast:
     there that it passed, with the mean and variance of its forecast then, and `revisions` what it has told of the
     intervals; `mark` is the level at that knot, and `moves` its changes from knot to knot. `predictions`
     are what was expected of its final score, one an interval. `reach` is how far its scores have been from its base.
+    `level`, `level_sd`: where it stands, in `unit`s from its base. That is what `phase` makes of it, or the last score itself
+    where so many of its replies were cut off that no phase is read from it.
     """
 
     trial: str
@@ -96,6 +99,8 @@ class TrialForecast:
     phase: PhaseTracker
     last: int = 0
     reports: int = 0
+    level: float = 0.0
+    level_sd: float = 1.0
     row: int = 0
     kind: str = ""
     decay_start: float | None = None
@@ -262,10 +267,14 @@ class CurveForecaster:
 
     def _size(self, point: Point) -> None:
         """Sizes the library in points where scores are shares of right answers: reported with their items, in [0, 1]."""
-        if self.metric in point.n and 0.0 <= point.metrics[self.metric] <= 1.0:
+        if self._is_share(point):
             factor = min(max(SHARE_ERROR / self.unit, 1.0 / MOST_SIZED), MOST_SIZED)
             self.library = library().sized(factor)
             self.cache = GainCache(self.library, self.noise)
+
+    def _is_share(self, point: Point) -> bool:
+        """Whether the score is a share of right answers."""
+        return self.metric in point.n and 0.0 <= point.metrics[self.metric] <= 1.0
 
     def _rebuild(self, trial: str) -> None:
         """Absorbs a trial's curve anew: after a late or corrected row, a new suite, a new unit."""
@@ -360,12 +369,16 @@ class CurveForecaster:
         cut_off = 0.0
         if TRUNCATED in point.metrics:
             cut_off = max(0.0, point.metrics[TRUNCATED] - normal_truncation(self.history, forecast.trial))
-        forecast.belief.update(point.step / forecast.horizon, z, sd * (1.0 + CENSORED * cut_off))
+        left = cut_off if point.step < forecast.budget else 0.0  # of what has ended nothing is to come: its score counts
+        forecast.belief.update(point.step / forecast.horizon, z, sd * (1.0 + CENSORED * left))
         forecast.phase.ratio = self.ratio()
         if cut_off > SPOILT:
             forecast.phase.skip(point.step)
+            vague = CUT_OFF_SD * left / forecast.unit if self._is_share(point) else CENSORED * left * sd
+            forecast.level, forecast.level_sd = z, math.hypot(sd, vague)
         else:
             forecast.phase.update(point.step, z, sd)
+            forecast.level, forecast.level_sd = forecast.phase.level, math.sqrt(forecast.phase.var)
             self._see(forecast, point)
         recovered = tuple(forecast.phase.recovered)
         if recovered and recovered != self.ratios.get(forecast.trial):
@@ -418,8 +431,8 @@ class CurveForecaster:
         self.quantiles[forecast.row] = forecast.base + forecast.unit * final.quantiles(_U)[forecast.order]
         self.ahead[forecast.row], self.reach[forecast.row] = ahead(forecast.now, forecast.end), forecast.reach
         self.time[forecast.row] = self._times.setdefault((forecast.kind, forecast.now, forecast.end), len(self._times))
-        self.level[forecast.row] = forecast.in_unit(forecast.phase.level)
-        self.level_error[forecast.row] = forecast.unit**2 * forecast.phase.var
+        self.level[forecast.row] = forecast.in_unit(forecast.level)
+        self.level_error[forecast.row] = (forecast.unit * forecast.level_sd) ** 2
         self._late_fall(forecast)
         self._revise(forecast, forecast.in_unit(end.mean), (forecast.unit * end.sd) ** 2)
         self._behind = forecast
@@ -519,8 +532,10 @@ class CurveForecaster:
         self.shift[rows] = (left[:, :, None] * gained).sum(1)[same]
         own = (left * moves.pace * level_spread).sum(1)[same]
         self.level_sd[rows] = np.sqrt((LEVEL_SD * self.scale) ** 2 * own + self.level_error[rows])
-        weight = left * gains.prior_variance + 1e-12
-        self.spread[rows] = (self.check.wider * np.sqrt((weight * spread).sum(1) / weight.sum(1)))[same]
+        weight = left * gains.prior_variance
+        total = weight.sum(1)
+        wider = self.check.wider * np.sqrt((weight * spread).sum(1) / np.maximum(total, 1e-12))
+        self.spread[rows] = np.where(total > 0.0, wider, 1.0)[same]  # a final that is known is as sure as its scores
 
     def _shift_one(self, row: int, kind: str) -> None:
         """The same for one trial, which is what most reports ask for: to the last digit, in half the time."""
@@ -530,8 +545,10 @@ class CurveForecaster:
         self.shift[row] = _sum(left[:, None] * gained)
         own = _sum(left * moves.pace * level_spread)
         self.level_sd[row] = math.sqrt((LEVEL_SD * self.scale) ** 2 * own + self.level_error[row])
-        weight = left * gains.prior_variance + 1e-12
-        self.spread[row] = self.check.wider * math.sqrt(_sum(weight * spread) / _sum(weight))
+        weight = left * gains.prior_variance
+        total = _sum(weight)
+        wider = self.check.wider * math.sqrt(_sum(weight * spread) / max(total, 1e-12))
+        self.spread[row] = wider if total > 0.0 else 1.0
 
     def _catch_up(self) -> None:
         """Brings the trial that reported last up to date, with what the shared gains were at its report."""
