@@ -167,8 +167,12 @@ class PhaseTracker:
         """Step at which patience with the present fall ends."""
         if self.onset is None:
             return 0.0
-        trough = min(self.trough_step, TROUGH_REACH * self.onset)
-        return min(self.ratio * trough, self.cap * self.budget)
+        return min(self.ratio * self.patient_from, self.cap * self.budget)
+
+    @property
+    def patient_from(self) -> float:
+        """Step of the trough that patience with the present fall is counted from; 0 outside a fall."""
+        return 0.0 if self.onset is None else min(self.trough_step, TROUGH_REACH * self.onset)
 
     @property
     def late(self) -> bool:

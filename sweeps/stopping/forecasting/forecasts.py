@@ -45,6 +45,8 @@ from sweeps.stopping.phases import PhaseTracker
 
 POOL = 6.0
 PATIENCE_POOL = 4.0
+MADE_GOOD = 0.5  # share of its fall that a dip has to make good within the patience, to be worth waiting for
+LEAST_PATIENCE = 0.5  # of the patience as set, where the dips of this sweep were not made good
 BINS = 24  # octaves of the time of the first movement, in steps
 FORM_DRAWS, LEVEL_DRAWS = 64, 32
 DRAWS = FORM_DRAWS + LEVEL_DRAWS  # possible outcomes of a sweep: where forecasts hold, and where only levels count
@@ -79,7 +81,8 @@ class TrialForecast:
     `horizon` is the number of steps that the library's time axis stands for. `base` is in the metric's unit with its
     sign turned so that larger is better; `mass` is the posterior over pooling cells; `order` shuffles the draws.
 
-    `kind` is the schedule's; `decay_start` the schedule fraction at which its decay begins. `now` and `end` are where the run
+    `kind` is that of its schedule and the octave of its budget, since a run of 400 steps gains more from a tenth of them than one
+    of 100; `decay_start` the schedule fraction at which its decay begins. `now` and `end` are where the run
     is, and where its budget ends, on the common time axis of `sweeps.stopping.forecasting.shared_gain`; `anchor` is the last knot
     there that it passed, with the mean and variance of its forecast then, and `revisions` what it has told of the
     intervals; `mark` is the level at that knot, and `moves` its changes from knot to knot. `predictions`
@@ -170,7 +173,8 @@ class CurveForecaster:
         self.cache = GainCache(self.library, self.noise)
         self.trials: dict[str, TrialForecast] = {}
         self.ratios: dict[str, tuple[float, ...]] = {}
-        self._ratio = 0.0  # patience as the ratios make it; 0 where they changed
+        self.made_good: dict[str, bool] = {}  # of runs whose dip had the whole patience
+        self._ratio = 0.0  # patience as these make it; 0 where they changed
         self.unit, self.estimated = 0.0, False
         self.changed: set[str] = set()  # trials with a new forecast; whoever follows the forecasts empties it
         self.finals = Forecasts()
@@ -311,9 +315,9 @@ class CurveForecaster:
         value = self.sign * anchor.metrics[self.metric]
         sd = self._error(anchor, self.unit) if known else FAR
         config = curve.config
-        kind = _schedule(config)
-        start = 1.0 - float(config.get("decay", 0.2)) if kind == "wsd" else None
-        budget = _budget(curve)
+        schedule, budget = _schedule(config), _budget(curve)
+        start = 1.0 - float(config.get("decay", 0.2)) if schedule == "wsd" else None
+        kind = schedule if schedule == "constant" else f"{schedule} {round(math.log2(budget))}"
         self.longest = max(self.longest, budget)
         while row >= len(self.quantiles):
             self._grow()
@@ -338,10 +342,10 @@ class CurveForecaster:
         self.seen[row], self.seen_draws[row] = -np.inf, _SEEN[again.permutation(DRAWS)]
         forecast.kind, forecast.decay_start, forecast.end = kind, start, schedule_time(budget / horizon, start)
         if kind not in self.gains:
-            self.gains[kind] = SharedGain(kind == "wsd", FORM_DRAWS)
-            self.moves[kind] = SharedGain(kind == "wsd", LEVEL_DRAWS, _LEVELS)
-            self.experience.teach(self.gains[kind], kind, "forecasts")
-            self.experience.teach(self.moves[kind], kind, "levels")
+            self.gains[kind] = SharedGain(schedule == "wsd", FORM_DRAWS)
+            self.moves[kind] = SharedGain(schedule == "wsd", LEVEL_DRAWS, _LEVELS)
+            self.experience.teach(self.gains[kind], schedule, "forecasts")
+            self.experience.teach(self.moves[kind], schedule, "levels")
         return forecast
 
     def _grow(self) -> None:
@@ -369,7 +373,9 @@ class CurveForecaster:
         cut_off = 0.0
         if TRUNCATED in point.metrics:
             cut_off = max(0.0, point.metrics[TRUNCATED] - normal_truncation(self.history, forecast.trial))
-        left = cut_off if point.step < forecast.budget else 0.0  # of what has ended nothing is to come: its score counts
+        left = (
+            cut_off if point.step < forecast.budget else 0.0
+        )  # of what has ended nothing is to come: its score counts
         forecast.belief.update(point.step / forecast.horizon, z, sd * (1.0 + CENSORED * left))
         forecast.phase.ratio = self.ratio()
         if cut_off > SPOILT:
@@ -380,6 +386,7 @@ class CurveForecaster:
             forecast.phase.update(point.step, z, sd)
             forecast.level, forecast.level_sd = forecast.phase.level, math.sqrt(forecast.phase.var)
             self._see(forecast, point)
+            self._learn_patience(forecast, sd)
         recovered = tuple(forecast.phase.recovered)
         if recovered and recovered != self.ratios.get(forecast.trial):
             self.ratios[forecast.trial], self._ratio = recovered, 0.0
@@ -401,12 +408,35 @@ class CurveForecaster:
         """Returns a report's standard error in `unit`, 1 where it came without; between 0.3 and `FURTHEST`."""
         return min(max((standard_error(point.se.get(self.metric)) or unit) / unit, 0.3), FURTHEST)
 
+    def _learn_patience(self, forecast: TrialForecast, sd: float) -> None:
+        """Keeps whether a run made good half of its opening dip within the patience as it was set."""
+        phase, trial = forecast.phase, forecast.trial
+        known = self.made_good.get(trial)
+        if phase.recovered:
+            good = True
+        elif (
+            phase.onset is None
+            or phase.late
+            or phase.peak - phase.trough_raw < DEEP * sd
+            or known is not None
+            or phase.step < min(self.patience * phase.patient_from, self.cap * phase.budget)
+        ):
+            return
+        else:
+            good = phase.level - phase.trough > MADE_GOOD * (phase.peak - phase.trough)
+        if good is not known:
+            self.made_good[trial], self._ratio = good, 0.0
+
     def ratio(self) -> float:
-        """Patience with a dip, in multiples of its trough step: as set, moved towards what this sweep's own dips took."""
+        """Patience with a dip, in multiples of its trough step: as set, moved towards what this sweep's own dips took, and down
+        to half of it where most of them were not made good by then."""
         if not self._ratio:
             seen = [math.log(r) for ratios in self.ratios.values() for r in ratios]
             mean = (PATIENCE_POOL * math.log(self.patience) + sum(seen)) / (PATIENCE_POOL + len(seen))
-            self._ratio = min(max(math.exp(mean), 0.5 * self.patience), 3.0 * self.patience)
+            good, pool = sum(self.made_good.values()), PATIENCE_POOL
+            chance = (0.5 * pool + good) / (pool + len(self.made_good))
+            patience = math.exp(mean) * min(2.0 * chance, 1.0)
+            self._ratio = min(max(patience, LEAST_PATIENCE * self.patience), 3.0 * self.patience)
         return self._ratio
 
     # --- beliefs out -----------------------------------------------------------------------------------------------
