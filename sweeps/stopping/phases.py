@@ -165,14 +165,14 @@ class PhaseTracker:
     @property
     def until(self) -> float:
         """Step at which patience with the present fall ends."""
+        return self.patience_ends(self.ratio)
+
+    def patience_ends(self, ratio: float) -> float:
+        """Returns the step at which a patience of `ratio` times the trough step ends; 0 outside a fall."""
         if self.onset is None:
             return 0.0
-        return min(self.ratio * self.patient_from, self.cap * self.budget)
-
-    @property
-    def patient_from(self) -> float:
-        """Step of the trough that patience with the present fall is counted from; 0 outside a fall."""
-        return 0.0 if self.onset is None else min(self.trough_step, TROUGH_REACH * self.onset)
+        trough = min(self.trough_step, TROUGH_REACH * self.onset)
+        return min(ratio * trough, self.cap * self.budget)
 
     @property
     def late(self) -> bool:

@@ -41,7 +41,7 @@ from sweeps.stopping.forecasting.shared_gain import (
     schedule_time,
 )
 from sweeps.stopping.noise import RESOLUTION, SMALLEST, estimate, standard_error, usable
-from sweeps.stopping.phases import PhaseTracker
+from sweeps.stopping.phases import DEEP, PhaseTracker
 
 POOL = 6.0
 PATIENCE_POOL = 4.0
@@ -81,8 +81,7 @@ class TrialForecast:
     `horizon` is the number of steps that the library's time axis stands for. `base` is in the metric's unit with its
     sign turned so that larger is better; `mass` is the posterior over pooling cells; `order` shuffles the draws.
 
-    `kind` is that of its schedule and the octave of its budget, since a run of 400 steps gains more from a tenth of them than one
-    of 100; `decay_start` the schedule fraction at which its decay begins. `now` and `end` are where the run
+    `kind` is the schedule's; `decay_start` the schedule fraction at which its decay begins. `now` and `end` are where the run
     is, and where its budget ends, on the common time axis of `sweeps.stopping.forecasting.shared_gain`; `anchor` is the last knot
     there that it passed, with the mean and variance of its forecast then, and `revisions` what it has told of the
     intervals; `mark` is the level at that knot, and `moves` its changes from knot to knot. `predictions`
@@ -297,6 +296,7 @@ class CurveForecaster:
                 self.gains[old.kind].tell_again([r for t in others for r in t.revisions])
                 self.moves[old.kind].tell_again([r for t in others for r in t.moves])
             self.check.forget(trial)
+            self.made_good.pop(trial, None)
         self.trials[trial] = forecast
         for step in steps:
             if curve.points[step].suite == suite:
@@ -315,9 +315,9 @@ class CurveForecaster:
         value = self.sign * anchor.metrics[self.metric]
         sd = self._error(anchor, self.unit) if known else FAR
         config = curve.config
-        schedule, budget = _schedule(config), _budget(curve)
-        start = 1.0 - float(config.get("decay", 0.2)) if schedule == "wsd" else None
-        kind = schedule if schedule == "constant" else f"{schedule} {round(math.log2(budget))}"
+        kind = _schedule(config)
+        start = 1.0 - float(config.get("decay", 0.2)) if kind == "wsd" else None
+        budget = _budget(curve)
         self.longest = max(self.longest, budget)
         while row >= len(self.quantiles):
             self._grow()
@@ -342,10 +342,10 @@ class CurveForecaster:
         self.seen[row], self.seen_draws[row] = -np.inf, _SEEN[again.permutation(DRAWS)]
         forecast.kind, forecast.decay_start, forecast.end = kind, start, schedule_time(budget / horizon, start)
         if kind not in self.gains:
-            self.gains[kind] = SharedGain(schedule == "wsd", FORM_DRAWS)
-            self.moves[kind] = SharedGain(schedule == "wsd", LEVEL_DRAWS, _LEVELS)
-            self.experience.teach(self.gains[kind], schedule, "forecasts")
-            self.experience.teach(self.moves[kind], schedule, "levels")
+            self.gains[kind] = SharedGain(kind == "wsd", FORM_DRAWS)
+            self.moves[kind] = SharedGain(kind == "wsd", LEVEL_DRAWS, _LEVELS)
+            self.experience.teach(self.gains[kind], kind, "forecasts")
+            self.experience.teach(self.moves[kind], kind, "levels")
         return forecast
 
     def _grow(self) -> None:
@@ -410,22 +410,15 @@ class CurveForecaster:
 
     def _learn_patience(self, forecast: TrialForecast, sd: float) -> None:
         """Keeps whether a run made good half of its opening dip within the patience as it was set."""
-        phase, trial = forecast.phase, forecast.trial
-        known = self.made_good.get(trial)
-        if phase.recovered:
-            good = True
-        elif (
-            phase.onset is None
-            or phase.late
-            or phase.peak - phase.trough_raw < DEEP * sd
-            or known is not None
-            or phase.step < min(self.patience * phase.patient_from, self.cap * phase.budget)
-        ):
-            return
-        else:
+        phase, known = forecast.phase, self.made_good.get(forecast.trial)
+        fallen = phase.onset is not None and not phase.late and phase.peak - phase.trough_raw >= DEEP * sd
+        good = bool(phase.recovered)
+        if not good:
+            if known is not None or not fallen or phase.step < phase.patience_ends(self.patience):
+                return
             good = phase.level - phase.trough > MADE_GOOD * (phase.peak - phase.trough)
         if good is not known:
-            self.made_good[trial], self._ratio = good, 0.0
+            self.made_good[forecast.trial], self._ratio = good, 0.0
 
     def ratio(self) -> float:
         """Patience with a dip, in multiples of its trough step: as set, moved towards what this sweep's own dips took, and down
