@@ -59,7 +59,8 @@ class DipAware(StopRule):
             Paused trials come back, best odds first, until what stays paused is within the budget; where there is no
             pausing, nothing is stopped beyond it. By default 0.1 of a top 3, and in proportion.
         risk: the same under its old name, as a share of the top k: `max_lost_winners` is a third of risk * k.
-        patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take.
+        patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take, and down
+            to half of it where they were not made good by then.
         cap: patience ends at this share of the budget at the latest.
         soft_protection_factor: by how much the bar is lowered in a dip or recovery under `protect: soft`.
         pause: False where a paused trial cannot be resumed: then STOP at the plain bar, never earlier.
@@ -305,7 +306,8 @@ class DipAware(StopRule):
         return f"{'at best until' if self.ranking.best else 'at'} step {forecast.budget}"
 
     def _level(self, forecast: TrialForecast, r: Reading) -> str:
-        at = f"{self._shown(forecast.in_unit(r.level)):.4g} +- {r.sd * forecast.unit:.2g} at step {r.step}"
+        level, sd = self._shown(forecast.in_unit(forecast.level)), forecast.level_sd * forecast.unit
+        at = f"{level:.4g} +- {sd:.2g} at step {r.step}"
         at += cut_off(self.history, forecast.trial, r.step)
         if r.onset is None:
             base = f", base {self._shown(forecast.base):.4g}" if forecast.base_known else ""
@@ -325,7 +327,7 @@ class DipAware(StopRule):
             "bar": bar,
             "cut": self._shown(top_k.cut),
             "rivals": top_k.rivals,
-            "level": self._shown(forecast.in_unit(r.level)),
+            "level": self._shown(forecast.in_unit(forecast.level)),
             "step": r.step,
             "budget": forecast.budget,
             "onset": r.onset,

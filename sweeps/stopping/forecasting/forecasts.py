@@ -373,9 +373,7 @@ class CurveForecaster:
         cut_off = 0.0
         if TRUNCATED in point.metrics:
             cut_off = max(0.0, point.metrics[TRUNCATED] - normal_truncation(self.history, forecast.trial))
-        left = (
-            cut_off if point.step < forecast.budget else 0.0
-        )  # of what has ended nothing is to come: its score counts
+        left = cut_off if point.step < forecast.budget else 0.0  # what has ended is worth the score that it has
         forecast.belief.update(point.step / forecast.horizon, z, sd * (1.0 + CENSORED * left))
         forecast.phase.ratio = self.ratio()
         if cut_off > SPOILT:

@@ -1,0 +1,88 @@
+"""Where runs stand, how sure a final is, and how long a dip is waited for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sweeps.config.objective import Goal
+from sweeps.journal.rows import Row
+from sweeps.stopping.dip_aware import DipAware
+from sweeps.stopping.forecasting.forecasts import CurveForecaster
+from tests.support.rows import make_row
+
+Y, CUT = "transfer/score", "length/truncated"
+STEPS = range(20, 420, 20)
+
+
+def rows(trial: str, scores: list[float], cut: list[float], *, budget: int = 400) -> list[Row]:
+    """A run whose scores are shares of 500 items, some replies being cut off."""
+    out = [make_row("trial", "s", trial, budget=budget, config={"model": "m"})]
+    for step, y, c in zip(STEPS, scores, cut, strict=False):
+        se = max((y * (1.0 - y) / 500) ** 0.5, 0.005)
+        out.append(make_row("report", "s", trial, step=step, metrics={Y: y, CUT: c}, se={Y: se}, n={Y: 500, CUT: 500}))
+    return out
+
+
+def followed(*runs: list[Row], base: float = 0.9) -> CurveForecaster:
+    rule = DipAware(Goal(Y, top=1))
+    rule.observe(
+        make_row("report", "s", "base-m", step=0, metrics={Y: base, CUT: 0.0}, se={Y: 0.01}, n={Y: 500, CUT: 500})
+    )
+    for row in (row for run in runs for row in run):
+        rule.observe(row)
+    rule.ranking.forecaster.follow()
+    return rule.ranking.forecaster
+
+
+def test_a_run_whose_replies_are_cut_off_stands_at_its_score_and_not_where_it_was_before() -> None:
+    """The level before would be a rival that no other run could beat."""
+    forecaster = followed(rows("lost", [0.9, 0.89, 0.1, 0.05, 0.02, 0.02], [0.0, 0.0, 0.4, 0.4, 0.4, 0.4]))
+    lost = forecaster.trials["lost"]
+    assert forecaster.level[lost.row] == pytest.approx(0.02)
+    # What was cut off may have been right, none of it to all: a uniform share of 0.4.
+    assert forecaster.level_error[lost.row] ** 0.5 == pytest.approx(0.4 / 12**0.5, rel=0.01)
+    assert lost.phase.onset is None  # and no fall is read from it
+
+
+def test_what_has_ended_is_worth_its_score_also_where_replies_are_cut_off() -> None:
+    forecaster = followed(rows("lost", [0.9, 0.89, *[0.02] * 18], [0.0, 0.0, *[0.9] * 18]))
+    low, middle, high = forecaster.span(forecaster.trials["lost"])
+    assert high < 0.1
+    assert middle == pytest.approx(0.02, abs=0.03)
+    assert high - low < 0.1
+
+
+def test_a_final_that_is_known_is_as_sure_as_its_scores_however_far_others_scatter() -> None:
+    draw = np.random.default_rng(5)
+    wild = [rows(f"wild-{i}", list(np.clip(0.5 + 0.2 * draw.normal(size=20), 0, 1)), [0.0] * 20) for i in range(4)]
+    forecaster = followed(*wild, rows("even", [0.6] * 20, [0.0] * 20))
+    even = forecaster.trials["even"]
+    assert forecaster.spread[even.row] == 1.0
+    low, _, high = forecaster.span(even)
+    assert high - low < 0.06
+
+
+FALLEN = [0.5, 0.3, 0.2, *[0.2] * 17]
+HALF_BACK = [0.5, 0.3, 0.2, *np.linspace(0.3, 0.8, 7), *[0.8] * 10]
+
+
+@pytest.mark.parametrize(
+    ("fallen", "back", "patience"), [(0, 0, 4.0), (1, 0, 3.2), (4, 0, 2.0), (9, 0, 2.0), (4, 4, 4.0)]
+)
+def test_patience_falls_to_half_where_dips_of_the_sweep_are_not_made_good_by_half(
+    fallen: int, back: int, patience: float
+) -> None:
+    lost = [rows(f"lost-{i}", FALLEN, [0.0] * 20) for i in range(fallen)]
+    good = [rows(f"good-{i}", HALF_BACK, [0.0] * 20) for i in range(back)]
+    assert followed(*lost, *good).ratio() == pytest.approx(patience)
+
+
+def test_patience_counts_a_dip_only_when_it_has_had_all_of_it_and_forgets_a_curve_that_is_read_anew() -> None:
+    forecaster = followed(rows("young", FALLEN[:4], [0.0] * 4))
+    assert forecaster.made_good == {}
+    run = rows("old", FALLEN, [0.0] * 20)
+    forecaster = followed(run)
+    assert forecaster.made_good == {"old": False}
+    again = followed(run[:1] + run[3:4] + run[1:3] + run[4:])
+    assert again.made_good == forecaster.made_good
