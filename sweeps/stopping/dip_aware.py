@@ -59,8 +59,8 @@ class DipAware(StopRule):
             Paused trials come back, best odds first, until what stays paused is within the budget; where there is no
             pausing, nothing is stopped beyond it. By default 0.1 of a top 3, and in proportion.
         risk: the same under its old name, as a share of the top k: `max_lost_winners` is a third of risk * k.
-        patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take, and down
-            to half of it where they were not made good by then.
+        patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take, and
+            down to half of it where they were not made good by then.
         cap: patience ends at this share of the budget at the latest.
         soft_protection_factor: by how much the bar is lowered in a dip or recovery under `protect: soft`.
         pause: False where a paused trial cannot be resumed: then STOP at the plain bar, never earlier.
