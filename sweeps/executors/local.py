@@ -209,13 +209,13 @@ class InProcess:
     def score_all(self) -> None:
         """Scores every checkpoint that waits for it."""
         while not self.ending and (job := self.controller.next_eval()) is not None:
-            began = time.monotonic()
+            began, cpu = time.monotonic(), time.process_time()
             try:
                 with time_limit(self.allowance.overdue, self.allowance.limit_s):
                     scores = self.evaluate(job)
             except Exception as e:
                 failure = evaluation_failure(e)
-                self.controller.eval_failed(job, failure)
+                self.controller.eval_failed(job, failure, self._cost_since(began, cpu))
                 if failure.kind is FailureKind.STORAGE:
                     self._wait_for_storage(failure.detail)
             else:
@@ -223,3 +223,8 @@ class InProcess:
                 take_scores(self.controller, job, scores)
             self.look_at_limits()
         self.keep()
+
+    def _cost_since(self, began: float, cpu: float) -> dict[str, float]:
+        """Returns what an evaluation without scores cost: it held the GPU, where this sweep's training counts that."""
+        cost = {"cpu_s": time.process_time() - cpu}
+        return cost | {"gpu_s": time.monotonic() - began} if "gpu_s" in self.controller.spent() else cost

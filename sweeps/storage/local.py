@@ -96,7 +96,10 @@ class LocalStore(Store):
             shutil.copyfile(self.path / checked(key), target)
 
     def exists(self, key: str) -> bool:
-        return (self.path / checked(key)).is_file()
+        file = self.path / checked(key)
+        with _translate_os_errors(file), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return stat.S_ISREG(file.stat().st_mode)
+        return False
 
     def leftovers(self) -> builtins.list[Entry]:
         with _translate_os_errors(self.path):

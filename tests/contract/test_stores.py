@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sweeps.errors import InputError, NotFound
+from sweeps.errors import InputError, NotFound, StorageUnavailable
 from sweeps.storage.base import Entry, Store, inside, join, url_fault
 from sweeps.storage.factory import open_store
+from sweeps.storage.local import LocalStore
 from sweeps.storage.memory import MemoryStore
 
 KINDS = ("folder", "memory", "s3")
@@ -151,3 +155,19 @@ def test_addresses_are_joined_and_taken_apart_as_text():
     assert inside("s3://b/other", "s3://b/p") is None
     assert inside("s3://b/p", "s3://b/p") is None
     assert inside("/a/b/../../etc", "/a/b") is None
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_is_away_is_not_a_file_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    store, stat = LocalStore(tmp_path), Path.stat
+
+    def away(path: Path, **how: Any) -> os.stat_result:
+        if path.name == "a":
+            raise OSError(number, os.strerror(number), str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", away)
+    with pytest.raises(StorageUnavailable):
+        store.exists("a")

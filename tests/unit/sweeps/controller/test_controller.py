@@ -339,6 +339,28 @@ def test_what_earlier_drivers_spent_counts_lost_work_and_evaluation_included(tmp
     assert again.over_limit(0.0) == "limits.gpu_hours: 1.03 GPU hours are spent, 1.0 are allowed"
 
 
+def test_in_this_process_an_evaluation_that_gives_no_scores_is_paid_for_too(tmp_path: Path):
+    definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
+
+    def on_a_gpu(trial, hooks, *, folder, resume):
+        class Charging:
+            saved, stop_asked = hooks.saved, hooks.stop_asked
+
+            def report(self, step, metrics, *, progress, cost):
+                hooks.report(step, metrics, progress=progress, cost={"gpu_s": 0.001})
+
+        FakeTrainer()(trial, Charging(), folder=folder, resume=resume)
+
+    def judge(job):
+        time.sleep(0.01)
+        raise RuntimeError("the judge is out")
+
+    controller = SweepController(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
+    InProcess(controller, on_a_gpu, judge, tmp_path).run()
+    assert controller.state.costs.scoring["gpu_s"] >= 0.01
+    assert controller.state.costs.scoring["cpu_s"] > 0
+
+
 def test_ctrl_c_in_process_saves_and_stops_and_the_next_run_goes_on_from_there(tmp_path: Path):
     definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 16, "learning_rate": 1e-3})
     journal, trainer = MemoryJournal(), FakeTrainer()
