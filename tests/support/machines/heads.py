@@ -38,9 +38,12 @@ class Head:
 
 
 def clean_env() -> dict[str, str]:
-    """This environment without what steers Ray or Tune."""
+    """This environment without what steers Ray or Tune.
+
+    Ray's workers have the priority of other processes; Ray's own is 15 lower, and on a busy machine they would hardly ever run.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
-    return {**env, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    return {**env, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONUNBUFFERED": "1"}
 
 
 def free_ports(number: int) -> list[int]:
@@ -67,7 +70,6 @@ def head_node(folder: Path, *, cpus: int = 2, mode: str = "token") -> Iterator[H
                f"--ray-client-server-port={client}", "--object-store-memory=100000000", "--disable-usage-stats",
                f"--temp-dir={folder / 'ray'}"]  # fmt: skip
     env = {**clean_env(), "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(folder)}
-    env["RAY_worker_niceness"] = "0"  # Ray's own is 15: on a busy machine its workers would hardly ever run
     with open(folder / "head.log", "wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     head = Head(f"http://127.0.0.1:{board}", token, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{metrics}/metrics",
