@@ -206,7 +206,7 @@ AWAY: Final = frozenset(
 pass."""
 NETWORK: Final = frozenset(
     {errno.ETIMEDOUT, errno.ECONNABORTED, errno.ECONNRESET, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETDOWN,
-     errno.ENETUNREACH, errno.EPROTO, errno.ENOLCK, errno.EAGAIN, errno.EBUSY}
+     errno.ENETUNREACH, errno.EPROTO}
 )  # fmt: skip
 """What a file server's client says too; without a file's name it may be any connection of a user's own code."""
 MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
