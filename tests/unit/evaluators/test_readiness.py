@@ -49,6 +49,45 @@ def test_mixed_distinct_and_pass_at_k_of_four_items_by_hand():
     assert found["ready/entropy"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("replies", "mixed", "distinct", "reached"),
+    [
+        (["x", "x"], 0.0, 0.5, 1.0),
+        (["y", "y"], 0.0, 0.5, 0.0),
+        (["x", "y"], 1.0, 1.0, 1.0),
+        (["", ""], 0.0, 0.5, 0.0),
+        (["x", None], 1.0, 1.0, 1.0),
+        ([None, None], 0.0, 0.5, 0.0),
+    ],
+    ids=["all right", "all wrong", "one of each", "empty", "one without an answer", "none with an answer"],
+)
+def test_one_item_has_numbers_and_an_error(replies, mixed, distinct, reached):
+    answered = [Answered("", text, 1, False, 0.5) for text in replies]
+    found = score(suite_of(1, 2), [answered])
+    assert found.metrics["ready/mixed"] == mixed
+    assert found.metrics["ready/distinct"] == distinct
+    assert found.metrics["math/sum@2"] == reached
+    assert found.metrics["ready/score"] == pytest.approx((reached * mixed * distinct) ** (1 / 3))
+    assert all(found.se[f"ready/{name}"] > 0 for name in ("mixed", "distinct", "self_bleu", "score"))
+    assert found.n["ready/score"] == 1
+
+
+def test_replies_that_differ_in_white_space_alone_are_one_and_in_the_thought_are_two():
+    same = [Answered("a  b", "x", 1, False), Answered("a b ", " x", 1, False)]
+    other = [Answered("a b", "x", 1, False), Answered("a c", "x", 1, False)]
+    assert score(suite_of(1, 2), [same]).metrics["ready/distinct"] == 0.5
+    assert score(suite_of(1, 2), [other]).metrics["ready/distinct"] == 1.0
+
+
+def test_more_samples_than_were_drawn_are_no_metric_and_no_objective():
+    from evaluators.suites.registry import load_suite
+    from evaluators.test_time import all_measured
+
+    known = all_measured(load_suite(EvalSpec("mini", 1, ("@8,t=1",))))
+    assert "math/score@8,t=1" in known
+    assert not {"math/score@16,t=1", "ready/score,avg=16,t=1", "ready/score"} & known
+
+
 @pytest.mark.parametrize(("samples", "curve"), [(2, [2]), (3, [2, 3]), (4, [2, 4]), (5, [2, 4, 5]), (8, [2, 4, 8])])
 def test_the_curve_of_pass_at_k_has_powers_of_two_and_all_samples(samples, curve):
     found = score(suite_of(2, samples), [said(*"xy" * samples)]).metrics
