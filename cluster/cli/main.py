@@ -119,17 +119,18 @@ def plan(
     from dataclasses import asdict, replace
 
     from cluster.cli.plan_view import (
+        PROBE,
         cost_text,
         label_lines,
         limits_kept,
         machines_of,
         memory_lines,
         parse_nodes,
-        probed_speeds,
         saving_for,
         step_lines,
         storage_lines,
     )
+    from cluster.cli.plan_view import probe as probe_here
     from cluster.cli.render import plan_json, plan_text, print_json
     from cluster.jobs.list_nodes import cluster_nodes
     from cluster.preflight.cost import journals_of, speeds_for, step_speeds, storage_use
@@ -138,6 +139,7 @@ def plan(
     from sweeps.config.sweep_file.yaml import load
     from sweeps.planning.estimate import estimate, planned_timeline
     from sweeps.planning.gantt import gantt_page
+    from sweeps.planning.speeds import Key, Speed
 
     if html is not None and not (gpus or nodes or address):
         raise InputError("plan: got --html without machines; expected --gpus 8, --nodes 2x8 or --address beside it")
@@ -152,7 +154,12 @@ def plan(
     else:
         machines, cpus, gpu, named = machines_of(unfolded, cluster_nodes(address, token_file, python), gpu)
     journals = list(journals_of(storage or unfolded.sweep.storage))
-    speeds = (probed_speeds if probe else speeds_for)(unfolded, gpu=gpu, journals=journals)
+    probed, device = probe_here(unfolded) if probe else (), gpu
+
+    def speeds_of(plan: Plan) -> dict[Key, Speed]:
+        return speeds_for(plan, gpu=device, journals=journals, probed=probed, probe=PROBE)
+
+    speeds = speeds_of(unfolded)
     saving = saving_for(unfolded, speeds, journals=journals, nodes=machines)
     expected = replace(estimate(unfolded, speeds, machines, cpus=cpus), saving=saving)
     use = storage_use(unfolded)
@@ -183,7 +190,7 @@ def plan(
         for line in plugins_used(unfolded.sweep):
             print(line)
         print(text)
-    limits_kept(expected, unfolded)
+    limits_kept(expected, unfolded, lambda other: estimate(other, speeds_of(other), machines, cpus=cpus))
 
 
 @app.command()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cluster.jobs.list_nodes import NodeSize, nodes_text
 from cluster.preflight.cost import StepSpeed, StorageUse, model_shape, speeds_for
+from cluster.preflight.within_limits import fitting_changes
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError, LimitError
@@ -25,6 +26,7 @@ SLOTS: Final = 8
 """Trials that run at once in a rehearsal of the stop rule, where no machines were named."""
 PROBE_STEPS: Final = 16
 PROBE_ITEMS: Final = 8
+PROBE: Final = f"a probe of {PROBE_STEPS} steps here"
 
 
 def parse_nodes(gpus: float | None, nodes: str | None) -> list[float]:
@@ -75,11 +77,10 @@ def _known_kind(kind: str) -> str:
 
 def probed_speeds(plan: Plan, *, gpu: str, journals: Iterable[Sequence[Row]] = ()) -> dict[Key, Speed]:
     """Returns how fast each model is, after some steps and some items of each here; see `speeds_for`."""
-    probe = f"a probe of {PROBE_STEPS} steps here"
-    return speeds_for(plan, gpu=gpu, journals=journals, probed=_probe(plan), probe=probe)
+    return speeds_for(plan, gpu=gpu, journals=journals, probed=probe(plan), probe=PROBE)
 
 
-def _probe(plan: Plan) -> Sequence[Row]:
+def probe(plan: Plan) -> Sequence[Row]:
     """Trains and scores some steps of each kind of trial on each tier, in this process, in a folder that is removed again."""
     from cluster.run import run
     from sweeps.journal.writer import read_rows
@@ -88,9 +89,9 @@ def _probe(plan: Plan) -> Sequence[Row]:
     rows: list[Row] = []
     for item in kinds.values():
         with tempfile.TemporaryDirectory(prefix="dipsweep-probe-") as folder:
-            probe = Sweep(**_probe_definition(plan.sweep, item))
-            run(probe, storage=folder, backend="in-process", say=lambda line: None)
-            rows += read_rows(Path(folder) / probe.id)
+            small = Sweep(**_probe_definition(plan.sweep, item))
+            run(small, storage=folder, backend="in-process", say=lambda line: None)
+            rows += read_rows(Path(folder) / small.id)
     return rows
 
 
@@ -207,21 +208,20 @@ def _bytes(number: float) -> str:
     return f"{number / 1e6:.1f} MB"
 
 
-def limits_kept(estimate: Estimate, plan: Plan) -> None:
-    """Raises LimitError when the expected cost is over a limit of the sweep, with the changes that would help most."""
+def limits_kept(estimate: Estimate, plan: Plan, estimate_of: Callable[[Plan], Estimate]) -> None:
+    """Raises LimitError when the expected cost is over a limit of the sweep, with single changes after which it would not be.
+
+    Args:
+        estimate_of: plans a changed sweep on the same machines.
+    """
     over = estimate.over_limits(plan)
     if over:
-        raise LimitError("; ".join([*over, *_cheaper(estimate)]))
-
-
-def _cheaper(estimate: Estimate) -> list[str]:
-    """Returns what would save most: the dearest model, and shared steps where budgets share none."""
-    dearest = max(estimate.models, key=lambda m: m.total.value)
-    share = dearest.total.value / max(estimate.device_seconds.value, 1e-9)
-    found = [f"without model {dearest.model} it would cost {share:.0%} less"] if len(estimate.models) > 1 else []
-    if dearest.evaluation.value > dearest.training.value:
-        found.append("evaluation costs more than training: fewer evaluation.items or a sparser evaluation.at")
-    return found
+        changes = "; or ".join(map(str, fitting_changes(plan, estimate_of)))
+        raise LimitError(
+            "; ".join(
+                [*over, f"within the limits with {changes}" if changes else "no single change that was tried fits"]
+            )
+        )
 
 
 def cost_text(estimate: Estimate, memory: Sequence[str] = ()) -> str:

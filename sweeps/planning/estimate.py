@@ -98,18 +98,25 @@ class Estimate:
 
     def over_limits(self, plan: Plan) -> list[str]:
         """Returns one sentence for each limit that the expected cost is over, and by how much."""
-        limits, found = plan.sweep.limits, []
-        for name, limit, expected in (
+        return [
+            f"limits.{name} is {limit:g}; the plan needs about {expected.value:,.4g} "
+            f"({expected.low:,.4g} to {expected.high:,.4g}), {expected.value / limit - 1:.0%} more"
+            for name, limit, expected in self._limited(plan)
+            if expected.value > limit
+        ]
+
+    def share_of_limits(self, plan: Plan) -> float:
+        """Returns the expected cost as a share of the limit that it is nearest to, or most over; 0 where there is none."""
+        return max((expected.value / limit for _, limit, expected in self._limited(plan)), default=0.0)
+
+    def _limited(self, plan: Plan) -> list[tuple[str, float, Range]]:
+        limits = plan.sweep.limits
+        known = (
             ("gpu_hours", limits.gpu_hours, self.gpu_hours),
             ("wall_hours", limits.wall_hours, self.wall.scaled(1 / 3600) if self.wall else None),
             ("usd", limits.usd, self.usd),
-        ):
-            if limit is not None and expected is not None and expected.value > limit:
-                found.append(
-                    f"limits.{name} is {limit:g}; the plan needs about {expected.value:,.4g} "
-                    f"({expected.low:,.4g} to {expected.high:,.4g}), {expected.value / limit - 1:.0%} more"
-                )
-        return found
+        )
+        return [(name, limit, cost) for name, limit, cost in known if limit is not None and cost is not None]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the estimate as plain JSON."""

@@ -1,0 +1,150 @@
+"""Changes of a sweep file after which its plan is within the limits: each is made alone, and tried by planning again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sweeps.config.plan import Plan
+from sweeps.config.space import Grid, Zip
+from sweeps.errors import DipsweepError
+from sweeps.planning.estimate import Estimate
+from sweeps.planning.sharing import sharing
+
+MOST: Final = 4
+"""Changes that are told."""
+PLANS: Final = 10_000
+"""Trials that are planned for each change, over all values of it that are tried; the sweep's own count for each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Settings by their dotted names with their new values, after which the plan is within its limits.
+
+    Attributes:
+        saves: share of the device seconds that it takes away.
+    """
+
+    settings: Mapping[str, Any]
+    was: Mapping[str, Any]
+    saves: float
+
+    def __str__(self) -> str:
+        each = (f"{name}: {_yaml(value)} (now {_yaml(self.was[name])})" for name, value in self.settings.items())
+        return f"{' and '.join(each)}, {self.saves:.0%} less"
+
+
+def changed(plan: Plan, settings: Mapping[str, Any]) -> Plan:
+    """Returns the plan of a sweep with some settings in their new values.
+
+    Raises:
+        SpecError: the sweep is no sweep then.
+    """
+    definition = deepcopy(plan.sweep.to_json())
+    for name, value in settings.items():
+        block, _, key = name.partition(".")
+        if block == "space":
+            value = {**definition["space"][key], "zip" if isinstance(value, Mapping) else "grid": value}
+        definition[block][key] = value
+    return Plan(type(plan.sweep)(**definition), plan.more)
+
+
+def fitting_changes(plan: Plan, estimate_of: Callable[[Plan], Estimate]) -> list[Change]:
+    """Returns single changes after which a plan is within its limits, those that take least away first.
+
+    Args:
+        estimate_of: plans a changed sweep on the same machines.
+    """
+    now = estimate_of(plan)
+    found = []
+    for options in _options(plan, now):
+        fits = _largest_that_fits(plan, options, now.share_of_limits(plan), estimate_of)
+        if fits is not None:
+            settings, then = fits
+            saves = 1 - then.device_seconds.value / max(now.device_seconds.value, 1e-9)
+            found.append(Change(settings, {name: _value(plan, name) for name in settings}, saves))
+    return sorted(found, key=lambda change: change.saves)[:MOST]
+
+
+def _largest_that_fits(
+    plan: Plan, options: Sequence[Mapping[str, Any]], over: float, estimate_of: Callable[[Plan], Estimate]
+) -> tuple[Mapping[str, Any], Estimate] | None:
+    """Returns the largest of ascending options that fits; None where none of those tried does.
+
+    By bisection, which begins where cost in proportion would fit: of a large sweep nothing else is tried.
+
+    Args:
+        over: the cost now, as a share of the limit.
+    """
+    low, high, best, left = 0, len(options), None, PLANS
+    middle = max(0, min(high - 1, int((high + 1) / over) - 1))
+    while low < high and left > 0:
+        then = _estimated(plan, options[middle], estimate_of)
+        left -= plan.total
+        if then is None:
+            low = middle + 1
+        elif then[0]:
+            low, best = middle + 1, (options[middle], then[1])
+        else:
+            high = middle
+        middle = (low + high) // 2
+    return best
+
+
+def _estimated(
+    plan: Plan, settings: Mapping[str, Any], estimate_of: Callable[[Plan], Estimate]
+) -> tuple[bool, Estimate] | None:
+    """Returns whether the changed sweep fits, and what it costs; None where it is no sweep."""
+    try:
+        other = changed(plan, settings)
+        then = estimate_of(other)
+    except DipsweepError:
+        return None
+    return not then.over_limits(other), then
+
+
+def _options(plan: Plan, now: Estimate) -> Iterator[list[dict[str, Any]]]:
+    """Yields for each setting that decides the cost the values below its own, ascending."""
+    sweep = plan.sweep
+    if change := dict(sharing(plan).change):
+        yield [change]
+    search = sweep.search
+    for name, count in (
+        ("trials", search.trials),
+        ("trials_per_cell", search.trials_per_cell),
+        ("repeats", search.repeats),
+    ):
+        if count is not None and count > 1:
+            yield [{f"search.{name}": n} for n in range(1, count)]
+    if sweep.evaluation.items > 1:
+        yield [{"evaluation.items": n} for n in range(1, sweep.evaluation.items)]
+    dear = {model.model: model.total.value for model in now.models}
+    for name, axis in sweep.space.items():
+        if isinstance(axis, Grid) and len(axis.values) > 1:
+            values = list(axis.values)
+            if name == "model":
+                values.sort(key=lambda value: dear.get(str(value), 0.0))
+            elif name == "steps":
+                values.sort(key=lambda value: float(value))
+            yield [{f"space.{name}": values[:n]} for n in range(1, len(values))]
+        elif isinstance(axis, Zip) and len(axis.rows()) > 1:
+            yield [
+                {f"space.{name}": {c: list(v[:n]) for c, v in axis.columns.items()}} for n in range(1, len(axis.rows()))
+            ]
+    budgets = sweep.axis_values("steps", sweep.trainer.steps)
+    if len(budgets) == 1 and "steps" not in Plan(sweep).free:
+        name = "space.steps" if "steps" in sweep.space else "trainer.steps"
+        shorter = sorted({int(budgets[0]) * tenths // 10 for tenths in range(1, 10)} - {0})
+        yield [{name: [n] if name.startswith("space.") else n} for n in shorter]
+
+
+def _value(plan: Plan, name: str) -> Any:
+    block, _, key = name.partition(".")
+    value = plan.sweep.to_json()[block][key]
+    return value.get("grid", value.get("zip")) if block == "space" else value
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value).replace("'", "")

@@ -1,0 +1,55 @@
+"""What a plan over its limits proposes fits, whatever the sweep is."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.preflight.cost import speeds_for
+from cluster.preflight.within_limits import changed, fitting_changes
+from sweeps import Sweep
+from sweeps.config.plan import Plan
+from sweeps.planning.estimate import Estimate, estimate
+from tests.support.random_sweeps import random_definition
+
+
+def planned(plan: Plan) -> Estimate:
+    return estimate(plan, speeds_for(plan, gpu="H100"), [8.0])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_proposed_change_fits_when_it_is_made(seed: int):
+    definition = random_definition(seed)
+    whole = planned(Plan(Sweep(**definition)))
+    assert whole.wall is not None
+    limits = (
+        {"gpu_hours": whole.gpu_hours.value * 0.6}
+        if seed % 2 and whole.gpu_hours.value
+        else {"wall_hours": whole.wall.value / 3600 * 0.6}
+    )
+    tight = Plan(Sweep(**{**definition, "limits": limits}))
+    assert planned(tight).over_limits(tight)
+    changes = fitting_changes(tight, planned)
+    assert changes
+    assert [c.saves for c in changes] == sorted(c.saves for c in changes)
+    for change in changes:
+        after = changed(tight, change.settings)
+        assert not planned(after).over_limits(after)
+        assert change.was != change.settings
+
+
+def test_the_largest_value_that_fits_is_proposed_in_the_words_of_the_file():
+    space = {"replay": {"uniform": [0.0, 0.5]}}
+    definition = {"name": "s", "space": space, "search": {"algorithm": "random", "trials": 40}}
+    whole = planned(Plan(Sweep(**definition)))
+    assert whole.wall is not None
+    tight = Plan(Sweep(**definition, limits={"wall_hours": whole.wall.value / 3600 / 2}))
+    (trials,) = [c for c in fitting_changes(tight, planned) if "search.trials" in c.settings]
+    number = trials.settings["search.trials"]
+    assert str(trials) == f"search.trials: {number} (now 40), {trials.saves:.0%} less"
+    over = changed(tight, {"search.trials": number + 1})
+    assert planned(over).over_limits(over)
+
+
+def test_where_no_single_change_is_enough_none_is_proposed():
+    tight = Plan(Sweep(name="s", space={"replay": {"grid": [0.0, 0.1]}}, limits={"wall_hours": 1e-9}))
+    assert fitting_changes(tight, planned) == []
