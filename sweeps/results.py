@@ -24,7 +24,9 @@ from sweeps.journal.notes import NoteReader
 from sweeps.journal.reader import LogReader
 from sweeps.journal.writer import is_sweep, sweeps_in
 from sweeps.replies import KeptReply, read_replies
-from sweeps.report.analysis.findings import Setting, SettingMetric, Summary, Trial, UserNote
+from sweeps.report.analysis.findings.settings import Setting, SettingMetric
+from sweeps.report.analysis.findings.summary import Summary
+from sweeps.report.analysis.findings.trials import Trial, UserNote
 from sweeps.report.analysis.summarize import summarize, with_notes
 from sweeps.report.analysis.wording import compact, number
 from sweeps.storage.base import Store, Where, is_url, join

@@ -24,7 +24,7 @@ from typing import Any
 from sweeps.config.trial import trial_id
 from sweeps.journal.rows import Row, base_trial
 from sweeps.report import Summary, summarize
-from sweeps.report.analysis.findings import Kind, Setting
+from sweeps.report.analysis.findings.settings import Kind, Setting
 from tests.support.rows import make_row
 
 STEPS = (10, 20, 40, 80, 120, 160, 200, 240, 280, 320, 360, 400)

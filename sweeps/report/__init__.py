@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.report.analysis.findings import Summary
+    from sweeps.report.analysis.findings.summary import Summary
     from sweeps.report.analysis.summarize import summarize
     from sweeps.report.html.curve_svg import curve_svg
     from sweeps.report.html.page import render_html, write_html, write_json
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Summary", "curve_svg", "render_html", "summarize", "write_html", "write_json"]
 
 _MODULES = {
-    "Summary": "sweeps.report.analysis.findings",
+    "Summary": "sweeps.report.analysis.findings.summary",
     "summarize": "sweeps.report.analysis.summarize",
     "curve_svg": "sweeps.report.html.curve_svg",
     **dict.fromkeys(("render_html", "write_html", "write_json"), "sweeps.report.html.page"),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sweeps.errors import InputError
-from sweeps.report.analysis.findings import Summary, Trial
+from sweeps.report.analysis.findings.summary import Summary
+from sweeps.report.analysis.findings.trials import Trial
 from sweeps.report.html.curve_svg import COLOURS, chosen, curve_svg
 
 KINDS: Final = (".svg", ".pdf", ".png")

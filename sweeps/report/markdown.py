@@ -7,7 +7,9 @@ from typing import Any
 
 from sweeps.report.analysis.conclusions.answer import counts_at, progress
 from sweeps.report.analysis.conclusions.verdicts import span
-from sweeps.report.analysis.findings import Setting, SettingMetric, Summary, UserNote
+from sweeps.report.analysis.findings.settings import Setting, SettingMetric
+from sweeps.report.analysis.findings.summary import Summary
+from sweeps.report.analysis.findings.trials import UserNote
 from sweeps.report.analysis.inference import Difference, difference
 from sweeps.report.analysis.wording import compact, number, percent, score, spent
 

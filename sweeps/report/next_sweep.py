@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from sweeps.config.schema import Sweep
 from sweeps.report.analysis.conclusions.verdicts import seeds_needed
-from sweeps.report.analysis.findings import Kind, Setting, Summary
+from sweeps.report.analysis.findings.settings import Kind, Setting
+from sweeps.report.analysis.findings.summary import Summary
 from sweeps.report.analysis.inference import Level
 from sweeps.report.analysis.wording import plural
 from sweeps.setting_names import current_names

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sweeps.report.analysis.comparisons.pairing import CHOICE, Outcomes
-from sweeps.report.analysis.findings import Picked
+from sweeps.report.analysis.findings.trials import Picked
 from sweeps.report.analysis.shape import Measured, error_of
 from sweeps.statistics import PathPoint, best_of_path
 

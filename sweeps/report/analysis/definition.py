@@ -7,7 +7,8 @@ from typing import Any
 
 from sweeps.config.objective import Constraint, Goal, combined, is_met
 from sweeps.journal.history import Curve
-from sweeps.report.analysis.findings import Axis, Check
+from sweeps.report.analysis.findings.axes import Axis
+from sweeps.report.analysis.findings.trials import Check
 from sweeps.setting_names import current_names
 
 LESS_IS_BETTER = ("over_refusal", "asr", "loss", "perplexity")

@@ -11,7 +11,7 @@ from sweeps.journal.rows import AttemptRow, CommitRow, EvalRow, ReportRow, Row, 
 from sweeps.journal.state import SweepState
 from sweeps.journal.vocabulary import Action, EvalStatus, TrialStatus
 from sweeps.report.analysis.comparisons.pairing import Answers
-from sweeps.report.analysis.findings import AttemptRun, Decision, Spent
+from sweeps.report.analysis.findings.trials import AttemptRun, Decision, Spent
 
 
 @dataclass(slots=True)

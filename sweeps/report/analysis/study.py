@@ -14,7 +14,9 @@ from sweeps.report.analysis.comparisons.pairing import Outcomes, describe_pair, 
 from sweeps.report.analysis.comparisons.settings import checked, judged, measured, p_values, settings, spreads
 from sweeps.report.analysis.conclusions.verdicts import Limit, limits, on_limits, on_safety, on_the_front, on_training
 from sweeps.report.analysis.definition import less_is_better
-from sweeps.report.analysis.findings import Axis, Effect, Importance, Paired, Rivalry, Setting, Trial
+from sweeps.report.analysis.findings.axes import Axis, Effect, Importance
+from sweeps.report.analysis.findings.settings import Rivalry, Setting
+from sweeps.report.analysis.findings.trials import Paired, Trial
 from sweeps.report.analysis.inference import Level, Winner, difference, several_looks, two_sided, winner, with_spread
 from sweeps.report.analysis.journal_summary import JournalSummary
 from sweeps.report.analysis.shape import Measured, Reading, read_shape

@@ -16,7 +16,9 @@ from sweeps.report.analysis.conclusions.answer import answer, headline, notes
 from sweeps.report.analysis.conclusions.outcome import sweep_verdict
 from sweeps.report.analysis.costs.totals import costs
 from sweeps.report.analysis.definition import axes_of, check, goal_of, meets, scaled_of, varying_of
-from sweeps.report.analysis.findings import Axis, Picked, Spent, Summary, Trial, UserNote
+from sweeps.report.analysis.findings.axes import Axis
+from sweeps.report.analysis.findings.summary import Summary
+from sweeps.report.analysis.findings.trials import Picked, Spent, Trial, UserNote
 from sweeps.report.analysis.journal_summary import JournalSummary, TrialExtras
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.study import Study

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.report.analysis.findings import Axis, Spent
+from sweeps.report.analysis.findings.axes import Axis
+from sweeps.report.analysis.findings.trials import Spent
 from sweeps.report.analysis.shape import Measured
 
 SAFETY, IN_DOMAIN = "safety/refusal", "math/in_domain"

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sweeps.report.analysis.findings import SettingMetric, Summary, Trial, arrays, same_level, thinned
+from sweeps.report.analysis.findings.as_json import arrays, thinned
+from sweeps.report.analysis.findings.axes import same_level
+from sweeps.report.analysis.findings.settings import SettingMetric
+from sweeps.report.analysis.findings.summary import Summary
+from sweeps.report.analysis.findings.trials import Trial
 from sweeps.report.analysis.shape import Reading
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, compact, number, percent, score, setting
 from sweeps.report.html.trial_data import settings_data, tier_data, trial_facts

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from sweeps.errors import InputError, nearest
-from sweeps.report.analysis.findings import Summary, Trial
+from sweeps.report.analysis.findings.summary import Summary
+from sweeps.report.analysis.findings.trials import Trial
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.wording import number
 from sweeps.report.html.chart_data import describe_reading

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Final, NamedTuple
 
-from sweeps.report.analysis.findings import Effect, Importance, Summary
+from sweeps.report.analysis.findings.axes import Effect, Importance
+from sweeps.report.analysis.findings.summary import Summary
 from sweeps.report.analysis.wording import number, percent
 
 WIDTH: Final = 430

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.errors import SpecError
 from sweeps.output import printable
 from sweeps.report.analysis.conclusions.answer import counts_at, progress
-from sweeps.report.analysis.findings import Summary
+from sweeps.report.analysis.findings.summary import Summary
 from sweeps.report.html.chart_data import chart_data, front_points, other_metrics, skill_of
 from sweeps.report.html.effects_svg import effects_pictures
 from sweeps.report.html.page_findings import (

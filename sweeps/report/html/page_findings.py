@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sweeps.report.analysis.findings import Effect, Importance, Setting, SettingMetric, Summary
+from sweeps.report.analysis.findings.axes import Effect, Importance
+from sweeps.report.analysis.findings.settings import Setting, SettingMetric
+from sweeps.report.analysis.findings.summary import Summary
 from sweeps.report.analysis.wording import number, percent, plural, score
 from sweeps.report.html.page_tables import Cell
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from sweeps.report.analysis.conclusions.answer import counts_at
-from sweeps.report.analysis.findings import Summary
+from sweeps.report.analysis.findings.summary import Summary
 from sweeps.report.analysis.shape import BACK_AT, MIN_FALL, MIN_POINTS, Shape
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, number, of, percent, plural, score, spent
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from sweeps.report.analysis.findings import Contrast, Group, GroupMetric, Summary, Trial
+from sweeps.report.analysis.findings.axes import Contrast, Group, GroupMetric
+from sweeps.report.analysis.findings.summary import Summary
+from sweeps.report.analysis.findings.trials import Trial
 from sweeps.report.analysis.shape import Reading, Shape
 from sweeps.report.analysis.wording import compact, number, score, spent
 

@@ -15,7 +15,7 @@ from sweeps.errors import StorageError
 from sweeps.journal.rows import BASE_PREFIX, base_trial
 from sweeps.replies import KeptReply, kept_files, read_file, read_replies, shortened
 from sweeps.report.analysis.definition import less_is_better
-from sweeps.report.analysis.findings import Summary
+from sweeps.report.analysis.findings.summary import Summary
 from sweeps.report.analysis.wording import plural
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store

@@ -16,7 +16,7 @@ from sweeps.journal.state import SweepState
 from sweeps.journal.writer import LogReader, sweeps_in
 from sweeps.planning.progress import ProgressMeter, progress_text
 from sweeps.report.analysis.conclusions.answer import ENDED, progress, stands
-from sweeps.report.analysis.findings import Summary
+from sweeps.report.analysis.findings.summary import Summary
 from sweeps.report.analysis.summarize import summarize, with_driver_note, with_notes
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store

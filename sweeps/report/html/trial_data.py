@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from sweeps.journal.rows import TierRow
-from sweeps.report.analysis.findings import Summary, Trial
+from sweeps.report.analysis.findings.summary import Summary
+from sweeps.report.analysis.findings.trials import Trial
 from sweeps.report.analysis.wording import number, plural, spent
 from sweeps.report.html.page_tables import tier_rows
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from sweeps.report.analysis.comparisons.settings import Bases, setting_key
 from sweeps.report.analysis.costs.totals import STOPPED
-from sweeps.report.analysis.findings import Axis, Contrast, Group, GroupMetric, Trial, same_level
+from sweeps.report.analysis.findings.axes import Axis, Contrast, Group, GroupMetric, same_level
+from sweeps.report.analysis.findings.trials import Trial
 from sweeps.report.analysis.inference import Level, two_sided
 from sweeps.report.analysis.shape import Measured, difference_se
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, compact, number, of, plural

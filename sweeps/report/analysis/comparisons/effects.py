@@ -19,7 +19,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
 from sweeps.journal.history import ENDED
-from sweeps.report.analysis.findings import Axis, Effect, Importance, Trial
+from sweeps.report.analysis.findings.axes import Axis, Effect, Importance
+from sweeps.report.analysis.findings.trials import Trial
 from sweeps.report.analysis.inference import Level, difference
 from sweeps.report.analysis.shape import Measured, error_of
 from sweeps.report.analysis.wording import compact, number, plural

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sweeps.journal.rows import ReportRow
-from sweeps.report.analysis.findings import Paired
+from sweeps.report.analysis.findings.trials import Paired
 from sweeps.report.analysis.inference import ALPHA, Level, two_sided
 from sweeps.statistics import Paired as Compared
 from sweeps.statistics import compare, shares

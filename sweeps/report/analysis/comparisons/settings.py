@@ -19,7 +19,8 @@ from sweeps.config.objective import Constraint
 from sweeps.journal.history import ENDED
 from sweeps.report.analysis.comparisons.pairing import Outcomes, mean_outcomes, of_chosen, paired
 from sweeps.report.analysis.definition import check, meets
-from sweeps.report.analysis.findings import Check, Setting, SettingMetric, Trend, Trial
+from sweeps.report.analysis.findings.settings import Setting, SettingMetric, Trend
+from sweeps.report.analysis.findings.trials import Check, Trial
 from sweeps.report.analysis.inference import (
     Difference,
     Level,

@@ -15,7 +15,8 @@ from sweeps.report.analysis.conclusions.verdicts import (
     seeds_needed,
     span,
 )
-from sweeps.report.analysis.findings import Finding, Kind, Setting, SettingMetric, Summary
+from sweeps.report.analysis.findings.settings import Finding, Kind, Setting, SettingMetric
+from sweeps.report.analysis.findings.summary import Summary
 from sweeps.report.analysis.inference import Difference, Level
 from sweeps.report.analysis.journal_summary import JournalSummary
 from sweeps.report.analysis.wording import SAFETY, number, of, percent, plural, score, seconds, spent

@@ -18,7 +18,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from sweeps.report.analysis.findings import Importance, Kind, Outcome, Setting, SweepVerdict, Verdict
+from sweeps.report.analysis.findings.axes import Importance
+from sweeps.report.analysis.findings.settings import Kind, Outcome, Setting, SweepVerdict, Verdict
 from sweeps.report.analysis.wording import percent, plural
 
 LOST: Final = (Kind.WORSE, Kind.COLLAPSED, Kind.OVER_TRAINED)

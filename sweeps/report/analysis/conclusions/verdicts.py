@@ -32,7 +32,7 @@ from typing import Any, Final
 
 from sweeps.config.known_models import known_model
 from sweeps.report.analysis.comparisons.settings import setting_key
-from sweeps.report.analysis.findings import Kind, Setting, SettingMetric, Trend, Verdict
+from sweeps.report.analysis.findings.settings import Kind, Setting, SettingMetric, Trend, Verdict
 from sweeps.report.analysis.inference import ALPHA, Difference, Level, difference, several_looks, two_sided
 from sweeps.report.analysis.shape import MIN_FALL
 from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, number, percent, plural

@@ -13,7 +13,8 @@ from typing import Any
 from sweeps.journal.rows import AttemptRow, ReportRow, Row
 from sweeps.journal.start_ups import StartUps
 from sweeps.report.analysis.costs.totals import STOPPED
-from sweeps.report.analysis.findings import Summary, Trial
+from sweeps.report.analysis.findings.summary import Summary
+from sweeps.report.analysis.findings.trials import Trial
 
 
 @dataclass(frozen=True, slots=True)

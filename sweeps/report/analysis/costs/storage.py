@@ -11,7 +11,7 @@ from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import LeaseRow, Row
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import sweeps_in
-from sweeps.report.analysis.findings import Spent
+from sweeps.report.analysis.findings.trials import Spent
 from sweeps.report.analysis.wording import percent
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sweeps.journal.start_ups import StartUps
-from sweeps.report.analysis.findings import Costs, Spent, Trial
+from sweeps.report.analysis.findings.summary import Costs
+from sweeps.report.analysis.findings.trials import Spent, Trial
 
 STOPPED = ("pruned", "paused")
 

@@ -12,7 +12,7 @@ import pytest
 from sweeps.journal.rows import base_trial
 from sweeps.report import render_html, summarize
 from sweeps.report.analysis.conclusions.answer import console_lines
-from sweeps.report.analysis.findings import Kind
+from sweeps.report.analysis.findings.settings import Kind
 from tests.support.report_journals import BASE, SWEEP, definition, demo_stories, dip, journal, scored, story
 from tests.support.rows import make_row
 

@@ -15,7 +15,7 @@ from sweeps.journal.codec import parse
 from sweeps.journal.writer import MemoryJournal
 from sweeps.report import render_html, summarize
 from sweeps.report.analysis.conclusions.answer import progress
-from sweeps.report.analysis.findings import Kind
+from sweeps.report.analysis.findings.settings import Kind
 from sweeps.report.analysis.shape import Shape
 from sweeps.stopping.base import NeverStop
 from tests.support.fakes import FakeTrainer, fake_evaluate

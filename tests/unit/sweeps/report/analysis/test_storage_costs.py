@@ -10,7 +10,7 @@ from sweeps.journal.rows import AttemptRow, EvalRow, LeaseRow, ReportRow, Row, T
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import SweepJournal
 from sweeps.report.analysis.costs.storage import NOT_RECORDED, costs_of_storage, spent_by_user
-from sweeps.report.analysis.findings import Spent
+from sweeps.report.analysis.findings.trials import Spent
 
 
 def report(attempt: int, step: int, seconds: float) -> Row:

@@ -10,7 +10,7 @@ import pytest
 from sweeps.errors import InputError
 from sweeps.journal.rows import TierRow
 from sweeps.report import curve_svg, render_html, summarize, write_html, write_json
-from sweeps.report.analysis.findings import MAX_POINTS, thinned
+from sweeps.report.analysis.findings.as_json import MAX_POINTS, thinned
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.wording import number, seconds
 from sweeps.report.html.chart_data import chart_data
