@@ -24,6 +24,7 @@ from evaluators.stats import Estimate, sample_error, score_error, share_error
 from evaluators.tasks import EvalTask, Suite
 
 ROLE = "math"
+ENTROPY = "ready/entropy"
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
@@ -58,7 +59,7 @@ def readiness(
     entropy = [[r.entropy for r in group if r.entropy is not None] for group in groups]
     if all(len(known) == len(group) for known, group in zip(entropy, groups, strict=True)):
         means = [_mean(known) for known in entropy]
-        found["ready/entropy"] = Estimate(_mean(means), sample_error(means))
+        found[ENTROPY] = Estimate(_mean(means), sample_error(means))
     return found, len(groups)
 
 

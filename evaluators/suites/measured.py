@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from evaluators.readiness import ENTROPY
 from sweeps.config.trial import EvalSpec
 
 
 def measured(evaluation: EvalSpec) -> frozenset[str]:
-    """Returns all metrics of an evaluation's suite.
+    """Returns all metrics of an evaluation's suite; without the entropy of replies where vLLM answers, which does not tell it.
 
     Raises:
         InputError: the suite cannot be loaded here: it is unknown, or a file or a package that it needs is missing.
@@ -19,7 +20,9 @@ def measured(evaluation: EvalSpec) -> frozenset[str]:
         wanted = parse_name(evaluation.suite)
         find_tasks(evaluation.suite, wanted)
         return measured_names(wanted)
+    from evaluators.engines import vllm
     from evaluators.suites.registry import load_suite
     from evaluators.test_time import all_measured
 
-    return all_measured(load_suite(replace(evaluation, items=1)))
+    found = all_measured(load_suite(replace(evaluation, items=1)))
+    return frozenset(m for m in found if m.partition(",")[0] != ENTROPY) if vllm.distribution() else found
