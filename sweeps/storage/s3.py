@@ -244,7 +244,9 @@ def explain(e: BaseException, where: str, bucket: str) -> StorageError:
             "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
         )
     if code == "RequestTimeTooSkewed":
-        return StorageDenied(f"{where}: this machine's clock is off by more than the storage accepts; set it")
+        return Unreachable(  # of one that was suspended it is set right by itself soon
+            f"{where}: this machine's clock is off by more than the storage accepts; set it"
+        )
     if code in _REGION or status == 301:
         return StorageError(f"{where}: bucket '{bucket}' lies in another region; set AWS_REGION to it")
     if status >= 500 or status == 429 or code in _PASSING:

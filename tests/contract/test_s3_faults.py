@@ -39,7 +39,8 @@ def patient(url: str, seconds: float = 200.0, answer_s: float = 30.0) -> Retryin
 
 PASSING = {
     "two 503": ("status", 503), "two 500": ("status", 500), "two 429": ("status", 429),
-    "two of credentials that have expired": ("status", 400, "ExpiredToken"), "two resets": ("reset",),
+    "two of credentials that have expired": ("status", 400, "ExpiredToken"),
+    "two of a clock that is off": ("status", 403, "RequestTimeTooSkewed"), "two resets": ("reset",),
     "a stall beyond the answer time": ("stall", 3.0), "two lost replies": ("drop_reply",),
     "two requests cut in the middle": ("cut", 20), "two truncated replies": ("truncate", 5), "a slow line": ("rate", 4000),
 }  # fmt: skip
