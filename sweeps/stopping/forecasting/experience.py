@@ -2,7 +2,7 @@
 
 A finished sweep is summed up in a few numbers, in its own spread, so that metrics on any scale can be joined: for each kind of
 schedule what its runs gained together over every interval and how surely that is known (`shared_gain.py`), and how often
-its curves took each family of the library at which time (`forecasts.py`).
+its curves took each family of the library at which time, and how many of their dips were made good (`forecasts.py`).
 
 How much a finished sweep says of another is learnt from how the finished ones differ: their gains are draws around a mean,
 and the variance between sweeps is estimated, starting from that of the rule's own prior as two sweeps' worth. One sweep
@@ -25,6 +25,7 @@ OWN_SWEEPS: Final = 2.0  # finished sweeps that the rule's own prior of the vari
 LEAST_BETWEEN: Final = 0.1  # sweeps differ at least by this share of the rule's own prior variance
 FORMS: Final = 0.5  # what a finished curve of another sweep counts for beside one of the sweep itself
 MOST_CURVES: Final = 24.0
+MOST_DIPS: Final = 8.0  # the same of dips that had the whole patience
 LEAST_REVISIONS: Final = 3.0  # of an interval, before a sweep has a say on it
 
 
@@ -75,6 +76,13 @@ class Experience:
         said = [Gains.from_json(s["kinds"][kind][view]) for s in self.sweeps if kind in s["kinds"]]
         if said:
             shared.prior_mean, shared.prior_variance = joined(said, shared.prior_mean, shared.prior_variance)
+
+    def dips(self) -> tuple[float, float]:
+        """Returns how many dips were made good within their patience, and how many there were, in dips of the sweep itself."""
+        told = [s["dips"] for s in self.sweeps if "dips" in s]
+        good, count = FORMS * sum(g for g, _ in told), FORMS * sum(n for _, n in told)
+        scale = min(1.0, MOST_DIPS / count) if count else 1.0
+        return good * scale, count * scale
 
     def forms(self, size: int) -> tuple[Array, float]:
         """Returns the mass of finished curves over the library's pooling cells, [size], and for how many curves it counts."""

@@ -210,13 +210,14 @@ class CurveForecaster:
 
     def expect(self, experience: Experience) -> None:
         """Begins from what finished sweeps say; before the first score of this one."""
-        self.experience = experience
+        self.experience, self._ratio = experience, 0.0
         self._forms, self._formed = experience.forms(len(self.pooled))
 
     def as_experience(self) -> dict[str, Any]:
         """Returns what this sweep says of another (`sweeps.stopping.forecasting.experience`), as JSON."""
         known = experience_of(self.gains, self.moves, self.scale, self.pooled)
-        return {**known, "curves": len(self.trials)}
+        dips = [sum(self.made_good.values()), len(self.made_good)]
+        return {**known, "curves": len(self.trials), "dips": dips}
 
     # --- rows in ---------------------------------------------------------------------------------------------------
 
@@ -424,8 +425,9 @@ class CurveForecaster:
         if not self._ratio:
             seen = [math.log(r) for ratios in self.ratios.values() for r in ratios]
             mean = (PATIENCE_POOL * math.log(self.patience) + sum(seen)) / (PATIENCE_POOL + len(seen))
-            good, pool = sum(self.made_good.values()), PATIENCE_POOL
-            chance = (0.5 * pool + good) / (pool + len(self.made_good))
+            earlier_good, earlier = self.experience.dips()
+            good, had = sum(self.made_good.values()) + earlier_good, len(self.made_good) + earlier
+            chance = (0.5 * PATIENCE_POOL + good) / (PATIENCE_POOL + had)
             patience = math.exp(mean) * min(2.0 * chance, 1.0)
             self._ratio = min(max(patience, LEAST_PATIENCE * self.patience), 3.0 * self.patience)
         return self._ratio

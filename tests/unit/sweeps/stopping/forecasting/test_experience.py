@@ -16,7 +16,7 @@ from sweeps.errors import InputError
 from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import SweepRow, VerdictRow
 from sweeps.stopping.dip_aware import DipAware
-from sweeps.stopping.forecasting.experience import MOST_CURVES, Experience, Gains, joined
+from sweeps.stopping.forecasting.experience import MOST_CURVES, MOST_DIPS, Experience, Gains, joined
 from sweeps.stopping.forecasting.shared_gain import INTERVALS, Revision, SharedGain
 from tests.support.fakes import FakeTrainer, fake_evaluate
 
@@ -58,6 +58,12 @@ def test_what_no_run_says_anything_of_stays_as_it_was():
         assert mean[same] == pytest.approx(shared.prior_mean[same])
         assert variance[same] == pytest.approx(shared.prior_variance[same])
     assert Gains.of(gains, 2.0).mean[2] == pytest.approx(0.25)  # in the sweep's own spread
+
+
+def test_dips_of_others_count_for_half_and_never_for_more_than_their_bound():
+    assert Experience([{"version": 1, "kinds": {}, "forms": [], "dips": [1, 6]}]).dips() == (0.5, 3.0)
+    assert Experience([{"version": 1, "kinds": {}, "forms": [], "dips": [10, 40]}]).dips() == (2.0, MOST_DIPS)
+    assert Experience([{"version": 1, "kinds": {}, "forms": []}]).dips() == (0.0, 0.0)  # told by an earlier version
 
 
 def test_curves_of_others_count_for_half_and_never_for_more_than_their_bound():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sweeps.config.objective import Goal
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import Row, SweepRow
 from sweeps.stopping.dip_aware import DipAware
 from sweeps.stopping.forecasting.forecasts import CurveForecaster
 from tests.support.rows import make_row
@@ -86,3 +86,11 @@ def test_patience_counts_a_dip_only_when_it_has_had_all_of_it_and_forgets_a_curv
     assert forecaster.made_good == {"old": False}
     again = followed(run[:1] + run[3:4] + run[1:3] + run[4:])
     assert again.made_good == forecaster.made_good
+
+
+def test_patience_begins_from_the_dips_of_earlier_sweeps() -> None:
+    rule = DipAware(Goal(Y, top=1))
+    told = followed(*(rows(f"lost-{i}", FALLEN, [0.0] * 20) for i in range(4))).as_experience()
+    assert told["dips"] == [0, 4]
+    rule.observe(SweepRow("", experience={"sweeps": [told]}))
+    assert rule.ranking.forecaster.ratio() == pytest.approx(4.0 * 2.0 * 2.0 / (4.0 + 2.0))
