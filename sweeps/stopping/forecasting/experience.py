@@ -13,6 +13,7 @@ wide as it was. Finished curves count for half of what curves of the sweep itsel
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -120,15 +121,29 @@ def joined(said: Sequence[Gains], own_mean: Array, own_variance: Array) -> tuple
     return mean, np.where(known.any(0), variance, own_variance)
 
 
+def by_schedule(gains: Mapping[str, SharedGain]) -> dict[str, SharedGain]:
+    """Returns shared gains by schedule: those of its kinds, which differ by budget, together."""
+    joint: dict[str, SharedGain] = {}
+    for kind in sorted(gains):
+        schedule = kind.rsplit("@", 1)[0]
+        if schedule in joint:
+            joint[schedule].join(gains[kind])
+        else:
+            joint[schedule] = deepcopy(gains[kind])
+    return joint
+
+
 def experience_of(
     gains: Mapping[str, SharedGain], moves: Mapping[str, SharedGain], unit: float, forms: Array
 ) -> dict[str, Any]:
     """Returns what a sweep says of another, as JSON.
 
     Args:
-        gains, moves: by kind of schedule, of forecasts and of levels. unit: the sweep's own spread; 0 where it has none yet.
+        gains, moves: by kind, of forecasts and of levels; what kinds of one schedule gained is told together.
+        unit: the sweep's own spread; 0 where it has none yet.
         forms: mass of its curves over the library's pooling cells.
     """
+    gains, moves = by_schedule(gains), by_schedule(moves)
     kinds = {
         kind: {"forecasts": Gains.of(gains[kind], unit).to_json(), "levels": Gains.of(moves[kind], unit).to_json()}
         for kind in sorted(gains)

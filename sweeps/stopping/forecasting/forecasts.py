@@ -81,7 +81,8 @@ class TrialForecast:
     `horizon` is the number of steps that the library's time axis stands for. `base` is in the metric's unit with its
     sign turned so that larger is better; `mass` is the posterior over pooling cells; `order` shuffles the draws.
 
-    `kind` is the schedule's; `decay_start` the schedule fraction at which its decay begins. `now` and `end` are where the run
+    `kind` is the schedule's, and the octave of the budget where the rate follows that: 400 steps gain more in a tenth of a run
+    than 100 do. `decay_start` is the schedule fraction at which its decay begins. `now` and `end` are where the run
     is, and where its budget ends, on the common time axis of `sweeps.stopping.forecasting.shared_gain`; `anchor` is the last knot
     there that it passed, with the mean and variance of its forecast then, and `revisions` what it has told of the
     intervals; `mark` is the level at that knot, and `moves` its changes from knot to knot. `predictions`
@@ -172,8 +173,8 @@ class CurveForecaster:
         self.cache = GainCache(self.library, self.noise)
         self.trials: dict[str, TrialForecast] = {}
         self.ratios: dict[str, tuple[float, ...]] = {}
-        self.made_good: dict[str, bool] = {}  # of runs whose dip had the whole patience
-        self._ratio = 0.0  # patience as these make it; 0 where they changed
+        self.made_good: dict[str, dict[str, bool]] = {}  # by kind: runs whose dip had the whole patience
+        self._ratio: dict[str, float] = {}  # patience as these make it, by kind; empty where they changed
         self.unit, self.estimated = 0.0, False
         self.changed: set[str] = set()  # trials with a new forecast; whoever follows the forecasts empties it
         self.finals = Forecasts()
@@ -210,13 +211,15 @@ class CurveForecaster:
 
     def expect(self, experience: Experience) -> None:
         """Begins from what finished sweeps say; before the first score of this one."""
-        self.experience, self._ratio = experience, 0.0
+        self.experience = experience
+        self._ratio.clear()
         self._forms, self._formed = experience.forms(len(self.pooled))
 
     def as_experience(self) -> dict[str, Any]:
         """Returns what this sweep says of another (`sweeps.stopping.forecasting.experience`), as JSON."""
         known = experience_of(self.gains, self.moves, self.scale, self.pooled)
-        dips = [sum(self.made_good.values()), len(self.made_good)]
+        good = [good for runs in self.made_good.values() for good in runs.values()]
+        dips = [sum(good), len(good)]
         return {**known, "curves": len(self.trials), "dips": dips}
 
     # --- rows in ---------------------------------------------------------------------------------------------------
@@ -297,7 +300,8 @@ class CurveForecaster:
                 self.gains[old.kind].tell_again([r for t in others for r in t.revisions])
                 self.moves[old.kind].tell_again([r for t in others for r in t.moves])
             self.check.forget(trial)
-            self.made_good.pop(trial, None)
+            self.made_good.get(old.kind, {}).pop(trial, None)
+            self._ratio.clear()
         self.trials[trial] = forecast
         for step in steps:
             if curve.points[step].suite == suite:
@@ -316,9 +320,9 @@ class CurveForecaster:
         value = self.sign * anchor.metrics[self.metric]
         sd = self._error(anchor, self.unit) if known else FAR
         config = curve.config
-        kind = _schedule(config)
-        start = 1.0 - float(config.get("decay", 0.2)) if kind == "wsd" else None
-        budget = _budget(curve)
+        schedule, budget = _schedule(config), _budget(curve)
+        start = 1.0 - float(config.get("decay", 0.2)) if schedule == "wsd" else None
+        kind = schedule if schedule == "constant" else f"{schedule}@{round(math.log2(budget))}"
         self.longest = max(self.longest, budget)
         while row >= len(self.quantiles):
             self._grow()
@@ -343,10 +347,10 @@ class CurveForecaster:
         self.seen[row], self.seen_draws[row] = -np.inf, _SEEN[again.permutation(DRAWS)]
         forecast.kind, forecast.decay_start, forecast.end = kind, start, schedule_time(budget / horizon, start)
         if kind not in self.gains:
-            self.gains[kind] = SharedGain(kind == "wsd", FORM_DRAWS)
-            self.moves[kind] = SharedGain(kind == "wsd", LEVEL_DRAWS, _LEVELS)
-            self.experience.teach(self.gains[kind], kind, "forecasts")
-            self.experience.teach(self.moves[kind], kind, "levels")
+            self.gains[kind] = SharedGain(schedule == "wsd", FORM_DRAWS)
+            self.moves[kind] = SharedGain(schedule == "wsd", LEVEL_DRAWS, _LEVELS)
+            self.experience.teach(self.gains[kind], schedule, "forecasts")
+            self.experience.teach(self.moves[kind], schedule, "levels")
         return forecast
 
     def _grow(self) -> None:
@@ -376,7 +380,7 @@ class CurveForecaster:
             cut_off = max(0.0, point.metrics[TRUNCATED] - normal_truncation(self.history, forecast.trial))
         left = cut_off if point.step < forecast.budget else 0.0  # what has ended is worth the score that it has
         forecast.belief.update(point.step / forecast.horizon, z, sd * (1.0 + CENSORED * left))
-        forecast.phase.ratio = self.ratio()
+        forecast.phase.ratio = self.ratio(forecast.kind)
         if cut_off > SPOILT:
             forecast.phase.skip(point.step)
             vague = CUT_OFF_SD * left / forecast.unit if self._is_share(point) else CENSORED * left * sd
@@ -388,7 +392,8 @@ class CurveForecaster:
             self._learn_patience(forecast, sd)
         recovered = tuple(forecast.phase.recovered)
         if recovered and recovered != self.ratios.get(forecast.trial):
-            self.ratios[forecast.trial], self._ratio = recovered, 0.0
+            self.ratios[forecast.trial] = recovered
+            self._ratio.clear()
         forecast.last, forecast.reports = point.step, forecast.reports + 1
         forecast.now = min(schedule_time(point.step / forecast.horizon, forecast.decay_start), forecast.end)
         forecast.reach = max(forecast.reach, abs(z) * forecast.unit)
@@ -409,7 +414,8 @@ class CurveForecaster:
 
     def _learn_patience(self, forecast: TrialForecast, sd: float) -> None:
         """Keeps whether a run made good half of its opening dip within the patience as it was set."""
-        phase, known = forecast.phase, self.made_good.get(forecast.trial)
+        phase, runs = forecast.phase, self.made_good.setdefault(forecast.kind, {})
+        known = runs.get(forecast.trial)
         fallen = phase.onset is not None and not phase.late and phase.peak - phase.trough_raw >= DEEP * sd
         good = bool(phase.recovered)
         if not good:
@@ -417,20 +423,21 @@ class CurveForecaster:
                 return
             good = phase.level - phase.trough > MADE_GOOD * (phase.peak - phase.trough)
         if good is not known:
-            self.made_good[forecast.trial], self._ratio = good, 0.0
+            runs[forecast.trial] = good
+            self._ratio.clear()
 
-    def ratio(self) -> float:
-        """Patience with a dip, in multiples of its trough step: as set, moved towards what this sweep's own dips took, and down
-        to half of it where most of them were not made good by then."""
-        if not self._ratio:
+    def ratio(self, kind: str) -> float:
+        """Patience with a dip of runs of a kind, in multiples of its trough step: as set, moved towards what dips of this sweep
+        took, and down to half of it where most dips of the kind were not made good by then."""
+        if kind not in self._ratio:
             seen = [math.log(r) for ratios in self.ratios.values() for r in ratios]
             mean = (PATIENCE_POOL * math.log(self.patience) + sum(seen)) / (PATIENCE_POOL + len(seen))
-            earlier_good, earlier = self.experience.dips()
-            good, had = sum(self.made_good.values()) + earlier_good, len(self.made_good) + earlier
+            (earlier_good, earlier), runs = self.experience.dips(), self.made_good.get(kind, {})
+            good, had = sum(runs.values()) + earlier_good, len(runs) + earlier
             chance = (0.5 * PATIENCE_POOL + good) / (PATIENCE_POOL + had)
             patience = math.exp(mean) * min(2.0 * chance, 1.0)
-            self._ratio = min(max(patience, LEAST_PATIENCE * self.patience), 3.0 * self.patience)
-        return self._ratio
+            self._ratio[kind] = min(max(patience, LEAST_PATIENCE * self.patience), 3.0 * self.patience)
+        return self._ratio[kind]
 
     # --- beliefs out -----------------------------------------------------------------------------------------------
 

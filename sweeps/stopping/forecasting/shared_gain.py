@@ -116,6 +116,14 @@ class SharedGain:
         self.squares[k] += revision.change**2 / variance
         self.version += 1
 
+    def join(self, other: SharedGain) -> None:
+        """Takes in all that another has been told."""
+        self.count += other.count
+        self.weight += other.weight
+        self.sum += other.sum
+        self.squares += other.squares
+        self.version += 1
+
     def tell_again(self, revisions: Sequence[Revision]) -> None:
         """Forgets all revisions but these. Taking one back by subtraction would leave the rounding of whatever was far larger."""
         told = np.array(revisions or np.zeros((0, len(Revision._fields))), dtype=np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from sweeps.config.objective import Goal
 from sweeps.journal.rows import Row, SweepRow
 from sweeps.stopping.dip_aware import DipAware
 from sweeps.stopping.forecasting.forecasts import CurveForecaster
+from sweeps.stopping.forecasting.shared_gain import SharedGain
 from tests.support.rows import make_row
 
 Y, CUT = "transfer/score", "length/truncated"
@@ -75,15 +78,15 @@ def test_patience_falls_to_half_where_dips_of_the_sweep_are_not_made_good_by_hal
 ) -> None:
     lost = [rows(f"lost-{i}", FALLEN, [0.0] * 20) for i in range(fallen)]
     good = [rows(f"good-{i}", HALF_BACK, [0.0] * 20) for i in range(back)]
-    assert followed(*lost, *good).ratio() == pytest.approx(patience)
+    assert followed(*lost, *good).ratio("constant") == pytest.approx(patience)
 
 
 def test_patience_counts_a_dip_only_when_it_has_had_all_of_it_and_forgets_a_curve_that_is_read_anew() -> None:
     forecaster = followed(rows("young", FALLEN[:4], [0.0] * 4))
-    assert forecaster.made_good == {}
+    assert not any(forecaster.made_good.values())
     run = rows("old", FALLEN, [0.0] * 20)
     forecaster = followed(run)
-    assert forecaster.made_good == {"old": False}
+    assert forecaster.made_good == {"constant": {"old": False}}
     again = followed(run[:1] + run[3:4] + run[1:3] + run[4:])
     assert again.made_good == forecaster.made_good
 
@@ -93,4 +96,20 @@ def test_patience_begins_from_the_dips_of_earlier_sweeps() -> None:
     told = followed(*(rows(f"lost-{i}", FALLEN, [0.0] * 20) for i in range(4))).as_experience()
     assert told["dips"] == [0, 4]
     rule.observe(SweepRow("", experience={"sweeps": [told]}))
-    assert rule.ranking.forecaster.ratio() == pytest.approx(4.0 * 2.0 * 2.0 / (4.0 + 2.0))
+    assert rule.ranking.forecaster.ratio("constant") == pytest.approx(4.0 * 2.0 * 2.0 / (4.0 + 2.0))
+
+
+def test_what_short_runs_gain_says_nothing_of_longer_ones_where_the_rate_follows_the_budget() -> None:
+    """Two octaves of budgets under WSD are two kinds; what a sweep tells another is of the schedule."""
+    short = [rows(f"short-{i}", [0.5 + 0.01 * i] * 20, [0.0] * 20, budget=400) for i in range(4)]
+    long = rows("long", [0.5] * 5, [0.0] * 5, budget=1600)
+    wsd = [[replace(run[0], config={"lr_scheduler_type": "wsd"}), *run[1:]] for run in [*short, long]]
+    forecaster = followed(*wsd)
+    kinds = {forecaster.trials[t].kind for t in ("short-0", "long")}
+    assert len(kinds) == 2
+    _, sd, _ = forecaster.gains[forecaster.trials["long"].kind].learnt(1.0)
+    ahead = SharedGain(True, 8).prior_variance[3:] ** 0.5  # the long run is in the second interval
+    assert sd[3:] == pytest.approx(ahead)
+    assert list(forecaster.as_experience()["kinds"]) == ["wsd"]
+    constant = followed(*short, long)
+    assert {t.kind for t in constant.trials.values()} == {"constant"}
