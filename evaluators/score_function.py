@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import importlib.util
@@ -43,7 +44,7 @@ def score_function(name: str) -> ScoreFunction:
 
     def score(reply: str, item: Item) -> float:
         try:
-            value = found(reply, item)
+            value = found(reply, copy.deepcopy(dict(item)))  # which it may change
         except Exception as e:
             raise InputError(f"scorer {name!r} raised {type(e).__name__}: {e}, on the item {_short(item)}") from e
         return checked(value, name, item)
@@ -61,7 +62,7 @@ def checked(value: Any, name: str, item: Item) -> float:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if isinstance(value, str) or not 0 <= number <= 1:
+    if isinstance(value, str | bytes) or not 0 <= number <= 1:
         raise InputError(
             f"scorer {name!r} returned {value!r}; expected a number from 0 to 1, on the item {_short(item)}"
         )

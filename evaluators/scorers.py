@@ -6,7 +6,8 @@
     math        equal to `answer` as mathematics (math-verify; \\boxed{} is read)
     regex       `answer` is a pattern that is found somewhere in the reply
     json        the reply is JSON equal to `answer`, a code fence around it aside
-    code        `tests`, Python code run after the reply's last code block in the sandbox, raise nothing
+    code        `tests`, Python code run after the reply's last code block in the sandbox, raise nothing; what the reply
+                does under `if __name__ == "__main__"` is not run
     refusal     the reply refuses (a rule; a model where `evaluation.judge` names one)
     judge       a model (`evaluation.judge`) finds the reply right: by `answer`, `criteria`, or both
 
@@ -236,7 +237,7 @@ def _choice(reply: str, item: Item) -> float:
     alone = re.fullmatch(r"\W{0,2}([A-Za-z])(?:[).:]\s*(?P<text>.*))?\W{0,2}", said, re.DOTALL)
     if alone:
         return alone[1].upper() == letter
-    return said == str(item["choices"][LETTERS.index(letter)]).strip()
+    return said.casefold() == str(item["choices"][LETTERS.index(letter)]).strip().casefold()
 
 
 def same_math(answer: str, target: str) -> bool:
@@ -313,7 +314,7 @@ def _same_json(a: Any, b: Any) -> bool:
 
 
 def _code(reply: str, item: Item) -> float:
-    return run(f"{code_of(reply)}\n\n{item['tests']}\n", CODE_LIMITS).passed
+    return run(f"{code_of(reply)}\n\n__name__ = '__main__'\n{item['tests']}\n", CODE_LIMITS).passed
 
 
 def _check_code(item: Item) -> None:

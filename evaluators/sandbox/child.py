@@ -1,25 +1,39 @@
 """The inside of the sandbox: reads a program, drops all privileges, runs it, reports how it ended. Run as a file, alone.
 
 python -I -S -B child.py MEMORY_MB SECONDS  < WORD, newline, program
+
+The program is a module named `answer`: what it would do as a script, under `if __name__ == "__main__"`, is not asked.
 """
 
+import ast
+import contextlib
 import importlib.util
 import os
 import resource
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 
 USUAL = (
     "_strptime abc array base64 bisect calendar cmath collections.abc contextlib copy csv dataclasses datetime decimal "
     "enum fractions functools hashlib heapq inspect io itertools json keyword math numbers operator pprint queue random "
     "re secrets socket statistics string struct textwrap threading time traceback types typing unicodedata zlib"
 )
+ON_REQUEST = (
+    "argparse ast asyncio binascii cProfile codecs colorsys concurrent configparser contextvars difflib dis doctest email "
+    "fileinput gc getopt getpass glob graphlib gzip hmac html http ipaddress linecache locale logging marshal mmap "
+    "multiprocessing optparse pathlib pickle pkgutil platform posixpath profile pstats sched select selectors shelve shlex "
+    "shutil signal sqlite3 stat subprocess symtable tempfile textwrap timeit tracemalloc unittest urllib uuid weakref xml "
+    "zipfile zoneinfo"
+)
+"""Imported beforehand where the program names them, since nothing can be opened afterwards."""
 
 
 def main() -> None:
     word, _, program = sys.stdin.read().partition("\n")
-    for name in USUAL.split():
-        __import__(name)
+    for name in [*USUAL.split(), *_named(program)]:
+        with contextlib.suppress(ImportError):  # the program will miss it itself
+            __import__(name)
     lock = _lock_down()
     memory, seconds = int(sys.argv[1]) << 20, int(float(sys.argv[2])) + 1
     for kind, value in (
@@ -34,12 +48,31 @@ def main() -> None:
     lock()
     try:
         code = compile(program, "<program>", "exec", dont_inherit=True)
-        exec(code, {"__name__": "__main__"})
+        module = sys.modules["answer"] = types.ModuleType("answer")
+        exec(code, module.__dict__)
         said = word
     except BaseException as error:
         said = f"\n{type(error).__name__}: {error}"
     os.write(answer, said[:2000].encode())
     os._exit(0)
+
+
+def _named(program: str, depth: int = 0) -> Iterator[str]:
+    """Yields the modules of ON_REQUEST that a program imports, or a program in one of its strings."""
+    try:
+        nodes = list(ast.walk(ast.parse(program)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        else:
+            names = []
+        yield from (name for name in names if name.partition(".")[0] in ON_REQUEST.split() and "__main__" not in name)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "import" in node.value and not depth:
+            yield from _named(node.value, 1)
 
 
 def _lock_down() -> Callable[[], None]:

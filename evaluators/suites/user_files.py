@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evaluators.scorers import CHOOSE, LETTERS, Scorer, scorer_of
-from evaluators.tasks import EvalTask, Judge, Message, Prompt, Suite, role_means
+from evaluators.tasks import EvalTask, Judge, Message, Prompt, Suite, role_means, text_of
 from sweeps.config.trial import EvalFile
 from sweeps.errors import InputError, nearest
 from trainers.data.sources.download_cache import fetched
@@ -103,11 +103,16 @@ def read_items(file: EvalFile) -> tuple[list[OwnItem], list[str]]:
         raise InputError(f"evaluation.files: no file {file.path}; expected a JSONL file of items")
     found: list[OwnItem] = []
     faults: list[str] = []
+    first: dict[tuple[str, str, str, str], int] = {}
     for row in rows(place):
         try:
             if row.value is None:
                 raise ValueError(row.fault)
-            found.append(_item(row.value, file))
+            item = _item(row.value, file)
+            before = first.setdefault((item.role, item.task, text_of(item.prompt), item.target), row.number)
+            if before != row.number:
+                raise ValueError(f"the item of line {before} again; standard errors hold for items that are asked once")
+            found.append(item)
         except ValueError as e:  # InputError is one
             faults.append(f"{file.path}:{row.number}: {e}")
     if len(faults) > SHOWN:

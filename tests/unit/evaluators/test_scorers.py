@@ -71,6 +71,14 @@ def test_mathematics_is_compared_as_such():
     assert not score(r"so \boxed{\frac{1}{3}}", {"answer": "0.5"})
 
 
+def test_a_reply_is_no_script_and_its_tests_are():
+    scorer = scorer_of("code")
+    reply = "```python\ndef f(): return 1\nif __name__ == '__main__':\n    print(f(int(input())))\n```"
+    tests = "if __name__ == '__main__':\n    assert f() == {}"
+    assert scorer.score(reply, {"tests": tests.format(1)})
+    assert not scorer.score(reply, {"tests": tests.format(2)})
+
+
 @pytest.mark.parametrize(
     ("answer", "reply"),
     [
@@ -154,7 +162,12 @@ def test_a_function_of_the_users_own_scores_with_the_whole_item(own):
     assert other.digest != scorer.digest
 
 
-@pytest.mark.parametrize("value", ["2", "-0.1", "float('nan')", "None", "'1'"])
+def test_a_function_that_changes_its_item_changes_a_copy(own):
+    scorer, item = own("def score(reply, item):\n    return reply == item['right'].pop()\n"), {"right": ["no", "yes"]}
+    assert [scorer.score("yes", item) for _ in range(3)] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("value", ["2", "-0.1", "float('nan')", "None", "'1'", "b'1'"])
 def test_what_is_no_score_is_refused_with_the_item(own, value):
     with pytest.raises(InputError, match="expected a number from 0 to 1, on the item"):
         own(f"def score(reply, item):\n    return {value}\n").score("x", {"prompt": "p"})

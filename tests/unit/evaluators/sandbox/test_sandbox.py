@@ -144,6 +144,25 @@ def test_a_program_that_ignores_signals_dies_all_the_same():
     assert run(stubborn, Limits(seconds=0.5)).status in ("timeout", "failed")
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import unittest.mock, pathlib, urllib.parse\nfrom concurrent.futures import Future",
+        "exec('import difflib')",
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\nA(1)",
+        "import pickle, typing\nclass P(typing.NamedTuple):\n    x: int\nassert pickle.loads(pickle.dumps(P(1))) == P(1)",
+        "if __name__ == '__main__':\n    input()",
+    ],
+)
+def test_what_programs_usually_do_works(program):
+    assert run(program).passed
+
+
+def test_no_other_module_is_imported_before_the_doors_close():
+    for name in ("test.__main__", "antigravity", "idlelib.idle", "unittest.__main__"):
+        assert "ModuleNotFoundError" in run(f"import {name}").detail
+
+
 def test_memory_is_bounded():
     assert "MemoryError" in run("x = bytearray(1 << 30)", Limits(memory_mb=256)).detail
 

@@ -102,6 +102,13 @@ def test_an_item_that_cannot_be_used_is_told_with_its_line(write, item, fault):
         own(EvalFile(path, "math"))
 
 
+def test_an_item_that_stands_twice_would_be_counted_as_two(write):
+    item = {"prompt": "2 + 2?", "answer": 4}
+    with pytest.raises(InputError, match=r"a\.jsonl:3: the item of line 1 again"):
+        own(EvalFile(write("a.jsonl", item, {**item, "prompt": "3 + 1?"}, item), "math"))
+    own(EvalFile(write("b.jsonl", item, {**item, "role": "transfer"}, {**item, "answer": "four"}), "math"))
+
+
 def test_a_line_that_is_no_json_and_odd_line_separators(write, tmp_path):
     path = write("odd.jsonl", {"prompt": "a\u2028b\x85c", "answer": "x"}, {"prompt": "p", "answer": "y"})
     assert [len(t.prompts) for t in own(EvalFile(path, "math")).tasks] == [2]
