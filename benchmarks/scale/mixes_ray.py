@@ -2,7 +2,8 @@
 
     python -m benchmarks.scale.mixes_ray [--mixes 3] [--seed 0] [--trials 20] [--gpus 8] [--seconds 12] [--reuse]
 
-One JSON line a mix. `in_line` is the share of the GPUs held from the first start until the last trial leaves the line,
+One JSON line a mix, and one of all together.
+`in_line` is the share of the GPUs held from the first start until the last trial leaves the line,
 `of_bound` the shortest time that any packing could take over the time from the first start to the last end; each is
 followed by what `mixes.run` makes of the same trials in the same order by arithmetic, where starting costs nothing. `peak` and
 `free_at_end` are Ray's own word. Attempts are without Ray Train (`light.drive_light`).
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +108,8 @@ class Peak:
             self.most = max(self.most, self.gpus - ray.available_resources().get("GPU", 0.0))
 
 
-def run_mix(seed: int, trials: int, gpus: int, seconds: float) -> dict[str, object]:
-    """Runs one mix in the Ray that is up; returns what came of it."""
+def run_mix(seed: int, trials: int, gpus: int, seconds: float) -> dict[str, Any]:
+    """Runs one mix in the Ray that is up; prints and returns what came of it."""
     plan, peak = Plan(definition(trials, seed, seconds)), Peak(gpus)
     controller = SweepController(plan, MemoryJournal(), NeverStop(plan.sweep.goal))
     with tempfile.TemporaryDirectory() as root:
@@ -115,14 +118,17 @@ def run_mix(seed: int, trials: int, gpus: int, seconds: float) -> dict[str, obje
     time.sleep(1)
     peak.done.set()
     states = [curve.state for curve in controller.history.trials()]
-    return {
+    found = {
         "seed": seed,
+        "load": round(os.getloadavg()[0], 1),
         "sizes": sorted(workers for _, _, workers in loop.held.values()),
         "states": {s: states.count(s) for s in sorted(set(states))},
         "peak": peak.most,
         "free_at_end": ray.available_resources().get("GPU", 0.0),
         **packed(loop, float(gpus)),
     }
+    print(json.dumps(found), flush=True)
+    return found
 
 
 def packed(loop: Timed, gpus: float) -> dict[str, object]:
@@ -147,6 +153,19 @@ def packed(loop: Timed, gpus: float) -> dict[str, object]:
     }
 
 
+def summary(mixes: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Returns what all mixes together promise: every trial completed, none later than its bound, nothing held at the end."""
+    return {
+        "mixes": len(mixes),
+        "trials": sum(sum(mix["states"].values()) for mix in mixes),
+        "completed": sum(mix["states"].get("completed", 0) for mix in mixes),
+        "later_than_fair": sum(mix["later_than_fair"] for mix in mixes),
+        "peak": max(mix["peak"] for mix in mixes),
+        "least_free_at_end": min(mix["free_at_end"] for mix in mixes),
+        "longest_wait_at_the_head": max(mix["longest_wait_at_the_head"] for mix in mixes),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mixes", type=int, default=3)
@@ -160,8 +179,8 @@ def main() -> None:
     a = parser.parse_args()
     sleep.reuse = a.reuse  # type: ignore[attr-defined]
     with local_ray(8, gpus=a.gpus):
-        for seed in range(a.seed, a.seed + a.mixes):
-            print(json.dumps(run_mix(seed, a.trials, a.gpus, a.seconds)), flush=True)
+        found = [run_mix(seed, a.trials, a.gpus, a.seconds) for seed in range(a.seed, a.seed + a.mixes)]
+    print(json.dumps(summary(found)))
 
 
 if __name__ == "__main__":
