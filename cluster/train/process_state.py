@@ -43,7 +43,7 @@ class ProcessState:
     folder: str
     import_path: list[str]
     handlers: dict[int, Any]
-    going_on: set[str] = field(default_factory=lambda: set(_going_on()))
+    going_on: set[str] = field(default_factory=lambda: set(_going_on(idle=True)))
     kept: set[str] | None = None
     """What was there after the first attempt: idle pools, handlers of logs, functions for the end of the process."""
 
@@ -116,12 +116,18 @@ def _signal_handlers() -> dict[int, Any]:
     return {number: signal.getsignal(number) for number in signal.valid_signals()}
 
 
-def _going_on() -> Iterator[str]:
-    """Yields what goes on or stays open: threads at work, processes, files open for writing, sockets that listen."""
+def _going_on(*, idle: bool = False) -> Iterator[str]:
+    """Yields what goes on or stays open: threads, processes, files open for writing, sockets that listen.
+
+    Args:
+        idle: idle threads of pools and event loops too.
+    """
     frames = sys._current_frames()
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
-        if thread is not threading.current_thread() and frame and not frame.f_code.co_filename.endswith(IDLE):
+        if thread is threading.current_thread() or frame is None:
+            continue
+        if idle or not frame.f_code.co_filename.endswith(IDLE):
             yield f"thread {thread.name} still runs"
     for task in Path("/proc/self/task").glob("*/children"):
         yield from (f"process {pid} still runs" for pid in task.read_text().split())
