@@ -252,9 +252,9 @@ def narrated(home: Store, *, follow: bool = False) -> Iterator[str]:
         seen = len(rows)
         if not follow or follower.take(rows):
             return
-        if time.monotonic() - told >= PROGRESS_INTERVAL_S and (stands := follower.progress()) is not None:
+        if time.monotonic() - told >= PROGRESS_INTERVAL_S and (progress := follower.progress()) is not None:
             told = time.monotonic()
-            yield dated(progress_text(stands))
+            yield dated(progress_text(progress))
         time.sleep(0.5)
 
 

@@ -54,8 +54,8 @@ def _live(home: Store) -> None:
             if new:
                 seen = len(rows)
                 table = picture(state_of(sweep, follower.state), max(5, console.height - 6))
-                stands = follower.progress()
-                live.update(Group(progress_bar(stands), table) if stands is not None else table, refresh=True)
+                progress = follower.progress()
+                live.update(Group(progress_bar(progress), table) if progress is not None else table, refresh=True)
             if over:
                 return
             time.sleep(EVERY_S)

@@ -42,7 +42,7 @@ def send_request_and_wait(
     """
     reader = LogReader(home)
     check_trial(home, trial, History(reader.rows()))
-    _sensible(definition(home), action, args)
+    _check_settings(definition(home), action, args)
     sweep, answer = home.name, _wait_for_reply(reader, post_request(home, action, trial, **args), wait_s)
     if answer is None:
         return None
@@ -52,7 +52,7 @@ def send_request_and_wait(
 
 
 def post_request(home: Store, action: ControlAction, trial: str = "", **args: Any) -> str:
-    """Leaves a request in a sweep's storage, with who asks and when; returns its id."""
+    """Writes a request into a sweep's storage, with its user and time; returns its id."""
     request = control.Request(action, trial, args, who=asker(), when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     root, _, sweep = home.root.rpartition("/")
     return control.post(open_store(root), sweep, request)
@@ -90,8 +90,8 @@ def check_trial(home: Store, trial: str, history: History | None = None) -> None
         raise InputError(f"no trial '{trial}' in {home.name}{have}{nearest(trial, some)}")
 
 
-def _sensible(sweep: Sweep, action: ControlAction, args: Mapping[str, Any]) -> None:
-    """Refuses settings and values that the schema refuses, before they travel."""
+def _check_settings(sweep: Sweep, action: ControlAction, args: Mapping[str, Any]) -> None:
+    """Refuses settings and values that the schema refuses, before they are sent."""
     settings = args.get("set")
     if action == ControlAction.LIMITS:
         # the price may stand in the sweep already

@@ -23,16 +23,16 @@ def check_nodes(home: str, token: str) -> None:
         InputError: a node does not see it, or has no credentials for it; the message names the node.
         DipsweepError: a node does not answer.
     """
-    nodes = _staying()
+    nodes = _schedulable_nodes()
     if len(nodes) < 2:
         return
     # Once more: a worker that died may be the first word of its node's death.
     look = ray.remote(num_cpus=0, max_retries=1)(verify_marker)
     for node, ref in [(node, look.options(scheduling_strategy=_on(node)).remote(home, token)) for node in nodes]:
-        _hear(str(node["NodeID"]), str(node["NodeManagerHostname"]), ref)
+        _check_answer(str(node["NodeID"]), str(node["NodeManagerHostname"]), ref)
 
 
-def _hear(node: str, host: str, ref: Any) -> None:
+def _check_answer(node: str, host: str, ref: Any) -> None:
     try:
         ray.get(ref, timeout=ANSWER_S)
     except ray.exceptions.RayTaskError as e:
@@ -44,17 +44,17 @@ def _hear(node: str, host: str, ref: Any) -> None:
     except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
         return
     except ray.exceptions.RayError as e:
-        if node not in {other["NodeID"] for other in _staying()}:
+        if node not in {other["NodeID"] for other in _schedulable_nodes()}:
             return
         late = isinstance(e, ray.exceptions.GetTimeoutError)
-        what = f"did not answer within {ANSWER_S:.0f} s" if late else f"cannot be looked at ({_first_line(e)})"
+        what = f"did not answer within {ANSWER_S:.0f} s" if late else f"cannot run the check ({_first_line(e)})"
         raise DipsweepError(
-            f"node {host} {what}, so nobody knows whether it sees the storage; look at it with dipsweep doctor --address, "
-            "or take it away (ray drain-node), and run this again"
+            f"node {host} {what}, so it is unknown whether it sees the storage; check it with dipsweep doctor --address, "
+            "or remove it (ray drain-node), and run this again"
         ) from None
 
 
-def _staying() -> list[dict[str, Any]]:
+def _schedulable_nodes() -> list[dict[str, Any]]:
     """Returns the live nodes that are not draining: a worker that is to start on a draining node waits for ever."""
     leaving = draining_nodes()
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]

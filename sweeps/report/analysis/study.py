@@ -88,7 +88,7 @@ class Study:
     def _outcomes(self, trial: Trial, metric: str) -> Outcomes | None:
         if trial.picked is not None and metric == trial.picked.metric:
             return trial.picked.outcomes
-        point = trial.stands(metric)
+        point = trial.judged_score(metric)
         answers = self.journal.answers(trial.id, point.step) if point is not None else None
         return None if answers is None else answers.of(metric)
 
@@ -171,7 +171,7 @@ class Study:
 
     def _against_base(self, t: Trial, metric: str) -> Paired | None:
         ours, theirs = self._outcomes(t, metric), self._base_outcomes(str(t.config.get("model", "")), metric)
-        pair, point = self._paired(theirs, ours, metric), t.stands(metric)
+        pair, point = self._paired(theirs, ours, metric), t.judged_score(metric)
         if pair is None or point is None:
             return None
         return describe_pair(pair, metric, "base", "its base", point.step, self.level)
@@ -210,7 +210,7 @@ class Study:
 
 
 def _step_of(trial: Trial, metric: str) -> int:
-    point = trial.stands(metric)
+    point = trial.judged_score(metric)
     assert point is not None, f"{trial.id} was compared on {metric} without a score"
     return point.step
 

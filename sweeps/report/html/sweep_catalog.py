@@ -15,7 +15,7 @@ from sweeps.journal.rows import LeaseRow, NoteRow, Row, SweepRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import LogReader, sweeps_in
 from sweeps.planning.progress import ProgressMeter, progress_text
-from sweeps.report.analysis.conclusions.answer import ENDED, progress, stands
+from sweeps.report.analysis.conclusions.answer import ENDED, progress, progress_of_counts
 from sweeps.report.analysis.findings.summary import Summary
 from sweeps.report.analysis.summarize import summarize, with_driver_note, with_notes
 from sweeps.storage.base import Where
@@ -36,7 +36,7 @@ class CatalogEntry:
 
     Attributes:
         summary: None before one was made, and where the journal cannot be read. rows: of the journal, that it is made of.
-        begun, since: start of its first driver, and of its last, by the journal. stands: its progress in a few words.
+        begun, since: start of its first driver, and of its last, by the journal. counts: its progress in a few words.
         tags: those that people gave it.
     """
 
@@ -46,7 +46,7 @@ class CatalogEntry:
     rows: int = 0
     begun: str = ""
     since: str = ""
-    stands: str = ""
+    counts: str = ""
     open: bool = False
     hint: str = ""
     name: str = ""
@@ -55,7 +55,7 @@ class CatalogEntry:
     @property
     def progress(self) -> str:
         """Its progress, and whether a driver runs."""
-        return f"{self.stands}; {self.hint}" if self.open and self.hint else self.stands
+        return f"{self.counts}; {self.hint}" if self.open and self.hint else self.counts
 
 
 @dataclass(slots=True)
@@ -135,14 +135,14 @@ class SweepCatalog:
             try:
                 rows = self.rows(id)
             except DipsweepError as e:
-                return CatalogEntry(id, trouble=str(e), stands="unreadable")
+                return CatalogEntry(id, trouble=str(e), counts="unreadable")
             known = self._known.get(id)
             if known is None or known.rows != len(rows):
                 began = time.thread_time()
                 summary = summarize(rows)
                 self._made[id] = time.monotonic(), time.thread_time() - began
                 where, entry = progress(summary), _entry(id, rows)
-                known = replace(entry, summary=summary, stands=where, open=where != "ended")
+                known = replace(entry, summary=summary, counts=where, open=where != "ended")
                 self._known[id] = known
             return known
 
@@ -151,12 +151,12 @@ class SweepCatalog:
         try:
             rows = self.rows(id)
         except DipsweepError as e:
-            return CatalogEntry(id, trouble=str(e), stands="unreadable")
+            return CatalogEntry(id, trouble=str(e), counts="unreadable")
         for kept in (self._known.get(id), self._quick.get(id)):
             if kept is not None and kept.rows == len(rows):
                 return kept
-        known, where = self._known.get(id), _stands(SweepState(rows))
-        found = replace(_entry(id, rows), summary=known.summary if known else None, stands=where, open=where != "ended")
+        known, where = self._known.get(id), _counts(SweepState(rows))
+        found = replace(_entry(id, rows), summary=known.summary if known else None, counts=where, open=where != "ended")
         self._quick[id] = found
         return found
 
@@ -223,11 +223,13 @@ class SweepCatalog:
             return known.text
 
 
-def _stands(state: SweepState) -> str:
+def _counts(state: SweepState) -> str:
     """What `answer.progress` says, from the journal alone."""
     states = [state.trial_status(c.trial) for c in state.history.trials()]
     head = state.history.sweep
-    return stands(len(states), sum(s not in ENDED for s in states), head.trials if head is not None else None)
+    return progress_of_counts(
+        len(states), sum(s not in ENDED for s in states), head.trials if head is not None else None
+    )
 
 
 def _entry(id: str, rows: list[Row]) -> CatalogEntry:

@@ -78,7 +78,7 @@ def observations(
     """Returns the runs that came to their end with a score and have a base to compare with."""
     found = []
     for t in trials:
-        point = t.stands(metric)
+        point = t.judged_score(metric)
         base = bases.get(str(t.config.get("model", "")), {}).get(metric)
         over = t.state == "completed" or (t.picked is not None and t.state in ENDED)
         if over and point is not None and base is not None:

@@ -109,7 +109,7 @@ def spreads(
 
 def _seeds(trials: Sequence[Trial], metric: str, outcomes: Look) -> list[tuple[float, float]]:
     """The last score of each seed and its squared error; over the same items, half that of a difference of two seeds."""
-    scored = [(t, p) for t in trials if (p := t.stands(metric)) is not None]
+    scored = [(t, p) for t in trials if (p := t.judged_score(metric)) is not None]
     kept = [o for t, _ in scored if (o := outcomes(t, metric)) is not None]
     shared = [r.se**2 / 2 for a, b in pairwise(kept) if (r := paired(a, b)) is not None]
     if len(kept) == len(scored) > 1 and len(shared) == len(kept) - 1:
@@ -179,7 +179,7 @@ def _metric(
     sign: float,
     spread: Spread | None,
 ) -> SettingMetric:
-    finals = [p for t in trials if (p := t.stands(metric)) is not None]
+    finals = [p for t in trials if (p := t.judged_score(metric)) is not None]
     last = _chosen(finals) if any(t.picked for t in trials) and finals else points[-1]
     errors = [e for p in finals if (e := error_of(p)) is not None]
     found = SettingMetric(
@@ -307,7 +307,7 @@ def checked(setting: Setting, constraints: Sequence[Constraint], by_id: Mapping[
 
 
 def _check(setting: Setting, c: Constraint, by_id: Mapping[str, Trial], bases: Bases) -> Check:
-    finals = [p.value for id in setting.counted if (p := by_id[id].stands(c.metric)) is not None]
+    finals = [p.value for id in setting.counted if (p := by_id[id].judged_score(c.metric)) is not None]
     base = bases.get(setting.model, {}).get(c.metric)
     mean = fmean(finals) if finals and len(finals) == len(setting.counted) else None
     return check(c, mean, None if base is None else base.value)

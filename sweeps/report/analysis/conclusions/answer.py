@@ -58,10 +58,10 @@ def counts_at(summary: Summary) -> str:
 def progress(summary: Summary) -> str:
     """The sweep's progress in a few words."""
     open_ = sum(t.state not in ENDED for t in summary.trials)
-    return stands(len(summary.trials), open_, summary.planned)
+    return progress_of_counts(len(summary.trials), open_, summary.planned)
 
 
-def stands(trials: int, still_open: int, planned: int | None) -> str:
+def progress_of_counts(trials: int, still_open: int, planned: int | None) -> str:
     """A sweep's progress in a few words: `2 trials still open, 4 not started`, `ended`."""
     to_come = (planned or 0) - trials
     parts = [

@@ -174,7 +174,7 @@ class Trial:
     picked: Picked | None = None
     runs: tuple[AttemptRun, ...] = ()
 
-    def stands(self, metric: str) -> Measured | None:
+    def judged_score(self, metric: str) -> Measured | None:
         """Returns the score that the trial is judged by: of its best checkpoint where that counts, else the last one."""
         points = self.curves.get(metric, ())
         if self.picked is None:

@@ -95,7 +95,7 @@ def test_a_log_whose_folder_is_none_or_may_not_be_read_is_no_absent_sweep(
         collect(home)
     assert [store.root for store in sweeps_in(str(home.parent))] == [str(home)]
     listed = SweepCatalog(home.parent).all()
-    assert [(sweep.stands, str(log) in sweep.trouble) for sweep in listed] == [("unreadable", True)]
+    assert [(sweep.counts, str(log) in sweep.trouble) for sweep in listed] == [("unreadable", True)]
 
 
 def test_a_file_called_log_in_any_other_folder_makes_no_sweep_of_it(home: Path):
