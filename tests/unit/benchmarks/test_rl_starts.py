@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +49,8 @@ def test_lines_without_an_sft_seed_are_of_seed_0(tmp_path):
     assert shown[2].endswith("| 0.30 ± 0.02 |")
     assert shown[3].startswith("| 1 | 5 |")
     assert shown[3].endswith("|  |")
+
+
+def test_the_page_shows_the_kept_results():
+    root = Path(__file__).parents[3]
+    assert table(found_in(root / "benchmarks/rl/found.jsonl")) in (root / "docs/ready-for-rl.md").read_text()
