@@ -30,6 +30,7 @@ from sweeps.planning.estimate import Range, estimate
 TRAINER: dict[str, Any] = {
     "learning_rate": 3e-3, "batch_tokens": 1536, "max_length": 256, "lr_scheduler_type": "wsd", "warmup_steps": 5
 }  # fmt: skip
+FEWEST = 6
 TIERS = grid("verified-long-cot", "answer-only")
 
 
@@ -119,9 +120,16 @@ def compare(name: str, sweep: Sweep, *, ray: bool) -> Told:
 
 
 def within(values: Sequence[float], share: float) -> str:
-    """How many ratios are within a share of 1, either way."""
+    """How many ratios are within a share of 1, either way, and whether that reaches the bar: all of at least `FEWEST` sweeps."""
     good = sum(1 / (1 + share) <= v <= 1 + share for v in values)
-    return f"{good} of {len(values)} within {share:.0%}"
+    reached = (
+        "reached"
+        if good == len(values) >= FEWEST
+        else "missed"
+        if good < len(values)
+        else f"open below {FEWEST} sweeps"
+    )
+    return f"{good} of {len(values)} within {share:.0%}: the bar is {reached}"
 
 
 def main() -> None:

@@ -147,4 +147,10 @@ def _value(plan: Plan, name: str) -> Any:
 
 
 def _yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).replace("'", "")
+    """Writes a value as a sweep file would: YAML takes 1e-05 for text, and 1.0e-05 for a number."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_yaml(one)}' for name, one in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text.replace("e", ".0e", 1) if isinstance(value, float) and "e" in text and "." not in text else text

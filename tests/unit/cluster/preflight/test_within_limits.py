@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from cluster.preflight.cost import speeds_for
-from cluster.preflight.within_limits import changed, fitting_changes
+from cluster.preflight.within_limits import Change, changed, fitting_changes
 from sweeps import Sweep
 from sweeps.config.plan import Plan
 from sweeps.planning.estimate import Estimate, estimate
@@ -53,3 +54,12 @@ def test_the_largest_value_that_fits_is_proposed_in_the_words_of_the_file():
 def test_where_no_single_change_is_enough_none_is_proposed():
     tight = Plan(Sweep(name="s", space={"replay": {"grid": [0.0, 0.1]}}, limits={"wall_hours": 1e-9}))
     assert fitting_changes(tight, planned) == []
+
+
+def test_changes_are_written_as_a_sweep_file_takes_them():
+    values = {"space.lr": [1e-05, 0.001], "space.pair": {"model": ["a"], "steps": [10]}, "search.share_trunk": True}
+    said = str(Change(values, values, 0.5))
+    assert "space.lr: [1.0e-05, 0.001] (now" in said
+    assert "space.pair: {model: [a], steps: [10]}" in said
+    assert "search.share_trunk: true" in said
+    assert yaml.safe_load("[1.0e-05, 0.001]") == values["space.lr"]
