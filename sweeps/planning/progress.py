@@ -43,6 +43,10 @@ MOST_POINTS: Final = 256
 OUTLIER: Final = 3.0
 Z_80: Final = 1.28
 """Standard errors to either side that 80 % lie within."""
+USUAL_SAVING: Final = 0.25
+USUAL_TRIALS: Final = 3
+"""Share of the steps that a stop rule leaves out before this sweep's own trials tell (rehearsals: 0.1 to 0.4), and
+how many trials that counts as much as."""
 ERROR_MEASURED: Final = 0.2
 ERROR_EARLY: Final = 0.2
 ERROR_UNMEASURED: Final = 0.5
@@ -298,6 +302,12 @@ class ProgressMeter:
             *((w, costs[w.trial].whole(w)) for w in to_come),
         ]
 
+    def _paused(self) -> list[tuple[TrialWork, float]]:
+        """Returns what is left of each paused trial, in device seconds: the stop rule may take it up again."""
+        items = [(*self._work_of(t), t) for t in self.state.with_status(TrialStatus.PAUSED)]
+        costs = self._costs([item for item, _, _ in items])
+        return [(item, _rest(item, scored_at, trial, costs[item.trial])) for item, scored_at, trial in items]
+
     def _work_of(self, trial: TrialState) -> tuple[TrialWork, tuple[int, ...]]:
         """Returns a trial's work and the steps at which it is scored."""
         if trial.id not in self._work:
@@ -351,7 +361,8 @@ class ProgressMeter:
     def _left(self, ahead: Sequence[tuple[TrialWork, float]], spent: float, now: float) -> Range | None:
         """Returns the seconds that are left: what is ahead at the pace so far, on as many machines as were busy at once.
 
-        Its 80 % range grows with what has not been measured yet: `benchmarks.plan.time_left` holds it against real sweeps.
+        Its 80 % range grows with what has not been measured yet, and its end is that of a sweep that takes up every paused trial:
+        `benchmarks.plan.time_left` holds it against real sweeps.
         """
         left = sum(seconds for _, seconds in ahead)
         paid = spent - self.since.spent
@@ -359,7 +370,7 @@ class ProgressMeter:
         if pace is None or paid <= LEAST_SPENT * (spent + left) or self.state.paused_by or self.state.interrupted:
             return None
         slots = self.since.slots
-        whole = _makespan(ahead, slots) * slots / pace[0]
+        whole, most = (_makespan(work, slots) * slots / pace[0] for work in (ahead, [*ahead, *self._paused()]))
         stopped = self._stopped()
         new = sum(seconds for item, seconds in ahead if not self._is_measured(item)) / left if left else 0.0
         early = left / (spent + left) if left else 0.0
@@ -371,7 +382,7 @@ class ProgressMeter:
         error += Z_80 * few
         waited = self.since.waited(now)
         expected = whole * (1 - stopped)
-        low, high = expected * (1 - stopped) / (1 + error), whole * (1 + error)
+        low, high = expected * (1 - stopped) / (1 + error), most * (1 + error)
         return Range(*(max(0.0, seconds - waited) for seconds in (expected, low, high)))
 
     def _is_measured(self, item: TrialWork) -> bool:
@@ -380,13 +391,18 @@ class ProgressMeter:
         return known and evaluations is not None and bool(evaluations.trained)
 
     def _stopped(self) -> float:
-        """Share of the steps of ended trials that the stop rule left out; what is ahead may fare alike."""
+        """Share of steps that the stop rule leaves out: of the trials that ended or wait, and of a few more as rules usually do.
+        What is ahead may fare alike."""
         if self.plan.sweep.stopping.rule == "none":
             return 0.0
-        ended = [t for t in self.state.trials.values() if t.ended and t.curve.budget]
-        planned = sum(t.curve.budget or 0 for t in ended)
-        run = sum(min(t.curve.last_step, t.curve.budget or 0) for t in ended)
-        return 1.0 - run / planned if planned else 0.0
+        trials = [t for t in self.state.trials.values() if t.curve.budget]
+        left_out, planned = 0.0, 0.0
+        for trial in trials:
+            if trial.ended or trial.curve.state is TrialStatus.PAUSED:
+                budget = trial.curve.budget or 0
+                left_out, planned = left_out + budget - min(trial.curve.last_step, budget), planned + budget
+        usual = USUAL_TRIALS * fmean(t.curve.budget or 0 for t in trials) if trials else 1.0
+        return (left_out + USUAL_SAVING * usual) / (planned + usual)
 
 
 def _rest(item: TrialWork, scored_at: Sequence[int], trial: TrialState, cost: Costs) -> float:

@@ -74,4 +74,6 @@ class SimulatedSweep:
             self.spent += took
             metrics = {m: value for m, (value, _) in found.items()}
             errors = {m: se for m, (_, se) in found.items() if se is not None}
-            self.controller.scored(job, metrics, se=errors, n={}, suite="recorded", cost={"cpu_s": took} if took else {})
+            self.controller.scored(
+                job, metrics, se=errors, n={}, suite="recorded", cost={"cpu_s": took} if took else {}
+            )
