@@ -76,7 +76,7 @@ def test_without_patience_the_driver_ends_and_the_next_one_goes_on(tmp_path: Pat
     with SweepJournal(tmp_path / ID, beating=False) as journal:
         journal.append(row(1))
         disk.times = 1
-        with pytest.raises(JournalError, match=r"no room is left on this disk.*resume goes on"):
+        with pytest.raises(JournalError, match=r"no room is left on this disk.*resume the sweep once it can"):
             journal.append(row(2))
     with SweepJournal(tmp_path / ID, beating=False) as journal:
         journal.append(row(2))
@@ -153,7 +153,7 @@ def test_what_no_waiting_cures_ends_the_driver_and_says_why(tmp_path: Path, monk
         journal.append(row(1))
         disk.times = 1
         with pytest.raises(
-            JournalError, match=r"000000000\.jsonl: .*; the sweep's log cannot be written, resume goes on"
+            JournalError, match=r"000000000\.jsonl: .*; the sweep's log cannot be written now; resume the sweep once it can"
         ):
             journal.append(row(2))
         with pytest.raises(JournalError, match="a write was interrupted"):
