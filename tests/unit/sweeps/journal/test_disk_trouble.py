@@ -153,7 +153,8 @@ def test_what_no_waiting_cures_ends_the_driver_and_says_why(tmp_path: Path, monk
         journal.append(row(1))
         disk.times = 1
         with pytest.raises(
-            JournalError, match=r"000000000\.jsonl: .*; the sweep's log cannot be written now; resume the sweep once it can"
+            JournalError,
+            match=r"000000000\.jsonl: .*; the sweep's log cannot be written now; resume the sweep once it can",
         ):
             journal.append(row(2))
         with pytest.raises(JournalError, match="a write was interrupted"):
