@@ -113,7 +113,8 @@ def _best(summary: Summary, best: Setting) -> Finding:
         text += f", its base at {score(m.base)}"
     else:
         better = m.change.turned(m.sign)
-        word = "above" if better.rose else "below" if better.fell else "not told from"
+        words = ("above", "below") if m.sign > 0 else ("better than", "worse than")  # where less is better
+        word = words[0] if better.rose else words[1] if better.fell else "not told from"
         low, high = number(m.change.low, signed=True), number(m.change.high, signed=True)
         text += f", {word} its base's {score(m.base)} ({number(m.change.value, signed=True)}, 95 % {low} to {high})"
         numbers["beat_base"] = _beats(best, summary.objective)

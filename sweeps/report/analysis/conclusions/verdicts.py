@@ -212,17 +212,22 @@ def span(d: Difference | None) -> str:
 
 
 def heading(trend: Trend | None, sign: float) -> str:
-    """Whether it was long enough, in words: rising, falling or flat over its last stretch, with the number."""
+    """Whether it was long enough, in words: rising, falling or flat over its last stretch, with the number.
+
+    Args:
+        sign: -1 where less is better: a score that falls there gets better.
+    """
     if trend is None:
         return "fewer than three scores, so where it was heading is not known"
     d = trend.per_100.turned(sign)
     over = f"over its last {trend.until - trend.since:,} steps"
     if not d.real:
-        low, high = number(d.low, signed=True), number(d.high, signed=True)
-        way = "rising" if d.value > 0 else "falling"
+        raw = trend.per_100
+        low, high = number(raw.low, signed=True), number(raw.high, signed=True)
+        way = "rising" if raw.value > 0 else "falling"
         seems = f"seems to be {way}, not for certain," if d.p <= ALPHA else "not known to rise or fall"
-        return f"{seems} {over} ({number(d.value, signed=True)} per 100 steps, 95 % {low} to {high})"
-    word = "still rising" if d.value > 0 else "falling"
+        return f"{seems} {over} ({number(raw.value, signed=True)} per 100 steps, 95 % {low} to {high})"
+    word = ("still " if d.value > 0 else "") + ("rising" if trend.per_100.value > 0 else "falling")
     text = f"{word} {number(abs(d.value))} per 100 steps {over}"
     if trend.reaches is not None and d.value > 0:
         at, soonest, latest = (math.ceil(s) for s in trend.reaches)
@@ -332,7 +337,10 @@ def on_limits(
         other = by_id[limit.other]
         evidence = {"against": other.id, "difference": d.value, "low": d.low, "high": d.high, "p": d.p, "q": d.q}
         if limit.axis == "data":
-            sentence = f"{other.config.get('data')} ends {span(d)} higher after as many steps, and this no longer rises"
+            way, no_longer = ("higher", "rises") if m.sign > 0 else ("lower", "falls")
+            sentence = (
+                f"{other.config.get('data')} ends {span(d)} {way} after as many steps, and this no longer {no_longer}"
+            )
             yield Verdict(Kind.DATA_LIMITED, metric, f"{metric}: {sentence}.", 1 - d.q, evidence)
         elif (learned := learned_the_task(setting)) is not None:
             sentence = f"{other.model} gains {span(d)} more from the same data; {learned}, and this no longer rises"
