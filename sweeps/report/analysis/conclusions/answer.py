@@ -254,12 +254,11 @@ def _ties(summary: Summary, best: Setting) -> Iterator[Finding]:
         others = "the one other ranked setting" if len(summary.rivalries) == 1 else "every other ranked setting"
         yield Finding("ties", f"The best is told apart from {others}.", numbers)
         return
-    nearest = tied[0]
+    nearest, m = tied[0], best.metrics[summary.objective]
     text = (
         f"The best is not told apart from {of(len(tied), len(summary.rivalries), 'other')}, the next being "
-        f"{by_id[nearest.other].label} ({span(nearest.difference)} better)"
+        f"{by_id[nearest.other].label} ({span(nearest.difference.turned(m.sign))} better)"
     )
-    m = best.metrics[summary.objective]
     level = Level([summary.threshold])
     needs = [f"{n:,} items" for n in [items_needed(m, level, abs(nearest.difference.value))] if n is not None]
     runs = seeds_needed(m, level, abs(nearest.difference.value))
