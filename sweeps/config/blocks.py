@@ -205,7 +205,7 @@ class SearchBlock(OpenBlock):
     (`sweeps.config.shared_prefix`)."""
     promote: bool = False
     """stopping.rule dip-aware: compute goes to promising runs first. A run goes on while its odds of the top k are at least a new
-    configuration's, else it waits at its last checkpoint; shorter budgets come last (docs/stopping.md)."""
+    configuration's, else it waits at its last checkpoint; shorter budgets come last (docs/how-to/plan-a-sweep.md)."""
     points_from: _Places = []
     """optuna-tpe, optuna-gp: earlier sweeps that the search begins from, by id in the sweep's storage, folder or address; a
     storage stands for all of its sweeps. Their trials count as finished ones where all but the axes is the same, and else
