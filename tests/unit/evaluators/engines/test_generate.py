@@ -114,7 +114,7 @@ def test_a_thought_over_its_budget_is_closed_and_answered(loaded):
 def test_a_reply_without_a_thought_has_none_to_be_closed(loaded):
     tokenizer, how = loaded.tokenizer, Decoding(think_cap=1)
     end = tokenizer.convert_tokens_to_ids("</think>")
-    ids = [[*ids, end] for ids in encode_prompts(tokenizer, ["SUM 1+2+3="]).ids]  # the prompt has closed it
+    ids = [[*ids, end] for ids in encode_prompts(tokenizer, ["SORT UP 3,1,2="]).ids]  # the prompt has closed it
     free = loaded.generate(ids, [8], Decoding())
     assert len(free[0].ids) > 1
     assert loaded.generate(ids, [8], how) == free
