@@ -98,9 +98,11 @@ class LaunchQueue:
         return parent is not None and (not self.exhausted or self._is_given_up(parent))
 
     def _unbegun_from(self, trial: str) -> TrialState | None:
-        """Returns the trunk of a branch that has not begun."""
+        """Returns the trunk of a branch of the search's that has not begun; what a user added begins as it was asked to."""
         known = self.state.trials[trial]
-        return self.state.trials.get(known.parent) if known.parent and not known.attempt else None
+        if not known.parent or known.attempt or known.row.by:
+            return None
+        return self.state.trials.get(known.parent)
 
     def _is_given_up(self, trunk: TrialState) -> bool:
         return trunk.status in (TrialStatus.PAUSED, TrialStatus.PRUNED) and trunk.id not in self._trials

@@ -14,39 +14,55 @@ from dataclasses import replace
 from typing import Any
 
 from sweeps.config.objective import Goal
-from sweeps.journal.rows import ControlRow, Row, SweepRow, TrialRow
+from sweeps.journal.rows import AttemptRow, ControlRow, Row, SweepRow, TrialRow, VerdictRow
 from sweeps.journal.vocabulary import ControlAction
 from sweeps.stopping.base import Action, Verdict
 from sweeps.stopping.dip_aware import DipAware
 
 
 class PromoteByOdds(DipAware):
-    """The dip-aware rule, which also decides whether a machine goes on with a run or begins a new configuration."""
+    """The dip-aware rule, which also decides whether a machine goes on with a run or begins a new configuration.
+
+    Attributes:
+        planned, named: trials that the search may name, and those that it has; not those that users added.
+        branches: trials that begin from a checkpoint of another. waiting: those that are paused.
+        exhausted: the search has named less than planned and has no more: a run was resumed whose odds are below a newcomer's.
+    """
 
     def __init__(self, goal: Goal, **settings: Any) -> None:
         super().__init__(goal, **settings)
         self.planned = 0
         self.named: set[str] = set()
         self.branches: set[str] = set()
+        self.waiting: set[str] = set()
+        self.exhausted = False
 
     def observe(self, row: Row) -> bool:
         fresh = super().observe(row)
         match row:
+            case VerdictRow(action=Action.PAUSE):
+                self.waiting.add(row.trial)
+            case AttemptRow() if row.trial in self.waiting:
+                self.waiting.remove(row.trial)
+                self.exhausted = self.exhausted or self.choose_trial_to_promote([row.trial]) is None
             case SweepRow():
                 self.planned = max(self.planned, row.trials or 0)
             case ControlRow(action=ControlAction.ADD, refused=False):
                 self.planned += int((row.args or {}).get("trials") or 0)
+                self.exhausted = False
             case TrialRow():
-                self.named.add(row.trial)
+                if not row.by:
+                    self.named.add(row.trial)
+                    self.exhausted = False
                 if row.parent:
                     self.branches.add(row.trial)
         return fresh
 
     def newcomer(self) -> float:
         """Returns the odds of a configuration of which nothing is known; 0 where none is left to begin."""
-        if len(self.named) >= self.planned:
+        if self.exhausted or len(self.named) >= self.planned:
             return 0.0
-        return self.goal.top / (len(self.named) - len(self.branches) + 1)
+        return self.goal.top / (len(self.named - self.branches) + 1)
 
     def decide(self, trial: str) -> Verdict:
         verdict = super().decide(trial)

@@ -12,6 +12,9 @@ from sweeps import Sweep, grid, loguniform
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.controller.controller import SweepController
+from sweeps.controller.request_handler import carry_out
+from sweeps.controller.requests import Request
+from sweeps.controller.searcher import OptunaSearch, Suggestion
 from sweeps.errors import SpecError
 from sweeps.journal.rows import AttemptRow, EndRow, Row, TrialRow, VerdictRow
 from sweeps.journal.state import is_base
@@ -21,6 +24,7 @@ from sweeps.planning.recorded import Scores
 from sweeps.planning.simulated_sweep import SimulatedSweep
 
 METRIC = "transfer/score"
+LONG = {"lr_scheduler_type": "wsd", "warmup_steps": 5, "steps": 200}
 
 
 def sweep(**more) -> Sweep:
@@ -37,9 +41,9 @@ def sweep(**more) -> Sweep:
 class World(SimulatedSweep):
     """The best rate is 1e-3; every run falls by 0.1 at a tenth of its way and comes back."""
 
-    def __init__(self, definition: Sweep, journal: MemoryJournal) -> None:
-        plan = Plan(definition)
-        super().__init__(SweepController(plan, journal, stop_rule(definition), home="memory://"), 3)
+    def __init__(self, definition: Sweep, journal: MemoryJournal, controller: SweepController | None = None) -> None:
+        made = controller or SweepController(Plan(definition), journal, stop_rule(definition), home="memory://")
+        super().__init__(made, 3)
         self.draw = random.Random(len(journal.rows()))
 
     def scores(self, job: EvalJob) -> tuple[float, Scores]:
@@ -127,3 +131,41 @@ def test_promotion_needs_odds_and_changes_no_sweep_that_does_without():
     plain = {"algorithm": "optuna-tpe", "trials": 40}
     assert sweep(search=plain).id == sweep(search={**plain, "promote": False}).id != sweep().id
     assert "promote" not in sweep(search=plain).to_json(identity=True)["search"]
+
+
+def test_an_extension_that_a_user_asks_for_begins_at_once_though_its_trunk_waits():
+    world = World(sweep(), MemoryJournal())
+    controller, new = world.controller, ""
+    while world.advance():
+        waiting = [t.id for t in controller.state.with_status(TrialStatus.PAUSED) if not t.parent]
+        if waiting and not new:
+            carry_out(controller, Request("extend", trial=waiting[0], args={"steps": 400}, who="ada"))
+            new = next(t.id for t in controller.state.trials.values() if t.row.by)
+    rows = controller.journal.rows()
+    asked, begun = (
+        next(r.seq for r in rows if isinstance(r, kind) and r.trial == new) for kind in (TrialRow, AttemptRow)
+    )
+    assert not any(isinstance(r, TrialRow) and not r.by and asked < r.seq < begun for r in rows)
+    assert controller.state.trials[new].attempt
+
+
+class _Fewer(OptunaSearch):
+    """A search that has no more after ten configurations, whatever the plan says: its space is used up."""
+
+    def ask(self) -> Suggestion | None:
+        return super().ask() if len(self.given[0]) < 10 else None
+
+
+def test_no_run_waits_for_configurations_that_the_search_does_not_have():
+    plan = Plan(sweep(space={"learning_rate": loguniform(1e-4, 1e-2)}, trainer=LONG))
+    journal, rule = MemoryJournal(), stop_rule(plan.sweep)
+    world = World(plan.sweep, journal, SweepController(plan, journal, rule, _Fewer(plan), home="memory://"))
+    rows = world.run()
+    last = max(i for i, r in enumerate(rows) if isinstance(r, TrialRow))
+    resumed = [r.trial for r in rows[last:] if isinstance(r, AttemptRow) and r.attempt > 1]
+    held = [r.trial for r in rows if isinstance(r, VerdictRow) and r.reason.startswith("held")]
+    assert len({r.trial for r in rows if isinstance(r, TrialRow)}) == 10
+    assert set(resumed) & set(held)
+    first = next(i for i, r in enumerate(rows) if i > last and isinstance(r, AttemptRow) and r.attempt > 1)
+    assert not [r for r in rows[first:] if isinstance(r, VerdictRow) and r.reason.startswith("held")]
+    assert rule.newcomer() == 0.0
