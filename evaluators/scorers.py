@@ -26,6 +26,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -48,12 +49,25 @@ _NUMBER: Final = re.compile(
 )
 _GROUPED: Final = re.compile(r"(?<=\d)(?:\{,\}|\\[,! ]|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
 """What stands between thousands beside a comma: LaTeX's and the narrow spaces."""
-_FRACTION: Final = re.compile(r"(\d+)?\s*\\[dt]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
+_PLAIN: Final = r"[-+−]?\d+(?:\.\d+)?"
+_FRACTION: Final = re.compile(
+    rf"(?:(?<!\d)(\d+)\s*)?\\[dt]?frac\s*(?:\{{\s*({_PLAIN})\s*\}}|(\d))\s*(?:\{{\s*({_PLAIN})\s*\}}|(\d))"
+)
 _MIXED: Final = re.compile(r"(?<![\d.,/^])(\d+) (\d+)/(\d+)(?![\d.])")
 _TIMES_TEN: Final = re.compile(
-    r"(?<=\d)\s*(?:×|\*|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*(?:\{\s*([-+−]?\d+)\s*\}|([-+−]?\d+))"
+    r"(?<=\d)\s*(?:[×·⋅*xX]|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*(?:\{\s*([-+−]?\d+)\s*\}|([-+−]?\d+))"
 )
-_POWER: Final = re.compile(r"(?<![\w.,])(\d+)\s*(?:\^|\*\*)\s*(?:\{\s*([-+−]?\d{1,3})\s*\}|([-+−]?\d{1,3}))(?![\d.])")
+_POWER: Final = re.compile(
+    rf"(?:\(\s*({_PLAIN})\s*\)|(?<![\w.,])(?<!\*\*)(\d+(?:\.\d+)?))(?:\s*\^\s*|\*\*| \*\* )"
+    rf"(?:\{{\s*({_PLAIN})\s*\}}|\(\s*({_PLAIN})\s*\)|({_PLAIN}))(?!\w|\.\d|\s*\^|/\d|\*\*)"
+)
+"""Not Markdown: `day 4 **12**` is a bold 12."""
+_OTHER_POWER: Final = re.compile(
+    r"(?:\([^()]*\)|(?<![\w.,])\d[\d.,]*|(?<!\s))\s*\^\s*(?:\{[^{}]*\}|\([^()]*\)|[-+−]?\w+(?:\.\d+)?)"
+)
+"""Of a unit, such as cm^2, of a letter, or of what cannot be computed: nothing of it is a number."""
+_SUPERSCRIPT: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_CURRENCY: Final = re.compile(r"(?<![\w)])([-+])(?:\\?\$|[€£¥])(?=[\d.])")
 _BEFORE_LETTER: Final = (
     r"[\s*_`\"'$:(\[{<]|\\[(\[]|\\(?:text|textbf|textit|mathrm|mathbf|boxed)\b|\b(?:option|choice)\b"
 )
@@ -126,34 +140,35 @@ def _check_exact(item: Item) -> None:
 def number_in(text: str) -> float | None:
     r"""Returns the last number of a text, None without one.
 
-    3/4, \frac{3}{4}, 3 1/2, 1.5 × 10^3 and 2^10 are each one number.
+    3/4, \frac{3}{4}, 3 1/2, 1.5 × 10^3 and 2^10 are each one number; the 2 of 7 cm^2 and of x^2 is none.
     """
-    text = _GROUPED.sub("", text.replace("−", "-"))
+    text = _CURRENCY.sub(r"\1", _GROUPED.sub("", re.sub("[−–]", "-", text)))
+    text = re.sub("[⁰¹²³⁴-⁹⁺⁻]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPT)}}}", text)
     text = _TIMES_TEN.sub(lambda found: f"e{found[1] or found[2]}", text)
     text = _POWER.sub(_power, _MIXED.sub(_fraction, _FRACTION.sub(_fraction, text)))
-    found = _NUMBER.findall(text)
+    found = _NUMBER.findall(_OTHER_POWER.sub("", text))
     return _value(found[-1]) if found else None
 
 
 def _fraction(found: re.Match[str]) -> str:
     """Writes a fraction, alone or behind a whole number, as `top/bottom`."""
-    whole, top, bottom = (int(part) if part else 0 for part in _three(found))
-    if found.re is _MIXED and top >= bottom:
-        return found[0]
-    return f"{whole * bottom + top}/{bottom}"
-
-
-def _three(found: re.Match[str]) -> tuple[str | None, str, str]:
     whole, *parts = found.groups()
     top, bottom = (part for part in parts if part)
-    return whole, top, bottom
+    if whole is None:
+        return f"{top}/{bottom}"
+    a, b = Decimal(top.replace("−", "-")), Decimal(bottom.replace("−", "-"))
+    if a < 0 or b < 0 or (found.re is _MIXED and a >= b):
+        return found[0]
+    return f"{Decimal(whole) * b + a}/{bottom}"
 
 
 def _power(found: re.Match[str]) -> str:
+    base, exponent = (float(part) for part in found.groups() if part)
     try:
-        return repr(float(found[1]) ** int(found[2] or found[3]))
+        value = base**exponent
     except (OverflowError, ZeroDivisionError):
         return found[0]
+    return found[0] if isinstance(value, complex) else repr(value)
 
 
 def _value(text: str) -> float | None:
@@ -187,13 +202,29 @@ def same_choice(answer: str, target: str, letters: str = "A-P") -> bool:
     Args:
         letters: which there are, as a range of a regular expression.
     """
+    said = _chosen(answer, letters)
+    return said is not None and said.casefold() == target.casefold()
+
+
+def _chosen(answer: str, letters: str) -> str | None:
+    """Returns what a reply says to choose, "" where that are two at once; None where it says nothing of the kind."""
     pattern = rf"(?P<lead>answer(?:[\s*_]+is\b)?|\\boxed)(?P<gap>(?:{_BEFORE_LETTER})+)(?P<said>yes|no|[{letters}])\b"
-    said = ""
+    said, read = None, 0
     for found in re.finditer(pattern, answer, re.IGNORECASE):
-        if not _is_word(found):
-            two = re.match(rf"\W*\s(?:or|and|/|&)\s\W*[{letters}]\b(?! \w)", answer[found.end() :])
-            said = "" if two else found["said"]
-    return said.casefold() == target.casefold()
+        if found.start() >= read and not _is_word(found):
+            another = _another(answer[found.end() :], letters)
+            said, read = ("", found.end() + another.end()) if another else (found["said"], found.end())
+    return said
+
+
+def _another(rest: str, letters: str) -> re.Match[str] | None:
+    """Finds the second letter of "A or B", "A, B", "(A) and (B)", "A/B" in what stands behind the first."""
+    joined = r"(?:\s(?:or|and|vs\.?)\b(?:\s+(?:maybe|perhaps|possibly|also|even)\b)?|[,;/|&+→])"
+    return re.match(
+        rf"[\s*_`\"'$)\]}}>]*{joined}(?:{_BEFORE_LETTER})*(?<!\w)(?:yes|no|[{letters}])\b(?!['’]|\s+\w)",
+        rest,
+        re.IGNORECASE,
+    )
 
 
 def _is_word(found: re.Match[str]) -> bool:
@@ -231,13 +262,17 @@ def _check_choices(item: Item) -> None:
 
 def _choice(reply: str, item: Item) -> float:
     letter = right_letter(item)
-    if same_choice(reply, letter, f"A-{LETTERS[len(item['choices']) - 1]}"):
-        return True
+    texts, letters = [str(choice).strip() for choice in item["choices"]], f"A-{LETTERS[len(item['choices']) - 1]}"
     said = final_answer(reply)
-    alone = re.fullmatch(r"\W{0,2}([A-Za-z])(?:[).:]\s*(?P<text>.*))?\W{0,2}", said, re.DOTALL)
-    if alone:
-        return alone[1].upper() == letter
-    return said.casefold() == str(item["choices"][LETTERS.index(letter)]).strip().casefold()
+    for spoken, written in ((said, texts), (said.casefold(), [text.casefold() for text in texts])):
+        if said.upper() not in [*LETTERS[: len(texts)]] and written.count(spoken) == 1:
+            return written.index(spoken) == LETTERS.index(letter)
+    if (chosen := _chosen(reply, letters)) is not None:
+        return chosen.casefold() == letter.casefold()
+    alone = re.fullmatch(r"\W{0,2}([A-Za-z])(?P<rest>[).:]\s*.*)?\W{0,2}", said, re.DOTALL)
+    if not alone or re.search(rf"[\n,;]\s*[{letters}](?<!{alone[1]})[).:]\s", alone["rest"] or "") is not None:
+        return False
+    return alone[1].upper() == letter and not _another(said[alone.end(1) :], letters)
 
 
 def same_math(answer: str, target: str) -> bool:
