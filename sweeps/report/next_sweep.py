@@ -94,8 +94,9 @@ def _longer(summary: Summary, settings: Sequence[Setting]) -> NextSweep | None:
     if not all(budgets):
         return None
     first, steps = chosen[0], [b for b in budgets if b is not None]
-    what = "the best setting" if first.rank == 1 else "a setting below its base"
-    why = f"{first.label}, {what}, still rises at step {first.budget:,}: to {steps[0]:,} steps."
+    below, rises = ("below", "rises") if first.metrics[summary.objective].sign > 0 else ("worse than", "falls")
+    what = "the best setting" if first.rank == 1 else f"a setting {below} its base"
+    why = f"{first.label}, {what}, still {rises} at step {first.budget:,}: to {steps[0]:,} steps."
     return _made(summary, "longer", why, chosen, steps=steps, repeats=2)
 
 
@@ -115,11 +116,12 @@ def _round_up(steps: float) -> int:
 
 
 def _shorter(summary: Summary, best: Setting) -> NextSweep | None:
-    at = best.metrics[summary.objective].best_at
+    m = best.metrics[summary.objective]
+    at, fell = m.best_at, "fell" if m.sign > 0 else "rose"
     if at is None or best.budget is None:
         return None
     steps = min(_round_up(AFTER_BEST * at), best.budget)
-    why = f"{best.label} was best at step {at:,} and fell since: to {steps:,} steps, on other seeds."
+    why = f"{best.label} was best at step {at:,} and {fell} since: to {steps:,} steps, on other seeds."
     return _made(summary, "shorter", why, [best], steps=[steps], repeats=FEWEST_SEEDS)
 
 

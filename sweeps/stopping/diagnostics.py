@@ -36,9 +36,13 @@ def signals(history: History, trial: str, step: int) -> dict[str, float]:
     return out
 
 
-def cut_off(history: History, trial: str, step: int) -> str:
-    """Returns the half-sentence on replies cut off at `step`; empty where they are no more than normal."""
+def cut_off(history: History, trial: str, step: int, *, ended: bool = False) -> str:
+    """Returns the half-sentence on replies cut off at `step`; empty where they are no more than normal.
+
+    Args:
+        ended: the budget is run, and the trial is worth the score that it has.
+    """
     share = history.curves[trial].points[step].metrics.get(TRUNCATED)
     if share is None or share <= (normal := normal_truncation(history, trial)) + SPOILT:
         return ""
-    return f" ({share:.0%} of replies cut off, normal is {normal:.0%}: taken as vaguer)"
+    return f" ({share:.0%} of replies cut off, normal is {normal:.0%}{'' if ended else ': taken as vaguer'})"

@@ -308,7 +308,7 @@ class DipAware(StopRule):
     def _level(self, forecast: TrialForecast, r: Reading) -> str:
         level, sd = self._shown(forecast.in_unit(forecast.level)), forecast.level_sd * forecast.unit
         at = f"{level:.4g} +- {sd:.2g} at step {r.step}"
-        at += cut_off(self.history, forecast.trial, r.step)
+        at += cut_off(self.history, forecast.trial, r.step, ended=forecast.last >= forecast.budget)
         if r.onset is None:
             base = f", base {self._shown(forecast.base):.4g}" if forecast.base_known else ""
             return f"{r.phase}: {at}{base}"

@@ -76,7 +76,7 @@ class Limit:
             return None
         r = forecast.phase.reading()
         p = self.forecaster.probability_above(forecast, self.sign * floor)
-        return Feasibility(p, self.sign * forecast.in_unit(r.level), floor, r.phase, r.protected, r.until)
+        return Feasibility(p, self.sign * forecast.in_unit(forecast.level), floor, r.phase, r.protected, r.until)
 
     def met(self, trial: str) -> np.ndarray | None:
         """Returns in which of the possible outcomes the trial meets the constraint, [DRAWS] of bool."""

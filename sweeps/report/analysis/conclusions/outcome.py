@@ -34,10 +34,17 @@ COUNTED: Final = {
     Kind.COLLAPSED: "collapsed",
     Kind.INCONCLUSIVE: "undecided",
 }
+LESS_IS_BETTER: Final = {
+    Kind.IMPROVED: "better than the base",
+    Kind.RECOVERED: "recovered (rose, and is back within 10 % of the base)",
+    Kind.UNDER_OPTIMISED: "not back yet and still falling",
+    Kind.WORSE: "worse than the base and not falling for certain",
+}
+"""Other words for an objective that is minimized."""
 MEANING: Final = {
     Outcome.GAINED: "training gained",
     Outcome.KEPT: "training kept what the base could do, and gained nothing that could be told",
-    Outcome.NOT_YET: "not yet: no setting is back at its base, and some still rise",
+    Outcome.NOT_YET: "not yet: no setting is back at its base, and some still get better",
     Outcome.LOST: "training lost",
     Outcome.INCONCLUSIVE: "undecided",
 }
@@ -52,7 +59,9 @@ def sweep_verdict(
         return None
     outcome, behind = _outcome(judged)
     counts = Counter(v.kind for _, v in judged)
-    told = ", ".join(f"{counts[kind]} {words}" for kind, words in COUNTED.items() if counts[kind])
+    more = judged[0][0].metrics[objective].sign > 0
+    words = COUNTED if more else {**COUNTED, **LESS_IS_BETTER}
+    told = ", ".join(f"{counts[kind]} {said}" for kind, said in words.items() if counts[kind])
     axis = _deciding(importances, objective)
     decides = "" if axis is None else f"; {' and '.join(axis.axes)} decides ({_share(axis.share)} of the variation)"
     sure = [v.confidence for v in behind if v.confidence is not None]

@@ -101,6 +101,7 @@ class _Reader:
             d.turned(m.sign) for d in (m.change, m.fall, m.gain, m.decline)
         )
         self.slope = m.trend.per_100.turned(m.sign) if m.trend is not None else None
+        self.better, self.worse = ("above", "below") if m.sign > 0 else ("better than", "worse than")
         self.floor = MIN_FALL * abs(m.base.value)
 
     def verdict(self) -> Verdict:
@@ -126,12 +127,12 @@ class _Reader:
         if came_back and self._is_back():
             return self._say(Kind.RECOVERED, self._back(), self.fall)
         if self.change.rose:
-            return self._say(Kind.IMPROVED, f"{self._ends()}, above the base", self.change)
+            return self._say(Kind.IMPROVED, f"{self._ends()}, {self.better} the base", self.change)
         if -self.floor <= self.change.low and self.change.high <= self.floor:
             return self._say(Kind.UNCHANGED, f"{self._ends()}: within {percent(MIN_FALL)} of the base", None)
         if self.change.fell:
             return self._open(
-                f"{self._ends()}: below the base; whether by {percent(MIN_FALL)} of it or more is not known"
+                f"{self._ends()}: {self.worse} the base; whether by {percent(MIN_FALL)} of it or more is not known"
             )
         return self._open(f"{self._ends()}: not told from the base")
 
@@ -166,21 +167,27 @@ class _Reader:
         )
 
     def _below(self) -> str:
-        short = "below the base even at its best" if self.m.of else f"not back in its {plural(self.m.step, 'step')}"
+        short = (
+            f"{self.worse} the base even at its best" if self.m.of else f"not back in its {plural(self.m.step, 'step')}"
+        )
         text = f"{short}: {self._ends()}"
         return f"{text}; {heading(self.m.trend, self.m.sign)}"
 
     def _past_its_best(self) -> str:
-        best = self.m.value - (self.m.decline.value if self.m.decline else 0.0)
+        best, way = (
+            self.m.value - (self.m.decline.value if self.m.decline else 0.0),
+            "down" if self.m.sign > 0 else "up",
+        )
         return (
-            f"best {number(best)} at step {self.m.best_at:,}, then {span(self.m.decline)} down to {number(self.m.value)} at "
+            f"best {number(best)} at step {self.m.best_at:,}, then {span(self.m.decline)} {way} to {number(self.m.value)} at "
             f"step {self.m.step:,}; {heading(self.m.trend, self.m.sign)}"
         )
 
     def _back(self) -> str:
         low = self.base.value + (self.m.fall.value if self.m.fall else 0.0)
+        fell, back = ("fell", "back at 90 %") if self.m.sign > 0 else ("rose", "back within 10 %")
         return (
-            f"fell to {number(low)} at step {self.m.fell_at:,}, back at 90 % of the base by step {self.m.back_at:,}, "
+            f"{fell} to {number(low)} at step {self.m.fell_at:,}, {back} of the base by step {self.m.back_at:,}, "
             f"{'its best is' if self.m.of else 'ends'} {self._ends()}; {heading(self.m.trend, self.m.sign)}"
         )
 
@@ -336,14 +343,17 @@ def on_limits(
             continue
         other = by_id[limit.other]
         evidence = {"against": other.id, "difference": d.value, "low": d.low, "high": d.high, "p": d.p, "q": d.q}
+        way, no_longer = ("higher", "rises") if m.sign > 0 else ("lower", "falls")
         if limit.axis == "data":
-            way, no_longer = ("higher", "rises") if m.sign > 0 else ("lower", "falls")
             sentence = (
                 f"{other.config.get('data')} ends {span(d)} {way} after as many steps, and this no longer {no_longer}"
             )
             yield Verdict(Kind.DATA_LIMITED, metric, f"{metric}: {sentence}.", 1 - d.q, evidence)
         elif (learned := learned_the_task(setting)) is not None:
-            sentence = f"{other.model} gains {span(d)} more from the same data; {learned}, and this no longer rises"
+            sentence = (
+                f"{other.model} gains {span(d.turned(m.sign))} more from the same data; {learned}, "
+                f"and this no longer {no_longer}"
+            )
             yield Verdict(Kind.CAPACITY_LIMITED, metric, f"{metric}: {sentence}.", 1 - d.q, evidence)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sweeps.config.objective import Goal
+from sweeps.config.objective import Constraint, Goal
 from sweeps.journal.rows import Row, SweepRow
 from sweeps.stopping.dip_aware import DipAware
 from sweeps.stopping.forecasting.forecasts import CurveForecaster
@@ -64,6 +64,26 @@ def test_a_final_that_is_known_is_as_sure_as_its_scores_however_far_others_scatt
     assert forecaster.spread[even.row] == 1.0
     low, _, high = forecaster.span(even)
     assert high - low < 0.06
+
+
+def test_a_score_of_a_run_that_has_ended_is_not_called_vaguer() -> None:
+    said = []
+    for scores in ([0.9, 0.89, *[0.02] * 4], [0.9, 0.89, *[0.02] * 18]):
+        rule = DipAware(Goal(Y, top=1))
+        for row in rows("lost", scores, [0.0, 0.0, *[0.9] * 18]):
+            rule.observe(row)
+        said.append(rule.decide("lost").reason)
+    assert "(90% of replies cut off, normal is 0%: taken as vaguer)" in said[0]
+    assert "(90% of replies cut off, normal is 0%)" in said[1]
+
+
+def test_a_constraint_is_held_against_where_its_metric_stands_also_where_replies_are_cut_off() -> None:
+    rule = DipAware(Goal("other", top=1, constraints=(Constraint(Y, at_least=0.5),)))
+    for row in rows("lost", [0.9, 0.89, *[0.02] * 4], [0.0, 0.0, *[0.9] * 4]):
+        rule.observe(row)
+    found = rule.ranking.limits[0].feasibility("lost")
+    assert found is not None
+    assert found.level == pytest.approx(0.02)
 
 
 FALLEN = [0.5, 0.3, 0.2, *[0.2] * 17]
