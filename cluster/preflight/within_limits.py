@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
+
+import yaml
 
 from sweeps.config.plan import Plan
 from sweeps.config.space import Grid, Zip
@@ -147,10 +150,6 @@ def _value(plan: Plan, name: str) -> Any:
 
 
 def _yaml(value: Any) -> str:
-    """Writes a value as a sweep file would: YAML takes 1e-05 for text, and 1.0e-05 for a number."""
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {_yaml(one)}' for name, one in value.items())}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_yaml, value))}]"
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text.replace("e", ".0e", 1) if isinstance(value, float) and "e" in text and "." not in text else text
+    """Writes a value as a sweep file would: null, 1.0e-05 for a number, and quotes around what is text and looks like none."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import logging
 import os
@@ -130,7 +131,9 @@ def _going_on(*, idle: bool = False) -> Iterator[str]:
         if idle or not frame.f_code.co_filename.endswith(IDLE):
             yield f"thread {thread.name} still runs"
     for task in Path("/proc/self/task").glob("*/children"):
-        yield from (f"process {pid} still runs" for pid in task.read_text().split())
+        with contextlib.suppress(OSError):  # that thread has ended meanwhile
+            children = task.read_text().split()
+            yield from (f"process {pid} still runs" for pid in children)
     listening = _listening()
     for link in Path("/proc/self/fd").glob("*"):
         try:
@@ -163,7 +166,9 @@ def _kept() -> Iterator[str]:
     yield from (f"thread {name} is still there" for name in threads)
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger):
-            yield from (f"handler {handler!r} of log {name} is still there" for handler in logger.handlers)
+            yield from (
+                f"handler {i + 1} of log {name}, {each!r}, is still there" for i, each in enumerate(logger.handlers)
+            )
     yield from (f"function {i + 1} for the end of the process is still there" for i in range(atexit._ncallbacks()))
 
 

@@ -236,6 +236,10 @@ class _Segment:
         if self._torn:
             self._file.close()  # a disk that was away may have come back as another mount
             self._file = _open_for_append(self.path)
+            if (size := os.fstat(self._file.fileno()).st_size) < self._size:  # truncating would fill it up with zeros
+                raise JournalError(
+                    f"{self.path} came back with {size} of {self._size} bytes: its last rows are missing; restore it from a copy"
+                )
             os.ftruncate(self._file.fileno(), self._size)
         self._torn = True
         rest = memoryview(data)

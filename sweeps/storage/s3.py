@@ -27,7 +27,18 @@ from sweeps.errors import (
     StorageError,
     Unreachable,
 )
-from sweeps.storage.base import Entry, Store, checked, folder, join, storage_error, url_fault
+from sweeps.storage.base import (
+    AWAY,
+    FULL,
+    MANY_FILES,
+    Entry,
+    Store,
+    checked,
+    folder,
+    join,
+    storage_error,
+    url_fault,
+)
 
 ANSWER_S: Final = 30.0  # without a byte from the server for this long, a request has failed
 PART_BYTES: Final = 16 * 2**20  # files above twice this go up in parts; a part is what is sent again after a fault
@@ -257,10 +268,10 @@ def explain(e: BaseException, where: str, bucket: str) -> StorageError:
         )
     if status == 404 or isinstance(e, FileNotFoundError):
         return NotFound(f"{where} does not exist")
-    if isinstance(e, OSError) and not status and e.errno in (28, 122):  # the local side of a download
-        return storage_error(Path(str(e.filename or "this disk")), e)
     if _network(e):
         return Unreachable(f"{where}: the storage cannot be reached ({type(e).__name__})")
+    if isinstance(e, OSError) and not status and e.errno in FULL | AWAY | MANY_FILES:  # the local side of a download
+        return storage_error(Path(str(e.filename or "this disk")), e)
     return StorageError(f"{where}: {type(e).__name__} {code}: {str(e)[:200]}")
 
 
@@ -280,4 +291,5 @@ def _network(e: BaseException) -> bool:
     kinds = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, ConnectionError, TimeoutError,
              asyncio.TimeoutError, asyncio.IncompleteReadError)  # fmt: skip
     return isinstance(e, kinds) or type(e).__name__ in ("ClientPayloadError", "FSTimeoutError", "ResponseParserError",
-                                                        "IncompleteRead", "ClientConnectorError")  # fmt: skip
+                                                        "IncompleteRead", "ClientConnectorError", "ClientOSError",
+                                                        "ServerDisconnectedError")  # fmt: skip

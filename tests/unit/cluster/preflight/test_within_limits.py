@@ -57,9 +57,11 @@ def test_where_no_single_change_is_enough_none_is_proposed():
 
 
 def test_changes_are_written_as_a_sweep_file_takes_them():
-    values = {"space.lr": [1e-05, 0.001], "space.pair": {"model": ["a"], "steps": [10]}, "search.share_trunk": True}
+    values = {"space.lr": [1e-05, 0.001], "space.pair": {"model": ["a"], "steps": [10]}, "search.share_trunk": True,
+              "space.stop": [None, "on"]}  # fmt: skip
     said = str(Change(values, values, 0.5))
     assert "space.lr: [1.0e-05, 0.001] (now" in said
     assert "space.pair: {model: [a], steps: [10]}" in said
     assert "search.share_trunk: true" in said
+    assert "space.stop: [null, 'on']" in said
     assert yaml.safe_load("[1.0e-05, 0.001]") == values["space.lr"]

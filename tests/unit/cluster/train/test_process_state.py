@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,27 @@ def test_hooks_of_optimizers_a_process_group_a_port_and_a_function_at_the_end_ar
     logging.getLogger("some.library").addHandler(handler)
     assert "some.library" in state.doubt()
     logging.getLogger("some.library").removeHandler(handler)
+
+
+def test_a_second_handler_like_that_of_the_first_attempt_would_write_each_line_twice():
+    state, own = ProcessState.capture(), logging.getLogger("own.log")
+    for doubt in ("", "handler 2 of log own.log, <NullHandler (NOTSET)>, is still there"):
+        own.addHandler(logging.NullHandler())
+        assert state.doubt() == doubt
+    own.handlers.clear()
+
+
+def test_a_thread_that_ends_while_it_is_looked_at_is_no_failure(monkeypatch):
+    state = ProcessState.capture()
+    glob = Path.glob
+
+    def with_one_that_is_gone(path, pattern):
+        yield from glob(path, pattern)
+        if path == Path("/proc/self/task"):
+            yield Path("/proc/self/task/0/children")
+
+    monkeypatch.setattr(Path, "glob", with_one_that_is_gone)
+    assert state.doubt() == ""
 
 
 def test_a_setting_that_cannot_be_read_any_more_ends_the_process_and_not_the_next_attempt(monkeypatch):

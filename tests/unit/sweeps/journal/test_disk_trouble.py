@@ -19,6 +19,7 @@ from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.storage.base import FOREVER, storage_trouble
 from sweeps.storage.local import LocalStore
 from sweeps.storage.retry import RetryingStore
+from sweeps.storage.s3 import explain
 from tests.support.rows import make_row
 
 ID = "s-00000000"
@@ -83,6 +84,25 @@ def test_without_patience_the_driver_ends_and_the_next_one_goes_on(tmp_path: Pat
     assert [r.step for r in read_rows(tmp_path / ID) if r.kind == "report"] == [1, 2]
 
 
+def test_a_disk_that_comes_back_without_the_last_rows_ends_the_driver_and_nothing_is_made_up(
+    tmp_path: Path, monkeypatch
+):
+    """Truncating to the length that was written would fill the lost rows up with zeros."""
+    disk = Disk(monkeypatch, errno.EIO, 0)
+    log = tmp_path / ID / segment_key(0)
+    with SweepJournal(patient(tmp_path / ID, []), beating=False) as journal:
+        journal.append(row(1))
+        before = log.read_bytes()
+        journal.append(row(2))
+        disk.times, disk.room = 1, 10**6
+        log.write_bytes(before)
+        with pytest.raises(
+            JournalError, match=rf"came back with {len(before)} of \d+ bytes: its last rows are missing"
+        ):
+            journal.append(row(3))
+    assert log.read_bytes() == before
+
+
 def test_a_segment_that_was_taken_away_is_not_written_on(tmp_path: Path):
     with SweepJournal(tmp_path / ID, beating=False) as journal:
         path = tmp_path / ID / segment_key(0)
@@ -135,6 +155,13 @@ def test_what_is_the_storages_fault_is_told_from_what_is_the_trials():
         assert isinstance(storage_trouble(error), StorageUnavailable)
     for error in (ValueError("no"), FileNotFoundError(2, "none"), JournalError("row"), OSError("without a number")):
         assert storage_trouble(error) is None
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EIO, StorageUnavailable), (errno.EFBIG, StorageFull)])
+def test_trouble_of_the_disk_that_a_download_goes_to_is_that_of_a_disk(number: int, kind: type):
+    error = explain(OSError(number, os.strerror(number), "/scratch/model"), "s3://bucket/key", "bucket")
+    assert isinstance(error, kind)
+    assert str(error).startswith("/scratch/model: ")
 
 
 def test_a_disk_with_room_that_takes_no_more_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
