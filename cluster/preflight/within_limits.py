@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ def _largest_that_fits(
 ) -> tuple[Mapping[str, Any], Estimate] | None:
     """Returns the largest of ascending options that fits; None where none of those tried does.
 
-    By bisection, which begins where cost in proportion would fit: of a large sweep nothing else is tried.
+    By bisection, which begins where cost in proportion would fit: of a large sweep nothing else is tried. Options that make no
+    sweep are passed over, downwards.
 
     Args:
         over: the cost now, as a share of the limit.
@@ -84,14 +86,16 @@ def _largest_that_fits(
     low, high, best, left = 0, len(options), None, PLANS
     middle = max(0, min(high - 1, int((high + 1) / over) - 1))
     while low < high and left > 0:
-        then = _estimated(plan, options[middle], estimate_of)
+        at, then = middle, _estimated(plan, options[middle], estimate_of)
+        while then is None and at > low:
+            at -= 1
+            then = _estimated(plan, options[at], estimate_of)
         left -= plan.total
-        if then is None:
-            low = middle + 1
-        elif then[0]:
-            low, best = middle + 1, (options[middle], then[1])
+        if then is not None and not then[0]:
+            high = at
         else:
-            high = middle
+            low = middle + 1
+            best = (options[at], then[1]) if then is not None else best
         middle = (low + high) // 2
     return best
 
@@ -114,13 +118,15 @@ def _options(plan: Plan, now: Estimate) -> Iterator[list[dict[str, Any]]]:
     if change := dict(sharing(plan).change):
         yield [change]
     search = sweep.search
-    for name, count in (
-        ("trials", search.trials),
-        ("trials_per_cell", search.trials_per_cell),
-        ("repeats", search.repeats),
+    each = search.repeats * max(Counter(plan.groups).values())  # a configuration is tried with every budget and repeat
+    fewest = len(plan.cells) * search.repeats
+    for name, counts in (
+        ("trials", range(fewest + -fewest % each, search.trials or 0, each)),
+        ("trials_per_cell", range(1, search.trials_per_cell or 0)),
+        ("repeats", range(1, search.repeats)),
     ):
-        if count is not None and count > 1:
-            yield [{f"search.{name}": n} for n in range(1, count)]
+        if counts:
+            yield [{f"search.{name}": n} for n in counts]
     if sweep.evaluation.items > 1:
         yield [{"evaluation.items": n} for n in range(1, sweep.evaluation.items)]
     dear = {model.model: model.total.value for model in now.models}

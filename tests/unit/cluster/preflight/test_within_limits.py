@@ -65,3 +65,19 @@ def test_changes_are_written_as_a_sweep_file_takes_them():
     assert "search.share_trunk: true" in said
     assert "space.stop: [null, 'on']" in said
     assert yaml.safe_load("[1.0e-05, 0.001]") == values["space.lr"]
+
+
+def test_values_that_make_no_sweep_hide_none_that_fits():
+    """Each configuration is tried with every budget: 25 trials go with five budgets and with one, not with two to four."""
+    space = {"steps": {"grid": [100, 200, 300, 400, 800]}, "learning_rate": {"loguniform": [1e-5, 1e-3]}}
+    definition = {"name": "s", "space": space, "search": {"algorithm": "random", "trials": 25}}
+    whole = planned(Plan(Sweep(**definition)))
+    assert whole.wall is not None
+    found = {}
+    for share in (0.3, 0.7):
+        tight = Plan(Sweep(**definition, limits={"wall_hours": whole.wall.value / 3600 * share}))
+        for change in fitting_changes(tight, planned):
+            found.setdefault(next(iter(change.settings)), []).append(next(iter(change.settings.values())))
+    assert found["search.trials"]
+    assert all(n % 5 == 0 for n in found["search.trials"])
+    assert [100] in found["space.steps"]  # 25 trials are no multiple of two, three or four budgets
