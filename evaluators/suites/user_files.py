@@ -26,6 +26,14 @@ from trainers.data.sources.row_files import rows
 from trainers.data.tiny_study.tasks import ROLES
 
 KEYS: Final = ("prompt", "messages", "role", "task", "scorer", "choices", "answer", "tests", "criteria")
+JUDGED_BY: Final = (
+    "evaluators.scorers",
+    "trainers.rl_reward",
+    "evaluators.benchmarks.humaneval",
+    "evaluators.benchmarks.judges",
+    "evaluators.sandbox.child",
+    "math-verify",
+)
 NOTES: Final = ("id", "source", "category", "comment", "metadata")
 """Keys that an item may have for its author's sake: they decide nothing."""
 SHOWN: Final = 20
@@ -76,8 +84,7 @@ def with_files(suite: Suite, files: Sequence[EvalFile], items: int, seed: int) -
         beside = f", or in suite {suite.name!r} too" if suite.name else ""
         raise InputError(f"evaluation.files: task {twice[0]} stands in two files{beside}; rename one")
     name = "+".join(part for part in (suite.name, "files") if part)
-    scorers = ("evaluators.scorers", "evaluators.benchmarks.judges", "evaluators.sandbox.child", "math-verify")
-    judged_by = tuple(dict.fromkeys((*suite.judged_by, *scorers)))
+    judged_by = tuple(dict.fromkeys((*suite.judged_by, *JUDGED_BY)))
     return replace(suite, name=name, tasks=tasks, means=_means(suite, own), judged_by=judged_by)
 
 

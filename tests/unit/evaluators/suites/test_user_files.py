@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from evaluators import scorers, tasks
 from evaluators.decoding import Reply
 from evaluators.early_stopping import evaluate_sequentially
 from evaluators.engines.base import encode_prompts
@@ -67,6 +68,14 @@ def test_a_conversation_is_rendered_by_the_chat_template_with_its_system_row(wri
     ids = encode_prompts(tokenizer, suite.tasks[0].prompts).ids
     assert tokenizer.decode(ids[0]) == "<system>Be brief.<user>Hi<assistant>"
     assert text_of(suite.tasks[0].prompts[0]) == "[system] Be brief.\n\nHi"
+
+
+@pytest.mark.parametrize("decides", [scorers.final_answer, scorers.code_of, scorers.refused, scorers.number_in])
+def test_the_version_follows_from_the_code_of_all_that_reads_a_reply(write, decides, monkeypatch):
+    path = write("few.jsonl", {"prompt": "?", "answer": 1})
+    before, code_of = own(EvalFile(path, "math")).version, tasks.code_of
+    monkeypatch.setattr(tasks, "code_of", lambda name: "other" if name == decides.__module__ else code_of(name))
+    assert own(EvalFile(path, "math")).version != before
 
 
 def test_which_items_are_asked_is_drawn_once_and_all_are_checked(write):
