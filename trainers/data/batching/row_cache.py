@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 KEPT_FILES: Final = 64
-FORMAT: Final = "rows-3"
+FORMAT: Final = "rows-4"
 """Part of every fingerprint; to be raised when rendering or tokenising changes."""
 
 
