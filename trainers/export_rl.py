@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError, nearest
 from trainers import rl_reward
@@ -123,9 +125,8 @@ def _reward(model: Path, prompt: RlPrompt) -> str:
     """Returns `trainers.rl_reward` with what it has to know of the model's replies."""
     template = ChatTemplate(load_tokenizer(model))
     opened = opens_thought(template.render(prompt.prompt, prompt=True))
-    ends = sorted(
-        {*template.tokenizer.all_special_tokens, *template.tokenizer.convert_ids_to_tokens(sorted(template.stop_ids))}
-    )
+    special, stops = template.tokenizer.all_special_tokens, sorted(template.stop_ids)
+    ends = sorted({*special, *template.tokenizer.convert_ids_to_tokens(stops)} - {"<think>", "</think>"})
     return f"{Path(rl_reward.__file__).read_text(encoding='utf-8')}\n\nOPENED = {opened}\nENDS = {tuple(ends)!r}\n"
 
 
@@ -260,8 +261,7 @@ def _write_jsonl(folder: Path, prompts: Sequence[RlPrompt]) -> None:
 
 
 def _config(file: Path, head: str, settings: dict[str, Any]) -> Path:
-    lines = (f"{key}: {json.dumps(value)}\n" for key, value in settings.items())  # JSON values are YAML
-    file.write_text(f"{head}\n{''.join(lines)}", encoding="utf-8")
+    file.write_text(f"{head}\n{yaml.safe_dump(settings, sort_keys=False)}", encoding="utf-8")  # 1e-06 is text in YAML
     return file
 
 

@@ -176,3 +176,19 @@ def test_an_unknown_framework_is_named_with_those_that_are_known(tmp_path):
     with pytest.raises(InputError, match="trl, verl, open-rlhf; did you mean 'trl'"):
         write_rl("trll", tmp_path, PROMPTS, SETTINGS)
     assert list(FRAMEWORKS) == ["trl", "verl", "open-rlhf"]
+
+
+def test_a_small_learning_rate_is_a_number_in_the_config(out: Path):
+    write_rl("trl", out, PROMPTS, RlSettings(1e-5, 256))
+    assert yaml.safe_load((out / "grpo.yaml").read_text())["learning_rate"] == pytest.approx(1e-6)
+
+
+def test_tags_of_a_thought_end_no_reply_where_the_tokenizer_calls_them_special(out: Path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    tokenizer.save_pretrained(out / "model")
+    reward = made(out)
+    assert not {"<think>", "</think>"} & set(reward["ENDS"])
+    assert reward["right"]("4</think>", "4") == 0.0
