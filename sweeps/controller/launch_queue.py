@@ -12,6 +12,12 @@ from sweeps.journal.state import Checkpoint, SweepState, TrialState
 from sweeps.journal.vocabulary import Action, ControlAction, EndOf, TrialStatus
 
 
+def trunk_of_unbegun(state: SweepState, trial: str) -> TrialState | None:
+    """Returns the trunk of a branch of the search's that has not begun; what a user added begins as it was asked to."""
+    known = state.trials[trial]
+    return state.trials.get(known.parent) if known.parent and not known.attempt and not known.row.by else None
+
+
 class LaunchQueue:
     """The trials of one sweep that are to be started. It follows from the rows; nothing here is written down.
 
@@ -87,22 +93,15 @@ class LaunchQueue:
         """Returns the branches that are not begun because their trunk is paused or pruned, each with its trunk."""
         if not self.trunks_first:
             return []
-        parents = ((trial, self._unbegun_from(trial)) for trial in self._trials)
+        parents = ((trial, trunk_of_unbegun(self.state, trial)) for trial in self._trials)
         return [(trial, parent.id) for trial, parent in parents if parent is not None and self._is_given_up(parent)]
 
     def _ready(self) -> Iterator[str]:
         return (trial for trial in self._trials if not self._waits_for_parent(trial) and not self._comes_last(trial))
 
     def _comes_last(self, trial: str) -> bool:
-        parent = self._unbegun_from(trial) if self.trunks_first else None
+        parent = trunk_of_unbegun(self.state, trial) if self.trunks_first else None
         return parent is not None and (not self.exhausted or self._is_given_up(parent))
-
-    def _unbegun_from(self, trial: str) -> TrialState | None:
-        """Returns the trunk of a branch of the search's that has not begun; what a user added begins as it was asked to."""
-        known = self.state.trials[trial]
-        if not known.parent or known.attempt or known.row.by:
-            return None
-        return self.state.trials.get(known.parent)
 
     def _is_given_up(self, trunk: TrialState) -> bool:
         return trunk.status in (TrialStatus.PAUSED, TrialStatus.PRUNED) and trunk.id not in self._trials

@@ -20,6 +20,7 @@ from statistics import fmean, median, stdev
 from typing import Any, Final
 
 from sweeps.config.plan import Plan
+from sweeps.controller.launch_queue import trunk_of_unbegun
 from sweeps.controller.requests import TrialCount
 from sweeps.journal.lease import SINCE
 from sweeps.journal.rows import AttemptRow, EndRow, EvalRow, LeaseRow, ReportRow, Row, SweepRow
@@ -279,9 +280,19 @@ class ProgressMeter:
         parent = self.state.trials.get(trial.parent)
         if trial.curve.detail or trial.curve.reason:
             return trial.curve.detail or trial.curve.reason
-        if parent is not None and not parent.ended and not trial.attempt and parent.last(trial.fork_step) is None:
+        if (trunk := self._given_up_trunk(trial)) is not None:
+            return f"for its trunk {trunk.id}, which is {trunk.status}"
+        last = parent.last() if parent is not None else None
+        begun = last is not None and last.step >= trial.fork_step
+        on_its_way = parent is not None and parent.status in (TrialStatus.WAITING, TrialStatus.RUNNING)
+        if parent is not None and on_its_way and not trial.attempt and not begun:
             return f"for {parent.id} to reach step {trial.fork_step}"
         return MACHINES
+
+    def _given_up_trunk(self, trial: TrialState) -> TrialState | None:
+        """Returns the trunk without which a branch does not begin under `search.promote`, where it is paused or pruned."""
+        trunk = trunk_of_unbegun(self.state, trial.id) if self.plan.sweep.search.promote else None
+        return trunk if trunk is not None and trunk.status in (TrialStatus.PAUSED, TrialStatus.PRUNED) else None
 
     def _limits(self) -> dict[str, tuple[float, float]]:
         limits = self.plan.sweep.limits
@@ -294,7 +305,8 @@ class ProgressMeter:
         """Returns what is left of each of `total` trials, the running ones first, in device seconds."""
         trials = [t for t in self.state.trials.values() if not t.ended]
         trials.sort(key=lambda t: (t.curve.state is not TrialStatus.RUNNING, t.order))
-        items = [(*self._work_of(t), t) for t in trials if t.curve.state is not TrialStatus.PAUSED]
+        begin = (t for t in trials if t.status is not TrialStatus.PAUSED and self._given_up_trunk(t) is None)
+        items = [(*self._work_of(t), t) for t in begin]
         to_come = self._to_come(total)
         costs = self._costs([item for item, _, _ in items] + to_come)
         return [
@@ -303,8 +315,11 @@ class ProgressMeter:
         ]
 
     def _paused(self) -> list[tuple[TrialWork, float]]:
-        """Returns what is left of each paused trial, in device seconds: the stop rule may take it up again."""
-        items = [(*self._work_of(t), t) for t in self.state.with_status(TrialStatus.PAUSED)]
+        """Returns what is left of each paused trial and of the branches that wait for one, in device seconds: the stop rule may
+        take it up again."""
+        paused = self.state.with_status(TrialStatus.PAUSED)
+        branches = (t for t in self.state.with_status(TrialStatus.WAITING) if self._given_up_trunk(t) in paused)
+        items = [(*self._work_of(t), t) for t in [*paused, *branches]]
         costs = self._costs([item for item, _, _ in items])
         return [(item, _rest(item, scored_at, trial, costs[item.trial])) for item, scored_at, trial in items]
 

@@ -15,12 +15,14 @@ from sweeps.stopping.base import NeverStop
 
 STEP_S, SCORE_S = 2.0, 5.0
 SCORES = {"transfer/score": 0.5}
+TRUNK = {"steps": 40, "lr_scheduler_type": "wsd", "warmup_steps": 1}
 
 
 class Driven:
     """A sweep that is run step by step on a clock of its own, on one machine that trains and scores."""
 
-    def __init__(self, **more):
+    def __init__(self, saved=(20, 40), **more):
+        self.saved = saved
         fields = {"space": {"replay": grid(0.0, 0.1, 0.2)}, "trainer": {"steps": 40}, **more}
         self.plan = Plan(Sweep(name="s", evaluation={"at": [20, 40]}, **fields))
         journal = MemoryJournal()
@@ -50,7 +52,7 @@ class Driven:
             self.now += STEP_S * every
             self.cost += STEP_S * every
             self.controller.report(trial, attempt, step, {"train/loss": 1.0 / step}, cost={"cpu_s": self.cost})
-            if step in (20, 40):
+            if step in self.saved:
                 self.controller.saved(trial, attempt, Saved(step, f"{trial}/{step}"))
                 self.score()
         if end == 40:
@@ -138,13 +140,34 @@ def test_work_that_goes_on_between_two_rows_does_not_look_like_a_slow_machine():
 
 
 def test_branches_wait_for_their_trunk_and_that_is_said():
-    trainer = {"steps": 40, "lr_scheduler_type": "wsd", "warmup_steps": 1}
-    sweep = Driven(space={"steps": grid(20, 40)}, trainer=trainer)
+    sweep = Driven(space={"steps": grid(20, 40)}, trainer=TRUNK)
     sweep.begin()
     told = sweep.meter.progress(sweep.now)
     ((branch, why),) = told.waiting
     assert why == f"for {told.running[0]} to reach step 17"
     assert branch != told.running[0]
+
+
+def test_a_branch_waits_for_its_trunk_also_where_that_has_an_earlier_checkpoint():
+    sweep = Driven(space={"steps": grid(20, 40)}, trainer=TRUNK, saved=(5, 20, 40))
+    sweep.begin()
+    sweep.train(0, 5)
+    ((_, why),) = sweep.meter.progress(sweep.now).waiting
+    assert why.endswith("to reach step 17")
+
+
+def test_a_branch_of_a_trunk_that_was_given_up_is_not_ahead_under_promotion():
+    promoted = {"search": {"promote": True}, "stopping": {"rule": "dip-aware"}}
+    sweep = Driven(space={"steps": grid(20, 40)}, trainer=TRUNK, **promoted)
+    sweep.begin()
+    sweep.train(0, 20)
+    trunk = sweep.launch.spec.id
+    assert sweep.meter.progress(sweep.now).done < 1.0
+    sweep.controller.stop(trunk, "ada")
+    told = sweep.meter.progress(sweep.now)
+    ((_, why),) = told.waiting
+    assert why == f"for its trunk {trunk}, which is pruned"
+    assert told.left.high == 0.0
 
 
 def test_money_and_hours_stand_beside_their_limits():
