@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -238,7 +238,7 @@ def gc(
     sweep_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="A sweep's id, its name, folder or address.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this, only say what would go.")] = False,
     cache: Annotated[bool, typer.Option("--cache", help="This machine's cache of models, data and tokenised rows.")] = False,
-    older_than: Annotated[float, typer.Option(metavar="DAYS", min=0, help="With --cache: not used for so long.")] = 30.0,
+    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="With --cache; default is 30.")] = None,
     storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
 ) -> None:  # fmt: skip
     """List, or with --apply remove, files of a sweep that nothing needs: unfinished uploads, checkpoints that no row names.
@@ -250,8 +250,14 @@ def gc(
     if cache == (sweep_id is not None):
         got = "a sweep and --cache" if cache else "neither a sweep nor --cache"
         raise InputError(f"gc: got {got}; expected one of them")
+    of_sweep = {"--storage": storage, "--address": address, "--token-file": token_file}
+    given = of_sweep if cache else {"--older-than": older_than}
+    if idle := [name for name, value in given.items() if value is not None]:
+        raise InputError(
+            f"gc: got {idle[0]} with {'--cache' if cache else 'a sweep'}, where it says nothing; leave it out"
+        )
     if sweep_id is None:
-        _collect_cache(older_than, apply=apply)
+        _collect_cache(UNUSED_DAYS if older_than is None else older_than, apply=apply)
         return
     home = home_of(sweep_id, storage, address, token_file)
     found = collect(home, apply=apply)
@@ -261,6 +267,9 @@ def gc(
     print(
         f"{home.name}: {len(found)} thing{'s' if len(found) != 1 else ''}, {sum(g.size for g in found) / 1e6:.1f} MB, {done}"
     )
+
+
+UNUSED_DAYS: Final = 30.0
 
 
 def _collect_cache(older_than_days: float, *, apply: bool) -> None:

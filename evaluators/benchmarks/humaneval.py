@@ -53,8 +53,8 @@ def code_of(answer: str) -> str:
     """Returns the last fenced block of Python, else the last without a language, else the last; the whole answer where there
     is no block: examples and output that follow the program have blocks of their own."""
     blocks = list(_blocks(answer))
-    for wanted in (lambda name: name.startswith("py"), lambda name: not name, lambda name: True):
-        if found := [block.code for block in blocks if wanted(block.language)]:
+    for wanted in (r"py(?:thon)?[\d.]*", "", ".*"):  # pycon is a session, not a program
+        if found := [block.code for block in blocks if re.fullmatch(wanted, block.language)]:
             return found[-1]
     return answer
 

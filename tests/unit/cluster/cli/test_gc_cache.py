@@ -43,3 +43,7 @@ def test_it_wants_a_sweep_or_the_cache():
         gc()
     with pytest.raises(InputError, match="got a sweep and --cache; expected one"):
         gc("tiers", "--cache")
+    with pytest.raises(InputError, match="got --older-than with a sweep, where it says nothing"):
+        gc("tiers", "--older-than", "5")
+    with pytest.raises(InputError, match="got --storage with --cache, where it says nothing"):
+        gc("--cache", "--storage", "runs")

@@ -82,6 +82,7 @@ def test_missing_packages_are_all_named_with_how_to_get_them(monkeypatch):
         "```Python\nx = 1\n```\nExplanation.",
         "```python3 title='a.py'\nx = 1\n```\nMore",
         "```python\nx = 1\n```\nIt prints:\n```\n5\n```\n",
+        "```python\nx = 1\n```\nSo:\n```pycon\n>>> x\n1\n```\n",
         "```text\nno\n```\n``` python\r\nx = 1\r\n```\r\nend",
         "1. So:\n\n   ```python\n   x = 1\n   ```",
         "~~~py\nx = 1\n~~~",
