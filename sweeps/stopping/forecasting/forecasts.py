@@ -301,6 +301,7 @@ class CurveForecaster:
                 self.moves[old.kind].tell_again([r for t in others for r in t.moves])
             self.check.forget(trial)
             self.made_good.get(old.kind, {}).pop(trial, None)
+            self.ratios.pop(trial, None)
             self._ratio.clear()
         self.trials[trial] = forecast
         for step in steps:

@@ -109,6 +109,10 @@ def test_patience_counts_a_dip_only_when_it_has_had_all_of_it_and_forgets_a_curv
     assert forecaster.made_good == {"constant": {"old": False}}
     again = followed(run[:1] + run[3:4] + run[1:3] + run[4:])
     assert again.made_good == forecaster.made_good
+    back = rows("back", [0.5, 0.3, 0.2, 0.5, *[0.9] * 16], [0.0] * 20)[:8]
+    assert followed(back).ratios.keys() == {"back"}
+    low = [replace(row, attempt=1) for row in rows("back", [0.2] * 7, [0.0] * 7)[1:]]  # the next attempt stays low
+    assert not followed(back, low).ratios
 
 
 def test_patience_begins_from_the_dips_of_earlier_sweeps() -> None:
