@@ -54,7 +54,8 @@ class SweepDefinition(Block):
     models: dict[str, ModelBlock] = Field(default={})
     """The user's own models by name, beside the built-in tiny-s, tiny-xs, tiny-m and tiny-r (of recurrent depth)."""
     tiers: dict[str, TierBlock] = Field(default={})
-    """The user's own data tiers by name, beside the built-in verified-long-cot, answer-only and corrupted-cot."""
+    """The user's own data tiers by name, beside the built-in verified-long-cot, answer-only, corrupted-cot, concise-cot
+    and few-long-cot."""
     space: dict[str, AxisField] = Field(default={})
     """What varies: `model`, `data`, any key of `trainer`, each with an axis; or a `zip` of several under a name of its own."""
     search: SearchBlock = SearchBlock()

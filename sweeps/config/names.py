@@ -9,7 +9,7 @@ from typing import Final
 from sweeps.setting_names import RENAMED
 
 BUILTIN_MODELS: Final = ("tiny-s", "tiny-xs", "tiny-m", "tiny-r")
-BUILTIN_TIERS: Final = ("verified-long-cot", "answer-only", "corrupted-cot")
+BUILTIN_TIERS: Final = ("verified-long-cot", "answer-only", "corrupted-cot", "concise-cot", "few-long-cot")
 TEMPLATES: Final = ("thinking", "chatml", "gemma")
 """Chat templates by name (`trainers.data.chat.training_templates`)."""
 NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"

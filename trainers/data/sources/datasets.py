@@ -3,6 +3,8 @@
     verified-long-cot   every step of every trace is right, and so is the answer
     answer-only         the answer alone
     corrupted-cot       four digits in ten of the trace are drawn anew; the answer is still right
+    concise-cot         of each step its result alone: 3+4=7;7-2=5 becomes 7;5
+    few-long-cot        an eighth of the rows of verified-long-cot, seen eight times as often in as many steps
     own files           JSONL, Parquet or Arrow of messages (`trainers.data.sources.user_files`)
 
 A tier holds plain messages with the thought in <think> tags, so that it trains any model with a chat template.
@@ -25,6 +27,8 @@ from trainers.data.types import Conversation, TierData
 
 CORRUPTION: Final = 0.4
 """Share of a trace's digits that the tier corrupted-cot draws anew."""
+FEW: Final = 8
+"""The tier few-long-cot has one in so many of the rows (arXiv 2604.06628, table 1: 2.5k rows eight times against 20k once)."""
 REPLAY_ROWS: Final = 500
 """Replay conversations per task; 400 steps of 32 rows at a replay share of 0.3 draw nearly all of them once."""
 REPLAY_REASONED: Final = 0.5
@@ -37,7 +41,8 @@ def load(name: str, source: TierSource, *, seed: int) -> TierData:
     Args:
         name: a built-in tier when `source.path` is `builtin`; any name otherwise.
         source: `builtin`, or a JSONL, Parquet or Arrow file (local, or any address that fsspec knows).
-        seed: draws the corrupted digits and the replay pool; prompts and right answers do not depend on it.
+        seed: draws the corrupted digits, the few rows and the replay pool; the prompts and right answers of all other
+            tiers do not depend on it.
 
     Raises:
         InputError: no such built-in tier, or the file cannot be read, or too many of its rows.
@@ -50,7 +55,10 @@ def load(name: str, source: TierSource, *, seed: int) -> TierData:
             f"shipped: {', '.join(BUILTIN)}; your own needs `path`: a JSONL or Parquet file of messages"
         )
     draw = random.Random(f"{name}/{seed}")
-    primary = [_conversation(item, BUILTIN[name](item, draw)) for item, _ in training_items(IN_DOMAIN)]
+    items = [item for item, _ in training_items(IN_DOMAIN)]
+    if name == "few-long-cot":
+        items = draw.sample(items, len(items) // FEW)
+    primary = [_conversation(item, BUILTIN[name](item, draw)) for item in items]
     return TierData(primary, replay_pool(seed), source=source)
 
 
@@ -84,10 +92,16 @@ def _corrupted(item: Item, draw: random.Random) -> str | None:
     return corrupt(item.trace or "", draw)
 
 
+def _concise(item: Item, draw: random.Random) -> str | None:
+    return ";".join(step.partition("=")[2] for step in (item.trace or "").split(";"))
+
+
 BUILTIN: Final[dict[str, Callable[[Item, random.Random], str | None]]] = {
     "verified-long-cot": _verified,
     "answer-only": _answer_only,
     "corrupted-cot": _corrupted,
+    "concise-cot": _concise,
+    "few-long-cot": _verified,
 }
 
 
