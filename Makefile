@@ -99,10 +99,12 @@ figures: demo
 	$(BIN)/python -m cluster.cli.reference > runs/command-line.md && mv runs/command-line.md docs/reference/command-line.md
 	$(BIN)/python -m benchmarks.figures docs/figures.md
 
-# The paper's questions in miniature, three seeds: about an hour on two cores. docs/paper_mini.md says what came out.
+# The paper's questions in miniature, three seeds: two sweeps, about an hour on two cores. docs/paper_mini.md says what came out.
 paper-mini: $(READY)
 	$(BIN)/dipsweep run examples/paper_mini.yaml
-	$(BIN)/python -m benchmarks.report.paper_mini $$(ls -td runs/paper-mini-*/ | head -1) --write docs/paper_mini.md
+	$(BIN)/dipsweep run examples/paper_mini_exposure.yaml
+	$(BIN)/python -m benchmarks.report.paper_mini $$(ls -td runs/paper-mini-????????/ | head -1) \
+	  $$(ls -td runs/paper-mini-exposure-????????/ | head -1) --write docs/paper_mini.md
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.stopping.measure --sweeps 60

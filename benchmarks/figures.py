@@ -42,7 +42,7 @@ WRITTEN: Final = (
     Written("docs/sweep-file.md", "every key of a sweep file", "python -m sweeps.config.sweep_file.reference FILE"),
     Written("docs/reference/command-line.md", "every command", "python -m cluster.cli.reference > FILE"),
     Written("docs/figures.md", "the tables of this page", "python -m benchmarks.figures FILE"),
-    Written("docs/paper_mini.md", "the paper's claims in miniature: 81 trials, an hour or more on two cores", "make paper-mini",
+    Written("docs/paper_mini.md", "the paper's claims in miniature: 99 trials, an hour or more on two cores", "make paper-mini",
             long=True),
     Written("docs/smollm2.svg", "general scores of SmolLM2-135M on three tiers: needs a GPU, or half an hour",
             "dipsweep figure ID curves OUT --metric general/score", long=True),

@@ -1,12 +1,13 @@
-"""The paper's claims, one by one, beside what examples/paper_mini.yaml found: numbers, errors, and whether they hold here.
+"""The paper's claims, one by one, beside what examples/paper_mini*.yaml found: numbers, errors, and whether they hold here.
 
     dipsweep run examples/paper_mini.yaml
-    python -m benchmarks.report.paper_mini runs/paper-mini-… [--write docs/paper_mini.md]
+    dipsweep run examples/paper_mini_exposure.yaml
+    python -m benchmarks.report.paper_mini runs/paper-mini-… runs/paper-mini-exposure-… [--write docs/paper_mini.md]
 
-Prints Markdown, or puts it between the marks of a page. An error joins that of the items (all seeds are asked the same ones, so
-it does not fall with their number) and that of the seeds, whose variance is pooled over all settings of a budget: of three seeds
-alone it would be poorly known. A claim holds, or is contradicted, where a difference is larger than two of its errors; else it is
-open. Settings that have not been run are said to be so.
+Prints Markdown, or puts it between the marks of a page. A claim compares settings of one sweep. An error joins that of the
+items (all seeds are asked the same ones, so it does not fall with their number) and that of the seeds, whose variance is pooled
+over all settings of a budget: of three seeds alone it would be poorly known. A claim holds, or is contradicted, where a
+difference is larger than two of its errors; else it is open. Settings that have not been run are said to be so.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from typing import NamedTuple
 
 from sweeps import load
 from sweeps.config.sweep_file.reference import between
+from sweeps.journal.reader import read_rows
+from sweeps.journal.rows import ReportRow
 
 BEGIN, END = "<!-- python -m benchmarks.report.paper_mini -->", "<!-- end of the claims -->"
+STUDY, EXPOSURE = "paper-mini", "paper-mini-exposure"
 METRICS = ("math/in_domain", "transfer/score", "general/score", "safety/refusal")
 
 
@@ -68,15 +72,24 @@ def pooled(groups: Iterable[Scores]) -> float:
 
 
 class Found:
-    """The scores of a sweep by arm, budget, metric and step."""
+    """The scores of a sweep by arm, budget, metric and step, and how often each run saw the rows of its tier."""
 
     def __init__(self, folder: str) -> None:
         results = load(folder)
+        self.sweep = results.summary.name
+        seen = {
+            (row.trial, row.step): row.progress["epoch"]
+            for row in read_rows(folder)
+            if isinstance(row, ReportRow) and "epoch" in row.progress
+        }
+        self.epochs: dict[tuple[Arm, int], list[float]] = {}
         self.raw: dict[tuple[Arm, int, str, int], Scores] = {}
         self.base: dict[tuple[str, str], Number] = {}
         for trial in results.summary.trials:
             c = trial.config
             arm = Arm(str(c["model"]), str(c["data"]), float(c["replay"]), float(c["learning_rate"]))
+            if trial.state == "completed":
+                self.epochs.setdefault((arm, int(c["steps"])), []).append(seen[trial.id, int(c["steps"])])
             for metric, points in trial.curves.items():
                 if metric in METRICS and trial.state == "completed":
                     for p in points:
@@ -94,6 +107,10 @@ class Found:
     def arms(self) -> list[tuple[Arm, int]]:
         return sorted({(arm, budget) for arm, budget, _, step in self.raw if step == budget}, key=str)
 
+    def passes(self, arm: Arm, budget: int) -> float:
+        """How often a run has seen the rows of its tier at the end of its budget; the mean over seeds."""
+        return statistics.fmean(self.epochs[arm, budget])
+
     def end(self, arm: Arm, budget: int, metric: str) -> Number | None:
         values = self.raw.get((arm, budget, metric, budget))
         return mean(values, self.between_seeds[budget, metric]) if values else None
@@ -106,11 +123,12 @@ class Found:
 
 
 def table(found: Found) -> Iterator[str]:
-    yield "| setting | budget | seeds | in-domain | transfer | general | refusal |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    yield "| setting | budget | seeds | passes | in-domain | transfer | general | refusal |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for arm, budget in found.arms:
         numbers = [found.end(arm, budget, metric) for metric in METRICS]
-        yield f"| {arm} | {budget} | {numbers[0].seeds if numbers[0] else 0} | {' | '.join(map(str, numbers))} |"
+        seeds, passes = numbers[0].seeds if numbers[0] else 0, found.passes(arm, budget)
+        yield f"| {arm} | {budget} | {seeds} | {passes:.1f} | {' | '.join(map(str, numbers))} |"
 
 
 def compared(found: Found, claim: str, more: tuple[Arm, int], less: tuple[Arm, int], metric: str) -> str:
@@ -199,17 +217,35 @@ def claims(found: Found) -> Iterator[str]:
         (Arm(replay=0.0), longest),
         METRICS[2],
     )
-    yield "| repeated exposure beats one pass | | not in this design | |"
-    yield "| concise traces against long ones | | no such tier ships | |"
+
+
+def exposure_claims(found: Found) -> Iterator[str]:
+    """Few rows often against many rows seldom, and long traces against concise ones."""
+    centre, few, concise, longest = Arm(), Arm(data="few-long-cot"), Arm(data="concise-cot"), 320
+    for budget in (160, longest):
+        for metric in METRICS[:2]:
+            yield compared(found, "few rows often beat many rows seldom", (few, budget), (centre, budget), metric)
+    yield compared(
+        found, "long CoT teaches the task better than concise CoT", (centre, longest), (concise, longest), METRICS[0]
+    )
+    yield compared(
+        found, "long CoT transfers better than concise CoT", (centre, longest), (concise, longest), METRICS[1]
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder")
+    parser.add_argument("study", help="the folder of examples/paper_mini.yaml")
+    parser.add_argument("exposure", help="the folder of examples/paper_mini_exposure.yaml")
     parser.add_argument("--write", type=Path)
     a = parser.parse_args()
-    found = Found(a.folder)
-    made = "\n".join([*claims(found), "", *table(found)])
+    study, exposure = Found(a.study), Found(a.exposure)
+    for folder, found, expected in ((a.study, study, STUDY), (a.exposure, exposure, EXPOSURE)):
+        if found.sweep != expected:
+            parser.error(f"{folder} is a sweep of the name {found.sweep}; expected one of the name {expected}")
+    made = "\n".join([*claims(study), *exposure_claims(exposure)])
+    for found in (study, exposure):
+        made += "\n".join(["", "", f"Sweep `{found.sweep}`:", "", *table(found)])
     if a.write is None:
         print(made)
         return

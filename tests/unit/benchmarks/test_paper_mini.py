@@ -6,7 +6,19 @@ import math
 
 import pytest
 
-from benchmarks.report.paper_mini import Arm, Found, Number, compared, dip, line, mean, pooled
+from benchmarks.report.paper_mini import (
+    METRICS,
+    Arm,
+    Found,
+    Number,
+    compared,
+    dip,
+    exposure_claims,
+    line,
+    mean,
+    pooled,
+    table,
+)
 
 
 def found(ends: dict[tuple[Arm, int], list[float]], se: float = 0.0, **more: object) -> Found:
@@ -50,3 +62,24 @@ def test_a_dip_is_three_claims_and_back_means_at_95_percent_of_the_base(end, bac
     assert [row.rsplit("| ", 1)[1] for row in rows] == ["holds |", "holds |", f"{back} |"]
     assert "lowest, at step 80" in rows[0]
     assert f"{end:.0%}" in rows[2]
+
+
+def test_few_rows_are_compared_with_all_of_them_at_both_budgets_and_long_traces_with_concise_ones():
+    it = found({})
+    settings = {"verified-long-cot": 0.5, "few-long-cot": 0.7, "concise-cot": 0.4}
+    it.raw = {(Arm(data=d), b, m, b): [(v, 0.01)] for d, v in settings.items() for b in (160, 320) for m in METRICS}
+    it.between_seeds = {(b, m): 0.0 for b in (160, 320) for m in METRICS}
+    rows = list(exposure_claims(it))
+    assert len(rows) == 6
+    assert all("few-long-cot at" in row.split("|")[3] and row.endswith("+0.20 ± 0.01 | holds |") for row in rows[:4])
+    assert [f"at {budget}:" in row for row, budget in zip(rows, (160, 160, 320, 320), strict=False)] == [True] * 4
+    assert all("; concise-cot at 320" in row and row.endswith("+0.10 ± 0.01 | holds |") for row in rows[4:])
+    del it.raw[Arm(data="concise-cot"), 320, METRICS[1], 320]
+    assert "not run" in list(exposure_claims(it))[5]
+
+
+def test_the_table_says_how_often_a_run_has_seen_its_rows():
+    it = found({(Arm(), 160): [0.5, 0.7]}, epochs={(Arm(), 160): [0.8, 1.0]})
+    it.raw |= {(Arm(), 160, m, 160): [(0.5, 0.0), (0.7, 0.0)] for m in METRICS}
+    it.between_seeds |= {(160, m): 0.0 for m in METRICS}
+    assert list(table(it))[2].startswith("| centre | 160 | 2 | 0.9 | 0.60 ± 0.00 |")

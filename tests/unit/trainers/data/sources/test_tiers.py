@@ -1,5 +1,7 @@
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -7,7 +9,7 @@ import pytest
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError
-from trainers.data.sources.datasets import BUILTIN, REPLAY_ROWS, load, steps_hold
+from trainers.data.sources.datasets import BUILTIN, FEW, REPLAY_ROWS, load, steps_hold
 from trainers.data.tiny_study.builtin_items import REPLAY_TASKS
 
 BUILTIN_SOURCE = TierSource()
@@ -20,8 +22,9 @@ def parts(conversation):
     return user["content"], thought.removeprefix("<think>") if closed else None, answer
 
 
-def test_every_tier_has_the_same_prompts_and_the_same_right_answers():
-    tiers = [[parts(c) for c in load(name, BUILTIN_SOURCE, seed=0).primary] for name in BUILTIN]
+def test_every_tier_but_the_small_one_has_the_same_prompts_and_the_same_right_answers():
+    whole = [name for name in BUILTIN if name != "few-long-cot"]
+    tiers = [[parts(c) for c in load(name, BUILTIN_SOURCE, seed=0).primary] for name in whole]
     assert len(tiers[0]) == 5000
     for tier in tiers[1:]:
         assert [(prompt, answer) for prompt, _, answer in tier] == [(prompt, answer) for prompt, _, answer in tiers[0]]
@@ -44,6 +47,28 @@ def test_nearly_every_trace_of_the_corrupted_tier_is_wrong_and_keeps_its_shape()
     assert wrong / len(corrupted) > 0.99
     for before, (_, after, _) in zip(right, corrupted, strict=True):
         assert [c for c in before if not c.isdigit()] == [c for c in after if not c.isdigit()]
+
+
+def test_a_concise_trace_has_the_results_of_the_verified_steps_and_ends_in_the_answer():
+    right = [parts(c)[1] for c in load("verified-long-cot", BUILTIN_SOURCE, seed=0).primary]
+    concise = [parts(c) for c in load("concise-cot", BUILTIN_SOURCE, seed=0).primary]
+    for before, (prompt, trace, answer) in zip(right, concise, strict=True):
+        first, *rest = re.findall(r"[+-]?\d+", prompt.removeprefix("SUM "))
+        totals = list(itertools.accumulate(map(int, rest), initial=int(first)))[1:]
+        assert trace == ";".join(map(str, totals))
+        assert len(trace) < len(before)
+        assert trace.split(";")[-1] == answer
+
+
+def test_the_small_tier_has_an_eighth_of_the_verified_rows_no_two_the_same_and_others_for_another_seed():
+    verified = load("verified-long-cot", BUILTIN_SOURCE, seed=0)
+    few, other = (load("few-long-cot", BUILTIN_SOURCE, seed=seed) for seed in (0, 1))
+    prompts = [parts(c)[0] for c in few.primary]
+    assert len(set(prompts)) == len(prompts) == len(verified.primary) // FEW
+    rows = {parts(c)[0]: c for c in verified.primary}
+    assert few.primary == [rows[prompt] for prompt in prompts]
+    assert few.replay == verified.replay
+    assert set(prompts) != {parts(c)[0] for c in other.primary}
 
 
 def test_steps_that_do_not_follow_from_each_other_do_not_hold():
