@@ -225,12 +225,9 @@ def exposure_claims(found: Found) -> Iterator[str]:
     for budget in (160, longest):
         for metric in METRICS[:2]:
             yield compared(found, "few rows often beat many rows seldom", (few, budget), (centre, budget), metric)
-    yield compared(
-        found, "long CoT teaches the task better than concise CoT", (centre, longest), (concise, longest), METRICS[0]
-    )
-    yield compared(
-        found, "long CoT transfers better than concise CoT", (centre, longest), (concise, longest), METRICS[1]
-    )
+    for verb, metric in (("teaches the task", METRICS[0]), ("transfers", METRICS[1])):
+        claim = f"long CoT {verb} better than concise CoT (not in the paper)"
+        yield compared(found, claim, (centre, longest), (concise, longest), metric)
 
 
 def main() -> None:
