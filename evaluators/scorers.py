@@ -57,11 +57,19 @@ _MIXED: Final = re.compile(r"(?<![\d.,/^])(\d+) (\d+)/(\d+)(?![\d.])")
 _TIMES_TEN: Final = re.compile(
     r"(?<=\d)\s*(?:[×·⋅*xX]|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*(?:\{\s*([-+−]?\d+)\s*\}|([-+−]?\d+))"
 )
-_POWER: Final = re.compile(
-    rf"(?:\(\s*({_PLAIN})\s*\)|(?<![\w.,])(?<!\*\*)(\d+(?:\.\d+)?))(?:\s*\^\s*|\*\*| \*\* )"
-    rf"(?:\{{\s*({_PLAIN})\s*\}}|\(\s*({_PLAIN})\s*\)|({_PLAIN}))(?!\w|\.\d|\s*\^|/\d|\*\*)"
+_POWERS: Final = tuple(
+    re.compile(
+        rf"(?:\(\s*({_PLAIN})\s*\)|(?<![\w.,]){before}(\d+(?:\.\d+)?)){sign}"
+        rf"(?:\{{\s*({_PLAIN})\s*\}}|\(\s*({_PLAIN})\s*\)|({_PLAIN}))(?!\w|\.\d|\s*\^{after})"
+    )
+    for sign, before, after in ((r"\s*\^\s*", "", ""), (r"(?:\*\*| \*\* )", r"(?<!\*\*)", r"|\*\*"))
 )
-"""Not Markdown: `day 4 **12**` is a bold 12."""
+"""2^3 and 2**3; `day 4 **12**` is Markdown's bold 12."""
+_MARK: Final = re.compile(
+    r"\^\s*(?:\{\s*)?(?:\\(?:circ|degree|prime|ast|dagger|text\w*|mathrm)\b\s*(?:\{[^{}]*\})?|(?:st|nd|rd|th|o)\b|[*'°†])"
+    r"(?:\s*\})?"
+)
+"""What is raised and no exponent: degrees, ordinals, primes, notes."""
 _OTHER_POWER: Final = re.compile(
     r"(?:\([^()]*\)|(?<![\w.,])\d[\d.,]*|(?<!\s))\s*\^\s*(?:\{[^{}]*\}|\([^()]*\)|[-+−]?\w+(?:\.\d+)?)"
 )
@@ -142,10 +150,12 @@ def number_in(text: str) -> float | None:
 
     3/4, \frac{3}{4}, 3 1/2, 1.5 × 10^3 and 2^10 are each one number; the 2 of 7 cm^2 and of x^2 is none.
     """
-    text = _CURRENCY.sub(r"\1", _GROUPED.sub("", re.sub("[−–]", "-", text)))
+    text = _CURRENCY.sub(r"\1", _GROUPED.sub("", re.sub("[−–]", "-", _MARK.sub("", text))))
     text = re.sub("[⁰¹²³⁴-⁹⁺⁻]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPT)}}}", text)
     text = _TIMES_TEN.sub(lambda found: f"e{found[1] or found[2]}", text)
-    text = _POWER.sub(_power, _MIXED.sub(_fraction, _FRACTION.sub(_fraction, text)))
+    text = _MIXED.sub(_fraction, _FRACTION.sub(_fraction, text))
+    for power in _POWERS:
+        text = power.sub(_power, text)
     found = _NUMBER.findall(_OTHER_POWER.sub("", text))
     return _value(found[-1]) if found else None
 
