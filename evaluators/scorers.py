@@ -296,10 +296,12 @@ def same_math(answer: str, target: str) -> bool:
 
 def _math(reply: str, item: Item) -> float:
     said = final_answer(reply)
+    written = [reply]
+    if said != reply.strip():  # the reply marks its answer: nothing else of it counts, and LaTeX may lack its dollars
+        written = [said, f"${said}$"] if re.search(r"[\\^+=*/({<\d]", said) else [said]
     return any(
-        said == str(answer).strip() or same_math(said, target) or same_math(reply, target)
+        said == str(answer).strip() or any(same_math(each, _as_latex(answer)) for each in written)
         for answer in accepted(item)
-        for target in [_as_latex(answer)]
     )
 
 

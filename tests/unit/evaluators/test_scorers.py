@@ -92,6 +92,11 @@ def test_mathematics_is_compared_as_such():
     score = scorer_of("math").score
     assert score(r"so \boxed{\frac{1}{2}}", {"answer": "0.5"})
     assert not score(r"so \boxed{\frac{1}{3}}", {"answer": "0.5"})
+    assert score(r"Answer: 2\sqrt{3}", {"answer": r"\sqrt{12}"})
+    assert score("Answer: x^2+1", {"answer": "1+x^2"})
+    for reply in ("<answer>7</answer> It is not 5", "Answer: 7\nNote that it is not 5", r"\boxed{7}, not $5$"):
+        assert [score(reply, {"answer": answer}) for answer in (5, 7)] == [False, True]
+    assert not score("Answer: Evelny", {"answer": "Evelyn"})
 
 
 def test_a_reply_is_no_script_and_its_tests_are():
