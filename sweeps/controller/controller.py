@@ -177,11 +177,11 @@ class SweepController:
         """Asks the rule for paused trials that go before new ones, the search for as many as the queue is short of then, and when
         it has none, the rule for a paused one."""
         queue = self._record.queue
-        while len(queue.ready(limit)) < limit and (paused := self._paused()):
+        while queue.begun() < limit and (paused := self._paused()):
             promoted = self.rule.choose_trial_to_promote(paused)
             if promoted is None:
                 break
-            queue.append(promoted)
+            queue.promote(promoted)
         while not queue.exhausted and len(queue.ready(limit)) < limit:
             suggestion = self.searcher.ask()
             if suggestion is None:

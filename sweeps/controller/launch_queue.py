@@ -23,7 +23,7 @@ class LaunchQueue:
 
     Args:
         state: what is known of the sweep. specs: its trials by id.
-        trunks_first: a shorter budget begins when the search has no more to propose, and not while its trunk is given up.
+        trunks_first: a shorter budget begins when all configurations have begun, and not while its trunk is given up.
 
     Attributes:
         exhausted: the search has no more to propose, so nobody waits for a parent that it has yet to name.
@@ -63,6 +63,19 @@ class LaunchQueue:
         """Puts a trial at the end."""
         self._trials.append(trial)
 
+    def promote(self, trial: str) -> None:
+        """Puts a trial before the first that the search has named and that has not begun."""
+        place = next((i for i, other in enumerate(self._trials) if self._is_new(other)), len(self._trials))
+        self._trials.insert(place, trial)
+
+    def begun(self) -> int:
+        """Returns how many trials can start now before which none is promoted: they have begun, or a user added them."""
+        return sum(not self._is_new(trial) for trial in self._ready())
+
+    def _is_new(self, trial: str) -> bool:
+        known = self.state.trials[trial]
+        return not known.attempt and not known.row.by
+
     def remove(self, trial: str) -> None:
         """Takes a trial out, which is to be there."""
         self._trials.remove(trial)
@@ -97,11 +110,16 @@ class LaunchQueue:
         return [(trial, parent.id) for trial, parent in parents if parent is not None and self._is_given_up(parent)]
 
     def _ready(self) -> Iterator[str]:
-        return (trial for trial in self._trials if not self._waits_for_parent(trial) and not self._comes_last(trial))
+        last = self.trunks_first and (not self.exhausted or any(map(self._is_new_trunk, self._trials)))
+        return (t for t in self._trials if not self._waits_for_parent(t) and not self._comes_last(t, last))
 
-    def _comes_last(self, trial: str) -> bool:
+    def _comes_last(self, trial: str, last: bool) -> bool:
+        """True for a branch while configurations are to begin (`last`), and while its trunk is given up."""
         parent = trunk_of_unbegun(self.state, trial) if self.trunks_first else None
-        return parent is not None and (not self.exhausted or self._is_given_up(parent))
+        return parent is not None and (last or self._is_given_up(parent))
+
+    def _is_new_trunk(self, trial: str) -> bool:
+        return self._is_new(trial) and not self.state.trials[trial].parent
 
     def _is_given_up(self, trunk: TrialState) -> bool:
         return trunk.status in (TrialStatus.PAUSED, TrialStatus.PRUNED) and trunk.id not in self._trials

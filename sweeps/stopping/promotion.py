@@ -25,7 +25,7 @@ class PromoteByOdds(DipAware):
 
     Attributes:
         planned, named: trials that the search may name, and those that it has; not those that users added.
-        branches: trials that begin from a checkpoint of another. waiting: those that are paused.
+        branches: trials that begin from a checkpoint of another. begun: all that have begun. waiting: those that are paused.
         exhausted: the search has named less than planned and has no more: a run was resumed whose odds are below a newcomer's.
     """
 
@@ -34,6 +34,7 @@ class PromoteByOdds(DipAware):
         self.planned = 0
         self.named: set[str] = set()
         self.branches: set[str] = set()
+        self.begun: set[str] = set()
         self.waiting: set[str] = set()
         self.exhausted = False
 
@@ -45,6 +46,10 @@ class PromoteByOdds(DipAware):
             case AttemptRow() if row.trial in self.waiting:
                 self.waiting.remove(row.trial)
                 self.exhausted = self.exhausted or self.choose_trial_to_promote([row.trial]) is None
+            case AttemptRow() if row.trial not in self.begun:
+                self.begun.add(row.trial)
+                if row.trial in self.named - self.branches:
+                    self.exhausted = False
             case SweepRow():
                 self.planned = max(self.planned, row.trials or 0)
             case ControlRow(action=ControlAction.ADD, refused=False):
@@ -60,9 +65,10 @@ class PromoteByOdds(DipAware):
 
     def newcomer(self) -> float:
         """Returns the odds of a configuration of which nothing is known; 0 where none is left to begin."""
-        if self.exhausted or len(self.named) >= self.planned:
-            return 0.0
-        return self.goal.top / (len(self.named - self.branches) + 1)
+        configurations = self.named - self.branches
+        begun = len(configurations & self.begun)
+        to_come = max(self.planned - len(self.named), 0) + len(configurations) - begun
+        return 0.0 if self.exhausted or not to_come else self.goal.top / (begun + 1)
 
     def decide(self, trial: str) -> Verdict:
         verdict = super().decide(trial)

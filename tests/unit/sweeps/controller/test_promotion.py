@@ -169,3 +169,31 @@ def test_no_run_waits_for_configurations_that_the_search_does_not_have():
     first = next(i for i, r in enumerate(rows) if i > last and isinstance(r, AttemptRow) and r.attempt > 1)
     assert not [r for r in rows[first:] if isinstance(r, VerdictRow) and r.reason.startswith("held")]
     assert rule.newcomer() == 0.0
+
+
+def test_runs_are_held_and_promoted_also_where_new_trials_are_named_long_before_they_begin():
+    """The driver on Ray asks a search that learns nothing for many trials ahead, for the autoscaler."""
+    definition = sweep(
+        space={"learning_rate": loguniform(1e-4, 1e-2)},
+        search={"algorithm": "random", "trials": 40, "promote": True},
+        trainer=LONG,
+    )
+    world = World(definition, MemoryJournal())
+    world.controller.next_trials(40)
+    rows = world.run()
+    assert max(i for i, r in enumerate(rows) if isinstance(r, TrialRow)) <= 40
+    first = [r for r in rows if isinstance(r, AttemptRow) and r.attempt == 1]
+    held = [r for r in rows if isinstance(r, VerdictRow) and r.reason.startswith("held")]
+    assert len([r for r in held if r.seq < first[-1].seq]) >= 5
+    promoted = [r for r in rows if isinstance(r, AttemptRow) and r.attempt > 1 and r.seq < first[-1].seq]
+    assert promoted
+
+
+def test_shorter_budgets_come_last_also_where_all_is_named_at_the_start():
+    world = World(sweep(search={"algorithm": "random", "trials": 24, "promote": True}), MemoryJournal())
+    world.controller.next_trials(64)
+    rows = world.run()
+    parents = {r.trial: r.parent for r in rows if isinstance(r, TrialRow)}
+    begun = [bool(parents[r.trial]) for r in rows if isinstance(r, AttemptRow) and r.attempt == 1]
+    assert sum(begun) >= 2
+    assert begun == sorted(begun)
