@@ -41,14 +41,15 @@ def whole(result: dict[str, object], trials: int, gpus: int) -> None:
 
 
 def test_a_small_mix_of_sizes_runs_to_its_end_and_gives_every_gpu_back(program):
-    (result,) = program("benchmarks.scale.mixes_ray", "--mixes", "1", "--trials", "5", "--seconds", "1")
+    result, of_all = program("benchmarks.scale.mixes_ray", "--mixes", "1", "--trials", "5", "--seconds", "1")
     whole(result, 5, 8)
+    assert (of_all["completed"], of_all["peak"], of_all["least_free_at_end"]) == (5, result["peak"], 8)
 
 
 @pytest.mark.slow
 def test_three_mixes_of_twenty_trials_run_to_their_end(program):
-    results = program("benchmarks.scale.mixes_ray", "--mixes", "3", "--trials", "20", "--seconds", "4")
-    assert len(results) == 3
+    *results, of_all = program("benchmarks.scale.mixes_ray", "--mixes", "3", "--trials", "20", "--seconds", "4")
+    assert len(results) == of_all["mixes"] == 3
     for result in results:
         whole(result, 20, 8)
 
