@@ -24,8 +24,8 @@ from sweeps.planning.work import TrialWork, planned_work
 
 SLOTS: Final = 8
 """Trials that run at once in a rehearsal of the stop rule, where no machines were named."""
-PROBE_STEPS: Final = 16
-PROBE_ITEMS: Final = 8
+PROBE_STEPS: Final = 24
+PROBE_ITEMS: Final = 32
 PROBE: Final = f"a probe of {PROBE_STEPS} steps here"
 
 
@@ -96,8 +96,12 @@ def probe(plan: Plan) -> Sequence[Row]:
 
 
 def _probe_definition(sweep: Sweep, item: TrialWork) -> dict[str, Any]:
-    """The sweep with one trial, with the settings of `item`, for few steps and few items."""
+    """The sweep with one trial, with the settings of `item`, for few steps and few items.
+
+    It is scored three times, since the first evaluation of a kind also warms up: a median leaves that out.
+    """
     definition = sweep.to_json()
+    items, at = min(PROBE_ITEMS, sweep.evaluation.items), [PROBE_STEPS // 3, 2 * PROBE_STEPS // 3, PROBE_STEPS]
     trainer = {name: item.config[name] for name in definition["trainer"]}
     trainer |= {"steps": PROBE_STEPS, "logging_steps": 4, "warmup_steps": 1.0}
     return {
@@ -109,7 +113,7 @@ def _probe_definition(sweep: Sweep, item: TrialWork) -> dict[str, Any]:
         "stopping": {"rule": "none"},
         "limits": {},
         "trainer": trainer,
-        "evaluation": {**definition["evaluation"], "items": PROBE_ITEMS, "at": [PROBE_STEPS], "stop_early": None},
+        "evaluation": {**definition["evaluation"], "items": items, "at": at, "stop_early": None},
     }
 
 

@@ -1,0 +1,21 @@
+"""The probe of `dipsweep plan --probe`: what it trains and asks."""
+
+from __future__ import annotations
+
+from cluster.cli.plan_view import PROBE_STEPS, probe
+from sweeps import Sweep, grid
+from sweeps.config.plan import Plan
+from sweeps.journal.rows import BASE_PREFIX, EvalRow
+
+
+def test_a_probe_scores_three_checkpoints_so_that_a_median_leaves_out_the_first_one_and_asks_no_more_than_the_sweep():
+    sweep = Sweep(
+        name="probed",
+        space={"model": grid("tiny-xs"), "steps": grid(400)},
+        trainer={"batch_tokens": 512, "max_length": 256},
+        evaluation={"items": 3, "at": [400]},
+    )
+    rows = [row for row in probe(Plan(sweep)) if isinstance(row, EvalRow) and not row.trial.startswith(BASE_PREFIX)]
+    scored = [row for row in rows if row.cost]
+    assert [row.step for row in scored] == [PROBE_STEPS // 3, 2 * PROBE_STEPS // 3, PROBE_STEPS]
+    assert all(sum(row.cost.values()) > 0 for row in scored)
