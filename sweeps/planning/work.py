@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from sweeps.config.plan import Plan
@@ -62,11 +63,16 @@ def planned_work(plan: Plan) -> list[TrialWork]:
 
     Of a sampled sweep these are random draws: which values the search will pick depends on scores that do not exist.
     """
+    return list(_work_of_all(plan))
+
+
+@lru_cache(maxsize=4)
+def _work_of_all(plan: Plan) -> tuple[TrialWork, ...]:
     if not sampled(plan.sweep.space):
-        return [work_of(plan, trial) for trial in plan.known_trials()]
+        return tuple(work_of(plan, trial) for trial in plan.known_trials())
     search = plan.sweep.search.model_copy(update={"algorithm": "random"})
     drawn = OptunaSearch(Plan(plan.sweep.model_copy(update={"search": search}), plan.more))
-    return [work_of(plan, plan.trial(suggestion.config)) for suggestion in iter(drawn.ask, None)]
+    return tuple(work_of(plan, plan.trial(suggestion.config)) for suggestion in iter(drawn.ask, None))
 
 
 def work_of(plan: Plan, trial: TrialSpec) -> TrialWork:
