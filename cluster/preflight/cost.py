@@ -96,7 +96,9 @@ def _speed(plan: Plan, item: TrialWork, gpu: str, suites: _Suites, measured: Mea
     try:
         known, recurrent = counted(shape), is_recurrent(shape)
         runs = round(layer_runs(shape, sum(train_range(shape)) / 2)) if recurrent else 0
-        in_vllm = not recurrent and (bool(vllm.distribution(gpu=item.gpus > 0)) or plan.sweep.evaluation.python is not None)
+        in_vllm = not recurrent and (
+            bool(vllm.distribution(gpu=item.gpus > 0)) or plan.sweep.evaluation.python is not None
+        )
 
         def guess(items: int) -> Speed:
             return published_speed(
