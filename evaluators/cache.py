@@ -5,19 +5,21 @@ The base model is scored once, not once a trial; a resumed sweep scores nothing 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from evaluators.scores import Scores
 from sweeps.config.trial import KeepReplies
-from sweeps.errors import StorageError, StorageUnavailable
+from sweeps.errors import StorageError
 from sweeps.journal.lines import sealed, unsealed
 from sweeps.storage.base import Where
 from sweeps.storage.factory import open_store
+
+log = logging.getLogger(__name__)
 
 
 class ScoreCache:
@@ -38,10 +40,13 @@ class ScoreCache:
             return None
 
     def put(self, digest: str, suite: str, settings: Mapping[str, Any], scores: Scores) -> None:
-        """Writes scores down; the last writer wins, and all writers write the same."""
+        """Writes scores down; the last writer wins, and all writers write the same.
+
+        A cache that cannot be written, such as one of another user, is said and costs nothing but scoring again: the scores are
+        the sweep's by then.
+        """
         text = json.dumps(asdict(scores), allow_nan=False, default=dict)
-        with contextlib.suppress(StorageUnavailable):  # it is scored again some day; these scores are not lost
-            self.store.write(_key(digest, suite, settings), sealed(text))
+        self._write(_key(digest, suite, settings), sealed(text))
 
     def replies(self, digest: str, suite: str, settings: Mapping[str, Any], mode: KeepReplies) -> bytes | None:
         """Returns the replies behind cached scores, where they were kept in this mode."""
@@ -52,8 +57,13 @@ class ScoreCache:
 
     def put_replies(self, digest: str, suite: str, settings: Mapping[str, Any], mode: KeepReplies, data: bytes) -> None:
         """Keeps the replies behind scores."""
-        with contextlib.suppress(StorageUnavailable):
-            self.store.write(_key(digest, suite, settings, f".{mode}.jsonl.gz"), data)
+        self._write(_key(digest, suite, settings, f".{mode}.jsonl.gz"), data)
+
+    def _write(self, key: str, data: bytes) -> None:
+        try:
+            self.store.write(key, data)
+        except StorageError as e:
+            log.warning("not cached: %s", e)
 
 
 def _key(digest: str, suite: str, settings: Mapping[str, Any], ending: str = ".json") -> str:

@@ -112,3 +112,11 @@ def test_cached_scores_without_the_replies_that_are_wanted_are_measured_again(tm
     replies = read_replies(tmp_path / "sweep", "base-tiny-xs")
     right = [r.outcomes[m] for r in replies for m in r.outcomes if m == "safety/harm"]
     assert sum(right) / len(right) == after.metrics["safety/harm"]
+
+
+def test_a_cache_that_cannot_be_written_costs_no_scores(folder, tmp_path, caplog):
+    """That of another user, say; here a file stands in its place."""
+    (tmp_path / "scores").write_text("")
+    cache = ScoreCache(tmp_path / "scores")
+    assert evaluate(folder, EvalSpec(suite="mini", items=2), cache=cache).metrics
+    assert "not cached: " in caplog.text

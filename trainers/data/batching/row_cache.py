@@ -2,16 +2,18 @@
 
 A file's name is the fingerprint of everything it follows from: conversations, tokenizer, chat template, length limit
 and policy. Files appear whole (written aside, then renamed), so trials may share the folder without a lock: two that
-miss at once write the same bytes twice. A cache that cannot be written or read is only slow, never wrong.
+miss at once write the same bytes twice. A cache that cannot be written, or read, or has changed on the disk is only slow,
+never wrong.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 KEPT_FILES: Final = 64
-FORMAT: Final = "rows-4"
+FORMAT: Final = "rows-5"
 """Part of every fingerprint; to be raised when rendering or tokenising changes."""
+CHECKSUM: Final = "sha256"
+"""Name of the array that holds the digest of all others."""
 
 
 def tokenised(
@@ -47,7 +51,7 @@ def tokenised(
     made = tokenise(tokenizer, conversations, limit, long_rows)
     try:
         _write(file, made)
-    except OSError as e:
+    except (OSError, SafetensorError) as e:
         log.warning("tokenised rows were not cached: %s", e)
     return made
 
@@ -69,7 +73,10 @@ def _fingerprint(tokenizer: Any, conversations: Sequence[Conversation], limit: i
 def _read(file: Path) -> Tokenised | None:
     try:
         arrays = load_file(file)
-        os.utime(file)  # the oldest files go first; one in use is young
+        if arrays.pop(CHECKSUM).tobytes() != _checksum(arrays):
+            raise ValueError("its checksum does not fit: it has changed since it was written")
+        with contextlib.suppress(OSError):  # the oldest files go first; one in use is young
+            os.utime(file)
         rows = Rows(arrays["ids"], arrays["learn"], arrays["starts"])
         cut, dropped = arrays["counts"].tolist()
         refused = tuple(Refused(*pair) for pair in json.loads(arrays["refused"].tobytes()))
@@ -82,6 +89,15 @@ def _read(file: Path) -> Tokenised | None:
     return found
 
 
+def _checksum(arrays: Mapping[str, np.ndarray]) -> bytes:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array)
+    return digest.digest()
+
+
 def _write(file: Path, made: Tokenised) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     waiting = file.with_name(f".{file.name}.{os.getpid()}")
@@ -89,8 +105,11 @@ def _write(file: Path, made: Tokenised) -> None:
     arrays = {"ids": made.rows.flat_ids, "learn": made.rows.flat_learn, "starts": made.rows.starts, "counts": counts,
               "lengths": made.lengths, "origins": made.origins, "kept": made.kept,
               "refused": np.frombuffer(json.dumps(made.refused).encode(), dtype=np.uint8)}  # fmt: skip
-    save_file(arrays, waiting)
-    os.replace(waiting, file)
+    try:
+        save_file({**arrays, CHECKSUM: np.frombuffer(_checksum(arrays), dtype=np.uint8)}, waiting)
+        os.replace(waiting, file)
+    finally:
+        waiting.unlink(missing_ok=True)
     by_age = sorted(file.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
     for old in by_age[:-KEPT_FILES]:
         old.unlink(missing_ok=True)
