@@ -27,7 +27,7 @@ from torch import Tensor
 from sweeps.checkpoints.manifest import MANIFEST, STATE, VERSION, Manifest, read_manifest, seal, verify
 from sweeps.config.trial import Saved
 from sweeps.errors import StorageError, StorageUnavailable
-from sweeps.storage.base import storage_trouble
+from sweeps.storage.base import trouble_at
 
 FACTS: Final = "trainer.json"
 FIRST_S: Final = 0.5
@@ -55,7 +55,7 @@ def write_patiently(
     give_up: Callable[[], bool] = lambda: False,
     waiting: Callable[[str], None] = lambda reason: None,
 ) -> Saved:
-    """Returns what `write` returns, tried for `WAIT_S` while the disk has no room, or is gone; nothing half is left.
+    """Returns what `write` returns, tried for `WAIT_S` while the disk has no room, or it or a folder is gone; leaves no half.
 
     Args:
         target: the checkpoint's folder. give_up: looked at between tries; True ends the waiting.
@@ -63,14 +63,14 @@ def write_patiently(
 
     Raises:
         StorageUnavailable: the disk did not take it in that time. The training is sound, and can go on from the checkpoint
-            before.
+            before. StorageDenied: this user may not write there (any more); the same holds.
     """
 
     def attempt() -> Saved:
         try:
             return write()
         except (OSError, SafetensorError) as e:
-            trouble = storage_trouble(e)
+            trouble = trouble_at(target, e)
             shutil.rmtree(target, ignore_errors=True)
             if trouble is None:
                 raise

@@ -135,7 +135,10 @@ def fault(folder: Path, name: str, manifest: Manifest) -> str:
         return f"{name} is no file"
     if there.st_size != size:
         return f"{name} has {there.st_size} bytes, not {size}"
-    return "" if sha256(file) == digest else f"{name} has changed since it was written"
+    try:
+        return "" if sha256(file) == digest else f"{name} has changed since it was written"
+    except OSError as e:
+        raise storage_error(file, e) from e
 
 
 def is_weights(name: str) -> bool:

@@ -25,12 +25,13 @@ def sealed(line: str) -> bytes:
 
 
 def unsealed(line: bytes) -> bytes:
-    """Returns a line as it was before it got its checksum.
+    """Returns a line as it was before it got its checksum; white space that a copy put behind it hides none.
 
     Raises:
         JournalError: it has changed since.
     """
-    body, tail = line[:-_LENGTH], line[-_LENGTH:]
+    bare = line.rstrip()
+    body, tail = bare[:-_LENGTH], bare[-_LENGTH:]
     if not (tail.startswith(_KEY) and tail.endswith(_END)):
         return line
     if b"%08x" % zlib.crc32(body) != tail[len(_KEY) : -len(_END)]:

@@ -317,7 +317,7 @@ def _exclusive(path: Path) -> IO[str] | None:
     """Opens and locks a file; the kernel lets go of it when the process dies, however it dies. None without locks."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path, "a+")  # noqa: SIM115 - its life is the lock
+        lock = open(path, "a+", errors="replace")  # noqa: SIM115 - its life is the lock
     except OSError as e:
         raise storage_error(path, e) from e
     try:
@@ -332,9 +332,9 @@ def _exclusive(path: Path) -> IO[str] | None:
     except OSError:  # a file system without locks: the lease alone decides
         lock.close()
         return None
-    lock.truncate(0)
-    lock.write(f"pid {os.getpid()} on {os.uname().nodename}")
-    lock.flush()
+    with contextlib.suppress(OSError):  # of a full disk: the lock holds all the same, and only a message lacks the name
+        os.ftruncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"pid {os.getpid()} on {os.uname().nodename}".encode())
     return lock
 
 

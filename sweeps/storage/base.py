@@ -210,6 +210,8 @@ NETWORK: Final = frozenset(
 )  # fmt: skip
 """What a file server's client says too; without a file's name it may be any connection of a user's own code."""
 MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_TEMPORARY: Final = "No usable temporary directory"  # how Python's tempfile says that each one is full, or read-only
+_RAY_DISK_FULL: Final = "OutOfDiskError"  # by name: this package knows nothing of Ray
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust say it, safetensors among them
 
 
@@ -242,6 +244,28 @@ def _free(path: Path) -> str:
     return ""
 
 
+def _os_error_number(e: BaseException) -> int | None:
+    """Returns the `errno` of an error of the operating system, also where a library in Rust tells of it."""
+    if isinstance(e, OSError) and e.errno is not None:
+        return e.errno
+    said = _OS_ERROR.search(str(e))
+    return int(said[1]) if said else None
+
+
+def trouble_at(place: Path, e: BaseException) -> StorageError | None:
+    """Returns the storage's error behind one of code that works on files of the storage at `place` and on nothing else.
+
+    There a folder that is gone, or may not be written any more, or a file in its place, is no fault of a trial either.
+    """
+    if (trouble := storage_trouble(e)) is not None:
+        return trouble
+    number = _os_error_number(e)
+    if number is None:
+        return None
+    found = storage_error(place, OSError(number, os.strerror(number)))
+    return found if isinstance(found, StorageDenied) else StorageUnavailable(str(found))
+
+
 def storage_trouble(e: BaseException) -> StorageError | None:
     """Returns the storage's error behind an exception of training or scoring code; None when there is none.
 
@@ -256,11 +280,10 @@ def storage_trouble(e: BaseException) -> StorageError | None:
             return found
         if isinstance(found, TrialFailed | JournalError):
             return None
-        number = found.errno if isinstance(found, OSError) else None
-        if number is None and (said := _OS_ERROR.search(str(found))):
-            number = int(said[1])
-        where = getattr(found, "filename", None)
-        if number in FULL | AWAY | MANY_FILES or (where and number in NETWORK):
+        if type(found).__name__ == _RAY_DISK_FULL or _NO_TEMPORARY in str(found):
+            return StorageFull(f"this machine: {' '.join(str(found).split())[:300]}; free some room, or set TMPDIR")
+        where, number = getattr(found, "filename", None), _os_error_number(found)
+        if number is not None and (number in FULL | AWAY | MANY_FILES or (where and number in NETWORK)):
             return storage_error(
                 Path(os.fsdecode(where)) if where else Path("this machine"), OSError(number, os.strerror(number))
             )

@@ -1,15 +1,17 @@
 """A checkpoint is whole or it is none."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
+from sweeps.checkpoints import manifest
 from sweeps.checkpoints.transfer import push
 from sweeps.config.trial import Saved
-from sweeps.errors import InputError, StorageError, StorageFull, StorageUnavailable
+from sweeps.errors import InputError, StorageDenied, StorageError, StorageFull, StorageUnavailable
 from sweeps.storage.factory import open_store
 from tests.support.models.tiny_sft import network, tokenizer, write_base
 from trainers import checkpoint
@@ -132,11 +134,44 @@ def test_a_disk_that_stays_full_is_the_storages_fault_and_leaves_nothing_half(tm
     assert not target.exists()
 
 
-def test_another_error_is_not_waited_for(tmp_path):
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), SafetensorError("… (os error 13)")], ids=str
+)
+def test_a_folder_that_may_not_be_written_any_more_is_the_storages_fault(tmp_path, error: Exception):
     target = tmp_path / "step-000004"
-    with pytest.raises(PermissionError):
-        checkpoint.write_patiently(target, Disk(target, PermissionError(13, "Permission denied"), 1))
+    with pytest.raises(StorageDenied, match=r"checkpoint step-000004 .*this user may not read or write here"):
+        checkpoint.write_patiently(target, Disk(target, error, 1))
     assert not target.exists()
+
+
+def test_a_folder_that_is_gone_or_has_become_a_file_is_waited_for(tmp_path, monkeypatch):
+    attempt = tmp_path / "attempt-1"
+    attempt.write_text("what somebody put there")
+    monkeypatch.setattr(checkpoint, "_sleep", lambda seconds, give_up: attempt.unlink())
+
+    def write() -> Saved:
+        return Saved(4, str(checkpoint.fresh(attempt / "step-000004")), "sha256:0")
+
+    waits: list[str] = []
+    assert checkpoint.write_patiently(attempt / "step-000004", write, waiting=waits.append).step == 4
+    assert "Not a directory" in waits[0]
+
+
+def test_an_error_of_the_code_is_not_waited_for(tmp_path):
+    target = tmp_path / "step-000004"
+    for error in (ValueError("no number"), SafetensorError("invalid shape")):
+        with pytest.raises(type(error)):
+            checkpoint.write_patiently(target, Disk(target, error, 1))
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def test_a_file_of_a_checkpoint_that_may_not_be_read_is_not_called_damaged(sealed, monkeypatch):
+    def refuse(file: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(manifest, "sha256", refuse)
+    with pytest.raises(StorageDenied):
+        verify(sealed[0])
 
 
 def test_an_export_is_a_plain_folder_that_transformers_reads(sealed, tmp_path):

@@ -94,7 +94,7 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> bytes:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array)
+        digest.update(array.data)
     return digest.digest()
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweeps.errors import Fenced, JournalError, StorageFull, StorageUnavailable
+from sweeps.errors import Fenced, JournalError, StorageFull, StorageUnavailable, SweepBusy
 from sweeps.journal import writer
 from sweeps.journal.compaction import segment_key
 from sweeps.journal.rows import Row
@@ -153,6 +153,10 @@ def test_what_is_the_storages_fault_is_told_from_what_is_the_trials():
     wrapped.__cause__ = full
     for error in (full, wrapped, StorageFull("full"), ValueError("I/O error: Input/output error (os error 5)")):
         assert isinstance(storage_trouble(error), StorageUnavailable)
+    no_temporary = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/home/me']")
+    of_ray = type("OutOfDiskError", (Exception,), {})("Local disk is full")  # ray.exceptions has it
+    for error in (no_temporary, of_ray):
+        assert isinstance(storage_trouble(error), StorageFull)
     for error in (ValueError("no"), FileNotFoundError(2, "none"), JournalError("row"), OSError("without a number")):
         assert storage_trouble(error) is None
 
@@ -213,3 +217,20 @@ def test_a_log_that_somebody_removed_ends_its_driver_as_one_that_was_overtaken(t
         shutil.rmtree(tmp_path / ID)
         with pytest.raises(Fenced):
             journal.append(row(1))
+
+
+def test_a_full_disk_keeps_nobody_from_taking_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The name in the lock is for people; nothing else is written before the log, which waits."""
+    write = os.write
+
+    def full(handle: int, data: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{handle}").endswith("driver.lock"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, data)
+
+    monkeypatch.setattr(os, "write", full)
+    with SweepJournal(tmp_path / ID, beating=False) as journal:
+        journal.append(row(1))
+        with pytest.raises(SweepBusy, match="driver unknown is running this sweep"):
+            SweepJournal(tmp_path / ID, beating=False)
+    assert [r.step for r in read_rows(tmp_path / ID)[1:]] == [1]

@@ -57,6 +57,18 @@ def test_a_changed_digit_is_damage_with_file_and_line_and_gc_touches_nothing(tmp
     assert (home / "trials/t-1/attempt-1/step-000001/weights").exists()
 
 
+@pytest.mark.parametrize("ending", [b"\r\n", b" \n", b"\t\r\n"])
+def test_a_copy_with_other_line_ends_is_read_and_its_checksums_still_count(tmp_path: Path, ending: bytes):
+    home = sweep(tmp_path, MINE)
+    log = home / segment_key(0)
+    rows = read_rows(home)
+    log.write_bytes(log.read_bytes().replace(b"\n", ending))
+    assert read_rows(home) == rows
+    log.write_bytes(log.read_bytes().replace(b'"transfer/score":0.25', b'"transfer/score":0.95', 1))
+    with pytest.raises(JournalError, match=r"000000000\.jsonl:2: .*checksum does not fit"):
+        read_rows(home)
+
+
 def test_a_line_of_an_earlier_version_has_no_checksum_and_is_read(tmp_path: Path):
     home = sweep(tmp_path, MINE)
     log = home / segment_key(0)
