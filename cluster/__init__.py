@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from cluster.run import run
 
 __all__ = ["run", "submit"]
+_MODULES = {"run": "cluster.run", "submit": "cluster.jobs.submit"}
 
 
 def __getattr__(name: str) -> Any:
     """`run` and `submit` bring preflight and report along, which no worker needs, so they are imported when asked for."""
     import importlib
 
-    if name in ("run", "submit"):
-        return getattr(importlib.import_module({"run": "cluster.run", "submit": "cluster.jobs.submit"}[name]), name)
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value  # the import has just put the module `cluster.run` there
+        return value
     raise AttributeError(f"module 'cluster' has no attribute {name!r}")

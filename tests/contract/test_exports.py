@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import cluster
 import sweeps
 
@@ -15,6 +18,12 @@ def test_the_public_names_are_these_and_each_can_be_imported():
     for module in (sweeps, cluster):
         for name in module.__all__:
             assert getattr(module, name) is not None
+
+
+def test_what_users_import_first_is_what_they_call():
+    """In a process of its own: where a test has imported the module `cluster.run`, its name stands for the module."""
+    ask = "from cluster import run, submit; import inspect; print(*map(inspect.isfunction, (run, submit)))"
+    assert subprocess.check_output([sys.executable, "-c", ask], text=True).split() == ["True", "True"]
 
 
 def test_every_rule_of_the_schema_can_be_made_with_the_settings_that_the_schema_takes():
