@@ -85,14 +85,15 @@ def run(
         rule: a stop rule of your own (`sweeps.stopping.StopRule`) instead of the one that the sweep names; a fresh one.
         searcher: a search of your own (`sweeps.controller.searcher.Searcher`) instead of the sweep's; a fresh one. Give both
             anew when the sweep goes on: they are rebuilt from the journal, nothing of them is stored.
-        tiers: what each tier is for each model (`cluster.preflight.checks.preflight`); by default measured here, where the
-            sweep trains by `trainers.loop.train`.
+        tiers: what each tier is for each model, of a sweep that was checked before (`cluster.preflight.checks.preflight`);
+            by default it is checked here, as far as it trains and evaluates by the functions that ship.
         on_progress: takes where the sweep stands, at most once a second, when there is news.
 
     Returns:
         Its results, as `sweeps.load` returns them; `.report` is the page, and `/` and `str` are those of its folder.
 
     Raises:
+        SpecError: something of it would fail later; all of it is named, and nothing has started.
         InputError: data, weights or templates are not those that the sweep began with; the evaluators' interpreter will not do.
         SweepBusy: another driver runs this sweep. LimitError, Interrupted: ended early, can be resumed.
     """
@@ -128,10 +129,13 @@ def run(
         if controller.finish_if_done():
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
+            if tiers is None:
+                here = not (address or os.environ.get("RAY_ADDRESS"))
+                tiers = _checked(sweep, root, train, evaluate, here=here, say=say)
             check_inputs(controller.plan.sweep, home)
             if sweep.evaluation.python is not None:
                 _check_evaluator_python(sweep, evaluate, backend)
-            controller.describe_tiers(_measured(sweep, train) if tiers is None else tiers)
+            controller.describe_tiers(tiers)
             keep = sweep.evaluation.keep_replies
             scored = evaluate or partial(
                 score_job, scores=f"{root}/.scores", home=home.root, keep=keep, keep_network=backend == "ray"
@@ -146,13 +150,28 @@ def run(
     return Results(home)
 
 
-def _measured(sweep: Sweep, train: Train | None) -> list[TierRow]:
-    """Returns what the tiers are that a sweep trains on; what is wrong with them, its trials say."""
+def _checked(
+    sweep: Sweep, storage: Store, train: Train | None, evaluate: Evaluate | None, *, here: bool, say: Say
+) -> list[TierRow]:
+    """Looks at all that commands look at before a sweep starts, and returns what its tiers are.
+
+    Functions of the caller's own take what they like: what they are for is not looked at.
+
+    Raises:
+        SpecError: something of it would fail later.
+    """
     if train is not None:
         return []
-    from cluster.preflight.model_data import check_models_with_data
+    if evaluate is not None:
+        from cluster.preflight.model_data import check_models_with_data
 
-    return check_models_with_data(sweep, builtin=True).tiers
+        return check_models_with_data(sweep, builtin=True).tiers
+    from cluster.preflight.checks import preflight
+
+    found = preflight(sweep, storage, here=here, builtin=True)
+    for line in found.notes:
+        say(line)
+    return found.tiers
 
 
 def _root(storage: Where, say: Say) -> Store:

@@ -112,6 +112,12 @@ class Suite:
         """Replies per item of a task."""
         return task.samples or self.decoding.samples
 
+    def greedy_samples(self) -> EvalTask | None:
+        """Returns a task to whose items several replies are drawn that would all be the same, if there is one."""
+        if self.decoding.temperature:
+            return None
+        return next((task for task in self.tasks if self.samples(task) > 1), None)
+
     def metrics(self, task: EvalTask) -> tuple[str, ...]:
         """What a task measures here: what rules judge, and with a judge also what it alone can."""
         return tuple(dict.fromkeys((*task.judges, *(task.rubrics if self.judge else ()))))

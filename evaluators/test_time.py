@@ -66,6 +66,19 @@ class Variant:
         )
         return replace(suite, tasks=tasks, decoding=decoding, variants=())
 
+    def fault(self, suite: Suite) -> str:
+        """Returns why a suite's items are not to be asked with these means, as a clause; empty where they are."""
+        asked, longest = self.of(suite), max(task.cap for task in suite.tasks)
+        if (task := asked.greedy_samples()) is not None:
+            drawn = asked.samples(task)
+            return f"but suite {suite.name} draws {drawn} replies an item of {task.name}, all the same then; expected t above 0"
+        if asked == replace(suite, variants=()):
+            return f"but suite {suite.name} asks that way already; expected other means than its own"
+        limit = longest if self.cap is None else self.cap
+        if self.think is not None and self.think >= limit:
+            return f"but a reply ends after {limit} tokens; expected think below that"
+        return ""
+
     def name(self, metric: str) -> str:
         """Returns the name under which a metric stands with these means."""
         if self.samples and "@" not in metric:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.preflight.cost import model_shape
+from cluster.preflight.evaluation import evaluation_faults, evaluation_notes
 from cluster.preflight.model_data import check_models_with_data
 from cluster.preflight.plugins import plugins_used
 from sweeps.config.blocks import TrialSettings
@@ -15,18 +16,17 @@ from sweeps.config.compat import PAPER, UNLIKE
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.controller.earlier_trials import sweeps_at
-from sweeps.errors import DipsweepError, Fault, InputError, SpecError, StorageError, nearest
+from sweeps.errors import DipsweepError, Fault, InputError, SpecError, StorageError
 from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import SweepRow, TierRow
 from sweeps.journal.writer import is_sweep
+from sweeps.plugins import SFT
 from sweeps.storage.base import Store, Where, is_url
 from sweeps.storage.factory import open_store
 from sweeps.storage.probe import storage_fault
-from trainers.data.sources.download_cache import is_remote
 from trainers.data.sources.user_files import check_data
 from trainers.data.types import TierData
 from trainers.model.files.folder import check_model
-from trainers.model.recurrent.recurrence import is_recurrent
 
 
 class Preflight(NamedTuple):
@@ -50,17 +50,18 @@ def preflight(
         builtin: measure built-in tiers too, which cannot be wrong.
     """
     read: dict[str, TierData] = {}
-    faults = [*_models(sweep), *_tiers(sweep, read), *_suite(sweep), *_recurrences(sweep, reach)]
+    faults = [*_models(sweep), *_tiers(sweep, read), *evaluation_faults(sweep, reach=reach)]
     if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
         faults.append(Fault("storage" if storage in (None, sweep.storage) else "--storage", fault))
     else:
         faults += _earlier_sweeps(sweep, storage, reach)
     if here and not faults:
-        faults += [*_gpus(sweep), *_memory(sweep)]
+        faults += [*_gpus(sweep), *_memory(sweep), *_adapters(sweep)]
     found = Preflight([], [])
     if not faults:
         checked = check_models_with_data(sweep, builtin=builtin, reach=reach, read=read)
-        notes = [*plugins_used(sweep), *unused_notes(sweep), *_compat_notes(sweep), *checked.notes]
+        notes = [*plugins_used(sweep), *unused_notes(sweep), *_compat_notes(sweep), *evaluation_notes(sweep)]
+        notes += checked.notes
         faults, found = checked.faults, Preflight(notes, checked.tiers)
     if faults:
         raise SpecError(*faults)
@@ -87,31 +88,6 @@ def _tiers(sweep: Sweep, read: dict[str, TierData]) -> Iterator[Fault]:
                     read[str(name)] = data
             except InputError as e:
                 yield Fault(f"tiers.{name}.path", str(e))
-
-
-def _suite(sweep: Sweep) -> Iterator[Fault]:
-    from evaluators.suites.measured import measured
-
-    try:
-        known = measured(sweep.evaluation.spec)
-    except InputError as e:
-        yield Fault("evaluation.suite", str(e))
-    else:
-        goal = [("objective.metric", sweep.objective.metric)]
-        goal += [(f"constraints[{i}].metric", c.metric) for i, c in enumerate(sweep.constraints)]
-        for where, metric in goal:
-            if metric not in known and metric.partition("/")[0] not in ("train", "perf"):
-                listed = ", ".join(sorted(known))
-                yield Fault(
-                    where,
-                    f"'{metric}' is not measured by suite {sweep.evaluation.suite}{nearest(metric, known)}; "
-                    f"measured: {listed}",
-                )
-    if sweep.evaluation.judge is not None:
-        try:
-            check_model(sweep.evaluation.judge)
-        except InputError as e:
-            yield Fault("evaluation.judge", str(e))
 
 
 def _earlier_sweeps(sweep: Sweep, storage: Where | None, reach: bool) -> Iterator[Fault]:
@@ -143,30 +119,6 @@ def _has_begun(home: Store) -> bool:
         return is_sweep(home) and any(isinstance(row, SweepRow) for row in read_rows(home))
     except DipsweepError:
         return True  # its journal says what is wrong with it
-
-
-def _recurrences(sweep: Sweep, reach: bool) -> Iterator[Fault]:
-    """Yields settings of test time that ask for recurrences, where a model has none to choose."""
-    from evaluators.test_time import parse_variant
-
-    try:
-        asked = [i for i, text in enumerate(sweep.evaluation.test_time) if parse_variant(text).r is not None]
-    except InputError:
-        return  # told by the suite
-    for name in _model_names(sweep) if asked else ():
-        source = sweep.model_source(name)
-        if is_remote(source.path) and not reach:
-            continue
-        try:
-            shape = model_shape(name, source)
-        except InputError:
-            continue  # told already
-        if not is_recurrent(shape):
-            kind = shape.get("model_type", "unknown")
-            why = f"models.{name} (type {kind}) runs each layer once; expected models of recurrent depth alone"
-            yield from (
-                Fault(f"evaluation.test_time[{i}]", f"got {sweep.evaluation.test_time[i]!r}, but {why}") for i in asked
-            )
 
 
 def _compat_notes(sweep: Sweep) -> Iterator[str]:
@@ -216,6 +168,15 @@ def _memory(sweep: Sweep) -> Iterator[Fault]:
             check(TrialSettings.from_config(config), json.loads(file.read_text()), source.fewest, device_bytes(device))
         except InputError as e:
             yield Fault(f"models.{config['model']}", str(e))
+
+
+def _adapters(sweep: Sweep) -> Iterator[Fault]:
+    ranks = sweep.axis_values("lora_rank", sweep.trainer.lora_rank)
+    if sweep.trainer.loop == SFT and any(ranks) and find_spec("peft") is None:
+        yield Fault(
+            "trainer.lora_rank",
+            f"got {max(ranks)}, but peft is not installed; pip install 'dipsweep[lora]', or set lora_rank to 0",
+        )
 
 
 def _model_names(sweep: Sweep) -> list[str]:

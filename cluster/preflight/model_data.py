@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from evaluators.engines.base import think_tags
+from evaluators.test_time import parse_variant
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
+from sweeps.config.space import sampled
 from sweeps.errors import Fault, InputError
 from sweeps.journal.rows import TierRow
 from trainers.data.chat.template import ChatTemplate
@@ -100,7 +103,7 @@ def check_models_with_data(
         try:
             if pair.model not in tokenizers:
                 tokenizers[pair.model] = None
-                tokenizers[pair.model] = _model(pair.model, model, notes)
+                tokenizers[pair.model] = _model(sweep, pair.model, notes)
         except InputError as e:
             faults.append(Fault(f"models.{pair.model}", str(e)))
         if (known := tokenizers[pair.model]) is None:
@@ -114,21 +117,25 @@ def check_models_with_data(
     return Checked(faults, list(dict.fromkeys(notes)), rows)
 
 
-def _model(name: str, source: Any, notes: list[str]) -> KnownModel:
-    """Returns what rows are compared with, once a model's weights are known to fit.
+def _model(sweep: Sweep, name: str, notes: list[str]) -> KnownModel:
+    """Returns what rows are compared with, once a model's weights are known to fit, and its layers the adapters of its trials.
 
     Raises:
-        InputError: it cannot be trained.
+        InputError: it cannot be trained, or its thoughts cannot be closed as `evaluation.test_time` asks.
     """
     from trainers.model.files.outline import model_outline
     from trainers.model.load import load_tokenizer, model_folder, model_without_weights
+    from trainers.model.lora import target_layers
 
+    source = sweep.model_source(name)
     elsewhere = is_remote(source.path)
     if elsewhere:
         source = replace(source, path=str(model_outline(source.path)))
     folder = checked_folder(model_folder(name, source))
     model = model_without_weights(folder)
     check_packable(model)
+    for config in _with_adapters(sweep, name):
+        target_layers(model, config)
     if unseen := check_weights(folder, model):
         notes.append(f"model {name}: {unseen}")
     if not elsewhere and sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= READ_BYTES:
@@ -136,6 +143,8 @@ def _model(name: str, source: Any, notes: list[str]) -> KnownModel:
     else:
         notes.append(f"model {name}: whether all weights are finite is looked at when they are loaded")
     tokenizer = load_tokenizer(folder)
+    if any(parse_variant(text).think is not None for text in sweep.evaluation.test_time):
+        think_tags(tokenizer)
     template = ChatTemplate(tokenizer)
     end, eos = template.end, tokenizer.eos_token
     if end.appended:
@@ -149,6 +158,22 @@ def _model(name: str, source: Any, notes: list[str]) -> KnownModel:
         )
     positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
     return KnownModel(tokenizer, int(model.get_input_embeddings().num_embeddings), positions)
+
+
+def _with_adapters(sweep: Sweep, model: str) -> list[TrialSettings]:
+    """Returns the settings of a model's trials that train adapters, one of each kind of layers."""
+    plan, free, found = Plan(sweep), sampled(sweep.space), dict[str, TrialSettings]()
+    for cell in plan.cells:
+        config = TrialSettings.from_config(plan.config(cell, {}, 0))
+        ranks, targets = (
+            free[name].samples() if name in free else (getattr(config, name),)
+            for name in ("lora_rank", "lora_target_modules")
+        )
+        models = free["model"].samples() if "model" in free else (config.model,)
+        if model in models and (rank := max(map(int, ranks))):
+            for target in map(str, targets):
+                found[target] = config.model_copy(update={"lora_rank": rank, "lora_target_modules": target})
+    return list(found.values())
 
 
 def _tier(

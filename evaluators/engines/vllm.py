@@ -53,6 +53,9 @@ ENVIRONMENT: Final = {
 }
 """What the engine's processes find in their environment unless the user has set it."""
 
+CPU_HEAD_SIZES: Final = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Sizes of attention heads that vLLM has kernels for on a CPU (its `CPUAttentionBackend`); other models do not start there."""
+
 LOOK_S: Final = 1.0  # how often a call looks whether the engine lives
 GRACE_S: Final = 5.0  # how long vLLM may take to say itself that it does not
 

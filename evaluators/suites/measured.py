@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evaluators.readiness import ENTROPY
 from sweeps.config.trial import EvalSpec
 
 
 def measured(evaluation: EvalSpec) -> frozenset[str]:
-    """Returns all metrics of an evaluation's suite; without the entropy of replies where vLLM answers, which does not tell it.
+    """Returns all metrics of an evaluation's suite. vLLM does not tell the entropy of replies (`evaluators.readiness`).
 
     Raises:
         InputError: the suite cannot be loaded here: it is unknown, or a file or a package that it needs is missing.
@@ -20,9 +19,7 @@ def measured(evaluation: EvalSpec) -> frozenset[str]:
         wanted = parse_name(evaluation.suite)
         find_tasks(evaluation.suite, wanted)
         return measured_names(wanted)
-    from evaluators.engines import vllm
     from evaluators.suites.registry import load_suite
     from evaluators.test_time import all_measured
 
-    found = all_measured(load_suite(replace(evaluation, items=1)))
-    return frozenset(m for m in found if m.partition(",")[0] != ENTROPY) if vllm.distribution() else found
+    return all_measured(load_suite(replace(evaluation, items=1)))

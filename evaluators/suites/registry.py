@@ -45,6 +45,11 @@ def load_suite(evaluation: EvalSpec, *, seed: int = 0, decoding: Decoding | None
     if evaluation.judge and not any(task.rubrics for task in suite.tasks):
         raise InputError(f"evaluation.judge: suite {suite.name!r} has nothing for a model to judge")
     asked = replace(suite, variants=evaluation.test_time, judge=evaluation.judge, decoding=decoding or suite.decoding)
+    if (task := asked.greedy_samples()) is not None:
+        raise InputError(
+            f"suite {asked.name!r} draws {asked.samples(task)} replies to an item of {task.name} greedily, which would "
+            "all be the same; expected a temperature above 0, or one reply"
+        )
     return _measured(asked)
 
 

@@ -35,6 +35,7 @@ def check(sweep: SweepDefinition) -> list[Fault]:
         _search,
         _stopping,
         _objective,
+        _constraints,
         _trainer,
         _compat,
         _evaluation,
@@ -249,6 +250,17 @@ def _objective(sweep: SweepDefinition) -> Iterator[Fault]:
             f"got best, but evaluation.at scores nothing before the last of {min(alone)} steps: there is no "
             "choice; score more steps, or leave it out",
         )
+
+
+def _constraints(sweep: SweepDefinition) -> Iterator[Fault]:
+    """A base model is scored and not trained, so there is nothing to compare what training reports with."""
+    for i, constraint in enumerate(sweep.constraints):
+        if constraint.relative_to_base is not None and constraint.metric.partition("/")[0] in NOT_OF_CHECKPOINTS:
+            yield Fault(
+                f"constraints[{i}].relative_to_base",
+                f"got {constraint.relative_to_base:g} for {constraint.metric}, which no base model has: it is measured while "
+                "training; expected at_least or at_most",
+            )
 
 
 def _trainer(sweep: SweepDefinition) -> Iterator[Fault]:

@@ -166,20 +166,3 @@ def test_preflight_knows_the_objective():
     from evaluators.test_time import all_measured
 
     assert READY_METRIC in all_measured(load_suite(EvalSpec("mini", 1, ("@8,t=1",))))
-
-
-def test_an_entropy_that_vllm_does_not_tell_is_no_objective_there(monkeypatch):
-    from evaluators.suites.measured import measured
-
-    spec = EvalSpec("mini", 1, ("@8,t=1",))
-    assert "ready/entropy,avg=8,t=1" in measured(spec)
-    monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda: "vllm")
-    assert measured(spec) == measured_without_entropy(spec)
-    assert READY_METRIC in measured(spec)
-
-
-def measured_without_entropy(spec: EvalSpec) -> set[str]:
-    from evaluators.suites.registry import load_suite
-    from evaluators.test_time import all_measured
-
-    return set(all_measured(load_suite(spec))) - {"ready/entropy,avg=8,t=1"}

