@@ -8,8 +8,10 @@ import logging
 import multiprocessing
 import os
 import resource
+import signal
 import socket
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 from torch.nn.modules import module
 from torch.optim import optimizer
+from torch.utils import checkpoint
 
 
 class Setting(NamedTuple):
@@ -162,7 +165,74 @@ def _hooks() -> int:
     )
 
 
-_LIMITS: Final = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+def _set_math_sdp(value: bool) -> None:
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(value)
+
+
+def _preferred_libraries() -> tuple[Any, ...]:
+    return torch.backends.cuda.preferred_linalg_library(), torch.backends.cuda.preferred_blas_library()
+
+
+def _set_preferred_libraries(value: tuple[Any, ...]) -> None:
+    torch.backends.cuda.preferred_linalg_library(value[0])
+    torch.backends.cuda.preferred_blas_library(value[1])
+
+
+def _set_conversion(value: tuple[bool, bool]) -> None:
+    torch.__future__.set_overwrite_module_params_on_conversion(value[0])
+    torch.__future__.set_swap_module_params_on_conversion(value[1])
+
+
+def _of_the_gpu() -> tuple[Any, ...]:
+    """Returns the current GPU, whether work goes to its default stream, and how much of its memory may be taken."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return 0, True, 1.0, 0
+    share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda: 1.0)()
+    default = torch.cuda.current_stream() == torch.cuda.default_stream()
+    return torch.cuda.current_device(), default, share, torch.cuda.get_sync_debug_mode()
+
+
+_COMPILERS: Final = ("torch._dynamo.config", "torch._functorch.config", "torch._inductor.config")
+
+
+def _compilers() -> list[str]:
+    """Returns the settings of `torch.compile` that are not its defaults, as far as it was imported."""
+    configs = [sys.modules[name] for name in _COMPILERS if name in sys.modules]
+    return [
+        f"{config.__name__}.{name} = {value!r}"
+        for config in configs
+        for name, value in config.get_config_copy().items()
+        if value != config._config[name].default
+    ]
+
+
+_TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+
+
+def _timers() -> tuple[bool, ...]:
+    """Returns which timers will send this process a signal, which ends it unless somebody handles it."""
+    return tuple(signal.getitimer(which)[0] > 0 for which in _TIMERS)
+
+
+def _stop_timers(before: tuple[bool, ...]) -> None:
+    for which, running in zip(_TIMERS, before, strict=True):
+        if not running:
+            signal.setitimer(which, 0)
+
+
+_LIMITS: Final = tuple(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
+
+
+def _limits() -> list[tuple[int, int] | None]:
+    return [_limit(which) for which in _LIMITS]
+
+
+def _limit(which: int) -> tuple[int, int] | None:
+    try:
+        return resource.getrlimit(which)
+    except (ValueError, OSError):  # this kernel has none of that kind
+        return None
+
 
 SETTINGS: Final[dict[str, Setting]] = {
     "recursion limit": Setting(sys.getrecursionlimit, sys.setrecursionlimit),
@@ -181,6 +251,13 @@ SETTINGS: Final[dict[str, Setting]] = {
         lambda: (gc.isenabled(), gc.get_threshold()),
         _set_collection,
     ),
+    "arguments": Setting(lambda: list(sys.argv), lambda value: sys.argv.__setitem__(slice(None), value)),
+    "folder for temporary files": _attribute(tempfile, "tempdir"),  # remembered from an environment that is put back
+    "timers": Setting(_timers, _stop_timers),
+    "blocked signals": Setting(
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        lambda value: signal.pthread_sigmask(signal.SIG_SETMASK, value),
+    ),
     "timeout of sockets": Setting(socket.getdefaulttimeout, socket.setdefaulttimeout),
     "start of processes": Setting(
         lambda: multiprocessing.get_start_method(allow_none=True),
@@ -188,7 +265,7 @@ SETTINGS: Final[dict[str, Setting]] = {
     ),
     "cores": Setting(lambda: os.sched_getaffinity(0), lambda value: os.sched_setaffinity(0, value)),
     "priority": Setting(lambda: os.getpriority(os.PRIO_PROCESS, 0)),
-    "limits": Setting(lambda: [resource.getrlimit(which) for which in _LIMITS]),
+    "limits": Setting(_limits),
     "NumPy's errors": Setting(np.geterr, lambda value: np.seterr(**value)),
     "device": Setting(
         torch.get_default_device,
@@ -208,14 +285,37 @@ SETTINGS: Final[dict[str, Setting]] = {
     "open autocast blocks": Setting(_autocast_depth),
     "flushing of denormal numbers": Setting(_flushes_denormals, torch.set_flush_denormal),
     "attention": Setting(_sdp, _set_sdp),
+    "reductions in attention": Setting(torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed, _set_math_sdp),
+    "fast path of attention": Setting(torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
     "precision of float32": Setting(_precision, _set_precision),
     "reduced reductions": _attribute(
         torch.backends.cuda.matmul,
         "allow_bf16_reduced_precision_reduction",
         "allow_fp16_reduced_precision_reduction",
+        "allow_fp16_accumulation",
     ),
-    "cuDNN": _attribute(torch.backends.cudnn, "enabled", "benchmark", "deterministic", "allow_tf32"),
-    "oneDNN": _attribute(torch.backends.mkldnn, "enabled"),
+    "libraries for products of matrices": Setting(_preferred_libraries, _set_preferred_libraries),
+    "order of products": _attribute(torch.backends.opt_einsum, "enabled", "strategy"),
+    "cuDNN": _attribute(torch.backends.cudnn, "enabled", "benchmark", "benchmark_limit", "deterministic", "allow_tf32"),
+    "oneDNN": _attribute(torch.backends.mkldnn, "enabled", "deterministic"),
+    "NNPACK": Setting(torch._C._get_nnpack_enabled, torch.backends.nnpack.set_flags),
+    "engine of quantized numbers": _attribute(torch.backends.quantized, "engine"),
+    "threads of gradients": Setting(
+        torch._C._is_multithreading_enabled, lambda value: torch.autograd.set_multithreading_enabled(value)
+    ),
+    "recomputed activations": _attribute(checkpoint, "_enable_checkpoint_early_stop", "_checkpoint_debug_enabled"),
+    "conversion of parameters": Setting(
+        lambda: (
+            torch.__future__.get_overwrite_module_params_on_conversion(),
+            torch.__future__.get_swap_module_params_on_conversion(),
+        ),
+        _set_conversion,
+    ),
+    "sharing of tensors": Setting(
+        torch.multiprocessing.get_sharing_strategy, torch.multiprocessing.set_sharing_strategy
+    ),
+    "compilers": Setting(_compilers),
+    "GPU": Setting(_of_the_gpu),
     "deterministic algorithms": Setting(
         lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
         _set_deterministic,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -45,6 +46,8 @@ class ProcessState:
     import_path: list[str]
     handlers: dict[int, Any]
     going_on: set[str] = field(default_factory=lambda: set(_going_on(idle=True)))
+    own: set[str] = field(default_factory=set)
+    """Modules that an attempt imported from folders which it put on the import path itself."""
     kept: set[str] | None = None
     """What was there after the first attempt: idle pools, handlers of logs, functions for the end of the process."""
 
@@ -75,7 +78,9 @@ class ProcessState:
             os.environ.update(self.environ)
             time.tzset()
         os.chdir(self.folder)
+        self.own |= _modules_in(set(sys.path) - set(self.import_path))
         sys.path[:] = self.import_path
+        faulthandler.cancel_dump_traceback_later()  # it may be told to end the process
         torch.clear_autocast_cache()
 
     def doubt(self) -> str:
@@ -87,6 +92,8 @@ class ProcessState:
             return f"a setting cannot be put back: {type(e).__name__}: {e}"
         if different:
             return f"{different[0]}: not as it was, and only a new process puts it back"
+        if self.own:
+            return f"module {min(self.own)} was imported from a folder that the attempt put on the path"
         self._collect()
         if _on_gpu():
             torch.cuda.empty_cache()
@@ -111,6 +118,16 @@ class ProcessState:
         gc.collect()
         if self.kept is None:
             gc.freeze()
+
+
+def _modules_in(folders: set[str]) -> set[str]:
+    """Returns the names of imported modules whose file lies directly in one of these folders; packages count as a whole."""
+    if not folders:
+        return set()
+    tops = {name: module for name, module in list(sys.modules.items()) if "." not in name}
+    homes = {name: Path(getattr(module, "__file__", None) or "/").parent for name, module in tops.items()}
+    roots = {Path(folder).absolute() for folder in folders}
+    return {name for name, home in homes.items() if roots & {home.absolute(), home.absolute().parent}}
 
 
 def _signal_handlers() -> dict[int, Any]:

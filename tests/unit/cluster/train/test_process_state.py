@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import io
 import logging
 import multiprocessing
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -128,6 +130,19 @@ UNDONE: dict[str, Callable[[], object]] = {
     "start method": lambda: multiprocessing.set_start_method("spawn", force=True),
     "time zone": lambda: os.environ.update(TZ="Asia/Tokyo"),
     "log": lambda: logging.root.addHandler(logging.NullHandler()),
+    "temporary files": lambda: setattr(tempfile, "tempdir", "/of/this/attempt"),
+    "arguments": lambda: sys.argv.append("--fast"),
+    "an alarm": lambda: signal.alarm(3600),
+    "blocked signals": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}),
+    "fast path": lambda: torch.backends.mha.set_fastpath_enabled(False),
+    "sums in half precision": lambda: setattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", True),
+    "reductions in half precision": lambda: torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True),
+    "NNPACK": lambda: torch.backends.nnpack.set_flags(False),
+    "oneDNN": lambda: setattr(torch.backends.mkldnn, "deterministic", True),
+    "threads of gradients": lambda: torch.autograd.set_multithreading_enabled(False),
+    "recomputation": lambda: setattr(torch.utils.checkpoint, "_enable_checkpoint_early_stop", False),
+    "conversion": lambda: torch.__future__.set_overwrite_module_params_on_conversion(True),
+    "sharing": lambda: torch.multiprocessing.set_sharing_strategy("file_system"),
 }
 
 
@@ -177,6 +192,31 @@ def test_hooks_of_optimizers_a_process_group_a_port_and_a_function_at_the_end_ar
     logging.getLogger("some.library").addHandler(handler)
     assert "some.library" in state.doubt()
     logging.getLogger("some.library").removeHandler(handler)
+
+
+def test_a_module_of_an_attempts_own_folder_is_not_the_next_ones(tmp_path: Path):
+    """Each configuration may bring a `helper` of its own: the second would get the first's."""
+    state = ProcessState.capture()
+    (tmp_path / "own_helper.py").write_text("RATE = 1")
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package/__init__.py").write_text("")
+    for name in ("own_helper", "own_package"):
+        sys.path.insert(0, str(tmp_path))
+        importlib.import_module(name)
+        assert state.doubt() == f"module {name} was imported from a folder that the attempt put on the path"
+        assert str(tmp_path) not in sys.path
+        del sys.modules[name]
+        state.own.clear()
+    assert state.doubt() == ""
+
+
+def test_settings_of_compilation_that_an_attempt_changed_end_the_process():
+    import torch._dynamo.config
+
+    state = ProcessState.capture()
+    with torch._dynamo.config.patch(recompile_limit=77):
+        assert "compilers" in state.doubt()
+    assert state.doubt() == ""
 
 
 def test_a_second_handler_like_that_of_the_first_attempt_would_write_each_line_twice():
