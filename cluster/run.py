@@ -234,7 +234,21 @@ def _check_evaluator_python(sweep: Sweep, evaluate: Evaluate | None, backend: Ba
     assert sweep.evaluation.python is not None
     # An evaluation function of the caller's own asks what it likes, whatever suite the sweep names.
     asked = sweep.evaluation.spec if evaluate is None else None
-    check_evaluator_python(sweep.evaluation.python, asked, on_ray=backend == "ray")
+    check_evaluator_python(
+        sweep.evaluation.python, asked, on_ray=backend == "ray", types=_model_types(sweep) if evaluate is None else ()
+    )
+
+
+def _model_types(sweep: Sweep) -> list[str]:
+    """Returns which of transformers' own architectures a sweep's models have, as far as that can be seen from here."""
+    from cluster.preflight.cost import model_shape
+    from trainers.model.recurrent.recurrence import RECURRENT_QWEN3
+
+    found = set()
+    for name in map(str, sweep.axis_values("model", sweep.default_model)):
+        with contextlib.suppress(InputError):  # it lies where this machine cannot look
+            found.add(str(model_shape(name, sweep.model_source(name)).get("model_type")))
+    return sorted(found - {RECURRENT_QWEN3})
 
 
 def _experience(sweep: Sweep, say: Say) -> dict[str, Any]:

@@ -78,7 +78,9 @@ def evaluate(
         known = cache.get(*key)
         if known is not None and (keep is None or keep.mode == "none" or _kept_before(cache, key, keep)):
             return replace(known, cost=started.spent(), cached=True)
-    scores, answered, variants = measure(engine_for(Path(model_folder), keep_network=keep_network), asked, early, base)
+    scores, answered, variants = measure(
+        engine_for(Path(model_folder), keep_network=keep_network, judge=asked.judge), asked, early, base
+    )
     if keep is not None and keep.mode != "none":
         groups = [replies_of(answered), *(replies_of(each, variant.name) for variant, each in variants)]
         replies = [reply for group in groups for reply in group]

@@ -7,6 +7,7 @@ import os
 import pickle
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -26,26 +27,33 @@ if not missing:
     from evaluators.suites.measured import measured
     from sweeps.errors import InputError
 
-    evaluation = pickle.load(sys.stdin.buffer)
+    evaluation, types = pickle.load(sys.stdin.buffer)
     try:
         if evaluation is not None:
             measured(evaluation)
     except InputError as e:
         fault = str(e)
+    if types:
+        from transformers import CONFIG_MAPPING
+
+        if unknown := [name for name in types if name not in CONFIG_MAPPING]:
+            fault = f"transformers {version('transformers')} there knows no models of type {', '.join(unknown)}"
 print(json.dumps([platform.python_version(), missing, "" if "ray" in missing else version("ray"), fault]))
 """
 WAIT_S: Final = 120.0
 
 
-def check_evaluator_python(python: str, evaluation: EvalSpec | None, *, on_ray: bool) -> None:
+def check_evaluator_python(
+    python: str, evaluation: EvalSpec | None, *, on_ray: bool, types: Sequence[str] = ()
+) -> None:
     """Makes sure that an interpreter can run this driver's evaluators: Ray carries them there as pickles.
 
     Args:
         python: path on every node; the driver's own is looked at. evaluation: its suite is loaded there; None where
-            no suite is asked. on_ray: evaluators are processes of their own.
+            no suite is asked. on_ray: evaluators are processes of their own. types: `model_type` of the models that are asked.
 
     Raises:
-        InputError: it is not there, lacks packages, cannot load the suite, or has another Python or Ray than the driver.
+        InputError: it is not there, lacks packages, cannot load the suite or a model, or has not the driver's Python and Ray.
     """
     if not on_ray:
         raise InputError(
@@ -56,7 +64,7 @@ def check_evaluator_python(python: str, evaluation: EvalSpec | None, *, on_ray: 
     try:
         done = subprocess.run(
             [python, "-c", ASK, *NEEDED],
-            input=pickle.dumps(evaluation),
+            input=pickle.dumps((evaluation, list(types))),
             capture_output=True,
             timeout=WAIT_S,
             check=True,

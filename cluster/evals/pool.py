@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ray
 
+from evaluators.engines.vllm import GPU_SHARE
 from sweeps.config.eval_job import EvalJob
 from sweeps.controller.evaluation.failure import evaluation_failure
 from sweeps.controller.evaluation.timeout import Allowance
@@ -82,8 +83,10 @@ class Pool:
         python: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        environment = {"runtime_env": {"py_executable": shlex.quote(python)}} if python else {}
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, **environment)(Evaluator)
+        environment: dict[str, Any] = {"py_executable": shlex.quote(python)} if python else {}
+        environment |= {"env_vars": {GPU_SHARE: str(gpus)}} if 0 < gpus < 1 else {}
+        options = {"runtime_env": environment} if environment else {}
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, **options)(Evaluator)
         self._new = partial(remote.remote, evaluate)
         self.gpus, self.allowance, self.clock = gpus, Allowance(timeout_s), clock
         self.failed_starts = 0

@@ -12,14 +12,15 @@ from evaluators.engines.skeleton import load_again
 from trainers.model.recurrent.recurrence import is_recurrent
 
 
-def engine_for(folder: Path, *, keep_network: bool = False) -> Engine:
+def engine_for(folder: Path, *, keep_network: bool = False, judge: str = "") -> Engine:
     """Returns an engine with a checkpoint in it: vLLM where it can run, else Hugging Face, as for every model of recurrent depth.
 
     Args:
         keep_network: the network of the call before is used again where it can be; it stays in memory.
+        judge: folder of a model that answers beside it; "" for none.
     """
     if vllm.distribution() and not is_recurrent(json.loads((folder / "config.json").read_text(encoding="utf-8"))):
-        return vllm.engine_for(folder)
+        return vllm.engine_for(folder, judge=judge)
     return load_again(folder) if keep_network else huggingface.load(folder)
 
 

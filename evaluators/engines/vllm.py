@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import multiprocessing
 import os
 import queue
@@ -24,10 +25,12 @@ from typing import Any, Final
 
 from evaluators.decoding import Decoding, Reply
 from evaluators.engines.base import stop_token_ids, think_tags, within_context
+from evaluators.engines.generate import BATCH_TOKENS
 from evaluators.engines.huggingface import placement
 from evaluators.engines.vllm_worker import EVALUATOR
 from sweeps.checkpoints.manifest import STATE
 from sweeps.errors import InputError
+from trainers.model.files.weights import stored_shapes
 
 log = logging.getLogger(__name__)
 WORKER: Final = "evaluators.engines.vllm_worker.EndsWithEvaluator"
@@ -55,6 +58,11 @@ ENVIRONMENT: Final = {
 
 CPU_HEAD_SIZES: Final = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Sizes of attention heads that vLLM has kernels for on a CPU (its `CPUAttentionBackend`); other models do not start there."""
+
+GPU_SHARE: Final = "DIPSWEEP_GPU_SHARE"
+"""Environment variable with the share of a device that an evaluator reserved, where it is less than a whole one."""
+MEMORY: Final = 0.9
+"""Share of a whole device's memory that vLLM takes for itself."""
 
 LOOK_S: Final = 1.0  # how often a call looks whether the engine lives
 GRACE_S: Final = 5.0  # how long vLLM may take to say itself that it does not
@@ -84,13 +92,16 @@ def on_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def engine_for(folder: Path) -> VllmEngine:
+def engine_for(folder: Path, *, judge: str = "") -> VllmEngine:
     """Returns this process's engine with a checkpoint's weights in it.
 
     Another architecture gets a new engine, and so does a checkpoint whose weights the engine does not take.
 
+    Args:
+        judge: folder of a model that answers beside it, on the same device; "" for none.
+
     Raises:
-        InputError: the folder holds no weights.
+        InputError: the folder holds no weights, or the judge leaves no room.
     """
     global _engine
     if not any(folder.glob("model*.safetensors")):
@@ -103,7 +114,7 @@ def engine_for(folder: Path) -> VllmEngine:
         else:
             return _engine
     close()  # before the next one asks for memory
-    _engine = VllmEngine(folder)
+    _engine = VllmEngine(folder, **_memory(judge))
     return _engine
 
 
@@ -113,6 +124,41 @@ def close() -> None:
     if _engine is not None:
         engine, _engine = _engine, None
         engine.shut_down()
+
+
+def _memory(judge: str) -> dict[str, float]:
+    """Returns vLLM's setting of how much of the device it takes, where it cannot have all of it: that is its default.
+
+    Raises:
+        InputError: a judge leaves less than a tenth of what was reserved.
+    """
+    share = float(os.environ.get(GPU_SHARE, 1.0))
+    if not on_gpu() or (share == 1.0 and not judge):
+        return {}
+    left = MEMORY * share - (judge_bytes(Path(judge)) / _device_bytes() if judge else 0.0)
+    if left < MEMORY * share / 10:
+        raise InputError(
+            f"judge {judge} leaves vLLM {max(0.0, left):.0%} of the device; expected a smaller judge, or a larger "
+            "evaluation.gpus_per_worker"
+        )
+    return {"gpu_memory_utilization": round(left, 3)}
+
+
+def _device_bytes() -> int:
+    import torch
+
+    return int(torch.cuda.mem_get_info()[1])
+
+
+def judge_bytes(folder: Path) -> float:
+    """Returns what a model needs that transformers asks beside vLLM: weights and a full batch of keys and values, in 16 bits."""
+    text = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = text.get("text_config") or text
+    heads = int(text["num_attention_heads"])
+    size = int(text.get("head_dim") or int(text["hidden_size"]) // heads)
+    a_token = 2 * int(text["num_hidden_layers"]) * int(text.get("num_key_value_heads") or heads) * size
+    weights = sum(math.prod(shape) for shape in stored_shapes(folder).values())
+    return 2.0 * (weights + BATCH_TOKENS * a_token)
 
 
 def architecture(folder: Path) -> dict[str, Any]:

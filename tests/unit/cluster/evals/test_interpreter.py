@@ -73,6 +73,12 @@ def test_what_a_scorer_of_own_items_needs_is_missed(tmp_path: Path):
         check_evaluator_python(without(tmp_path, "math_verify"), spec, on_ray=True)
 
 
+def test_a_model_that_its_transformers_does_not_know_is_missed():
+    check_evaluator_python(sys.executable, None, on_ray=True, types=["qwen3"])
+    with pytest.raises(InputError, match=r"transformers [\d.]+ there knows no models of type future_model"):
+        check_evaluator_python(sys.executable, None, on_ray=True, types=["future_model", "qwen3"])
+
+
 def test_in_process_it_is_refused():
     with pytest.raises(InputError, match="in-process"):
         check_evaluator_python(sys.executable, EvalSpec("mini"), on_ray=False)

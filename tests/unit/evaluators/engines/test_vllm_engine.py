@@ -74,6 +74,23 @@ def test_the_trainers_state_in_a_checkpoint_is_not_taken_for_weights(vllm, later
     assert LLM.started == 1
 
 
+def test_it_takes_as_much_of_a_device_as_was_reserved_and_a_judge_leaves(vllm, monkeypatch):
+    folder, memory = builtin_folder("tiny-xs"), "gpu_memory_utilization"
+    # tiny-xs: weights, and for each of 65,536 tokens keys and values of 2 layers x 1 head x 16, in 16 bits
+    expected = 2 * (load(folder).model.num_parameters() + 65_536 * 2 * 2 * 1 * 16)
+    assert vllm_engine.judge_bytes(folder) == pytest.approx(expected, rel=0.02)
+    assert memory not in vllm_engine.engine_for(folder).llm.settings  # vLLM's own default: nearly all
+    monkeypatch.setattr(vllm_engine, "_device_bytes", lambda: 10 * int(vllm_engine.judge_bytes(folder)))
+    for share, judge, taken in (("0.5", "", 0.45), ("1.0", str(folder), 0.8), ("0.5", str(folder), 0.35)):
+        vllm_engine.close()
+        monkeypatch.setenv(vllm_engine.GPU_SHARE, share)
+        assert vllm_engine.engine_for(folder, judge=judge).llm.settings[memory] == pytest.approx(taken, abs=0.001)
+    vllm_engine.close()
+    monkeypatch.setattr(vllm_engine, "_device_bytes", lambda: int(vllm_engine.judge_bytes(folder)))
+    with pytest.raises(InputError, match=r"leaves vLLM 0% of the device; expected a smaller judge"):
+        vllm_engine.engine_for(folder, judge=str(folder))
+
+
 def test_another_architecture_gets_an_engine_of_its_own(vllm):
     first = vllm_engine.engine_for(builtin_folder("tiny-xs"))
     assert vllm_engine.engine_for(builtin_folder("tiny-s")) is not first
