@@ -130,19 +130,6 @@ UNDONE: dict[str, Callable[[], object]] = {
     "start method": lambda: multiprocessing.set_start_method("spawn", force=True),
     "time zone": lambda: os.environ.update(TZ="Asia/Tokyo"),
     "log": lambda: logging.root.addHandler(logging.NullHandler()),
-    "temporary files": lambda: setattr(tempfile, "tempdir", "/of/this/attempt"),
-    "arguments": lambda: sys.argv.append("--fast"),
-    "an alarm": lambda: signal.alarm(3600),
-    "blocked signals": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}),
-    "fast path": lambda: torch.backends.mha.set_fastpath_enabled(False),
-    "sums in half precision": lambda: setattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", True),
-    "reductions in half precision": lambda: torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True),
-    "NNPACK": lambda: torch.backends.nnpack.set_flags(False),
-    "oneDNN": lambda: setattr(torch.backends.mkldnn, "deterministic", True),
-    "threads of gradients": lambda: torch.autograd.set_multithreading_enabled(False),
-    "recomputation": lambda: setattr(torch.utils.checkpoint, "_enable_checkpoint_early_stop", False),
-    "conversion": lambda: torch.__future__.set_overwrite_module_params_on_conversion(True),
-    "sharing": lambda: torch.multiprocessing.set_sharing_strategy("file_system"),
 }
 
 
@@ -156,6 +143,55 @@ def test_what_an_attempt_changed_is_undone(name: str):
     assert current() == state.settings
     assert draw() == first
     assert dict(os.environ) == state.environ
+
+
+BACKENDS = torch.backends
+SWITCHES: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    "temporary files": (tempfile.gettempdir, lambda: setattr(tempfile, "tempdir", "/of/this/attempt")),
+    "arguments": (lambda: list(sys.argv), lambda: sys.argv.append("--fast")),
+    "an alarm": (lambda: signal.getitimer(signal.ITIMER_REAL), lambda: signal.alarm(3600)),
+    "blocked signals": (
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}),
+    ),
+    "fast path": (BACKENDS.mha.get_fastpath_enabled, lambda: BACKENDS.mha.set_fastpath_enabled(False)),
+    "sums in half precision": (
+        lambda: BACKENDS.cuda.matmul.allow_fp16_accumulation,
+        lambda: setattr(BACKENDS.cuda.matmul, "allow_fp16_accumulation", True),
+    ),
+    "reductions in half precision": (
+        BACKENDS.cuda.fp16_bf16_reduction_math_sdp_allowed,
+        lambda: BACKENDS.cuda.allow_fp16_bf16_reduction_math_sdp(True),
+    ),
+    "oneDNN": (lambda: BACKENDS.mkldnn.deterministic, lambda: setattr(BACKENDS.mkldnn, "deterministic", True)),
+    "NNPACK": (torch._C._get_nnpack_enabled, lambda: BACKENDS.nnpack.set_flags(False)),
+    "threads of gradients": (
+        torch._C._is_multithreading_enabled,
+        lambda: torch.autograd.set_multithreading_enabled(False),
+    ),
+    "recomputation": (
+        lambda: torch.utils.checkpoint._enable_checkpoint_early_stop,
+        lambda: setattr(torch.utils.checkpoint, "_enable_checkpoint_early_stop", False),
+    ),
+    "conversion": (
+        torch.__future__.get_overwrite_module_params_on_conversion,
+        lambda: torch.__future__.set_overwrite_module_params_on_conversion(True),
+    ),
+    "sharing": (
+        torch.multiprocessing.get_sharing_strategy,
+        lambda: torch.multiprocessing.set_sharing_strategy("file_system"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_the_next_attempt_finds_a_switch_as_the_first_did(name: str):
+    read, change = SWITCHES[name]
+    state, before = ProcessState.capture(), read()
+    change()
+    assert read() != before
+    assert state.doubt() == ""
+    assert read() == before
 
 
 FORGOTTEN: dict[str, Callable[[], AbstractContextManager[Any]]] = {
