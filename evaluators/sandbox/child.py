@@ -3,6 +3,8 @@
 python -I -S -B child.py MEMORY_MB SECONDS  < WORD, newline, program
 
 The program is a module named `answer`: what it would do as a script, under `if __name__ == "__main__"`, is not asked.
+
+It says BEGUN before it looks at the program, LOCKED when the doors are closed, and then how the program ended.
 """
 
 import ast
@@ -12,7 +14,7 @@ import os
 import resource
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 USUAL = (
     "_strptime abc array base64 bisect calendar cmath collections.abc contextlib copy csv dataclasses datetime decimal "
@@ -29,23 +31,29 @@ ON_REQUEST = (
 """Imported beforehand where the program names them, since nothing can be opened afterwards."""
 
 
+BEGUN, LOCKED = b"begun\n", b"locked\n"
+
+
 def main() -> None:
-    word, _, program = sys.stdin.read().partition("\n")
-    for name in [*USUAL.split(), *_named(program)]:
-        with contextlib.suppress(ImportError):  # the program will miss it itself
-            __import__(name)
+    _import(USUAL.split())
     lock = _lock_down()
+    word, _, program = sys.stdin.read().partition("\n")
+    answer = os.dup(1)
+    os.write(answer, BEGUN)
+    _import(_named(program))
     memory, seconds = int(sys.argv[1]) << 20, int(float(sys.argv[2])) + 1
     for kind, value in (
         (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (value, value))
-    answer = os.dup(1)
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (seconds, seconds + 60)
+    )  # first SIGXCPU: SIGKILL is the machine's, out of memory
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the program prints is nobody's business
     lock()
+    os.write(answer, LOCKED)
     try:
         code = compile(program, "<program>", "exec", dont_inherit=True)
         module = sys.modules["answer"] = types.ModuleType("answer")
@@ -55,6 +63,12 @@ def main() -> None:
         said = f"\n{type(error).__name__}: {error}"
     os.write(answer, said[:2000].encode())
     os._exit(0)
+
+
+def _import(names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(ImportError):  # the program will miss it itself
+            __import__(name)
 
 
 def _named(program: str, depth: int = 0) -> Iterator[str]:

@@ -12,18 +12,24 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from evaluators.sandbox import seccomp
+from evaluators.sandbox.child import BEGUN
 from sweeps.errors import DipsweepError
 
 OUTPUT: Final = 4096
 """Bytes of the child's own words that are read; the rest is thrown away with it."""
+START_S: Final = 60.0
+"""How long the process may take until it looks at the program; that is the machine's time, not the program's."""
+TRIES: Final = 3
 _ROOT: Final = Path(__file__).resolve().parent
 
 
@@ -32,7 +38,7 @@ class Limits:
     """What a program may use."""
 
     seconds: float = 5.0
-    """Wall-clock time, start included (about 0.1 s)."""
+    """Wall-clock time, from when the process is up."""
     memory_mb: int = 512
     """Address space."""
 
@@ -53,15 +59,28 @@ class SandboxMissing(DipsweepError):
     """This machine cannot hold foreign code safely; nothing was run."""
 
 
+class SandboxBroken(DipsweepError):
+    """The sandbox did not come up, or something outside ended it: whether the program passes is not known."""
+
+
 def run(program: str, limits: Limits | None = None) -> Outcome:
     """Runs a Python program to its end; it passes if it raises nothing and does not leave early.
 
     Raises:
         SandboxMissing: not Linux on x86-64 or arm64.
+        SandboxBroken: a machine short of memory, processes or open files, several times in a row.
     """
     if not seccomp.supported():
         raise SandboxMissing("code from a model runs only on Linux, x86-64 or arm64: the sandbox needs seccomp")
-    limits = limits or Limits()
+    for _ in range(TRIES):
+        outcome = _run_once(program, limits or Limits())
+        if isinstance(outcome, Outcome):
+            return outcome
+    raise SandboxBroken(f"a program could not be run, {TRIES} times: {outcome}; is this machine out of memory?")
+
+
+def _run_once(program: str, limits: Limits) -> Outcome | str:
+    """Returns how a program ended, or why it was not the program that ended."""
     word = secrets.token_hex(16)  # said by the child once the program has run to its end, not merely exited
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", str(_ROOT / "child.py"), str(limits.memory_mb), f"{limits.seconds}"],
@@ -73,7 +92,11 @@ def run(program: str, limits: Limits | None = None) -> Outcome:
         start_new_session=True,
     )
     try:
-        said = _talk(child, f"{word}\n{program}".encode(), limits.seconds)
+        if not _begins(child, f"{word}\n{program}".encode()):
+            return "its process did not come up"
+        child.wait(timeout=limits.seconds)
+        assert child.stdout is not None
+        said = child.stdout.read(OUTPUT).decode(errors="replace")
     except subprocess.TimeoutExpired:
         return Outcome("timeout", f"over {limits.seconds:g} s")
     finally:
@@ -85,20 +108,32 @@ def run(program: str, limits: Limits | None = None) -> Outcome:
     return _outcome(said, word, child.returncode)
 
 
-def _talk(child: subprocess.Popen[bytes], program: bytes, seconds: float) -> str:
-    """Hands the program over and waits; the child's output is a few bytes, so no pipe can fill up."""
+def _begins(child: subprocess.Popen[bytes], program: bytes) -> bool:
+    """Hands the program over and waits until the child looks at it; the child's output is a few bytes, so no pipe can fill up."""
     assert child.stdin is not None
     assert child.stdout is not None
     with contextlib.suppress(BrokenPipeError), child.stdin:
         child.stdin.write(program)
-    child.wait(timeout=seconds)
-    return child.stdout.read(OUTPUT).decode(errors="replace")
+    said, until, heard = b"", time.monotonic() + START_S, select.poll()
+    heard.register(child.stdout, select.POLLIN)
+    while said != BEGUN:
+        if not heard.poll(max(0.0, until - time.monotonic()) * 1000):
+            return False
+        if not (more := os.read(child.stdout.fileno(), len(BEGUN) - len(said))):
+            return False
+        said += more
+    return True
 
 
-def _outcome(said: str, word: str, code: int) -> Outcome:
-    first, _, detail = said.partition("\n")
+def _outcome(said: str, word: str, code: int) -> Outcome | str:
+    locked, _, rest = said.partition("\n")
+    first, _, detail = rest.partition("\n")
     if first == word:
         return Outcome("passed")
+    if code == -signal.SIGKILL:
+        return "its process was killed from outside"
     if code < 0:
         return Outcome("killed", signal.Signals(-code).name)
+    if locked != "locked":
+        return f"its process ended with exit code {code} before the program began"
     return Outcome("failed", detail.strip() or f"left early with exit code {code}")

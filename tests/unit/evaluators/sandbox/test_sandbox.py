@@ -10,7 +10,7 @@ import pytest
 
 from evaluators.sandbox import run as sandbox
 from evaluators.sandbox import seccomp
-from evaluators.sandbox.run import Limits, SandboxMissing, run
+from evaluators.sandbox.run import Limits, SandboxBroken, SandboxMissing, run
 
 pytestmark = pytest.mark.skipif(not seccomp.supported(), reason="the sandbox needs seccomp: Linux, x86-64 or arm64")
 
@@ -176,3 +176,46 @@ def test_elsewhere_nothing_is_run(monkeypatch):
     monkeypatch.setattr(sandbox.seccomp, "supported", lambda: False)
     with pytest.raises(SandboxMissing, match="only on Linux"):
         run("pass")
+
+
+BREAKS_DOWN = [sys.executable, "-I", "-S", "-c", "raise OSError(24, 'Too many open files')"]
+KILLED = [sys.executable, "-I", "-S", "-c", "import os\nos.write(1, b'begun\\n')\nos.kill(os.getpid(), 9)"]
+
+
+@pytest.mark.parametrize("command", [BREAKS_DOWN, KILLED])
+def test_a_program_that_could_not_be_run_has_not_failed(command, monkeypatch):
+    """A reply judged wrong because the machine had no memory or no file left would be a wrong number in silence."""
+    popen, met = subprocess.Popen, [command] * 2
+    monkeypatch.setattr(sandbox.subprocess, "Popen", lambda usual, **how: popen(met.pop() if met else usual, **how))
+    assert run("assert 1 + 1 == 2").passed
+    assert not met
+    met += [command] * 3
+    with pytest.raises(SandboxBroken, match=r"could not be run, 3 times: its process (did not come up|was killed)"):
+        run("assert 1 + 1 == 2")
+
+
+def test_a_slow_start_is_not_the_programs_time(monkeypatch):
+    slow = "import runpy, sys, time\ntime.sleep(1.2)\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        sandbox.subprocess,
+        "Popen",
+        lambda command, **how: popen([*command[:4], "-c", slow, *command[4:]], **how),
+    )
+    assert run("assert 1 + 1 == 2", Limits(seconds=1.0)).passed
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os\nos.kill(os.getpid(), 9)",
+        "import signal\nsignal.raise_signal(9)",
+        "(" * 100_000,
+        "x = " + "-" * 200_000 + "1",
+        "import ctypes\nctypes.string_at(0)",
+        "import os\nos.abort()",
+        "x = bytearray(1 << 40)",
+    ],
+)
+def test_a_program_cannot_pass_its_own_fault_off_as_the_machines(program):
+    assert run(program).status in ("failed", "killed")
