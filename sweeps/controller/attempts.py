@@ -8,6 +8,7 @@ from typing import Final
 
 from sweeps.config.shared_prefix import same_until
 from sweeps.config.trial import Saved
+from sweeps.controller.branches import has_begun
 from sweeps.controller.launch import Launch
 from sweeps.controller.record import SweepRecord
 from sweeps.controller.scores import Scores
@@ -61,11 +62,22 @@ class Attempts:
                 fork_step=step if branched else None,
             )
         )
+        self._wake_branches(trial)
         if branched:
             for step in sorted(self.record.state.history.curves[known.parent].points):
                 self.verdicts.inherit(trial, step)
         self.record.evaluations.request_base(spec)
         return Launch(spec, known.attempt, self.record.saved(resume) if resume else None, workers)
+
+    def _wake_branches(self, trial: str) -> None:
+        """Lets the branches wait for a trunk again that were paused with it before they began."""
+        for child in self.record.state.children.get(trial, ()):
+            branch = self.record.state.trials[child]
+            if branch.status is TrialStatus.PAUSED and not has_begun(branch):
+                why = f"its trunk {trial} goes on; it begins where that reaches step {branch.fork_step}"
+                self.record.write(
+                    ControlRow(self.record.sweep_id, child, who=DRIVER, action=ControlAction.YIELD, reason=why)
+                )
 
     def lost_start(self, trial: str) -> str:
         """Returns why a trial cannot begin where it was asked to, as one sentence; empty where it can.

@@ -21,6 +21,7 @@ from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved, TrialSpec
 from sweeps.controller import limits, retention
 from sweeps.controller.attempts import Attempts
+from sweeps.controller.branches import has_begun, trunk_text
 from sweeps.controller.launch import Launch
 from sweeps.controller.record import SweepRecord
 from sweeps.controller.scores import Scores
@@ -138,13 +139,19 @@ class SweepController:
         """Returns the trials to be started next, at most `limit`: open ones first, then new ones, then a paused one.
 
         The search is asked for no more than that: what it proposes early it proposes without knowing later scores. A trial
-        whose parent has trained all of its steps needs no start; its training ends here. One whose start is lost fails.
+        whose parent has trained all of its steps needs no start; its training ends here. One whose start is lost fails. A branch
+        whose trunk was given up before it came to the fork is judged first.
         """
         if self.is_paused:
             return []
         while True:
             self._refill(limit)
             head = self._record.queue.ready(limit)
+            unbegun = [(t, trunk) for t in head if (trunk := self._record.queue.trunk_to_judge_by(t)) is not None]
+            if unbegun:
+                for trial, trunk in unbegun:
+                    self._verdicts.judge_unbegun(trial, trunk)
+                continue
             trained = [t for t in head if self._record.queue.has_trained(t)]
             lost = {t: why for t in head if t not in trained and (why := self._attempts.lost_start(t))}
             if not trained and not lost:
@@ -314,12 +321,14 @@ class SweepController:
             return False
         for trial in self.state.with_status(TrialStatus.SCORING):
             self._scores.complete_if_scored(trial.id)
-        for trial in self.state.with_status(TrialStatus.PAUSED):
+        paused = self.state.with_status(TrialStatus.PAUSED)
+        for trial in filter(has_begun, paused):
             self._verdicts.end(
                 trial.id, EndStatus.PRUNED, "paused, and nothing changed in its favour before the sweep ended"
             )
-        for branch, trunk in self._record.queue.given_up():
-            self._verdicts.end(branch, EndStatus.PRUNED, f"not begun: its trunk {trunk} was given up")
+        with_trunk = [(trial.id, self.state.trials[trial.parent]) for trial in paused if not has_begun(trial)]
+        for branch, trunk in [*with_trunk, *self._record.queue.given_up()]:
+            self._verdicts.end(branch, EndStatus.PRUNED, f"ended with {trunk_text(trunk)}")
         if not self.state.done:
             self._record.write(EndRow(self.plan.sweep_id, of=EndOf.SWEEP, status=EndStatus.DONE))
         return True

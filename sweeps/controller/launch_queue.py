@@ -7,15 +7,10 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 
 from sweeps.config.trial import TrialSpec
+from sweeps.controller.branches import given_up_trunk, has_begun, trunk_to_judge_by
 from sweeps.journal.rows import ControlRow, EndRow, Row, TrialRow, VerdictRow
 from sweeps.journal.state import Checkpoint, SweepState, TrialState
 from sweeps.journal.vocabulary import Action, ControlAction, EndOf, TrialStatus
-
-
-def trunk_of_unbegun(state: SweepState, trial: str) -> TrialState | None:
-    """Returns the trunk of a branch of the search's that has not begun; what a user added begins as it was asked to."""
-    known = state.trials[trial]
-    return state.trials.get(known.parent) if known.parent and not known.attempt and not known.row.by else None
 
 
 class LaunchQueue:
@@ -56,8 +51,12 @@ class LaunchQueue:
     def branches_of(self, parents: Collection[str]) -> list[str]:
         """Returns the trials that can start now and begin from a checkpoint of one of these parents."""
         trials = self.state.trials
-        begin = (t for t in self._ready() if trials[t].parent in parents and not trials[t].attempt)
-        return [trial for trial in begin if not self.has_trained(trial)]
+        begin = (t for t in self._ready() if trials[t].parent in parents and not has_begun(trials[t]))
+        return [trial for trial in begin if not self.has_trained(trial) and self.trunk_to_judge_by(trial) is None]
+
+    def trunk_to_judge_by(self, trial: str) -> TrialState | None:
+        """Returns the trunk of a branch about which the rule is to be asked before it begins."""
+        return trunk_to_judge_by(self.state, self.state.trials[trial])
 
     def append(self, trial: str) -> None:
         """Puts a trial at the end."""
@@ -74,7 +73,7 @@ class LaunchQueue:
 
     def _is_new(self, trial: str) -> bool:
         known = self.state.trials[trial]
-        return not known.attempt and not known.row.by
+        return not has_begun(known) and not known.asked_for
 
     def remove(self, trial: str) -> None:
         """Takes a trial out, which is to be there."""
@@ -94,7 +93,7 @@ class LaunchQueue:
         """Returns the parent's checkpoint at the budget of a trial that has not begun, where that is all it needs."""
         known, steps = self.state.trials[trial], self.specs[trial].steps
         parent = self.state.trials.get(known.parent)
-        if parent is None or known.fork_step != steps or known.attempt:
+        if parent is None or known.fork_step != steps or has_begun(known):
             return None
         return parent.checkpoints.get(steps)
 
@@ -102,12 +101,10 @@ class LaunchQueue:
         """True when nothing is left to be started but branches of trunks that are given up."""
         return len(self._trials) == len(self.given_up())
 
-    def given_up(self) -> list[tuple[str, str]]:
-        """Returns the branches that are not begun because their trunk is paused or pruned, each with its trunk."""
-        if not self.trunks_first:
-            return []
-        parents = ((trial, trunk_of_unbegun(self.state, trial)) for trial in self._trials)
-        return [(trial, parent.id) for trial, parent in parents if parent is not None and self._is_given_up(parent)]
+    def given_up(self) -> list[tuple[str, TrialState]]:
+        """Returns the branches that do not begin while their trunk is given up, each with its trunk (`trunks_first`)."""
+        waiting = self._trials if self.trunks_first else ()
+        return [(trial, trunk) for trial in waiting if (trunk := self._given_up_trunk(trial)) is not None]
 
     def _ready(self) -> Iterator[str]:
         last = self.trunks_first and (not self.exhausted or any(map(self._is_new_trunk, self._trials)))
@@ -115,19 +112,22 @@ class LaunchQueue:
 
     def _comes_last(self, trial: str, last: bool) -> bool:
         """True for a branch while configurations are to begin (`last`), and while its trunk is given up."""
-        parent = trunk_of_unbegun(self.state, trial) if self.trunks_first else None
-        return parent is not None and (last or self._is_given_up(parent))
+        if not self.trunks_first:
+            return False
+        is_branch = self._is_new(trial) and self.state.trials[trial].parent in self.state.trials
+        return (last and is_branch) or self._given_up_trunk(trial) is not None
 
     def _is_new_trunk(self, trial: str) -> bool:
         return self._is_new(trial) and not self.state.trials[trial].parent
 
-    def _is_given_up(self, trunk: TrialState) -> bool:
-        return trunk.status in (TrialStatus.PAUSED, TrialStatus.PRUNED) and trunk.id not in self._trials
+    def _given_up_trunk(self, trial: str) -> TrialState | None:
+        trunk = given_up_trunk(self.state, self.state.trials[trial])
+        return None if trunk is None or trunk.id in self._trials else trunk  # one in the queue is about to go on
 
     def _waits_for_parent(self, trial: str) -> bool:
         """True while the parent that a trial branches off from may still leave a later checkpoint for it."""
         known = self.state.trials[trial]
-        if not known.parent or known.attempt:
+        if not known.parent or has_begun(known):
             return False
         parent = self.state.trials.get(known.parent)
         if parent is None:

@@ -16,9 +16,11 @@ from sweeps.config.checks.whole_sweep import checked_settings
 from sweeps.config.shared_prefix import shared_steps, why_not
 from sweeps.config.space import sampled
 from sweeps.controller import requests as control
+from sweeps.controller.branches import has_begun
 from sweeps.controller.controller import SweepController
 from sweeps.controller.requests import Request
 from sweeps.errors import InputError, nearest
+from sweeps.journal.state import TrialState
 from sweeps.journal.vocabulary import ControlAction, TrialStatus
 from sweeps.storage.base import Store
 
@@ -179,8 +181,13 @@ def _limits(controller: SweepController, request: Request) -> str:
 def _retry(controller: SweepController, request: Request) -> str:
     if request.trial:  # the row of the request puts it back in the queue
         trial = controller.state.trials[request.trial]
+        if _was_given_up_unbegun(trial):
+            return f"{trial.id} begins {_from_trunk(controller, trial)}; before: {trial.curve.reason}"
         if trial.status is not TrialStatus.FAILED:
-            raise InputError(f"{trial.id} is {trial.status}; only a trial that failed can be tried again")
+            raise InputError(
+                f"{trial.id} is {trial.status}; only a trial that failed can be tried again, or a branch that was given up "
+                "before it began"
+            )
         return f"{trial.id} is tried again {_from(controller, trial.id)}; it had failed: {trial.curve.reason}"
     failed = controller.state.with_status(TrialStatus.FAILED)
     if not failed:
@@ -213,7 +220,22 @@ def _added(controller: SweepController, config: Mapping[str, Any], **keys: Any) 
             f"{known.id} has these settings and has failed ({known.curve.reason}); try it again: "
             f"dipsweep retry {controller.plan.sweep_id} --trial {known.id}"
         )
+    if known is not None and _was_given_up_unbegun(known):
+        begins = _from_trunk(controller, known)
+        controller.control(
+            ControlAction.RETRY, str(keys.get("by", "")), known.id, reason=f"asked for; it begins {begins}"
+        )
+        return known.id, f"{known.id} begins {begins}"
     return controller.add(config, **keys), f"{known.id} has these settings already: {known.status}" if known else ""
+
+
+def _was_given_up_unbegun(trial: TrialState) -> bool:
+    return bool(trial.parent) and not has_begun(trial) and trial.status in (TrialStatus.PAUSED, TrialStatus.PRUNED)
+
+
+def _from_trunk(controller: SweepController, trial: TrialState) -> str:
+    start = controller.checkpoint(trial.parent, trial.fork_step)
+    return f"at step {start.step} of {trial.parent}" if start is not None else "from the base model"
 
 
 _DO: dict[ControlAction, Callable[[SweepController, Request], str]] = {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from sweeps.controller.branches import has_begun, trunk_text
 from sweeps.controller.evaluation.jobs import is_close_to_verdict
 from sweeps.controller.evaluation.queue import is_suspect
 from sweeps.controller.record import SweepRecord
@@ -23,6 +25,7 @@ from sweeps.journal.vocabulary import (
     Action,
     EndOf,
     EndStatus,
+    Phase,
     TrialStatus,
 )
 from sweeps.stopping.base import Verdict
@@ -41,10 +44,11 @@ class Verdicts:
     def judge(self, row: ReportRow) -> Verdict | None:
         """Asks the rule about the trial of a report that was just written, and writes down what is new."""
         for child in self.record.state.children.get(row.trial, ()) if row.suite else ():
-            if self.record.state.trials[child].attempt and row.step is not None:
+            branch = self.record.state.trials[child]
+            if row.step is not None and (has_begun(branch) or branch.status is TrialStatus.PAUSED):
                 self.inherit(child, row.step)
         known = self.record.state.trials.get(row.trial)
-        if known is None or not known.attempt:
+        if known is None or not has_begun(known):
             return None
         if known.status is not TrialStatus.RUNNING and known.id not in self.record.queue:
             return None  # scores of a trial in the queue count: its attempt broke off, and it may not be worth another
@@ -54,12 +58,39 @@ class Verdicts:
         verdict = self.record.rule.decide(row.trial)
         if verdict.action is Action.CONTINUE and not self._is_new(verdict, known):
             return None
+        if verdict.action is not Action.CONTINUE and verdict.phase is not Phase.DIVERGED and _is_unscored(known):
+            return None  # by the scores for which it was paused before, it would be so at its first report
+        self._write(verdict, known, row.step)
+        return None if verdict.action is Action.CONTINUE else verdict
+
+    def judge_unbegun(self, trial: str, trunk: TrialState) -> None:
+        """Asks the rule about a branch before it begins, where its trunk was given up short of the fork (`branches`).
+
+        It is judged by its trunk's scores, at its own budget. Where the trunk diverged, so would the branch: up to its fork it is
+        the same run.
+        """
+        known = self.record.state.trials[trial]
+        for step in sorted(trunk.curve.points):
+            self.inherit(trial, step)
+        verdict, at = self.record.rule.decide(trial), trunk.verdict
+        if at is not None and at.phase is Phase.DIVERGED:
+            verdict = Verdict(Action.STOP, at.reason, at.phase, at.evidence)
+        how = {
+            Action.CONTINUE: "begins without",
+            Action.PAUSE: "waits with",
+            Action.STOP: "ended with",
+        }[verdict.action]
+        reason = f"{how} {trunk_text(trunk)}: {verdict.reason}"
+        self._write(replace(verdict, reason=reason), known, known.curve.last_step)
+
+    def _write(self, verdict: Verdict, trial: TrialState, step: int | None) -> None:
+        """Writes a verdict down; one that stops its trial ends it."""
         self.record.write(
             VerdictRow(
                 self.record.sweep_id,
-                row.trial,
-                known.attempt,
-                row.step,
+                trial.id,
+                trial.attempt,
+                step,
                 action=verdict.action,
                 phase=verdict.phase,
                 reason=verdict.reason,
@@ -68,8 +99,7 @@ class Verdicts:
             )
         )
         if verdict.action is Action.STOP:
-            self.end(row.trial, EndStatus.PRUNED, verdict.reason)
-        return None if verdict.action is Action.CONTINUE else verdict
+            self.end(trial.id, EndStatus.PRUNED, verdict.reason)
 
     def inherit(self, trial: str, step: int) -> None:
         """Writes what its parent measured at a step that they share as the trial's own, at no cost: one curve a trial."""
@@ -134,6 +164,11 @@ class Verdicts:
             and not self.record.state.trials[last.trial].ended
         ):
             self.end(last.trial, EndStatus.PRUNED, last.reason)
+
+
+def _is_unscored(trial: TrialState) -> bool:
+    """True for a trial that was paused and has no score since then; not where a rule goes by the trainer's numbers alone."""
+    return bool(trial.scored) and max(trial.scored) <= trial.paused_at
 
 
 def _finite(evidence: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class TrialState:
         scored: steps with scores. given_up: steps that will have none.
         lost, preempted, out_of_memory: how often an attempt broke off for that reason, since it was last asked to start.
         paused_at: the step at which it was last paused, -1 for never. verdict: the stop rule's last one.
+        asked_for: a user added it, or had it tried again.
     """
 
     row: TrialRow
@@ -77,6 +78,7 @@ class TrialState:
     out_of_memory: int = 0
     paused_at: int = -1
     verdict: VerdictRow | None = None
+    asked_for: bool = False
 
     @property
     def id(self) -> str:
@@ -263,7 +265,8 @@ class SweepState:
     # ---- one method for each kind of row ------------------------------------------------------------------------------
 
     def _apply_trial(self, row: TrialRow) -> None:
-        self.trials[row.trial] = TrialState(row, self.history.curve(row.trial), len(self.trials), row.fork_step or 0)
+        curve, order = self.history.curve(row.trial), len(self.trials)
+        self.trials[row.trial] = TrialState(row, curve, order, row.fork_step or 0, asked_for=bool(row.by))
         if row.parent:
             self.children.setdefault(row.parent, []).append(row.trial)
         if row.number is None:
@@ -291,7 +294,8 @@ class SweepState:
                 self._apply_retry(row, trial)
 
     def _apply_retry(self, row: ControlRow, trial: TrialState) -> None:
-        if row.who != DRIVER:  # somebody wants a failed trial tried again: it has all its tries once more
+        if row.who != DRIVER:  # somebody wants it tried again: it has all its tries once more
+            trial.asked_for = True
             trial.lost = trial.preempted = trial.out_of_memory = 0
             trial.given_up.clear()
             self.done = False

@@ -20,7 +20,7 @@ from statistics import fmean, median, stdev
 from typing import Any, Final
 
 from sweeps.config.plan import Plan
-from sweeps.controller.launch_queue import trunk_of_unbegun
+from sweeps.controller.branches import given_up_trunk, has_begun
 from sweeps.controller.requests import TrialCount
 from sweeps.journal.lease import SINCE
 from sweeps.journal.rows import AttemptRow, EndRow, EvalRow, LeaseRow, ReportRow, Row, SweepRow
@@ -285,14 +285,13 @@ class ProgressMeter:
         last = parent.last() if parent is not None else None
         begun = last is not None and last.step >= trial.fork_step
         on_its_way = parent is not None and parent.status in (TrialStatus.WAITING, TrialStatus.RUNNING)
-        if parent is not None and on_its_way and not trial.attempt and not begun:
+        if parent is not None and on_its_way and not has_begun(trial) and not begun:
             return f"for {parent.id} to reach step {trial.fork_step}"
         return MACHINES
 
     def _given_up_trunk(self, trial: TrialState) -> TrialState | None:
         """Returns the trunk without which a branch does not begin under `search.promote`, where it is paused or pruned."""
-        trunk = trunk_of_unbegun(self.state, trial.id) if self.plan.sweep.search.promote else None
-        return trunk if trunk is not None and trunk.status in (TrialStatus.PAUSED, TrialStatus.PRUNED) else None
+        return given_up_trunk(self.state, trial) if self.plan.sweep.search.promote else None
 
     def _limits(self) -> dict[str, tuple[float, float]]:
         limits = self.plan.sweep.limits
@@ -327,9 +326,17 @@ class ProgressMeter:
         """Returns a trial's work and the steps at which it is scored."""
         if trial.id not in self._work:
             spec = self.plan.trial(trial.row.config)
-            fork = trial.fork_step if trial.parent else 0
-            self._work[trial.id] = replace(work_of(self.plan, spec), parent=trial.parent, fork=fork), spec.snapshots
-        return self._work[trial.id]
+            self._work[trial.id] = replace(work_of(self.plan, spec), parent=trial.parent), spec.snapshots
+        work, scored_at = self._work[trial.id]
+        return replace(work, fork=self._begins_at(trial)), scored_at
+
+    def _begins_at(self, trial: TrialState) -> int:
+        """Returns the step from which a trial runs on its own: before its fork where its trunk was given up short of that."""
+        if not trial.parent:
+            return 0
+        trunk = given_up_trunk(self.state, trial)
+        last = trunk.last(trial.fork_step) if trunk is not None else None
+        return trial.fork_step if trunk is None else last.step if last is not None else 0
 
     @cached_property
     def _planned(self) -> list[TrialWork]:

@@ -22,7 +22,8 @@ import numpy as np
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError, nearest
 from sweeps.journal.history import Point
-from sweeps.journal.rows import Row, SweepRow, VerdictRow
+from sweeps.journal.rows import AttemptRow, ControlRow, Row, SweepRow, VerdictRow
+from sweeps.journal.vocabulary import ControlAction
 from sweeps.stopping.base import Action, Phase, StopRule, Verdict
 from sweeps.stopping.diagnostics import cut_off, signals
 from sweeps.stopping.forecasting.curve_library import Array
@@ -112,7 +113,7 @@ class DipAware(StopRule):
                     self.given_up[row.trial] = None
                 if row.action is Action.PAUSE:
                     self.paused_before.add(row.trial)
-            elif row.kind == "attempt":
+            elif isinstance(row, AttemptRow) or _goes_on(row):
                 self.given_up.pop(row.trial, None)
         return fresh
 
@@ -337,6 +338,11 @@ class DipAware(StopRule):
             "noise": "estimated" if self.ranking.forecaster.estimated else "reported",
             "signals": signals(self.history, forecast.trial, forecast.last),
         }
+
+
+def _goes_on(row: Row) -> bool:
+    """True where a trial waits for machines again, such as a branch whose trunk was resumed."""
+    return isinstance(row, ControlRow) and row.action in (ControlAction.RETRY, ControlAction.YIELD) and not row.refused
 
 
 def _patience(r: Reading) -> str:

@@ -84,9 +84,15 @@ class JournalSummary:
         return self.sweep.trials[trial].parent or None if trial in self.sweep.trials else None
 
     def fork_step(self, trial: str) -> int | None:
-        """The step up to which a trial's curve is its parent's: where it began, or will; None without a parent."""
+        """The step up to which a trial's curve is its parent's: where it began, or will; None without a parent.
+
+        Of a branch that was given up with its parent before it began, how far the parent had come.
+        """
         known = self.sweep.trials.get(trial)
-        return known.fork_step if known is not None and known.parent else None
+        if known is None or not known.parent:
+            return None
+        parent, begins = self.history.curves.get(known.parent), known.attempt or known.status is TrialStatus.WAITING
+        return known.fork_step if parent is None or begins else min(known.fork_step, parent.last_step)
 
     def answers(self, trial: str, step: int) -> Answers | None:
         """Item by item what a trial, or one of its parents up to the fork, answered at a step."""

@@ -1,7 +1,8 @@
 """Where a sweep's compute went: training, scoring, work that was done twice, and what stopping and sharing saved.
 
 Everything is in seconds of devices, from the journal's own costs, over all attempts and drivers. What was saved never ran, so
-it is an estimate: the steps that were not run, at the trial's own seconds a step.
+it is an estimate: the steps that were not run, at the trial's own seconds a step (of a branch that ended with its trunk before
+it began, at the trunk's).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 
 from sweeps.journal.rows import AttemptRow, ReportRow, Row
 from sweeps.journal.start_ups import StartUps
-from sweeps.report.analysis.costs.totals import STOPPED
+from sweeps.report.analysis.costs.totals import STOPPED, step_cost
 from sweeps.report.analysis.findings.summary import Summary
-from sweeps.report.analysis.findings.trials import Trial
+from sweeps.report.analysis.findings.trials import Spent, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +62,24 @@ def ledger(rows: Iterable[Row], summary: Summary) -> Ledger:
     rows = list(rows)
     unit = "gpu_s" if summary.costs.training.gpu_s or summary.costs.scoring.gpu_s else "cpu_s"
     repeated = repeated_work(rows, unit)
-    lines = {t.id: _line(t, unit, repeated.get(t.id, 0.0)) for t in summary.trials}
+    by_id = {t.id: t for t in summary.trials}
+    lines = {t.id: _line(t, unit, repeated.get(t.id, 0.0), step_cost(t, by_id)) for t in summary.trials}
     total = sum(lines.values(), Line())
     bases = getattr(summary.costs.scoring, unit) - total.scoring
     labels = {t.id: t.label for t in summary.trials}
     return Ledger(lines, labels, total + Line(scoring=bases), unit, summary.costs.starts)
 
 
-def _line(trial: Trial, unit: str, repeated: float) -> Line:
-    training = getattr(trial.training, unit)
-    pace = training / trial.own_steps if trial.own_steps else 0.0
+def _line(trial: Trial, unit: str, repeated: float, step: Spent) -> Line:
+    pace = getattr(step, unit)
     own = (trial.budget or 0) - (trial.fork_step or 0)
     missing = max(own - trial.own_steps, 0) if trial.state in STOPPED else 0
     return Line(
-        training=training,
+        training=getattr(trial.training, unit),
         scoring=getattr(trial.scoring, unit),
         repeated=repeated,
         stopped=missing * pace,
-        shared=(trial.fork_step or 0) * pace,
+        shared=(trial.fork_step or 0) * pace if trial.attempts or trial.state in STOPPED else 0.0,
     )
 
 

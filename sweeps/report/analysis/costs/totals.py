@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sweeps.journal.start_ups import StartUps
 from sweeps.report.analysis.findings.summary import Costs
@@ -15,7 +15,7 @@ def costs(trials: Sequence[Trial], base_scoring: Spent, starts: StartUps) -> Cos
     """Adds up the trials; running ones count for what they spent, not for what is saved."""
     ended = [t for t in trials if t.state in (*STOPPED, "completed", "failed") and t.budget is not None]
     planned = sum(_own_budget(t) for t in ended)
-    saved = sum(_missing(t) for t in ended if t.state in STOPPED)
+    saved, by_id = sum(_missing(t) for t in ended if t.state in STOPPED), {t.id: t for t in trials}
     return Costs(
         training=sum((t.training for t in trials), Spent()),
         scoring=sum((t.scoring for t in trials), base_scoring),
@@ -25,7 +25,7 @@ def costs(trials: Sequence[Trial], base_scoring: Spent, starts: StartUps) -> Cos
         steps_shared=sum(t.fork_step or 0 for t in ended),
         steps_lost=sum(_missing(t) for t in ended if t.state == "failed"),
         share_saved=saved / planned if planned else None,
-        estimated_saved=sum((_estimate(t) for t in ended if t.state in STOPPED), Spent()),
+        estimated_saved=sum((step_cost(t, by_id).scaled(_missing(t)) for t in ended if t.state in STOPPED), Spent()),
         starts=starts,
     )
 
@@ -40,5 +40,9 @@ def _missing(trial: Trial) -> int:
     return max(_own_budget(trial) - trial.own_steps, 0)
 
 
-def _estimate(trial: Trial) -> Spent:
-    return trial.training.scaled(_missing(trial) / trial.own_steps) if trial.own_steps else Spent()
+def step_cost(trial: Trial, trials: Mapping[str, Trial]) -> Spent:
+    """Returns what a step of a trial took; of one that ran none itself, what one of the trial took that it was to begin from."""
+    known: Trial | None = trial
+    while known is not None and not known.own_steps:
+        known = trials.get(known.parent or "")
+    return known.training.scaled(1 / known.own_steps) if known is not None else Spent()

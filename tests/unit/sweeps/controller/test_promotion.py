@@ -86,7 +86,7 @@ def test_shorter_budgets_begin_when_all_is_named_and_not_where_the_trunk_was_giv
     assert begun
     assert min(begun) > named
     status = {r.trial: r.status for r in rows if isinstance(r, EndRow) and r.of is EndOf.SCORING}
-    pruned = [r for r in rows if isinstance(r, EndRow) and (r.reason or "").startswith("not begun: its trunk")]
+    pruned = [r for r in rows if isinstance(r, EndRow) and (r.reason or "").startswith("ended with its trunk")]
     assert pruned
     assert all(status[parents[r.trial]] == "pruned" for r in pruned)
 

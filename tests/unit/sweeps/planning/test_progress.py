@@ -11,7 +11,7 @@ from sweeps.journal.state import SweepState
 from sweeps.journal.writer import MemoryJournal
 from sweeps.planning.progress import Progress, ProgressMeter, progress_text
 from sweeps.planning.speeds import Figure, Speed, speeds_from_json, speeds_to_json
-from sweeps.stopping.base import NeverStop
+from sweeps.stopping.base import Action, NeverStop, Verdict
 
 STEP_S, SCORE_S = 2.0, 5.0
 SCORES = {"transfer/score": 0.5}
@@ -29,7 +29,8 @@ class Driven:
         journal.append(LeaseRow(self.plan.sweep_id, since="2026-01-01 00:00:00 UTC"))
         self.now = 1767225600.0  # the same moment
         self.slow: list[float] = []  # seconds of the first evaluations
-        rule = NeverStop(self.plan.sweep.goal)
+        rule, self.verdict = NeverStop(self.plan.sweep.goal), Verdict(Action.CONTINUE, "")
+        rule.decide = lambda trial: self.verdict
         self.state = SweepState(history=rule.history, fold=rule.observe)
         self.meter = ProgressMeter(self.plan, self.state)
         self.controller = SweepController(
@@ -163,11 +164,31 @@ def test_a_branch_of_a_trunk_that_was_given_up_is_not_ahead_under_promotion():
     sweep.train(0, 20)
     trunk = sweep.launch.spec.id
     assert sweep.meter.progress(sweep.now).done < 1.0
-    sweep.controller.stop(trunk, "ada")
+    sweep.verdict = Verdict(Action.STOP, "no chance")
+    sweep.controller.report(trunk, 1, 25, {"train/loss": 0.1}, cost={"cpu_s": sweep.cost})
     told = sweep.meter.progress(sweep.now)
     ((_, why),) = told.waiting
     assert why == f"for its trunk {trunk}, which is pruned"
     assert told.left.high == 0.0
+
+
+def test_steps_that_a_trunk_left_out_are_ahead_of_a_branch_that_begins_without_it():
+    sweep = Driven(space={"steps": grid(20, 40)}, trainer=TRUNK, saved=(5, 20, 40))
+    sweep.begin()
+    sweep.train(0, 5)
+    sweep.verdict = Verdict(Action.STOP, "no chance")
+    sweep.controller.report(sweep.launch.spec.id, 1, 10, {"train/loss": 0.1}, cost={"cpu_s": 10 * STEP_S})
+    sweep.verdict = Verdict(Action.CONTINUE, "")
+
+    def ahead():
+        told = sweep.meter.progress(sweep.now)
+        spent = sum(told.spent.values())
+        return spent / told.done - spent
+
+    assert ahead() == pytest.approx(15 * STEP_S + SCORE_S)  # from step 5, and not from its fork at 17
+    sweep.begin()
+    assert sweep.launch.resume.step == 5
+    assert ahead() == pytest.approx(15 * STEP_S + SCORE_S)
 
 
 def test_money_and_hours_stand_beside_their_limits():
