@@ -217,9 +217,8 @@ def retry(
     trial: Annotated[str, typer.Option(metavar="T", help="A trial's id; by default all that failed.")] = "",
     storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
 ) -> None:  # fmt: skip
-    """Try a failed trial again, or all of them: each goes on from its last checkpoint, with all its retries.
-
-    A branch that ended with its trunk before it began can be named too: it begins at the trunk's nearest checkpoint."""
+    """Try a failed trial again, or all of them: each goes on from its last checkpoint, with all its retries. One that
+    ended with its trunk before it began can be named too: it begins at the trunk's nearest checkpoint."""
     _ask(sweep_id, storage, address, token_file, "retry", trial)
 
 
