@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from cluster.preflight.cost import predicted
 from cluster.preflight.inputs import check_inputs
 from cluster.train.functions import PluginTrain, score_job, train_model
+from cluster.train.inputs import VerifyInputsBefore
 from sweeps.checkpoints.transfer import RemoteStorageEvalFn, RemoteStorageTrainFn, drop_checkpoint
 from sweeps.config.checks.unused import in_process_notes
 from sweeps.config.plan import Plan
@@ -141,7 +142,8 @@ def run(
                 score_job, scores=f"{root}/.scores", home=home.root, keep=keep, keep_network=backend == "ray"
             )
             ray = RayOptions(cpus, dashboard, address) if backend == "ray" else None
-            _execute(controller, root, train or train_function(sweep), scored, ray=ray, say=say, steer=steer)
+            trained = train or VerifyInputsBefore(train_function(sweep), home.root)
+            _execute(controller, root, trained, scored, ray=ray, say=say, steer=steer)
         write_report(home)
     if backend == "ray":
         from cluster.connect.environment import cache_folder

@@ -87,6 +87,10 @@ class CredentialsExpired(StorageUnavailable):
     """The credentials are those of an earlier hour; whoever keeps them can renew them meanwhile."""
 
 
+class InputsChanged(StorageUnavailable):
+    """Data or weights are not those that the sweep began with; once they are restored, what waits goes on."""
+
+
 class JournalError(StorageError):
     """A journal row cannot be read or written; nothing may follow it."""
 

@@ -8,10 +8,15 @@ import pytest
 
 from cluster.preflight.inputs import FILE, check_inputs
 from cluster.run import run
+from cluster.train.functions import train_model
+from cluster.train.inputs import VerifyInputsBefore
 from sweeps import Sweep, grid
 from sweeps.errors import InputError, Interrupted
+from sweeps.executors import storage_backoff
+from sweeps.journal.history import History
 from sweeps.journal.writer import read_rows
 from sweeps.storage.factory import open_store
+from tests.support.fakes import FakeTrainer, fake_evaluate
 from tests.support.models.tiny_sft import TEMPLATE, sums, write_base
 
 
@@ -21,12 +26,17 @@ def sweep(tmp_path, monkeypatch):
     write_base(tmp_path / "model")
     (tmp_path / "ours.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sums(8)))
     (tmp_path / "other.jinja").write_text(TEMPLATE)
+    return own(tmp_path)
+
+
+def own(tmp_path, **more):
     return Sweep(
         name="own",
         storage=str(tmp_path / "runs"),
         models={"mine": {"path": str(tmp_path / "model"), "chat_template": str(tmp_path / "other.jinja")}},
         tiers={"ours": {"path": str(tmp_path / "ours.jsonl")}},
         trainer={"steps": 2},
+        **more,
     )
 
 
@@ -91,3 +101,39 @@ def test_a_sweep_whose_data_changed_is_refused_before_anything_runs_and_no_trial
         run(sweep, backend="in-process", train=interrupted, say=lambda line: None)
     after = [row.kind for row in read_rows(home) if row.kind != "lease"]
     assert [kind for kind in after[len(before) :] if kind == "end"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [("ours.jsonl", b"assistant", b"assistanT"), ("model/model.safetensors", b"\x00\x00", b"\x00\x01")],
+)
+def test_a_trial_that_would_train_from_another_input_waits_until_it_is_restored(
+    sweep, tmp_path, monkeypatch, name, old, new
+):
+    """Replaced while the sweep runs: the second trial would be ranked with the first, and nobody would know."""
+    monkeypatch.setattr(storage_backoff, "FIRST_S", 0.01)
+    sweep = own(tmp_path, space={"learning_rate": grid(1e-3, 2e-3)})
+    kept, said, trained_on = (tmp_path / name).read_bytes(), list[str](), list[bytes]()
+    fake = FakeTrainer()
+
+    def train(*args, **kwargs):
+        trained_on.append((tmp_path / name).read_bytes())
+        fake(*args, **kwargs)
+        rewrite(tmp_path / name, old, new)
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith("paused: ") and "not what this sweep began with" in line:
+            (tmp_path / name).write_bytes(kept)
+
+    home = tmp_path / "runs" / sweep.id
+    run(sweep, backend="in-process", train=VerifyInputsBefore(train, home), evaluate=fake_evaluate, say=say)
+    assert {c.state for c in History(read_rows(home)).trials()} == {"completed"}
+    assert trained_on == [kept, kept]
+    assert any(line.startswith("paused: ") for line in said)
+
+
+def test_whoever_trains_is_asked_whether_its_process_goes_on_and_what_it_holds(tmp_path):
+    assert VerifyInputsBefore(train_model, tmp_path).reuse
+    assert VerifyInputsBefore(train_model, tmp_path).holds is train_model.holds
+    assert not VerifyInputsBefore(FakeTrainer(), tmp_path).reuse

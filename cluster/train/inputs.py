@@ -1,0 +1,90 @@
+"""A trial is trained from what its sweep began with: compared before each attempt, on the machine that runs it.
+
+A driver compares when a sweep begins and when it goes on (`cluster.preflight.inputs`). In between, somebody may put other rows or
+weights at the same path, and a machine may have others of its own there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from sweeps.config.trial import TrialSpec
+from sweeps.errors import InputError, InputsChanged
+from sweeps.storage.base import FOREVER, Store, Where, join
+from sweeps.storage.factory import open_store
+
+FILE: Final = "inputs.json"
+"""Its place in a sweep's folder."""
+
+
+def inputs_at_first(home: Store) -> dict[str, str]:
+    """Returns name and digest of all that a sweep began with; empty before it has begun.
+
+    Raises:
+        InputError: what was written down is damaged.
+    """
+    if not home.exists(FILE):
+        return {}
+    try:
+        found = json.loads(home.read(FILE))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{join(home.root, FILE)} is damaged: it said which data and weights the sweep began with; restore it from a copy, "
+            "or remove it if they are still the same"
+        )
+    return found
+
+
+def changed_inputs(first: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Returns a sentence on each input that is another now."""
+    return [
+        f"{name} is not what this sweep began with (got {now[name]}; expected {first[name]})"
+        for name in sorted(now)
+        if name in first and first[name] != now[name]
+    ]
+
+
+class VerifyInputsBefore:
+    """A training function that trains only from what the sweep began with.
+
+    Args:
+        train: the function. home: the sweep's folder or address.
+    """
+
+    def __init__(self, train: Callable[..., Any], home: Where) -> None:
+        self.train, self.home = train, str(home)
+
+    @property
+    def reuse(self) -> bool:
+        """Whether the process may run another attempt afterwards: what the function itself says."""
+        return bool(getattr(self.train, "reuse", False))
+
+    @property
+    def holds(self) -> Callable[[bytes], bool] | None:
+        """What the function says of checkpoints in its memory (`sweeps.checkpoints.transfer.RemoteStorageTrainFn`)."""
+        return getattr(self.train, "holds", None)
+
+    def __call__(self, trial: TrialSpec, *args: Any, **kwargs: Any) -> Any:
+        """Trains.
+
+        Raises:
+            InputsChanged: the trial's data or model is another now; nothing is wrong with the trial.
+        """
+        try:
+            first = inputs_at_first(open_store(self.home, patience_s=FOREVER))
+        except InputError as e:
+            raise InputsChanged(str(e)) from e
+        if told := changed_inputs(first, dict(_digests(trial))):
+            raise InputsChanged(f"{'; '.join(told)}: restore what was changed")
+        return self.train(trial, *args, **kwargs)
+
+
+def _digests(trial: TrialSpec) -> Iterator[tuple[str, str]]:
+    from trainers.model.files.digests import model_digests, tier_digests
+
+    yield from model_digests(str(trial.config["model"]), trial.model, FOREVER)
+    yield from tier_digests(str(trial.config["data"]), trial.tier, FOREVER)
