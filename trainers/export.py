@@ -85,13 +85,16 @@ def check_target(folder: Path) -> None:
 
 
 def write_stop_tokens(folder: Path) -> None:
-    """Puts the tokens at which replies end into a model's generation settings, which every engine reads.
+    """Puts the tokens at which replies end, and that which fills up a batch, into a model's generation settings, which every
+    engine reads.
 
     A base model's own settings name its end of text; what was trained ends with the end of turn that its template writes.
     """
     file = folder / "generation_config.json"
     settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    named = settings.get("eos_token_id")
-    ids = stop_ids(load_tokenizer(folder)) | set(named if isinstance(named, list) else {named} - {None})
+    named, tokenizer = settings.get("eos_token_id"), load_tokenizer(folder)
+    ids = stop_ids(tokenizer) | set(named if isinstance(named, list) else {named} - {None})
     settings["eos_token_id"] = sorted(ids)
+    if settings.get("pad_token_id") is None and tokenizer.pad_token_id is not None:
+        settings["pad_token_id"] = tokenizer.pad_token_id
     file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

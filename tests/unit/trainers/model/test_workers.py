@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.trial import Saved
+from tests.support.models.plain_replies import by_transformers, evaluated
 from tests.support.models.tiny_sft import Notes, network, tier, tokenizer, trial, write_base
 from tests.support.models.two_workers import main
 from trainers.checkpoint import verify
 from trainers.data.batching.packing import collate
 from trainers.data.chat.rows import Rows
+from trainers.export import export
 from trainers.loop import train
 from trainers.model.attention import PACKED, register
 from trainers.model.load import load_model
@@ -135,6 +137,12 @@ def test_a_checkpoint_of_two_workers_is_a_plain_folder_with_its_digest(runs):
     last = runs["two"].saved[-1]
     assert verify(last.path).digest == last.digest
     assert load_model(last.path).num_parameters() == load_model(runs["one"].saved[-1].path).num_parameters()
+
+
+@pytest.mark.parametrize("name", ["two", "low-two"])
+def test_an_export_of_what_two_workers_trained_says_what_the_checkpoint_said(runs, name, tmp_path):
+    checkpoint, prompts = runs[name].saved[-1].path, ["1+2=", "3+4+5=", "7+8+9+1="]
+    assert by_transformers(export(checkpoint, tmp_path / "out"), prompts) == evaluated(checkpoint, prompts)
 
 
 def test_one_device_may_be_sharded_too_and_updates_alike(tmp_path):
