@@ -12,11 +12,12 @@ import queue
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sweeps.checkpoints.manifest import (
     MANIFEST,
@@ -31,21 +32,33 @@ from sweeps.checkpoints.manifest import (
 from sweeps.checkpoints.scratch import folder_lock, room, scratch
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
-from sweeps.errors import DamagedCheckpoint, NotFound
-from sweeps.storage.base import FOREVER, Store, is_url, join
+from sweeps.errors import DamagedCheckpoint, NotFound, StorageError, StorageUnavailable
+from sweeps.storage.base import FOREVER, Store, is_url, join, storage_trouble
 from sweeps.storage.factory import open_store
 
 Say = Callable[[str], None]
+PAUSES: Final = (1.0, 5.0, 15.0)
+"""Seconds after each try of an upload that did not arrive whole."""
 
 
 def push(folder: Path, store: Store, key: str) -> None:
-    """Uploads a sealed checkpoint under a key, its manifest last."""
+    """Uploads a sealed checkpoint under a key, its manifest last.
+
+    Raises:
+        StorageUnavailable: a file did not arrive whole, several times; or as the store says. Nothing counts then.
+    """
     manifest = read_manifest(folder)
-    for name in manifest.files:
-        store.upload(folder / name, f"{key}/{name}")
-    there = {e.key.rpartition("/")[2]: e.size for e in store.list(key)}
-    if short := [name for name, (size, _) in manifest.files.items() if there.get(name) != size]:
-        raise DamagedCheckpoint(f"{join(store.root, key)}: {short[0]} did not arrive whole; nothing counts yet")
+    missing = list(manifest.files)
+    for pause in PAUSES:
+        for name in missing:
+            store.upload(folder / name, f"{key}/{name}")
+        there = {e.key.rpartition("/")[2]: e.size for e in store.list(key)}
+        missing = [name for name, (size, _) in manifest.files.items() if there.get(name) != size]
+        if not missing:
+            break
+        time.sleep(pause)  # some servers list late
+    else:
+        raise StorageUnavailable(f"{join(store.root, key)}: {missing[0]} did not arrive whole; nothing counts yet")
     store.upload(folder / MANIFEST, f"{key}/{MANIFEST}")
 
 
@@ -120,6 +133,15 @@ def local_copy(
         shutil.rmtree(target, ignore_errors=True)
 
 
+@contextmanager
+def _as_trouble(checkpoint: str) -> Iterator[None]:
+    """Makes whatever keeps a checkpoint from its bucket the storage's trouble: the training is sound."""
+    try:
+        yield
+    except (StorageError, OSError) as e:
+        raise storage_trouble(e) or StorageUnavailable(f"checkpoint {checkpoint} was not uploaded: {e}") from e
+
+
 class CheckpointUploader:
     """A trainer's hooks whose checkpoints are uploaded before they are reported.
 
@@ -154,8 +176,14 @@ class CheckpointUploader:
         waiting_of(self.hooks)(reason)
 
     def saved(self, checkpoint: Saved) -> None:
-        """Queues a checkpoint for upload; waits only when too many bytes wait already."""
-        self._sizes[checkpoint.path] = read_manifest(checkpoint.path).size
+        """Queues a checkpoint for upload; waits only when too many bytes wait already.
+
+        Raises:
+            StorageError: this one, or one before, cannot be uploaded, or is gone from this machine. Never `DamagedCheckpoint`:
+                that would be the one which the attempt began from.
+        """
+        with _as_trouble(checkpoint.path):
+            self._sizes[checkpoint.path] = read_manifest(checkpoint.path).size
         self._todo.put(checkpoint)
         self._tell()
         waited = False
@@ -191,7 +219,8 @@ class CheckpointUploader:
     def _work(self) -> None:
         try:
             while (checkpoint := self._todo.get()) is not None:
-                push(Path(checkpoint.path), self.store, f"{self.key}/{Path(checkpoint.path).name}")
+                with _as_trouble(checkpoint.path):
+                    push(Path(checkpoint.path), self.store, f"{self.key}/{Path(checkpoint.path).name}")
                 self._done.put(checkpoint)
         except BaseException as e:  # raised where training hears of it
             self._done.put(e)

@@ -25,6 +25,7 @@ from sweeps.errors import (
     NotFound,
     StorageDenied,
     StorageError,
+    StorageFull,
     Unreachable,
 )
 from sweeps.storage.base import (
@@ -43,7 +44,11 @@ from sweeps.storage.base import (
 ANSWER_S: Final = 30.0  # without a byte from the server for this long, a request has failed
 PART_BYTES: Final = 16 * 2**20  # files above twice this go up in parts; a part is what is sent again after a fault
 _PASSING: Final = frozenset({"SlowDown", "RequestTimeout", "OperationAborted", "BadDigest", "XAmzContentSHA256Mismatch",
-                             "IncompleteBody", "TooManyRequests", "ConditionalRequestConflict"})  # fmt: skip
+                             "IncompleteBody", "TooManyRequests", "ConditionalRequestConflict", "NoSuchUpload",
+                             "InvalidPart"})  # fmt: skip
+_FULL: Final = frozenset({"QuotaExceeded", "StorageCapExceeded", "InsufficientStorage", "XMinioStorageFull",
+                          "XMinioStorageQuotaExceeded", "XMinioAdminBucketQuotaExceeded"})  # fmt: skip
+"""How servers other than AWS's say that there is no room: Ceph, Backblaze, MinIO."""
 _KEYS_WRONG: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity", "InvalidToken"})
 _EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
 _REGION: Final = frozenset(
@@ -260,6 +265,10 @@ def explain(e: BaseException, where: str, bucket: str) -> StorageError:
         )
     if code in _REGION or status == 301:
         return StorageError(f"{where}: bucket '{bucket}' lies in another region; set AWS_REGION to it")
+    if code in _FULL or status == 507:
+        return StorageFull(
+            f"{where}: no room is left in the bucket, or its quota ({code or status}); free some, or raise it"
+        )
     if status >= 500 or status == 429 or code in _PASSING:
         return Unreachable(f"{where}: the storage answers {code or status}")
     if status == 403 or isinstance(e, PermissionError):

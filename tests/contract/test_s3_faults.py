@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.errors import NoBucket, NoCredentials, StorageDenied, TrialFailed, Unreachable
+from sweeps.errors import NoBucket, NoCredentials, StorageDenied, StorageFull, TrialFailed, Unreachable
 from sweeps.storage.base import FOREVER, Store
 from sweeps.storage.factory import open_store
 from sweeps.storage.memory import MemoryStore
 from sweeps.storage.probe import storage_fault, verify_marker, write_marker
 from sweeps.storage.retry import RetryingStore
-from sweeps.storage.s3 import S3Store
+from sweeps.storage.s3 import S3Store, explain
 from tests.support.machines.s3 import FaultProxy, S3Server
 
 
@@ -178,6 +178,24 @@ def test_what_waiting_cannot_cure_fails_at_once_and_says_what_would_do(s3_url: s
         store.list()
     assert message in str(e.value)
     assert message in storage_fault(url or s3_url)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (403, "QuotaExceeded", StorageFull),
+        (507, "XMinioStorageFull", StorageFull),
+        (400, "XMinioAdminBucketQuotaExceeded", StorageFull),
+        (404, "NoSuchUpload", Unreachable),  # somebody, or a rule of the bucket, ended it: it begins anew
+        (400, "InvalidPart", Unreachable),
+        (409, "ConditionalRequestConflict", Unreachable),
+        (400, "RequestTimeout", Unreachable),
+    ],
+)
+def test_what_a_server_says_of_its_own_trouble_is_worth_waiting_for(status: int, code: str, kind: type):
+    error = Exception("refused")
+    error.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}  # type: ignore[attr-defined]
+    assert type(explain(error, "s3://b/x", "b")) is kind
 
 
 def test_no_server_is_told_apart_too(s3_url: str, monkeypatch: pytest.MonkeyPatch):

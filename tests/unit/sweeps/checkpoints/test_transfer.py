@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from sweeps.checkpoints import transfer
 from sweeps.checkpoints.manifest import MANIFEST, STATE, read_manifest, seal, verify
 from sweeps.checkpoints.scratch import room, scratch
 from sweeps.checkpoints.transfer import CheckpointUploader, drop_checkpoint, fetch, push
 from sweeps.config.trial import Saved
-from sweeps.errors import DamagedCheckpoint, StorageDenied, TrialFailed
+from sweeps.errors import DamagedCheckpoint, StorageDenied, StorageUnavailable, TrialFailed
 from sweeps.storage.memory import MemoryStore
 from tests.support.faulty_store import Calls, Died, FaultyStore
 
@@ -201,3 +202,42 @@ def test_scratch_is_where_it_was_put_and_closed_to_others(tmp_path: Path, monkey
     monkeypatch.setenv("DIPSWEEP_SCRATCH_GIB", "much")
     with pytest.raises(ValueError, match="expected a number of GiB such as 50"):
         room()
+
+
+class Late(MemoryStore):
+    """A store that loses what is uploaded, or does not list it yet, so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__("s3://bucket/sweeps")
+        self.times = times
+
+    def list(self, prefix: str = "") -> list[Any]:
+        self.times -= 1
+        return [] if self.times >= 0 else super().list(prefix)
+
+
+def test_an_upload_that_is_not_listed_yet_is_tried_again_and_then_the_storages_fault(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0, 0.0))
+    saved = checkpoint(tmp_path)
+    store = Late(2)
+    push(Path(saved.path), store, KEY)
+    assert fetch(store / KEY, tmp_path / "down").digest == saved.digest
+    with pytest.raises(StorageUnavailable, match="did not arrive whole; nothing counts yet"):
+        push(Path(saved.path), Late(3), KEY)
+
+
+@pytest.mark.parametrize("what", ["the manifest", "a file"])
+def test_a_checkpoint_that_was_cleared_away_before_its_upload_does_not_damage_the_one_that_it_began_from(
+    tmp_path: Path, what: str
+):
+    """Something tidies the folder for temporary files; as a damaged checkpoint the attempt's own start would be given up."""
+    uploads = CheckpointUploader(Heard(), MemoryStore("s3://bucket/sweeps"), KEY, 10**9, print)
+    saved = checkpoint(tmp_path)
+    (Path(saved.path) / (MANIFEST if what == "the manifest" else "config.json")).unlink()
+
+    def upload() -> None:
+        uploads.saved(saved)
+        uploads.drain()
+
+    with pytest.raises(StorageUnavailable, match=r"step-000004 was not uploaded"):
+        upload()
