@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +14,15 @@ _DECIDE: Final = ("model*.safetensors", "*.json", "*.jinja", "*.model", "vocab*"
 _IGNORED: Final = frozenset({"training.json", "manifest.json", "trainer.json"})
 
 
-def folder_digest(folder: Path) -> str:
-    """Returns the sha256 of a model folder's weights, configuration and tokenizer: the same at any path."""
+def folder_digest(folder: Path, known: Mapping[str, str] | None = None) -> str:
+    """Returns the sha256 of a model folder's weights, configuration and tokenizer: the same at any path.
+
+    Args:
+        known: digests of files that were just read, by name; they are not read again.
+    """
+    known = known or {}
     total = hashlib.sha256()
     names = {path.name for pattern in _DECIDE for path in folder.glob(pattern)} - _IGNORED
     for name in sorted(names):
-        total.update(f"{name}\0{sha256(folder / name)}\n".encode())
+        total.update(f"{name}\0{known.get(name) or sha256(folder / name)}\n".encode())
     return total.hexdigest()

@@ -136,6 +136,8 @@ class _Run:
         self.batches = BatchIterator(config, self.tokenizer, data)
         self.rows = self.batches.rows.fingerprint()  # once: it reads every token
         prepared = time.perf_counter()
+        if resume is not None:
+            checkpoint.read_manifest(resume.path, resume.digest)
         kept = SNAPSHOTS.get(resume.path) if resume is not None and world == 1 else None
         if resume is not None and kept is None:
             checkpoint.verify(resume.path)

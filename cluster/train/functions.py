@@ -46,21 +46,31 @@ def score_job(
     Args:
         scores: where scores are kept. home: the sweep, beside which replies are kept. keep: how many of them.
         keep_network: this process does nothing else.
+
+    Raises:
+        DamagedCheckpoint: its files are not those that the sweep wrote there.
     """
     with collection_paused():
         from evaluators.cache import ScoreCache
+        from evaluators.digest import folder_digest
         from evaluators.evaluate import evaluate
+        from sweeps.checkpoints.manifest import STATE, verify
         from sweeps.replies import ReplyWriter
         from trainers.model.load import model_folder
 
     base_source = ModelSource(job.path, chat_template=job.evaluation.chat_template)
     folder = model_folder(job.model, base_source) if job.step == 0 else Path(job.path)
+    digest = ""
+    if job.digest:
+        files = verify(folder, lambda name: name != STATE, job.digest).files
+        digest = folder_digest(folder, {name: sha256 for name, (_, sha256) in files.items()})
     base = _base_scores(job.model, job.early.base, job.evaluation, scores) if job.early else None
     writer = ReplyWriter(home, keep, job.trial, job.step, job.attempt) if home else None
     return evaluate(
         folder,
         job.evaluation,
         cache=ScoreCache(scores),
+        digest=digest,
         early=job.early,
         base=base,
         keep=writer,

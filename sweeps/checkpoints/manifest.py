@@ -66,11 +66,14 @@ def seal(folder: Path, step: int) -> Saved:
     return Saved(step, str(folder), digest)
 
 
-def read_manifest(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path, digest: str = "") -> Manifest:
     """Reads the manifest of a checkpoint in a folder.
 
+    Args:
+        digest: that of the weights which its sweep wrote there; "" where that is not known.
+
     Raises:
-        DamagedCheckpoint: there is none (the checkpoint is not whole), or it makes no sense.
+        DamagedCheckpoint: there is none (the checkpoint is not whole), it makes no sense, or it is another checkpoint's.
         StorageError: it cannot be read now.
     """
     try:
@@ -79,7 +82,13 @@ def read_manifest(path: str | Path) -> Manifest:
         if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL):
             raise unfinished(path) from None
         raise storage_error(Path(path) / MANIFEST, e) from e  # a disk that is away says nothing of the checkpoint
-    return parse_manifest(data, f"{path}/{MANIFEST}")
+    manifest = parse_manifest(data, f"{path}/{MANIFEST}")
+    if digest and manifest.digest != digest:
+        raise DamagedCheckpoint(
+            f"checkpoint {path} holds other weights than its sweep wrote there (got {manifest.digest}; expected {digest}); "
+            "use an earlier one"
+        )
+    return manifest
 
 
 def unfinished(where: object) -> DamagedCheckpoint:
@@ -104,16 +113,16 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def verify(path: str | Path, wanted: Callable[[str], bool] = lambda name: True) -> Manifest:
+def verify(path: str | Path, wanted: Callable[[str], bool] = lambda name: True, digest: str = "") -> Manifest:
     """Compares the files of a checkpoint with its manifest and returns the manifest.
 
     Args:
-        path: its folder. wanted: which files matter; all by default.
+        path: its folder. wanted: which files matter; all by default. digest: as of `read_manifest`.
 
     Raises:
         DamagedCheckpoint: a file is missing, of another size, or has changed; the message names all of them.
     """
-    folder, manifest = Path(path), read_manifest(path)
+    folder, manifest = Path(path), read_manifest(path, digest)
     faults = [f for name in manifest.files if wanted(name) and (f := fault(folder, name, manifest))]
     if faults:
         raise DamagedCheckpoint(f"checkpoint {folder} is damaged: {'; '.join(faults)}; use an earlier one")

@@ -44,7 +44,7 @@ class EvalJob:
     """A checkpoint to be scored. At step 0 of `base-<model>` `path` is the model's own source.
 
     `order` is the journal's number of the checkpoint's row, so that older ones come first; `tries` counts from 1; `early` says
-    when it may end before all items are asked.
+    when it may end before all items are asked; `digest` is that of the checkpoint's weights, "" where it is not known.
     """
 
     trial: str
@@ -56,6 +56,7 @@ class EvalJob:
     tries: int = 1
     order: int = -1
     early: EarlyEnd | None = None
+    digest: str = ""
 
     @property
     def key(self) -> tuple[str, int, str]:

@@ -60,6 +60,7 @@ class Evaluations:
                     spec.evaluation,
                     order=saved.seq,
                     early=early_end(self.plan.sweep, spec, step),
+                    digest=saved.digest,
                 )
             )
 

@@ -3,13 +3,16 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.train.functions import score_job
 from evaluators.cache import ScoreCache
 from evaluators.decoding import Decoding
 from evaluators.digest import folder_digest
 from evaluators.evaluate import evaluate
 from evaluators.scores import Scores
+from sweeps.checkpoints.manifest import seal
+from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import EvalSpec
-from sweeps.errors import InputError
+from sweeps.errors import DamagedCheckpoint, InputError
 from sweeps.journal.lines import unsealed
 from sweeps.replies import ReplyWriter, kept_files, read_replies
 from trainers.model.files.builtin import builtin_folder
@@ -120,3 +123,20 @@ def test_a_cache_that_cannot_be_written_costs_no_scores(folder, tmp_path, caplog
     cache = ScoreCache(tmp_path / "scores")
     assert evaluate(folder, EvalSpec(suite="mini", items=2), cache=cache).metrics
     assert "not cached: " in caplog.text
+
+
+def test_a_checkpoint_that_is_not_what_its_sweep_wrote_gets_no_score(folder, tmp_path):
+    saved = seal(folder, 4)
+    job = EvalJob("t-1", 1, 4, str(folder), "tiny-s", EvalSpec(suite="mini", items=2), digest=saved.digest)
+    scores = score_job(job, scores=tmp_path / "scores")
+    assert score_job(job, scores=tmp_path / "scores").cached
+    assert evaluate(folder, job.evaluation, cache=ScoreCache(tmp_path / "scores")).metrics == scores.metrics
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(DamagedCheckpoint, match=r"model\.safetensors has changed since it was written"):
+        score_job(job, scores=tmp_path / "scores")
+    seal(folder, 4)  # as of another trial, whose folder was copied over this one's
+    with pytest.raises(DamagedCheckpoint, match="holds other weights than its sweep wrote there"):
+        score_job(job, scores=tmp_path / "scores")

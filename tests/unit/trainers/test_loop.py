@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweeps.config.trial import Hooks, Saved
-from sweeps.errors import InputError, StorageError, TrialFailed
+from sweeps.errors import DamagedCheckpoint, InputError, StorageError, TrialFailed
 from tests.support.models import tiny_sft
 from tests.support.models.tiny_sft import Notes, same_to_the_bit, sums, tier, trial, weights, write_base
 from trainers.checkpoint import STATE, verify
@@ -191,6 +191,14 @@ def test_a_damaged_checkpoint_is_refused_before_anything_trains(base, whole, tmp
     (tmp_path / "damaged" / STATE).write_bytes(b"0" * 100)
     with pytest.raises(StorageError, match=f"{STATE} has 100 bytes"):
         run(base, tmp_path / "run", resume=damaged)
+
+
+def test_another_runs_checkpoint_in_its_place_is_refused(base, whole, tmp_path):
+    """Whole in itself, as a copy to the wrong folder is: it would train on from another trial's weights."""
+    begun = whole.checkpoints[0]
+    other = run(base, tmp_path / "other", learning_rate=1e-5).checkpoints[0]
+    with pytest.raises(DamagedCheckpoint, match="holds other weights than its sweep wrote there"):
+        run(base, tmp_path / "run", resume=dataclasses.replace(begun, path=other.path))
 
 
 def test_data_that_changed_under_a_trial_is_refused(base, whole, tmp_path):
