@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -192,3 +193,24 @@ def test_tags_of_a_thought_end_no_reply_where_the_tokenizer_calls_them_special(o
     reward = made(out)
     assert not {"<think>", "</think>"} & set(reward["ENDS"])
     assert reward["right"]("4</think>", "4") == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.optional
+def test_trl_trains_on_what_is_written(out: Path):
+    """DIPSWEEP_TRL is TRL's command in an environment of its own (`python -m benchmarks.end_to_end --setup` makes one)."""
+    program = os.environ.get("DIPSWEEP_TRL") or shutil.which("trl")
+    if not program:
+        pytest.skip("DIPSWEEP_TRL names no command, and trl is not installed")
+    write_rl("trl", out, PROMPTS, SETTINGS)
+    short = ["--max_steps", "2", "--max_completion_length", "16", "--use_cpu", "true", "--bf16", "false"]
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**own, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [program, "grpo", "--config", "grpo.yaml", *short],
+        cwd=out, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (out / "out" / "model.safetensors").is_file()
+    state = json.loads((out / "out" / "checkpoint-2" / "trainer_state.json").read_text())
+    assert state["global_step"] == 2
