@@ -24,6 +24,7 @@ from sweeps.plugins import SFT
 from sweeps.storage.base import Store, Where, is_url
 from sweeps.storage.factory import open_store
 from sweeps.storage.probe import storage_fault
+from trainers.data.sources.download_cache import is_remote
 from trainers.data.sources.user_files import check_data
 from trainers.data.types import TierData
 from trainers.model.files.folder import check_model
@@ -50,7 +51,7 @@ def preflight(
         builtin: measure built-in tiers too, which cannot be wrong.
     """
     read: dict[str, TierData] = {}
-    faults = [*_models(sweep), *_tiers(sweep, read), *evaluation_faults(sweep, reach=reach)]
+    faults = [*_models(sweep, reach), *_tiers(sweep, read, reach), *evaluation_faults(sweep, reach=reach)]
     if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
         faults.append(Fault("storage" if storage in (None, sweep.storage) else "--storage", fault))
     else:
@@ -68,21 +69,21 @@ def preflight(
     return found
 
 
-def _models(sweep: Sweep) -> Iterator[Fault]:
+def _models(sweep: Sweep, reach: bool) -> Iterator[Fault]:
     for name in _model_names(sweep):
         source = sweep.model_source(name)
-        if source.path != "builtin":
+        if source.path != "builtin" and (reach or not is_remote(source.path)):
             try:
                 check_model(source.path)
             except InputError as e:
                 yield Fault(f"models.{name}.path", str(e))
 
 
-def _tiers(sweep: Sweep, read: dict[str, TierData]) -> Iterator[Fault]:
+def _tiers(sweep: Sweep, read: dict[str, TierData], reach: bool) -> Iterator[Fault]:
     """Yields what is wrong with tiers, and puts those that were read into `read`."""
     for name in sweep.axis_values("data", sweep.default_tier):
         source = sweep.tier_source(str(name))
-        if source.path != "builtin":
+        if source.path != "builtin" and (reach or not is_remote(source.path)):
             try:
                 if (data := check_data(source)) is not None:
                     read[str(name)] = data

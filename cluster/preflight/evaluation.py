@@ -6,6 +6,7 @@ training goes on without scores; one that measures the same twice costs its time
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -120,10 +121,9 @@ def _shapes(sweep: Sweep, reach: bool) -> dict[str, Mapping[str, Any]]:
     for name in map(str, sweep.axis_values("model", sweep.default_model)):
         source = sweep.model_source(name)
         if reach or not is_remote(source.path):
-            try:
-                found[name] = model_shape(name, source)
-            except InputError:
-                continue  # told already
+            with contextlib.suppress(InputError):  # told already, as is one that is no object
+                shape = model_shape(name, source)
+                found |= {name: shape} if isinstance(shape, Mapping) else {}
     return found
 
 
@@ -203,8 +203,10 @@ def _asked(python: str) -> frozenset[str] | None:
 def _head_size(shape: Mapping[str, Any]) -> int:
     """Returns the size of an attention head by config.json; 0 where it does not say."""
     text = shape.get("text_config") or shape
-    heads = text.get("num_attention_heads")
-    return int(text.get("head_dim") or (int(text.get("hidden_size") or 0) // int(heads) if heads else 0))
+    try:
+        return int(text.get("head_dim") or int(text["hidden_size"]) // int(text["num_attention_heads"]))
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return 0
 
 
 def _check_judge(folder: str) -> None:

@@ -66,6 +66,23 @@ def test_every_example_is_a_valid_sweep(path: Path):
     preflight(load(path))
 
 
+@pytest.mark.parametrize("path", sorted((REPO / "examples" / "paper").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_papers_sweeps_are_valid_where_neither_bucket_nor_suite_can_be_reached(path: Path, monkeypatch):
+    """On a laptop without credentials; the suite's packages are the user's to install, so another one stands for it."""
+    from cluster.preflight.checks import preflight
+    from sweeps.config.sweep_file.yaml import load
+
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    sweep = load(path)
+    found = preflight(
+        sweep.model_copy(update={"evaluation": sweep.evaluation.model_copy(update={"suite": "mini"})}), reach=False
+    )
+    (first, *_) = (note for note in found.notes if "not put together" in note)
+    assert "s3://bucket/models/" in first
+    assert "--storage looks there" in first
+
+
 def test_the_example_on_a_real_model_is_valid_once_its_inputs_are_there(tmp_path):
     """Its data are made as its head says; a shipped model, whose rows are longer, stands where the fetched one would."""
     from cluster.preflight.checks import preflight
