@@ -63,8 +63,8 @@ class _Running:
 class Pool:
     """Gives jobs to idle evaluators, and collects their results; never waits.
 
-    An evaluator that died, or that was killed for being over its time, is replaced by a new one; what becomes of the job
-    is the controller's business, who hears of it as of any other failure. Nothing comes up before `open`.
+    An evaluator that died, that ran out of memory, or that was killed for being over its time, is replaced by a new one; what
+    becomes of the job is the controller's business, who hears of it as of any other failure. Nothing comes up before `open`.
 
     Args:
         evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus, cpus: what each reserves.
@@ -122,12 +122,13 @@ class Pool:
             running = self.busy.pop(ref)
             try:
                 result: Scored | Broken = ray.get(ref)
-            except ray.exceptions.RayActorError as e:
-                result = self._broken(running, e)
-                self._start()  # a new one: Ray would fail every job that comes while it restarts the old
             except Exception as e:
                 result = self._broken(running, e)
-                self.idle.append(running.actor)
+                lives = isinstance(e, ray.exceptions.RayTaskError)  # it said so itself
+                if lives and result.failure.kind is not FailureKind.OUT_OF_MEMORY:
+                    self.idle.append(running.actor)
+                else:
+                    self._replace(running.actor)
             else:
                 self.idle.append(running.actor)
                 self.allowance.took(self.clock() - running.since, result)
@@ -138,14 +139,19 @@ class Pool:
         limit, now = self.allowance.limit_s, self.clock()
         for ref in [ref for ref, running in self.busy.items() if now - running.since > limit]:
             running = self.busy.pop(ref)
-            ray.kill(running.actor)
-            self._start()
+            self._replace(running.actor)
             yield running.job, self._broken(running, self.allowance.overdue)
 
     def _broken(self, running: _Running, error: Exception) -> Broken:
         """A failure costs what its evaluator reserved for as long as it ran."""
         cost = {"gpu_s": self.gpus * (self.clock() - running.since)} if self.gpus else {}
         return Broken(explain(error), cost)
+
+    def _replace(self, actor: Any) -> None:
+        """Ends an evaluator, if it has not ended by itself, and brings up a new one: Ray would fail every job that comes while
+        it restarts the old."""
+        ray.kill(actor)
+        self._start()
 
     def _start(self) -> None:
         actor = self._new()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
 
+from cluster.evals import pool
 from cluster.evals.pool import explain
+from sweeps.config.eval_job import EvalJob
+from sweeps.config.trial import EvalSpec
 from sweeps.failures import FailureKind
 
 
@@ -37,3 +42,60 @@ class OutOfMemoryError(RuntimeError):
 def test_only_a_machine_or_a_storage_that_was_taken_away_is_no_try(error, kind, counts):
     failure = explain(error)
     assert (failure.kind, failure.counts) == (kind, counts)
+
+
+class Actors:
+    """Stands for Ray: evaluators are numbers, and each job ends in an error."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.started, self.killed = error, 0, list[Any]()
+
+    def remote(self, **options: Any) -> Any:
+        return lambda evaluator: SimpleNamespace(remote=self.start)
+
+    def start(self, evaluate: Any) -> Any:
+        self.started += 1
+        return SimpleNamespace(ready=call("ready"), score=call("job"))
+
+    def wait(self, refs: list[str], **how: Any) -> tuple[list[str], list[str]]:
+        return list(refs), []
+
+    def get(self, ref: str) -> bool:
+        if ref == "job":
+            raise self.error
+        return True
+
+    def kill(self, actor: Any) -> None:
+        self.killed.append(actor)
+
+
+def call(name: str) -> Any:
+    return SimpleNamespace(remote=lambda *arguments: name)
+
+
+@pytest.mark.parametrize(
+    ("error", "replaced"),
+    [
+        (ray.exceptions.RayTaskError("score", "…", ValueError("no such suite")), False),
+        (ray.exceptions.RayTaskError("score", "…", OutOfMemoryError("CUDA out of memory")), True),
+        (ray.exceptions.OutOfMemoryError("the node was running low on memory: this actor was killed"), True),
+        (ray.exceptions.ActorDiedError(), True),
+        (ray.exceptions.OwnerDiedError("0" * 56, "x", "y"), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_evaluator_that_may_be_dead_or_short_of_memory_gets_no_other_job(error, replaced, monkeypatch):
+    """Ray says `OutOfMemoryError`, not `RayActorError`, of an actor that its memory monitor killed."""
+    actors = Actors(error)
+    monkeypatch.setattr(pool, "ray", actors)
+    made = pool.Pool(lambda job: None, 1)  # type: ignore[arg-type, return-value]
+    made.open()
+    assert list(made.finished()) == []
+    (first,) = made.idle
+    made.submit(EvalJob("t-1", 1, 4, "/c/4", "tiny-s", EvalSpec()))
+    ((_, broken),) = made.finished()
+    assert isinstance(broken, pool.Broken)
+    list(made.finished())
+    assert (made.idle == [first], actors.started, actors.killed) == (not replaced, 1 + replaced, [first] * replaced)
