@@ -220,7 +220,7 @@ def limits_kept(estimate: Estimate, plan: Plan, estimate_of: Callable[[Plan], Es
     """
     over = estimate.over_limits(plan)
     if over:
-        changes = "; or ".join(map(str, fitting_changes(plan, estimate_of)))
+        changes = "; or ".join(map(str, fitting_changes(plan, estimate, estimate_of)))
         raise LimitError(
             "; ".join(
                 [*over, f"within the limits with {changes}" if changes else "no single change that was tried fits"]

@@ -55,13 +55,12 @@ def changed(plan: Plan, settings: Mapping[str, Any]) -> Plan:
     return Plan(type(plan.sweep)(**definition), plan.more)
 
 
-def fitting_changes(plan: Plan, estimate_of: Callable[[Plan], Estimate]) -> list[Change]:
+def fitting_changes(plan: Plan, now: Estimate, estimate_of: Callable[[Plan], Estimate]) -> list[Change]:
     """Returns single changes after which a plan is within its limits, those that take least away first.
 
     Args:
-        estimate_of: plans a changed sweep on the same machines.
+        now: of the sweep as it is. estimate_of: plans a changed one on the same machines.
     """
-    now = estimate_of(plan)
     found = []
     for options in _options(plan, now):
         fits = _largest_that_fits(plan, options, now.share_of_limits(plan), estimate_of)

@@ -28,9 +28,12 @@ def test_a_proposed_change_fits_when_it_is_made(seed: int):
         else {"wall_hours": whole.wall.value / 3600 * 0.6}
     )
     tight = Plan(Sweep(**{**definition, "limits": limits}))
-    assert planned(tight).over_limits(tight)
-    changes = fitting_changes(tight, planned)
+    now = planned(tight)
+    assert now.over_limits(tight)
+    planned_again = list[Plan]()
+    changes = fitting_changes(tight, now, lambda other: planned_again.append(other) or planned(other))
     assert changes
+    assert all(other.sweep != tight.sweep for other in planned_again)
     assert [c.saves for c in changes] == sorted(c.saves for c in changes)
     for change in changes:
         after = changed(tight, change.settings)
@@ -44,7 +47,7 @@ def test_the_largest_value_that_fits_is_proposed_in_the_words_of_the_file():
     whole = planned(Plan(Sweep(**definition)))
     assert whole.wall is not None
     tight = Plan(Sweep(**definition, limits={"wall_hours": whole.wall.value / 3600 / 2}))
-    (trials,) = [c for c in fitting_changes(tight, planned) if "search.trials" in c.settings]
+    (trials,) = [c for c in fitting_changes(tight, planned(tight), planned) if "search.trials" in c.settings]
     number = trials.settings["search.trials"]
     assert str(trials) == f"search.trials: {number} (now 40), {trials.saves:.0%} less"
     over = changed(tight, {"search.trials": number + 1})
@@ -53,7 +56,7 @@ def test_the_largest_value_that_fits_is_proposed_in_the_words_of_the_file():
 
 def test_where_no_single_change_is_enough_none_is_proposed():
     tight = Plan(Sweep(name="s", space={"replay": {"grid": [0.0, 0.1]}}, limits={"wall_hours": 1e-9}))
-    assert fitting_changes(tight, planned) == []
+    assert fitting_changes(tight, planned(tight), planned) == []
 
 
 def test_changes_are_written_as_a_sweep_file_takes_them():
@@ -76,7 +79,7 @@ def test_values_that_make_no_sweep_hide_none_that_fits():
     found = {}
     for share in (0.3, 0.7):
         tight = Plan(Sweep(**definition, limits={"wall_hours": whole.wall.value / 3600 * share}))
-        for change in fitting_changes(tight, planned):
+        for change in fitting_changes(tight, planned(tight), planned):
             found.setdefault(next(iter(change.settings)), []).append(next(iter(change.settings.values())))
     assert found["search.trials"]
     assert all(n % 5 == 0 for n in found["search.trials"])
