@@ -4,8 +4,10 @@
 
 Runs each sweep in this process, one after the other, in folders that are removed again (about five minutes on one core);
 with --ray also a grid and an elastic sweep on a Ray of two CPUs that is started here (about five minutes more).
-Device seconds are CPU seconds of training, scoring and start-up as the journal has them, so that other work on the machine
-changes them little; wall-clock times are those of a quiet machine only. Writes a table: predicted / actual, with the bounds
+Device seconds are CPU seconds of training and scoring as the journal has them, so that other work on the machine changes them
+little; on Ray also the seconds in which new processes held their CPUs before. Wall-clock times are those of a quiet machine only.
+Of a sweep on Ray a second line says when its first trial was launched, and when its last one had ended.
+Writes a table: predicted / actual, with the bounds
 that the plan itself gave, and in the end how many are within what a plan promises.
 """
 
@@ -24,6 +26,7 @@ from cluster.run import run
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.journal.rows import EvalRow, ReportRow, Row
+from sweeps.journal.state import SweepState
 from sweeps.journal.writer import read_rows
 from sweeps.planning.estimate import Range, estimate
 
@@ -75,7 +78,7 @@ def on_ray() -> dict[str, Sweep]:
 
 
 def spent(rows: Sequence[Row]) -> float:
-    """Device seconds in a journal: the last cumulative cost of each attempt, and every evaluation."""
+    """Device seconds in a journal: the last cumulative cost of each attempt, what lies before it, and every evaluation."""
     attempts: dict[tuple[str, int], float] = {}
     scoring = 0.0
     for row in rows:
@@ -83,7 +86,7 @@ def spent(rows: Sequence[Row]) -> float:
             attempts[row.trial, row.attempt] = sum(row.cost.values())
         elif isinstance(row, EvalRow) and row.cost:
             scoring += sum(row.cost.values())
-    return sum(attempts.values()) + scoring
+    return sum(attempts.values()) + scoring + SweepState(rows).start_ups.read().before_training
 
 
 class Told(NamedTuple):
@@ -109,10 +112,16 @@ def compare(name: str, sweep: Sweep, *, ray: bool) -> Told:
     with tempfile.TemporaryDirectory() as folder:
         blind = estimate(plan, speeds_for(plan, gpu="H100"), nodes, in_process=not ray)
         probed = estimate(plan, probed_speeds(plan, gpu="H100"), nodes, in_process=not ray)
-        began = time.monotonic()
+        began, lines = time.monotonic(), list[tuple[float, str]]()
         where: dict[str, Any] = {"cpus": 2} if ray else {"backend": "in-process"}
-        run(sweep, storage=folder, say=lambda line: None, **where)
+        run(sweep, storage=folder, say=lambda line: lines.append((time.monotonic() - began, line)), **where)
         wall = time.monotonic() - began
+        if ray:
+            starts, ends = ([at for at, line in lines if word in line] for word in (" starts", " completed at step"))
+            print(
+                f"{name}: {wall:.1f} s, first launch after {starts[0]:.1f}, last trial ended after {ends[-1]:.1f}",
+                flush=True,
+            )
         actual = spent(read_rows(Path(folder) / sweep.id))
     # In one process training and scoring take turns.
     expected = probed.wall.value if ray and probed.wall is not None else probed.device_seconds.value

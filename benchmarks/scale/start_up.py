@@ -8,6 +8,7 @@ One JSON line a round and way: seconds from the end of an attempt to the first r
 seconds of the whole sweep, and CPU seconds of all its processes, Ray's own included. `start_s` and `start_cpu_s` are
 medians of what attempts tell of themselves: wall clock from launch (where processes go on, from the end of the attempt before) to
 the first step, and CPU seconds of the training process until then, interpreter and imports included where it is new.
+`cluster_s` are the seconds before the first launch and after the last trial's end: Ray comes up, and ends.
 
     python -m benchmarks.scale.start_up --bare 5 [--model tiny-s]
 
@@ -76,6 +77,7 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
         elif row.kind == "end" and row.trial not in ended:
             ended[row.trial] = now
 
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as root, local_ray(a.cpus):
         plan, up = Plan(sweep), time.monotonic()
         with SweepJournal(Path(root) / plan.sweep_id) as journal:
@@ -86,6 +88,7 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
                 root,
             ).run()
         wall = time.monotonic() - up
+    over = time.monotonic()
     order = sorted(began, key=lambda t: began[t])
     gaps = [first[after] - ended[before] for before, after in itertools.pairwise(order)]
     later = [told[trial] for trial in order[1:]]
@@ -103,6 +106,7 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
         "gap_s": round(statistics.median(gaps), 2),
         "worst_gap_s": round(max(gaps), 2),
         "wall_s": round(wall, 1),
+        "cluster_s": round(began[order[0]] - begun + over - max(ended.values()), 1),
     }
 
 

@@ -119,7 +119,6 @@ def plan(
     from dataclasses import asdict, replace
 
     from cluster.cli.plan_view import (
-        PROBE,
         cost_text,
         label_lines,
         limits_kept,
@@ -154,10 +153,10 @@ def plan(
     else:
         machines, cpus, gpu, named = machines_of(unfolded, cluster_nodes(address, token_file, python), gpu)
     journals = list(journals_of(storage or unfolded.sweep.storage))
-    probed, device = probe_here(unfolded) if probe else (), gpu
+    probed, device = probe_here(unfolded) if probe else None, gpu
 
     def speeds_of(plan: Plan) -> dict[Key, Speed]:
-        return speeds_for(plan, gpu=device, journals=journals, probed=probed, probe=PROBE)
+        return speeds_for(plan, gpu=device, journals=journals, probed=probed)
 
     speeds = speeds_of(unfolded)
     saving = saving_for(unfolded, speeds, journals=journals, nodes=machines)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cluster.jobs.list_nodes import NodeSize, nodes_text
-from cluster.preflight.cost import StepSpeed, StorageUse, model_shape, speeds_for
+from cluster.preflight.cost import Probed, StepSpeed, StorageUse, model_shape, speeds_for
 from cluster.preflight.within_limits import fitting_changes
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.errors import InputError, LimitError
 from sweeps.journal.rows import Row, TierRow
 from sweeps.planning.devices import MEMORY_GB, PEAK_BF16
-from sweeps.planning.estimate import Estimate, ModelCost, Range, trial_costs
+from sweeps.planning.estimate import Estimate, ModelCost, Range, Starts, trial_costs
 from sweeps.planning.progress import duration
 from sweeps.planning.rehearsal import Saving, cached_saving, expected_saving
 from sweeps.planning.speeds import Key, Speed, key_of
@@ -26,6 +29,7 @@ SLOTS: Final = 8
 """Trials that run at once in a rehearsal of the stop rule, where no machines were named."""
 PROBE_STEPS: Final = 24
 PROBE_ITEMS: Final = 32
+TRAINING_IMPORTS: Final = "import ray, trainers.loop; from transformers import AutoModelForCausalLM, AutoTokenizer"
 PROBE: Final = f"a probe of {PROBE_STEPS} steps here"
 
 
@@ -77,11 +81,14 @@ def _known_kind(kind: str) -> str:
 
 def probed_speeds(plan: Plan, *, gpu: str, journals: Iterable[Sequence[Row]] = ()) -> dict[Key, Speed]:
     """Returns how fast each model is, after some steps and some items of each here; see `speeds_for`."""
-    return speeds_for(plan, gpu=gpu, journals=journals, probed=probe(plan), probe=PROBE)
+    return speeds_for(plan, gpu=gpu, journals=journals, probed=probe(plan))
 
 
-def probe(plan: Plan) -> Sequence[Row]:
-    """Trains and scores some steps of each kind of trial on each tier, in this process, in a folder that is removed again."""
+def probe(plan: Plan) -> Probed:
+    """Trains and scores some steps of each kind of trial on each tier, in this process, in a folder that is removed again.
+
+    It also starts a process that imports what a new one of a cluster does.
+    """
     from cluster.run import run
     from sweeps.journal.writer import read_rows
 
@@ -92,7 +99,9 @@ def probe(plan: Plan) -> Sequence[Row]:
             small = Sweep(**_probe_definition(plan.sweep, item))
             run(small, storage=folder, backend="in-process", say=lambda line: None)
             rows += read_rows(Path(folder) / small.id)
-    return rows
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", TRAINING_IMPORTS], check=True)
+    return Probed(rows, time.monotonic() - began, PROBE)
 
 
 def _probe_definition(sweep: Sweep, item: TrialWork) -> dict[str, Any]:
@@ -239,14 +248,26 @@ def cost_text(estimate: Estimate, memory: Sequence[str] = ()) -> str:
     lines.append(f"in all       {_hours(total)} device hours{_price(estimate)}")
     if estimate.wall:
         lines.append(f"wall clock   {_time(estimate.wall)} on {_nodes(estimate)}")
+    if estimate.starts:
+        lines.append(_starts_line(estimate.starts))
     lines += memory
     if estimate.sampled:
         lines.append("sampled axes: these trials are random draws; which ones the search picks depends on scores")
     if estimate.saving:
         lines.append(_saving_line(estimate, estimate.saving))
     sources = dict.fromkeys(s for m in estimate.models for s in m.sources)
+    if estimate.starts:
+        sources[estimate.starts.source] = None
     lines += ["where the figures are from:", *(f"  {source}" for source in sources)]
     return "\n".join(lines)
+
+
+def _starts_line(starts: Starts) -> str:
+    crowd = f" (times {starts.crowd:.2g}, side by side on so few CPUs)" if starts.crowd > 1 else ""
+    return (
+        f"starting     {starts.cluster.value:.2g} s of that is Ray itself; an attempt takes {starts.new:.2g} s in new "
+        f"processes{crowd}, {starts.again:.2g} s in those of another"
+    )
 
 
 def _saving_line(estimate: Estimate, saving: Saving) -> str:

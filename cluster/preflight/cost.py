@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sweeps.config.known_models import known_model
 from sweeps.config.plan import Plan
@@ -17,6 +17,8 @@ from sweeps.planning.decoding import Replies
 from sweeps.planning.devices import PEAK_BF16
 from sweeps.planning.estimate import estimate
 from sweeps.planning.speeds import (
+    PAST_ERROR,
+    Figure,
     Key,
     Measured,
     Speed,
@@ -60,14 +62,27 @@ def predicted(plan: Plan, storage: Where, *, in_process: bool = False) -> dict[s
     return {"device_seconds": asdict(whole), "speeds": speeds_to_json(speeds)}
 
 
+class Probed(NamedTuple):
+    """What was tried on this machine for a plan: the rows of short sweeps, the seconds in which a new process had imported what
+    trains a model, and what it was, in words."""
+
+    rows: Sequence[Row]
+    new_process: float
+    source: str
+
+
 def speeds_for(
-    plan: Plan, *, gpu: str, journals: Iterable[Sequence[Row]] = (), probed: Sequence[Row] = (), probe: str = ""
+    plan: Plan,
+    *,
+    gpu: str,
+    journals: Iterable[Sequence[Row]] = (),
+    probed: Probed | None = None,
 ) -> dict[Key, Speed]:
     """Returns the speed of each model of a sweep, from the best source there is.
 
     Args:
         gpu: name of the devices, of `PEAK_BF16`. journals: the rows of earlier sweeps (`journals_of`).
-        probed: rows of a probe on this machine, which go before all else. probe: what it was, in words.
+        probed: on this machine, which goes before all else.
 
     Raises:
         InputError: the device is unknown, or a model's shape cannot be read.
@@ -77,17 +92,22 @@ def speeds_for(
     sweep = plan.sweep
     past = measured_speeds(journals, sweep.evaluation.suite, source="earlier sweeps here")
     if probed:
-        past |= measured_speeds([probed], sweep.evaluation.suite, source=probe, error=PROBE_ERROR)
+        found = measured_speeds([probed.rows], sweep.evaluation.suite, source=probed.source, error=PROBE_ERROR)
+        new = Figure(probed.new_process, PAST_ERROR, f"start-up: {probed.source}")
+        past |= {key: replace(one, new=new) for key, one in found.items()}
     suites = _Suites(sweep)
     speeds: dict[Key, Speed] = {}
     for item in planned_work(plan):
         key = key_of(item.config, item.workers)
         if key not in speeds:
-            speeds[key] = _speed(plan, item, gpu, suites, past.get(key))
+            speeds[key] = _speed(plan, item, gpu, suites, past.get(key), past.get(key_of(item.config, 1)))
     return speeds
 
 
-def _speed(plan: Plan, item: TrialWork, gpu: str, suites: _Suites, measured: Measured | None) -> Speed:
+def _speed(
+    plan: Plan, item: TrialWork, gpu: str, suites: _Suites, measured: Measured | None, of_one: Measured | None
+) -> Speed:
+    """Returns the speed of a kind of trial; `measured` is of its number of workers, `of_one` of a single one."""
     from evaluators.engines import vllm
     from trainers.model.estimates.flops import counted
     from trainers.model.recurrent.recurrence import is_recurrent, layer_runs, train_range
@@ -100,13 +120,13 @@ def _speed(plan: Plan, item: TrialWork, gpu: str, suites: _Suites, measured: Mea
             bool(vllm.distribution(gpu=item.gpus > 0)) or plan.sweep.evaluation.python is not None
         )
 
-        def guess(items: int) -> Speed:
+        def guess(items: int, workers: int = item.workers) -> Speed:
             return published_speed(
                 item.config,
                 {**shape, "num_hidden_layers": runs} if runs else shape,
                 known.active,
                 total=known.total,
-                workers=item.workers,
+                workers=workers,
                 on_gpu=item.gpus > 0,
                 gpu=gpu,
                 replies=suites.replies(items, shape),
@@ -114,6 +134,8 @@ def _speed(plan: Plan, item: TrialWork, gpu: str, suites: _Suites, measured: Mea
             )
 
         own = guess(plan.sweep.evaluation.items)
+        if measured is None and of_one is not None:
+            measured = of_one.of_several(own.step.seconds / guess(1, workers=1).step.seconds)
         if measured is None:
             return own
         return measured.over(

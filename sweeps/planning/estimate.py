@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from statistics import fmean
+from typing import Any, Final
 
 from sweeps.config.plan import Plan
 from sweeps.config.space import sampled
 from sweeps.planning.clock import Span, timeline
 from sweeps.planning.rehearsal import Costs, Saving
-from sweeps.planning.speeds import Figure, Key, Speed, key_of
+from sweeps.planning.speeds import CLUSTER_START_S, Figure, Key, Speed, key_of
 from sweeps.planning.work import TrialWork, planned_work
 
 
@@ -31,6 +32,8 @@ class Range:
 
 
 NOTHING = Range(0.0, 0.0, 0.0)
+CLUSTER_ERROR: Final = 0.5
+CLUSTER_SOURCE: Final = f"Ray itself: assumed, {CLUSTER_START_S:g} s to come up and to end"
 
 
 def _range(figure: Figure, times: float) -> Range:
@@ -69,12 +72,30 @@ class ModelCost:
 
 
 @dataclass(frozen=True, slots=True)
+class Starts:
+    """What starting takes; seconds of wall clock.
+
+    Attributes:
+        cluster: Ray itself, from the sweep's start to its first trial's, and at its end. source: of that, in words.
+        new: an attempt in new processes, in the mean over the trials. again: one that finds the processes of another.
+        crowd: times that the first ones take, which start side by side on too few CPUs.
+    """
+
+    cluster: Range
+    new: float
+    again: float
+    crowd: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What a sweep will cost.
 
     Attributes:
         models: by model, in the order in which they come. wall: seconds from start to end on `nodes`, None where no
-            machines were named. usd: at `limits.usd_per_gpu_hour`, None without a price.
+            machines were named. starts: what of that is starting; None without machines.
+        usd: at `limits.usd_per_gpu_hour`, None without a price.
         sampled: the trials are random draws, since the search has yet to pick them.
         saving: what the stop rule is likely to leave out of all that, None where none is asked for.
     """
@@ -87,6 +108,7 @@ class Estimate:
     usd: Range | None
     sampled: bool
     saving: Saving | None = None
+    starts: Starts | None = None
 
     @property
     def device_seconds(self) -> Range:
@@ -151,12 +173,14 @@ def estimate(
     price = plan.sweep.limits.usd_per_gpu_hour
     on_gpu = any(m.on_gpu for m in models)
     gpu_hours = sum((m.total for m in models if m.on_gpu), NOTHING).scaled(1 / 3600)
+    starts = _starts(plan, work, speeds, nodes, cold, on_gpu=on_gpu, in_process=in_process) if nodes else None
     return Estimate(
         sweep=plan.sweep_id,
         trials=len(work),
         models=models,
         nodes=tuple(nodes),
-        wall=_wall(plan, work, speeds, nodes, cpus, cold) if nodes else None,
+        wall=_wall(plan, work, speeds, nodes, cpus, cold=cold, starts=starts) if starts else None,
+        starts=starts,
         usd=gpu_hours.scaled(price) if price is not None and on_gpu else None,
         sampled=bool(sampled(plan.sweep.space)),
     )
@@ -227,19 +251,45 @@ def _wall(
     speeds: Mapping[Key, Speed],
     nodes: Sequence[float],
     cpus: Sequence[float],
+    *,
     cold: frozenset[str],
+    starts: Starts,
 ) -> Range:
-    """Wall-clock time: trials side by side, evaluators beside them on cores of their own or after them."""
+    """Wall-clock time: trials side by side, evaluators beside them on cores of their own or after them; the last checkpoint is
+    scored after all training."""
     ends, on_gpu = [], any(item.gpus > 0 for item in work)
     for pick in (0, 1, -1):  # expected, slow, fast
-        seconds = _seconds(work, speeds, pick, cold)
+        seconds = _seconds(work, speeds, pick, cold, starts.crowd)
         trained = max(span.end for span in timeline(work, seconds, nodes, gpus=on_gpu, cpus=cpus if on_gpu else ()))
         scored = sum(
             _bound(_speed(i, speeds).evaluation.seconds, _speed(i, speeds).evaluation.error, pick) * i.evaluations
             for i in work
         )
-        ends.append(max(trained, scored / plan.sweep.evaluation.workers))
-    return Range(ends[0], ends[2], ends[1])
+        last = _speed(work[-1], speeds).evaluation
+        ends.append(max(trained, scored / plan.sweep.evaluation.workers) + _bound(last.seconds, last.error, pick))
+    return Range(ends[0], ends[2], ends[1]) + starts.cluster
+
+
+def _starts(
+    plan: Plan,
+    work: Sequence[TrialWork],
+    speeds: Mapping[Key, Speed],
+    nodes: Sequence[float],
+    cold: frozenset[str],
+    *,
+    on_gpu: bool,
+    in_process: bool,
+) -> Starts:
+    first = sum(item.workers for item in work if item.trial in cold) + plan.sweep.evaluation.workers
+    each = [_speed(item, speeds) for item in work]
+    cluster = Figure(0.0 if in_process else CLUSTER_START_S, CLUSTER_ERROR, CLUSTER_SOURCE)
+    return Starts(
+        cluster=_range(cluster, 1.0),
+        new=fmean(speed.start_up.seconds for speed in each),
+        again=fmean(speed.next_start.seconds for speed in each),
+        crowd=1.0 if on_gpu or in_process else max(1.0, first / sum(nodes)),
+        source=cluster.source,
+    )
 
 
 def planned_timeline(
@@ -251,14 +301,19 @@ def planned_timeline(
         DoesNotFit: a trial needs more than all nodes have.
     """
     work = planned_work(plan)
-    by_id = {item.trial: item for item in work}
-    on_gpu, seconds = any(item.gpus > 0 for item in work), _seconds(work, speeds, 0, _first_ones(work, nodes))
+    by_id, on_gpu, cold = (
+        {item.trial: item for item in work},
+        any(item.gpus > 0 for item in work),
+        _first_ones(work, nodes),
+    )
+    starts = _starts(plan, work, speeds, nodes, cold, on_gpu=on_gpu, in_process=False)
+    seconds = _seconds(work, speeds, 0, cold, starts.crowd)
     spans = timeline(work, seconds, nodes, gpus=on_gpu, cpus=cpus if on_gpu else ())
     return [(by_id[span.trial], span) for span in spans]
 
 
 def _seconds(
-    work: Sequence[TrialWork], speeds: Mapping[Key, Speed], pick: int, cold: frozenset[str]
+    work: Sequence[TrialWork], speeds: Mapping[Key, Speed], pick: int, cold: frozenset[str], crowd: float
 ) -> dict[str, float]:
     """Returns how long each trial holds its machines: expected (0), slow (1), fast (-1)."""
     found = {}
@@ -266,7 +321,8 @@ def _seconds(
         speed = _speed(item, speeds)
         train = _bound(speed.step_seconds(item.step_tokens) * item.steps, speed.step.error, pick)
         begin = _begin(item, speeds, cold)
-        found[item.trial] = train + _bound(begin.seconds, begin.error, pick)
+        slower = crowd if item.trial in cold else 1.0
+        found[item.trial] = train + _bound(begin.seconds * slower, begin.error, pick)
     return found
 
 

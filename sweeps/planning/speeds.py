@@ -9,10 +9,11 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from sweeps.journal.rows import BASE_PREFIX, AttemptRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
+from sweeps.journal.start_ups import StartUpMeter
 from sweeps.planning.decoding import Engine, Network, Replies, answer_seconds, mean_reply
 from sweeps.planning.devices import CPU_BF16, CPU_FP32, CPU_STEP_S, GPU_LAYER_STEP_S, PEAK_BF16, published_mfu
 from sweeps.planning.work import step_tokens
@@ -21,7 +22,13 @@ PAST_ERROR: Final = 0.25
 PUBLISHED_ERROR: Final = 0.4
 ASSUMED_ERROR: Final = 1.0
 START_UP_S: Final = {"GPU": 30.0, "CPU": 4.0}
-"""Seconds of a new process until its model is loaded: imports, device, process group. An assumption."""
+"""Seconds of a new process until its model is loaded: imports, device. Assumptions; on CPUs 4.7 CPU seconds were measured
+(docs/scale.md)."""
+GROUP_START_S: Final = 5.0
+"""As many more where a trial has several workers: Ray Train's controller, and the process group. An assumption."""
+CLUSTER_START_S: Final = 6.0
+"""Seconds of a sweep on Ray in which no trial has machines yet, or any more: Ray, its actors and Tune come up, and end. An
+assumption, which `benchmarks.scale.start_up` measures as `cluster_s`."""
 REUSED_S: Final = {"GPU": 2.0, "CPU": 0.1}
 """The same where processes stand ready from the attempt before: 0.05 CPU seconds were measured with tiny models
 (`benchmarks.scale.start_up`); that of GPUs is an assumption."""
@@ -91,13 +98,19 @@ def speeds_from_json(data: Sequence[Mapping[str, Any]]) -> dict[Key, Speed]:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What journals tell of one key: seconds per token of a step, of an evaluation of `items` items a task, and to start; None:
-    nothing."""
+    """What journals tell of one key; None: nothing.
+
+    Attributes:
+        step: seconds per token. evaluation: seconds for `items` items a task. start_up: data, model and what the first steps take
+            longer. new, again: seconds before that, of a new process and of one that ran an attempt before.
+    """
 
     step: Figure | None
     evaluation: Figure | None
     start_up: Figure | None
     items: int = 0
+    new: Figure | None = None
+    again: Figure | None = None
 
     def over(self, guess: Speed, more: float = 1.0) -> Speed:
         """Returns the guess with what was measured in its place; `more`: how many times an evaluation of `items` items this
@@ -110,10 +123,25 @@ class Measured:
             evaluation=Figure(evaluation.seconds * more, evaluation.error, evaluation.source)
             if evaluation
             else guess.evaluation,
-            start_up=guess.start_up,
+            start_up=_sum(self.new, self.start_up) if self.new else guess.start_up,
             tokens=guess.tokens,
-            reused=self.start_up or guess.reused,  # most attempts of a sweep find their processes there
+            reused=_sum(self.start_up, self.again) if self.start_up else guess.reused,
         )
+
+    def of_several(self, shorter: float) -> Measured:
+        """Returns what one worker's figures say of several, whose step is so much `shorter` (a factor) by published figures."""
+        step, new = self.step, self.new
+        if step is not None:
+            step = Figure(step.seconds * shorter, PUBLISHED_ERROR, f"{step.source}, of one worker")
+        if new is not None:
+            new = Figure(new.seconds + GROUP_START_S, ASSUMED_ERROR, f"{new.source}, of one worker")
+        return replace(self, step=step, new=new)
+
+
+def _sum(first: Figure, second: Figure | None) -> Figure:
+    if second is None:
+        return first
+    return Figure(first.seconds + second.seconds, max(first.error, second.error), first.source)
 
 
 class _Scored(NamedTuple):
@@ -128,8 +156,10 @@ class _Scored(NamedTuple):
 class _Seen:
     """What the attempts of one key spent."""
 
-    per_token: list[float]
-    start_up: list[float]
+    per_token: list[float] = field(default_factory=list)
+    start_up: list[float] = field(default_factory=list)
+    new: list[float] = field(default_factory=list)
+    again: list[float] = field(default_factory=list)
 
 
 def measured_speeds(
@@ -143,9 +173,10 @@ def measured_speeds(
         source: where the journals are from, in words. error: how far off another sweep may be.
 
     The cost in a report row is cumulative per attempt: from the first report of an attempt to its last one it is training alone,
-    and what the first one has beyond that pace is start-up.
+    and what the first one has beyond that pace is start-up. What lies before an attempt's own clock, such as imports, stands
+    beside it (`perf/start_up_s`).
     """
-    seen: dict[Key, _Seen] = defaultdict(lambda: _Seen([], []))
+    seen: dict[Key, _Seen] = defaultdict(_Seen)
     scoring: dict[str, list[_Scored]] = defaultdict(list)
     for rows in journals:
         _read_one(rows, suite, seen, scoring)
@@ -156,8 +187,9 @@ def measured_speeds(
     found = {}
     for key, one in seen.items():
         items, seconds = _alike(scoring[key[0]])
-        step, start_up = median(one.per_token, "steps"), median(one.start_up, "start-up")
-        found[key] = Measured(step, median(seconds, "evaluations"), start_up, items)
+        step = median(one.per_token, "steps")
+        start_up, new, again = (median(values, "start-up") for values in (one.start_up, one.new, one.again))
+        found[key] = Measured(step, median(seconds, "evaluations"), start_up, items, new, again)
     return found
 
 
@@ -176,7 +208,9 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
     workers: dict[tuple[str, int], int] = {}
     forked: set[tuple[str, int]] = set()
     points: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    starts = StartUpMeter()
     for row in rows:
+        starts.apply(row)
         if isinstance(row, TrialRow):
             configs[row.trial] = row.config
         elif isinstance(row, AttemptRow):
@@ -187,6 +221,10 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
             points[row.trial, row.attempt].append((row.progress["tokens"], sum(row.cost.values())))
         elif isinstance(row, EvalRow) and row.cost and items and (model := model_of(row.trial, configs.get(row.trial))):
             scoring[model].append(_Scored(items, sum(row.cost.values()), row.trial.startswith(BASE_PREFIX)))
+    for (trial, attempt), start in starts.starts.items():
+        if (config := configs.get(trial)) is not None:
+            one = seen[key_of(config, workers.get((trial, attempt), 1))]
+            (one.again if start.reused else one.new).append(start.before_training)
     for (trial, attempt), found in points.items():
         config = configs.get(trial)
         if config is None or len(found) < 2:
@@ -248,8 +286,9 @@ def published_speed(
     answer = answer_seconds(network, replies, length, engine=engine, gpu=gpu if on_gpu else "")
     evaluation = Figure(answer, ASSUMED_ERROR, f"evaluations: {_assumed(replies, length, engine, on_gpu=on_gpu)}")
     device, load = "GPU" if on_gpu else "CPU", 16.0 * max(total, parameters) / 2e9
-    said = f"start-up: assumed, {START_UP_S[device]:g} s at first and {REUSED_S[device]:g} s after, 2 GB of states a second"
-    first, later = (Figure(begin[device] + load, ASSUMED_ERROR, said) for begin in (START_UP_S, REUSED_S))
+    new = START_UP_S[device] + (GROUP_START_S if workers > 1 else 0.0)
+    said = f"start-up: assumed, {new:g} s at first and {REUSED_S[device]:g} s after, 2 GB of states a second"
+    first, later = (Figure(begin + load, ASSUMED_ERROR, said) for begin in (new, REUSED_S[device]))
     return Speed(step, evaluation, first, tokens, later)
 
 

@@ -229,6 +229,8 @@ def _cost(summary: Summary) -> Finding:
     c = summary.costs
     total = c.training + c.scoring
     parts = [f"It cost {spent(total)}"]
+    if c.starts.before_training:
+        parts.append(f"its machines were held {seconds(c.starts.before_training)} more until processes had started")
     if c.share_saved:
         parts.append(f"stopping saved {percent(c.share_saved)} of {c.steps_planned:,} planned steps")
     if c.steps_shared:

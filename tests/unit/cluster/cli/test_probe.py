@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from cluster.cli.plan_view import PROBE_STEPS, probe
+import pytest
+
+from cluster.cli.plan_view import PROBE, PROBE_STEPS, probe
+from cluster.preflight.cost import speeds_for
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.journal.rows import BASE_PREFIX, EvalRow
@@ -15,7 +18,13 @@ def test_a_probe_scores_three_checkpoints_so_that_a_median_leaves_out_the_first_
         trainer={"batch_tokens": 512, "max_length": 256},
         evaluation={"items": 3, "at": [400]},
     )
-    rows = [row for row in probe(Plan(sweep)) if isinstance(row, EvalRow) and not row.trial.startswith(BASE_PREFIX)]
+    probed = probe(Plan(sweep))
+    rows = [row for row in probed.rows if isinstance(row, EvalRow) and not row.trial.startswith(BASE_PREFIX)]
     scored = [row for row in rows if row.cost]
     assert [row.step for row in scored] == [PROBE_STEPS // 3, 2 * PROBE_STEPS // 3, PROBE_STEPS]
     assert all(sum(row.cost.values()) > 0 for row in scored)
+    assert probed.new_process > 0.1  # an interpreter that imports torch
+    (speed,) = speeds_for(Plan(sweep), gpu="H100", probed=probed).values()
+    assert speed.start_up.source == f"start-up: {PROBE}"
+    assert probed.new_process <= speed.start_up.seconds < probed.new_process + 10
+    assert speed.next_start.seconds == pytest.approx(speed.start_up.seconds - probed.new_process)

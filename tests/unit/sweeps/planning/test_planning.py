@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.cli.plan_view import cost_text
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
+from sweeps.journal.state import SweepState
 from sweeps.planning.clock import DoesNotFit, timeline
 from sweeps.planning.decoding import LAYER_S, Network, Replies, answer_seconds
 from sweeps.planning.devices import PEAK_BF16, published_mfu
-from sweeps.planning.estimate import estimate
+from sweeps.planning.estimate import Range, estimate
 from sweeps.planning.speeds import (
+    CLUSTER_START_S,
+    GROUP_START_S,
     Figure,
     Measured,
     Speed,
@@ -117,8 +121,72 @@ def test_wall_clock_time_is_that_of_the_machines():
     one, two = (estimate(plan, speeds(plan, evaluation=0.0), [n]).wall for n in (1.0, 2.0))
     assert one is not None
     assert two is not None
-    assert one.value == pytest.approx(700 + 15)
-    assert two.value == pytest.approx(405 + 105)  # 400 beside 200, then 100 where the 200 ran
+    # Two new processes start side by side on one CPU: one trains, one evaluates. Three on two.
+    assert one.value == pytest.approx(700 + 15 + 5 + CLUSTER_START_S)
+    assert two.value == pytest.approx(
+        400 + 5 * 1.5 + 105 + CLUSTER_START_S
+    )  # 400 beside 200, then 100 where the 200 ran
+
+
+def test_starting_stands_beside_the_wall_clock_and_is_no_part_of_a_sweep_in_one_process():
+    plan = Plan(sweep())
+    known = {
+        k: replace(s, start_up=Figure(8.0, 0.0, "x"), reused=Figure(2.0, 0.0, "x")) for k, s in speeds(plan).items()
+    }
+    on_ray, alone = estimate(plan, known, [4.0]), estimate(plan, known, [4.0], in_process=True)
+    assert on_ray.starts is not None
+    assert on_ray.starts.cluster == Range(CLUSTER_START_S, CLUSTER_START_S / 1.5, CLUSTER_START_S * 1.5)
+    assert (on_ray.starts.new, on_ray.starts.again, on_ray.starts.crowd) == (8.0, 2.0, 1.0)
+    assert "6 s of that is Ray itself; an attempt takes 8 s in new processes, 2 s in those of another" in cost_text(
+        on_ray
+    )
+    assert alone.starts is not None
+    assert alone.starts.cluster.value == 0.0
+    assert estimate(plan, known).starts is None
+    crowded = estimate(plan, known, [1.0]).starts
+    assert crowded is not None
+    assert crowded.crowd == 2.0
+    on_gpus = estimate(Plan(on_gpu()), speeds(Plan(on_gpu())), [1.0]).starts
+    assert on_gpus is not None
+    assert on_gpus.crowd == 1.0
+
+
+def on_gpu() -> Sweep:
+    models = {"qwen3-4b": {"path": "/models/q", "workers": 1, "gpus_per_worker": 1}}
+    return sweep(models=models, space={"model": grid("qwen3-4b"), "steps": grid(100)})
+
+
+def test_what_starts_took_is_learnt_from_earlier_sweeps():
+    config = {**planned_work(Plan(sweep()))[0].config}
+    told = {
+        "perf/start_up_s": 6.0,
+        "perf/start_up/data_s": 0.5,
+        "perf/start_up/model_s": 1.5,
+        "perf/reused_processes": 0.0,
+    }
+    again = {
+        "perf/start_up_s": 0.3,
+        "perf/start_up/data_s": 0.1,
+        "perf/start_up/model_s": 0.1,
+        "perf/reused_processes": 1.0,
+    }
+    rows = [make_row("trial", "s", name, config=config) for name in ("a", "b")]
+    for name, metrics in (("a", told), ("b", again)):
+        rows.append(make_row("attempt", "s", name, 1, 0, extra={"workers": 1}))
+        for step in (10, 20):
+            rows.append(
+                make_row("report", "s", name, 1, step, metrics=metrics if step == 10 else {},
+                         progress={"tokens": step * 1000.0}, cost={"cpu_s": 2.0 + step * 0.5})
+            )  # fmt: skip
+    (found,) = measured_speeds([rows], "mini", source="here").values()
+    speed = found.over(next(iter(speeds(Plan(sweep())).values())))
+    assert speed.start_up.seconds == pytest.approx(4.0 + 2.0)  # process and imports, then what training counts itself
+    assert speed.next_start.seconds == pytest.approx(0.1 + 2.0)
+    assert speed.start_up.source == "start-up: here"
+    several = found.of_several(0.5)
+    assert (several.step.seconds, several.new.seconds) == (found.step.seconds / 2, found.new.seconds + GROUP_START_S)
+    assert several.evaluation == found.evaluation
+    assert SweepState(rows).start_ups.read().before_training == pytest.approx(4.0 + 0.1)
 
 
 def test_limits_say_by_how_much_they_are_passed():
