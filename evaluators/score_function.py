@@ -45,7 +45,7 @@ def score_function(name: str) -> ScoreFunction:
     def score(reply: str, item: Item) -> float:
         try:
             value = found(reply, copy.deepcopy(dict(item)))  # which it may change
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise InputError(f"scorer {name!r} raised {type(e).__name__}: {e}, on the item {_short(item)}") from e
         return checked(value, name, item)
 
@@ -89,7 +89,7 @@ def _module(name: str, place: str) -> ModuleType:
         missing = e.name and place.startswith(e.name)
         hint = "; a file that is not installed is named by its path, file.py:function" if missing else ""
         raise InputError(f"scorer {name!r}: {e}{hint}") from e
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise InputError(f"scorer {name!r}: importing {place} raised {type(e).__name__}: {e}") from e
 
 

@@ -41,7 +41,7 @@ class Plugin(NamedTuple):
         """
         try:
             return self.entry.load()
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise InputError(f"{self} cannot be imported: {type(e).__name__}: {e}") from e
 
 

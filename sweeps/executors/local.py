@@ -186,7 +186,7 @@ class InProcess:
             self.controller.failed(spec.id, attempt, failure_of(e))
         except (JournalError, LimitError):  # not the trial's fault
             raise
-        except Exception as e:
+        except (Exception, SystemExit) as e:  # exit() in a user's own code ends its trial, not the sweep
             if (trouble := storage_trouble(e)) is not None:
                 if not self.ending:
                     self.controller.suspended(spec.id, attempt, str(trouble))
@@ -213,7 +213,7 @@ class InProcess:
             try:
                 with time_limit(self.allowance.overdue, self.allowance.limit_s):
                     scores = self.evaluate(job)
-            except Exception as e:
+            except (Exception, SystemExit) as e:
                 failure = evaluation_failure(e)
                 self.controller.eval_failed(job, failure, self._cost_since(began, cpu))
                 if failure.kind is FailureKind.STORAGE:

@@ -228,3 +228,10 @@ def test_functions_that_are_not_there_are_told(name, fault):
 def test_a_file_that_cannot_be_imported_is_told(own):
     with pytest.raises(InputError, match=r"importing .*mine\.py raised ZeroDivisionError"):
         own("1 / 0\n")
+
+
+def test_a_function_or_file_that_exits_takes_nobody_along(own):
+    with pytest.raises(InputError, match="raised SystemExit: 1, on the item"):
+        own("def score(reply, item):\n    raise SystemExit(1)\n").score("x", {"prompt": "p"})
+    with pytest.raises(InputError, match=r"importing .*mine\.py raised SystemExit"):
+        own("exit()\n")

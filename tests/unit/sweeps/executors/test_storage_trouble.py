@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,28 @@ def test_a_connection_of_the_users_own_code_is_not_the_storage(tmp_path: Path):
 
     run(SWEEP, storage=tmp_path, backend="in-process", train=training, evaluate=fake_evaluate, say=lambda line: None)
     assert {c.state for c in History(read_rows(tmp_path / SWEEP.id)).trials()} == {"failed"}
+
+
+def test_code_that_exits_ends_its_trial_or_evaluation_and_not_the_sweep(tmp_path: Path):
+    train, left = FakeTrainer(), {"train": 1, "score": 1}
+
+    def leave(what: str) -> None:
+        left[what] -= 1
+        if left[what] >= 0:
+            sys.exit(what)
+
+    def training(*args, **kwargs) -> None:
+        leave("train")
+        train(*args, **kwargs)
+
+    def scoring(job):
+        leave("score")
+        return fake_evaluate(job)
+
+    run(SWEEP, storage=tmp_path, backend="in-process", train=training, evaluate=scoring, say=lambda line: None)
+    rows = read_rows(tmp_path / SWEEP.id)
+    assert {c.state: c.detail for c in History(rows).trials()} == {"failed": "SystemExit: train", "completed": ""}
+    assert "SystemExit: score" in str(rows)
 
 
 def test_the_time_between_tries_doubles_up_to_a_minute_and_begins_anew_once_something_worked():
