@@ -35,6 +35,7 @@ class SimulatedSweep:
     def advance(self) -> bool:
         """Goes on to the next checkpoint; False once the sweep has ended."""
         self.fill()
+        self._score()  # what an earlier driver left, where nothing starts
         if self.heap:
             self._arrive()
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import carry_out
 from sweeps.controller.requests import Request
 from sweeps.executors.local import InProcess
-from sweeps.journal.rows import AttemptRow, ControlRow, EndRow, ReportRow, Row, VerdictRow
+from sweeps.journal.rows import AttemptRow, ControlRow, EndRow, LeaseRow, ReportRow, Row, VerdictRow
 from sweeps.journal.state import SweepState, is_base
 from sweeps.journal.vocabulary import Action, EndOf, Phase, TrialStatus
 from sweeps.journal.writer import MemoryJournal
@@ -252,3 +253,64 @@ def test_the_dip_aware_rule_gives_branches_up_by_their_own_odds_and_never_in_a_p
         rule.observe(row)
     ended = [r for r in rows if isinstance(r, EndRow) and r.of is EndOf.SCORING]
     assert len(ended) == len(budgets) == 36
+
+
+def _drawn(*key: object) -> float:
+    return int(hashlib.sha256(repr(key).encode()).hexdigest()[:8], 16) / 2**32
+
+
+class AnyVerdict(StopRule):
+    """Gives up and resumes at random, always the same from the same rows."""
+
+    def __init__(self, definition: Sweep, seed: int) -> None:
+        super().__init__(definition.goal)
+        self.seed = seed
+
+    def decide(self, trial: str) -> Verdict:
+        curve = self.history.curves[trial]
+        u = _drawn(self.seed, trial, max(curve.steps(self.goal.metric), default=0), curve.budget)
+        if u < 0.1:
+            return Verdict(Action.STOP, "no chance", Phase.DIVERGED if u < 0.03 else Phase.PLATEAU)
+        return Verdict(Action.PAUSE if u < 0.3 else Action.CONTINUE, "so it is")
+
+    def choose_trial_to_resume(self, paused: Sequence[str]) -> str | None:
+        attempts = sum(curve.attempt for curve in self.history.curves.values())
+        chosen = sorted(paused)[int(_drawn(self.seed, sorted(paused), attempts) * len(paused))]
+        return chosen if attempts < 60 and _drawn(self.seed, chosen, attempts) < 0.6 else None
+
+
+class AnyWorld(SimulatedSweep):
+    """Scores at random."""
+
+    def scores(self, job: EvalJob) -> tuple[float, Scores]:
+        return 0.0, {"transfer/score": (_drawn(job.trial, job.step), 0.01)}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_the_rule_says_and_wherever_the_driver_dies_no_branch_is_left_hanging(seed: int):
+    choose = random.Random(seed)
+    definition = Sweep(
+        name="any",
+        space={"steps": grid(*choose.sample([20, 40, 60, 80, 160], 3)), "learning_rate": loguniform(1e-4, 1e-2)},
+        search={"algorithm": choose.choice(["random", "optuna-tpe"]), "trials_per_cell": 3},
+        trainer={"lr_scheduler_type": choose.choice(["wsd", "constant"]), "warmup_steps": 2},
+        evaluation={"at": {"every": choose.choice([5, 10, 20])}},
+    )
+    plan, rows, controller = Plan(definition), list[Row](), None
+    for moments in (choose.randint(1, 60), choose.randint(1, 60), 10_000):
+        journal = MemoryJournal([*rows, LeaseRow(plan.sweep_id, since="2026-01-01 00:00:00 UTC")])
+        controller = SweepController(plan, journal, AnyVerdict(definition, seed), home="memory://")
+        world = AnyWorld(controller, 2)
+        while moments and world.advance():
+            moments -= 1
+        rows = journal.rows()
+        rows = rows[: len(rows) - choose.randint(0, 5)] if not controller.state.done else rows
+    assert controller is not None
+    assert controller.state.done
+    state = SweepState(controller.journal.rows())
+    assert len(state.trials) == plan.total == 9
+    assert {t.id: t.status for t in state.trials.values()} == {t.id: t.status for t in controller.state.trials.values()}
+    for trial in state.trials.values():
+        assert trial.ended
+        if not trial.attempt:
+            assert trial.curve.reason.startswith(f"ended with its trunk {trial.parent}, which was ")
