@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,31 @@ def test_every_kind_of_row_is_explained():
 def test_no_document_names_a_path_of_somebodys_machine():
     for path in [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md"), *(REPO / "benchmarks").rglob("*.md")]:
         assert not re.search(r"/(root|home)/|/work/", path.read_text()), path
+
+
+def named_commands() -> Iterator[tuple[str, str, str]]:
+    """Yields each page with what it has people run: `dipsweep COMMAND` or a program of ours, and the rest of the line."""
+    folders = ("docs", "benchmarks", "examples", "deploy")
+    for page in [*REPO.glob("*.md"), *(file for folder in folders for file in (REPO / folder).rglob("*.md"))]:
+        if page.name not in ("LOG.md", "CHANGELOG.md"):  # of their time
+            text = page.read_text().replace("\\\n", " ")
+            for found in re.finditer(r"(?:^|`|&& |    )dipsweep ([a-z][a-z-]+)([^`\n|#]*)", text):
+                yield str(page.relative_to(REPO)), f"dipsweep {found[1]}", found[2]
+            for found in re.finditer(r"python3? (?:-m )?((?:benchmarks|tests|sweeps|cluster)[./\w]+)([^`\n|#]*)", text):
+                yield str(page.relative_to(REPO)), found[1].rstrip(".").removesuffix(".py").replace("/", "."), found[2]
+
+
+def test_every_command_that_a_page_names_is_there_with_its_options():
+    sections = re.split(r"^## ", (REPO / "docs/reference/command-line.md").read_text(), flags=re.M)
+    ours, wrong = {section.partition("\n")[0]: section for section in sections[1:]}, []
+    for page, command, rest in named_commands():
+        module = REPO / command.replace(".", "/")
+        file = next((f for f in (module.with_suffix(".py"), module / "__main__.py") if f.is_file()), None)
+        knows = ours.get(command, "") if command.startswith("dipsweep ") else file.read_text() if file else ""
+        options = re.findall(r"(?<!\S)--[a-z][\w-]*", rest)
+        wrong += [(page, command, option) for option in ["", *options] if not knows or option not in knows]
+    assert wrong == []
+    assert len(list(named_commands())) > 150
 
 
 def test_the_sweep_in_the_readme_is_a_sweep_of_ten_lines():
