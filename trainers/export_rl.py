@@ -106,6 +106,35 @@ def rl_prompts(tier: str, source: TierSource, seed: int = 0) -> RlPrompts:
     return RlPrompts(list(found.values()), len(disputed), words)
 
 
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of the longest prompt, and what a reply may have beside it in the model's context."""
+
+    prompt: int
+    reply: int
+
+
+def lengths(model: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Lengths:
+    """Returns how long prompts are under a model's chat template, and replies may be: at most SFT's longest conversation.
+
+    vLLM, by which verl and OpenRLHF generate, does not start where both together are more than the model's positions.
+
+    Raises:
+        InputError: the longest prompt leaves no room for a reply.
+    """
+    tokenizer = load_tokenizer(model)
+    template = ChatTemplate(tokenizer)
+    texts = [template.render(p.prompt, prompt=True) for p in prompts]
+    longest = max(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    positions = int((config.get("text_config") or config).get("max_position_embeddings") or 2**31)
+    if longest >= positions:
+        raise InputError(
+            f"the longest prompt has {longest} tokens, and the model {positions} positions: no room for a reply"
+        )
+    return Lengths(longest, min(settings.max_length, positions - longest))
+
+
 def write_rl(framework: str, folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
     """Writes what `framework` needs beside the model, which lies in `folder`/model; returns the file that starts it.
 
@@ -113,12 +142,12 @@ def write_rl(framework: str, folder: Path, prompts: Sequence[RlPrompt], settings
         framework: one of FRAMEWORKS.
 
     Raises:
-        InputError: the framework is unknown, or the model has no chat template.
+        InputError: the framework is unknown, the model has no chat template, or its context no room for a reply.
     """
     check_framework(framework)
     (folder / "data").mkdir(parents=True)
     (folder / "reward.py").write_text(_reward(folder / "model", prompts[0]), encoding="utf-8")
-    return FRAMEWORKS[framework](folder, prompts, settings)
+    return FRAMEWORKS[framework](folder, prompts, settings, lengths(folder / "model", prompts, settings))
 
 
 def _reward(model: Path, prompt: RlPrompt) -> str:
@@ -145,7 +174,7 @@ def at_once(prompts: Sequence[RlPrompt]) -> int:
     return min(PROMPTS, len(prompts))
 
 
-def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
+def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room: Lengths) -> Path:
     _write_jsonl(folder, prompts)
     return _config(
         folder / "grpo.yaml",
@@ -157,7 +186,7 @@ def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Pat
             "output_dir": "out",
             "num_generations": GROUP,
             "per_device_train_batch_size": GROUP * at_once(prompts),
-            "max_completion_length": settings.max_length,
+            "max_completion_length": room.reply,
             "max_steps": STEPS,
             "learning_rate": settings.learning_rate / 10,
             "temperature": 1.0,
@@ -168,7 +197,7 @@ def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Pat
     )
 
 
-def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
+def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room: Lengths) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -192,8 +221,8 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Pa
             "data.val_files": "data/train.parquet",
             "data.train_batch_size": at_once(prompts),
             "data.filter_overlong_prompts": True,
-            "data.max_prompt_length": settings.max_length,
-            "data.max_response_length": settings.max_length,
+            "data.max_prompt_length": room.prompt,
+            "data.max_response_length": room.reply,
             "data.seed": settings.seed,
             "actor_rollout_ref.model.path": "model",
             "actor_rollout_ref.actor.optim.lr": settings.learning_rate / 10,
@@ -215,7 +244,7 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Pa
     )
 
 
-def _open_rlhf(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
+def _open_rlhf(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room: Lengths) -> Path:
     _write_jsonl(folder, prompts)
     return _script(
         folder,
@@ -231,8 +260,8 @@ def _open_rlhf(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) 
             "n_samples_per_prompt": GROUP,
             "rollout_batch_size": at_once(prompts),
             "train_batch_size": GROUP * at_once(prompts),
-            "prompt_max_len": settings.max_length,
-            "generate_max_len": settings.max_length,
+            "prompt_max_len": room.prompt,
+            "generate_max_len": room.reply,
             "actor_learning_rate": settings.learning_rate / 10,
             "init_kl_coef": 0.0,
             "max_samples": at_once(prompts) * STEPS,
@@ -248,7 +277,7 @@ def _open_rlhf(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) 
     )
 
 
-FRAMEWORKS: Final[dict[str, Callable[[Path, Sequence[RlPrompt], RlSettings], Path]]] = {
+FRAMEWORKS: Final[dict[str, Callable[[Path, Sequence[RlPrompt], RlSettings, Lengths], Path]]] = {
     "trl": _trl,
     "verl": _verl,
     "open-rlhf": _open_rlhf,

@@ -87,8 +87,9 @@ class SweepDefinition(Block):
         asked = data.get("evaluation", {})
         block = asked.model_dump(exclude_unset=True) if isinstance(asked, BaseModel) else asked
         if isinstance(block, Mapping) and isinstance(block.get("test_time", []), list):
-            samples = [READY_SAMPLES] if READY_SAMPLES not in block.get("test_time", []) else []
-            block = {**block, "test_time": [*block.get("test_time", []), *samples]}
+            given = block.get("test_time", [])
+            asked_already = any(str(text).removesuffix(".0") == READY_SAMPLES for text in given)
+            block = {**block, "test_time": [*given, *([] if asked_already else [READY_SAMPLES])]}
         return {**data, "objective": {"metric": READY_METRIC}, "evaluation": block}
 
     @property

@@ -159,6 +159,8 @@ def test_the_objective_by_name_is_its_metric_with_the_samples_that_it_takes():
     assert named.id == written.id
     both = Sweep(name="r", space=space, objective="rl-readiness", evaluation={"test_time": ["cap=9", "@8,t=1"]})
     assert both.evaluation.test_time == ["cap=9", "@8,t=1"]
+    written = Sweep(name="r", space=space, objective="rl-readiness", evaluation={"test_time": ["@8,t=1.0"]})
+    assert written.evaluation.test_time == ["@8,t=1.0"]  # the same, under the same names
 
 
 def test_preflight_knows_the_objective():

@@ -16,7 +16,7 @@ import yaml
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError
-from trainers.export_rl import FRAMEWORKS, GROUP, PROSE, RlPrompt, RlSettings, rl_prompts, write_rl
+from trainers.export_rl import FRAMEWORKS, GROUP, PROSE, RlPrompt, RlSettings, lengths, rl_prompts, write_rl
 from trainers.model.files.builtin import builtin_folder
 
 PROMPTS = [
@@ -171,6 +171,27 @@ def test_a_script_is_shell_and_takes_options_that_win(framework, out):
     words = said.stdout.splitlines()
     assert words[0] == "-m"
     assert words[-1] == "--last=1"
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_prompts_and_replies_together_fit_the_models_context(framework, out):
+    config = json.loads((out / "model" / "config.json").read_text())
+    longest = lengths(out / "model", PROMPTS, SETTINGS).prompt
+    (out / "model" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": longest + 40}))
+    written = write_rl(framework, out, PROMPTS, SETTINGS).read_text()
+    said = {
+        "trl": ["max_completion_length: 40\n"],
+        "verl": [f"data.max_prompt_length={longest} ", "data.max_response_length=40 "],
+        "open-rlhf": [f"--prompt_max_len {longest} ", "--generate_max_len 40 "],
+    }
+    assert [word for word in said[framework] if word not in written] == []
+
+
+def test_a_prompt_without_room_for_a_reply_is_refused(out):
+    config = json.loads((out / "model" / "config.json").read_text())
+    (out / "model" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4}))
+    with pytest.raises(InputError, match="4 positions: no room for a reply"):
+        write_rl("trl", out, PROMPTS, SETTINGS)
 
 
 def test_an_unknown_framework_is_named_with_those_that_are_known(tmp_path):
