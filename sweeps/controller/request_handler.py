@@ -6,6 +6,8 @@ carried out once: a driver that dies between the act and taking the request away
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,11 +21,12 @@ from sweeps.controller import requests as control
 from sweeps.controller.branches import has_begun
 from sweeps.controller.controller import SweepController
 from sweeps.controller.requests import Request
-from sweeps.errors import InputError, nearest
+from sweeps.errors import InputError, StorageDenied, nearest
 from sweeps.journal.state import TrialState
 from sweeps.journal.vocabulary import ControlAction, TrialStatus
 from sweeps.storage.base import Store
 
+log = logging.getLogger(__name__)
 POLL_S = 2.0  # how long a request may go unnoticed; one listing of an (almost always empty) folder
 
 
@@ -45,6 +48,7 @@ class RequestHandler:
     ) -> None:
         self.controller, self.store, self.changed, self.clock = controller, store, changed, clock
         self.next_look = float("-inf")
+        self._denied = False
 
     def __call__(self) -> None:
         """Looks for requests when it is time, and carries them out in order."""
@@ -52,10 +56,20 @@ class RequestHandler:
             return
         self.next_look = self.clock() + POLL_S
         sweep = self.controller.plan.sweep_id
-        for request in control.pending(self.store, sweep):
+        for request in self._pending(sweep):
             if request.id not in self.controller.state.requests:
                 self.take(request)
-            control.discard(self.store, sweep, request)
+            with contextlib.suppress(StorageDenied):  # another user's: it stays, and is known by its id
+                control.discard(self.store, sweep, request)
+
+    def _pending(self, sweep: str) -> list[Request]:
+        try:
+            return control.pending(self.store, sweep)
+        except StorageDenied as e:  # whoever asked first may have closed the folder to others
+            if not self._denied:
+                log.warning("requests to %s cannot be read: %s", sweep, e)
+            self._denied = True
+            return []
 
     def take(self, request: Request) -> None:
         """Carries out one request, or writes down why not."""

@@ -7,6 +7,8 @@ is created once, never changed, and taken away after it was carried out; the jou
 from __future__ import annotations
 
 import json
+import logging
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeps.errors import InputError, NotFound, nearest
+from sweeps.errors import InputError, StorageError, StorageUnavailable, nearest
 from sweeps.journal.state import SweepState
 from sweeps.journal.vocabulary import ControlAction
 
@@ -27,6 +29,11 @@ ACTIONS: Final = tuple(
 )
 """What people may ask for."""
 FOLDER: Final = "control"
+DEPTH: Final = 6
+"""Levels of a request's arguments, at most."""
+LENGTH: Final = 1000
+"""Characters of a text in a request, and entries of a list, at most."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +67,15 @@ def post(store: Store, sweep: str, request: Request) -> str:
 
 
 def pending(store: Store, sweep: str) -> list[Request]:
-    """Returns the requests that wait, oldest first. What is no request, or is gone already, is left out."""
+    """Returns the requests that wait, oldest first. What is no request, may not be read, or is gone already, is left out."""
     found = []
     for entry in store.list(f"{sweep}/{FOLDER}"):
         try:
-            found.append(_parse(json.loads(store.read(entry.key))))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, NotFound):
-            continue
+            found.append(_parse(entry.key, json.loads(store.read(entry.key))))
+        except StorageUnavailable:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, StorageError) as e:
+            log.debug("%s/%s is no request: %s", store, entry.key, e)
     return found
 
 
@@ -101,15 +110,27 @@ class TrialCount:
         return frozenset(t.id for t in self.plan.known_trials())
 
 
-def _parse(data: Any) -> Request:
+def _parse(key: str, data: Any) -> Request:
+    """Returns the request in a file; its name is its id, whatever it says itself.
+
+    Raises:
+        InputError, or what Python raises for data of another form: it is none.
+    """
     action = str(data["action"])
     if action not in ACTIONS:
         raise InputError(f"control action {action!r} is unknown{nearest(action, ACTIONS)}")
-    return Request(
-        ControlAction(action),
-        str(data.get("trial", "")),
-        dict(data.get("args", {})),
-        str(data.get("who", "")),
-        str(data.get("when", "")),
-        str(data["id"]),
-    )
+    args = data.get("args") or {}
+    if not isinstance(args, dict) or not isinstance(args.get("set", {}), dict) or not _is_plain(args, DEPTH):
+        raise InputError(f"got args {str(args)[:100]}; expected settings by name, of finite numbers and text")
+    trial, who, when = (str(data.get(name, ""))[:LENGTH] for name in ("trial", "who", "when"))
+    return Request(ControlAction(action), trial, args, who, when, key.rpartition("/")[2].removesuffix(".json"))
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """True for what a row can hold, and a reader of the log can read: finite numbers, and not nested for ever."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return depth > 0 and len(value) <= LENGTH and all(_is_plain(part, depth - 1) for part in parts)
+    return not isinstance(value, str) or len(value) <= LENGTH

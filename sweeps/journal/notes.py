@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from sweeps.errors import InputError, JournalError, NotFound
+from sweeps.errors import InputError, StorageError, StorageUnavailable
 from sweeps.journal.codec import decode
 from sweeps.journal.lines import sealed, unsealed
 from sweeps.journal.rows import NoteRow
@@ -74,7 +74,9 @@ class NoteReader:
     def _read(self, key: str) -> NoteRow:
         try:
             row = decode(unsealed(self.store.read(key).rstrip(b"\n")))
-        except (JournalError, NotFound) as e:
+        except StorageUnavailable:
+            raise
+        except StorageError as e:
             return NoteRow(self.store.name, text=f"({key} cannot be read: {e})")
         if isinstance(row, NoteRow):
             return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +13,13 @@ from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import POLL_S, RequestHandler
 from sweeps.controller.requests import Request, pending, post
-from sweeps.errors import Interrupted
+from sweeps.errors import Interrupted, StorageDenied
 from sweeps.executors.local import InProcess
 from sweeps.failures import Failure, FailureKind
-from sweeps.journal.rows import CommitRow, Row
-from sweeps.journal.writer import MemoryJournal
+from sweeps.journal.rows import CommitRow, ControlRow, Row
+from sweeps.journal.writer import MemoryJournal, SweepJournal, read_rows
 from sweeps.stopping import NeverStop
+from sweeps.storage.local import LocalStore
 from sweeps.storage.memory import MemoryStore
 from tests.support.fakes import FakeTrainer, by_trial, fake_evaluate
 
@@ -258,3 +260,71 @@ def test_what_is_no_request_is_left_out(tmp_path: Path):
     for name, text in (("1", b"{"), ("2", b"[]"), ("3", b'{"action": "explode", "id": "3"}')):
         desk.store.write(f"{desk.plan.sweep_id}/control/{name}.json", text)
     assert pending(desk.store, desk.plan.sweep_id) == []
+
+
+DEEP = "[" * 300 + "]" * 300
+NO_REQUESTS = {
+    "a number that is none": '{"action": "extend", "trial": "T", "args": {"steps": NaN}}',
+    "a number without end": '{"action": "limits", "args": {"set": {"usd": 1e400}}}',
+    "a list of settings": '{"action": "clone", "trial": "T", "args": {"set": [1]}}',
+    "a number of settings": '{"action": "add", "args": {"set": 5}}',
+    "text for limits": '{"action": "limits", "args": {"set": "usd"}}',
+    "nested": f'{{"action": "extend", "trial": "T", "args": {{"steps": {DEEP}}}}}',
+    "endless": f'{{"action": "extend", "trial": "T", "args": {{"steps": "{"9" * 10_000}"}}}}',
+    "cut off": '{"action": "pau',
+    "no object": "[]",
+}
+
+
+def handler(tmp_path: Path, journal: Any) -> RequestHandler:
+    controller = SweepController(Plan(sweep()), journal, NeverStop(sweep().goal))
+    controller.next()
+    times = iter(range(0, 10**6, 10))
+    return RequestHandler(controller, LocalStore(tmp_path), clock=lambda: float(next(times)))
+
+
+def ask(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / sweep().id / "control/00000000000000000001-aa.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text.replace('"T"', f'"{known(sweep())[0]}"'))
+    return file
+
+
+@pytest.mark.parametrize("name", NO_REQUESTS)
+def test_what_is_no_request_ends_no_driver_and_leaves_a_log_that_can_be_read(tmp_path: Path, name: str):
+    """It lies there still when the sweep is resumed, so it would end every driver to come."""
+    ask(tmp_path, NO_REQUESTS[name])
+    with SweepJournal(tmp_path / sweep().id, beating=False) as journal:
+        look = handler(tmp_path, journal)
+        look()
+        look()
+    assert not [row for row in read_rows(tmp_path / sweep().id) if row.kind == "control"]
+
+
+@pytest.mark.parametrize("id", ["../../x", "", "a\\u0000b", "another"])
+def test_a_request_is_its_file_whatever_it_calls_itself(tmp_path: Path, id: str):
+    file = ask(tmp_path, f'{{"action": "pause", "id": "{id}"}}')
+    with SweepJournal(tmp_path / sweep().id, beating=False) as journal:
+        look = handler(tmp_path, journal)
+        look()
+        look()
+    assert not file.exists()
+    (row,) = [row for row in read_rows(tmp_path / sweep().id) if row.kind == "control"]
+    assert isinstance(row, ControlRow)
+    assert row.request == file.stem
+
+
+def test_a_request_of_another_user_that_may_not_be_read_or_removed_ends_no_driver(tmp_path: Path, monkeypatch):
+    look = handler(tmp_path, MemoryJournal())
+    ask(tmp_path, '{"action": "pause"}')
+
+    def refused(self: LocalStore, key: str = "") -> Any:
+        raise StorageDenied(f"{key}: this user may not read or write here")
+
+    for name in ("read", "list", "delete"):
+        with monkeypatch.context() as m:
+            m.setattr(LocalStore, name, refused)
+            look()
+            look()
+    rows = [row for row in look.controller.journal.rows() if row.kind == "control"]
+    assert len(rows) == 1  # carried out once, although it could not be taken away

@@ -1,7 +1,10 @@
 """Notes and tags: rows of people, beside the log of the driver."""
 
+import os
+
 import pytest
 
+from cluster.cli.render import states_or_faults
 from sweeps import load
 from sweeps.errors import InputError
 from sweeps.journal.history import History
@@ -13,6 +16,7 @@ from sweeps.report.analysis.summarize import summarize, with_notes
 from sweeps.report.html.page import render_html
 from sweeps.report.html.sweep_catalog import SweepCatalog
 from sweeps.report.markdown import markdown, side_by_side
+from sweeps.storage.factory import open_store
 from tests.support.report_journals import SWEEP, demo_stories, journal
 
 
@@ -171,3 +175,13 @@ def test_what_would_steer_a_terminal_is_shown_as_an_escape(home):
         told = testing.CliRunner().invoke(app, words).output
         assert "\x1b" not in told
         assert "\\x1b[31mana" in told
+
+
+def test_a_note_that_may_not_be_read_hides_neither_the_others_nor_the_sweep(home, tmp_path):
+    write_note(home, who="ana", text="seen")
+    os.mkfifo(home / "notes/99999999999999999999-aa.jsonl")
+    seen, other = [n.text for n in read_notes(home)]
+    assert seen == "seen"
+    assert other.startswith("(notes/99999999999999999999-aa.jsonl cannot be read: ")
+    (state,) = states_or_faults([open_store(home)])
+    assert "unreadable" not in state
