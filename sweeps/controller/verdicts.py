@@ -58,8 +58,9 @@ class Verdicts:
         verdict = self.record.rule.decide(row.trial)
         if verdict.action is Action.CONTINUE and not self._is_new(verdict, known):
             return None
-        if verdict.action is not Action.CONTINUE and verdict.phase is not Phase.DIVERGED and _is_unscored(known):
-            return None  # by the scores for which it was paused before, it would be so at its first report
+        gives_up = verdict.action is not Action.CONTINUE and verdict.phase is not Phase.DIVERGED
+        if gives_up and (_is_unscored(known) or (row.step or 0) >= self.record.specs[row.trial].steps):
+            return None  # by the scores for which it was paused before; or its steps are all run, and only their score is missing
         self._write(verdict, known, row.step)
         return None if verdict.action is Action.CONTINUE else verdict
 

@@ -227,6 +227,36 @@ def test_a_resumed_trial_is_not_paused_again_for_steps_that_it_was_paused_for():
     assert [v.step for v in verdicts if v.action == "PAUSE"] == [4, 6]
 
 
+def test_a_trial_whose_steps_are_all_run_is_not_given_up_by_its_trainers_last_report():
+    """Its last checkpoint comes after that report: paused then, it would have cost everything and have no last score."""
+
+    class PausesAtTheEnd(StopRule):
+        def decide(self, trial: str) -> Verdict:
+            late = self.history.curves[trial].last_step >= 8
+            return Verdict(Action.PAUSE if late else Action.CONTINUE, "low", Phase.PLATEAU)
+
+    definition = sweep(
+        space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3}, evaluation={"at": [4, 8]}
+    )
+    controller = SweepController(Plan(definition), MemoryJournal(), PausesAtTheEnd(definition.goal))
+    launch = controller.next()
+    assert launch is not None
+    trial = launch.spec.id
+
+    def score() -> None:
+        while (job := controller.next_eval()) is not None:
+            controller.scored(job, {"transfer/score": 0.2}, se={}, n={}, suite="mini", cost={})
+
+    controller.saved(trial, 1, Saved(4, "/4", "a"))
+    score()
+    controller.report(trial, 1, 8, {"train/loss": 0.5})
+    assert controller.is_current_attempt(trial, 1)
+    controller.saved(trial, 1, Saved(8, "/8", "b"))
+    controller.trained(trial, 1)
+    score()
+    assert controller.history.curves[trial].state == "completed"
+
+
 def test_an_attempt_that_was_superseded_can_say_nothing_any_more(tmp_path: Path):
     definition = sweep(space={"replay": grid(0.1)}, trainer={"steps": 8, "learning_rate": 1e-3})
     controller = SweepController(Plan(definition), MemoryJournal(), NeverStop(definition.goal))
