@@ -28,6 +28,9 @@ from trainers.data.batching.layout import Bucket, Layout
 log = logging.getLogger(__name__)
 PACKED = "dipsweep_packed"
 """The name under which `attend` is registered with transformers."""
+CHANGES_SCORES: Final = ("s_aux", "sinks", "indices", "block_indices", "position_bias")
+"""What some models of transformers hand their attention beside queries, keys and values: sinks, the keys that each token may
+see, biases. Attention without them is another model's."""
 
 
 class Kernel(Protocol):
@@ -84,7 +87,7 @@ def attend(
     choice: Choice | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    **_: Any,
+    **more: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer: query [1, H, T, D], key and value [1, KV, T, D] -> [1, T, H, D].
 
@@ -102,6 +105,8 @@ def attend(
         raise InputError(
             f"packed attention has no dropout and no soft cap, but the model asks for {dropout=} {softcap=}"
         )
+    if others := [name for name in CHANGES_SCORES if more.get(name) is not None]:
+        raise InputError(f"packed attention knows no {', '.join(others)}, which the model hands it")
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     scale = scaling if scaling is not None else q.shape[-1] ** -0.5
     return choice.kernel(q, k, v, layout, scale, sliding_window).unsqueeze(0), None

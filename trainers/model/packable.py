@@ -26,7 +26,8 @@ def check_packable(network: Any, longest: int = 0) -> int:
         mini) has one set of frequencies for passes up to a length and another for longer ones.
 
     Raises:
-        InputError: no pack of this model's rows computes what they would alone; names the layers or the rope type.
+        InputError: no pack of this model's rows computes what they would alone; names the layers, the rope type, or what else its
+            attention does.
     """
     kind, config = network.config.model_type, network.config
     if not getattr(network, "_supports_attention_backend", False):
@@ -39,6 +40,8 @@ def check_packable(network: Any, longest: int = 0) -> int:
             f"models of type {kind} have layers of kind {', '.join(others)}, which would carry one row of a "
             f"pack into the next; packed training knows {', '.join(sorted(ATTENTION))}"
         )
+    if fault := _unlike_plain_attention(network):
+        raise InputError(f"models of type {kind} {fault}, which packed training does not compute")
     boundary = 0
     for rope in _ropes(config):
         original = rope.get("original_max_position_embeddings") or getattr(
@@ -59,6 +62,17 @@ def check_packable(network: Any, longest: int = 0) -> int:
                 f"{config.max_position_embeddings} or less"
             )
     return boundary
+
+
+def _unlike_plain_attention(network: Any) -> str:
+    """Returns what a model's attention does beyond softmax(QK)V, as a verb with its object; empty where it does nothing else."""
+    if any(name.rpartition(".")[2] == "sinks" for name, _ in network.named_parameters()):
+        return "have attention sinks"
+    if cap := getattr(network.config, "attn_logit_softcapping", None):
+        return f"cap their attention scores (attn_logit_softcapping: {cap})"
+    if dropout := getattr(network.config, "attention_dropout", None):
+        return f"drop attention weights (attention_dropout: {dropout}; 0 in config.json trains without)"
+    return ""
 
 
 def _ropes(config: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from sweeps.errors import InputError
 from tests.unit.trainers.model.test_architectures import SHAPE
 from trainers.data.batching.packing import collate, split_step
 from trainers.data.chat.rows import Rows
-from trainers.model.attention import PACKED, choose_kernel, register
+from trainers.model.attention import PACKED, attend, choose_kernel, register
 from trainers.model.loss import Objective
 from trainers.model.packable import STATIC_ROPES, check_packable
 
@@ -102,3 +102,28 @@ def test_layers_that_would_carry_one_row_into_the_next_are_refused_by_name(kind,
             {"layer_types": ["conv", "full_attention"]} if kind == "lfm2" else {})))  # fmt: skip
     with pytest.raises(InputError, match=message):
         check_packable(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("gpt_oss", {"layer_types": ["full_attention"] * 2}, "models of type gpt_oss have attention sinks"),
+        ("gemma2", {}, "cap their attention scores \\(attn_logit_softcapping: 50"),
+        ("qwen3", {"attention_dropout": 0.1}, "drop attention weights \\(attention_dropout: 0.1"),
+    ],
+)
+def test_attention_that_does_more_than_plain_attention_is_refused_by_what_it_does(kind, settings, message):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, num_hidden_layers=2, **settings))
+    with pytest.raises(InputError, match=message):
+        check_packable(model)
+
+
+def test_attention_refuses_what_it_would_not_compute():
+    rows, x = table(), torch.zeros(1, 2, 8, 16)
+    layout = collate(rows, [0]).layout
+    choice = choose_kernel(torch.device("cpu"), torch.float32)
+    with pytest.raises(InputError, match="packed attention knows no s_aux"):
+        attend(torch.nn.Module(), x, x, x, None, layout=layout, choice=choice, s_aux=torch.zeros(2))
