@@ -8,7 +8,7 @@ One JSON line a round and way: seconds from the end of an attempt to the first r
 seconds of the whole sweep, and CPU seconds of all its processes, Ray's own included. `start_s` and `start_cpu_s` are
 medians of what attempts tell of themselves: wall clock from launch (where processes go on, from the end of the attempt before) to
 the first step, and CPU seconds of the training process until then, interpreter and imports included where it is new.
-`cluster_s` are the seconds before the first launch and after the last trial's end: Ray comes up, and ends.
+`cluster_s` are the seconds before the first launch and after the last trial's end: Ray is imported, comes up, and ends.
 
     python -m benchmarks.scale.start_up --bare 5 [--model tiny-s]
 
@@ -42,6 +42,7 @@ PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 def once(a: argparse.Namespace) -> dict[str, Any]:
     """Runs the sweep in this process; returns when attempts ended and when the next ones reported first."""
+    begun = time.monotonic()
     prepare()
     from cluster.connect.session import local_ray
     from cluster.driver.loop import RayLoop
@@ -77,7 +78,6 @@ def once(a: argparse.Namespace) -> dict[str, Any]:
         elif row.kind == "end" and row.trial not in ended:
             ended[row.trial] = now
 
-    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as root, local_ray(a.cpus):
         plan, up = Plan(sweep), time.monotonic()
         with SweepJournal(Path(root) / plan.sweep_id) as journal:

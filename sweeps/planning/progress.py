@@ -327,8 +327,8 @@ class ProgressMeter:
         if trial.id not in self._work:
             spec = self.plan.trial(trial.row.config)
             self._work[trial.id] = replace(work_of(self.plan, spec), parent=trial.parent), spec.snapshots
-        work, scored_at = self._work[trial.id]
-        return replace(work, fork=self._begins_at(trial)), scored_at
+        (work, scored_at), fork = self._work[trial.id], self._begins_at(trial)
+        return work if work.fork == fork else replace(work, fork=fork), scored_at
 
     def _begins_at(self, trial: TrialState) -> int:
         """Returns the step from which a trial runs on its own: before its fork where its trunk was given up short of that."""
