@@ -33,6 +33,7 @@ from sweeps.controller.launch import Launch
 from sweeps.errors import TrialFailed, out_of_memory
 from sweeps.failures import Failure, FailureKind, failure_of
 from sweeps.garbage_collection import collection_paused
+from sweeps.reported import checked_report, checked_saved
 from sweeps.storage.base import storage_trouble
 
 # What says that a process or its machine is gone, not that the trial is wrong. Train's own errors are internal, so by name.
@@ -69,11 +70,12 @@ class RayHooks:
     def report(
         self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
     ) -> None:
-        told = {**metrics, **self.start_up.metrics(metrics)}
-        self._send(MetricsReported(self.attempt, step, told, dict(progress), dict(cost)))
+        told = checked_report(step, metrics, progress, cost)
+        all_metrics = {**told.metrics, **self.start_up.metrics(told.metrics)}
+        self._send(MetricsReported(self.attempt, told.step, all_metrics, told.progress, told.cost))
 
     def saved(self, checkpoint: Saved) -> None:
-        self._send(CheckpointSaved(self.attempt, checkpoint))
+        self._send(CheckpointSaved(self.attempt, checked_saved(checkpoint)))
 
     def waiting(self, reason: str) -> None:
         self._send(AttemptWaits(self.attempt, reason))

@@ -17,10 +17,11 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.evaluation.failure import evaluation_failure
 from sweeps.controller.evaluation.timeout import Allowance, time_limit
 from sweeps.controller.launch import Launch
-from sweeps.errors import Interrupted, JournalError, LimitError, TrialFailed, out_of_memory
+from sweeps.errors import InputError, Interrupted, JournalError, LimitError, TrialFailed, out_of_memory
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.failures import Failure, FailureKind, failure_of
+from sweeps.reported import checked_report, checked_saved, checked_scores
 from sweeps.storage.base import storage_trouble
 
 Progress = Callable[[str], None]
@@ -58,19 +59,23 @@ Evaluate = Callable[[EvalJob], Scored]
 def take_scores(controller: SweepController, job: EvalJob, scores: Scored) -> None:
     """Hands what an evaluation gave to the controller; per-item outcomes go along where there are any.
 
-    Only one that may end early (`sweeps.controller.evaluation.early_stopping`) has `asked`; others need not know of it.
+    What is no scores is an evaluation that failed.
     """
-    parts = {metric: list(tasks) for metric, tasks in scores.parts.items()} if scores.outcomes else None
+    try:
+        found = checked_scores(scores)
+    except InputError as e:
+        controller.eval_failed(job, Failure(FailureKind.USER, "error", str(e)), {})
+        return
     controller.scored(
         job,
-        scores.metrics,
-        se=scores.se,
-        n=scores.n,
-        suite=scores.suite,
-        cost=scores.cost,
-        items=dict(scores.outcomes),
-        parts=parts,
-        asked=getattr(scores, "asked", None),
+        found.metrics,
+        se=found.se,
+        n=found.n,
+        suite=found.suite,
+        cost=found.cost,
+        items=found.items,
+        parts=found.parts if found.items else None,
+        asked=found.asked,
     )
 
 
@@ -88,12 +93,13 @@ class _Hooks:
     def report(
         self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
     ) -> None:
-        own = {unit: max(0.0, seconds - self.scored.get(unit, 0.0)) for unit, seconds in cost.items()}
-        self.loop.controller.report(self.trial, self.attempt, step, metrics, progress=progress, cost=own)
+        told = checked_report(step, metrics, progress, cost)
+        own = {unit: max(0.0, seconds - self.scored.get(unit, 0.0)) for unit, seconds in told.cost.items()}
+        self.loop.controller.report(self.trial, self.attempt, told.step, told.metrics, progress=told.progress, cost=own)
         self.loop.look_at_limits()
 
     def saved(self, checkpoint: Saved) -> None:
-        self.loop.controller.saved(self.trial, self.attempt, checkpoint)
+        self.loop.controller.saved(self.trial, self.attempt, checked_saved(checkpoint))
         cpu, wall = time.process_time(), time.perf_counter()
         self.loop.score_all()
         self.scored["cpu_s"] += time.process_time() - cpu

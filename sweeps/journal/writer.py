@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import IO, Final, Protocol, Self, TypeVar, overload
 
 from sweeps.errors import Fenced, JournalError, StorageError, SweepBusy
+from sweeps.journal.codec import decode
 from sweeps.journal.compaction import LOG, Packer, segment_key
 from sweeps.journal.lease import LEASE_S, Holder, Lease, boot_id, driving_user
 from sweeps.journal.lines import sealed
@@ -141,11 +142,17 @@ class SweepJournal:
         raise SweepBusy(f"{self.store}: other drivers are writing this sweep's log; stop them first")
 
     def append(self, row: Row) -> Row:
-        """Writes one row through to the storage (inside `batch`: at its end) and returns it with its place in the log."""
+        """Writes one row through to the storage (inside `batch`: at its end) and returns it with its place in the log.
+
+        Raises:
+            JournalError: it is not written: it could not be read back, or the log cannot be written.
+        """
         if self._broken:
             raise JournalError(f"{self.store}: a write was interrupted; open the journal again before writing more")
         row = row.at(len(self._rows))
-        line = sealed(row.line())
+        text = row.line()
+        decode(text)  # what cannot be read is never written
+        line = sealed(text)
         self._broken = True  # until the row is where it belongs: an interrupt may fall anywhere in between
         self._rows.append(row)
         self._pending.append(line)
