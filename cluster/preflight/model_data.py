@@ -60,11 +60,13 @@ class Checked(NamedTuple):
 
 
 class KnownModel(NamedTuple):
-    """A model's tokenizer, the rows of its embedding, and the positions that it was made for (0: its config does not say)."""
+    """A model's tokenizer, the rows of its embedding, the positions that it was made for, and the tokens back that its layers see
+    (0: its config does not say, all)."""
 
     tokenizer: Any
     embedding: int
     positions: int
+    window: int
 
 
 class ReadTier(NamedTuple):
@@ -157,7 +159,8 @@ def _model(sweep: Sweep, name: str, notes: list[str]) -> KnownModel:
             f"and not with the tokenizer's {eos!r}; generation stops at both"
         )
     positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
-    return KnownModel(tokenizer, int(model.get_input_embeddings().num_embeddings), positions)
+    windows = [int(window) for module in model.modules() if (window := getattr(module, "sliding_window", None))]
+    return KnownModel(tokenizer, int(model.get_input_embeddings().num_embeddings), positions, min(windows, default=0))
 
 
 def _with_adapters(sweep: Sweep, model: str) -> list[TrialSettings]:
@@ -214,12 +217,25 @@ def _tier(
     if not card.rows:
         lost = card.long.sentence(pair.config.long_rows) if card.long.rows else "none has anything to learn"
         raise InputError(f"no row is left to train on: {lost}")
+    window = 0 if sweep.model_source(pair.model).gpus_per_worker else model.window
+    if window and (longest := _longest_kept(card, pair.config)) > window:
+        raise InputError(
+            f"rows of {longest} tokens exceed the model's attention window of {window}, which attention on a CPU does not know; "
+            f"set trainer.max_length to {window} or less, or models.{pair.model}.gpus_per_worker to 1"
+        )
     notes = [f"tier {pair.tier}: {note}" for note in card.notes]
     notes += _notes_on_rows(pair, card, model)
     if read.evaluation is not None and read.evaluation.seen:
         notes.append(warning(sweep, pair.tier, read.data, read.evaluation))
     how = {"long_rows": pair.config.long_rows, "replay": pair.config.replay > 0}
     return notes, TierRow(sweep.id, model=pair.model, tier=pair.tier, **how, **card.to_json())
+
+
+def _longest_kept(card: TierCard, config: Any) -> int:
+    """Returns the tokens of the longest row that is trained on, or of one that is nearly as long."""
+    if card.lengths[-1] > config.row_limit and config.long_rows != "drop":
+        return int(config.row_limit)
+    return max((int(length) for length in card.lengths if length <= config.row_limit), default=0)
 
 
 def _size(path: str) -> int | None:

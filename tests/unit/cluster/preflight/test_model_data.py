@@ -204,3 +204,15 @@ def test_the_cards_of_a_tier_with_and_without_replay_are_two(tmp_path, base):
     found = preflight(both).tiers
     assert [(row.replay, row.counts["rows"]) for row in found] == [(False, 6), (True, 10)]
     assert len({row.key for row in found}) == 2
+
+
+def test_rows_beyond_an_attention_window_are_refused_where_a_cpu_trains(tmp_path, base):
+    config = json.loads((base / "config.json").read_text())
+    windowed = {"use_sliding_window": True, "sliding_window": 40, "layer_types": ["sliding_attention"] * 2}
+    (base / "config.json").write_text(json.dumps({**config, **windowed}))
+    data = rows(sums(20))
+    with pytest.raises(SpecError, match=r"exceed the model's attention window of 40.*max_length to 40 or less"):
+        preflight(sweep(tmp_path, base, data))
+    preflight(sweep(tmp_path, base, data, model={"gpus_per_worker": 1}))
+    preflight(sweep(tmp_path, base, data, max_length=40, long_rows="cut-answer"))
+    preflight(sweep(tmp_path, base, data, max_length=40, tier={"max_long_rows": 1.0}))
