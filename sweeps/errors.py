@@ -146,9 +146,18 @@ class DamagedCheckpoint(TrialFailed, StorageError):
         return self.detail
 
 
+def text_of(e: BaseException, longest: int = 2000) -> str:
+    """Returns an error's own text, cut where it is endless; it may be anybody's, and raise when it is asked for it."""
+    try:
+        text = str(e)
+    except Exception:
+        return "(its text cannot be read)"
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
 def out_of_memory(e: BaseException) -> bool:
     """True for what torch (on CUDA and on the CPU), NumPy, Python and Ray raise when memory runs out; known by name."""
-    told = "can't allocate memory" in str(e) or "CUDA out of memory" in str(e)
+    told = "can't allocate memory" in text_of(e) or "CUDA out of memory" in text_of(e)
     return (
         isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" or (isinstance(e, RuntimeError) and told)
     )

@@ -30,7 +30,7 @@ from cluster.mailbox import (
 from cluster.train.start_up import StartUp
 from sweeps.config.trial import Saved, attempt_folder
 from sweeps.controller.launch import Launch
-from sweeps.errors import TrialFailed, out_of_memory
+from sweeps.errors import TrialFailed, out_of_memory, text_of
 from sweeps.failures import Failure, FailureKind, failure_of
 from sweeps.garbage_collection import collection_paused
 from sweeps.reported import checked_report, checked_saved
@@ -263,11 +263,11 @@ def explain(error: BaseException) -> Failure:
         if (trouble := storage_trouble(cause)) is not None:
             return Failure(FailureKind.STORAGE, "storage", str(trouble))
         if out_of_memory(cause):
-            return Failure(FailureKind.OUT_OF_MEMORY, "oom", (str(cause) or "no memory left").splitlines()[0])
+            return Failure(FailureKind.OUT_OF_MEMORY, "oom", (text_of(cause) or "no memory left").splitlines()[0])
         if isinstance(cause, LOST) or type(cause).__name__ in LOST_IN_TRAIN:
-            return lost_process(str(cause))
+            return lost_process(text_of(cause))
     last = causes[-1]
-    return Failure(FailureKind.USER, "error", f"{type(last).__name__}: {last}".strip()[:600])
+    return Failure(FailureKind.USER, "error", f"{type(last).__name__}: {text_of(last)}".strip()[:600])
 
 
 def lost_process(words: str) -> Failure:

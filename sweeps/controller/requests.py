@@ -59,10 +59,15 @@ class Request:
 
 
 def post(store: Store, sweep: str, request: Request) -> str:
-    """Writes a request for a sweep's driver and returns its id. Requests are carried out in order of their ids."""
+    """Writes a request for a sweep's driver and returns its id. Requests are carried out in order of their ids.
+
+    Raises:
+        InputError: no driver would take it.
+    """
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
-    body = {**asdict(request), "id": name}
-    store.create(f"{sweep}/{FOLDER}/{name}.json", json.dumps(body, allow_nan=False).encode())
+    body, key = {**asdict(request), "id": name}, f"{sweep}/{FOLDER}/{name}.json"
+    _parse(key, body)
+    store.create(key, json.dumps(body, allow_nan=False).encode())
     return name
 
 

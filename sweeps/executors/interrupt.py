@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
-"""Ctrl-C; what service managers send; a terminal that was closed; what batch systems send before a time limit."""
+_NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR")
+STOPS: Final = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))  # macOS has no SIGPWR
+"""Ctrl-C; what service managers send; a terminal that was closed; what batch systems send before a time limit; the power is
+about to fail."""
 
 
 class Interrupt:

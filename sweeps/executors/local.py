@@ -17,7 +17,7 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.evaluation.failure import evaluation_failure
 from sweeps.controller.evaluation.timeout import Allowance, time_limit
 from sweeps.controller.launch import Launch
-from sweeps.errors import InputError, Interrupted, JournalError, LimitError, TrialFailed, out_of_memory
+from sweeps.errors import InputError, Interrupted, JournalError, LimitError, TrialFailed, out_of_memory, text_of
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.failures import Failure, FailureKind, failure_of
@@ -199,7 +199,7 @@ class InProcess:
                     self._wait_for_storage(str(trouble))
                 return
             kind, reason = (FailureKind.OUT_OF_MEMORY, "oom") if out_of_memory(e) else (FailureKind.USER, "error")
-            self.controller.failed(spec.id, attempt, Failure(kind, reason, f"{type(e).__name__}: {e}"))
+            self.controller.failed(spec.id, attempt, Failure(kind, reason, f"{type(e).__name__}: {text_of(e)}"))
         else:
             if self.ending:
                 return  # it was asked to save and stop: neither trained nor failed, it goes on after a resume

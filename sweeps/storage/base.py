@@ -32,6 +32,7 @@ from sweeps.errors import (
     StorageFull,
     StorageUnavailable,
     TrialFailed,
+    text_of,
 )
 
 T = TypeVar("T")
@@ -248,7 +249,7 @@ def _os_error_number(e: BaseException) -> int | None:
     """Returns the `errno` of an error of the operating system, also where a library in Rust tells of it."""
     if isinstance(e, OSError) and e.errno is not None:
         return e.errno
-    said = _OS_ERROR.search(str(e))
+    said = _OS_ERROR.search(text_of(e))
     return int(said[1]) if said else None
 
 
@@ -280,8 +281,8 @@ def storage_trouble(e: BaseException) -> StorageError | None:
             return found
         if isinstance(found, TrialFailed | JournalError):
             return None
-        if type(found).__name__ == _RAY_DISK_FULL or _NO_TEMPORARY in str(found):
-            return StorageFull(f"this machine: {' '.join(str(found).split())[:300]}; free some room, or set TMPDIR")
+        if type(found).__name__ == _RAY_DISK_FULL or _NO_TEMPORARY in text_of(found):
+            return StorageFull(f"this machine: {' '.join(text_of(found).split())[:300]}; free some room, or set TMPDIR")
         where, number = getattr(found, "filename", None), _os_error_number(found)
         if number is not None and (number in FULL | AWAY | MANY_FILES or (where and number in NETWORK)):
             return storage_error(

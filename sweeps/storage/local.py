@@ -82,7 +82,11 @@ class LocalStore(Store):
 
     def _refuse_link(self, place: Path) -> None:
         """Raises StorageError where a link leads out of this store."""
-        if not place.resolve().is_relative_to(self.path.resolve()):
+        try:
+            inside = place.resolve().is_relative_to(self.path.resolve())
+        except (OSError, RuntimeError):  # links in a circle
+            inside = False
+        if not inside:
             raise StorageError(f"{place} leads out of {self.path} by a link; nothing there is removed")
 
     def upload(self, source: Path, key: str) -> None:

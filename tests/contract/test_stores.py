@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.errors import InputError, NotFound, StorageUnavailable
+from sweeps.errors import InputError, NotFound, StorageError, StorageUnavailable
 from sweeps.storage.base import Entry, Store, inside, join, url_fault
 from sweeps.storage.factory import open_store
 from sweeps.storage.local import LocalStore
@@ -171,3 +171,12 @@ def test_a_disk_that_is_away_is_not_a_file_that_is_not_there(
     monkeypatch.setattr(Path, "stat", away)
     with pytest.raises(StorageUnavailable):
         store.exists("a")
+
+
+def test_links_in_a_circle_are_no_place_to_remove_from(tmp_path: Path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(StorageError, match="leads out of"):
+        open_store(tmp_path).delete("a/file")
+    with pytest.raises(StorageError):
+        open_store(tmp_path).delete_tree("a")

@@ -78,8 +78,10 @@ def _with_template(folder: Path, text: str) -> Path:
     digest = hashlib.sha256(f"{folder.resolve()}\0{text}".encode()).hexdigest()[:16]
     home = cache_folder() / "templates" / f"{digest}-{folder.name}"
     if home.is_dir() and all(file.exists() for file in home.iterdir()):
-        return home
-    shutil.rmtree(home, ignore_errors=True)  # it links to files that have gone
+        with contextlib.suppress(OSError):
+            if (home / TEMPLATE).read_bytes() == text.encode():
+                return home
+    shutil.rmtree(home, ignore_errors=True)  # it links to files that have gone, or somebody changed its template
     aside = home.with_name(f".{home.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

@@ -75,7 +75,7 @@ def test_started_without_standard_streams_a_log_does_not_get_their_numbers(tmp_p
     assert b"warns" not in (tmp_path / "s/log/000000000.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR"])
 def test_whatever_asks_a_driver_to_end_lets_it_save_and_it_can_be_resumed(tmp_path: Path, name: str):
     process = start(tmp_path, 0.1, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None

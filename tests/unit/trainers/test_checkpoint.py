@@ -10,14 +10,14 @@ from safetensors import SafetensorError
 
 from sweeps.checkpoints import manifest
 from sweeps.checkpoints.transfer import push
-from sweeps.config.trial import Saved
+from sweeps.config.trial import ModelSource, Saved
 from sweeps.errors import InputError, StorageDenied, StorageError, StorageFull, StorageUnavailable
 from sweeps.storage.factory import open_store
 from tests.support.models.tiny_sft import network, tokenizer, write_base
 from trainers import checkpoint
 from trainers.checkpoint import read_manifest, seal, step_folder, verify
 from trainers.export import export
-from trainers.model.load import load_model, load_tokenizer
+from trainers.model.load import load_model, load_tokenizer, model_folder
 
 
 @pytest.fixture
@@ -265,3 +265,12 @@ def test_loading_keeps_every_weight(base):
     want, got = network().state_dict(), load_model(base).state_dict()
     assert want.keys() == got.keys()
     assert all(torch.equal(want[name], got[name]) for name in want)
+
+
+def test_a_chosen_template_that_somebody_changed_in_the_cache_is_put_there_anew(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "own.jinja").write_text("{{ messages }}")
+    source = ModelSource(str(base), chat_template=str(tmp_path / "own.jinja"))
+    folder = model_folder("mine", source)
+    (folder / "chat_template.jinja").write_text("")  # as a power cut leaves it
+    assert (model_folder("mine", source) / "chat_template.jinja").read_text() == "{{ messages }}"

@@ -13,7 +13,7 @@ from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import POLL_S, RequestHandler
 from sweeps.controller.requests import Request, pending, post
-from sweeps.errors import Interrupted, StorageDenied
+from sweeps.errors import InputError, Interrupted, StorageDenied
 from sweeps.executors.local import InProcess
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.rows import CommitRow, ControlRow, Row
@@ -328,3 +328,8 @@ def test_a_request_of_another_user_that_may_not_be_read_or_removed_ends_no_drive
             look()
     rows = [row for row in look.controller.journal.rows() if row.kind == "control"]
     assert len(rows) == 1  # carried out once, although it could not be taken away
+
+
+def test_whoever_asks_for_what_no_driver_takes_is_told_at_once():
+    with pytest.raises(InputError, match="expected settings by name, of finite numbers and text"):
+        post(MemoryStore(), "s-1", Request("clone", "t-1", {"set": {"learning_rate": float("nan")}}))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.run import run
+from cluster.train.worker import explain
 from sweeps import Sweep, grid
 from sweeps.errors import StorageDenied, Unreachable
 from sweeps.executors import local, storage_backoff
@@ -88,6 +89,25 @@ def test_code_that_exits_ends_its_trial_or_evaluation_and_not_the_sweep(tmp_path
     rows = read_rows(tmp_path / SWEEP.id)
     assert {c.state: c.detail for c in History(rows).trials()} == {"failed": "SystemExit: train", "completed": ""}
     assert "SystemExit: score" in str(rows)
+
+
+class Mute(Exception):
+    """Whoever asks for its text gets another error, as of an exception whose `__init__` was never run to its end."""
+
+    def __str__(self) -> str:
+        raise AttributeError("no text")
+
+
+@pytest.mark.parametrize("error", [Mute(), ValueError("x" * 10**7)], ids=lambda e: type(e).__name__)
+def test_an_error_without_a_text_or_with_an_endless_one_is_one_like_others(tmp_path: Path, error: Exception):
+    def fails(*args, **kwargs) -> None:
+        raise error
+
+    run(SWEEP, storage=tmp_path, backend="in-process", train=fails, evaluate=fails, say=lambda line: None)
+    trials = History(read_rows(tmp_path / SWEEP.id)).trials()
+    assert [(t.state, t.detail[: len(type(error).__name__)]) for t in trials] == [("failed", type(error).__name__)] * 2
+    assert all(len(t.detail) < 3000 for t in trials)
+    assert explain(error).reason == "error"
 
 
 def test_the_time_between_tries_doubles_up_to_a_minute_and_begins_anew_once_something_worked():
