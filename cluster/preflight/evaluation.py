@@ -41,7 +41,7 @@ OF_TRAINER: Final = ("train", "perf")
 
 
 def evaluation_faults(sweep: Sweep, *, reach: bool) -> Iterator[Fault]:
-    """Yields everything of a sweep's evaluation that its checkpoints could not be asked, or would be asked in vain.
+    """Yields everything of a sweep's evaluation that could not be carried out, or would measure nothing new.
 
     Args:
         reach: also look at models elsewhere, by the headers of their files.
@@ -53,8 +53,9 @@ def evaluation_faults(sweep: Sweep, *, reach: bool) -> Iterator[Fault]:
     else:
         yield from _metrics(sweep, known)
         yield from _variants(sweep)
-    yield from _recurrences(sweep, _shapes(sweep, reach))
-    yield from _engine(sweep, _shapes(sweep, reach))
+    shapes = _shapes(sweep, reach)
+    yield from _recurrences(sweep, shapes)
+    yield from _engine(sweep, shapes)
     if (judge := sweep.evaluation.judge) is not None:
         try:
             _check_judge(judge)
@@ -83,7 +84,7 @@ def _is_entropy(metric: str) -> bool:
 
 
 def _metrics(sweep: Sweep, known: frozenset[str]) -> Iterator[Fault]:
-    """Yields metrics that nothing measures: neither the suite nor, where it is one of its own, the training loop that ships."""
+    """Yields metrics that nothing measures: neither the suite nor, of `train/…` and `perf/…`, the training loop that ships."""
     on_gpus = any(sweep.model_source(str(m)).gpus_per_worker for m in sweep.axis_values("model", sweep.default_model))
     for where, metric in _goals(sweep):
         if metric.partition("/")[0] not in OF_TRAINER:
