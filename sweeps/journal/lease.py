@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
 import json
 import os
 import secrets
@@ -101,7 +102,8 @@ class Record:
 
     @classmethod
     def parse(cls, data: bytes) -> Record:
-        """Reads a lease leniently: one that cannot be parsed has an unknown holder, and is watched like any other."""
+        """Reads a lease leniently: one that cannot be parsed, of a newer version maybe, has an unknown holder, and is watched like
+        any other: whatever changes in it is a sign of life."""
         try:
             found = json.loads(data)
             known = {k: str(found[k]) for k in Holder.__dataclass_fields__ if k in found and k not in ("host", "pid")}
@@ -110,7 +112,7 @@ class Record:
             datetime.fromtimestamp(at, UTC)
             return cls(holder, beat, bool(found["released"]), at, rows)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OSError):
-            return cls(Holder("an unknown host", 0, token=data.hex()[:64]))
+            return cls(Holder("an unknown host", 0, token=hashlib.sha256(data).hexdigest()))
 
 
 class Lease:
@@ -294,7 +296,7 @@ def driver_states(stores: Sequence[Store], sleep: Callable[[float], None] = time
             store, number, before = seen[i]
             now_number, now = latest_record(store)
             assert before is not None
-            moved = now is not None and (now_number != number or now.beat != before.beat) and not now.released
+            moved = now is not None and (now_number != number or now != before) and not now.released
             states[i] = DriverState("alive" if moved else "lost", _last_heard(store, number, before), before.holder)
     return [state for state in states if state is not None]
 

@@ -130,6 +130,20 @@ def test_a_lease_that_makes_no_sense_is_watched_like_any_other(store: Store, tex
     assert clock.now - 1000 >= 30
 
 
+def test_a_driver_of_a_newer_version_whose_lease_nobody_here_can_read_is_seen_to_live(store: Store):
+    """Its heartbeat is somewhere in there; taken for dead it would be fenced in the middle of its work."""
+
+    def beat(now: float) -> None:
+        holder = {"version": 7, "holder": {"machine": "a-machine-with-a-long-name.example.org"}, "counter": int(now)}
+        store.write("lease/000001.json", json.dumps(holder).encode())
+
+    beat(0)
+    with pytest.raises(SweepBusy, match="an unknown host"):
+        lease(store, Clock(beat)).take()
+    assert driver_states([store], sleep=lambda seconds: beat(seconds + 1))[0].alive
+    assert driver_states([store], sleep=lambda seconds: None)[0].kind == "lost"
+
+
 def test_what_else_lies_beside_leases_is_nobodys_lease(store: Store):
     store.write("lease/notes.json", b"who put this here?")
     held = lease(store, Clock())
