@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import signal
 import struct
 import sys
 from typing import Final
@@ -22,7 +23,7 @@ _AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
 _ALLOW, _EPERM, _KILL = 0x7FFF0000, 0x00050001, 0x80000000
-_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _MODE_FILTER = 22, 38, 2
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _MODE_FILTER = 1, 22, 38, 2
 
 
 def supported() -> bool:
@@ -31,7 +32,8 @@ def supported() -> bool:
 
 
 def lock_down() -> None:
-    """Refuses all but a few harmless system calls from now on, in this process; cannot be undone.
+    """Refuses all but a few harmless system calls from now on, in this process, which also ends with the thread that started it;
+    cannot be undone.
 
     Raises:
         OSError: the kernel does not take the filter.
@@ -40,7 +42,11 @@ def lock_down() -> None:
     buffer = ctypes.create_string_buffer(program)
     header = struct.pack("HL", len(program) // 8, ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
-    for arguments in ((_PR_SET_NO_NEW_PRIVS, 1, 0), (_PR_SET_SECCOMP, _MODE_FILTER, header)):
+    for arguments in (
+        (_PR_SET_PDEATHSIG, signal.SIGKILL, 0),
+        (_PR_SET_NO_NEW_PRIVS, 1, 0),
+        (_PR_SET_SECCOMP, _MODE_FILTER, header),
+    ):
         if libc.prctl(*arguments, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "the kernel refused the system call filter")
 

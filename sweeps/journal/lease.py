@@ -102,8 +102,8 @@ class Record:
 
     @classmethod
     def parse(cls, data: bytes) -> Record:
-        """Reads a lease leniently: one that cannot be parsed, of a newer version maybe, has an unknown holder, and is watched like
-        any other: whatever changes in it is a sign of life."""
+        """Reads a lease leniently: one that cannot be parsed, of a newer version maybe, has an unknown holder, and is watched
+        like any other: whatever changes in it is a sign of life."""
         try:
             found = json.loads(data)
             known = {k: str(found[k]) for k in Holder.__dataclass_fields__ if k in found and k not in ("host", "pid")}

@@ -4,7 +4,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -219,3 +222,33 @@ def test_a_slow_start_is_not_the_programs_time(monkeypatch):
 )
 def test_a_program_cannot_pass_its_own_fault_off_as_the_machines(program):
     assert run(program).status in ("failed", "killed")
+
+
+def test_a_program_ends_with_the_evaluator_that_asked_for_it():
+    """Killed, that has no time left to end it, and a program that waits would wait for ever."""
+    program = "import time\ntime.sleep(600)"
+    asks = f"from evaluators.sandbox.run import Limits, run\nrun({program!r}, Limits(seconds=600))"
+    evaluator = subprocess.Popen([sys.executable, "-c", asks], cwd=Path(sandbox.__file__).parents[2])
+    children = Path(f"/proc/{evaluator.pid}/task/{evaluator.pid}/children")
+    try:
+        child = until(lambda: children.read_text().split())[0]
+        until(lambda: "Seccomp:\t2" in Path(f"/proc/{child}/status").read_text())  # its doors are closed: it runs
+    finally:
+        evaluator.kill()
+        evaluator.wait()
+    until(lambda: has_ended(child))
+
+
+def has_ended(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def until(happens: Callable[[], Any]) -> Any:
+    for _ in range(1000):
+        if found := happens():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen within 20 s")
