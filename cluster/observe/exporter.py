@@ -70,7 +70,10 @@ class Exporter:
     def take(self, row: Row) -> None:
         """Takes one row in."""
         with self._lock:
-            self.metrics.apply(row)
+            try:
+                self.metrics.apply(row)
+            except Exception as e:
+                _log.warning("a row is missing in the metrics: %s: %s", type(e).__name__, e)
 
     def progress(self) -> str:
         with self._lock:

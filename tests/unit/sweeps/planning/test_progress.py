@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster.run import run
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
@@ -12,6 +13,7 @@ from sweeps.journal.writer import MemoryJournal
 from sweeps.planning.progress import Progress, ProgressMeter, progress_text
 from sweeps.planning.speeds import Figure, Speed, speeds_from_json, speeds_to_json
 from sweeps.stopping.base import Action, NeverStop, Verdict
+from tests.support.fakes import FakeTrainer, fake_evaluate
 
 STEP_S, SCORE_S = 2.0, 5.0
 SCORES = {"transfer/score": 0.5}
@@ -205,3 +207,16 @@ def test_speeds_are_read_as_they_were_written():
     figure = Figure(1.5, 0.2, "a probe")
     speeds = {("tiny-s", 2, "bf16", True): Speed(figure, figure, figure, 1024)}
     assert speeds_from_json(speeds_to_json(speeds)) == speeds
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), RuntimeError("the bar has no width"), ZeroDivisionError()])
+def test_no_sweep_ends_for_want_of_a_progress_bar(tmp_path, error):
+    def bar(progress):
+        raise error
+
+    said = []
+    sweep = Sweep(name="s", space={"replay": grid(0.0, 0.1)}, trainer={"steps": 8})
+    how = {"train": FakeTrainer(), "evaluate": fake_evaluate, "backend": "in-process"}
+    results = run(sweep, storage=tmp_path, say=said.append, on_progress=bar, **how)
+    assert {trial.state for trial in results.trials} == {"completed"}
+    assert sum(line.startswith("progress is unknown from here on") for line in said) == 1
