@@ -33,6 +33,7 @@ from sweeps.checkpoints.scratch import folder_lock, room, scratch
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
 from sweeps.errors import DamagedCheckpoint, NotFound, StorageError, StorageUnavailable
+from sweeps.reported import checked_saved
 from sweeps.storage.base import FOREVER, Store, is_url, join, storage_trouble
 from sweeps.storage.factory import open_store
 
@@ -182,6 +183,7 @@ class CheckpointUploader:
             StorageError: this one, or one before, cannot be uploaded, or is gone from this machine. Never `DamagedCheckpoint`:
                 that would be the one which the attempt began from.
         """
+        checkpoint = checked_saved(checkpoint)
         with _as_trouble(checkpoint.path):
             self._sizes[checkpoint.path] = read_manifest(checkpoint.path).size
         self._todo.put(checkpoint)

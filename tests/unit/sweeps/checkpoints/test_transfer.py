@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,11 @@ def test_a_checkpoint_that_was_cleared_away_before_its_upload_does_not_damage_th
 
     with pytest.raises(StorageUnavailable, match=r"step-000004 was not uploaded"):
         upload()
+
+
+def test_a_trainer_may_give_its_folder_as_a_path(tmp_path: Path):
+    heard = Heard()
+    uploads = CheckpointUploader(heard, MemoryStore("s3://bucket/sweeps"), KEY, 10**9, print)
+    uploads.saved(replace(checkpoint(tmp_path), path=tmp_path / "step-000004"))  # type: ignore[arg-type]
+    uploads.drain()
+    assert [saved.path for saved in heard.news] == [f"s3://bucket/sweeps/{KEY}/step-000004"]
