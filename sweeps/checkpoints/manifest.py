@@ -20,6 +20,8 @@ from sweeps.storage.local import read_file, sync, write_through
 MANIFEST: Final = "manifest.json"
 STATE: Final = "trainer.safetensors"
 VERSION: Final = 1
+OF_NFS: Final = ".nfs"
+"""What NFS calls a file that was removed while somebody has it open; it goes by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,11 @@ def seal(folder: Path, step: int) -> Saved:
 
     Files and folder reach the disk before the manifest does: after a power cut, present still means whole.
     """
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    names = sorted(
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != MANIFEST and not p.name.startswith(OF_NFS)
+    )
     files = {}
     for name in names:
         files[name] = {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
@@ -108,9 +114,14 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         manifest = Manifest(int(found["step"]), files, str(found["digest"]))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as e:
         raise DamagedCheckpoint(f"{where} is not a manifest: {type(e).__name__}: {e}") from e
-    if outside := [name for name in files if Path(name).name != name or name in (".", "..", MANIFEST) or "\0" in name]:
+    if outside := [name for name in files if _leads_out(name)]:
         raise DamagedCheckpoint(f"{where} names {outside[0]!r}, which is no file of its folder; it was tampered with")
     return manifest
+
+
+def _leads_out(name: str) -> bool:
+    """False for a file of a checkpoint; it may lie in a folder of its own, as further chat templates of a tokenizer do."""
+    return name == MANIFEST or "\0" in name or any(part in ("", ".", "..") for part in name.split("/"))
 
 
 def verify(path: str | Path, wanted: Callable[[str], bool] = lambda name: True, digest: str = "") -> Manifest:

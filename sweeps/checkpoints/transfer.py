@@ -53,7 +53,7 @@ def push(folder: Path, store: Store, key: str) -> None:
     for pause in PAUSES:
         for name in missing:
             store.upload(folder / name, f"{key}/{name}")
-        there = {e.key.rpartition("/")[2]: e.size for e in store.list(key)}
+        there = {e.key.removeprefix(f"{key}/"): e.size for e in store.list(key)}
         missing = [name for name, (size, _) in manifest.files.items() if there.get(name) != size]
         if not missing:
             break
@@ -95,6 +95,7 @@ def fetch(store: Store, target: Path, wanted: Callable[[str], bool] = lambda nam
 def _fetch_file(store: Store, target: Path, name: str, manifest: Manifest) -> str:
     if not fault(target, name, manifest):
         return ""  # another process of this machine was here before
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
     wrong = ""
     for _ in range(2):  # a copy can go wrong on the way; what is wrong twice is wrong there
         try:

@@ -193,6 +193,16 @@ def test_a_damaged_checkpoint_is_refused_before_anything_trains(base, whole, tmp
         run(base, tmp_path / "run", resume=damaged)
 
 
+def test_a_tokenizer_with_several_templates_makes_checkpoints_to_go_on_from(tmp_path):
+    base = write_base(tmp_path / "base")
+    made = load_tokenizer(base)
+    made.chat_template = {"default": made.chat_template, "rag": "{{ messages }}"}
+    made.save_pretrained(base)
+    begun = run(base, tmp_path / "begun").checkpoints[0]
+    assert (Path(begun.path) / "additional_chat_templates/rag.jinja").is_file()
+    assert run(base, tmp_path / "resumed", resume=begun).checkpoints
+
+
 def test_another_runs_checkpoint_in_its_place_is_refused(base, whole, tmp_path):
     """Whole in itself, as a copy to the wrong folder is: it would train on from another trial's weights."""
     begun = whole.checkpoints[0]

@@ -250,3 +250,30 @@ def test_a_trainer_may_give_its_folder_as_a_path(tmp_path: Path):
     uploads.saved(replace(checkpoint(tmp_path), path=tmp_path / "step-000004"))  # type: ignore[arg-type]
     uploads.drain()
     assert [saved.path for saved in heard.news] == [f"s3://bucket/sweeps/{KEY}/step-000004"]
+
+
+def test_a_folder_in_a_checkpoint_travels_along(tmp_path: Path):
+    """A tokenizer with several chat templates has one for all but the first."""
+    store, folder = MemoryStore(), Path(checkpoint(tmp_path).path)
+    (folder / MANIFEST).unlink()
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/rag.jinja").write_text("{{ messages }}")
+    (folder / ".nfs000000000c1a7e").write_text("goes by itself")
+    seal(folder, 4)
+    (folder / ".nfs000000000c1a7e").unlink()
+    assert "additional_chat_templates/rag.jinja" in verify(folder).files
+    push(folder, store, KEY)
+    fetch(store / KEY, tmp_path / "down")
+    assert verify(tmp_path / "down") == read_manifest(folder)
+    store.delete(f"{KEY}/additional_chat_templates/rag.jinja")
+    with pytest.raises(DamagedCheckpoint, match=r"rag\.jinja is missing"):
+        fetch(store / KEY, tmp_path / "again")
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/passwd", "a/../../evil", "a//b", "./a", MANIFEST, "a\\u0000b"])
+def test_no_name_in_a_manifest_leads_out_of_its_folder(tmp_path: Path, name: str):
+    folder = Path(checkpoint(tmp_path).path)
+    text = (folder / MANIFEST).read_text().replace('"config.json"', f'"{name}"')
+    (folder / MANIFEST).write_text(text)
+    with pytest.raises(DamagedCheckpoint, match="tampered with"):
+        verify(folder)
