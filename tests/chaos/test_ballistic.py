@@ -38,6 +38,7 @@ from tests.chaos.ballistic_program import SWEEP
 from tests.support.crash import Y, finished_stay_finished, no_row_twice, outcome, verdicts, verdicts_replay
 from tests.support.fakes import SealingTrainer, fake_evaluate
 from tests.support.machines.heads import clean_env
+from tests.support.machines.processes import ATTEMPT, EVALUATOR, TRAINING
 from tests.support.machines.s3 import S3Server
 from tests.support.programs import REPO
 
@@ -45,16 +46,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(2400)]
 PATIENCE_S = 600
 SIGHT_S = 60  # how long to wait for a process that is to be shot
 CANARY = "canary-81f0c2d4"
-ATTEMPT = (
-    r"ray::(\w*Trainable|ImplicitFunc|Attempt|dipsweep-attempt)\b"  # its name depends on whether the attempt has one
-)
 TARGETS = {
     "driver": "",
     "SIGTERM": "",
     "output": "",
     "trial actor": ATTEMPT,
-    "training process": f"ray::RayTrainWorker|{ATTEMPT}",  # one that is reused is the trial's actor itself
-    "evaluator": "ray::Evaluator",
+    "training process": TRAINING,
+    "evaluator": EVALUATOR,
 }
 RESUMABLE = 130
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from sweeps.journal.history import History
 from sweeps.journal.writer import is_sweep, read_rows
 from tests.support.machines.heads import clean_env
 from tests.support.machines.hosts import Host, hosts, why_not
+from tests.support.machines.processes import TRAINING
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.timeout(1800)]
 REPO = Path(__file__).parents[2]
@@ -270,7 +272,7 @@ def trainers(host: Host) -> set[int]:
     out = set()
     for pid in host.pids():
         with contextlib.suppress(OSError):
-            if b"TrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if re.search(TRAINING, Path(f"/proc/{pid}/cmdline").read_text()):
                 out.add(pid)
     return out
 
