@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from sweeps.config.trial import Saved
 from sweeps.errors import InputError
+from sweeps.storage.base import is_url
 
 MOST_STEPS: Final = 2**53
 MOST: Final = 1e30
@@ -58,7 +59,7 @@ def checked_report(
 
 
 def checked_saved(checkpoint: Saved) -> Saved:
-    """Returns a checkpoint with Python's own number and text.
+    """Returns a checkpoint with Python's own number and text, and where it lies whatever the folder that one works in.
 
     Raises:
         InputError: its step is no whole number, or its path or digest no text.
@@ -69,7 +70,7 @@ def checked_saved(checkpoint: Saved) -> Saved:
         raise InputError(f"checkpoint: got {checkpoint!r}; expected Saved(step, path, digest)") from e
     if not isinstance(digest, str) or not isinstance(path, str):
         raise InputError(f"checkpoint at step {step}: got path {path!r} and digest {digest!r}; expected text")
-    return Saved(whole(step, "checkpoint"), path, digest)
+    return Saved(whole(step, "checkpoint"), path if is_url(path) else os.path.abspath(path), digest)
 
 
 def checked_scores(scores: Any) -> Scored:

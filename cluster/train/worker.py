@@ -78,7 +78,7 @@ class RayHooks:
         self._send(CheckpointSaved(self.attempt, checked_saved(checkpoint)))
 
     def waiting(self, reason: str) -> None:
-        self._send(AttemptWaits(self.attempt, reason))
+        self._send(AttemptWaits(self.attempt, str(reason)))
 
     def stop_asked(self) -> bool:
         """Looks whether a stop was requested; never waits. The first call ends the start-up: the first step comes next.

@@ -67,7 +67,10 @@ def test_a_step_is_a_whole_number(step: Any):
         checked_saved(Saved(step, "/c/4"))
 
 
-def test_a_checkpoints_path_may_be_a_path(tmp_path: Path):
+def test_a_checkpoints_path_may_be_a_path_and_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert checked_saved(Saved(4, "out/step-4")).path == str(tmp_path / "out/step-4")
+    assert checked_saved(Saved(4, "s3://bucket/step-4")).path == "s3://bucket/step-4"
     assert checked_saved(Saved(np.int64(4), tmp_path, "sha256:0")) == Saved(4, str(tmp_path), "sha256:0")  # type: ignore[arg-type]
     for wrong in (Saved(4, None), Saved(4, "/c/4", None), "/c/4"):  # type: ignore[arg-type]
         with pytest.raises(InputError, match="checkpoint"):
