@@ -29,7 +29,8 @@ OUTPUT: Final = 4096
 """Bytes of the child's own words that are read; the rest is thrown away with it."""
 START_S: Final = 60.0
 """How long the process may take until it looks at the program; that is the machine's time, not the program's."""
-TRIES: Final = 3
+PAUSES: Final = (0.0, 2.0, 10.0)
+"""Seconds before each try to run a program: a machine short of memory may have some again."""
 _ROOT: Final = Path(__file__).resolve().parent
 
 
@@ -72,25 +73,29 @@ def run(program: str, limits: Limits | None = None) -> Outcome:
     """
     if not seccomp.supported():
         raise SandboxMissing("code from a model runs only on Linux, x86-64 or arm64: the sandbox needs seccomp")
-    for _ in range(TRIES):
+    for pause in PAUSES:
+        time.sleep(pause)
         outcome = _run_once(program, limits or Limits())
         if isinstance(outcome, Outcome):
             return outcome
-    raise SandboxBroken(f"a program could not be run, {TRIES} times: {outcome}; is this machine out of memory?")
+    raise SandboxBroken(f"a program could not be run, {len(PAUSES)} times: {outcome}; is this machine out of memory?")
 
 
 def _run_once(program: str, limits: Limits) -> Outcome | str:
     """Returns how a program ended, or why it was not the program that ended."""
     word = secrets.token_hex(16)  # said by the child once the program has run to its end, not merely exited
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", str(_ROOT / "child.py"), str(limits.memory_mb), f"{limits.seconds}"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={},
-        cwd="/",
-        start_new_session=True,
-    )
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", str(_ROOT / "child.py"), str(limits.memory_mb), f"{limits.seconds}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as e:  # no process, no memory, or no open file more
+        return f"its process could not be started ({e.strerror or e})"
     try:
         if not _begins(child, f"{word}\n{program}".encode()):
             return "its process did not come up"
