@@ -258,7 +258,7 @@ class StoppingBlock(OpenBlock):
     """How many best trials the sweep is after."""
     max_lost_winners: Annotated[float, Field(gt=0)] | None = None
     """dip-aware: how many of the best trials may be expected among what was given up (docs/stopping.md), fewer than `top`; by
-    default 0.1 of a top 3, and in proportion."""
+    default 0.2 of a top 3, and in proportion."""
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
     """dip-aware: the old name of `max_lost_winners`, which is a third of `risk` x `top`."""
     patience: Annotated[float, Field(ge=1)] | None = None

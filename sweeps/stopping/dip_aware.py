@@ -40,8 +40,11 @@ HOLD_P = 0.9  # chance below which a constraint in its dip keeps a trial from be
 HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall is given up even without rivals
 FIRST_PAUSE_MARGIN = 3.0  # a trial is paused for the first time at this multiple of the bar: it may come back
 OVERDUE_MIN_P = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
-MAX_LOST_SHARE = 1 / 30  # share of the top k that may be lost where nothing is set: 0.1 winners of 3
+MAX_LOST_SHARE = 1 / 15  # share of the top k that may be lost where nothing is set: 0.2 winners of 3
 SHARES_PER_TRIAL = 3.0  # equal shares of the budget that one trial may take: most trials leave all of theirs
+LEAST_SHARES = (
+    8  # the budget is cut into this many at least: in a small sweep one share would else be a good part of it
+)
 REMAINING_BUDGET_SCALE = 1.5  # the bar at the start of the longest budget; it falls with the root of what is left
 RESUME_MARGIN = 1.5  # a paused trial is resumed at this multiple of the bar: pausing and resuming cost a resume
 
@@ -58,7 +61,7 @@ class DipAware(StopRule):
         max_lost_winners: the sweep's budget of risk: how many of the top k may be expected among what is given up for good.
             A trial is paused at up to three equal shares of it, more where much compute is left to save, less near the end.
             Paused trials come back, best odds first, until what stays paused is within the budget; where there is no
-            pausing, nothing is stopped beyond it. By default 0.1 of a top 3, and in proportion.
+            pausing, nothing is stopped beyond it. By default 0.2 of a top 3, and in proportion.
         risk: the same under its old name, as a share of the top k: `max_lost_winners` is a third of risk * k.
         patience: with a dip, in multiples of its trough step, to start with: it moves to what this sweep's own dips take, and
             down to half of it where they were not made good by then.
@@ -120,7 +123,7 @@ class DipAware(StopRule):
     def bars(self, forecasts: Sequence[TrialForecast]) -> list[float]:
         """Returns the P below which each trial is not worth its machine; protection lowers it, and so does a near end."""
         top, known = self.goal.top, len(self.history.curves)
-        rivals = max(known, self.trials, 2 * top + 1) - top
+        rivals = max(max(known, self.trials) - top, top + 1, LEAST_SHARES)
         share = SHARES_PER_TRIAL * self.max_lost_winners / rivals
         bars = []
         for forecast in forecasts:

@@ -212,7 +212,7 @@ def _stopping(sweep: SweepDefinition) -> Iterator[Fault]:
     winners, top = sweep.stopping.max_lost_winners, sweep.stopping.top
     if winners is not None and winners >= top:
         yield Fault(
-            "stopping.max_lost_winners", f"got {winners:g}, but top is {top}; expected fewer, such as {top / 30:.2g}"
+            "stopping.max_lost_winners", f"got {winners:g}, but top is {top}; expected fewer, such as {top / 15:.2g}"
         )
     if winners is not None and sweep.stopping.risk is not None:
         yield Fault("stopping.risk", "got max_lost_winners as well; expected one of them: risk is its old name")

@@ -6,7 +6,8 @@ there: trials at equal step compare by their levels. How the sweep's finished ru
 counts (`sweeps.stopping.forecasting.self_check`).
 
 Trials of one sweep dip alike. What the others' curves have made likely (which family, first movement after how many
-steps) therefore re-weights the library for each trial: `POOL` pseudo-trials of prior against every trial seen.
+steps) therefore re-weights the library for each trial: `POOL` pseudo-trials of prior against every trial seen. Each tells what
+its own curve says by itself, not what it has been told.
 
 Units: inside, a score is in standard errors of one report, measured from the base model, larger is better. The unit is
 fixed by the first report; where no standard error is reported it is estimated from how rough all curves are.
@@ -52,13 +53,14 @@ FORM_DRAWS, LEVEL_DRAWS = 64, 32
 DRAWS = FORM_DRAWS + LEVEL_DRAWS  # possible outcomes of a sweep: where forecasts hold, and where only levels count
 LEAST_REVISED = 0.3  # standard errors that a forecast is taken to change by where it claims to be surer than that
 LEAST_SCALE = 3.0  # the sweep's own spread is at least this many standard errors
+FINEST_SD = 1e-9  # of a forecast, in standard errors of a report: what others add to its variance is divided by it
 FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
 CENSORED = 30.0  # a reply cut off may have been right: a rise of truncation by 10 % makes a report 4 times vaguer
 CUT_OFF_SD = 12**-0.5  # standard deviation of what a share may gain by that, in the share cut off: none of it to all
 FURTHEST = 1e6  # a score further from the base than this, in standard errors, says no more than that it is far away
 SHARE_ERROR = 0.012  # standard error at which a share's movements are sized as in the library: dips of 2.4 to 58 points
 MOST_SIZED = 8.0  # ... and never by more than this either way
-LEVEL_SD = 0.5  # of what a run's level changes by beside all others, over the whole schedule, in the sweep's spread
+OWN_LEFT = 0.3  # share of what a run's forecasts will change by beside all others that they do not foresee themselves
 MOST_MOVED = 3.0  # a change of level beyond this many of its standard deviations counts as that many
 PREDICT_FROM = 0.06  # schedule time from which on the check keeps what was expected
 RETURN = 0.25  # chance that a late fall is made good, to start with: a quarter to a half of recorded ones were
@@ -71,7 +73,7 @@ _sum = np.add.reduce  # over the first axis; the method of an array costs twice 
 _TAIL: Array = np.array([0.5 * math.erfc((i / 100.0 - 6.0) / math.sqrt(2.0)) for i in range(1201)])
 _TAIL_STEP: Array = np.diff(_TAIL)
 _SEEN: Array = normal_quantiles(DRAWS)
-_LEVELS = Prior(sd=0.3, doubt=2.0, common=2.0, least=0.001, early=True)
+_LEVELS = Prior(sd=0.3, own=0.5, decay_own=0.0, doubt=2.0, common=2.0, least=0.001, early=True)
 
 
 @dataclass(slots=True)
@@ -79,7 +81,7 @@ class TrialForecast:
     """One trial's curve of one metric, read up to `last`, and what is expected of its `final` score.
 
     `horizon` is the number of steps that the library's time axis stands for. `base` is in the metric's unit with its
-    sign turned so that larger is better; `mass` is the posterior over pooling cells; `order` shuffles the draws.
+    sign turned so that larger is better; `mass` is what its own curve says of the pooling cells; `order` shuffles the draws.
 
     `kind` is the schedule's, and the octave of the budget where the rate follows that: 400 steps gain more in a tenth of a run
     than 100 do. `decay_start` is the schedule fraction at which its decay begins. `now` and `end` are where the run
@@ -191,6 +193,7 @@ class CurveForecaster:
         self.seen_draws = np.zeros((32, DRAWS))
         # Chance that a late fall is made good, and level before it.
         self.back, self.back_to = np.zeros(32), np.zeros(32)
+        self.variance = np.ones(32)  # of the final, as the forecast alone says
         self.late_falls: dict[int, list[int]] = {}  # begun, made good
         self._falls = [0, 0]  # the same of all trials together
         self.ahead = np.zeros((32, len(KNOTS) - 1))
@@ -357,7 +360,7 @@ class CurveForecaster:
     def _grow(self) -> None:
         """Makes room for twice as many trials."""
         names = ["quantiles", "shift", "spread", "ahead", "reach", "level", "level_sd", "level_error", "level_draws"]
-        names += ["back", "back_to", "time", "seen", "seen_error", "seen_draws"]
+        names += ["variance", "back", "back_to", "time", "seen", "seen_error", "seen_draws"]
         for name in names:
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
@@ -450,14 +453,18 @@ class CurveForecaster:
         others = len(self.trials) - 1
         seen = self._forms + np.maximum(self.pooled, 0.0)
         pooled = (cells.pool + seen) / (POOL + self._formed + others)
-        ratio = np.log(np.maximum(pooled, 1e-7) / cells.floored)
-        weights = forecast.belief.weights(self.library.log_weight + ratio[cells.index])
-        forecast.mass = np.asarray(np.bincount(cells.index, weights, minlength=len(self.pooled)), np.float64)
+        ratio = np.maximum(pooled, 1e-7) / cells.floored
+        alone = forecast.belief.weights(self.library.log_weight)
+        weights = alone * ratio[cells.index]
+        weights /= weights.sum()
+        # What others made likely is not told to them again: else each would confirm the next, and all the first.
+        forecast.mass = np.asarray(np.bincount(cells.index, alone, minlength=len(self.pooled)), np.float64)
         self.pooled += forecast.mass
         end = final = forecast.belief.forecast(weights)
         if self.best and forecast.last < forecast.budget:
             final = forecast.belief.best_to_come(weights)
         forecast.final = final
+        self.variance[forecast.row] = (forecast.unit * max(final.sd, FINEST_SD)) ** 2
         self.finals.put(forecast.row, final, forecast.base, forecast.unit)
         self.quantiles[forecast.row] = forecast.base + forecast.unit * final.quantiles(_U)[forecast.order]
         self.ahead[forecast.row], self.reach[forecast.row] = ahead(forecast.now, forecast.end), forecast.reach
@@ -531,11 +538,12 @@ class CurveForecaster:
             return
         least = max((LEAST_REVISED * forecast.unit) ** 2, 0.01 * variance_before)
         resolved = max(variance_before - variance, least)
-        widths = WIDTHS[passed:knot]
-        for k, share in enumerate(widths / widths.sum()):
-            revision = Revision(passed + k, share * (mean - before), share * resolved, share)
+        widths, gains = WIDTHS[passed:knot], self.gains[forecast.kind]
+        own = (self.scale**2 * gains.own_variance[passed:knot]).tolist()
+        for k, share in enumerate((widths / widths.sum()).tolist()):
+            revision = Revision(passed + k, share * (mean - before), share * resolved + own[k], share)
             forecast.revisions.append(revision)
-            self.gains[forecast.kind].add(revision)
+            gains.add(revision)
         self._move(forecast, passed, knot)
         forecast.anchor, forecast.mark = (knot, mean, variance), level
         self.scale = self._measure_scale()
@@ -543,7 +551,7 @@ class CurveForecaster:
     def _move(self, forecast: TrialForecast, passed: int, knot: int) -> None:
         """Tells how far a run's level changed over intervals `passed` to `knot`, split as the prior's variance is."""
         moves, level = self.moves[forecast.kind], float(self.level[forecast.row])
-        variances = (LEVEL_SD * self.scale) ** 2 * moves.pace[passed:knot]
+        variances = self.scale**2 * moves.own_variance[passed:knot]
         total = float(variances.sum())
         bound = MOST_MOVED * math.sqrt(total)
         change = min(max(level - forecast.mark, -bound), bound)
@@ -561,12 +569,14 @@ class CurveForecaster:
         left = self.ahead[rows[first]]
         # Sums and no matrix product: one row or all of them, the last digit is the same.
         self.shift[rows] = (left[:, :, None] * gained).sum(1)[same]
-        own = (left * moves.pace * level_spread).sum(1)[same]
-        self.level_sd[rows] = np.sqrt((LEVEL_SD * self.scale) ** 2 * own + self.level_error[rows])
+        own = (left * moves.own_variance * level_spread).sum(1)[same]
+        self.level_sd[rows] = np.sqrt(self.scale**2 * own + self.level_error[rows])
         weight = left * gains.prior_variance
         total = weight.sum(1)
-        wider = self.check.wider * np.sqrt((weight * spread).sum(1) / np.maximum(total, 1e-12))
-        self.spread[rows] = np.where(total > 0.0, wider, 1.0)[same]  # a final that is known is as sure as its scores
+        wider = self.check.wider**2 * (weight * spread).sum(1) / np.maximum(total, 1e-12)
+        own = (left * gains.own_variance).sum(1)[same]
+        wider = np.sqrt(wider[same] * (1.0 + OWN_LEFT * self.scale**2 * own / self.variance[rows]))
+        self.spread[rows] = np.where((total > 0.0)[same], wider, 1.0)  # a final that is known is as sure as its scores
 
     def _shift_one(self, row: int, kind: str) -> None:
         """The same for one trial, which is what most reports ask for: to the last digit, in half the time."""
@@ -574,11 +584,13 @@ class CurveForecaster:
         gained, spread, level_spread = self._gained(kind)
         left = self.ahead[row]
         self.shift[row] = _sum(left[:, None] * gained)
-        own = _sum(left * moves.pace * level_spread)
-        self.level_sd[row] = math.sqrt((LEVEL_SD * self.scale) ** 2 * own + self.level_error[row])
+        own = _sum(left * moves.own_variance * level_spread)
+        self.level_sd[row] = math.sqrt(self.scale**2 * own + self.level_error[row])
         weight = left * gains.prior_variance
         total = _sum(weight)
-        wider = self.check.wider * math.sqrt(_sum(weight * spread) / max(total, 1e-12))
+        wider = self.check.wider**2 * _sum(weight * spread) / max(total, 1e-12)
+        own = _sum(left * gains.own_variance)
+        wider = math.sqrt(wider * (1.0 + OWN_LEFT * self.scale**2 * own / self.variance[row]))
         self.spread[row] = wider if total > 0.0 else 1.0
 
     def _catch_up(self) -> None:

@@ -9,8 +9,9 @@ Before any run has passed an interval its gain is wide, and the same for all: in
 one draw of it. Contemporaries therefore compare as if it were not there, while a run that has finished stands at its
 true distance from one that has the gain still before it.
 
-How far revisions scatter around their mean, against what the forecasts had said, is learnt with it (`spread`): forecasts that
-were too sure become wider, those that were too careful narrower.
+Runs differ in what they gain, however sure the forecast of each was: `own_variance` stands beside what a forecast said of its own
+error. Without it the few runs that were surest would speak for all, and one that finished early would settle what is left to
+gain. How far revisions scatter around their mean, against both, is learnt with it (`spread`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Prior(NamedTuple):
 
     Attributes:
         sd: of the gain over the whole schedule. decay_mean, decay_sd: of what the decay of the learning rate adds.
+        own, decay_own: of what one run gains beside all others, over the whole schedule, and in its decay.
         doubt: revisions that the prior of the spread counts for. wide: spread before anything was seen. least: no spread
             is taken to be smaller, since early revisions of runs that still look alike say little of the end. common: revisions
             that the prior counts for against the spread of all intervals together. early: changes are as large in the first
@@ -45,6 +47,8 @@ class Prior(NamedTuple):
     sd: float = 0.15
     decay_mean: float = 0.1
     decay_sd: float = 0.4
+    own: float = 0.15
+    decay_own: float = 0.1
     doubt: float = 6.0
     wide: float = 1.0
     least: float = 1.0
@@ -53,7 +57,7 @@ class Prior(NamedTuple):
 
 
 class Revision(NamedTuple):
-    """A change while a run passed an interval: how much, the variance it was said to have, and the interval's `share` of an
+    """A change while a run passed an interval: how much, the variance that is expected of it, and the interval's `share` of an
     observation: one that spans three intervals counts once in all."""
 
     interval: int
@@ -88,19 +92,20 @@ class SharedGain:
 
     Attributes:
         version: changes whenever what is believed does.
+        own_variance: of what one run gains beside all others, per interval, in the square of the sweep's spread.
     """
 
     def __init__(self, decays: bool, draws: int, prior: Prior | None = None) -> None:
         prior = prior or Prior()
         widths = WIDTHS
         pace = np.diff(np.log1p(KNOTS / 0.05) / math.log(21.0)) if prior.early else widths  # sums to 1
-        self.pace = pace
-        self.prior_variance = prior.sd**2 * pace
+        self.prior_variance, self.own_variance = prior.sd**2 * pace, prior.own**2 * pace
         self.prior_mean = np.zeros(INTERVALS)
         if decays:
             tail = np.where(KNOTS[:-1] >= DECAY_AT - 1e-9, widths / (1.0 - DECAY_AT), 0.0)
             self.prior_mean = prior.decay_mean * tail
             self.prior_variance = self.prior_variance + prior.decay_sd**2 * tail**2 / (tail**2).sum()
+            self.own_variance = self.own_variance + prior.decay_own**2 * tail
         self.prior = prior
         self.count, self.weight, self.sum, self.squares = (np.zeros(INTERVALS) for _ in range(4))
         self.version = 0

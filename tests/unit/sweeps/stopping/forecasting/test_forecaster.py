@@ -66,6 +66,19 @@ def test_a_final_that_is_known_is_as_sure_as_its_scores_however_far_others_scatt
     assert high - low < 0.06
 
 
+def test_runs_that_are_alike_do_not_confirm_each_other_with_what_they_were_told() -> None:
+    """Five branches that share their trunk say five times what one says, and not more at each report."""
+    fall = rows("it", [0.8, 0.6, 0.5, 0.5, 0.52], [0.0] * 5)
+    alike = [[replace(row, trial=f"twin-{i}") for row in fall] for i in range(4)]
+    alone, among = followed(fall), followed(fall, *alike)
+    np.testing.assert_allclose(among.trials["it"].mass, alone.trials["it"].mass)
+    for twin in alike:  # what they were told by each other is not passed on
+        np.testing.assert_allclose(among.trials[twin[0].trial].mass, alone.trials["it"].mass)
+    np.testing.assert_allclose(among.pooled, 5.0 * alone.pooled, atol=1e-9)
+    told, by_itself = (f.span(f.trials["it"]) for f in (among, alone))
+    assert told[0] < by_itself[0] - 0.005  # each is told by the others all the same
+
+
 def test_a_score_of_a_run_that_has_ended_is_not_called_vaguer() -> None:
     said = []
     for scores in ([0.9, 0.89, *[0.02] * 4], [0.9, 0.89, *[0.02] * 18]):

@@ -120,9 +120,9 @@ def test_what_was_given_up_is_counted_by_its_odds_of_now_until_it_is_resumed():
 
 
 def test_risk_is_the_old_name_of_max_lost_winners():
-    assert DipAware(Goal(Y, top=3)).max_lost_winners == pytest.approx(0.1)
-    assert DipAware(Goal(Y, top=3), protect="soft").max_lost_winners == pytest.approx(0.1)
-    assert DipAware(Goal(Y, top=1)).max_lost_winners == pytest.approx(1 / 30)
+    assert DipAware(Goal(Y, top=3)).max_lost_winners == pytest.approx(0.2)
+    assert DipAware(Goal(Y, top=3), protect="soft").max_lost_winners == pytest.approx(0.2)
+    assert DipAware(Goal(Y, top=1)).max_lost_winners == pytest.approx(1 / 15)
     assert DipAware(Goal(Y, top=3), risk=0.1).max_lost_winners == pytest.approx(0.1)
     with pytest.raises(InputError, match="both max_lost_winners and risk"):
         DipAware(Goal(Y), risk=0.1, max_lost_winners=0.1)

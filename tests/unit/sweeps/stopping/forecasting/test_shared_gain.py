@@ -34,6 +34,13 @@ def test_revisions_of_many_runs_teach_the_mean_and_where_forecasts_were_too_sure
     assert mean[6] == 0.0
 
 
+def test_what_one_run_gains_beside_all_others_falls_mostly_in_its_decay_where_it_has_one():
+    plain, decaying = SharedGain(False, 64), SharedGain(True, 64)
+    assert plain.own_variance.sum() == pytest.approx(plain.prior.own**2)
+    assert decaying.own_variance.sum() == pytest.approx(plain.prior.own**2 + plain.prior.decay_own**2)
+    np.testing.assert_array_equal(decaying.own_variance[KNOTS[:-1] < 0.79], plain.own_variance[KNOTS[:-1] < 0.79])
+
+
 @pytest.mark.parametrize("kept", [0, 2])
 def test_a_revision_that_is_taken_back_leaves_no_trace_however_large_it_was(kept):
     gains, plain = SharedGain(True, 64), SharedGain(True, 64)
@@ -63,10 +70,10 @@ def test_what_is_ahead_of_a_run_is_what_lies_between_it_and_its_end():
     assert (ahead(0.45, 0.55) * np.diff(KNOTS)).sum() == pytest.approx(0.1)
 
 
-def told(rule, trial, values, budget=320, config=None):
+def told(rule, trial, values, budget=320, config=None, se=0.01):
     rule.observe(make_row("trial", "s", trial, budget=budget, config={"model": "m", **(config or {})}))
     for i, v in enumerate(values):
-        rule.observe(make_row("report", "s", trial, step=20 * (i + 1), metrics={Y: v}, se={Y: 0.01}))
+        rule.observe(make_row("report", "s", trial, step=20 * (i + 1), metrics={Y: v}, se={Y: se}))
 
 
 def odds(rule, trial):
@@ -89,6 +96,20 @@ def test_a_run_before_its_decay_is_not_given_up_for_what_finished_runs_gained_in
     assert odds(rule, "poor") < 0.25 * odds(rule, "young")
     low, _, high = rule.ranking.forecaster.span(rule.ranking.forecaster.trials["young"])
     assert low < 0.75 < high
+
+
+def test_a_run_that_is_surer_of_itself_does_not_speak_for_what_all_others_gain():
+    """Six gain 0.12 in their decay, one nothing: however small its own errors are, it is one of seven."""
+    gained = []
+    for se in (0.01, 0.003):
+        rule = DipAware(Goal(Y, top=2))
+        rule.observe(make_row("report", "s", "base-m", step=0, metrics={Y: 0.4}, se={Y: 0.01}))
+        for i in range(6):
+            told(rule, f"gains-{i}", [*STABLE, 0.38, 0.41, 0.44, 0.47], config=DECAY)
+        told(rule, "sure", [*STABLE, *[0.35] * 4], config=DECAY, se=se)
+        forecaster = rule.ranking.forecaster
+        gained.append(forecaster.gains["wsd@8"].learnt(forecaster.scale)[0][KNOTS[:-1] > 0.79].sum())
+    assert gained[1] == pytest.approx(gained[0], abs=0.012)
 
 
 def test_contemporaries_compare_as_if_the_gain_that_both_have_ahead_were_not_there():
