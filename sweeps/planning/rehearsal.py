@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +29,7 @@ from sweeps.planning.recorded import RecordedCurve, RecordedSweep, Scores, noisy
 from sweeps.planning.simulated_sweep import SimulatedSweep
 from sweeps.planning.work import TrialWork
 from sweeps.stopping.base import StopRule
-from sweeps.storage.local import LocalStore
+from sweeps.storage.local import LocalStore, user_cache
 
 MOST_TRIALS: Final = 24
 """Trials that are rehearsed; of a larger sweep an even selection, each with the budgets that share its trunk."""
@@ -104,7 +103,7 @@ def cached_saving(key: str, rehearse: Callable[[], Saving], folder: Path | None 
     Args:
         key: all that decides the outcome. folder: where outcomes are kept; default is the user's cache folder.
     """
-    folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipsweep" / "rehearsals"
+    folder = folder or user_cache() / "rehearsals"
     place = folder / f"{hashlib.sha256(f'{_code()}{key}'.encode()).hexdigest()[:32]}.json"
     try:
         return Saving(**json.loads(place.read_text(encoding="utf-8")))

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,6 +146,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def user_cache() -> Path:
+    """Returns dipsweep's place in the user's cache folder; beside temporary files where a container's user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipsweep"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"dipsweep-{os.getuid()}" / "cache"
 
 
 def read_file(path: Path, start: int = 0) -> bytes:

@@ -23,6 +23,7 @@ from sweeps.checkpoints.manifest import MANIFEST, sha256
 from sweeps.checkpoints.scratch import folder_lock
 from sweeps.errors import InputError, StorageError
 from sweeps.storage.base import FOREVER, url_fault
+from sweeps.storage.local import user_cache
 from sweeps.storage.retry import Patience
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def cache_folder() -> Path:
     """Returns `$DIPSWEEP_CACHE`, or dipsweep's place in the user's cache folder."""
     if chosen := os.environ.get("DIPSWEEP_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipsweep"
+    return user_cache()
 
 
 def is_remote(path: str) -> bool:

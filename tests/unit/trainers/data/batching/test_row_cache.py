@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,15 @@ def test_no_room_for_the_cache_stops_nothing_and_leaves_nothing_half(
     monkeypatch.setattr(row_cache, "save_file", save_file)
     assert len(tokenised().rows) == len(ROWS)
     assert list(folder.iterdir()) == []
+
+
+def test_a_containers_user_without_a_home_has_a_cache_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # as Python says
+
+    monkeypatch.delenv("DIPSWEEP_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert len(tokenised().rows) == len(ROWS)
+    assert len(list(tmp_path.glob("dipsweep-*/cache/rows/*.safetensors"))) == 1
