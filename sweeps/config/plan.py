@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from sweeps.config.schema import Sweep
-from sweeps.config.shared_prefix import ENDINGS, shared_steps, trunk_of
+from sweeps.config.shared_prefix import ENDINGS, SCHEDULE, Family, family, shared_steps
 from sweeps.config.space import Axis, Scalar, can_be_active, cells, sampled
 from sweeps.config.trial import TrialSpec, trial_id
 from sweeps.errors import LimitError
@@ -156,8 +156,17 @@ class Plan:
             found.setdefault(self._rest(config), set()).add(int(config["steps"]))
         return {rest: frozenset(budgets) for rest, budgets in found.items()}
 
-    def _endings_of(self, config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        return self._endings.get(self._rest(config, self._apart), ())
+    def _family_of(self, config: Mapping[str, Any]) -> Family:
+        rest = self._rest(config, self._apart)
+        key = rest, tuple(config.get(name) for name in SCHEDULE if name in self.free)
+        if key not in self._families:
+            self._families[key] = family(config, self._endings.get(rest, ()))
+        return self._families[key]
+
+    @cached_property
+    def _families(self) -> dict[tuple[Rest, tuple[Any, ...]], Family]:
+        """By all settings that decide it; filled as they are asked for."""
+        return {}
 
     @cached_property
     def _apart(self) -> tuple[str, ...]:
@@ -186,13 +195,15 @@ class Plan:
 
     def branch_of(self, config: Mapping[str, Any]) -> Branch | None:
         """Returns where a trial turns off from the longest run of the same settings; None where it runs alone."""
-        trunk = trunk_of(config, self._endings_of(config))
-        return None if trunk is None else Branch(trial_id(trunk), shared_steps(config))
+        trunk, shared = self._family_of(config).trunk, shared_steps(config)
+        if trunk is None or shared <= 0 or all(config[name] == value for name, value in trunk.items()):
+            return None
+        return Branch(trial_id({**config, **trunk}), shared)
 
     def _forks(self, config: Mapping[str, Any]) -> tuple[int, ...]:
         """Steps to keep a checkpoint of: where shorter runs turn off, and where an extended one would."""
         own, last = int(config["steps"]), shared_steps(config)
-        forks = {shared_steps({**config, **ending}) for ending in (*self._endings_of(config), {})}
+        forks = {*self._family_of(config).shared, last}
         return tuple(sorted(s for s in forks if 0 < s < own and s <= last))
 
     def steps_to_run(self) -> int:

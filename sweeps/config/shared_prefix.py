@@ -13,11 +13,13 @@ full for longest, each from the step at which its own rate begins to fall.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sweeps.plugins import SFT
 
 TIED: Final = ("cosine", "linear")  # schedules whose every step depends on the budget
+SCHEDULE: Final = ("loop", "steps", "warmup_steps", "lr_scheduler_type", "decay")
+"""Settings that decide how many first steps a run shares."""
 ENDINGS: Final = ("steps", "decay", "min_lr_rate")
 """Settings that decide nothing before the rate begins to fall."""
 
@@ -39,17 +41,26 @@ def shared_steps(config: Mapping[str, Any]) -> int:
     return max(0, steps - falling + 1)
 
 
-def trunk_of(config: Mapping[str, Any], endings: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Returns the settings of the run that this one branches off from; None where it shares no prefix, or is that run.
+class Family(NamedTuple):
+    """Runs that differ in `ENDINGS` alone.
 
-    Args:
-        endings: the values of `ENDINGS` of all runs that differ in nothing else, in the order of the plan. The run whose rate is
-            full for longest is the trunk of all others; of several, the longest, and the first.
+    Attributes:
+        trunk: the ending of the run that all others branch off from, None where there is one run only. shared: for each of them,
+            how many first steps it shares.
     """
-    if len(endings) < 2 or shared_steps(config) <= 0:
-        return None
-    trunk = max(endings, key=lambda one: (shared_steps({**config, **one}), int(one.get("steps", 0))))
-    return None if all(config[name] == value for name, value in trunk.items()) else {**config, **trunk}
+
+    trunk: Mapping[str, Any] | None
+    shared: frozenset[int]
+
+
+def family(config: Mapping[str, Any], endings: Sequence[Mapping[str, Any]]) -> Family:
+    """Returns what the runs share that differ from this one in nothing but these endings, in the order of the plan.
+
+    The run whose rate is full for longest is the trunk of all others; of several, the longest, and the first.
+    """
+    shared = [shared_steps({**config, **one}) for one in endings]
+    order = sorted(range(len(endings)), key=lambda i: (-shared[i], -int(endings[i].get("steps", 0))))
+    return Family(endings[order[0]] if len(endings) > 1 else None, frozenset(shared))
 
 
 def same_until(config: Mapping[str, Any], other: Mapping[str, Any], step: int) -> bool:
