@@ -19,7 +19,7 @@ from sweeps.output import (
     open_standard_streams,
     silence,
 )
-from sweeps.storage.base import join
+from sweeps.storage.base import join, storage_trouble
 
 
 def run_with_output(
@@ -83,6 +83,7 @@ def main_of(act: Callable[[], Any]) -> None:
     try:
         with signals_as_ctrl_c():
             code = act()
+            sys.stdout.flush()  # here, where it can be told that nobody takes it
         sys.exit(code if isinstance(code, int) else 0)
     except DipsweepError as e:
         text = f"{'' if isinstance(e, InputError | Interrupted | NoDriver) else 'error: '}{e}"
@@ -94,6 +95,12 @@ def main_of(act: Callable[[], Any]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except OSError as e:
+        if (trouble := storage_trouble(e)) is None:
+            raise
+        silence(sys.stdout)
+        droppable(lambda line: print(line, file=sys.stderr))(f"error: what was to be written was not: {trouble}")
+        sys.exit(1)
     except Exception as e:
         if type(e).__module__.startswith(("click", "typer")) and hasattr(e, "exit_code"):
             e.show()  # type: ignore[attr-defined]

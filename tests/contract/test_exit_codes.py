@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -66,3 +68,14 @@ def test_a_renamed_sweep_is_not_silently_started_anew(monkeypatch: pytest.Monkey
     write_spec(Sweep(name="s"), tmp_path / "other-12345678")
     assert code_of(monkeypatch, "resume", "other", "--storage", str(tmp_path)) == 2
     assert "was renamed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["at its end", "at once"])
+def test_output_for_which_there_is_no_room_is_one_sentence_and_1(tmp_path: Path, buffered: str):
+    """Left to Python it is a traceback, or 120 with an exception that is ignored."""
+    command = [sys.executable, "-c", "from cluster.cli.main import main; main()", "list", "--storage", str(tmp_path)]
+    with open("/dev/full", "w") as full:
+        env = {**os.environ, "PYTHONUNBUFFERED": buffered, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith("error: what was to be written was not: ")
