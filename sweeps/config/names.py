@@ -49,3 +49,10 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def is_judged(metric: str) -> bool:
     """True for a score of the suite's own replies: those of `evaluation.test_time` have a tail."""
     return metric.partition("/")[0] in JUDGED_ROLES and "@" not in metric and "," not in metric
+
+
+def is_share(metric: str) -> bool:
+    """True for a metric that lies between 0 and 1, whatever its tail: scores, and of readiness and lengths the shares."""
+    role, _, name = metric.partition(",")[0].partition("/")
+    shares = {"ready": ("score", "mixed", "distinct", "self_bleu"), "length": ("truncated", "reasoned")}
+    return role in JUDGED_ROLES or name in shares.get(role, ())

@@ -13,7 +13,7 @@ from sweeps.config.checks.unused import unused_faults
 from sweeps.config.compat import NEEDS, PAPER, paper_faults
 from sweeps.config.definition import SweepDefinition
 from sweeps.config.known_models import known_model
-from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, is_judged
+from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, is_judged, is_share
 from sweeps.config.schema_errors import MAX_FAULTS, dotted, show, unknown_key
 from sweeps.config.space import Grid, cell_count, cells, sampled
 from sweeps.errors import Fault, InputError, nearest
@@ -253,14 +253,26 @@ def _objective(sweep: SweepDefinition) -> Iterator[Fault]:
 
 
 def _constraints(sweep: SweepDefinition) -> Iterator[Fault]:
-    """A base model is scored and not trained, so there is nothing to compare what training reports with."""
+    """Yields bounds that no score can meet, or every one does.
+
+    A base model is scored and not trained, so there is nothing to compare what training reports with.
+    """
     for i, constraint in enumerate(sweep.constraints):
-        if constraint.relative_to_base is not None and constraint.metric.partition("/")[0] in NOT_OF_CHECKPOINTS:
+        metric, relative = constraint.metric, constraint.relative_to_base
+        if relative is not None and metric.partition("/")[0] in NOT_OF_CHECKPOINTS:
             yield Fault(
                 f"constraints[{i}].relative_to_base",
-                f"got {constraint.relative_to_base:g} for {constraint.metric}, which no base model has: it is measured while "
-                "training; expected at_least or at_most",
+                f"got {relative:g} for {metric}, which no base model has: it is measured while training; expected at_least or "
+                "at_most",
             )
+        if not is_share(metric) or sweep.evaluation.suite.startswith("lm-eval:"):
+            continue
+        for name, least in (("at_least", 0), ("at_most", 0), ("relative_to_base", -1)):
+            if (bound := getattr(constraint, name)) is not None and not least <= bound <= 1:
+                yield Fault(
+                    f"constraints[{i}].{name}",
+                    f"got {bound:g}; expected {least} to 1, since {metric} is a share (10 points are 0.1)",
+                )
 
 
 def _trainer(sweep: SweepDefinition) -> Iterator[Fault]:

@@ -58,3 +58,11 @@ def test_all_constraints_are_checked_on_scores_of_one_moment():
     assert all_met((floor, relative), {"m/x": 0.6, "m/y": 0.5}, {"m/y": 0.55}) is True
     assert all_met((floor, relative), {"m/x": 0.6, "m/y": 0.5}, {}) is None
     assert all_met((floor, relative), {"m/x": 0.4, "m/y": 0.5}, {}) is False
+
+
+def test_which_metrics_are_shares():
+    from sweeps.config.names import is_share
+
+    shares = ("math/score", "safety/refusal", "transfer/score@8,t=1", "ready/score,avg=8,t=1", "length/truncated,cap=9")
+    assert all(map(is_share, shares))
+    assert not any(map(is_share, ("train/loss", "perf/mfu", "length/mean", "ready/entropy,avg=8,t=1")))

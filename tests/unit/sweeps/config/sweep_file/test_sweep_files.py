@@ -155,6 +155,13 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "name: x\nconstraints: [{metric: safety/refusal, at_least: 0.1, at_most: 0.2}]\n",
         ["constraints[0]: got at_least and at_most"],
     ),
+    "constraint in percent": (
+        "name: x\nconstraints: [{metric: safety/refusal, at_least: 90}, {metric: math/score@8, relative_to_base: -10}]\n",
+        [
+            "constraints[0].at_least: got 90; expected 0 to 1, since safety/refusal is a share (10 points are 0.1)",
+            "constraints[1].relative_to_base: got -10; expected -1 to 1",
+        ],
+    ),
     "constraint that no base can meet": (
         "name: x\nconstraints: [{metric: train/loss, relative_to_base: 0.1}]\n",
         ["constraints[0].relative_to_base: got 0.1 for train/loss, which no base model has"],
