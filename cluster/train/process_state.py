@@ -24,7 +24,10 @@ import torch
 
 from cluster.train.process_settings import changed, current, put_back
 
+MOST_FILES: Final = 64
+"""So many files more may be open than after the first attempt, since when CUDA and NCCL have theirs."""
 LEFT_BEHIND = 2**26  # bytes of GPU memory that may stay allocated after an attempt; a leaked model is far more
+ACCEPTS: Final = 0x10000  # the kernel's flag of a Unix socket that is listened on
 IDLE: Final = ("concurrent/futures/thread.py", "multiprocessing/pool.py", "selectors.py")
 """Where threads of libraries wait for work: pools and event loops."""
 
@@ -50,6 +53,8 @@ class ProcessState:
     """Modules that an attempt imported from folders which it put on the import path itself."""
     kept: set[str] | None = None
     """What was there after the first attempt: idle pools, handlers of logs, functions for the end of the process."""
+    files: int = 0
+    """How many files were open then."""
 
     @classmethod
     def capture(cls) -> ProcessState:
@@ -104,9 +109,11 @@ class ProcessState:
                 torch.cuda.reset_peak_memory_stats(device)
         if other := [n for n, handler in _signal_handlers().items() if handler != self.handlers[n]]:
             return f"handles {signal.Signals(other[0]).name} in another way"
-        kept = set(_kept())
+        kept, files = set(_kept()), len(os.listdir("/proc/self/fd"))
         if self.kept is None:
-            self.kept = kept
+            self.kept, self.files = kept, files
+        if files > self.files + MOST_FILES:
+            return f"{files - self.files} files more are open than after the first attempt"
         return "; ".join(sorted((set(_going_on()) - self.going_on) | (kept - self.kept)))
 
     def _collect(self) -> None:
@@ -162,18 +169,24 @@ def _going_on(*, idle: bool = False) -> Iterator[str]:
         if regular and int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
             yield f"{target} is still open"
         if target in listening:
-            yield f"port {listening[target]} is still listened on"
+            yield f"{listening[target]} is still listened on"
 
 
-def _listening() -> dict[str, int]:
-    """Returns the TCP ports that are listened on in this network namespace, by the name of their socket under /proc."""
+def _listening() -> dict[str, str]:
+    """Returns the TCP ports and Unix sockets that are listened on in this network namespace, by the name of their socket under
+    /proc."""
     found = {}
     for table in ("tcp", "tcp6"):
         path = Path(f"/proc/self/net/{table}")
         for line in path.read_text().splitlines()[1:] if path.exists() else []:
             _, local, _, state, *_, inode = line.split()[:10]
             if state == "0A":
-                found[f"socket:[{inode}]"] = int(local.rpartition(":")[2], 16)
+                found[f"socket:[{inode}]"] = f"port {int(local.rpartition(':')[2], 16)}"
+    unix = Path("/proc/self/net/unix")
+    for line in unix.read_text().splitlines()[1:] if unix.exists() else []:
+        _, _, _, flags, _, _, inode, *name = line.split(maxsplit=7)
+        if int(flags, 16) & ACCEPTS:
+            found[f"socket:[{inode}]"] = f"socket {''.join(name)}"
     return found
 
 

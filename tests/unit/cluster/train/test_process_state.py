@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import io
@@ -220,6 +221,10 @@ def test_hooks_of_optimizers_a_process_group_a_port_and_a_function_at_the_end_ar
     torch.distributed.destroy_process_group()
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert state.doubt() == f"port {server.getsockname()[1]} is still listened on"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0{os.getpid()}-own")
+        server.listen()
+        assert state.doubt() == f"socket @{os.getpid()}-own is still listened on"
     assert state.doubt() == ""  # what was registered by then is what libraries set up
     atexit.register(draw)
     assert "for the end of the process" in state.doubt()
@@ -252,6 +257,20 @@ def test_settings_of_compilation_that_an_attempt_changed_end_the_process():
     state = ProcessState.capture()
     with torch._dynamo.config.patch(recompile_limit=77):
         assert "compilers" in state.doubt()
+    assert state.doubt() == ""
+
+
+def test_files_that_attempts_leak_are_counted(tmp_path: Path):
+    state = ProcessState.capture()
+    (tmp_path / "read").write_text("")
+    assert state.doubt() == ""
+    with contextlib.ExitStack() as leaked:
+        for _ in range(60):
+            leaked.enter_context(open(tmp_path / "read"))
+        assert state.doubt() == ""
+        for _ in range(60):
+            leaked.enter_context(open(tmp_path / "read"))
+        assert "files more are open than after the first attempt" in state.doubt()
     assert state.doubt() == ""
 
 
