@@ -257,8 +257,17 @@ def _constraints(sweep: SweepDefinition) -> Iterator[Fault]:
 
     A base model is scored and not trained, so there is nothing to compare what training reports with.
     """
+    floors: dict[str, float] = {}
+    for constraint in sweep.constraints:
+        if constraint.at_least is not None:
+            floors[constraint.metric] = max(constraint.at_least, floors.get(constraint.metric, constraint.at_least))
     for i, constraint in enumerate(sweep.constraints):
         metric, relative = constraint.metric, constraint.relative_to_base
+        if constraint.at_most is not None and constraint.at_most < floors.get(metric, constraint.at_most):
+            yield Fault(
+                f"constraints[{i}].at_most",
+                f"got {constraint.at_most:g} beside at_least {floors[metric]:g} for {metric}, which no score meets together",
+            )
         if relative is not None and metric.partition("/")[0] in NOT_OF_CHECKPOINTS:
             yield Fault(
                 f"constraints[{i}].relative_to_base",

@@ -155,6 +155,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "name: x\nconstraints: [{metric: safety/refusal, at_least: 0.1, at_most: 0.2}]\n",
         ["constraints[0]: got at_least and at_most"],
     ),
+    "constraints that exclude each other": (
+        "name: x\nconstraints: [{metric: length/mean, at_most: 50}, {metric: length/mean, at_least: 90}]\n",
+        ["constraints[0].at_most: got 50 beside at_least 90 for length/mean, which no score meets together"],
+    ),
     "constraint in percent": (
         "name: x\nconstraints: [{metric: safety/refusal, at_least: 90}, {metric: math/score@8, relative_to_base: -10}]\n",
         [
