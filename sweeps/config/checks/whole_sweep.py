@@ -23,6 +23,14 @@ from sweeps.storage.base import is_url, url_fault
 MAX_TRIALS = 100_000
 MAX_EVALUATIONS = 10_000  # of one trial
 LEARNING = ("optuna-tpe", "optuna-gp")  # searches that can begin from results of others
+LESS_IS_BETTER = (
+    "train/loss",
+    "train/grad_norm",
+    "safety/asr",
+    "safety/over_refusal",
+    "length/truncated",
+    "ready/self_bleu",
+)
 NOT_OF_CHECKPOINTS = ("train", "perf")  # roles that the trainer reports at every `logging_steps`
 
 
@@ -225,7 +233,13 @@ def _stopping(sweep: SweepDefinition) -> Iterator[Fault]:
 
 
 def _objective(sweep: SweepDefinition) -> Iterator[Fault]:
-    """A trial can only be worth its best checkpoint where it has several, and each of them a score."""
+    """A trial can only be worth its best checkpoint where it has several, and each of them a score; what is better when it is
+    less is not maximized by default."""
+    if sweep.objective.metric.partition(",")[0] in LESS_IS_BETTER and "goal" not in sweep.objective.model_fields_set:
+        yield Fault(
+            "objective.goal",
+            f"missing; expected minimize or maximize, since less {sweep.objective.metric} is usually meant",
+        )
     if sweep.objective.at != "best":
         return
     metric, where = sweep.objective.metric, "objective.at"

@@ -147,6 +147,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "name: x\nobjective: {goal: max}\n",
         ["objective.goal: got 'max' (a string); expected one of maximize, minimize"],
     ),
+    "maximizing the loss by default": (
+        "name: x\nobjective: {metric: train/loss}\n",
+        ["objective.goal: missing; expected minimize or maximize, since less train/loss is usually meant"],
+    ),
     "constraint without bound": (
         "name: x\nconstraints: [{metric: safety/refusal}]\n",
         ["constraints[0]: got no bound"],
