@@ -7,12 +7,13 @@ weights at the same path, and a machine may have others of its own there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from sweeps.config.trial import TrialSpec
 from sweeps.errors import InputError, InputsChanged
-from sweeps.storage.base import FOREVER, Store, Where, join
+from sweeps.storage.base import FOREVER, Store, Where, join, storage_trouble
 from sweeps.storage.factory import open_store
 
 FILE: Final = "inputs.json"
@@ -72,15 +73,23 @@ class VerifyInputsBefore:
         """Trains.
 
         Raises:
-            InputsChanged: the trial's data or model is another now; nothing is wrong with the trial.
+            InputsChanged: the trial's data or model is another now, gone, or may not be read; nothing is wrong with the trial.
         """
         try:
             first = inputs_at_first(open_store(self.home, patience_s=FOREVER))
-        except InputError as e:
-            raise InputsChanged(str(e)) from e
-        if told := changed_inputs(first, dict(_digests(trial))):
-            raise InputsChanged(f"{'; '.join(told)}: restore what was changed")
+            now = dict(_digests(trial))
+        except (InputError, OSError) as e:
+            raise storage_trouble(e) or InputsChanged(f"on {socket.gethostname()}: {e}") from e
+        told = changed_inputs(first, now) + [f"{name} is not there" for name in _of(trial, first) if name not in now]
+        if told:
+            raise InputsChanged(f"on {socket.gethostname()}: {'; '.join(told)}: restore it")
         return self.train(trial, *args, **kwargs)
+
+
+def _of(trial: TrialSpec, names: Iterable[str]) -> list[str]:
+    """Returns the names that are of a trial's model and tier."""
+    model, tier = f"models.{trial.config['model']}", f"tiers.{trial.config['data']}"
+    return [name for name in names if name.startswith((f"{model} (", f"{model}.chat_template (", f"{tier} ("))]
 
 
 def _digests(trial: TrialSpec) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -64,6 +65,8 @@ def _digest(path: str, patience_s: float) -> str:
 
 def _file_digest(file: Path) -> str:
     """Returns the SHA-256 of a file; one that is as it was (path, size, times, inode) is not read again."""
+    if not os.access(file, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     state = file.stat()
     facts = f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\0{state.st_ino}"
     key = hashlib.sha256(facts.encode()).hexdigest()[:32]

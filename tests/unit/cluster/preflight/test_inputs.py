@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -105,7 +106,13 @@ def test_a_sweep_whose_data_changed_is_refused_before_anything_runs_and_no_trial
 
 @pytest.mark.parametrize(
     ("name", "old", "new"),
-    [("ours.jsonl", b"assistant", b"assistanT"), ("model/model.safetensors", b"\x00\x00", b"\x00\x01")],
+    [
+        ("ours.jsonl", b"assistant", b"assistanT"),
+        ("model/model.safetensors", b"\x00\x00", b"\x00\x01"),
+        ("ours.jsonl", b"", b"gone"),
+        ("other.jinja", b"", b"gone"),
+        ("ours.jsonl", b"", b"closed"),
+    ],
 )
 def test_a_trial_that_would_train_from_another_input_waits_until_it_is_restored(
     sweep, tmp_path, monkeypatch, name, old, new
@@ -113,17 +120,24 @@ def test_a_trial_that_would_train_from_another_input_waits_until_it_is_restored(
     """Replaced while the sweep runs: the second trial would be ranked with the first, and nobody would know."""
     monkeypatch.setattr(storage_backoff, "FIRST_S", 0.01)
     sweep = own(tmp_path, space={"learning_rate": grid(1e-3, 2e-3)})
+    access = os.access
     kept, said, trained_on = (tmp_path / name).read_bytes(), list[str](), list[bytes]()
     fake = FakeTrainer()
 
     def train(*args, **kwargs):
         trained_on.append((tmp_path / name).read_bytes())
         fake(*args, **kwargs)
-        rewrite(tmp_path / name, old, new)
+        if new == b"gone":
+            (tmp_path / name).unlink()
+        elif new == b"closed":
+            monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / name)
+        else:
+            rewrite(tmp_path / name, old, new)
 
     def say(line: str) -> None:
         said.append(line)
-        if line.startswith("paused: ") and "not what this sweep began with" in line:
+        if line.startswith("paused: ") and ("sweep began with" in line or "not there" in line or "denied" in line):
+            monkeypatch.setattr(os, "access", access)
             (tmp_path / name).write_bytes(kept)
 
     home = tmp_path / "runs" / sweep.id
