@@ -176,18 +176,25 @@ def _listening() -> dict[str, str]:
     """Returns the TCP ports and Unix sockets that are listened on in this network namespace, by the name of their socket under
     /proc."""
     found = {}
-    for table in ("tcp", "tcp6"):
-        path = Path(f"/proc/self/net/{table}")
-        for line in path.read_text().splitlines()[1:] if path.exists() else []:
+    for line in (*_table("tcp"), *_table("tcp6")):
+        with contextlib.suppress(ValueError):
             _, local, _, state, *_, inode = line.split()[:10]
             if state == "0A":
                 found[f"socket:[{inode}]"] = f"port {int(local.rpartition(':')[2], 16)}"
-    unix = Path("/proc/self/net/unix")
-    for line in unix.read_text().splitlines()[1:] if unix.exists() else []:
-        _, _, _, flags, _, _, inode, *name = line.split(maxsplit=7)
-        if int(flags, 16) & ACCEPTS:
-            found[f"socket:[{inode}]"] = f"socket {''.join(name)}"
+    for line in _table("unix"):
+        with contextlib.suppress(ValueError):
+            _, _, _, flags, _, _, inode, *name = line.split(maxsplit=7)
+            if int(flags, 16) & ACCEPTS:
+                found[f"socket:[{inode}]"] = f"socket {''.join(name)}"
     return found
+
+
+def _table(name: str) -> list[str]:
+    """Returns the sockets of a kind, a line each; none where the kernel does not tell, or not as Linux does."""
+    try:
+        return Path(f"/proc/self/net/{name}").read_text(errors="replace").splitlines()[1:]
+    except OSError:
+        return []
 
 
 def _kept() -> Iterator[str]:

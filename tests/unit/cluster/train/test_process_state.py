@@ -274,6 +274,21 @@ def test_files_that_attempts_leak_are_counted(tmp_path: Path):
     assert state.doubt() == ""
 
 
+@pytest.mark.parametrize("told", ["", "odd\nnot as Linux tells it\n", None])
+def test_a_kernel_that_tells_nothing_of_sockets_is_no_failure(told: str | None, monkeypatch: pytest.MonkeyPatch):
+    read = Path.read_text
+
+    def reading(path: Path, *args: Any, **how: Any) -> str:
+        if "/net/" not in str(path):
+            return read(path, *args, **how)
+        if told is None:
+            raise PermissionError(13, "Permission denied")
+        return told
+
+    monkeypatch.setattr(Path, "read_text", reading)
+    assert ProcessState.capture().doubt() == ""
+
+
 def test_a_second_handler_like_that_of_the_first_attempt_would_write_each_line_twice():
     state, own = ProcessState.capture(), logging.getLogger("own.log")
     for doubt in ("", "handler 2 of log own.log, <NullHandler (NOTSET)>, is still there"):
