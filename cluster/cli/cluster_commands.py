@@ -341,8 +341,8 @@ def _ask(
             print(f"{home.name}: it has ended; nothing to {action}")
             return
         # A job of a cluster may be about to start.
-        if address is None and (undriven := driver_state(home).message(home.name)):
-            print(f"{home.name}: {undriven}; nothing to {action}")
+        if address is None and not (driver := driver_state(home)).alive:
+            print(f"{home.name}: {driver.message(home.name)}; nothing to {action}")
             return
     answer = send_request_and_wait(home, action, trial, **args) or NO_DRIVER_MESSAGE.format(sweep=home.name)
     print(f"{trial or home.name}: {answer}")

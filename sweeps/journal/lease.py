@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from sweeps.errors import NotFound, StorageError, StorageFull, SweepBusy
 from sweeps.storage.base import Store
@@ -256,18 +256,23 @@ class DriverState:
             back, or there was none.
         since: when its last driver was last heard of, `2026-01-31 12:00 UTC`; empty where that is not known.
         holder: the last driver.
+        suspended: it is alive, and somebody has stopped its process (Ctrl-Z, SIGSTOP); known on its own machine alone.
     """
 
     kind: Literal["alive", "lost", "none"]
     since: str = ""
     holder: Holder | None = None
+    suspended: bool = False
 
     @property
     def alive(self) -> bool:
         return self.kind == "alive"
 
     def message(self, sweep: str) -> str:
-        """Returns a sentence on a sweep that has not ended and has no driver; empty while it has one."""
+        """Returns a sentence on a sweep that has not ended and has no driver, or one that is suspended; else empty."""
+        if self.suspended and self.holder is not None:
+            resume = f"fg in its shell, or kill -CONT {self.holder.pid}, lets it go on"
+            return f"its {self.holder} was stopped, by Ctrl-Z maybe; {resume}"
         if self.alive:
             return ""
         return f"no driver{f' since {self.since}' if self.since else ''}; dipsweep resume {sweep} goes on"
@@ -311,7 +316,7 @@ def _state_of(store: Store, number: int, record: Record | None) -> DriverState |
     if holder.gone():
         return DriverState("lost", since, holder)
     if holder.boot and (holder.boot, holder.namespace) == (boot_id(), _namespace()):
-        return DriverState("alive", since, holder)
+        return DriverState("alive", since, holder, suspended=_is_suspended(holder.pid))
     return DriverState("alive", since, holder) if abs(time.time() - record.at) < 2 * LEASE_S else None
 
 
@@ -360,9 +365,17 @@ def _namespace() -> str:
 
 def _started(pid: int) -> str:
     """Returns when a process was started, in ticks after boot: a pid alone may be another process by now."""
-    stat: Any = _text(f"/proc/{pid}/stat")
-    state = stat.rpartition(")")[2].split()
-    return str(state[19]) if len(state) > 19 and state[0] != "Z" else ""
+    state = _stat(pid)
+    return state[19] if len(state) > 19 and state[0] != "Z" else ""
+
+
+def _is_suspended(pid: int) -> bool:
+    return _stat(pid)[:1] == ["T"]
+
+
+def _stat(pid: int) -> list[str]:
+    """Returns what the kernel tells of a process, from its state on."""
+    return _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
 
 
 def _text(path: str) -> str:

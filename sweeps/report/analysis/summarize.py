@@ -104,7 +104,7 @@ def _summary(journal: JournalSummary) -> Summary:
 
 
 def with_driver_note(summary: Summary, hint: str) -> Summary:
-    """Returns the summary of a sweep that has neither ended nor a driver, with that as its first note.
+    """Returns the summary of a sweep that has neither ended nor a driver, or a suspended one, with that as its first note.
 
     Args:
         hint: `no driver since …; dipsweep resume ID goes on` (`sweeps.journal.lease.DriverState.message`).

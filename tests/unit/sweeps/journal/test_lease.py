@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -203,6 +205,25 @@ def test_a_driver_of_this_process_is_alive_and_one_that_gave_the_sweep_back_is_n
     state = driver_state(store)
     assert state.kind == "none"
     assert state.message("s-1") == f"no driver since {state.since}; dipsweep resume s-1 goes on"
+
+
+def test_a_driver_that_somebody_stopped_is_told_with_how_it_goes_on(store: Store):
+    """Ctrl-Z, and forgotten: it shows no progress for ever, and holds its sweep and its machines."""
+    program = "from sweeps.journal.lease import Holder, Record; print(Record(Holder.here()).line().decode(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        store.write("lease/000001.json", driver.stdout.readline())
+        assert (driver_state(store).alive, driver_state(store).message("s-1")) == (True, "")
+        os.kill(driver.pid, signal.SIGSTOP)
+        os.waitpid(driver.pid, os.WUNTRACED)
+        state = driver_state(store)
+        assert state.alive
+        assert (
+            f"was stopped, by Ctrl-Z maybe; fg in its shell, or kill -CONT {driver.pid}, lets it go on"
+            in state.message("s-1")
+        )
+        os.kill(driver.pid, signal.SIGCONT)
+        driver.communicate(b"\n")
 
 
 def test_a_driver_that_was_killed_on_this_machine_is_lost_at_once(store: Store):
