@@ -213,7 +213,8 @@ NETWORK: Final = frozenset(
 MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _NO_TEMPORARY: Final = "No usable temporary directory"  # how Python's tempfile says that each one is full, or read-only
 _RAY_DISK_FULL: Final = "OutOfDiskError"  # by name: this package knows nothing of Ray
-_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust say it, safetensors among them
+_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)|\bOs \{ code: (\d+)")
+"""How libraries in Rust say it, safetensors among them: as text, or as the value itself."""
 
 
 def storage_error(path: Path, e: OSError) -> StorageError:
@@ -250,7 +251,7 @@ def _os_error_number(e: BaseException) -> int | None:
     if isinstance(e, OSError) and e.errno is not None:
         return e.errno
     said = _OS_ERROR.search(text_of(e))
-    return int(said[1]) if said else None
+    return int(said[1] or said[2]) if said else None
 
 
 def trouble_at(place: Path, e: BaseException) -> StorageError | None:

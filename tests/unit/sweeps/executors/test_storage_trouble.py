@@ -29,6 +29,7 @@ TROUBLES = [
     OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN)),
     OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), "/shared/model.safetensors"),
     RuntimeError("I/O error: File too large (os error 27)"),
+    RuntimeError('IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })'),
     StorageDenied("s3://b: the storage refuses these credentials (ExpiredToken)"),
     Unreachable("s3://b: the storage answers 503"),
 ]
