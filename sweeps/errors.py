@@ -8,6 +8,7 @@ be pickled (Ray carries exceptions between processes): state lives in `args` onl
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -156,11 +157,16 @@ def text_of(e: BaseException, longest: int = 2000) -> str:
 
 
 def out_of_memory(e: BaseException) -> bool:
-    """True for what torch (on CUDA and on the CPU), NumPy, Python and Ray raise when memory runs out; known by name."""
-    told = "can't allocate memory" in text_of(e) or "CUDA out of memory" in text_of(e)
-    return (
-        isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" or (isinstance(e, RuntimeError) and told)
-    )
+    """True for what torch (on CUDA and on the CPU), NumPy, Python, Ray, the kernel and libraries in Rust raise when memory runs
+    out; known by name."""
+    if isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(e, OSError) and e.errno is not None:
+        return e.errno == errno.ENOMEM
+    words = ["(os error 12)", "Os { code: 12,"]
+    if isinstance(e, RuntimeError):
+        words += ["can't allocate memory", "CUDA out of memory"]
+    return any(word in text_of(e) for word in words)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

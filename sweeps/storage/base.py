@@ -200,7 +200,7 @@ def folder(prefix: str) -> str:
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 AWAY: Final = frozenset(
     {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN,
-     errno.ESHUTDOWN, errno.ENOLINK, errno.ECOMM, errno.ENOMEDIUM, errno.EUCLEAN, errno.EBADMSG,
+     errno.ESHUTDOWN, errno.ENOLINK, errno.ECOMM, errno.ENOMEDIUM, errno.EUCLEAN, errno.EBADMSG, errno.ENOLCK,
      errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED, errno.EKEYREJECTED}
 )  # fmt: skip
 """A disk that is read-only, broken or gone, a file server that is away or wants a new ticket: errors of the machine, which may

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,19 @@ def test_in_this_process_it_is_tried_once_more_and_the_sweep_goes_on(times: int,
         assert first.reason == "oom"
         assert "CUDA out of memory" in first.detail
         assert LESS_MEMORY in first.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (ValueError("Memory map failed: Cannot allocate memory (os error 12)"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (ValueError("CUDA out of memory is a sentence here"), False),
+    ],
+    ids=str,
+)
+def test_memory_that_the_kernel_refuses_is_memory_too(error: Exception, is_it: bool):
+    assert out_of_memory(error) is is_it
+    assert (explain(error).kind is FailureKind.OUT_OF_MEMORY) is is_it

@@ -27,6 +27,7 @@ TROUBLES = [
     OSError(errno.EIO, os.strerror(errno.EIO)),
     OSError(errno.EFBIG, os.strerror(errno.EFBIG)),
     OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN)),
+    OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)),
     OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), "/shared/model.safetensors"),
     RuntimeError("I/O error: File too large (os error 27)"),
     RuntimeError('IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })'),
