@@ -14,7 +14,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -83,8 +83,11 @@ class ProcessState:
             os.environ.update(self.environ)
             time.tzset()
         os.chdir(self.folder)
-        self.own |= _modules_in(set(sys.path) - set(self.import_path))
-        sys.path[:] = self.import_path
+        more = [folder for folder in dict.fromkeys(sys.path) if folder not in self.import_path]
+        # A package that is installed may add a folder of its own, once, such as setuptools: it is every attempt's.
+        installed = [folder for folder in more if _is_installed(folder, self.import_path)]
+        self.own |= _modules_in(set(more) - set(installed))
+        sys.path[:] = [*self.import_path, *installed]
         faulthandler.cancel_dump_traceback_later()  # it may be told to end the process
         torch.clear_autocast_cache()
 
@@ -135,6 +138,12 @@ def _modules_in(folders: set[str]) -> set[str]:
     homes = {name: Path(getattr(module, "__file__", None) or "/").parent for name, module in tops.items()}
     roots = {Path(folder).absolute() for folder in folders}
     return {name for name, home in homes.items() if roots & {home.absolute(), home.absolute().parent}}
+
+
+def _is_installed(folder: str, import_path: Sequence[str]) -> bool:
+    """True for a folder inside one of those into which packages are installed."""
+    homes = [Path(home) for home in import_path if Path(home).name in ("site-packages", "dist-packages")]
+    return any(Path(folder).is_relative_to(home) for home in homes)
 
 
 def _signal_handlers() -> dict[int, Any]:

@@ -251,6 +251,22 @@ def test_a_module_of_an_attempts_own_folder_is_not_the_next_ones(tmp_path: Path)
     assert state.doubt() == ""
 
 
+def test_a_folder_that_an_installed_package_adds_for_itself_stays_and_ends_no_process(tmp_path: Path, monkeypatch):
+    """setuptools does, which `torch.compile` imports: it adds it once a process."""
+    site = tmp_path / "site-packages"
+    (site / "library/_vendor").mkdir(parents=True)
+    (site / "library/_vendor/own_vendored.py").write_text("")
+    (site / "library/_vendor/own_later.py").write_text("")
+    monkeypatch.syspath_prepend(site)
+    state = ProcessState.capture()
+    sys.path.append(str(site / "library/_vendor"))
+    importlib.import_module("own_vendored")
+    assert state.doubt() == ""
+    state.restore()
+    importlib.import_module("own_later")
+    assert sys.path == [*state.import_path, str(site / "library/_vendor")]
+
+
 def test_settings_of_compilation_that_an_attempt_changed_end_the_process():
     import torch._dynamo.config
 
