@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -131,7 +132,7 @@ def run(
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
             if tiers is None:
-                here = not (address or os.environ.get("RAY_ADDRESS"))
+                here = backend == "in-process" or not (address or _is_connected())
                 tiers = _checked(sweep, root, train, evaluate, here=here, say=say)
             check_inputs(controller.plan.sweep, home)
             if sweep.evaluation.python is not None:
@@ -150,6 +151,12 @@ def run(
 
         shutil.rmtree(cache_folder(root.root, plan.sweep_id), ignore_errors=True)
     return Results(home)
+
+
+def _is_connected() -> bool:
+    """True where Ray is one that the caller connected to, or names: what this machine has says nothing of it."""
+    ray = sys.modules.get("ray")
+    return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
 
 
 def _checked(

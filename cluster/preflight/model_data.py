@@ -15,6 +15,7 @@ from sweeps.config.schema import Sweep
 from sweeps.config.space import sampled
 from sweeps.errors import Fault, InputError
 from sweeps.journal.rows import TierRow
+from sweeps.plugins import SFT
 from trainers.data.chat.template import ChatTemplate
 from trainers.data.inspection.contamination import Overlap
 from trainers.data.sources.datasets import load
@@ -23,7 +24,7 @@ from trainers.data.sources.user_files import CHECKED_BYTES
 from trainers.data.types import TierData
 from trainers.model.files.folder import checked_folder
 from trainers.model.files.weights import check_finite, check_weights, stored_tensors
-from trainers.model.packable import check_packable
+from trainers.model.packable import attention_window, check_packable
 
 if TYPE_CHECKING:
     from trainers.data.inspection.card import TierCard
@@ -135,9 +136,12 @@ def _model(sweep: Sweep, name: str, notes: list[str]) -> KnownModel:
         source = replace(source, path=str(model_outline(source.path)))
     folder = checked_folder(model_folder(name, source))
     model = model_without_weights(folder)
-    check_packable(model)
-    for config in _with_adapters(sweep, name):
-        target_layers(model, config)
+    try:
+        check_packable(model)
+        for config in _with_adapters(sweep, name):
+            target_layers(model, config)
+    except InputError as e:
+        notes.append(f"model {name}: {_left_to_the_loop(sweep, str(e))}")
     if unseen := check_weights(folder, model):
         notes.append(f"model {name}: {unseen}")
     if not elsewhere and sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= READ_BYTES:
@@ -159,8 +163,18 @@ def _model(sweep: Sweep, name: str, notes: list[str]) -> KnownModel:
             f"and not with the tokenizer's {eos!r}; generation stops at both"
         )
     positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
-    windows = [int(window) for module in model.modules() if (window := getattr(module, "sliding_window", None))]
-    return KnownModel(tokenizer, int(model.get_input_embeddings().num_embeddings), positions, min(windows, default=0))
+    return KnownModel(tokenizer, int(model.get_input_embeddings().num_embeddings), positions, attention_window(model))
+
+
+def _left_to_the_loop(sweep: Sweep, fault: str) -> str:
+    """Returns what to say of something that the loop that ships cannot train, where another one trains.
+
+    Raises:
+        InputError: it is the loop that ships.
+    """
+    if sweep.trainer.loop == SFT:
+        raise InputError(fault)
+    return f"{fault}; that is the loop that ships, and whether {sweep.trainer.loop} can is not looked at"
 
 
 def _with_adapters(sweep: Sweep, model: str) -> list[TrialSettings]:
@@ -217,13 +231,16 @@ def _tier(
     if not card.rows:
         lost = card.long.sentence(pair.config.long_rows) if card.long.rows else "none has anything to learn"
         raise InputError(f"no row is left to train on: {lost}")
-    window = 0 if sweep.model_source(pair.model).gpus_per_worker else model.window
-    if window and (longest := _longest_kept(card, pair.config)) > window:
-        raise InputError(
-            f"rows of {longest} tokens exceed the model's attention window of {window}, which attention on a CPU does not know; "
-            f"set trainer.max_length to {window} or less, or models.{pair.model}.gpus_per_worker to 1"
-        )
     notes = [f"tier {pair.tier}: {note}" for note in card.notes]
+    knows_windows = sweep.model_source(pair.model).gpus_per_worker and pair.config.precision == "bf16"
+    window = 0 if knows_windows else model.window
+    if window and (longest := _longest_kept(card, pair.config)) > window:
+        fault = (
+            f"rows of {longest} tokens exceed the model's attention window of {window}, which attention on a CPU or in fp32 "
+            f"does not know; set trainer.max_length to {window} or less, or train in bf16 on a GPU (trainer.precision, "
+            f"models.{pair.model}.gpus_per_worker)"
+        )
+        notes.append(f"tier {pair.tier} with model {pair.model}: {_left_to_the_loop(sweep, fault)}")
     notes += _notes_on_rows(pair, card, model)
     if read.evaluation is not None and read.evaluation.seen:
         notes.append(warning(sweep, pair.tier, read.data, read.evaluation))

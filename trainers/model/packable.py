@@ -64,6 +64,14 @@ def check_packable(network: Any, longest: int = 0) -> int:
     return boundary
 
 
+def attention_window(network: Any) -> int:
+    """Returns how many tokens back the layers of a model see, by those that see least; 0 where each sees all before it."""
+    layers = [module.sliding_window for module in network.modules() if hasattr(module, "sliding_window")]
+    if not layers and hasattr(type(network.config), "sliding_window"):  # Mistral's and Phi-3's layers read their config
+        layers = [network.config.sliding_window]
+    return min((int(window) for window in layers if window), default=0)
+
+
 def _unlike_plain_attention(network: Any) -> str:
     """Returns what a model's attention does beyond softmax(QK)V, as a verb with its object; empty where it does nothing else."""
     if any(name.rpartition(".")[2] == "sinks" for name, _ in network.named_parameters()):

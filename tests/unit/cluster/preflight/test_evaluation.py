@@ -213,3 +213,22 @@ def test_a_sweep_that_python_runs_is_checked_as_one_that_a_command_runs(tmp_path
     wrong = Sweep(name="x", objective={"metric": "transfer/nonsense"}, trainer={"steps": 2})
     with pytest.raises(SpecError, match="'transfer/nonsense' is not measured by suite mini"):
         run(wrong, backend="in-process", storage=tmp_path, say=lambda line: None)
+
+
+@pytest.mark.parametrize("backend", ["ray", "in-process"])
+def test_what_this_machine_has_says_nothing_of_a_ray_that_the_caller_connected_to(tmp_path, monkeypatch, backend):
+    import ray
+
+    from cluster.run import run
+
+    seen = list[bool]()
+
+    def checked(*_: Any, here: bool, **more: Any) -> None:
+        seen.append(here)
+        raise SpecError
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr("cluster.run._checked", checked)
+    with pytest.raises(SpecError):
+        run(Sweep(name="x", trainer={"steps": 2}), backend=backend, storage=tmp_path, say=lambda line: None)
+    assert seen == [backend == "in-process"]

@@ -11,6 +11,7 @@ from cluster.preflight.checks import preflight
 from sweeps import Sweep
 from sweeps.errors import SpecError
 from tests.support.models.tiny_sft import TEMPLATE, sums, tokenizer, write_base
+from tests.support.plugin_package import install
 
 STRICT = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role here') }}{% endif %}{% endfor %}"
@@ -214,5 +215,26 @@ def test_rows_beyond_an_attention_window_are_refused_where_a_cpu_trains(tmp_path
     with pytest.raises(SpecError, match=r"exceed the model's attention window of 40.*max_length to 40 or less"):
         preflight(sweep(tmp_path, base, data))
     preflight(sweep(tmp_path, base, data, model={"gpus_per_worker": 1}))
+    with pytest.raises(SpecError, match="window of 40, which attention on a CPU or in fp32 does not know"):
+        preflight(sweep(tmp_path, base, data, model={"gpus_per_worker": 1}, precision="fp32"))
     preflight(sweep(tmp_path, base, data, max_length=40, long_rows="cut-answer"))
     preflight(sweep(tmp_path, base, data, max_length=40, tier={"max_long_rows": 1.0}))
+
+
+def test_what_the_loop_that_ships_cannot_train_another_one_may(tmp_path, base, monkeypatch):
+    install(
+        tmp_path / "site",
+        {"own_loop.py": "def train(trial, hooks, *, folder, resume) -> None: ..."},
+        "[dipsweep.trainers]\nown-loop = own_loop:train\n",
+    )
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    config = json.loads((base / "config.json").read_text())
+    windowed = {"use_sliding_window": True, "sliding_window": 40, "layer_types": ["sliding_attention"] * 2}
+    (base / "config.json").write_text(json.dumps({**config, **windowed, "attention_dropout": 0.1}))
+    with pytest.raises(SpecError, match=r"drop attention weights \(attention_dropout: 0\.1"):
+        preflight(sweep(tmp_path, base, rows(sums(5))))
+    own = sweep(tmp_path, base, rows(sums(5)), loop="own-loop")
+    notes = "\n".join(preflight(Sweep(**{**own.to_json(), "objective": {"metric": "perf/mfu"}})).notes)
+    assert "drop attention weights (attention_dropout: 0.1" in notes
+    assert "whether own-loop can is not looked at" in notes
+    assert "tokens exceed the model's attention window of 40" in notes

@@ -11,7 +11,7 @@ from trainers.data.batching.packing import collate, split_step
 from trainers.data.chat.rows import Rows
 from trainers.model.attention import PACKED, attend, choose_kernel, register
 from trainers.model.loss import Objective
-from trainers.model.packable import STATIC_ROPES, check_packable
+from trainers.model.packable import STATIC_ROPES, attention_window, check_packable
 
 ORIGINAL = 32
 LENGTHS = (50, 30, 20, 40, 8, 32, 33)
@@ -119,6 +119,25 @@ def test_attention_that_does_more_than_plain_attention_is_refused_by_what_it_doe
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, num_hidden_layers=2, **settings))
     with pytest.raises(InputError, match=message):
         check_packable(model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "window"),
+    [
+        ("mistral", {"sliding_window": 64}, 64),
+        ("mistral", {"sliding_window": None}, 0),
+        ("phi3", {"sliding_window": 64, "pad_token_id": 0}, 64),
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
+        ("qwen3", {"sliding_window": 64}, 0),
+        ("llama", {"sliding_window": 64}, 0),  # of the model that it was made from: nothing reads it
+    ],
+)  # fmt: skip
+def test_the_attention_window_of_a_model_is_that_of_its_layers(kind, settings, window):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, num_hidden_layers=2, **settings))
+    assert attention_window(model) == window
 
 
 def test_attention_refuses_what_it_would_not_compute():
