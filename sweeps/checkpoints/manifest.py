@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from sweeps.config.trial import Saved
@@ -47,7 +47,7 @@ class Manifest:
 def seal(folder: Path, step: int) -> Saved:
     """Writes the manifest of a folder whose files are all there; from then on the checkpoint counts.
 
-    Files and folder reach the disk before the manifest does: after a power cut, present still means whole.
+    Files and folders reach the disk before the manifest does: after a power cut, present still means whole.
     """
     names = sorted(
         p.relative_to(folder).as_posix()
@@ -58,7 +58,8 @@ def seal(folder: Path, step: int) -> Saved:
     for name in names:
         files[name] = {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
         sync(folder / name)
-    sync(folder)
+    for home in {folder / parent for name in names for parent in PurePosixPath(name).parents} | {folder}:
+        sync(home)
     weights = [str(entry["sha256"]) for name, entry in files.items() if is_weights(name)]
     single = weights[0] if len(weights) == 1 else hashlib.sha256("".join(weights).encode()).hexdigest()
     digest = f"sha256:{single}"

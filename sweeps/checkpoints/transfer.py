@@ -32,7 +32,7 @@ from sweeps.checkpoints.manifest import (
 from sweeps.checkpoints.scratch import folder_lock, room, scratch
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import Hooks, Saved, TrialSpec, waiting_of
-from sweeps.errors import DamagedCheckpoint, NotFound, StorageError, StorageUnavailable
+from sweeps.errors import DamagedCheckpoint, InputError, NotFound, StorageError, StorageUnavailable
 from sweeps.reported import checked_saved
 from sweeps.storage.base import FOREVER, Store, is_url, join, storage_trouble
 from sweeps.storage.factory import open_store
@@ -181,12 +181,18 @@ class CheckpointUploader:
         """Queues a checkpoint for upload; waits only when too many bytes wait already.
 
         Raises:
-            StorageError: this one, or one before, cannot be uploaded, or is gone from this machine. Never `DamagedCheckpoint`:
-                that would be the one which the attempt began from.
+            InputError: there is no whole checkpoint. Never `DamagedCheckpoint`: that would be the one which the attempt began
+                from. StorageError: this one, or one before, cannot be uploaded, or has gone from this machine since.
         """
         checkpoint = checked_saved(checkpoint)
         with _as_trouble(checkpoint.path):
-            self._sizes[checkpoint.path] = read_manifest(checkpoint.path).size
+            try:
+                self._sizes[checkpoint.path] = read_manifest(checkpoint.path).size
+            except DamagedCheckpoint as e:
+                raise InputError(
+                    f"hooks.saved was told of step {checkpoint.step} in {checkpoint.path}, which is no whole checkpoint "
+                    f"({e.detail}); expected what sweeps.checkpoints.manifest.seal returns"
+                ) from None
         self._todo.put(checkpoint)
         self._tell()
         waited = False

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from sweeps.checkpoints import transfer
+from sweeps.checkpoints import manifest, transfer
 from sweeps.checkpoints.manifest import MANIFEST, STATE, read_manifest, seal, verify
 from sweeps.checkpoints.scratch import room, scratch
 from sweeps.checkpoints.transfer import CheckpointUploader, drop_checkpoint, fetch, push
 from sweeps.config.trial import Saved
-from sweeps.errors import DamagedCheckpoint, StorageDenied, StorageUnavailable, TrialFailed
+from sweeps.errors import DamagedCheckpoint, InputError, StorageDenied, StorageUnavailable, TrialFailed
+from sweeps.storage.base import storage_trouble
 from sweeps.storage.memory import MemoryStore
 from tests.support.faulty_store import Calls, Died, FaultyStore
 
@@ -227,21 +228,32 @@ def test_an_upload_that_is_not_listed_yet_is_tried_again_and_then_the_storages_f
         push(Path(saved.path), Late(3), KEY)
 
 
-@pytest.mark.parametrize("what", ["the manifest", "a file"])
+@pytest.mark.parametrize("name", [MANIFEST, "config.json"])
 def test_a_checkpoint_that_was_cleared_away_before_its_upload_does_not_damage_the_one_that_it_began_from(
-    tmp_path: Path, what: str
+    tmp_path: Path, name: str
 ):
     """Something tidies the folder for temporary files; as a damaged checkpoint the attempt's own start would be given up."""
-    uploads = CheckpointUploader(Heard(), MemoryStore("s3://bucket/sweeps"), KEY, 10**9, print)
-    saved = checkpoint(tmp_path)
-    (Path(saved.path) / (MANIFEST if what == "the manifest" else "config.json")).unlink()
-
-    def upload() -> None:
-        uploads.saved(saved)
+    store = Gate()
+    uploads = CheckpointUploader(Heard(), store, KEY, 10**9, print)
+    first, second = checkpoint(tmp_path, 4), checkpoint(tmp_path, 8)
+    uploads.saved(first)
+    uploads.saved(second)
+    (Path(second.path) / name).unlink()
+    store.open.set()
+    with pytest.raises(StorageUnavailable, match=r"step-000008 was not uploaded"):
         uploads.drain()
 
-    with pytest.raises(StorageUnavailable, match=r"step-000004 was not uploaded"):
-        upload()
+
+@pytest.mark.parametrize("what", ["never sealed", "elsewhere"])
+def test_what_is_no_checkpoint_when_it_is_saved_is_the_trainers_fault_and_not_tried_for_ever(tmp_path: Path, what: str):
+    uploads = CheckpointUploader(Heard(), MemoryStore("s3://bucket/sweeps"), KEY, 10**9, print)
+    (tmp_path / "never sealed").mkdir()
+    with pytest.raises(
+        InputError, match=r"step 4 .* no whole checkpoint \(.*has no manifest\.json.*expected what .*seal"
+    ) as e:
+        uploads.saved(Saved(4, str(tmp_path / what), ""))
+    assert storage_trouble(e.value) is None
+    uploads.drain()
 
 
 def test_a_trainer_may_give_its_folder_as_a_path(tmp_path: Path):
@@ -268,6 +280,22 @@ def test_a_folder_in_a_checkpoint_travels_along(tmp_path: Path):
     store.delete(f"{KEY}/additional_chat_templates/rag.jinja")
     with pytest.raises(DamagedCheckpoint, match=r"rag\.jinja is missing"):
         fetch(store / KEY, tmp_path / "again")
+
+
+def test_every_folder_of_a_checkpoint_is_on_the_disk_before_its_manifest(tmp_path: Path, monkeypatch):
+    folder, synced = tmp_path / "step-000004", list[Path]()
+    (folder / "a/b").mkdir(parents=True)
+    (folder / "a/b/c.jinja").write_text("{{ messages }}")
+    sync = manifest.sync
+
+    def noted(place: Path) -> None:
+        assert not (folder / MANIFEST).exists() or place in (folder, tmp_path)
+        synced.append(place)
+        sync(place)
+
+    monkeypatch.setattr(manifest, "sync", noted)
+    seal(folder, 4)
+    assert {folder / "a/b/c.jinja", folder / "a/b", folder / "a", folder} <= set(synced)
 
 
 @pytest.mark.parametrize("name", ["../../evil", "/etc/passwd", "a/../../evil", "a//b", "./a", MANIFEST, "a\\u0000b"])
