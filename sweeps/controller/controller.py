@@ -278,6 +278,10 @@ class SweepController:
         last = self.state.trials[trial].last(limit)
         return self._record.saved(last) if last is not None else None
 
+    def waits_for_parent(self, trial: str) -> bool:
+        """True while a trial that has not begun would wait for its parent to reach its fork."""
+        return self._record.queue.waits_for_parent(trial)
+
     def spec(self, trial: str) -> TrialSpec | None:
         """Returns a trial as its worker sees it; None where there is no such trial."""
         return self.specs.get(trial)

@@ -40,6 +40,7 @@ class LaunchQueue:
             case TrialRow():
                 self._trials.append(row.trial)
             case ControlRow(action=ControlAction.RETRY | ControlAction.YIELD, refused=False) if row.trial:
+                self.discard(row.trial)  # the rule may have chosen it already, which is no row
                 self._trials.appendleft(row.trial)
             case VerdictRow(action=Action.PAUSE) | EndRow(of=EndOf.SCORING):
                 self.discard(row.trial)
@@ -108,7 +109,7 @@ class LaunchQueue:
 
     def _ready(self) -> Iterator[str]:
         last = self.trunks_first and (not self.exhausted or any(map(self._is_new_trunk, self._trials)))
-        return (t for t in self._trials if not self._waits_for_parent(t) and not self._comes_last(t, last))
+        return (t for t in self._trials if not self.waits_for_parent(t) and not self._comes_last(t, last))
 
     def _comes_last(self, trial: str, last: bool) -> bool:
         """True for a branch while configurations are to begin (`last`), and while its trunk is given up."""
@@ -124,7 +125,7 @@ class LaunchQueue:
         trunk = given_up_trunk(self.state, self.state.trials[trial])
         return None if trunk is None or trunk.id in self._trials else trunk  # one in the queue is about to go on
 
-    def _waits_for_parent(self, trial: str) -> bool:
+    def waits_for_parent(self, trial: str) -> bool:
         """True while the parent that a trial branches off from may still leave a later checkpoint for it."""
         known = self.state.trials[trial]
         if not known.parent or has_begun(known):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from sweeps.config.blocks import LimitsBlock, checked_block
-from sweeps.config.checks.whole_sweep import checked_settings
+from sweeps.config.checks.whole_sweep import MAX_TRIALS, checked_settings
 from sweeps.config.shared_prefix import shared_steps, why_not
 from sweeps.config.space import sampled
 from sweeps.controller import requests as control
@@ -148,12 +148,12 @@ def _clone(controller: SweepController, request: Request) -> str:
     config = {**spec.config, **_settings(request)}
     if config == dict(spec.config):
         raise InputError(f"a clone of {request.trial} needs at least one other setting, such as learning_rate=1e-4")
+    checked_settings(controller.plan.sweep, config)
     start = controller.checkpoint(request.trial, int(config["steps"]) - 1) if request.args.get("warm") else None
     if request.args.get("warm") and start is None:
         raise InputError(f"{request.trial} has no checkpoint below step {config['steps']} to start warm from")
     if start is not None and config["model"] != spec.config["model"]:
         raise InputError(f"a warm clone keeps the model of {request.trial} ({spec.config['model']})")
-    checked_settings(controller.plan.sweep, config)
     new, there = _added(
         controller, config, parent=request.trial if start else "", fork_step=start.step if start else 0, by=request.who
     )
@@ -169,6 +169,8 @@ def _add(controller: SweepController, request: Request) -> str:
         more = _whole(request, "trials")
         if not sampled(plan.sweep.space) or plan.sweep.search.repeats > 1:
             raise InputError("the search has no more trials: its space is a grid or repeated; add one by its settings")
+        if plan.total + more > MAX_TRIALS:
+            raise InputError(f"{plan.total:,} trials and {more:,} more are more than {MAX_TRIALS:,}")
         added = replace(plan, more=plan.more + more).total - plan.total
         whole = "" if added == more else f" ({more} asked for; each configuration is tried with every budget)"
         return f"the search may propose {added} more trial{'s' if added > 1 else ''}{whole}"
@@ -249,6 +251,8 @@ def _was_given_up_unbegun(trial: TrialState) -> bool:
 
 def _from_trunk(controller: SweepController, trial: TrialState) -> str:
     start = controller.checkpoint(trial.parent, trial.fork_step)
+    if controller.waits_for_parent(trial.id):
+        return f"where {trial.parent} reaches step {trial.fork_step}"
     return f"at step {start.step} of {trial.parent}" if start is not None else "from the base model"
 
 

@@ -59,7 +59,8 @@ class Verdicts:
         if verdict.action is Action.CONTINUE and not self._is_new(verdict, known):
             return None
         gives_up = verdict.action is not Action.CONTINUE and verdict.phase is not Phase.DIVERGED
-        if gives_up and (_is_unscored(known) or (row.step or 0) >= self.record.specs[row.trial].steps):
+        metric = self.record.plan.sweep.goal.metric
+        if gives_up and (_is_unscored(known, metric) or (row.step or 0) >= self.record.specs[row.trial].steps):
             return None  # by the scores for which it was paused before; or its steps are all run, and only their score is missing
         self._write(verdict, known, row.step)
         return None if verdict.action is Action.CONTINUE else verdict
@@ -167,9 +168,11 @@ class Verdicts:
             self.end(last.trial, EndStatus.PRUNED, last.reason)
 
 
-def _is_unscored(trial: TrialState) -> bool:
-    """True for a trial that was paused and has no score since then; not where a rule goes by the trainer's numbers alone."""
-    return bool(trial.scored) and max(trial.scored) <= trial.paused_at
+def _is_unscored(trial: TrialState, metric: str) -> bool:
+    """True for a trial that was paused and has no number since then of what it is worth; not where none was ever measured, and a
+    rule goes by others of the trainer's."""
+    steps = [s for s, p in trial.curve.points.items() if metric in p.metrics or metric in p.invalid]
+    return bool(steps) and max(steps) <= trial.paused_at
 
 
 def _finite(evidence: Mapping[str, Any]) -> dict[str, Any]:

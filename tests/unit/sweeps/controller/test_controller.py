@@ -227,6 +227,40 @@ def test_a_resumed_trial_is_not_paused_again_for_steps_that_it_was_paused_for():
     assert [v.step for v in verdicts if v.action == "PAUSE"] == [4, 6]
 
 
+def test_a_resumed_trial_that_is_worth_a_number_of_its_trainers_is_judged_by_the_next_of_them():
+    """The scores of its checkpoints come less often, and say nothing of that."""
+
+    class PausesAt(StopRule):
+        def decide(self, trial: str) -> Verdict:
+            low = self.history.curves[trial].last_step in (5, 6)
+            return Verdict(Action.PAUSE if low else Action.CONTINUE, "high loss", Phase.PLATEAU)
+
+        def choose_trial_to_resume(self, paused):
+            return paused[0]
+
+    definition = sweep(
+        space={"replay": grid(0.1)},
+        trainer={"steps": 8, "learning_rate": 1e-3},
+        evaluation={"at": [4, 8]},
+        objective={"metric": "train/loss", "goal": "minimize"},
+    )
+    controller = SweepController(Plan(definition), MemoryJournal(), PausesAt(definition.goal))
+    launch = controller.next()
+    assert launch is not None
+    trial = launch.spec.id
+    controller.report(trial, 1, 4, {"train/loss": 1.0})
+    controller.saved(trial, 1, Saved(4, "/4", "a"))
+    while (job := controller.next_eval()) is not None:
+        controller.scored(job, {"transfer/score": 0.2}, se={}, n={}, suite="mini", cost={})
+    controller.report(trial, 1, 5, {"train/loss": 1.0})
+    assert not controller.is_current_attempt(trial, 1)
+    assert controller.next() is not None
+    controller.report(trial, 2, 5, {"train/loss": 1.0})
+    assert controller.is_current_attempt(trial, 2)
+    controller.report(trial, 2, 6, {"train/loss": 1.0})
+    assert not controller.is_current_attempt(trial, 2)
+
+
 def test_a_trial_whose_steps_are_all_run_is_not_given_up_by_its_trainers_last_report():
     """Its last checkpoint comes after that report: paused then, it would have cost everything and have no last score."""
 

@@ -15,6 +15,7 @@ from cluster.run import stop_rule
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
+from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import carry_out
 from sweeps.controller.requests import Request
@@ -27,7 +28,7 @@ from sweeps.planning.recorded import Scores
 from sweeps.planning.simulated_sweep import SimulatedSweep
 from sweeps.report import summarize
 from sweeps.report.analysis.costs.ledger import ledger
-from sweeps.stopping.base import StopRule, Verdict
+from sweeps.stopping.base import NeverStop, StopRule, Verdict
 from tests.support.fakes import FakeTrainer, fake_evaluate
 
 BUDGETS = (10, 20, 40)  # branches turn off at 9 and 17 of the run of 40 steps
@@ -166,6 +167,30 @@ def test_a_branch_that_ended_with_its_trunk_begins_when_it_is_asked_for(tmp_path
     InProcess(controller, trainer, fake_evaluate, tmp_path).run()
     assert states(controller) == {10: "completed", 20: "completed", 40: "pruned"}
     assert [step for t, _, step in trainer.log if t == MIDDLE] == list(range(13, 21))
+
+
+def test_a_branch_that_is_asked_for_while_the_rule_has_it_wait_for_machines_starts_once(tmp_path: Path):
+    first, _ = run(tmp_path, _Scripted({40: 12, 20: 12}))
+    rows = [r for r in first.journal.rows() if not isinstance(r, EndRow) or r.trial == SHORT]
+    script = _Scripted({40: 12, 20: 12}, resume=[MIDDLE])
+    controller = SweepController(Plan(sweep()), MemoryJournal(rows), Scripted(script))
+    assert [t.id for t in controller.next_trials(3)] == [MIDDLE]
+    controller.control("retry", "ada", MIDDLE, reason="asked for")
+    assert [t.id for t in controller.next_trials(3)] == [MIDDLE]
+    controller.launch(MIDDLE)
+    assert not controller.next_trials(3)
+
+
+def test_a_branch_that_was_stopped_and_is_tried_again_waits_for_a_trunk_that_is_on_its_way():
+    controller = SweepController(Plan(sweep()), MemoryJournal(), NeverStop(sweep().goal))
+    launch = controller.next()
+    assert launch is not None
+    assert launch.spec.id == LONG
+    controller.next_trials(3)
+    controller.saved(LONG, 1, Saved(4, "/4", "a"))
+    controller.stop(MIDDLE, "ada")
+    said = carry_out(controller, Request("retry", trial=MIDDLE, who="ada"))
+    assert said == f"{MIDDLE} begins where {LONG} reaches step 17; before: stopped by ada"
 
 
 def test_the_ledger_counts_what_was_not_begun_as_saved_by_stopping(tmp_path: Path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps import Sweep, grid, loguniform
+from sweeps import Sweep, grid, loguniform, uniform
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
@@ -151,6 +151,20 @@ def test_a_clone_starts_cold_or_warm(tmp_path: Path):
     starts = {t: rows[0].step for t, rows in by_trial(desk.journal.rows(), "attempt").items()}
     assert starts[cold.trial] == 0
     assert 0 < starts[warm.trial] < 16
+
+
+@pytest.mark.parametrize("steps", ["many", [3], None, {}])
+def test_a_clone_with_steps_that_are_no_number_is_refused_and_ends_no_driver(tmp_path: Path, steps: object):
+    first = Plan(sweep()).known_trials()[0].id
+    clone = Request("clone", first, {"set": {"steps": steps}, "warm": True}, who="ana")
+    desk = Desk(tmp_path, sweep(), {2: [clone]}).run()
+    assert desk.controls[0].reason.startswith("steps: got ")
+
+
+def test_no_more_trials_can_be_added_than_a_sweep_may_have(tmp_path: Path):
+    definition = sweep(space={"replay": uniform(0.0, 0.1)}, search={"algorithm": "random", "trials": 2})
+    desk = Desk(tmp_path, definition, {2: [Request("add", "", {"trials": 10**30}, who="ana")]}).run()
+    assert desk.controls[0].reason == f"2 trials and {10**30:,} more are more than 100,000"
 
 
 @pytest.mark.parametrize("lost", ["dropped", "damaged"])
