@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sweeps.config.objective import Goal
 from sweeps.errors import DipsweepError
-from sweeps.journal.history import History
+from sweeps.journal.history import History, rows_of_runs
 from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import Row, SweepRow
 from sweeps.journal.state import SweepState
@@ -53,7 +53,7 @@ def summed_up(rows: Iterable[Row], goal: Goal) -> dict[str, Any]:
 
     history = History()
     forecaster = CurveForecaster(goal.metric, goal.sign, history, patience=4.0, cap=0.5)
-    for row in rows:
+    for row in rows_of_runs(rows):
         if history.fold(row):
             forecaster.observe(row)
     return forecaster.as_experience()

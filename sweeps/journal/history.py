@@ -244,3 +244,14 @@ class History:
     def trials(self) -> Iterator[Curve]:
         """Curves in order of first appearance."""
         return iter(self.curves.values())
+
+
+def rows_of_runs(rows: Iterable[Row]) -> list[Row]:
+    """Returns rows without the scores that branches have of their trunk and never began themselves: each run counts once."""
+    kept = list(rows)
+    begun = {(row.sweep, row.trial) for row in kept if isinstance(row, AttemptRow)}
+    return [
+        row
+        for row in kept
+        if not (isinstance(row, ReportRow) and row.inherited and (row.sweep, row.trial) not in begun)
+    ]

@@ -19,7 +19,7 @@ from sweeps.config.objective import At, Constraint, Goal, all_met
 from sweeps.errors import InputError, JournalError
 from sweeps.executors.simulated import Outcome, Recording, simulate
 from sweeps.journal.codec import parse
-from sweeps.journal.history import Curve, History, Point
+from sweeps.journal.history import Curve, History, Point, rows_of_runs
 from sweeps.journal.reader import read_rows as read_log
 from sweeps.journal.rows import ReportRow, Row, SweepRow, TrialRow
 from sweeps.report.analysis.definition import goal_of
@@ -144,7 +144,7 @@ def _orders(recordings: Sequence[Recording], number: int) -> list[list[Recording
 def histories_of(rows: Iterable[Row]) -> dict[str, History]:
     """Folds what was measured, sweep by sweep: verdicts and ends of the recorded run would only repeat its decisions."""
     out: dict[str, History] = {}
-    for row in rows:
+    for row in rows_of_runs(rows):
         if row.kind in ("trial", "attempt", "report"):
             out.setdefault(row.sweep, History()).fold(row)
     return out

@@ -17,6 +17,7 @@ from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
+from sweeps.controller.earlier_sweeps import summed_up
 from sweeps.controller.request_handler import carry_out
 from sweeps.controller.requests import Request
 from sweeps.executors.local import InProcess
@@ -28,6 +29,7 @@ from sweeps.planning.recorded import Scores
 from sweeps.planning.simulated_sweep import SimulatedSweep
 from sweeps.report import summarize
 from sweeps.report.analysis.costs.ledger import ledger
+from sweeps.report.replay import histories_of, recorded
 from sweeps.stopping.base import NeverStop, StopRule, Verdict
 from tests.support.fakes import FakeTrainer, fake_evaluate
 
@@ -208,6 +210,13 @@ def test_the_ledger_counts_what_was_not_begun_as_saved_by_stopping(tmp_path: Pat
     costs = summary.costs
     assert (costs.steps_saved, costs.steps_lost) == (28 + 8, 0)
     assert costs.estimated_saved.cpu_s == pytest.approx(account.total.stopped)
+
+
+def test_a_branch_that_never_began_is_no_run_of_its_own_to_replays_and_later_sweeps(tmp_path: Path):
+    rows = run(tmp_path, _Scripted({40: 12, 20: 12}))[0].journal.rows()
+    goal = sweep().goal
+    assert {r.trial for r in recorded(histories_of(rows)[rows[0].sweep], goal.metric)[0]} == {LONG, SHORT}
+    assert summed_up(rows, goal)["curves"] == 2
 
 
 def test_cut_after_any_row_the_sweep_ends_the_same(tmp_path: Path):
