@@ -21,7 +21,7 @@ from sweeps.controller import requests as control
 from sweeps.controller.branches import has_begun
 from sweeps.controller.controller import SweepController
 from sweeps.controller.requests import Request
-from sweeps.errors import InputError, StorageDenied, nearest
+from sweeps.errors import InputError, StorageDenied, StorageError, nearest
 from sweeps.journal.state import TrialState
 from sweeps.journal.vocabulary import ControlAction, TrialStatus
 from sweeps.storage.base import Store
@@ -48,7 +48,7 @@ class RequestHandler:
     ) -> None:
         self.controller, self.store, self.changed, self.clock = controller, store, changed, clock
         self.next_look = float("-inf")
-        self._denied = False
+        self._unreadable = set[str]()
 
     def __call__(self) -> None:
         """Looks for requests when it is time, and carries them out in order."""
@@ -64,12 +64,16 @@ class RequestHandler:
 
     def _pending(self, sweep: str) -> list[Request]:
         try:
-            return control.pending(self.store, sweep)
+            return control.pending(self.store, sweep, self._say_unreadable)
         except StorageDenied as e:  # whoever asked first may have closed the folder to others
-            if not self._denied:
-                log.warning("requests to %s cannot be read: %s", sweep, e)
-            self._denied = True
+            self._say_unreadable(sweep, e)
             return []
+
+    def _say_unreadable(self, place: str, why: StorageError) -> None:
+        """Says once of a request, or of all of them, that it cannot be read and waits."""
+        if place not in self._unreadable:
+            log.warning("what was asked in %s cannot be read, and is not done: %s", place, why)
+        self._unreadable.add(place)
 
     def take(self, request: Request) -> None:
         """Carries out one request, or writes down why not."""

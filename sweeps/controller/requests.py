@@ -11,12 +11,12 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from sweeps.errors import InputError, StorageError, StorageUnavailable, nearest
+from sweeps.errors import InputError, NotFound, StorageError, StorageUnavailable, nearest
 from sweeps.journal.state import SweepState
 from sweeps.journal.vocabulary import ControlAction
 
@@ -71,15 +71,24 @@ def post(store: Store, sweep: str, request: Request) -> str:
     return name
 
 
-def pending(store: Store, sweep: str) -> list[Request]:
-    """Returns the requests that wait, oldest first. What is no request, may not be read, or is gone already, is left out."""
+def pending(store: Store, sweep: str, unreadable: Callable[[str, StorageError], None] | None = None) -> list[Request]:
+    """Returns the requests that wait, oldest first. What is no request, may not be read, or is gone already, is left out.
+
+    Args:
+        unreadable: is told what may not be read, such as the file of a user who keeps their files to themselves.
+    """
     found = []
     for entry in store.list(f"{sweep}/{FOLDER}"):
         try:
             found.append(_parse(entry.key, json.loads(store.read(entry.key))))
         except StorageUnavailable:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, StorageError) as e:
+        except NotFound:
+            continue
+        except StorageError as e:
+            if unreadable is not None:
+                unreadable(entry.key, e)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
             log.debug("%s/%s is no request: %s", store, entry.key, e)
     return found
 

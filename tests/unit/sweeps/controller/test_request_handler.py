@@ -328,9 +328,11 @@ def test_a_request_is_its_file_whatever_it_calls_itself(tmp_path: Path, id: str)
     assert row.request == file.stem
 
 
-def test_a_request_of_another_user_that_may_not_be_read_or_removed_ends_no_driver(tmp_path: Path, monkeypatch):
+def test_a_request_of_another_user_that_may_not_be_read_or_removed_ends_no_driver(
+    tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture
+):
     look = handler(tmp_path, MemoryJournal())
-    ask(tmp_path, '{"action": "pause"}')
+    file = ask(tmp_path, '{"action": "pause"}')
 
     def refused(self: LocalStore, key: str = "") -> Any:
         raise StorageDenied(f"{key}: this user may not read or write here")
@@ -340,6 +342,10 @@ def test_a_request_of_another_user_that_may_not_be_read_or_removed_ends_no_drive
             m.setattr(LocalStore, name, refused)
             look()
             look()
+    told = [record.getMessage().partition(" cannot be read")[0] for record in caplog.records]
+    assert told == [
+        f"what was asked in {place}" for place in (f"{sweep().id}/control/{file.name}", sweep().id)
+    ]  # once each
     rows = [row for row in look.controller.journal.rows() if row.kind == "control"]
     assert len(rows) == 1  # carried out once, although it could not be taken away
 
