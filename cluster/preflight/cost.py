@@ -94,7 +94,7 @@ def speeds_for(
     if probed:
         found = measured_speeds([probed.rows], sweep.evaluation.suite, source=probed.source, error=PROBE_ERROR)
         new = Figure(probed.new_process, PAST_ERROR, f"start-up: {probed.source}")
-        past |= {key: replace(one, new=new) for key, one in found.items()}
+        past |= {key: replace(one, new=new, alone=True) for key, one in found.items()}
     suites = _Suites(sweep)
     speeds: dict[Key, Speed] = {}
     for item in planned_work(plan):

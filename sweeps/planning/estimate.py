@@ -78,7 +78,7 @@ class Starts:
     Attributes:
         cluster: Ray itself, from the sweep's start to its first trial's, and at its end. source: of that, in words.
         new: an attempt in new processes, in the mean over the trials. again: one that finds the processes of another.
-        crowd: times that the first ones take, which start side by side on too few CPUs.
+        crowd: times that the first ones take, which start side by side on too few CPUs, where `new` is of one alone.
     """
 
     cluster: Range
@@ -287,7 +287,7 @@ def _starts(
         cluster=_range(cluster, 1.0),
         new=fmean(speed.start_up.seconds for speed in each),
         again=fmean(speed.next_start.seconds for speed in each),
-        crowd=1.0 if on_gpu or in_process else max(1.0, first / sum(nodes)),
+        crowd=1.0 if on_gpu or in_process or all(s.side_by_side for s in each) else max(1.0, first / sum(nodes)),
         source=cluster.source,
     )
 
@@ -321,7 +321,7 @@ def _seconds(
         speed = _speed(item, speeds)
         train = _bound(speed.step_seconds(item.step_tokens) * item.steps, speed.step.error, pick)
         begin = _begin(item, speeds, cold)
-        slower = crowd if item.trial in cold else 1.0
+        slower = crowd if item.trial in cold and not speed.side_by_side else 1.0
         found[item.trial] = train + _bound(begin.seconds * slower, begin.error, pick)
     return found
 

@@ -49,6 +49,7 @@ class Speed:
 
     `step` is the time of a step of `tokens` tokens on all workers of the trial together (wall clock). `start_up` is that of the
     first attempt on its machines, `reused` that of those after it, which find the processes there; None: they take as long.
+    `side_by_side`: `start_up` is that of processes of a sweep, which started side by side, and not of one alone.
     """
 
     step: Figure
@@ -56,6 +57,7 @@ class Speed:
     start_up: Figure
     tokens: int
     reused: Figure | None = None
+    side_by_side: bool = False
 
     @property
     def next_start(self) -> Figure:
@@ -92,7 +94,7 @@ def speeds_from_json(data: Sequence[Mapping[str, Any]]) -> dict[Key, Speed]:
         key = str(one["model"]), int(one["workers"]), str(one["precision"]), bool(one["adapters"])
         step, evaluation, start_up = (Figure(**one[name]) for name in ("step", "evaluation", "start_up"))
         reused = Figure(**one["reused"]) if one.get("reused") else None
-        found[key] = Speed(step, evaluation, start_up, int(one["tokens"]), reused)
+        found[key] = Speed(step, evaluation, start_up, int(one["tokens"]), reused, bool(one.get("side_by_side")))
     return found
 
 
@@ -102,7 +104,8 @@ class Measured:
 
     Attributes:
         step: seconds per token. evaluation: seconds for `items` items a task. start_up: data, model and what the first steps take
-            longer. new, again: seconds before that, of a new process and of one that ran an attempt before.
+            longer. new, again: seconds before that, of a new process and of one that ran an attempt before. alone: `new` is of
+            a process that started alone.
     """
 
     step: Figure | None
@@ -111,6 +114,7 @@ class Measured:
     items: int = 0
     new: Figure | None = None
     again: Figure | None = None
+    alone: bool = False
 
     def over(self, guess: Speed, more: float = 1.0) -> Speed:
         """Returns the guess with what was measured in its place; `more`: how many times an evaluation of `items` items this
@@ -126,6 +130,7 @@ class Measured:
             start_up=_sum(self.new, self.start_up) if self.new else guess.start_up,
             tokens=guess.tokens,
             reused=_sum(self.start_up, self.again) if self.start_up else guess.reused,
+            side_by_side=self.new is not None and not self.alone,
         )
 
     def of_several(self, shorter: float) -> Measured:

@@ -146,6 +146,15 @@ def test_starting_stands_beside_the_wall_clock_and_is_no_part_of_a_sweep_in_one_
     crowded = estimate(plan, known, [1.0]).starts
     assert crowded is not None
     assert crowded.crowd == 2.0
+    learnt = {k: replace(s, side_by_side=True) for k, s in known.items()}  # of processes that started as these will
+    assert speeds_from_json(speeds_to_json(learnt)) == learnt
+    again = estimate(plan, learnt, [1.0])
+    before = estimate(plan, known, [1.0])
+    assert again.starts is not None
+    assert again.starts.crowd == 1.0
+    assert before.wall is not None
+    assert again.wall is not None
+    assert before.wall.value - again.wall.value == pytest.approx(8.0)
     on_gpus = estimate(Plan(on_gpu()), speeds(Plan(on_gpu())), [1.0]).starts
     assert on_gpus is not None
     assert on_gpus.crowd == 1.0
@@ -183,6 +192,8 @@ def test_what_starts_took_is_learnt_from_earlier_sweeps():
     assert speed.start_up.seconds == pytest.approx(4.0 + 2.0)  # process and imports, then what training counts itself
     assert speed.next_start.seconds == pytest.approx(0.1 + 2.0)
     assert speed.start_up.source == "start-up: here"
+    assert speed.side_by_side
+    assert not replace(found, alone=True).over(speed).side_by_side
     several = found.of_several(0.5)
     assert (several.step.seconds, several.new.seconds) == (found.step.seconds / 2, found.new.seconds + GROUP_START_S)
     assert several.evaluation == found.evaluation
