@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -37,14 +38,16 @@ def parse_nodes(gpus: float | None, nodes: str | None) -> list[float]:
     """Returns the devices of each node from `--gpus 8` or `--nodes 2x8`.
 
     Raises:
-        InputError: both are given, or `nodes` is not of the form COUNTxDEVICES.
+        InputError: both are given, `gpus` is no number of devices, or `nodes` is not of the form COUNTxDEVICES.
     """
     if gpus is not None and nodes is not None:
         raise InputError("plan: got both --gpus and --nodes; expected one of them")
+    if gpus is not None and not 0 <= gpus < math.inf:
+        raise InputError(f"plan: --gpus: got {gpus:g}; expected a number, such as 8")
     if nodes is None:
         return [gpus] if gpus else []
     count, x, each = nodes.lower().partition("x")
-    if not (x and count.isdigit() and each.isdigit() and int(count) and int(each)):
+    if not (x and count.isdecimal() and each.isdecimal() and int(count) and int(each)):
         raise InputError(f"plan: --nodes: got {nodes!r}; expected COUNTxDEVICES, such as 2x8")
     return [float(each)] * int(count)
 

@@ -44,6 +44,11 @@ def test_machines_are_given_as_devices_or_as_nodes():
     assert parse_nodes(None, None) == []
     with pytest.raises(InputError, match="got '2 by 4'; expected COUNTxDEVICES"):
         parse_nodes(None, "2 by 4")
+    with pytest.raises(InputError, match="got '²x4'; expected COUNTxDEVICES"):
+        parse_nodes(None, "²x4")
+    for gpus in (float("nan"), float("inf"), -3.0):
+        with pytest.raises(InputError, match=f"--gpus: got {gpus:g}; expected a number, such as 8"):
+            parse_nodes(gpus, None)
     with pytest.raises(InputError, match="expected one of them"):
         parse_nodes(8, "2x4")
 
