@@ -153,7 +153,15 @@ class S3Store(Store):
     def drop_leftover(self, key: str) -> None:
         name, _, upload = key.rpartition("?")
         full = self._key(name)
-        self._call(key, lambda fs: fs.call_s3("abort_multipart_upload", Bucket=self.bucket, Key=full, UploadId=upload))
+
+        def abort(fs: Any) -> None:
+            try:
+                fs.call_s3("abort_multipart_upload", Bucket=self.bucket, Key=full, UploadId=upload)
+            except Exception as e:
+                if _code(e)[0] != "NoSuchUpload":  # it has ended meanwhile, or an answer that was lost said so
+                    raise
+
+        self._call(key, abort)
 
     def __truediv__(self, part: str) -> S3Store:
         return S3Store(join(self.root, checked(part)), self.answer_s)

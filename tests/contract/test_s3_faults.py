@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -196,6 +197,22 @@ def test_what_a_server_says_of_its_own_trouble_is_worth_waiting_for(status: int,
     error = Exception("refused")
     error.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}  # type: ignore[attr-defined]
     assert type(explain(error, "s3://b/x", "b")) is kind
+
+
+def test_an_upload_that_has_ended_already_is_dropped(monkeypatch: pytest.MonkeyPatch):
+    """As after an answer that was lost; to wait for it would be to wait for ever."""
+
+    def refuse(method: str, **how: object) -> None:
+        error = Exception("refused")
+        error.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 404}}  # type: ignore[attr-defined]
+        raise error
+
+    store, code = S3Store("s3://bucket/sweeps"), "NoSuchUpload"
+    monkeypatch.setattr(store, "_fs", lambda: SimpleNamespace(call_s3=refuse))
+    store.drop_leftover("a/b?upload")
+    code = "NoSuchBucket"
+    with pytest.raises(NoBucket):
+        store.drop_leftover("a/b?upload")
 
 
 def test_no_server_is_told_apart_too(s3_url: str, monkeypatch: pytest.MonkeyPatch):
