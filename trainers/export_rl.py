@@ -26,6 +26,7 @@ from trainers import rl_reward
 from trainers.data.chat.template import ChatTemplate, opens_thought
 from trainers.data.sources.datasets import load
 from trainers.data.types import TOOLS_ROLE, Conversation
+from trainers.model.generation import context_of
 from trainers.model.load import load_tokenizer
 from trainers.rl_reward import answer_of
 
@@ -114,25 +115,46 @@ class Lengths:
     reply: int
 
 
+def fitting_prompts(model: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> list[RlPrompt]:
+    """Returns the prompts behind which SFT's longest conversation had room for a reply: it trained on no others.
+
+    Raises:
+        InputError: there is none.
+    """
+    counts = _tokens(model, prompts)
+    found = [prompt for prompt, count in zip(prompts, counts, strict=True) if count < settings.max_length]
+    if not found:
+        raise InputError(
+            f"the shortest prompt has {min(counts)} tokens, and conversations of SFT had {settings.max_length} at most "
+            "(trainer.max_length): no room for a reply"
+        )
+    return found
+
+
+def _tokens(model: Path, prompts: Sequence[RlPrompt]) -> list[int]:
+    tokenizer = load_tokenizer(model)
+    template = ChatTemplate(tokenizer)
+    texts = [template.render(p.prompt, prompt=True) for p in prompts]
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
 def lengths(model: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Lengths:
     """Returns how long prompts are under a model's chat template, and replies may be: at most SFT's longest conversation.
 
-    vLLM, by which verl and OpenRLHF generate, does not start where both together are more than the model's positions.
+    vLLM, by which verl and OpenRLHF generate, does not start where both together are more than the model's context.
 
     Raises:
         InputError: the longest prompt leaves no room for a reply.
     """
-    tokenizer = load_tokenizer(model)
-    template = ChatTemplate(tokenizer)
-    texts = [template.render(p.prompt, prompt=True) for p in prompts]
-    longest = max(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    positions = int((config.get("text_config") or config).get("max_position_embeddings") or 2**31)
-    if longest >= positions:
+    from transformers import AutoConfig
+
+    longest = max(_tokens(model, prompts))
+    context = context_of(AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False))
+    if longest >= context:
         raise InputError(
-            f"the longest prompt has {longest} tokens, and the model {positions} positions: no room for a reply"
+            f"the longest prompt has {longest} tokens, and the model's context {context}: no room for a reply"
         )
-    return Lengths(longest, min(settings.max_length, positions - longest))
+    return Lengths(longest, min(settings.max_length, context - longest))
 
 
 def write_rl(framework: str, folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:

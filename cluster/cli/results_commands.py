@@ -138,7 +138,7 @@ def export_for_rl(
     from sweeps.journal.state import SweepState
     from sweeps.journal.writer import read_rows
     from trainers.export import check_target, export
-    from trainers.export_rl import RlSettings, check_framework, rl_prompts, write_rl
+    from trainers.export_rl import RlSettings, check_framework, fitting_prompts, rl_prompts, write_rl
 
     check_framework(framework)
     check_target(target)
@@ -146,6 +146,10 @@ def export_for_rl(
     found = rl_prompts(config["data"], sweep.tier_source(config["data"]), config["seed"])
     export(checkpoint, target / "model", dtype=dtype, recurrences=recurrences)
     settings = RlSettings(config["learning_rate"], config["max_length"], config["seed"])
-    started = write_rl(framework, target, found.prompts, settings)
-    said = f"{started}: {framework}, {len(found.prompts):,} prompts of {config['data']}, model in {target / 'model'}"
-    return "\n".join([said, *found.doubts])
+    prompts = fitting_prompts(target / "model", found.prompts, settings)
+    started = write_rl(framework, target, prompts, settings)
+    said = [f"{started}: {framework}, {len(prompts):,} prompts of {config['data']}, model in {target / 'model'}"]
+    if longer := len(found.prompts) - len(prompts):
+        limit = f"max_length {settings.max_length}"
+        said.append(f"{longer:,} prompts are left out, behind which {limit} had no room for a reply in SFT either")
+    return "\n".join([*said, *found.doubts])

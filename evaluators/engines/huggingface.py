@@ -11,6 +11,7 @@ from evaluators.decoding import Decoding, Reply
 from evaluators.engines.base import stop_token_ids, think_tags, within_context
 from evaluators.engines.generate import generate
 from sweeps.garbage_collection import collection_paused
+from trainers.model.generation import context_of
 from trainers.model.recurrent.recurrence import running_at
 
 
@@ -31,17 +32,6 @@ class Loaded:
         for i, reply in zip(room, drawn, strict=True):
             replies[i] = reply
         return replies
-
-
-def context_of(config: Any) -> int:
-    """Returns the most tokens that a model can see: its positions, or those that YaRN and its like stretch them to."""
-    text = config.get_text_config()
-    longest = getattr(text, "max_position_embeddings", None)
-    if not longest:
-        return 2**31
-    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    stretched = (rope.get("original_max_position_embeddings") or 0) * (rope.get("factor") or 1)
-    return int(max(longest, stretched))
 
 
 def load(folder: Path) -> Loaded:

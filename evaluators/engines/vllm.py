@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import multiprocessing
 import os
 import queue
@@ -30,7 +29,6 @@ from evaluators.engines.huggingface import placement
 from evaluators.engines.vllm_worker import EVALUATOR
 from sweeps.checkpoints.manifest import STATE
 from sweeps.errors import InputError
-from trainers.model.files.weights import stored_shapes
 
 log = logging.getLogger(__name__)
 WORKER: Final = "evaluators.engines.vllm_worker.EndsWithEvaluator"
@@ -152,13 +150,15 @@ def _device_bytes() -> int:
 
 def judge_bytes(folder: Path) -> float:
     """Returns what a model needs that transformers asks beside vLLM: weights and a full batch of keys and values, in 16 bits."""
-    text = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    text = text.get("text_config") or text
-    heads = int(text["num_attention_heads"])
-    size = int(text.get("head_dim") or int(text["hidden_size"]) // heads)
-    a_token = 2 * int(text["num_hidden_layers"]) * int(text.get("num_key_value_heads") or heads) * size
-    weights = sum(math.prod(shape) for shape in stored_shapes(folder).values())
-    return 2.0 * (weights + BATCH_TOKENS * a_token)
+    from trainers.model.files.folder import checked_folder
+    from trainers.model.load import model_without_weights
+
+    model = model_without_weights(checked_folder(folder))
+    text = model.config.get_text_config()  # by transformers' names: each kind has its own in config.json
+    heads = int(text.num_attention_heads)
+    size = int(getattr(text, "head_dim", None) or int(text.hidden_size) // heads)
+    a_token = 2 * int(text.num_hidden_layers) * int(getattr(text, "num_key_value_heads", None) or heads) * size
+    return 2.0 * (int(model.num_parameters()) + BATCH_TOKENS * a_token)
 
 
 def architecture(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A model's generation settings (generation_config.json) as checkpoints and exports carry them on."""
+"""A model's context, and its generation settings (generation_config.json) as checkpoints and exports carry them on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from typing import Any, Final
 
 log = logging.getLogger(__name__)
 _TOKENS: Final = ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id")
+
+
+def context_of(config: Any) -> int:
+    """Returns the most tokens that a model can see: its positions, or those that YaRN and its like stretch them to."""
+    text = config.get_text_config()
+    longest = getattr(text, "max_position_embeddings", None)
+    if not longest:
+        return 2**31
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    stretched = (rope.get("original_max_position_embeddings") or 0) * (rope.get("factor") or 1)
+    return int(max(longest, stretched))
 
 
 def end_replies(settings: Any, stop: Iterable[int]) -> None:

@@ -16,7 +16,17 @@ import yaml
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError
-from trainers.export_rl import FRAMEWORKS, GROUP, PROSE, RlPrompt, RlSettings, lengths, rl_prompts, write_rl
+from trainers.export_rl import (
+    FRAMEWORKS,
+    GROUP,
+    PROSE,
+    RlPrompt,
+    RlSettings,
+    fitting_prompts,
+    lengths,
+    rl_prompts,
+    write_rl,
+)
 from trainers.model.files.builtin import builtin_folder
 
 PROMPTS = [
@@ -190,8 +200,25 @@ def test_prompts_and_replies_together_fit_the_models_context(framework, out):
 def test_a_prompt_without_room_for_a_reply_is_refused(out):
     config = json.loads((out / "model" / "config.json").read_text())
     (out / "model" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4}))
-    with pytest.raises(InputError, match="4 positions: no room for a reply"):
+    with pytest.raises(InputError, match="context 4: no room for a reply"):
         write_rl("trl", out, PROMPTS, SETTINGS)
+
+
+def test_a_context_that_is_stretched_has_the_room_that_it_has(out):
+    config = json.loads((out / "model" / "config.json").read_text())
+    longest = lengths(out / "model", PROMPTS, SETTINGS).prompt
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": longest, "rope_theta": 10_000.0}
+    (out / "model" / "config.json").write_text(
+        json.dumps({**config, "max_position_embeddings": longest, "rope_parameters": yarn})
+    )
+    assert lengths(out / "model", PROMPTS, SETTINGS).reply == min(SETTINGS.max_length, 3 * longest)
+
+
+def test_a_prompt_that_sft_had_no_room_for_shortens_nobodys_replies(out):
+    long = RlPrompt([{"role": "user", "content": "1+" * 300 + "1=?"}], "301")
+    assert fitting_prompts(out / "model", [*PROMPTS, long], SETTINGS) == PROMPTS
+    with pytest.raises(InputError, match=r"conversations of SFT had 256 at most \(trainer\.max_length\)"):
+        fitting_prompts(out / "model", [long], SETTINGS)
 
 
 def test_an_unknown_framework_is_named_with_those_that_are_known(tmp_path):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from evaluators.decoding import Decoding, Reply
 from evaluators.engines import vllm as vllm_engine
@@ -89,6 +90,14 @@ def test_it_takes_as_much_of_a_device_as_was_reserved_and_a_judge_leaves(vllm, m
     monkeypatch.setattr(vllm_engine, "_device_bytes", lambda: int(vllm_engine.judge_bytes(folder)))
     with pytest.raises(InputError, match=r"leaves vLLM 0% of the device; expected a smaller judge"):
         vllm_engine.engine_for(folder, judge=str(folder))
+
+
+def test_a_judge_of_any_kind_is_measured(tmp_path):
+    """GPT-2's config.json has names of its own for heads and layers."""
+    made = GPT2LMHeadModel(GPT2Config(n_layer=3, n_head=2, n_embd=32, n_positions=64, vocab_size=100))
+    made.save_pretrained(tmp_path)
+    expected = 2 * (made.num_parameters() + 65_536 * 2 * 3 * 2 * 16)
+    assert vllm_engine.judge_bytes(tmp_path) == pytest.approx(expected, rel=1e-6)
 
 
 def test_another_architecture_gets_an_engine_of_its_own(vllm):
