@@ -85,7 +85,6 @@ def _is_entropy(metric: str) -> bool:
 
 def _metrics(sweep: Sweep, known: frozenset[str]) -> Iterator[Fault]:
     """Yields metrics that nothing measures: neither the suite nor, of `train/…` and `perf/…`, the training loop that ships."""
-    on_gpus = any(sweep.model_source(str(m)).gpus_per_worker for m in sweep.axis_values("model", sweep.default_model))
     for where, metric in _goals(sweep):
         if metric.partition("/")[0] not in OF_TRAINER:
             if metric not in known:
@@ -99,7 +98,7 @@ def _metrics(sweep: Sweep, known: frozenset[str]) -> Iterator[Fault]:
         elif metric not in TRAINER_METRICS:
             listed = ", ".join(TRAINER_METRICS)
             yield Fault(where, f"got {metric!r}{nearest(metric, TRAINER_METRICS)}; expected one of {listed}")
-        elif metric == "perf/mfu" and not on_gpus:
+        elif metric == "perf/mfu" and not _trains_on_gpus(sweep):
             yield Fault(where, "got 'perf/mfu', which is measured on GPUs alone; expected perf/tokens_per_s")
 
 
@@ -167,8 +166,7 @@ def _engine(sweep: Sweep, shapes: Mapping[str, Mapping[str, Any]]) -> Iterator[F
                     f"has attention heads of {size}, and {engine} ({place}), which answers for it, takes "
                     f"{', '.join(map(str, CPU_HEAD_SIZES))}; expected such a model, or an environment without vLLM",
                 )
-    trains_on_gpus = any(sweep.model_source(name).gpus_per_worker for name in answered)
-    if engine == "vllm" and trains_on_gpus and not sweep.evaluation.gpus_per_worker:
+    if engine == "vllm" and _trains_on_gpus(sweep) and not sweep.evaluation.gpus_per_worker:
         yield Fault(
             "evaluation.gpus_per_worker",
             f"got 0, but {engine} ({place}) takes the memory of a whole device, also of one that trains; expected 1, or a share "
@@ -179,16 +177,18 @@ def _engine(sweep: Sweep, shapes: Mapping[str, Mapping[str, Any]]) -> Iterator[F
 def _has_vllm(sweep: Sweep) -> str | None:
     """Returns as what vLLM is installed where evaluators run, empty where it is not, None where that cannot be seen from here."""
     evaluation = sweep.evaluation
+    # An evaluator that reserves no GPU sees those of its machine all the same (`cluster.connect.environment`).
+    gpu = True if evaluation.gpus_per_worker or _trains_on_gpus(sweep) else None
     if evaluation.python is None:
-        return vllm.distribution(gpu=True if evaluation.gpus_per_worker else None)
-    if not Path(evaluation.python).is_file():
+        return vllm.distribution(gpu=gpu)
+    if not Path(evaluation.python).is_file() or (found := _asked(evaluation.python)) is None:
         return None
-    found = _asked(evaluation.python)
-    if found is None or not found:
-        return found if found is None else ""
-    if evaluation.gpus_per_worker:
-        return "vllm" if "vllm" in found else ""
-    return sorted(found)[0]
+    name = "vllm" if gpu or vllm.on_gpu() else "vllm-cpu"
+    return name if name in found else ""
+
+
+def _trains_on_gpus(sweep: Sweep) -> bool:
+    return any(sweep.model_source(str(m)).gpus_per_worker for m in sweep.axis_values("model", sweep.default_model))
 
 
 @cache

