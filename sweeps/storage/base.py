@@ -210,6 +210,11 @@ NETWORK: Final = frozenset(
      errno.ENETUNREACH, errno.EPROTO}
 )  # fmt: skip
 """What a file server's client says too; without a file's name it may be any connection of a user's own code."""
+_NO_PLACE: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.EACCES, errno.EPERM,
+     errno.EBUSY, errno.EAGAIN}
+)  # fmt: skip
+"""A folder is gone, closed to us or in use, or something else stands in its place."""
 MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _NO_TEMPORARY: Final = "No usable temporary directory"  # how Python's tempfile says that each one is full, or read-only
 _RAY_DISK_FULL: Final = "OutOfDiskError"  # by name: this package knows nothing of Ray
@@ -258,11 +263,12 @@ def trouble_at(place: Path, e: BaseException) -> StorageError | None:
     """Returns the storage's error behind one of code that works on files of the storage at `place` and on nothing else.
 
     There a folder that is gone, or may not be written any more, or a file in its place, is no fault of a trial either.
+    Memory that ran out, or an argument that makes no sense, is.
     """
     if (trouble := storage_trouble(e)) is not None:
         return trouble
     number = _os_error_number(e)
-    if number is None:
+    if number is None or number not in _NO_PLACE | NETWORK:
         return None
     found = storage_error(place, OSError(number, os.strerror(number)))
     return found if isinstance(found, StorageDenied) else StorageUnavailable(str(found))

@@ -1,6 +1,8 @@
 """A checkpoint is whole or it is none."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -159,9 +161,12 @@ def test_a_folder_that_is_gone_or_has_become_a_file_is_waited_for(tmp_path, monk
 
 def test_an_error_of_the_code_is_not_waited_for(tmp_path):
     target = tmp_path / "step-000004"
-    for error in (ValueError("no number"), SafetensorError("invalid shape")):
-        with pytest.raises(type(error)):
+    mistakes = [OSError(number, os.strerror(number)) for number in (errno.EINVAL, errno.ENAMETOOLONG, errno.ENOMEM)]
+    more = [ValueError("no number"), SafetensorError("invalid shape"), SafetensorError("… (os error 12)")]
+    for error in (*mistakes, *more):
+        with pytest.raises(type(error)) as e:
             checkpoint.write_patiently(target, Disk(target, error, 1))
+        assert e.value is error
         shutil.rmtree(target, ignore_errors=True)
 
 
