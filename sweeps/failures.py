@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from sweeps.errors import DamagedCheckpoint, TrialFailed
+from sweeps.text_enum import TextEnum
 
 
-class FailureKind(StrEnum):
+class FailureKind(TextEnum):
     """What the end of an attempt means for its trial, or that of an evaluation for its checkpoint."""
 
     USER = "user"  # the trial's own: an exception, a divergence, data that cannot be read; final

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from sweeps.failures import FailureKind
 from sweeps.journal.history import Curve, History
@@ -29,6 +28,7 @@ from sweeps.journal.rows import (
 from sweeps.journal.start_ups import StartUpMeter
 from sweeps.journal.vocabulary import DRIVER, ENDED, Action, ControlAction, EndOf, EvalStatus, SweepStatus, TrialStatus
 from sweeps.storage.base import is_url, join
+from sweeps.text_enum import TextEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Checkpoint:
     seq: int = -1
 
 
-class FileStatus(StrEnum):
+class FileStatus(TextEnum):
     """What the journal says of a checkpoint's files."""
 
     KEPT = "kept"

@@ -1,15 +1,16 @@
 """The fixed words of journal rows: actions of a rule, statuses, what users may request.
 
-Each is a `StrEnum`: its value is the text in the journal, and it compares equal to it.
+Each is a `TextEnum`: its value is the text in the journal, and it compares equal to it.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final
 
+from sweeps.text_enum import TextEnum
 
-class Action(StrEnum):
+
+class Action(TextEnum):
     """What is to be done with a running trial."""
 
     CONTINUE = "CONTINUE"
@@ -21,7 +22,7 @@ OLD_ACTIONS: Final = {"PARK": Action.PAUSE}
 """What journals of version 0.1 call an action."""
 
 
-class Phase(StrEnum):
+class Phase(TextEnum):
     """Where a trial stands on its curve."""
 
     BEFORE = "before"
@@ -34,7 +35,7 @@ class Phase(StrEnum):
     UNKNOWN = "unknown"
 
 
-class TrialStatus(StrEnum):
+class TrialStatus(TextEnum):
     """A trial's status. It changes by a journal row or not at all (`sweeps.journal.history`)."""
 
     WAITING = "waiting"  # for machines: not started yet, or to go on after its attempt ended early
@@ -49,7 +50,7 @@ class TrialStatus(StrEnum):
 ENDED: Final = frozenset({TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED})
 
 
-class EndStatus(StrEnum):
+class EndStatus(TextEnum):
     """How training, a trial or a sweep ended."""
 
     COMPLETED = "completed"
@@ -58,7 +59,7 @@ class EndStatus(StrEnum):
     DONE = "done"  # the sweep
 
 
-class EndOf(StrEnum):
+class EndOf(TextEnum):
     """What ended: the training of a trial, the trial as a whole with its last score, or the sweep."""
 
     TRAINING = "training"
@@ -66,7 +67,7 @@ class EndOf(StrEnum):
     SWEEP = "sweep"
 
 
-class EvalStatus(StrEnum):
+class EvalStatus(TextEnum):
     """What became of the evaluation of a checkpoint."""
 
     QUEUED = "queued"
@@ -75,7 +76,7 @@ class EvalStatus(StrEnum):
     SKIPPED = "skipped"  # overtaken: a later checkpoint of the trial has scores
 
 
-class ControlAction(StrEnum):
+class ControlAction(TextEnum):
     """What a person asked for, or what the driver did with an attempt on its own account."""
 
     STOP = "stop"
@@ -95,7 +96,7 @@ DRIVER: Final = "driver"
 """`who` of a control row that nobody asked for."""
 
 
-class SweepStatus(StrEnum):
+class SweepStatus(TextEnum):
     """A sweep's status by its journal alone; whether its driver is alive only the lease says."""
 
     RUNNING = "running"

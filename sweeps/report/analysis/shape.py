@@ -17,9 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from statistics import NormalDist
 from typing import NamedTuple
+
+from sweeps.text_enum import TextEnum
 
 MIN_POINTS = 3  # scored steps after step 0; with two, every noisy curve "falls" or "rises"
 MIN_FALL = 0.05  # of the base: smaller falls are real with many items, and nobody would act on them
@@ -27,7 +28,7 @@ BACK_AT = 0.90  # of the base
 LATE = 0.5  # share of the steps run: a fall that begins there or after is a late decline, not a dip
 
 
-class Shape(StrEnum):
+class Shape(TextEnum):
     """What a curve did, in one word."""
 
     RECOVERED = "dip-and-recover"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from sweeps.report.analysis.findings.trials import Check
 from sweeps.report.analysis.inference import Difference
 from sweeps.report.analysis.shape import Measured
+from sweeps.text_enum import TextEnum
 
 
-class Kind(StrEnum):
+class Kind(TextEnum):
     """What a setting did to a metric, or what limits it. `verdicts` holds the rule of each."""
 
     RECOVERED = "recovered"
@@ -46,7 +46,7 @@ class Verdict:
     settle: str = ""
 
 
-class Outcome(StrEnum):
+class Outcome(TextEnum):
     """What a sweep as a whole found. `outcome` holds the rule of each."""
 
     GAINED = "gained"
