@@ -21,14 +21,15 @@ from sweeps.planning.work import step_tokens
 PAST_ERROR: Final = 0.25
 PUBLISHED_ERROR: Final = 0.4
 ASSUMED_ERROR: Final = 1.0
-START_UP_S: Final = {"GPU": 30.0, "CPU": 4.0}
-"""Seconds of a new process until its model is loaded: imports, device. Assumptions; on CPUs 4.7 CPU seconds were measured
-(docs/scale.md)."""
+START_UP_S: Final = {"GPU": 30.0, "CPU": 5.0}
+"""Seconds of a new process until its model is loaded: imports, device. On CPUs as measured (5.8 s, of which 4.2 CPU seconds,
+`benchmarks.scale.start_up` at load 4 on two cores); on GPUs an assumption."""
 GROUP_START_S: Final = 5.0
-"""As many more where a trial has several workers: Ray Train's controller, and the process group. An assumption."""
+"""As many more where a trial has several workers: Ray Train's controller, and the process group. Two workers on two cores took
+three times as long as one (22 against 7.5 s, `benchmarks.scale.start_up` at load 6)."""
 CLUSTER_START_S: Final = 6.0
-"""Seconds of a sweep on Ray in which no trial has machines yet, or any more: Ray, its actors and Tune come up, and end. An
-assumption, which `benchmarks.scale.start_up` measures as `cluster_s`."""
+"""Seconds of a sweep on Ray in which no trial has machines yet, or any more: Ray, its actors and Tune come up, and end. Measured
+as `cluster_s` by `benchmarks.scale.start_up`: 5.3 at load 4, 7.4 and 8.3 at load 6."""
 REUSED_S: Final = {"GPU": 2.0, "CPU": 0.1}
 """The same where processes stand ready from the attempt before: 0.05 CPU seconds were measured with tiny models
 (`benchmarks.scale.start_up`); that of GPUs is an assumption."""
