@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sweeps.checkpoints.manifest import read_manifest
+from sweeps.checkpoints.manifest import read_manifest, verify
 from sweeps.checkpoints.transfer import local_copy
 from sweeps.errors import InputError
 from sweeps.storage.base import COMMAND_S, is_url
@@ -23,13 +23,19 @@ OURS = frozenset({checkpoint.STATE, checkpoint.FACTS, checkpoint.MANIFEST})
 
 
 def export(
-    source: str | Path, target: str | Path, *, dtype: torch.dtype | None = None, recurrences: int | None = None
+    source: str | Path,
+    target: str | Path,
+    *,
+    digest: str = "",
+    dtype: torch.dtype | None = None,
+    recurrences: int | None = None,
 ) -> Path:
     """Writes weights, configuration and tokenizer of a checkpoint to a new folder, which transformers loads with its own code.
 
     Args:
         source: a checkpoint, a folder or its address in a bucket; checked against its manifest first.
         target: a folder that is missing or empty.
+        digest: that of the weights which its sweep wrote there; "" where that is not known.
         dtype: type of the exported weights; by default the fp32 they were trained in.
         recurrences: of a `recurrent_qwen3`, which is written as the plain Qwen3 that it is at so many of them; by default as
             many as its config.json says.
@@ -39,12 +45,13 @@ def export(
 
     Raises:
         InputError: the target holds something already, or the model has no recurrences to choose.
-        StorageError: the checkpoint is damaged or was never finished, or its bucket does not answer.
+        StorageError: the checkpoint is damaged, another one or was never finished, or its bucket does not answer.
     """
     out = Path(target)
     check_target(out)
     with local_copy(str(source), wanted=lambda name: name not in OURS, patience_s=COMMAND_S) as folder:
-        files = read_manifest(folder).files if is_url(str(source)) else checkpoint.verify(folder).files
+        check = read_manifest if is_url(str(source)) else verify  # a copy was compared when it was made
+        files = check(folder, digest=digest).files
         _write(folder, out, [name for name in files if name not in OURS], dtype, recurrences)
     return out
 

@@ -37,7 +37,7 @@ def main() -> None:
     found = []
     for trial in results.trials:
         config, whole = trial.config, trial.state == "completed"
-        model = kept_checkpoint(open_store(results.path), trial.trial, "last") if whole else None
+        model = kept_checkpoint(open_store(results.path), trial.trial, "last").path if whole else None
         cell = {"data": config["data"], "replay": config["replay"], "lr": config["learning_rate"]}
         points = results.curves(METRIC).where(lambda p, id=trial.trial: p.trial == id)  # type: ignore[misc]
         last = max(points, key=lambda p: p.step)

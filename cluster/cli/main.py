@@ -365,12 +365,13 @@ def export(
     from trainers.export import export as write
 
     home, dtype = find(sweep_id, storage), torch.bfloat16 if bf16 else None
+    kept = kept_checkpoint(home, trial, step)
     if for_rl is None:
-        print(write(kept_checkpoint(home, trial, step), target, dtype=dtype, recurrences=recurrences))
+        print(write(kept.path, target, digest=kept.digest, dtype=dtype, recurrences=recurrences))
         return
     from cluster.cli.results_commands import export_for_rl
 
-    print(export_for_rl(home, trial, kept_checkpoint(home, trial, step), target, for_rl, dtype, recurrences))
+    print(export_for_rl(home, trial, kept, target, for_rl, dtype, recurrences))
 
 
 @app.command()

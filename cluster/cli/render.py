@@ -16,6 +16,7 @@ from sweeps.config.objective import Goal, all_met
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.space import Axis, sampled
+from sweeps.config.trial import Saved
 from sweeps.controller.earlier_sweeps import gather, suite_of
 from sweeps.errors import DipsweepError, InputError, NoDriver, SpecError, StorageError, nearest
 from sweeps.journal.history import Point
@@ -316,8 +317,8 @@ class Follower:
             raise NoDriver(f"{self.home.name}: {driver.message(self.home.name)}")
 
 
-def kept_checkpoint(home: Store, trial: str, step: str) -> str:
-    """Returns the address of a trial's checkpoint: `best` by the objective, `last`, or the step given.
+def kept_checkpoint(home: Store, trial: str, step: str) -> Saved:
+    """Returns a trial's checkpoint, with its address and digest: `best` by the objective, `last`, or the step given.
 
     Raises:
         InputError: there is no such trial, or that checkpoint is not kept.
@@ -346,12 +347,13 @@ def kept_checkpoint(home: Store, trial: str, step: str) -> str:
     return kept[int(step)]
 
 
-def _with_parents(state: SweepState, trial: str, home: str) -> tuple[dict[int, str], dict[int, Point]]:
-    """Where the checkpoints of a trial lie that are kept, and its scores, by step: up to where it turned off from another run,
+def _with_parents(state: SweepState, trial: str, home: str) -> tuple[dict[int, Saved], dict[int, Point]]:
+    """Returns the checkpoints of a trial that are kept, and its scores, by step: up to where it turned off from another run,
     those of that one."""
-    kept, points, limit = dict[int, str](), dict[int, Point](), None
+    kept, points, limit = dict[int, Saved](), dict[int, Point](), None
     for run in state.line(trial):
-        kept = {s: address_of(c.path, home) for s, c in run.kept().items() if limit is None or s <= limit} | kept
+        own = {s: Saved(s, address_of(c.path, home), c.digest) for s, c in run.kept().items()}
+        kept = {s: saved for s, saved in own.items() if limit is None or s <= limit} | kept
         points = {s: p for s, p in run.curve.points.items() if limit is None or s <= limit} | points
         limit = run.fork_step if limit is None else min(limit, run.fork_step)
     return kept, points

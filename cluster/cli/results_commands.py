@@ -11,6 +11,7 @@ import typer
 from cluster.cli.cluster_commands import AsJson, Storage, SweepId
 from cluster.cli.output_files import check_output
 from cluster.locate import definition, find
+from sweeps.config.trial import Saved
 from sweeps.errors import InputError, nearest
 from sweeps.storage.base import Store
 
@@ -128,7 +129,7 @@ def next_command(
 def export_for_rl(
     home: Store,
     trial: str,
-    checkpoint: str,
+    checkpoint: Saved,
     target: Path,
     framework: str,
     dtype: torch.dtype | None,
@@ -144,7 +145,7 @@ def export_for_rl(
     check_target(target)
     config, sweep = SweepState(read_rows(home)).trials[trial].curve.config, definition(home)
     found = rl_prompts(config["data"], sweep.tier_source(config["data"]), config["seed"])
-    export(checkpoint, target / "model", dtype=dtype, recurrences=recurrences)
+    export(checkpoint.path, target / "model", digest=checkpoint.digest, dtype=dtype, recurrences=recurrences)
     settings = RlSettings(config["learning_rate"], config["max_length"], config["seed"])
     prompts = fitting_prompts(target / "model", found.prompts, settings)
     started = write_rl(framework, target, prompts, settings)

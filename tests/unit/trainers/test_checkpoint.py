@@ -179,6 +179,15 @@ def test_a_file_of_a_checkpoint_that_may_not_be_read_is_not_called_damaged(seale
         verify(sealed[0])
 
 
+def test_another_checkpoint_in_its_place_is_not_exported(sealed, tmp_path):
+    path = sealed[0]
+    manifest = read_manifest(path)
+    with pytest.raises(StorageError, match="holds other weights than its sweep wrote there"):
+        export(path, tmp_path / "out", digest="sha256:another")
+    assert not (tmp_path / "out").exists()
+    assert export(path, tmp_path / "out", digest=manifest.digest) == tmp_path / "out"
+
+
 def test_an_export_is_a_plain_folder_that_transformers_reads(sealed, tmp_path):
     target = export(sealed[0], tmp_path / "out")
     assert not {p.name for p in target.iterdir()} & {checkpoint.STATE, checkpoint.FACTS, "manifest.json"}

@@ -147,8 +147,8 @@ def damaged(tmp_path: Path) -> tuple[Path, str]:
 
 def test_export_takes_the_last_good_checkpoint(damaged: tuple[Path, str]):
     home, trial = damaged
-    assert kept_checkpoint(open_store(home), trial, "last").endswith("step-000004")
-    assert kept_checkpoint(open_store(home), trial, "4").endswith("step-000004")
+    assert kept_checkpoint(open_store(home), trial, "last").path.endswith("step-000004")
+    assert kept_checkpoint(open_store(home), trial, "4").path.endswith("step-000004")
     for step in ("2", "6", "8", "first"):
         with pytest.raises(InputError, match=f"got step '{step}'; expected best, last or one that is kept: 4$"):
             kept_checkpoint(open_store(home), trial, step)
@@ -186,7 +186,7 @@ def test_export_takes_the_best_checkpoint_of_a_branch_from_its_trunk_and_one_tha
         (branch, "4", f"{trunk}/attempt-1/step-000004"),
         (branch, "last", f"{branch}/attempt-1/step-000010"),
     ):
-        assert kept_checkpoint(open_store(home), trial, step).endswith(taken)
+        assert kept_checkpoint(open_store(home), trial, step).path.endswith(taken)
     with pytest.raises(InputError, match="got step '20'"):
         kept_checkpoint(open_store(home), branch, "20")
 
