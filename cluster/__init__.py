@@ -8,10 +8,10 @@ check_names()
 
 if TYPE_CHECKING:
     from cluster.jobs.submit import submit
-    from cluster.run import run
+    from cluster.run_sweep import run
 
 __all__ = ["run", "submit"]
-_MODULES = {"run": "cluster.run", "submit": "cluster.jobs.submit"}
+_MODULES = {"run": "cluster.run_sweep", "submit": "cluster.jobs.submit"}
 
 
 def __getattr__(name: str) -> Any:
@@ -20,6 +20,6 @@ def __getattr__(name: str) -> Any:
 
     if name in _MODULES:
         value = getattr(importlib.import_module(_MODULES[name]), name)
-        globals()[name] = value  # the import has just put the module `cluster.run` there
+        globals()[name] = value
         return value
     raise AttributeError(f"module 'cluster' has no attribute {name!r}")

@@ -36,8 +36,8 @@ def run_with_output(
         DipsweepError: every trial failed.
     """
     from cluster.preflight.checks import preflight
-    from cluster.run import run as run_sweep
     from cluster.run_output import run_output
+    from cluster.run_sweep import run as run_sweep
 
     keep_running_without_output()
     here = not (address or os.environ.get("RAY_ADDRESS"))

@@ -29,7 +29,7 @@ def definition(protect: str, schedule: str) -> dict[str, Any]:
 def main() -> None:
     protect, schedule, out = sys.argv[1], sys.argv[2], Path(sys.argv[3]).resolve()
     from cluster.cli.render import kept_checkpoint
-    from cluster.run import run
+    from cluster.run_sweep import run
     from sweeps import Sweep
     from sweeps.storage.factory import open_store
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from cluster.cli.plan_view import probed_speeds
 from cluster.preflight.cost import speeds_for
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.journal.rows import EvalRow, ReportRow, Row

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.run import stop_rule
+from cluster.run_sweep import stop_rule
 from sweeps import Sweep, choice, grid, loguniform, uniform
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan

@@ -25,7 +25,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from benchmarks.plan.actual import sweeps
-from cluster.run import run, stop_rule
+from cluster.run_sweep import run, stop_rule
 from sweeps import Sweep, grid
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan

@@ -27,7 +27,7 @@ TIERS = ("verified-long-cot", "answer-only", "corrupted-cot")
 
 def once(a: argparse.Namespace) -> None:
     """Runs the sweep in this process."""
-    from cluster.run import run
+    from cluster.run_sweep import run
     from sweeps import Sweep, grid
 
     sweep = Sweep(

@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--rule", default="dip-aware")
     parser.add_argument("--every", type=float, default=0.1, help="seconds between two reports of a trial")
     a = parser.parse_args()
-    from cluster.run import stop_rule
+    from cluster.run_sweep import stop_rule
     from sweeps.journal.writer import SweepJournal
 
     sweep = definition(a.trials, a.reports, a.rule)

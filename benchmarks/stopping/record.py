@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.stopping.families import CAP, ITEMS, write
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.space import Axis
 from sweeps.journal.rows import Row

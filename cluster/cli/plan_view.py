@@ -92,7 +92,7 @@ def probe(plan: Plan) -> Probed:
 
     It also starts a process that imports what a new one of a cluster does.
     """
-    from cluster.run import run
+    from cluster.run_sweep import run
     from sweeps.journal.writer import read_rows
 
     kinds = {(key_of(w.config, w.workers), w.data): w for w in planned_work(plan)}
@@ -139,7 +139,7 @@ def saving_for(
     """
     if plan.sweep.stopping.rule == "none":
         return None
-    from cluster.run import stop_rule
+    from cluster.run_sweep import stop_rule
     from sweeps.planning.recorded import curves_for
 
     work = planned_work(plan)

@@ -37,7 +37,7 @@ def report(
 ) -> None:
     """Write the report of a sweep, finished or not, from its journal alone; of several, print what can be compared."""
     from cluster.cli.render import print_json
-    from cluster.run import summary_of, write_report
+    from cluster.run_sweep import summary_of, write_report
     from sweeps.output import printable
     from sweeps.report.markdown import markdown as as_markdown
     from sweeps.report.markdown import side_by_side

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from cluster.connect.environment import prepare
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.journal.reader import LogReader

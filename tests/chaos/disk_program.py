@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from tests.chaos.test_disk_full import SWEEP, heavy
 from tests.support.fakes import fake_evaluate

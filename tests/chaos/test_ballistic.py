@@ -28,7 +28,7 @@ from typing import IO
 import psutil
 import pytest
 
-from cluster.run import run, stop_rule
+from cluster.run_sweep import run, stop_rule
 from sweeps.errors import StorageError
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row

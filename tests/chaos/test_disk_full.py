@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.journal.history import History

@@ -60,7 +60,7 @@ def test_one_damaged_sweep_does_not_hide_the_others(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_renamed_sweep_is_not_silently_started_anew(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
-    from cluster.run import write_spec
+    from cluster.run_sweep import write_spec
     from sweeps import Sweep
     from sweeps.journal.writer import SweepJournal
 

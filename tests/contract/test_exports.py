@@ -20,14 +20,18 @@ def test_the_public_names_are_these_and_each_can_be_imported():
             assert getattr(module, name) is not None
 
 
-def test_what_users_import_first_is_what_they_call():
-    """In a process of its own: where a test has imported the module `cluster.run`, its name stands for the module."""
-    ask = "from cluster import run, submit; import inspect; print(*map(inspect.isfunction, (run, submit)))"
-    assert subprocess.check_output([sys.executable, "-c", ask], text=True).split() == ["True", "True"]
+def test_what_users_import_is_what_they_call_whatever_was_imported_before():
+    """In a process of its own: here the tests before have imported most modules."""
+    ask = "import inspect, {}; from cluster import run, submit; print(*map(inspect.isfunction, (run, submit)))"
+    for before in ("json", "cluster.run_sweep, cluster.jobs.submit"):
+        assert subprocess.check_output([sys.executable, "-c", ask.format(before)], text=True).split() == [
+            "True",
+            "True",
+        ]
 
 
 def test_every_rule_of_the_schema_can_be_made_with_the_settings_that_the_schema_takes():
-    from cluster.run import stop_rule
+    from cluster.run_sweep import stop_rule
     from sweeps.plugins import RULES
 
     settings = {"dip-aware": {"max_lost_winners": 0.2, "patience": 3.0, "protect": "soft"},

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.cli.main import app
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps.config.sweep_file.yaml import load
 from sweeps.replies import kept_files, read_replies
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cluster.cli.main import app
 from cluster.locate import definition
 from cluster.preflight.plugins import installed_plugins
-from cluster.run import run, stop_rule
+from cluster.run_sweep import run, stop_rule
 from sweeps import Sweep, grid
 from sweeps.config.checks.whole_sweep import checked_settings
 from sweeps.errors import InputError, SpecError

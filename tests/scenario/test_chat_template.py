@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep
 from sweeps.config.sweep_file.yaml import load
 from sweeps.errors import InputError, Interrupted

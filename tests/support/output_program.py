@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from cluster.launch import main_of
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.trial import Hooks, Saved, TrialSpec
 from sweeps.output import keep_running_without_output

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, grid, loguniform
 from sweeps.checkpoints.manifest import seal
 from sweeps.config.eval_job import EvalJob

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from tests.support.fakes import SealingTrainer, fake_evaluate
 from tests.support.programs import ends_like_a_command, say

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.trial import Saved
 from sweeps.errors import InputError, JournalError

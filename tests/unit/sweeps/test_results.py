@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import InputError, Sweep, grid, load
 from sweeps.journal.writer import SweepJournal
 from sweeps.replies import KeptReply, ReplyWriter

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.cli.main import app
 from cluster.cli.render import Follower, states_or_faults, sweep_state
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.errors import StorageError

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.cli.main import app
-from cluster.run import write_spec
+from cluster.run_sweep import write_spec
 from sweeps.config.schema import Sweep
 from sweeps.controller.requests import pending
 from sweeps.journal.writer import SweepJournal

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import main as cli
-from cluster.run import write_report, write_spec
+from cluster.run_sweep import write_report, write_spec
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.controller.controller import SweepController

@@ -12,7 +12,7 @@ from cluster.cli.job_text import status_of
 from cluster.connect.address import JobsEndpoint
 from cluster.jobs.client import Jobs
 from cluster.locate import find, is_id
-from cluster.run import write_spec
+from cluster.run_sweep import write_spec
 from sweeps import Sweep
 from sweeps.errors import InputError
 from sweeps.journal.writer import SweepJournal

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.jobs.requests import asker, send_request_and_wait, settings_of
 from cluster.locate import definition, find
-from cluster.run import write_spec
+from cluster.run_sweep import write_spec
 from sweeps import Sweep
 from sweeps.controller import requests as control
 from sweeps.errors import InputError

@@ -222,7 +222,7 @@ def test_adapters_that_do_not_fit_a_models_layers_are_refused(tmp_path):
 
 
 def test_a_sweep_that_python_runs_is_checked_as_one_that_a_command_runs(tmp_path):
-    from cluster.run import run
+    from cluster.run_sweep import run
 
     wrong = Sweep(name="x", objective={"metric": "transfer/nonsense"}, trainer={"steps": 2})
     with pytest.raises(SpecError, match="'transfer/nonsense' is not measured by suite mini"):
@@ -233,7 +233,7 @@ def test_a_sweep_that_python_runs_is_checked_as_one_that_a_command_runs(tmp_path
 def test_what_this_machine_has_says_nothing_of_a_ray_that_the_caller_connected_to(tmp_path, monkeypatch, backend):
     import ray
 
-    from cluster.run import run
+    from cluster.run_sweep import run
 
     seen = list[bool]()
 
@@ -242,7 +242,7 @@ def test_what_this_machine_has_says_nothing_of_a_ray_that_the_caller_connected_t
         raise SpecError
 
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr("cluster.run._checked", checked)
+    monkeypatch.setattr("cluster.run_sweep._checked", checked)
     with pytest.raises(SpecError):
         run(Sweep(name="x", trainer={"steps": 2}), backend=backend, storage=tmp_path, say=lambda line: None)
     assert seen == [backend == "in-process"]

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from cluster.preflight.inputs import FILE, check_inputs
-from cluster.run import run
+from cluster.run_sweep import run
 from cluster.train.functions import train_model
 from cluster.train.inputs import VerifyInputsBefore
 from sweeps import Sweep, grid

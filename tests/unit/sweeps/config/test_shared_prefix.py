@@ -192,7 +192,7 @@ def test_another_decay_off_the_trunk_equals_a_run_of_its_own_to_the_bit(tmp_path
 
 def test_a_sweep_over_decays_trains_what_its_plan_counts_and_scores_every_trial(tmp_path):
     """In this process, with a trainer that only counts steps; the trunk ends before its last branch is named."""
-    from cluster.run import run
+    from cluster.run_sweep import run
     from tests.support.fakes import FakeScores, FakeTrainer
 
     sweep = decays(

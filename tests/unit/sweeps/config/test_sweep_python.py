@@ -27,7 +27,7 @@ def test_where_it_is_stored_and_what_it_may_cost_do_not_change_what_a_sweep_is()
 
 
 def test_what_was_written_as_yaml_reads_back_as_the_same_sweep(tmp_path):
-    from cluster.run import write_spec
+    from cluster.run_sweep import write_spec
     from sweeps.config.sweep_file.yaml import load
 
     sweep = Sweep(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run import stop_rule
+from cluster.run_sweep import stop_rule
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan

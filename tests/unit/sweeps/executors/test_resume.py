@@ -10,7 +10,7 @@ import pytest
 
 from cluster.jobs import entrypoint as driver
 from cluster.jobs.resume import paused, prepare_resumed_sweep, request_resume_on_cluster
-from cluster.run import write_spec
+from cluster.run_sweep import write_spec
 from sweeps import Sweep
 from sweeps.controller.requests import pending
 from sweeps.journal.writer import SweepJournal

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run import run
+from cluster.run_sweep import run
 from cluster.train.worker import explain
 from sweeps import Sweep, grid
 from sweeps.errors import StorageDenied, Unreachable

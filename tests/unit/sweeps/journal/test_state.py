@@ -9,7 +9,7 @@ import pytest
 
 from cluster.cli.render import kept_checkpoint, state_of, status_text, sweep_line
 from cluster.observe.metrics import SweepMetrics
-from cluster.run import write_spec
+from cluster.run_sweep import write_spec
 from sweeps import Sweep, grid
 from sweeps.checkpoints.gc import collect
 from sweeps.config.plan import Plan

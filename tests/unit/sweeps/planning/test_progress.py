@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved

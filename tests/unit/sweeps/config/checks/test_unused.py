@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.run import run
+from cluster.run_sweep import run
 from sweeps import Sweep, choice, grid, uniform, zipped
 from sweeps.config.blocks import EvaluationBlock, StoppingBlock, TrainerBlock
 from sweeps.config.checks.unused import NEEDS, in_process_notes, unused_notes
