@@ -103,7 +103,8 @@ def probe(plan: Plan) -> Probed:
             run(small, storage=folder, backend="in-process", say=lambda line: None)
             rows += read_rows(Path(folder) / small.id)
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", TRAINING_IMPORTS], check=True)
+    # Not from the folder that one works in (-P), which may have a ray.py of its own.
+    subprocess.run([sys.executable, "-P", "-c", TRAINING_IMPORTS], check=True, stdout=subprocess.DEVNULL)
     return Probed(rows, time.monotonic() - began, PROBE)
 
 

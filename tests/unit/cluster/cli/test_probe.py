@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cluster.cli.plan_view import PROBE, PROBE_STEPS, probe
@@ -11,7 +13,11 @@ from sweeps.config.plan import Plan
 from sweeps.journal.rows import BASE_PREFIX, EvalRow
 
 
-def test_a_probe_scores_three_checkpoints_so_that_a_median_leaves_out_the_first_one_and_asks_no_more_than_the_sweep():
+def test_a_probe_scores_three_checkpoints_so_that_a_median_leaves_out_the_first_one_and_asks_no_more_than_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "ray.py").write_text("raise RuntimeError('a file of the user, who works here')")
+    monkeypatch.chdir(tmp_path)
     sweep = Sweep(
         name="probed",
         space={"model": grid("tiny-xs"), "steps": grid(400)},
