@@ -163,6 +163,7 @@ class WandB:
         self._wandb = _library("wandb", "wandb", "wandb")
         self._project, self._sweep, self._objective = project or "dipsweep", sweep.id, sweep.objective
         self._runs: dict[str, Any] = {}
+        self._configs: dict[str, Mapping[str, Any]] = {}
 
     def trial(self, trial: str, config: Mapping[str, Any]) -> None:
         run = self._wandb.init(
@@ -178,13 +179,19 @@ class WandB:
         run.define_metric("*", step_metric="step")
         best = "max" if self._objective.goal == "maximize" else "min"
         run.define_metric(self._objective.metric, step_metric="step", summary=best)
-        self._runs[trial] = run
+        self._runs[trial], self._configs[trial] = run, config
+
+    def _of(self, trial: str) -> Any:
+        if trial not in self._runs:  # it had ended, and is tried again
+            self.trial(trial, self._configs[trial])
+        return self._runs[trial]
 
     def log(self, trial: str, step: int, metrics: Mapping[str, float]) -> None:
-        self._runs[trial].log({"step": step, **metrics})
+        self._of(trial).log({"step": step, **metrics})
 
     def end(self, trial: str, status: str) -> None:
-        run = self._runs.pop(trial)
+        run = self._of(trial)
+        del self._runs[trial]
         run.summary["status"] = status
         run.finish(exit_code=1 if status == "failed" else 0)
 

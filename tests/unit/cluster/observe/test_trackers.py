@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,3 +125,29 @@ def events_of(file: Path) -> Iterator[Any]:
         (length,) = struct.unpack("<Q", data[:8])
         yield Event.FromString(data[12 : 12 + length])
         data = data[16 + length :]
+
+
+def test_a_trial_that_is_tried_again_after_its_end_goes_on_in_the_same_run_of_wandb(monkeypatch: pytest.MonkeyPatch):
+    begun, logged, ended = list[str](), list[dict[str, float]](), list[int]()
+
+    class Run(SimpleNamespace):
+        def define_metric(self, name: str, **how: str) -> None: ...
+
+        def log(self, numbers: dict[str, float]) -> None:
+            logged.append(numbers)
+
+        def finish(self, exit_code: int = 0) -> None:
+            ended.append(exit_code)
+
+    def init(**how: Any) -> Run:
+        begun.append(how["id"])
+        return Run(summary={})
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    tracker = tracker_for("wandb", SWEEP)
+    tracker.trial("t-1", {"steps": 8})
+    tracker.end("t-1", "failed")
+    tracker.log("t-1", 4, {"train/loss": 0.5})
+    tracker.end("t-1", "completed")
+    assert begun == [f"{SWEEP.id}-t-1"] * 2
+    assert (logged, ended) == ([{"step": 4, "train/loss": 0.5}], [1, 0])
