@@ -82,6 +82,6 @@ def test_a_template_that_changed_is_not_gone_on_with(home):
 
     with pytest.raises((Interrupted, KeyboardInterrupt)):
         run(sweep(home, "plain.jinja"), backend="in-process", train=interrupted, say=lambda line: None)
-    (home / "plain.jinja").write_text(TEMPLATE.replace("[", "("))
+    (home / "plain.jinja").write_text(TEMPLATE.replace("'[", "'("))
     with pytest.raises(InputError, match=r"models\.mine\.chat_template .* is not what this sweep began with"):
         run(sweep(home, "plain.jinja"), backend="in-process", say=lambda line: None)
