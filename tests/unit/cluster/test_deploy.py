@@ -179,7 +179,7 @@ STANDINS = {
     "scontrol": 'if [ "$1" = requeue ]; then echo "scontrol $*" >> "$OUT"; else printf "node1\\nnode2\\n"; fi',
     "hostname": "echo 127.0.1.1 10.9.8.7",
     "ray": 'echo "ray $* [$RAY_AUTH_MODE $(stat -c %a "$RAY_AUTH_TOKEN_PATH")]" >> "$OUT"; '
-    '[ "$1" = list ] && { echo "[{}, {}]"; exit; }; exec sleep 600',
+    '[ "$1" = list ] && { echo "[$(grep "^ray start" "$OUT" | sed "s/.*/{}/" | paste -sd,)]"; exit; }; exec sleep 600',
     "dipsweep": 'if [ "$1" = token ]; then (umask 077; echo 0123456789abcdef0123 > "$2"); exit; fi; '
     'echo "dipsweep $*" >> "$OUT"; eval "$DRIVER"',
 }
