@@ -1,4 +1,4 @@
-"""Generated sweeps with known truth: three worlds of fine-tuning curves.
+"""Generated sweeps with known truth: four worlds of fine-tuning curves.
 
 The forms here (half-cosines, rational functions, broken lines) are not those of the rule's prior (Weibull and gamma
 bumps, power laws, logistic steps), and the third world's are not those of the first two. A sweep has a temper of its
@@ -8,6 +8,7 @@ own: a mix of families and one dip time that its trials scatter around.
   sigma 0.75, between 2 and 24: the timing of the published tables.
 * `broad`: troughs at 6-22 % of the budget, back at base after 2 to 4 times that.
 * `shifted`: other families (double dips, stairs, slow sags, late jumps), no shared dip time, heavy-tailed noise.
+* `second-order`: answers of damped second-order systems to steps (they overshoot and ring), reported at log-spaced steps.
 
 Scores are shares in [0, 1]. A report's noise is the sampling error of the evaluation plus the checkpoint's own wiggle
 (half as large, AR(1)); only the sampling error, and the items that would give it, is told to the rule. "True" is without
@@ -129,6 +130,15 @@ def fade(x: Array, rng: Rng) -> Array:
     return rng.uniform(0.0, 0.1) * approach(x, 0, 0.15) - rng.uniform(0.02, 0.2) * x ** rng.uniform(0.7, 2)
 
 
+def response(x: Array, start: float, pace: float, damping: float) -> Array:
+    """Answer of a second-order system to a step at `start`: from 0 to 1, over it and back where `damping` is below 1."""
+    t = np.clip(x - start, 0, None) * pace
+    if damping < 1:
+        swings = np.sqrt(1 - damping**2)
+        return 1 - np.exp(-damping * t) * (np.cos(swings * t) + damping / swings * np.sin(swings * t))
+    return 1 - (1 + t) * np.exp(-t)
+
+
 # --- worlds -----------------------------------------------------------------------------------------------------------
 
 Draw = Callable[[str, Array, Rng, float], Array]
@@ -141,6 +151,7 @@ class World:
     center: tuple[float, float]  # range of the sweep's dip time
     draw: Draw
     heavy: bool = False
+    log_spaced: bool = False
 
 
 def _timed(ratio: Callable[[Rng], float], earliest: float) -> Draw:
@@ -169,6 +180,21 @@ def _shifted(family: str, x: Array, rng: Rng, center: float) -> Array:
     return forms[family](x, rng)
 
 
+def _second_order(family: str, x: Array, rng: Rng, center: float) -> Array:
+    pace, damping = np.exp(rng.uniform(np.log(8), np.log(60))), rng.uniform(0.3, 1.3)
+    gain, depth = rng.uniform(0.0, 0.12), rng.uniform(0.03, 0.2)
+    if family == "rise":
+        return gain * response(x, 0, pace, damping)
+    if family == "dip":
+        begin = float(np.clip(center * np.exp(0.35 * rng.normal()), 0.02, 0.4))
+        return (depth + gain - 0.03) * response(x, begin, 0.3 * pace, damping) - depth * response(x, 0, 60, 1)
+    if family == "fall":
+        return -depth * response(x, 0, pace, damping)
+    if family == "late":
+        return gain * response(x, rng.uniform(0.2, 0.7), pace, damping)
+    return gain * response(x, 0, pace, damping) - depth * response(x, rng.uniform(0.2, 0.7), pace, 1)  # overfit
+
+
 _USUAL = {"steady": 1.2, "dip": 2.4, "collapse": 1.6, "overfit": 0.8, "plateau": 0.8, "diverge": 0.5}
 WORLDS = {
     "published": World(
@@ -177,6 +203,13 @@ WORLDS = {
     "broad": World("broad", _USUAL, (0.06, 0.22), _timed(lambda r: r.uniform(2, 4), 0.04)),
     "shifted": World(
         "shifted", {"double": 1, "stairs": 1.2, "sag": 1.2, "jump": 0.8, "fade": 1.2}, (0, 0), _shifted, True
+    ),
+    "second-order": World(
+        "second-order",
+        {"rise": 1, "dip": 2, "fall": 1.2, "late": 0.8, "overfit": 0.8},
+        (0.04, 0.2),
+        _second_order,
+        log_spaced=True,
     ),
 }
 
@@ -196,22 +229,34 @@ def generate(world: str, seed: int, *, trials: int = 32, reports: int = 32, nois
     base_error = {name: 0.5 * se * rng.normal() for name, _, _ in models}  # four times the items
     shared = [_score_row(base_trial(n), 0, None, b + base_error[n], 0.5 * se) for n, b, _ in models]
     made = Generated([], shared, {}, {}, {})
-    x = np.arange(reports + 1) / reports
+    at_end = reports * STEPS_PER_REPORT
     for i in range(trials):
         trial, family = f"t-{i:04d}", names[rng.choice(len(names), p=mix)]
         name, base, cost = models[int(rng.integers(len(models)))]
         length = reports if rng.random() < 0.75 else reports // 2
-        true = np.clip(base + w.draw(family, x, rng, center) + _wiggle(rng, reports + 1, wiggle), 0, 1)
-        error = rng.standard_t(4, reports + 1) / np.sqrt(2) if w.heavy else rng.normal(size=reports + 1)
+        at = _steps(reports, length, w.log_spaced)
+        true = np.clip(base + w.draw(family, at / at_end, rng, center) + _wiggle(rng, len(at), wiggle), 0, 1)
+        error = rng.standard_t(4, len(at)) / np.sqrt(2) if w.heavy else rng.normal(size=len(at))
         seen = np.clip(true + se * error, 0, 1)
-        config = {"model": name, "data": family, "steps": length * STEPS_PER_REPORT, "seed": i}
-        start = TrialRow("generated", trial, budget=length * STEPS_PER_REPORT, config=config)
-        rows = tuple(_score_row(trial, t * STEPS_PER_REPORT, start.budget, seen[t], se) for t in range(1, length + 1))
+        budget = length * STEPS_PER_REPORT
+        last = int(np.searchsorted(at, budget))
+        config = {"model": name, "data": family, "steps": budget, "seed": i}
+        start = TrialRow("generated", trial, budget=budget, config=config)
+        rows = tuple(_score_row(trial, int(at[t]), budget, seen[t], se) for t in range(1, last + 1))
         pace = cost * rng.uniform(0.9, 1.1)
-        made.recordings.append(Recording(trial, start, rows, (pace,) * length))
-        made.truth[trial], made.family[trial] = float(true[length]), family
-        made.last_scores[trial] = float(seen[max(1, length - 2) : length + 1].mean())
+        durations = pace * (np.diff(at[: last + 1]) / STEPS_PER_REPORT)
+        made.recordings.append(Recording(trial, start, rows, tuple(durations.tolist())))
+        made.truth[trial], made.family[trial] = float(true[last]), family
+        made.last_scores[trial] = float(seen[max(1, last - 2) : last + 1].mean())
     return made
+
+
+def _steps(reports: int, length: int, log_spaced: bool) -> Array:
+    """The steps of a trial's reports, 0 first; where they are evenly spaced those of the longest budget."""
+    if not log_spaced:
+        return np.arange(reports + 1) * STEPS_PER_REPORT
+    end = length * STEPS_PER_REPORT
+    return np.unique(np.concatenate([[0], np.geomspace(4, end, 2 + round(2 * np.log2(end / 4))).round()])).astype(int)
 
 
 def _wiggle(rng: Rng, n: int, sd: float) -> Array:
