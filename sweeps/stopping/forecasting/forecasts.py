@@ -54,6 +54,7 @@ DRAWS = FORM_DRAWS + LEVEL_DRAWS  # possible outcomes of a sweep: where forecast
 LEAST_REVISED = 0.3  # standard errors that a forecast is taken to change by where it claims to be surer than that
 LEAST_SCALE = 3.0  # the sweep's own spread is at least this many standard errors
 FINEST_SD = 1e-9  # of a forecast, in standard errors of a report: what others add to its variance is divided by it
+MOST_OWN = 1e6  # the sweep's spread counts as this many of a forecast's own standard deviations at most
 FAR = 30.0  # prior standard deviation of the base score where nobody measured it, in standard errors
 CENSORED = 30.0  # a reply cut off may have been right: a rise of truncation by 10 % makes a report 4 times vaguer
 CUT_OFF_SD = 12**-0.5  # standard deviation of what a share may gain by that, in the share cut off: none of it to all
@@ -575,7 +576,8 @@ class CurveForecaster:
         total = weight.sum(1)
         wider = self.check.wider**2 * (weight * spread).sum(1) / np.maximum(total, 1e-12)
         own = (left * gains.own_variance).sum(1)[same]
-        wider = np.sqrt(wider[same] * (1.0 + OWN_LEFT * self.scale**2 * own / self.variance[rows]))
+        told = np.minimum(self.scale / np.sqrt(self.variance[rows]), MOST_OWN)
+        wider = np.sqrt(wider[same] * (1.0 + OWN_LEFT * own * told * told))
         self.spread[rows] = np.where((total > 0.0)[same], wider, 1.0)  # a final that is known is as sure as its scores
 
     def _shift_one(self, row: int, kind: str) -> None:
@@ -590,7 +592,8 @@ class CurveForecaster:
         total = _sum(weight)
         wider = self.check.wider**2 * _sum(weight * spread) / max(total, 1e-12)
         own = _sum(left * gains.own_variance)
-        wider = math.sqrt(wider * (1.0 + OWN_LEFT * self.scale**2 * own / self.variance[row]))
+        told = min(self.scale / math.sqrt(self.variance[row]), MOST_OWN)
+        wider = math.sqrt(wider * (1.0 + OWN_LEFT * own * told * told))
         self.spread[row] = wider if total > 0.0 else 1.0
 
     def _catch_up(self) -> None:

@@ -61,7 +61,8 @@ def recording(trial, values, error):
 @pytest.mark.filterwarnings("ignore:The reported value is ignored")
 def test_curves_of_every_kind_have_an_answer_through_every_adapter():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    seeds = [93, *range(20)]  # 93: a unit that changed by many powers of ten while revisions were taken back
+    # 93: a unit that changed by many powers of ten while revisions were taken back; the others: scores of all sizes in a sweep
+    seeds = [93, 978, 6243, 12202, *range(20)]
     count, found = any_curves.faults(seeds, 1000)
     assert found == []
     assert count == sum(len(any_curves.drawn(seed).curves) for seed in seeds)
