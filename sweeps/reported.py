@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from sweeps.config.trial import Saved
 from sweeps.errors import InputError
+from sweeps.statistics import packed_replies
 from sweeps.storage.base import is_url
 
 MOST_STEPS: Final = 2**53
@@ -28,8 +29,9 @@ class Reported(NamedTuple):
     cost: dict[str, float]
 
 
-class Scored(NamedTuple):
-    """Scores of a checkpoint, with how each came about; only those of `metrics` may be infinite or no number."""
+class CheckedScores(NamedTuple):
+    """Scores of a checkpoint, with how each came about, as `evaluators.scores.Scores` has them; only those of `metrics` may be
+    infinite or no number. `asked` is empty where all items were asked."""
 
     metrics: dict[str, float]
     se: dict[str, float]
@@ -38,7 +40,8 @@ class Scored(NamedTuple):
     cost: dict[str, float]
     items: dict[str, str]
     parts: dict[str, list[str]]
-    asked: Mapping[str, Any] | None
+    asked: dict[str, Any]
+    cached: bool
 
 
 def checked_report(
@@ -73,21 +76,57 @@ def checked_saved(checkpoint: Saved) -> Saved:
     return Saved(whole(step, "checkpoint"), path if is_url(path) else os.path.abspath(path), digest)
 
 
-def checked_scores(scores: Any) -> Scored:
+def checked_scores(scores: Any) -> CheckedScores:
     """Returns what an evaluation gave, with Python's own numbers.
 
     Raises:
-        InputError: it gave no scores, or something of them is no number; names it.
+        InputError: it gave no scores, or something of them is no number, or outcomes that no report could read; names it.
     """
     try:
-        parts = {str(metric): [str(task) for task in tasks] for metric, tasks in scores.parts.items()}
-        items = {str(task): str(outcomes) for task, outcomes in scores.outcomes.items()}
-        counts = {str(name): whole(n, f"scores: n.{name}") for name, n in scores.n.items()}
-        # Only an evaluation that may end early has `asked`; others need not know of it.
-        rest = (str(scores.suite), spent(scores.cost, "scores: cost"), items, parts, getattr(scores, "asked", None))
-        return Scored(numbers(scores.metrics, "scores: metrics"), finite(scores.se, "scores: se"), counts, *rest)
+        counts = {_name(name, "scores: n"): whole(n, f"scores: n.{name}") for name, n in scores.n.items()}
+        return CheckedScores(
+            metrics=numbers(scores.metrics, "scores: metrics"),
+            se=finite(scores.se, "scores: se"),
+            n=counts,
+            suite=_text(scores.suite, "scores: suite"),
+            cost=spent(scores.cost, "scores: cost"),
+            items={str(task): _outcomes(task, text, counts.get(task, 0)) for task, text in scores.outcomes.items()},
+            parts={str(metric): [str(task) for task in tasks] for metric, tasks in scores.parts.items()},
+            # Only an evaluation that may end early has `asked`, and only one that looks scores up has `cached`.
+            asked=_asked(getattr(scores, "asked", None) or {}),
+            cached=bool(getattr(scores, "cached", False)),
+        )
     except (AttributeError, TypeError) as e:
         raise InputError(f"got {type(scores).__name__} ({e}); expected scores as of evaluators.scores.Scores") from e
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{where}: got {_shown(value)}; expected text")
+    return str(value)
+
+
+def _outcomes(task: str, packed: Any, items: int) -> str:
+    """Returns packed outcomes that a report can unpack, of at least as many replies as there are items."""
+    replies = packed_replies(packed) if isinstance(packed, str) else None
+    if replies is None or replies < items:
+        raise InputError(
+            f"scores: outcomes.{task}: got {_shown(packed)}; expected those of {items} replies or more, as "
+            "sweeps.statistics.pack writes them"
+        )
+    return str(packed)
+
+
+def _asked(asked: Any) -> dict[str, Any]:
+    """Returns how many items were asked, of how many, and what was clear by then."""
+    if not asked:
+        return {}
+    if not isinstance(asked, Mapping):
+        raise InputError(f"scores: asked: got {_shown(asked)}; expected items, of and clear by name")
+    items, of = (whole(asked.get(name), f"scores: asked.{name}") for name in ("items", "of"))
+    if not 0 < items <= of:
+        raise InputError(f"scores: asked: got {items} items of {of}; expected 1 or more, and no more than there are")
+    return {"items": items, "of": of, "clear": str(asked.get("clear", ""))}
 
 
 def numbers(values: Mapping[str, Any], where: str) -> dict[str, float]:

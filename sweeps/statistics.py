@@ -208,6 +208,15 @@ def pack(outcomes: Iterable[float]) -> str:
     return "".join(f"{int(text[i : i + 4], 2):x}" for i in range(0, len(text), 4))
 
 
+def packed_replies(packed: str) -> int | None:
+    """Returns for how many replies there is room in packed outcomes; None for text that is none."""
+    graded = packed.startswith(GRADED)
+    digits = packed.removeprefix(GRADED)
+    if set(digits) - set("0123456789abcdef") or (graded and len(digits) % 4):
+        return None
+    return len(digits) // 4 if graded else 4 * len(digits)
+
+
 def unpack(packed: str, n: int) -> list[float]:
     """Reads `n` outcomes back."""
     if packed.startswith(GRADED):

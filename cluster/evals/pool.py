@@ -17,9 +17,10 @@ from sweeps.controller.evaluation.failure import evaluation_failure
 from sweeps.controller.evaluation.timeout import Allowance
 from sweeps.errors import DipsweepError
 from sweeps.failures import Failure, FailureKind
+from sweeps.reported import CheckedScores, checked_scores
 
 if TYPE_CHECKING:  # an evaluator needs no executor
-    from sweeps.executors.local import Evaluate, Scored
+    from sweeps.executors.local import Evaluate
 
 START_TRIES: Final = 3
 NODE_GONE: Final = ("its node has died", "node was terminated")  # Ray's words for an actor that went with its machine
@@ -42,8 +43,13 @@ class Evaluator:
         """Returns once the process is up."""
         return True
 
-    def score(self, job: EvalJob) -> Scored:
-        return self.evaluate(job)
+    def score(self, job: EvalJob) -> CheckedScores:
+        """Returns the scores of a checkpoint.
+
+        Raises:
+            InputError: what the evaluation gave is none.
+        """
+        return checked_scores(self.evaluate(job))
 
 
 class Broken(NamedTuple):
@@ -111,7 +117,7 @@ class Pool:
         actor = self.idle.pop()
         self.busy[actor.score.remote(job)] = _Running(actor, job, self.clock())
 
-    def finished(self) -> Iterator[tuple[EvalJob, Scored | Broken]]:
+    def finished(self) -> Iterator[tuple[EvalJob, CheckedScores | Broken]]:
         """Yields the jobs that are over since the last call, each with its scores or with what went wrong.
 
         Raises:
@@ -121,7 +127,7 @@ class Pool:
         for ref in _ready(self.busy):
             running = self.busy.pop(ref)
             try:
-                result: Scored | Broken = ray.get(ref)
+                result: CheckedScores | Broken = ray.get(ref)
             except Exception as e:
                 result = self._broken(running, e)
                 lives = isinstance(e, ray.exceptions.RayTaskError)  # it said so itself

@@ -17,11 +17,11 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.evaluation.failure import evaluation_failure
 from sweeps.controller.evaluation.timeout import Allowance, time_limit
 from sweeps.controller.launch import Launch
-from sweeps.errors import InputError, Interrupted, JournalError, LimitError, TrialFailed, out_of_memory, text_of
+from sweeps.errors import Interrupted, JournalError, LimitError, TrialFailed, out_of_memory, text_of
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.failures import Failure, FailureKind, failure_of
-from sweeps.reported import checked_report, checked_saved, checked_scores
+from sweeps.reported import CheckedScores, checked_report, checked_saved, checked_scores
 from sweeps.storage.base import storage_trouble
 
 Progress = Callable[[str], None]
@@ -56,26 +56,18 @@ class Scored(Protocol):
 Evaluate = Callable[[EvalJob], Scored]
 
 
-def take_scores(controller: SweepController, job: EvalJob, scores: Scored) -> None:
-    """Hands what an evaluation gave to the controller; per-item outcomes go along where there are any.
-
-    What is no scores is an evaluation that failed.
-    """
-    try:
-        found = checked_scores(scores)
-    except InputError as e:
-        controller.eval_failed(job, Failure(FailureKind.USER, "error", str(e)), {})
-        return
+def take_scores(controller: SweepController, job: EvalJob, scores: CheckedScores) -> None:
+    """Hands what an evaluation gave to the controller; per-item outcomes go along where there are any."""
     controller.scored(
         job,
-        found.metrics,
-        se=found.se,
-        n=found.n,
-        suite=found.suite,
-        cost=found.cost,
-        items=found.items,
-        parts=found.parts if found.items else None,
-        asked=found.asked,
+        scores.metrics,
+        se=scores.se,
+        n=scores.n,
+        suite=scores.suite,
+        cost=scores.cost,
+        items=scores.items,
+        parts=scores.parts if scores.items else None,
+        asked=scores.asked,
     )
 
 
@@ -218,7 +210,7 @@ class InProcess:
             began, cpu = time.monotonic(), time.process_time()
             try:
                 with time_limit(self.allowance.overdue, self.allowance.limit_s):
-                    scores = self.evaluate(job)
+                    scores = checked_scores(self.evaluate(job))
             except (Exception, SystemExit) as e:
                 failure = evaluation_failure(e)
                 self.controller.eval_failed(job, failure, self._cost_since(began, cpu))

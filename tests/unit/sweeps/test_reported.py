@@ -21,6 +21,7 @@ from sweeps.journal.history import History
 from sweeps.journal.rows import EvalRow, ReportRow
 from sweeps.journal.writer import SweepJournal, read_rows
 from sweeps.reported import checked_report, checked_saved, checked_scores
+from sweeps.statistics import pack, packed_replies, unpack
 from tests.support.fakes import FakeTrainer, fake_evaluate
 
 SWEEP = Sweep(
@@ -121,21 +122,47 @@ def changed(**wrong: Any) -> Any:
         changed(n={"x": 1.5}),
         changed(cost={"gpu_s": None}),
         changed(metrics={"x": "0.5"}),
+        changed(suite=None),
+        changed(suite=""),
+        changed(asked={"items": 3}),
+        changed(asked={"items": 9, "of": 3}),
+        changed(asked={"items": 0, "of": 3}),
+        changed(asked=["x"]),
+        changed(outcomes={"x": [True, False]}),
+        changed(outcomes={"x": "right"}),
+        changed(outcomes={"x": "q12345"}),
+        changed(outcomes={"x": "f"}, n={"x": 5}),
     ],
 )
 def test_an_evaluation_that_gives_no_scores_has_failed_and_ends_no_driver(tmp_path: Path, scoring: Any):
+    """The trials fail for want of scores, and not of an error of their own; the report is made all the same."""
     run(SWEEP, storage=tmp_path, backend="in-process", train=FakeTrainer(), evaluate=scoring, say=str)
     rows = read_rows(tmp_path / SWEEP.id)
-    assert {row.reason.partition(":")[0] for row in rows if isinstance(row, EvalRow) and row.given_up}
-    assert {t.state for t in History(rows).trials()} == {"failed"}
+    failed = [row.reason for row in rows if isinstance(row, EvalRow)]
+    assert failed
+    assert {reason.partition(": ")[0] for reason in failed} == {"InputError"}
+    assert {(t.state, t.reason) for t in History(rows).trials()} == {("failed", "no-metrics")}
 
 
 def test_scores_of_numpy_are_scores():
     given = SimpleNamespace(
         metrics={"a": np.float32(0.5)}, se={"a": np.float64(0.25)}, n={"a": np.int64(3)}, suite="mini@1",
-        cost={}, outcomes={}, parts={"a": ("b",)},
+        cost={}, outcomes={"a": "a"}, parts={"a": ("b",)}, asked={"items": np.int64(3), "of": 9, "clear": "below"},
     )  # fmt: skip
-    assert checked_scores(given)[:4] == ({"a": 0.5}, {"a": 0.25}, {"a": 3}, "mini@1")
+    found = checked_scores(given)
+    assert found[:4] == ({"a": 0.5}, {"a": 0.25}, {"a": 3}, "mini@1")
+    assert (found.items, found.parts, found.cached) == ({"a": "a"}, {"a": ["b"]}, False)
+    assert found.asked == {"items": 3, "of": 9, "clear": "below"}
+    assert type(found.asked["items"]) is int
+
+
+@pytest.mark.parametrize("outcomes", [[], [1, 0, 1], [1, 0, 1, 1, 0], [0.25, 1.0, 0.5]])
+def test_outcomes_as_they_are_packed_have_room_for_each_reply_and_are_taken(outcomes: list[float]):
+    packed = pack(outcomes)
+    room = packed_replies(packed)
+    assert room is not None
+    assert len(outcomes) <= room < len(outcomes) + 4
+    assert unpack(packed, len(outcomes)) == pytest.approx(outcomes, abs=1e-4)
 
 
 def test_what_could_not_be_read_back_is_never_written(tmp_path: Path):

@@ -16,6 +16,7 @@ from sweeps.executors.local import take_scores
 from sweeps.journal.writer import MemoryJournal
 from sweeps.report import summarize
 from sweeps.report.analysis.comparisons.pairing import common
+from sweeps.reported import checked_scores
 from sweeps.stopping import NeverStop
 
 SETTINGS = {"space": {"replay": grid(0.1)}, "trainer": {"steps": 64}}
@@ -74,10 +75,10 @@ def test_the_journal_and_the_report_say_what_was_not_asked():
     assert base.early is None
     assert controller.next_eval().step == 64  # asked in full, so it need not wait for the base
     assert controller.next_eval() is None  # step 4 is compared with its base as it goes
-    take_scores(controller, base, Told(100))
+    take_scores(controller, base, checked_scores(Told(100)))
     way = controller.next_eval()
     assert (way.step, way.early.base) == (4, "builtin")
-    take_scores(controller, way, Told(13))
+    take_scores(controller, way, checked_scores(Told(13)))
     rows = {row.step: row for row in controller.journal.rows() if row.kind == "eval"}
     assert (rows[4].status, rows[0].status) == ("done", "done")
     assert rows[4].asked == {"items": 13, "of": 100, "clear": "transfer/score is below its base"}
