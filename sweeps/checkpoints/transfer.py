@@ -38,8 +38,8 @@ from sweeps.storage.base import FOREVER, Store, is_url, join, storage_trouble
 from sweeps.storage.factory import open_store
 
 Say = Callable[[str], None]
-PAUSES: Final = (1.0, 5.0, 15.0)
-"""Seconds after each try of an upload that did not arrive whole."""
+PAUSES: Final = (0.0, 1.0, 5.0, 15.0)
+"""Seconds before each try of an upload: some servers list late what has arrived."""
 
 
 def push(folder: Path, store: Store, key: str) -> None:
@@ -51,13 +51,13 @@ def push(folder: Path, store: Store, key: str) -> None:
     manifest = read_manifest(folder)
     missing = list(manifest.files)
     for pause in PAUSES:
+        time.sleep(pause)
         for name in missing:
             store.upload(folder / name, f"{key}/{name}")
         there = {e.key.removeprefix(f"{key}/"): e.size for e in store.list(key)}
         missing = [name for name, (size, _) in manifest.files.items() if there.get(name) != size]
         if not missing:
             break
-        time.sleep(pause)  # some servers list late
     else:
         raise StorageUnavailable(f"{join(store.root, key)}: {missing[0]} did not arrive whole; nothing counts yet")
     store.upload(folder / MANIFEST, f"{key}/{MANIFEST}")

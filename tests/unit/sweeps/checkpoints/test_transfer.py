@@ -219,13 +219,19 @@ class Late(MemoryStore):
 
 
 def test_an_upload_that_is_not_listed_yet_is_tried_again_and_then_the_storages_fault(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0, 0.0))
-    saved = checkpoint(tmp_path)
-    store = Late(2)
-    push(Path(saved.path), store, KEY)
-    assert fetch(store / KEY, tmp_path / "down").digest == saved.digest
+    waited: list[float] = []
+    monkeypatch.setattr(transfer.time, "sleep", waited.append)
+    saved, tries = checkpoint(tmp_path), len(transfer.PAUSES)
+    for late in range(tries):
+        waited.clear()
+        store = Late(late)
+        push(Path(saved.path), store, KEY)
+        assert waited == list(transfer.PAUSES[: late + 1])
+        assert fetch(store / KEY, tmp_path / f"down-{late}").digest == saved.digest
+    waited.clear()
     with pytest.raises(StorageUnavailable, match="did not arrive whole; nothing counts yet"):
-        push(Path(saved.path), Late(3), KEY)
+        push(Path(saved.path), Late(tries), KEY)
+    assert waited == list(transfer.PAUSES)  # each is followed by a look
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "config.json"])
