@@ -51,6 +51,8 @@ class NextSweep:
         import yaml
 
         data = self.sweep.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        if "objective" in data:
+            data["objective"]["goal"] = self.sweep.objective.goal  # of some metrics it has to be said
         head = "".join(
             f"# {line}".rstrip() + "\n" for comment in (self.why, *comments) for line in comment.splitlines()
         )

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from sweeps import Sweep
 from sweeps import load as load_results
 from sweeps.config.plan import Plan
 from sweeps.config.sweep_file.yaml import load
 from sweeps.journal.writer import SweepJournal
 from sweeps.report import render_html, summarize
-from sweeps.report.next_sweep import next_sweep
+from sweeps.report.next_sweep import NextSweep, next_sweep
 from tests.support.report_journals import BASE, definition, dip, journal, story
 from tests.unit.sweeps.report.test_report_elsewhere import dipsweep
 
@@ -101,6 +102,13 @@ def test_an_evaluation_schedule_in_steps_goes_on_to_the_new_end(tmp_path):
     at = found.sweep.evaluation.at
     assert at[:3] == [10, 100, 400]
     assert at[-1] == found.sweep.trainer.steps
+
+
+@pytest.mark.parametrize("goal", ["maximize", "minimize"])
+def test_of_a_metric_whose_direction_has_to_be_said_it_is_said(goal, tmp_path):
+    sweep = Sweep(name="short-replies", objective={"metric": "length/truncated", "goal": goal})
+    (tmp_path / "next.yaml").write_text(NextSweep("confirm", "again", sweep).yaml())
+    assert load(tmp_path / "next.yaml").objective == sweep.objective
 
 
 def test_nothing_is_proposed_while_it_runs_or_where_nothing_fits():
