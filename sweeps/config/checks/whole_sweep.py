@@ -71,7 +71,20 @@ def checked_settings(sweep: SweepDefinition, settings: Mapping[str, Any]) -> Tri
     for name, value in (("model", found.model), ("data", found.data)):
         if fault := name_fault(sweep, name, value):
             raise InputError(f"{name}: {fault}")
+    at = sweep.evaluation.at
+    if isinstance(at, Mapping) and (fault := _too_often(int(at["every"]), found.steps)):
+        raise InputError(f"evaluation.at: {fault}")
     return found
+
+
+def _too_often(every: int, steps: int) -> str:
+    """Returns why a trial of so many steps cannot be scored at every so many; empty where it can."""
+    count = steps // every
+    return (
+        f"every {every} of {steps:,} steps is {count:,} evaluations a trial; expected at most {MAX_EVALUATIONS:,}"
+        if count > MAX_EVALUATIONS
+        else ""
+    )
 
 
 def _names(sweep: SweepDefinition) -> Iterator[Fault]:
@@ -332,12 +345,8 @@ def _evaluation(sweep: SweepDefinition) -> Iterator[Fault]:
             yield Fault(dotted(("evaluation", "at", "every")), f"got {show(every)}; expected a whole number >= 1")
         elif every > largest:
             yield Fault(where, f"every {every} steps is never reached within the largest budget of {largest} steps")
-        elif largest // every > MAX_EVALUATIONS:
-            yield Fault(
-                where,
-                f"every {every} of {largest:,} steps is {largest // every:,} evaluations a trial; expected at "
-                f"most {MAX_EVALUATIONS:,}",
-            )
+        elif fault := _too_often(every, largest):
+            yield Fault(where, fault)
     elif isinstance(at, list | tuple) and at:
         bad = [s for s in at if isinstance(s, bool) or not isinstance(s, int) or s < 1]
         if bad:

@@ -248,6 +248,21 @@ def test_what_cannot_be_done_is_refused_in_a_sentence_and_nothing_changes(tmp_pa
     assert [c.state for c in desk.curves.values()] == ["completed"] * 2
 
 
+@pytest.mark.parametrize(
+    "wish",
+    [Request("extend", "FIRST", {"steps": 10**8}), Request("add", args={"set": {"replay": 0.0, "steps": 10**8}})],
+)
+def test_what_would_be_scored_more_often_than_any_trial_of_a_sweep_is_refused(tmp_path: Path, wish: Request):
+    """A list of as many steps would take all of the driver's memory."""
+    often = sweep(evaluation={"at": {"every": 1}})
+    wish = Request(wish.action, wish.trial.replace("FIRST", known(often)[0]), wish.args, who="ana")
+    desk = Desk(tmp_path, often, {20: [wish]}).run()
+    [row] = desk.controls
+    assert row.refused
+    assert "100,000,000 evaluations a trial; expected at most 10,000" in row.reason
+    assert [c.state for c in desk.curves.values()] == ["completed"] * 2
+
+
 def test_a_request_in_the_journal_is_not_carried_out_again(tmp_path: Path):
     first, _ = known(sweep())
     desk = Desk(tmp_path, sweep(), {5: [Request("extend", first, {"steps": 32}, who="ana")]})
