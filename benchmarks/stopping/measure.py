@@ -21,11 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.stopping.lc_prior import rule_of
 from benchmarks.stopping.worlds import METRIC, WORLDS, Generated, generate, goal
 from sweeps.config.objective import Goal
 from sweeps.executors.simulated import Outcome, simulate
 from sweeps.stopping.base import Action, StopRule, Verdict
-from sweeps.stopping.registry import parse_rule
 
 HELD_OUT = 100_000  # first held-out seed; everything below TUNING may be looked at while tuning
 TUNING = 1_000
@@ -97,7 +97,7 @@ def measure(
     out = []
     for seed in seeds:
         sweep = generate(world, seed, trials=trials, noise=noise)
-        rule = Oracle(goal(top), sweep.winners(top)) if text == "oracle" else parse_rule(text, goal(top))
+        rule = Oracle(goal(top), sweep.winners(top)) if text == "oracle" else rule_of(text, goal(top))
         began = time.process_time()
         outcome = simulate(sweep.recordings, rule, workers=workers, shared=sweep.shared)
         out.append(fare(sweep, outcome, top, time.process_time() - began))

@@ -5,7 +5,8 @@
 
 Every sweep of a file is judged by itself: `draws` sub-sweeps of `size` trials each (0: all of them) in an order of their own, 8
 machines, top 3, ties kept together. The rival is the lower hull over `RIVALS`, at the rule's own saving: the least loss that
-a mix of settings chosen in hindsight has there. Errors are over sweeps (`draws` of one sweep share their fate).
+a mix of settings chosen in hindsight has there. Errors are over sweeps (`draws` of one sweep share their fate). Where
+extrapolated curves (`lc_prior.py`) make the best rival better, what it loses without them stands in brackets.
 
 Rule `knowing` knows the ends and keeps strict's promise: it stops what will lose at the first report that is outside the patience
 with a dip. What it saves is the most that strict can save.
@@ -22,13 +23,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.stopping.lc_prior import SETTINGS, LcPrior, rule_of
 from sweeps.executors.simulated import Outcome, Recording, simulate
 from sweeps.journal.history import History
 from sweeps.journal.rows import Row, SweepRow
 from sweeps.report.replay import finals, histories_of, lost_winners, read_rows, recorded, winners
 from sweeps.stopping.base import Action, Goal, StopRule, Verdict
 from sweeps.stopping.dip_aware import MIN_REPORTS, DipAware
-from sweeps.stopping.registry import parse_rule
 
 RULES = ("dip-aware", "dip-aware:protect=soft")
 SHARES = (0.06, 0.12, 0.25, 0.5)
@@ -110,7 +111,7 @@ def simulated(source: Source, rule: str, workers: int = 8, earlier: Sequence[Map
     if rule == "knowing":
         made: StopRule = Knowing(source.goal, winners(source.ends, source.goal.top))
     else:
-        made = parse_rule(rule, source.goal)
+        made = rule_of(rule, source.goal)
     if earlier:
         made.observe(SweepRow("", experience={"sweeps": earlier}))
     return simulate(source.recordings, made, workers=workers, shared=source.shared)
@@ -151,7 +152,8 @@ def spent(source: Source, rule: str) -> Spent:
 
 
 def rivals(source: Source) -> list[str]:
-    """Returns 12 settings of ASHA, 4 of the median rule, and more, with grace periods in shares of the longest budget."""
+    """Returns 12 settings of ASHA, 4 of the median rule, 6 of extrapolated curves, and more, with grace periods in shares of the
+    longest budget."""
     longest = max(r.reports[-1].step or 1 for r in source.recordings)
     grace = [max(1, round(s * longest)) for s in SHARES]
     return [
@@ -159,6 +161,7 @@ def rivals(source: Source) -> list[str]:
         *(f"median:grace={g}" for g in grace),
         *(f"hyperband:grace={g}" for g in grace[:2]),
         *(f"patient:patience={p}" for p in (2, 4, 8)),
+        *SETTINGS,
     ]
 
 
@@ -173,6 +176,11 @@ def hull_at(points: Sequence[tuple[float, float]], saved: float) -> float:
                 share = (saved - a_saved) / (b_saved - a_saved) if b_saved > a_saved else 0.0
                 best = min(best, a_lost + share * (b_lost - a_lost))
     return best
+
+
+def best_rival(fares: Mapping[str, Fare], saved: float) -> float | None:
+    """Returns what the best mix of rivals loses at `saved`; None where there are none."""
+    return hull_at([(f.saved, f.lost) for f in fares.values()], saved) if fares else None
 
 
 def measure(source: Source, rule: str, draws: int, size: int) -> list[Fare]:
@@ -202,10 +210,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = []
     for path in a.curves:
         for source in sources(read_rows(path), a.metric):
-            hulls = [] if a.no_rivals else [_mean(measure(source, r, a.draws, a.size)) for r in rivals(source)]
+            names = [] if a.no_rivals else rivals(source)
+            hull = {r: _mean(measure(source, r, a.draws, a.size)) for r in names}
             for rule in a.rules:
                 lost, saved = _mean(measure(source, rule, a.draws, a.size))
-                rival = hull_at([(s, x) for x, s in hulls], saved) if hulls else None
                 table.append(
                     {
                         "source": source.name,
@@ -215,7 +223,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                         "rule": rule,
                         "lost": lost,
                         "saved": saved,
-                        "rival": rival,
+                        "rival": best_rival(hull, saved),
+                        "rival_without_lc_prior": best_rival(
+                            {r: fare for r, fare in hull.items() if not r.startswith(LcPrior.name)}, saved
+                        ),
+                        "rivals": hull,
                     }
                 )
                 print(_line(table[-1]), flush=True)
@@ -233,10 +245,12 @@ def _mean(fares: Sequence[Fare]) -> Fare:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    rival = "" if row["rival"] is None else f"  rival {row['rival']:6.1%}"
+    rival, without = row["rival"], row["rival_without_lc_prior"]
+    said = "" if rival is None else f"  rival {rival:6.1%}"
+    said += f" ({without:.1%} without lc-prior)" if without is not None and without > rival + 5e-4 else ""
     return (
         f"{row['source']:44.44s} {row['schedule']:9s} {row['metric']:24.24s} n={row['trials']:<3d} {row['rule']:24s}"
-        f" lost {row['lost']:6.1%} @ {row['saved']:6.1%}{rival}"
+        f" lost {row['lost']:6.1%} @ {row['saved']:6.1%}{said}"
     )
 
 
@@ -248,7 +262,11 @@ def _summary(rule: str, rows: Sequence[Mapping[str, Any]]) -> str:
         return said
     rival = np.array([r["rival"] for r in rows])
     error = (lost - rival).std() / max(len(rows) - 1, 1) ** 0.5
-    return f"{said}, rivals there {rival.mean():.1%}, paired difference {(lost - rival).mean():+.1%} +- {error:.1%}"
+    without = np.mean([r["rival_without_lc_prior"] for r in rows])
+    return (
+        f"{said}, rivals there {rival.mean():.1%} ({without:.1%} without lc-prior), paired difference "
+        f"{(lost - rival).mean():+.1%} +- {error:.1%}"
+    )
 
 
 if __name__ == "__main__":
