@@ -247,11 +247,17 @@ class History:
 
 
 def rows_of_runs(rows: Iterable[Row]) -> list[Row]:
-    """Returns rows without the scores that branches have of their trunk and never began themselves: each run counts once."""
+    """Returns rows without the scores that branches have of their trunk and never began themselves: each run counts once.
+
+    Recordings of reports alone do not say which runs began: all of theirs count.
+    """
     kept = list(rows)
     begun = {(row.sweep, row.trial) for row in kept if isinstance(row, AttemptRow)}
+    told = {sweep for sweep, _ in begun}
     return [
         row
         for row in kept
-        if not (isinstance(row, ReportRow) and row.inherited and (row.sweep, row.trial) not in begun)
+        if not (
+            isinstance(row, ReportRow) and row.inherited and row.sweep in told and (row.sweep, row.trial) not in begun
+        )
     ]

@@ -14,6 +14,7 @@ from sweeps.report.replay import (
     compare,
     comparison_page,
     finals,
+    histories_of,
     lost_winners,
     read_rows,
     recorded,
@@ -114,6 +115,17 @@ def test_a_run_that_was_recorded_only_in_part_is_no_winner():
     rows = [r for r in rows_of() if not (r.trial == "t-3" and r.step > 50)]
     history = History(rows)
     assert set(finals(history, Goal(Y))) == {"t-0", "t-1", "t-2"}
+
+
+@pytest.mark.parametrize(("begun", "branch"), [([], [1, 2, 3]), (["long"], None), (["long", "short"], [1, 2, 3])])
+def test_scores_of_a_trunk_are_its_branch_s_unless_the_rows_say_that_it_never_began(begun, branch):
+    """A recording of reports alone does not say which runs began."""
+    rows = [make_row("attempt", "s", trial, attempt=1, step=0) for trial in begun]
+    for trial, steps, inherited in (("long", range(1, 7), ""), ("short", range(1, 4), "long")):
+        keys = {"budget": max(steps), **({"inherited": inherited} if inherited else {})}
+        rows += [make_row("report", "s", trial, attempt=1, step=s, metrics={Y: 0.1 * s}, **keys) for s in steps]
+    found = {r.trial: [x.step for x in r.reports] for r in recorded(histories_of(rows)["s"], Y)[0]}
+    assert found == {"long": [1, 2, 3, 4, 5, 6], **({"short": branch} if branch else {})}
 
 
 def test_lost_winners_are_those_of_the_final_top_that_did_not_run_to_the_end():
