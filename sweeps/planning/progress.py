@@ -331,12 +331,12 @@ class ProgressMeter:
         return work if work.fork == fork else replace(work, fork=fork), scored_at
 
     def _begins_at(self, trial: TrialState) -> int:
-        """Returns the step from which a trial runs on its own: before its fork where its trunk was given up short of that."""
-        if not trial.parent:
-            return 0
-        trunk = given_up_trunk(self.state, trial)
-        last = trunk.last(trial.fork_step) if trunk is not None else None
-        return trial.fork_step if trunk is None else last.step if last is not None else 0
+        """Returns the step from which a trial runs on its own: before its fork where its parent has left off short of that."""
+        parent = self.state.trials.get(trial.parent)
+        if parent is None or has_begun(trial) or parent.status in (TrialStatus.WAITING, TrialStatus.RUNNING):
+            return trial.fork_step
+        last = parent.last(trial.fork_step)
+        return last.step if last is not None else 0
 
     @cached_property
     def _planned(self) -> list[TrialWork]:

@@ -7,6 +7,7 @@ from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
+from sweeps.failures import Failure, FailureKind
 from sweeps.journal.rows import LeaseRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import MemoryJournal
@@ -174,13 +175,19 @@ def test_a_branch_of_a_trunk_that_was_given_up_is_not_ahead_under_promotion():
     assert told.left.high == 0.0
 
 
-def test_steps_that_a_trunk_left_out_are_ahead_of_a_branch_that_begins_without_it():
+@pytest.mark.parametrize("end", ["given up", "stopped", "failed"])
+def test_steps_that_a_trunk_left_out_are_ahead_of_a_branch_that_begins_without_it(end):
     sweep = Driven(space={"steps": grid(20, 40)}, trainer=TRUNK, saved=(5, 20, 40))
     sweep.begin()
     sweep.train(0, 5)
-    sweep.verdict = Verdict(Action.STOP, "no chance")
-    sweep.controller.report(sweep.launch.spec.id, 1, 10, {"train/loss": 0.1}, cost={"cpu_s": 10 * STEP_S})
+    trunk = sweep.launch.spec.id
+    sweep.verdict = Verdict(Action.STOP if end == "given up" else Action.CONTINUE, "no chance")
+    sweep.controller.report(trunk, 1, 10, {"train/loss": 0.1}, cost={"cpu_s": 10 * STEP_S})
     sweep.verdict = Verdict(Action.CONTINUE, "")
+    if end == "stopped":
+        sweep.controller.stop(trunk, "ada")
+    elif end == "failed":
+        sweep.controller.failed(trunk, 1, Failure(FailureKind.USER, "error"))
 
     def ahead():
         told = sweep.meter.progress(sweep.now)
