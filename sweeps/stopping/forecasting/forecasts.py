@@ -179,7 +179,7 @@ class CurveForecaster:
         self.made_good: dict[str, dict[str, bool]] = {}  # by kind: runs whose dip had the whole patience
         self._ratio: dict[str, float] = {}  # patience as these make it, by kind; empty where they changed
         self.unit, self.estimated = 0.0, False
-        self.changed: set[str] = set()  # trials with a new forecast; whoever follows the forecasts empties it
+        self.changed: set[str] = set()  # trials whose possible outcomes are new; whoever keeps outcomes empties it
         self.finals = Forecasts()
         self.longest = 1  # budget of any trial that was scored, in steps
         self._looked, self._look_at = 0, 1.0
@@ -616,12 +616,12 @@ class CurveForecaster:
         n, reach = len(self.trials), np.sort(self.reach[: len(self.trials)])
         return max(float(reach[(n - 1) // 2] + reach[n // 2]) / 2.0, LEAST_SCALE * self.unit)
 
-    def follow(self) -> bool:
-        """Brings all trials up to date with the shared gains; False where these have not changed since the last time."""
+    def follow(self) -> None:
+        """Brings all trials up to date with the shared gains; where these are not what they were, all have changed."""
         version = sum(g.version for g in (*self.gains.values(), *self.moves.values())), self.scale, self.check.wider
         if version == self._shifted:
             self._catch_up()
-            return False
+            return
         self._shifted, self._behind = version, None
         by_kind: dict[str, list[int]] = {}
         for forecast in self.trials.values():
@@ -631,7 +631,7 @@ class CurveForecaster:
                 self._shift_one(rows[0], kind)
             else:
                 self._shift(np.array(rows), kind)
-        return True
+        self.changed.update(self.trials)
 
     def outcomes(self, rows: np.ndarray) -> Array:
         """Returns the final scores of trials in every possible outcome of the sweep, [rows, DRAWS]."""

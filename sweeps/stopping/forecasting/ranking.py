@@ -75,6 +75,7 @@ class Limit:
         if forecast is None or floor is None:
             return None
         r = forecast.phase.reading()
+        self.forecaster.follow()  # else it would hang on who was asked about before
         p = self.forecaster.probability_above(forecast, self.sign * floor)
         return Feasibility(p, self.sign * forecast.in_unit(forecast.level), floor, r.phase, r.protected, r.until)
 
@@ -163,14 +164,14 @@ class TopKRanking:
     def _settled(self, suite: str) -> TopKSamples:
         """Returns the outcomes of a suite after all that has changed."""
         forecasts = self.forecaster.trials
-        followed, changed = False, set[str]()
+        changed = set[str]()
         for forecaster in self._forecasters():
-            followed |= forecaster.follow()
+            forecaster.follow()
             changed |= forecaster.changed
             forecaster.changed.clear()
-        if followed or changed:
+        if changed:
             self._known.clear()
-            self._update(list(forecasts.values()) if followed else [forecasts[t] for t in changed if t in forecasts])
+            self._update([forecasts[t] for t in changed if t in forecasts])
         samples = self._samples_of(suite)
         samples.settle()
         return samples
