@@ -97,7 +97,7 @@ def _run_once(program: str, limits: Limits) -> Outcome | str:
     except OSError as e:  # no process, no memory, or no open file more
         return f"its process could not be started ({e.strerror or e})"
     try:
-        if not _begins(child, f"{word}\n{program}".encode()):
+        if not _begins(child, f"{word}\n{program}".encode(errors="surrogatepass")):
             return "its process did not come up"
         child.wait(timeout=limits.seconds)
         assert child.stdout is not None

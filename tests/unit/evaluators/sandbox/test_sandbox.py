@@ -229,6 +229,7 @@ def test_a_slow_start_is_not_the_programs_time(monkeypatch):
         "import ctypes\nctypes.string_at(0)",
         "import os\nos.abort()",
         "x = bytearray(1 << 40)",
+        pytest.param("x = '\ud800'", id="half a surrogate pair, which no file can hold"),
     ],
 )
 def test_a_program_cannot_pass_its_own_fault_off_as_the_machines(program):
