@@ -17,10 +17,18 @@ from cluster.preflight.plugins import installed_plugins
 from cluster.run_sweep import run, stop_rule
 from sweeps import Sweep, grid
 from sweeps.config.checks.whole_sweep import checked_settings
+from sweeps.config.plan import Plan
+from sweeps.config.trial import Saved
+from sweeps.controller.controller import SweepController
+from sweeps.controller.request_handler import carry_out
+from sweeps.controller.requests import Request
 from sweeps.errors import InputError, SpecError
 from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import ReportRow
+from sweeps.journal.vocabulary import ControlAction
+from sweeps.journal.writer import MemoryJournal
 from sweeps.plugins import RULES
+from sweeps.stopping.base import NeverStop
 from sweeps.storage.factory import open_store
 from tests.support.fakes import FakeTrainer, fake_evaluate
 from tests.support.plugin_package import install
@@ -116,6 +124,29 @@ def test_a_value_for_a_loops_own_setting_in_a_request_is_read_as_in_a_sweep_file
         checked_settings(sweep, {"reference_tokens": value})
     assert says in str(refused.value)
     checked_settings(sweep, {"reference_tokens": 64})
+
+
+@pytest.mark.parametrize(
+    ("action", "args"),
+    [
+        (ControlAction.EXTEND, {"steps": 16}),
+        (ControlAction.CLONE, {"set": {"reference_tokens": 64}}),
+        (ControlAction.ADD, {"set": {"replay": 0.5, "reference_tokens": 64}}),
+    ],
+)
+def test_trials_of_a_loop_by_name_are_extended_cloned_and_added_like_others(package: Path, action, args):
+    trainer = {"loop": "root-scaled", "reference_tokens": 32, "steps": 8}
+    sweep = Sweep(name="own", space={"replay": grid(0.0, 0.1)}, trainer=trainer)
+    controller = SweepController(Plan(sweep), MemoryJournal(), NeverStop(sweep.goal))
+    launch = controller.next()
+    assert launch is not None
+    controller.saved(launch.spec.id, 1, Saved(4, "/4", "a"))
+    known = set(controller.specs)
+    carry_out(controller, Request(action, "" if action == "add" else launch.spec.id, args))
+    (new,) = set(controller.specs) - known
+    assert controller.specs[new].config["loop"] == "root-scaled"
+    with pytest.raises(InputError, match="unknown key 'loop'"):
+        carry_out(controller, Request(ControlAction.CLONE, launch.spec.id, {"set": {"loop": "sft"}}))
 
 
 def test_a_text_stands_for_an_enum_and_a_list_for_a_tuple_in_files_axes_and_requests(tmp_path: Path, monkeypatch):

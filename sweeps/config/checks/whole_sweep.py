@@ -17,7 +17,7 @@ from sweeps.config.names import BUILTIN_MODELS, BUILTIN_TIERS, is_judged, is_sha
 from sweeps.config.schema_errors import MAX_FAULTS, dotted, show, unknown_key
 from sweeps.config.space import Grid, cell_count, cells, sampled
 from sweeps.errors import Fault, InputError, nearest
-from sweeps.plugins import RULES, SEARCHERS
+from sweeps.plugins import RULES, SEARCHERS, SFT
 from sweeps.storage.base import is_url, url_fault
 
 MAX_TRIALS = 100_000
@@ -60,8 +60,10 @@ def checked_settings(sweep: SweepDefinition, settings: Mapping[str, Any]) -> Tri
     Raises:
         InputError: a name or a value is not one that a trial of this sweep can have.
     """
-    own = trainer_fields(sweep)
+    own, loop = trainer_fields(sweep), sweep.trainer.loop
     for name in settings:
+        if name == "loop" and settings[name] == loop != SFT:
+            continue  # a trial's own settings name the loop that a package adds
         if name == "loop" or (name not in TrialSettings.model_fields and name not in own):
             raise InputError(f"{name}: {unknown_key((name,), [*known_axes(), *own])}")
         if name in own and (fault := value_fault(own[name], settings[name])):
