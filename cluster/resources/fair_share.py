@@ -35,6 +35,8 @@ OVERTAKES = 8
 OBSERVATIONS = 5  # external usage is the least of this many: what just ended belongs to no sweep for a moment
 GROWTH_S = 60.0  # how often it is looked up what the autoscaler may add: an administrator may change it
 HEAD = {"node:__internal_head__": 0.001}  # every head node has one of it
+GONE = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
+"""What Ray raises for an actor that has ended; the second where its memory monitor ended it."""
 NodeRequests = tuple[Sequence[Lot], Sequence[Lot]]  # what a sweep holds, evaluators included, and what waits, in order
 
 Resources = Mapping[str, float]
@@ -258,7 +260,7 @@ class FairShareClient:
             self.next_growth = self.clock() + GROWTH_S
             try:
                 self.may_grow, self.growth_call = ray.get(self.growth_call), None
-            except ray.exceptions.RayActorError:
+            except GONE:
                 self._connect()
         return self.may_grow
 
@@ -285,7 +287,7 @@ class FairShareClient:
     def _take_answer(self) -> None:
         """Takes in the answer to the last `renew`, if it has come."""
         if self.renew_call is not None and ray.wait([self.renew_call], timeout=0)[0]:
-            with contextlib.suppress(ray.exceptions.RayActorError):  # it is met anew when a start is asked for
+            with contextlib.suppress(*GONE):  # it is met anew when a start is asked for
                 self.external_usage = ray.get(self.renew_call)
 
     def may_start(self, held: Resources, pending: Resources) -> bool:
@@ -296,7 +298,7 @@ class FairShareClient:
                     self.actor.may_start.remote(self.sweep, self.weight, dict(held), dict(pending)), timeout=ANSWER_S
                 )
             )
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        except (*GONE, ray.exceptions.GetTimeoutError):
             self._connect()
             return False
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
 import yaml
 
+from cluster.resources import fair_share
 from cluster.resources.autoscaler import Growth, from_ray_cluster, growth_of, place
 from cluster.resources.backfill import Resources
-from cluster.resources.fair_share import EXPIRY_S, OVERTAKES, FairShareState, NodeRequests
+from cluster.resources.fair_share import EXPIRY_S, OVERTAKES, FairShareClient, FairShareState, NodeRequests
 
 TOTAL = {"GPU": 8.0, "CPU": 64.0}
 
@@ -220,3 +224,34 @@ def test_kuberays_own_object_says_what_its_autoscaler_may_add_and_whether_there_
     assert (has["CPU"], has["GPU"], count) == (12.0, 1.0, group["maxReplicas"])
     manifest["spec"]["enableInTreeAutoscaling"] = False
     assert from_ray_cluster(manifest) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ray.exceptions.ActorDiedError(), ray.exceptions.OutOfMemoryError("the node was running low on memory")],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_actor_that_is_gone_is_started_anew_and_ends_no_driver(monkeypatch: pytest.MonkeyPatch, error: Exception):
+    """Ray says `OutOfMemoryError`, which is no `RayActorError`, of an actor that its memory monitor ended."""
+    started = list[Any]()
+    gone = SimpleNamespace(remote=lambda *arguments: "its answer")
+
+    def start() -> Any:
+        started.append(SimpleNamespace(growth=gone, renew=gone, may_start=gone))
+        return started[-1]
+
+    def get(ref: str, timeout: float = 0.0) -> bool:
+        raise error
+
+    monkeypatch.setattr(fair_share, "start_fair_share_actor", start)
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: (refs, []))
+    monkeypatch.setattr(ray, "get", get)
+    client = FairShareClient("a", 1.0)
+    assert client.growth() is None
+    assert len(started) == 2
+    for _ in range(2):
+        client.renew({}, dict, {}, lambda growth: ((), ()))
+        client.renew_soon()
+    assert not client.may_start({}, {"GPU": 1.0})
+    assert client.actor is started[-1]
+    assert len(started) > 2
