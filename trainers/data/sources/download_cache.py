@@ -117,10 +117,10 @@ def fetched(url: str, wanted: Callable[[str], bool] = lambda name: True) -> Path
     last = url.rstrip("/").rpartition("/")[2]
     home = cache_folder() / "fetched" / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}-{last}"
     _hold(home)
-    if not home.is_dir():
+    if not _is_whole(home, files):
         home.parent.mkdir(parents=True, exist_ok=True)
         with folder_lock(home):
-            if not home.is_dir():
+            if not _is_whole(home, files):
                 _fetch(url, files, home)
     return home / last if set(files) == {last} else home
 
@@ -142,10 +142,24 @@ def _hold(home: Path) -> None:
             os.utime(home)
 
 
+def _is_whole(home: Path, files: Mapping[str, Remote]) -> bool:
+    """False where a copy is not there, or a file of it has gone or has another size: a power cut, or somebody's hand."""
+    try:
+        return not _of_another_size(home, files)
+    except OSError:  # it is not there, or just put there anew
+        return False
+
+
+def _of_another_size(folder: Path, files: Mapping[str, Remote]) -> list[str]:
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    return [name for name, file in files.items() if name not in sizes or (file.size and sizes[name] != file.size)]
+
+
 def _fetch(url: str, files: Mapping[str, Remote], home: Path) -> None:
     fs, _ = _file_system(url)
     aside = home.with_name(f".{home.name}")
-    shutil.rmtree(aside, ignore_errors=True)
+    for old in (home, aside):
+        shutil.rmtree(old, ignore_errors=True)
     aside.mkdir()
     log.info("fetching %s (%.2f GB) to %s", url, sum(f.size for f in files.values()) / 1e9, home)
     for name, remote in files.items():
@@ -156,7 +170,7 @@ def _fetch(url: str, files: Mapping[str, Remote], home: Path) -> None:
 
 def _check(url: str, files: Mapping[str, Remote], folder: Path) -> None:
     """Compares what arrived with the source's sizes and, where a manifest came along, with its sha256."""
-    short = [n for n, f in files.items() if f.size and (folder / n).stat().st_size != f.size]
+    short = _of_another_size(folder, files)
     named = json.loads((folder / MANIFEST).read_text())["files"] if MANIFEST in files else {}
     bad = [n for n in named if n in files and sha256(folder / n) != named[n]["sha256"]]
     if short or bad:

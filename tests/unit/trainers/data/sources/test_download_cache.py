@@ -96,6 +96,19 @@ def test_a_fetch_that_died_half_way_is_not_taken_for_whole(remote, monkeypatch):
     assert fetched("memory://data/ours.jsonl").read_text() == "all of it"
 
 
+@pytest.mark.parametrize("damage", ["", "half", None], ids=["empty", "half", "gone"])
+def test_a_copy_that_is_no_longer_whole_is_fetched_anew(remote, damage):
+    """As a power cut leaves it."""
+    put(remote, "/m/config.json", "{}")
+    put(remote, "/m/model.safetensors", "all of it")
+    copy = fetched("memory://m") / "model.safetensors"
+    if damage is None:
+        copy.unlink()
+    else:
+        copy.write_text(damage)
+    assert (fetched("memory://m") / "model.safetensors").read_text() == "all of it"
+
+
 def test_what_does_not_arrive_whole_is_refused(remote, monkeypatch):
     put(remote, "/data/ours.jsonl", "all of it")
     monkeypatch.setattr(type(remote), "get_file", lambda self, source, target, **_: open(target, "w").close())
