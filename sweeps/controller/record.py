@@ -176,6 +176,7 @@ class SweepRecord:
             predicted=self._predict(),
             experience=self._experience(),
             points=self._points(),
+            rule=self.rule.defaults,
         )
 
 

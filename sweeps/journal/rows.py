@@ -95,6 +95,7 @@ class SweepRow(Row):
     `predicted` is what the plan expected it to cost when it began (`cluster.preflight.cost`); empty where nothing was.
     `experience` is what earlier sweeps said of it (`sweeps.controller.earlier_sweeps`); empty where none was asked for.
     `points` is what its search began with of earlier sweeps (`sweeps.controller.earlier_trials`); empty likewise.
+    `rule` holds the settings of its stop rule that the definition leaves to their defaults, as far as these may change.
     """
 
     kind: ClassVar[Kind] = "sweep"
@@ -106,6 +107,7 @@ class SweepRow(Row):
     predicted: Mapping[str, Any] = field(default_factory=dict)
     experience: Mapping[str, Any] = field(default_factory=dict)
     points: Mapping[str, Any] = field(default_factory=dict)
+    rule: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

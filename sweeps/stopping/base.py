@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from sweeps.config.objective import Goal
@@ -40,6 +41,9 @@ class StopRule(ABC):
     """
 
     name: str = ""
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    """Settings that nobody gave, of which another version may have another default: a sweep writes them down when it begins
+    (`SweepRow.rule`), and goes on with them."""
 
     def __init__(self, goal: Goal) -> None:
         self.goal = goal

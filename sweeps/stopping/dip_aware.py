@@ -41,6 +41,7 @@ HALFWAY = 0.5  # a collapsed run that will not make good this share of its fall 
 FIRST_PAUSE_MARGIN = 3.0  # a trial is paused for the first time at this multiple of the bar: it may come back
 OVERDUE_MIN_P = 0.4  # among 2 k trials or fewer, odds that a trial still needs when its patience ran out below the base
 MAX_LOST_SHARE = 1 / 15  # share of the top k that may be lost where nothing is set: 0.2 winners of 3
+FIRST_LOST_SHARE = 1 / 30  # the same in sweeps whose first row does not say it: they began when that was the default
 SHARES_PER_TRIAL = 3.0  # equal shares of the budget that one trial may take: most trials leave all of theirs
 LEAST_SHARES = (
     8  # the budget is cut into this many at least: in a small sweep one share would else be a good part of it
@@ -90,8 +91,10 @@ class DipAware(StopRule):
         if risk is not None and max_lost_winners is not None:
             raise InputError("stopping sets both max_lost_winners and risk, its old name; give one of them")
         _check(protect, risk=(0.0 if risk is None else risk, 0.0, 1.0))
+        is_default = max_lost_winners is None and risk is None
         if max_lost_winners is None:
             max_lost_winners = goal.top * (MAX_LOST_SHARE if risk is None else risk / SHARES_PER_TRIAL)
+        self.defaults = {"max_lost_winners": max_lost_winners} if is_default else {}
         _check(
             protect,
             max_lost_winners=(max_lost_winners, 0.0, float(goal.top)),
@@ -108,8 +111,8 @@ class DipAware(StopRule):
     def observe(self, row: Row) -> bool:
         fresh = super().observe(row)
         if fresh:
-            if isinstance(row, SweepRow) and row.experience:
-                self.ranking.expect(Experience(row.experience.get("sweeps", ())))
+            if isinstance(row, SweepRow):
+                self._begin(row)
             self.ranking.observe(row)
             if isinstance(row, VerdictRow) and row.action is not Action.CONTINUE:
                 if "p_top" in row.evidence:  # given up for its odds, and not because it diverged
@@ -119,6 +122,14 @@ class DipAware(StopRule):
             elif isinstance(row, AttemptRow) or _goes_on(row):
                 self.given_up.pop(row.trial, None)
         return fresh
+
+    def _begin(self, row: SweepRow) -> None:
+        """Takes what the first row of a sweep says: its experience, and the defaults that it began with."""
+        if row.experience:
+            self.ranking.expect(Experience(row.experience.get("sweeps", ())))
+        if self.defaults and row.version is not None:
+            earlier = self.goal.top * FIRST_LOST_SHARE
+            self.max_lost_winners = float(row.rule.get("max_lost_winners", earlier))
 
     def bars(self, forecasts: Sequence[TrialForecast]) -> list[float]:
         """Returns the P below which each trial is not worth its machine; protection lowers it, and so does a near end."""

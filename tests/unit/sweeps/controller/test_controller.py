@@ -18,9 +18,9 @@ from sweeps.controller.evaluation.queue import EVAL_TRIES
 from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.executors.local import InProcess
 from sweeps.failures import Failure, FailureKind
-from sweeps.journal.rows import Row
+from sweeps.journal.rows import Row, SweepRow
 from sweeps.journal.writer import MemoryJournal, SweepJournal
-from sweeps.stopping import Action, NeverStop, Phase, StopRule, Verdict
+from sweeps.stopping import Action, DipAware, NeverStop, Phase, StopRule, Verdict
 from tests.support.fakes import FakeScores, FakeTrainer, by_trial, fake_evaluate
 from tests.support.rows import make_row
 
@@ -76,6 +76,13 @@ def test_the_journal_is_numbered_without_gaps_and_every_row_can_be_written(tmp_p
     rows = run(tmp_path, sweep()).journal.rows()
     assert [r.seq for r in rows] == list(range(len(rows)))
     assert rows[0].kind == "sweep"
+
+
+def test_a_sweep_writes_down_the_defaults_of_its_stop_rule_when_it_begins(tmp_path: Path):
+    rule = DipAware(sweep().goal)
+    (first, *_) = run(tmp_path, sweep(), rule=rule).journal.rows()
+    assert isinstance(first, SweepRow)
+    assert first.to_json()["rule"] == {"max_lost_winners": rule.max_lost_winners}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
+from sweeps.journal.rows import SweepRow
 from sweeps.report.replay import read_rows, replay
 from sweeps.stopping.base import Action, Phase
 from sweeps.stopping.dip_aware import DipAware
@@ -399,3 +400,23 @@ def test_each_4b_long_cot_curve_alone_is_left_alone_until_it_is_back_and_runs_to
 
 def _metric(sweep):
     return next(m for r in read_rows(PUBLISHED) if r.sweep == sweep for m in r.metrics)
+
+
+def test_a_sweep_goes_on_with_the_budget_of_risk_that_it_began_with():
+    """Its default was half of what it is now; a sweep that goes on under another version is the same sweep."""
+    goal = Goal(Y)
+
+    def budget(row: SweepRow, **given: float) -> float:
+        rule = DipAware(goal, **given)
+        rule.observe(row)
+        return rule.max_lost_winners
+
+    assert DipAware(goal).defaults == {"max_lost_winners": pytest.approx(0.2)}
+    assert budget(SweepRow("s", version=1, rule={"max_lost_winners": 0.15})) == 0.15
+    assert budget(SweepRow("s", version=1)) == pytest.approx(0.1)
+    assert budget(SweepRow("s", version=1), max_lost_winners=0.3) == 0.3
+    assert budget(SweepRow("s", version=1), risk=0.3) == pytest.approx(0.3)
+    assert not DipAware(goal, max_lost_winners=0.3).defaults
+    assert budget(SweepRow("", experience={"sweeps": []})) == pytest.approx(
+        0.2
+    )  # of a replay, not of a sweep that began
