@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
@@ -37,11 +37,12 @@ def run_with_output(
     """
     from cluster.preflight.checks import preflight
     from cluster.run_output import run_output
+    from cluster.run_sweep import Backend, runs_here
     from cluster.run_sweep import run as run_sweep
 
     keep_running_without_output()
-    here = not (address or os.environ.get("RAY_ADDRESS"))
-    checked = preflight(sweep, storage or sweep.storage, here=here, builtin=True)
+    backend: Backend = "in-process" if in_process else "ray"
+    checked = preflight(sweep, storage or sweep.storage, here=runs_here(backend, address), builtin=True)
     with run_output() as output:
         say = output.say
         say(f"{sweep.id}: {describe_size(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")
@@ -50,7 +51,7 @@ def run_with_output(
         results = run_sweep(
             sweep,
             storage=storage,
-            backend="in-process" if in_process else "ray",
+            backend=backend,
             cpus=cpus,
             dashboard=dashboard,
             address=address,
@@ -98,8 +99,10 @@ def main_of(act: Callable[[], Any]) -> None:
     except OSError as e:
         if (trouble := storage_trouble(e)) is None:
             raise
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()  # what was said before
         silence(sys.stdout)
-        droppable(lambda line: print(line, file=sys.stderr))(f"error: what was to be written was not: {trouble}")
+        droppable(lambda line: print(line, file=sys.stderr))(f"error: {trouble}")
         sys.exit(1)
     except Exception as e:
         if type(e).__module__.startswith(("click", "typer")) and hasattr(e, "exit_code"):

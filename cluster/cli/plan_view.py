@@ -17,7 +17,7 @@ from cluster.preflight.cost import Probed, StepSpeed, StorageUse, model_shape, s
 from cluster.preflight.within_limits import fitting_changes
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
-from sweeps.errors import InputError, LimitError
+from sweeps.errors import DipsweepError, InputError, LimitError
 from sweeps.journal.rows import Row, TierRow
 from sweeps.planning.devices import MEMORY_GB, PEAK_BF16
 from sweeps.planning.estimate import Estimate, ModelCost, Range, Starts, trial_costs
@@ -102,10 +102,22 @@ def probe(plan: Plan) -> Probed:
             small = Sweep(**_probe_definition(plan.sweep, item))
             run(small, storage=folder, backend="in-process", say=lambda line: None)
             rows += read_rows(Path(folder) / small.id)
+    return Probed(rows, new_process_seconds(), PROBE)
+
+
+def new_process_seconds() -> float:
+    """Returns how long a new process takes to import what trains a model.
+
+    Raises:
+        DipsweepError: it cannot.
+    """
     began = time.monotonic()
     # Not from the folder that one works in (-P), which may have a ray.py of its own.
-    subprocess.run([sys.executable, "-P", "-c", TRAINING_IMPORTS], check=True, stdout=subprocess.DEVNULL)
-    return Probed(rows, time.monotonic() - began, PROBE)
+    done = subprocess.run([sys.executable, "-P", "-c", TRAINING_IMPORTS], capture_output=True, text=True, check=False)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        raise DipsweepError(f"plan: --probe: a new process cannot import what trains a model: {why}")
+    return time.monotonic() - began
 
 
 def _probe_definition(sweep: Sweep, item: TrialWork) -> dict[str, Any]:

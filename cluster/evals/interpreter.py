@@ -22,7 +22,7 @@ import json, pickle, platform, sys
 from importlib.metadata import version
 from importlib.util import find_spec
 
-missing, fault = [name for name in sys.argv[1:] if find_spec(name) is None], ""
+missing, faults = [name for name in sys.argv[1:] if find_spec(name) is None], []
 if not missing:
     from evaluators.suites.measured import measured
     from sweeps.errors import InputError
@@ -32,13 +32,13 @@ if not missing:
         if evaluation is not None:
             measured(evaluation)
     except InputError as e:
-        fault = str(e)
+        faults.append(str(e))
     if types:
         from transformers import CONFIG_MAPPING
 
         if unknown := [name for name in types if name not in CONFIG_MAPPING]:
-            fault = f"transformers {version('transformers')} there knows no models of type {', '.join(unknown)}"
-print(json.dumps([platform.python_version(), missing, "" if "ray" in missing else version("ray"), fault]))
+            faults.append(f"transformers {version('transformers')} there knows no models of type {', '.join(unknown)}")
+print(json.dumps([platform.python_version(), missing, "" if "ray" in missing else version("ray"), faults]))
 """
 WAIT_S: Final = 120.0
 
@@ -71,7 +71,7 @@ def check_evaluator_python(
             cwd="/",
             env={**os.environ, "PYTHONPATH": home},
         )
-        own_python, missing, ray, fault = json.loads(done.stdout)
+        own_python, missing, ray, faults = json.loads(done.stdout)
     except subprocess.CalledProcessError as e:
         raise InputError(f"{where} fails: {e.stderr.decode(errors='replace').strip()[-300:]}") from e
     except (OSError, ValueError, subprocess.TimeoutExpired) as e:
@@ -85,5 +85,5 @@ def check_evaluator_python(
         raise InputError(
             f"{where} has Python {theirs[0]} with Ray {theirs[1]}; expected the driver's, Python {ours[0]} with Ray {ours[1]}"
         )
-    if fault:
-        raise InputError(f"{where}: {fault}")
+    if faults:
+        raise InputError("\n".join(f"{where}: {fault}" for fault in faults))

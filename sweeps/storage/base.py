@@ -259,8 +259,14 @@ def _os_error_number(e: BaseException) -> int | None:
     return int(said[1] or said[2]) if said else None
 
 
+def _file_of(e: BaseException) -> Path | None:
+    """Returns the file that an error names; None where it names none, or one by its descriptor."""
+    name = getattr(e, "filename", None)
+    return Path(os.fsdecode(name)) if name and isinstance(name, str | bytes | os.PathLike) else None
+
+
 def trouble_at(place: Path, e: BaseException) -> StorageError | None:
-    """Returns the storage's error behind one of code that works on files of the storage at `place` and on nothing else.
+    """Returns the storage's error behind one of code that works on files of the storage, at `place` where it names no other.
 
     There a folder that is gone, or may not be written any more, or a file in its place, is no fault of a trial either.
     Memory that ran out, or an argument that makes no sense, is.
@@ -270,7 +276,7 @@ def trouble_at(place: Path, e: BaseException) -> StorageError | None:
     number = _os_error_number(e)
     if number is None or number not in _NO_PLACE | NETWORK:
         return None
-    found = storage_error(place, OSError(number, os.strerror(number)))
+    found = storage_error(_file_of(e) or place, OSError(number, os.strerror(number)))
     return found if isinstance(found, StorageDenied) else StorageUnavailable(str(found))
 
 
@@ -290,11 +296,9 @@ def storage_trouble(e: BaseException) -> StorageError | None:
             return None
         if type(found).__name__ == _RAY_DISK_FULL or _NO_TEMPORARY in text_of(found):
             return StorageFull(f"this machine: {' '.join(text_of(found).split())[:300]}; free some room, or set TMPDIR")
-        where, number = getattr(found, "filename", None), _os_error_number(found)
+        where, number = _file_of(found), _os_error_number(found)
         if number is not None and (number in FULL | AWAY | MANY_FILES or (where and number in NETWORK)):
-            return storage_error(
-                Path(os.fsdecode(where)) if where else Path("this machine"), OSError(number, os.strerror(number))
-            )
+            return storage_error(where or Path("this machine"), OSError(number, os.strerror(number)))
         inner = getattr(found, "cause", None)  # Ray's wrapper of a task's error
         found = inner if isinstance(inner, BaseException) else found.__cause__
     return None

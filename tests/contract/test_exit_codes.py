@@ -78,4 +78,18 @@ def test_output_for_which_there_is_no_room_is_one_sentence_and_1(tmp_path: Path,
         env = {**os.environ, "PYTHONUNBUFFERED": buffered, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert done.stderr.startswith("error: what was to be written was not: ")
+    assert done.stderr.startswith("error: this machine: no room is left on this disk (No space left on device")
+
+
+def test_trouble_in_reading_is_no_trouble_in_writing_and_what_was_said_before_is_said():
+    program = (
+        "from cluster.launch import main_of\n"
+        "def act():\n"
+        "    print('said before')\n"
+        "    raise OSError(24, 'Too many open files')\n"
+        "main_of(act)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stdout) == (1, "said before\n")
+    assert done.stderr == "error: this machine: too many open files; raise the limit of open files (ulimit -n)\n"

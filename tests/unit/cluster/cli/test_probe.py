@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster.cli import plan_view
 from cluster.cli.plan_view import PROBE, PROBE_STEPS, probe
 from cluster.preflight.cost import speeds_for
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
+from sweeps.errors import DipsweepError
 from sweeps.journal.rows import BASE_PREFIX, EvalRow
 
 
@@ -34,3 +36,9 @@ def test_a_probe_scores_three_checkpoints_so_that_a_median_leaves_out_the_first_
     assert speed.start_up.source == f"start-up: {PROBE}"
     assert probed.new_process <= speed.start_up.seconds < probed.new_process + 10
     assert speed.next_start.seconds == pytest.approx(speed.start_up.seconds - probed.new_process)
+
+
+def test_a_new_process_that_cannot_train_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plan_view, "TRAINING_IMPORTS", "import no_such_module")
+    with pytest.raises(DipsweepError, match=r"cannot import what trains a model: .*No module named 'no_such_module'$"):
+        plan_view.new_process_seconds()

@@ -91,3 +91,10 @@ def test_it_is_not_part_of_what_the_sweep_is_but_must_be_on_every_node():
     own = sweep(python="/opt/eval/bin/python")
     assert own.id == sweep().id
     assert ("evaluation.python", "/opt/eval/bin/python") in list(local_paths(own))
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    with pytest.raises(InputError) as told:
+        check_evaluator_python(sys.executable, EvalSpec("no-such-suite"), on_ray=True, types=["future_model"])
+    assert "no-such-suite" in str(told.value)
+    assert "knows no models of type future_model" in str(told.value)

@@ -16,7 +16,7 @@ from sweeps.journal import writer
 from sweeps.journal.compaction import segment_key
 from sweeps.journal.rows import Row
 from sweeps.journal.writer import SweepJournal, read_rows
-from sweeps.storage.base import FOREVER, storage_trouble
+from sweeps.storage.base import FOREVER, storage_trouble, trouble_at
 from sweeps.storage.local import LocalStore
 from sweeps.storage.retry import RetryingStore
 from sweeps.storage.s3 import explain
@@ -234,3 +234,15 @@ def test_a_full_disk_keeps_nobody_from_taking_a_sweep(tmp_path: Path, monkeypatc
         with pytest.raises(SweepBusy, match="driver unknown is running this sweep"):
             SweepJournal(tmp_path / ID, beating=False)
     assert [r.step for r in read_rows(tmp_path / ID)[1:]] == [1]
+
+
+def test_an_error_that_names_its_file_by_a_descriptor_is_told_like_one_that_names_none():
+    """As `os.truncate(3, …)` does."""
+    assert "this machine: no room is left" in str(storage_trouble(OSError(errno.ENOSPC, "No space left on device", 3)))
+
+
+def test_trouble_with_a_file_elsewhere_is_told_of_that_file(tmp_path: Path):
+    """A tokenizer may copy a file of its model into the checkpoint."""
+    gone = FileNotFoundError(errno.ENOENT, "No such file or directory", "/models/m/vocab.txt")
+    assert str(trouble_at(tmp_path / "step-000004", gone)).startswith("/models/m/vocab.txt: ")
+    assert str(trouble_at(tmp_path / "step-000004", OSError(errno.ENOENT, "No such file"))).startswith(str(tmp_path))
