@@ -31,7 +31,7 @@ from sweeps.journal.lease import driver_state
 from sweeps.journal.notes import read_notes
 from sweeps.journal.rows import Row, TierRow
 from sweeps.journal.state import SweepState
-from sweeps.journal.writer import SweepJournal, read_rows
+from sweeps.journal.writer import SweepJournal, is_sweep, read_rows
 from sweeps.output import droppable
 from sweeps.planning.progress import Progress, progress_subscriber
 from sweeps.plugins import RULES, SFT
@@ -107,6 +107,9 @@ def run(
     plan.check_limits()
     root = _root(storage or sweep.storage, say)
     home = root / plan.sweep_id
+    check = partial(_checked, sweep, root, train, evaluate, here=runs_here(backend, address), say=say)
+    if tiers is None and not is_sweep(home):
+        tiers = check()  # before anything is written: of a sweep that is refused nothing is left
     with SweepJournal(home, say=say) as journal:
         write_spec(sweep, home)  # first, so that one that ends here can be listed; anew, since limits may have changed
         rule = rule or stop_rule(sweep)
@@ -131,9 +134,7 @@ def run(
         if controller.finish_if_done():
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
-            if tiers is None:
-                here = backend == "in-process" or not (address or _is_connected())
-                tiers = _checked(sweep, root, train, evaluate, here=here, say=say)
+            tiers = check() if tiers is None else tiers
             check_inputs(controller.plan.sweep, home)
             if sweep.evaluation.python is not None:
                 _check_evaluator_python(sweep, evaluate, backend)
@@ -153,10 +154,11 @@ def run(
     return Results(home)
 
 
-def _is_connected() -> bool:
-    """True where Ray is one that the caller connected to, or names: what this machine has says nothing of it."""
+def runs_here(backend: Backend, address: str | None) -> bool:
+    """True where all of a sweep runs on this machine, and not on a Ray that somebody names or that the caller connected to."""
     ray = sys.modules.get("ray")
-    return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
+    elsewhere = address or os.environ.get("RAY_ADDRESS") or (ray is not None and ray.is_initialized())
+    return backend == "in-process" or not elsewhere
 
 
 def _checked(
@@ -171,13 +173,9 @@ def _checked(
     """
     if train is not None:
         return []
-    if evaluate is not None:
-        from cluster.preflight.model_data import check_models_with_data
-
-        return check_models_with_data(sweep, builtin=True).tiers
     from cluster.preflight.checks import preflight
 
-    found = preflight(sweep, storage, here=here, builtin=True)
+    found = preflight(sweep, storage, here=here, builtin=True, scores=evaluate is None)
     for line in found.notes:
         say(line)
     return found.tiers

@@ -39,7 +39,13 @@ class Preflight(NamedTuple):
 
 
 def preflight(
-    sweep: Sweep, storage: Where | None = None, *, reach: bool = True, here: bool = False, builtin: bool = False
+    sweep: Sweep,
+    storage: Where | None = None,
+    *,
+    reach: bool = True,
+    here: bool = False,
+    builtin: bool = False,
+    scores: bool = True,
 ) -> Preflight:
     """Raises SpecError with everything that would fail later for reasons that are plain now.
 
@@ -49,9 +55,11 @@ def preflight(
             models and data elsewhere, by the headers of their files.
         here: it is to run on this machine alone, which must have the GPUs and the memory that are asked for.
         builtin: measure built-in tiers too, which cannot be wrong.
+        scores: checkpoints are scored as the sweep says; False where a function of the caller's own does that.
     """
     read: dict[str, TierData] = {}
-    faults = [*_models(sweep, reach), *_tiers(sweep, read, reach), *evaluation_faults(sweep, reach=reach)]
+    faults = [*_models(sweep, reach), *_tiers(sweep, read, reach)]
+    faults += evaluation_faults(sweep, reach=reach) if scores else ()
     if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
         faults.append(Fault("storage" if storage in (None, sweep.storage) else "--storage", fault))
     else:
@@ -61,8 +69,8 @@ def preflight(
     found = Preflight([], [])
     if not faults:
         checked = check_models_with_data(sweep, builtin=builtin, reach=reach, read=read)
-        notes = [*plugins_used(sweep), *unused_notes(sweep), *_compat_notes(sweep), *evaluation_notes(sweep)]
-        notes += checked.notes
+        notes = [*plugins_used(sweep), *unused_notes(sweep), *_compat_notes(sweep)]
+        notes += [*(evaluation_notes(sweep) if scores else ()), *checked.notes]
         faults, found = checked.faults, Preflight(notes, checked.tiers)
     if faults:
         raise SpecError(*faults)

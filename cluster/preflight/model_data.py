@@ -234,9 +234,9 @@ def _tier(
     notes = [f"tier {pair.tier}: {note}" for note in card.notes]
     knows_windows = sweep.model_source(pair.model).gpus_per_worker and pair.config.precision == "bf16"
     window = 0 if knows_windows else model.window
-    if window and (longest := _longest_kept(card, pair.config)) > window:
+    if 0 < window < card.longest:
         fault = (
-            f"rows of {longest} tokens exceed the model's attention window of {window}, which attention on a CPU or in fp32 "
+            f"rows of {card.longest} tokens exceed the model's attention window of {window}, which attention on a CPU or in fp32 "
             f"does not know; set trainer.max_length to {window} or less, or train in bf16 on a GPU (trainer.precision, "
             f"models.{pair.model}.gpus_per_worker)"
         )
@@ -246,13 +246,6 @@ def _tier(
         notes.append(warning(sweep, pair.tier, read.data, read.evaluation))
     how = {"long_rows": pair.config.long_rows, "replay": pair.config.replay > 0}
     return notes, TierRow(sweep.id, model=pair.model, tier=pair.tier, **how, **card.to_json())
-
-
-def _longest_kept(card: TierCard, config: Any) -> int:
-    """Returns the tokens of the longest row that is trained on, or of one that is nearly as long."""
-    if card.lengths[-1] > config.row_limit and config.long_rows != "drop":
-        return int(config.row_limit)
-    return max((int(length) for length in card.lengths if length <= config.row_limit), default=0)
 
 
 def _size(path: str) -> int | None:
@@ -272,10 +265,10 @@ def _notes_on_rows(pair: Pair, card: TierCard, model: KnownModel) -> Iterator[st
         yield f"{which}: all rows were rendered, {card.measured} of {card.conversations} of them tokenised"
     if card.long.rows:
         yield f"{which}: {card.long.sentence(pair.config.long_rows)}"
-    longest = min(card.lengths[-1], pair.config.row_limit)
-    if 0 < model.positions < longest:
+    if 0 < model.positions < card.longest:
         yield (
-            f"warning: {which}: rows of up to {longest} tokens, but its config says max_position_embeddings: {model.positions}"
+            f"warning: {which}: rows of up to {card.longest} tokens, but its config says max_position_embeddings: "
+            f"{model.positions}"
         )
     if card.refused:
         first = card.refused[0]

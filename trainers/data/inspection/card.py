@@ -33,7 +33,8 @@ class TierCard:
     Attributes:
         conversations: usable ones in the file, both pools. measured: those whose tokens were counted.
         bad: rows that cannot be read. refused: rows that the chat template cannot render.
-        rows, tokens, label_tokens: what is trained on, of those measured, after the length policy.
+        rows, tokens, label_tokens, longest: what is trained on, of those measured, after the length policy; the tokens of the
+            longest row.
         lengths, labels: eleven deciles each, from the shortest row to the longest, before the policy and after it.
         reasoning: share of conversations with a thought. duplicates: conversations that stand in the file before.
         long: rows above the limit. ends: the tokens that end a reply, and how many rows end so.
@@ -49,6 +50,7 @@ class TierCard:
     rows: int
     tokens: int
     label_tokens: int
+    longest: int
     lengths: tuple[int, ...]
     labels: tuple[int, ...]
     reasoning: float
@@ -176,6 +178,7 @@ def _card(
         rows=len(rows),
         tokens=int(rows.starts[-1]),
         label_tokens=int(labels.sum()),
+        longest=max(rows.lengths(), default=0),
         lengths=_eleven(lengths),
         labels=_eleven(labels),
         reasoning=thoughts / len(used) if used else 0.0,

@@ -227,6 +227,7 @@ def test_a_sweep_that_python_runs_is_checked_as_one_that_a_command_runs(tmp_path
     wrong = Sweep(name="x", objective={"metric": "transfer/nonsense"}, trainer={"steps": 2})
     with pytest.raises(SpecError, match="'transfer/nonsense' is not measured by suite mini"):
         run(wrong, backend="in-process", storage=tmp_path, say=lambda line: None)
+    assert not list(tmp_path.iterdir())  # nothing of it is left to be listed
 
 
 @pytest.mark.parametrize("backend", ["ray", "in-process"])
@@ -246,3 +247,21 @@ def test_what_this_machine_has_says_nothing_of_a_ray_that_the_caller_connected_t
     with pytest.raises(SpecError):
         run(Sweep(name="x", trainer={"steps": 2}), backend=backend, storage=tmp_path, say=lambda line: None)
     assert seen == [backend == "in-process"]
+
+
+@pytest.mark.parametrize("in_process", [False, True])
+def test_what_this_machine_has_decides_for_a_command_that_runs_in_its_own_process(tmp_path, monkeypatch, in_process):
+    from cluster.launch import run_with_output
+
+    seen = list[bool]()
+
+    def checked(*_: Any, here: bool, **more: Any) -> None:
+        seen.append(here)
+        raise SpecError
+
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr("cluster.preflight.checks.preflight", checked)
+    monkeypatch.setattr("cluster.launch.keep_running_without_output", lambda: None)
+    with pytest.raises(SpecError):
+        run_with_output(Sweep(name="x", trainer={"steps": 2}), tmp_path, in_process)
+    assert seen == [in_process]

@@ -8,8 +8,10 @@ import fsspec
 import pytest
 
 from cluster.preflight.checks import preflight
+from cluster.run_sweep import run
 from sweeps import Sweep
 from sweeps.errors import SpecError
+from tests.support.fakes import fake_evaluate
 from tests.support.models.tiny_sft import TEMPLATE, sums, tokenizer, write_base
 from tests.support.plugin_package import install
 
@@ -238,3 +240,28 @@ def test_what_the_loop_that_ships_cannot_train_another_one_may(tmp_path, base, m
     assert "drop attention weights (attention_dropout: 0.1" in notes
     assert "whether own-loop can is not looked at" in notes
     assert "tokens exceed the model's attention window of 40" in notes
+
+
+def test_one_row_beyond_an_attention_window_is_found_among_many_that_are_dropped_or_short(tmp_path, base):
+    config = json.loads((base / "config.json").read_text())
+    windowed = {"use_sliding_window": True, "sliding_window": 64, "layer_types": ["sliding_attention"] * 2}
+    (base / "config.json").write_text(json.dumps({**config, **windowed}))
+
+    def talk(length):
+        return [{"role": "user", "content": "1" * (length - 12)}, {"role": "assistant", "content": "2"}]
+
+    def tokens(one):
+        return len(tokenizer()(tokenizer().apply_chat_template(one, tokenize=False))["input_ids"])
+
+    data = [talk(30)] * 90 + [talk(70)] + [talk(200)] * 2
+    assert tokens(data[0]) <= 64 < tokens(data[90]) <= 100 < tokens(data[91])
+    with pytest.raises(
+        SpecError, match=rf"rows of {tokens(data[90])} tokens exceed the model's attention window of 64"
+    ):
+        preflight(sweep(tmp_path, base, rows(data), tier={"max_long_rows": 1.0}, max_length=100))
+
+
+def test_data_that_cannot_be_trained_on_is_refused_whoever_scores(tmp_path, base):
+    own = sweep(tmp_path, base, rows(sums(5)), tier={"max_long_rows": 1.0}, max_length=8)
+    with pytest.raises(SpecError, match="no row is left to train on"):
+        run(own, backend="in-process", evaluate=fake_evaluate, say=lambda line: None)
