@@ -136,11 +136,11 @@ class _Run:
         self.batches = BatchIterator(config, self.tokenizer, data)
         self.rows = self.batches.rows.fingerprint()  # once: it reads every token
         prepared = time.perf_counter()
-        if resume is not None:
-            checkpoint.read_manifest(resume.path, resume.digest)
         kept = SNAPSHOTS.get(resume.path) if resume is not None and world == 1 else None
         if resume is not None and kept is None:
-            checkpoint.verify(resume.path)
+            checkpoint.verify(resume.path, digest=resume.digest)
+        elif resume is not None:
+            checkpoint.read_manifest(resume.path, resume.digest)  # what else it holds is in memory
         model = json.loads((base / "config.json").read_text(encoding="utf-8"))
         memory.check(config, model, world, memory.device_bytes(device))
         frozen = torch.bfloat16 if config.lora_rank and config.precision == "bf16" else torch.float32

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.train.inputs import verify_model
+from sweeps.checkpoints.manifest import STATE, verify
 from sweeps.config.trial import EvalSpec, Hooks, KeepReplies, ModelSource, Saved, TrialSpec
 from sweeps.garbage_collection import collection_paused
 from sweeps.plugins import TRAINERS
@@ -49,22 +51,20 @@ def score_job(
 
     Raises:
         DamagedCheckpoint: its files are not those that the sweep wrote there.
+        InputsChanged: its base model is another now than the sweep began with.
     """
     with collection_paused():
         from evaluators.cache import ScoreCache
         from evaluators.digest import folder_digest
         from evaluators.evaluate import evaluate
-        from sweeps.checkpoints.manifest import STATE, verify
         from sweeps.replies import ReplyWriter
-        from trainers.model.load import model_folder
 
-    base_source = ModelSource(job.path, chat_template=job.evaluation.chat_template)
-    folder = model_folder(job.model, base_source) if job.step == 0 else Path(job.path)
+    folder = _base_folder(job.model, job.path, job.evaluation, home) if job.step == 0 else Path(job.path)
     digest = ""
     if job.digest:
         files = verify(folder, lambda name: name != STATE, job.digest).files
         digest = folder_digest(folder, {name: sha256 for name, (_, sha256) in files.items()})
-    base = _base_scores(job.model, job.early.base, job.evaluation, scores) if job.early else None
+    base = _base_scores(job.model, job.early.base, job.evaluation, scores, home) if job.early else None
     writer = ReplyWriter(home, keep, job.trial, job.step, job.attempt) if home else None
     return evaluate(
         folder,
@@ -79,21 +79,30 @@ def score_job(
 
 
 @functools.cache
-def _base_scores(model: str, path: str, evaluation: EvalSpec, scores: Where) -> Scores:
+def _base_scores(model: str, path: str, evaluation: EvalSpec, scores: Where, home: str) -> Scores:
     """Looks the base model's scores up, once a process; they are there, since a sweep scores its base models first."""
     from evaluators.cache import ScoreCache
     from evaluators.evaluate import evaluate
+
+    return evaluate(_base_folder(model, path, evaluation, home), evaluation, cache=ScoreCache(scores))
+
+
+def _base_folder(model: str, path: str, evaluation: EvalSpec, home: str) -> Path:
+    """Returns where a base model lies on this machine; with `home`, the model that this sweep began with and no other."""
     from trainers.model.load import model_folder
 
-    folder = model_folder(model, ModelSource(path, chat_template=evaluation.chat_template))
-    return evaluate(folder, evaluation, cache=ScoreCache(scores))
+    source = ModelSource(path, chat_template=evaluation.chat_template)
+    if home:
+        verify_model(home, model, source)
+    return model_folder(model, source)
 
 
 @dataclass(frozen=True)
 class PluginTrain:
     """A training loop that a package adds, by its name: a worker imports it where it trains.
 
-    It is handed the trial with the settings that ship, and its own settings as keyword arguments.
+    It is handed the trial with the settings that ship, and its own settings as keyword arguments. A checkpoint from which it
+    is to go on is compared with what was saved there before.
     """
 
     name: str
@@ -107,6 +116,8 @@ class PluginTrain:
         from sweeps.config.blocks import TrialSettings
         from sweeps.config.checks.plugin_settings import TRAIN_KEYWORDS, checked_settings, settings_model
 
+        if resume is not None and resume.digest:
+            verify(resume.path, digest=resume.digest)
         train = TRAINERS.load(self.name)
         shipped = TrialSettings.from_config(trial.config).model_dump(exclude={"loop"})
         own = {name: value for name, value in trial.config.items() if name not in {"loop", *shipped}}

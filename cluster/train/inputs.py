@@ -1,4 +1,4 @@
-"""A trial is trained from what its sweep began with: compared before each attempt, on the machine that runs it.
+"""A trial is trained, and a base model scored, from what its sweep began with: compared each time, on the machine that does it.
 
 A driver compares when a sweep begins and when it goes on (`cluster.preflight.inputs`). In between, somebody may put other rows or
 weights at the same path, and a machine may have others of its own there.
@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from sweeps.config.trial import TrialSpec
+from sweeps.config.trial import Hooks, ModelSource, TrialSpec, waiting_of
 from sweeps.errors import InputError, InputsChanged
 from sweeps.storage.base import FOREVER, Store, Where, join, storage_trouble
 from sweeps.storage.factory import open_store
@@ -69,21 +69,38 @@ class VerifyInputsBefore:
         """What the function says of checkpoints in its memory (`sweeps.checkpoints.transfer.RemoteStorageTrainFn`)."""
         return getattr(self.train, "holds", None)
 
-    def __call__(self, trial: TrialSpec, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, trial: TrialSpec, hooks: Hooks, **kwargs: Any) -> Any:
         """Trains.
 
         Raises:
             InputsChanged: the trial's data or model is another now, gone, or may not be read; nothing is wrong with the trial.
         """
         try:
-            first = inputs_at_first(open_store(self.home, patience_s=FOREVER))
+            first = inputs_at_first(open_store(self.home, patience_s=FOREVER, say=waiting_of(hooks)))
             now = dict(_digests(trial))
         except (InputError, OSError) as e:
             raise storage_trouble(e) or InputsChanged(f"on {socket.gethostname()}: {e}") from e
         told = changed_inputs(first, now) + [f"{name} is not there" for name in _of(trial, first) if name not in now]
         if told:
-            raise InputsChanged(f"on {socket.gethostname()}: {'; '.join(told)}: restore it")
-        return self.train(trial, *args, **kwargs)
+            raise _not_as_at_first(told)
+        return self.train(trial, hooks, **kwargs)
+
+
+def verify_model(home: Where, name: str, source: ModelSource) -> None:
+    """Makes sure that a model that lies here is the one that the sweep began with; where it does not, nothing is said.
+
+    Raises:
+        InputsChanged: it is another, or its chat template is.
+    """
+    from trainers.model.files.digests import model_digests
+
+    first = inputs_at_first(open_store(home, patience_s=FOREVER))
+    if told := changed_inputs(first, dict(model_digests(name, source, FOREVER))):
+        raise _not_as_at_first(told)
+
+
+def _not_as_at_first(told: Iterable[str]) -> InputsChanged:
+    return InputsChanged(f"on {socket.gethostname()}: {'; '.join(told)}: restore it")
 
 
 def _of(trial: TrialSpec, names: Iterable[str]) -> list[str]:

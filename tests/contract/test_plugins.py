@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,16 @@ from cluster.cli.main import app
 from cluster.locate import definition
 from cluster.preflight.plugins import installed_plugins
 from cluster.run_sweep import run, stop_rule
+from cluster.train.functions import PluginTrain
 from sweeps import Sweep, grid
+from sweeps.checkpoints.manifest import seal
 from sweeps.config.checks.whole_sweep import checked_settings
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import carry_out
 from sweeps.controller.requests import Request
-from sweeps.errors import InputError, SpecError
+from sweeps.errors import DamagedCheckpoint, InputError, SpecError
 from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import ReportRow
 from sweeps.journal.vocabulary import ControlAction
@@ -261,3 +264,27 @@ def test_a_definition_of_version_0_1_that_names_protect_for_every_rule_goes_on()
     recorded = Sweep.recorded({**old, "stopping": {**old["stopping"], "protect": "strict"}})
     assert stop_rule(recorded).name == "asha"
     assert recorded.id == Sweep(name="x", stopping={"rule": "asha"}).id
+
+
+def test_a_loop_of_a_package_goes_on_from_no_checkpoint_but_its_own(tmp_path: Path, monkeypatch):
+    code = "seen = []\ndef train(trial, hooks, *, folder, resume) -> None: seen.append(resume)\n"
+    install(tmp_path / "site", {"notes_it.py": code}, "[dipsweep.trainers]\nnotes-it = notes_it:train\n", "notes-it")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (spec,) = Plan(Sweep(name="own", trainer={"loop": "notes-it", "steps": 8})).known_trials()
+
+    def checkpoint(name: str) -> Saved:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_text(name)
+        return seal(tmp_path / name, 4)
+
+    def go_on(resume: Saved) -> None:
+        PluginTrain("notes-it")(spec, object(), folder=tmp_path / "attempt-2", resume=resume)  # type: ignore[arg-type]
+
+    own, other = checkpoint("own"), checkpoint("other")
+    go_on(own)
+    with pytest.raises(DamagedCheckpoint, match="holds other weights than its sweep wrote there"):
+        go_on(replace(own, path=other.path))
+    (tmp_path / "own/model.safetensors").write_text("own, changed")
+    with pytest.raises(DamagedCheckpoint, match=r"model\.safetensors has 12 bytes"):
+        go_on(own)
+    assert sys.modules["notes_it"].seen == [own]

@@ -9,11 +9,15 @@ import pytest
 
 from cluster.preflight.inputs import FILE, check_inputs
 from cluster.run_sweep import run
-from cluster.train.functions import train_model
+from cluster.train.functions import score_job, train_model
 from cluster.train.inputs import VerifyInputsBefore
 from sweeps import Sweep, grid
-from sweeps.errors import InputError, Interrupted
+from sweeps.config.eval_job import EvalJob
+from sweeps.config.plan import Plan
+from sweeps.controller.evaluation.failure import evaluation_failure
+from sweeps.errors import InputError, InputsChanged, Interrupted
 from sweeps.executors import storage_backoff
+from sweeps.failures import FailureKind
 from sweeps.journal.history import History
 from sweeps.journal.writer import read_rows
 from sweeps.storage.factory import open_store
@@ -151,3 +155,32 @@ def test_whoever_trains_is_asked_whether_its_process_goes_on_and_what_it_holds(t
     assert VerifyInputsBefore(train_model, tmp_path).reuse
     assert VerifyInputsBefore(train_model, tmp_path).holds is train_model.holds
     assert not VerifyInputsBefore(FakeTrainer(), tmp_path).reuse
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("model/model.safetensors", b"\x00\x00", b"\x00\x01", "models.mine "),
+        ("other.jinja", b"[", b"(", "models.mine.chat_template"),
+    ],
+)
+def test_a_base_model_that_is_another_now_gets_no_score(sweep, tmp_path, monkeypatch, name, old, new, told):
+    """It is scored when its first trial starts, hours after the sweep began maybe; trials are held against its scores."""
+    home = open_store(tmp_path / "home")
+    check_inputs(sweep, home)
+    monkeypatch.setattr("evaluators.evaluate.evaluate", lambda folder, *how, **more: folder)
+    (spec,) = Plan(sweep).known_trials()
+    job = EvalJob("base-mine", 0, 0, spec.model.path, "mine", spec.evaluation)
+
+    def scored():
+        return score_job(job, scores=str(tmp_path / "scores"), home=str(home))
+
+    assert scored().is_dir()
+    kept = (tmp_path / name).read_bytes()
+    rewrite(tmp_path / name, old, new)
+    with pytest.raises(InputsChanged, match="is not what this sweep began with") as caught:
+        scored()
+    assert told in str(caught.value)
+    assert evaluation_failure(caught.value).kind is FailureKind.STORAGE  # waits, and counts as no try
+    (tmp_path / name).write_bytes(kept)
+    assert scored().is_dir()
