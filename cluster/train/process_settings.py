@@ -184,7 +184,8 @@ def _set_conversion(value: tuple[bool, bool]) -> None:
 
 
 def _of_the_gpu() -> tuple[Any, ...]:
-    """Returns the current GPU, whether work goes to its default stream, and how much of its memory may be taken."""
+    """Returns the current GPU, whether work goes to its default stream, how much of its memory may be taken, and whether
+    waiting for it is told."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return 0, True, 1.0, 0
     share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda: 1.0)()

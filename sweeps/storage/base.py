@@ -241,9 +241,9 @@ def storage_error(path: Path, e: OSError) -> StorageError:
 
 
 def _free(path: Path) -> str:
-    """Returns the free space at a path, as `, 12.0 MB are free`; empty where it is unknown."""
-    with contextlib.suppress(OSError):
-        there = next(p for p in (path, *path.parents) if p.exists())
+    """Returns the free space at a path, as `, 12.0 MB are free`; empty where it is unknown, as of an unnamed place."""
+    with contextlib.suppress(OSError, StopIteration):
+        there = next(p for p in (path, *path.parents) if p.is_absolute() and p.exists())
         disk = os.statvfs(there)
         if disk.f_files and not disk.f_favail:
             return f", it holds as many files as it can, {disk.f_files:,}"

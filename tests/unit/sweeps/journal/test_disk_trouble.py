@@ -238,7 +238,8 @@ def test_a_full_disk_keeps_nobody_from_taking_a_sweep(tmp_path: Path, monkeypatc
 
 def test_an_error_that_names_its_file_by_a_descriptor_is_told_like_one_that_names_none():
     """As `os.truncate(3, …)` does."""
-    assert "this machine: no room is left" in str(storage_trouble(OSError(errno.ENOSPC, "No space left on device", 3)))
+    said = str(storage_trouble(OSError(errno.ENOSPC, "No space left on device", 3)))
+    assert said == "this machine: no room is left on this disk (No space left on device); free some"
 
 
 def test_trouble_with_a_file_elsewhere_is_told_of_that_file(tmp_path: Path):
