@@ -104,9 +104,10 @@ def _not_as_at_first(told: Iterable[str]) -> InputsChanged:
 
 
 def _of(trial: TrialSpec, names: Iterable[str]) -> list[str]:
-    """Returns the names that are of a trial's model and tier."""
+    """Returns the names of a trial's model and tier that lie on machines: of what is not in a bucket the bucket tells."""
     model, tier = f"models.{trial.config['model']}", f"tiers.{trial.config['data']}"
-    return [name for name in names if name.startswith((f"{model} (", f"{model}.chat_template (", f"{tier} ("))]
+    ours = (f"{model} (", f"{model}.chat_template (", f"{tier} (")
+    return [name for name in names if name.startswith(ours) and "://" not in name]
 
 
 def _digests(trial: TrialSpec) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +28,13 @@ def model_digests(name: str, source: ModelSource, patience_s: float = 0.0) -> It
     Args:
         patience_s: for how long to wait for a bucket that does not answer.
     """
-    for key, path in ((f"models.{name}", source.path), (f"models.{name}.chat_template", source.chat_template)):
-        if path and path != "builtin" and (digest := _digest_of_template(path) or _digest(path, patience_s)):
-            yield f"{key} ({path})", digest
+    path, template = source.path, source.chat_template
+    if is_remote(path):
+        yield f"models.{name} (what is fetched of {path})", _digest_of_remote(path, patience_s, is_needed)
+    elif path != "builtin" and (digest := _digest(path, patience_s)):
+        yield f"models.{name} ({path})", digest
+    if template and (digest := _digest_of_template(template) or _digest(template, patience_s)):
+        yield f"models.{name}.chat_template ({template})", digest
 
 
 def tier_digests(name: str, source: TierSource, patience_s: float = 0.0) -> Iterator[tuple[str, str]]:
@@ -48,18 +52,23 @@ def _digest_of_template(name: str) -> str:
 
 def _digest(path: str, patience_s: float) -> str:
     """Returns 16 hex digits that change with any byte of a file, or of a folder's files; empty where nothing is."""
-    digest = hashlib.sha256()
     if is_remote(path):
-        for name, remote in listing(path, patience_s).items():
-            digest.update(f"{name}\0{remote.size}\0{remote.version}\n".encode())
-        return digest.hexdigest()[:16]
-    place = Path(path).expanduser()
+        return _digest_of_remote(path, patience_s)
+    digest, place = hashlib.sha256(), Path(path).expanduser()
     if place.is_file():
         return _file_digest(place)[:16]
     if not place.is_dir():
         return ""
     for file in sorted(file for file in place.iterdir() if file.is_file() and is_needed(file.name)):
         digest.update(f"{file.name}\0{_file_digest(file)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _digest_of_remote(path: str, patience_s: float, wanted: Callable[[str], bool] = lambda name: True) -> str:
+    digest = hashlib.sha256()
+    for name, remote in listing(path, patience_s).items():
+        if wanted(name):
+            digest.update(f"{name}\0{remote.size}\0{remote.version}\n".encode())
     return digest.hexdigest()[:16]
 
 

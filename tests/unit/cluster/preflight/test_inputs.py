@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import fsspec
 import pytest
 
 from cluster.preflight.inputs import FILE, check_inputs
@@ -184,3 +185,33 @@ def test_a_base_model_that_is_another_now_gets_no_score(sweep, tmp_path, monkeyp
     assert evaluation_failure(caught.value).kind is FailureKind.STORAGE  # waits, and counts as no try
     (tmp_path / name).write_bytes(kept)
     assert scored().is_dir()
+
+
+def test_what_nobody_fetches_of_a_models_folder_in_a_bucket_may_change(tmp_path, monkeypatch):
+    """A page that somebody adds there while the sweep runs; trials wait for weights that are others, and for no more."""
+    monkeypatch.setenv("DIPSWEEP_CACHE", str(tmp_path / "cache"))
+    remote = fsspec.filesystem("memory")
+    remote.store.clear()
+    for file in write_base(tmp_path / "model").iterdir():
+        remote.pipe_file(f"/models/m/{file.name}", file.read_bytes())
+    sweep, home = Sweep(name="own", models={"m": {"path": "memory://models/m"}}), open_store(tmp_path / "home")
+    (spec,) = Plan(sweep).known_trials()
+    trained = list[str]()
+
+    def go_on() -> None:
+        check_inputs(sweep, home)
+        VerifyInputsBefore(lambda trial, hooks: trained.append(trial.id), str(home))(spec, object())
+
+    earlier = {"models.m (memory://models/m)": "0123456789abcdef"}  # up to version 0.2 of every file in the folder
+    home.write(FILE, json.dumps(earlier).encode())
+    go_on()
+    remote.pipe_file("/models/m/README.md", b"read me")
+    go_on()
+    assert len(trained) == 2
+    remote.pipe_file("/models/m/config.json", b"{}")
+    with pytest.raises(
+        InputError, match=r"models\.m \(what is fetched of memory://models/m\) is not what this sweep began"
+    ):
+        check_inputs(sweep, home)
+    with pytest.raises(InputsChanged):
+        VerifyInputsBefore(lambda trial, hooks: None, str(home))(spec, object())
