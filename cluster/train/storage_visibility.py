@@ -8,7 +8,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.ray_internals.nodes import draining_nodes
-from sweeps.errors import DipsweepError, InputError, StorageError, TrialFailed
+from sweeps.errors import DipsweepError, InputError, StorageError
 from sweeps.storage.probe import verify_marker
 
 ANSWER_S = 120.0  # for a worker process to start on a busy node
@@ -36,9 +36,7 @@ def _check_answer(node: str, host: str, ref: Any) -> None:
     try:
         ray.get(ref, timeout=ANSWER_S)
     except ray.exceptions.RayTaskError as e:
-        if isinstance(e.cause, TrialFailed):
-            raise InputError(f"storage: {e.cause.detail}") from None
-        if isinstance(e.cause, StorageError):  # such as no credentials on that machine
+        if isinstance(e.cause, StorageError):  # not mounted there, or no credentials
             raise InputError(f"storage: on node {host}: {e.cause}") from None
         raise
     except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sweeps.errors import NoBucket, NoCredentials, StorageDenied, StorageFull, TrialFailed, Unreachable
+from sweeps.errors import NoBucket, NoCredentials, StorageDenied, StorageFull, StorageUnavailable, Unreachable
 from sweeps.storage.base import FOREVER, Store
 from sweeps.storage.factory import open_store
 from sweeps.storage.memory import MemoryStore
@@ -251,7 +251,7 @@ def test_a_node_that_does_not_see_the_folder_is_named(tmp_path: Path):
     for elsewhere in (tmp_path / "not mounted", tmp_path / "shared"):
         if elsewhere.name == "shared":
             write_marker(home)  # a folder of the same path that another driver wrote to
-        with pytest.raises(TrialFailed, match=r"node \S+ does not see .* as the driver does"):
+        with pytest.raises(StorageUnavailable, match=r"node \S+ does not see .* as the driver does"):
             verify_marker(elsewhere, token)
 
 

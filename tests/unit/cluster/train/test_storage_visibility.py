@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,11 @@ import ray
 
 from cluster.train import storage_visibility as module
 from cluster.train.storage_visibility import check_nodes
-from sweeps.errors import DipsweepError, InputError, StorageDenied, TrialFailed
+from cluster.train.worker import explain
+from sweeps.errors import DipsweepError, InputError, StorageDenied, StorageUnavailable
+from sweeps.failures import FailureKind
+from sweeps.storage.factory import open_store
+from sweeps.storage.probe import VerifyStorageBefore, write_marker
 
 LOST = ray.exceptions.NodeDiedError("the node died")
 UNPLACED = ray.exceptions.TaskUnschedulableError("the node of the affinity does not exist any more")
@@ -103,5 +108,21 @@ def test_a_node_whose_worker_crashes_is_named(look: Any):
 def test_a_node_that_goes_hides_nothing_of_the_others(look: Any):
     with pytest.raises(InputError, match="host-c: not allowed"):
         look({"b": LOST, "c": failed(StorageDenied("not allowed"))})
-    with pytest.raises(InputError, match="storage: node c does not see it"):
-        look({"b": LATE, "c": failed(TrialFailed("storage", "node c does not see it"))}, drain="b")
+    with pytest.raises(InputError, match="storage: on node host-c: node c does not see it"):
+        look({"b": LATE, "c": failed(StorageUnavailable("node c does not see it"))}, drain="b")
+
+
+def test_a_folder_that_is_gone_from_one_node_fails_no_trial_there(tmp_path: Path):
+    """Unmounted on one of many nodes, it would fail each trial that is placed there, one after the other, for good."""
+    home, ran = open_store(tmp_path / "shared/s-1"), list[int]()
+    work = VerifyStorageBefore(ran.append, home.root, write_marker(home))
+    work(1)
+    (tmp_path / "shared").rename(tmp_path / "elsewhere")
+    (tmp_path / "shared").mkdir()  # an empty mount point
+    with pytest.raises(StorageUnavailable, match=r"does not see .*shared/s-1 as the driver does; mount it there") as e:
+        work(2)
+    assert explain(ray.exceptions.RayTaskError("train", "Traceback …", e.value)).kind is FailureKind.STORAGE
+    (tmp_path / "shared").rmdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "shared")
+    work(3)
+    assert ran == [1, 3]
