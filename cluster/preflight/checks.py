@@ -61,7 +61,8 @@ def preflight(
     faults = [*_models(sweep, reach), *_tiers(sweep, read, reach)]
     faults += evaluation_faults(sweep, reach=reach) if scores else ()
     if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
-        faults.append(Fault("storage" if storage in (None, sweep.storage) else "--storage", fault))
+        by_option = isinstance(storage, str | Path) and str(storage) != sweep.storage
+        faults.append(Fault("--storage" if by_option else "storage", fault))
     else:
         faults += _earlier_sweeps(sweep, storage, reach)
     if here and not faults:

@@ -265,3 +265,14 @@ def test_what_this_machine_has_decides_for_a_command_that_runs_in_its_own_proces
     with pytest.raises(SpecError):
         run_with_output(Sweep(name="x", trainer={"steps": 2}), tmp_path, in_process)
     assert seen == [in_process]
+
+
+def test_a_fault_of_the_storage_names_the_option_only_where_one_was_given(tmp_path, monkeypatch):
+    from cluster.run_sweep import run
+
+    monkeypatch.setattr("cluster.preflight.checks.storage_fault", lambda where: "no room")
+    own = Sweep(name="x", trainer={"steps": 2}, storage=str(tmp_path / "runs"))
+    with pytest.raises(SpecError, match=r"^--storage: no room$"):
+        preflight(own, str(tmp_path / "other"))
+    with pytest.raises(SpecError, match=r"^storage: no room$"):
+        run(own, backend="in-process", say=lambda line: None)
