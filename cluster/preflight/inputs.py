@@ -26,7 +26,8 @@ def check_inputs(sweep: Sweep, home: Store) -> None:
         InputError: some are others now; names them. No trial has been touched. Or what was written down is damaged.
     """
     before = inputs_at_first(home)
-    now = {"template date": TEMPLATE_DATE.isoformat(), **dict(input_digests(sweep))}
+    found = {name: digest for name, digest in input_digests(sweep) if digest}
+    now = {"template date": TEMPLATE_DATE.isoformat(), **found}
     if told := changed_inputs(before, now):
         raise InputError(
             "\n".join(told)
@@ -38,7 +39,7 @@ def check_inputs(sweep: Sweep, home: Store) -> None:
 
 
 def input_digests(sweep: Sweep) -> Iterator[tuple[str, str]]:
-    """Yields name and digest of every input that is the user's own and can be found from here."""
+    """Yields name and digest of every input that is the user's own; "" for what is not on this machine."""
     for name in map(str, sweep.axis_values("model", sweep.default_model)):
         yield from model_digests(name, sweep.model_source(name))
     for name in map(str, sweep.axis_values("data", sweep.default_tier)):

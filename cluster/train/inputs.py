@@ -41,11 +41,11 @@ def inputs_at_first(home: Store) -> dict[str, str]:
 
 
 def changed_inputs(first: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Returns a sentence on each input that is another now."""
+    """Returns a sentence on each input that is another now; what is not on this machine (its digest is "") is no other."""
     return [
         f"{name} is not what this sweep began with (got {now[name]}; expected {first[name]})"
         for name in sorted(now)
-        if name in first and first[name] != now[name]
+        if name in first and now[name] not in ("", first[name])
     ]
 
 
@@ -80,8 +80,8 @@ class VerifyInputsBefore:
             now = dict(_digests(trial))
         except (InputError, OSError) as e:
             raise storage_trouble(e) or InputsChanged(f"on {socket.gethostname()}: {e}") from e
-        told = changed_inputs(first, now) + [f"{name} is not there" for name in _of(trial, first) if name not in now]
-        if told:
+        gone = [f"{name} is not there" for name in first if now.get(name) == ""]
+        if told := changed_inputs(first, now) + gone:
             raise _not_as_at_first(told)
         return self.train(trial, hooks, **kwargs)
 
@@ -101,13 +101,6 @@ def verify_model(home: Where, name: str, source: ModelSource) -> None:
 
 def _not_as_at_first(told: Iterable[str]) -> InputsChanged:
     return InputsChanged(f"on {socket.gethostname()}: {'; '.join(told)}: restore it")
-
-
-def _of(trial: TrialSpec, names: Iterable[str]) -> list[str]:
-    """Returns the names of a trial's model and tier that lie on machines: of what is not in a bucket the bucket tells."""
-    model, tier = f"models.{trial.config['model']}", f"tiers.{trial.config['data']}"
-    ours = (f"{model} (", f"{model}.chat_template (", f"{tier} (")
-    return [name for name in names if name.startswith(ours) and "://" not in name]
 
 
 def _digests(trial: TrialSpec) -> Iterator[tuple[str, str]]:

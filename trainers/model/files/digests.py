@@ -23,7 +23,7 @@ _READ: Final[dict[str, str]] = {}
 
 
 def model_digests(name: str, source: ModelSource, patience_s: float = 0.0) -> Iterator[tuple[str, str]]:
-    """Yields what a model's own files are called and their digest, as far as they can be found from here.
+    """Yields what a model's own files are called and their digest; "" for what is not on this machine.
 
     Args:
         patience_s: for how long to wait for a bucket that does not answer.
@@ -31,16 +31,19 @@ def model_digests(name: str, source: ModelSource, patience_s: float = 0.0) -> It
     path, template = source.path, source.chat_template
     if is_remote(path):
         yield f"models.{name} (what is fetched of {path})", _digest_of_remote(path, patience_s, is_needed)
-    elif path != "builtin" and (digest := _digest(path, patience_s)):
-        yield f"models.{name} ({path})", digest
-    if template and (digest := _digest_of_template(template) or _digest(template, patience_s)):
-        yield f"models.{name}.chat_template ({template})", digest
+    elif path != "builtin":
+        yield f"models.{name} ({path})", _digest(path, patience_s)
+    if template:
+        yield (
+            f"models.{name}.chat_template ({template})",
+            _digest_of_template(template) or _digest(template, patience_s),
+        )
 
 
 def tier_digests(name: str, source: TierSource, patience_s: float = 0.0) -> Iterator[tuple[str, str]]:
-    """Yields what a tier's own file is called and its digest, if it can be found from here; `patience_s` as above."""
-    if source.path != "builtin" and (digest := _digest(source.path, patience_s)):
-        yield f"tiers.{name} ({source.path})", digest
+    """Yields what a tier's own file is called and its digest, likewise."""
+    if source.path != "builtin":
+        yield f"tiers.{name} ({source.path})", _digest(source.path, patience_s)
 
 
 def _digest_of_template(name: str) -> str:
