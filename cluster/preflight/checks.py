@@ -69,7 +69,7 @@ def preflight(
         faults += [*_gpus(sweep), *_memory(sweep), *_adapters(sweep)]
     found = Preflight([], [])
     if not faults:
-        checked = check_models_with_data(sweep, builtin=builtin, reach=reach, read=read)
+        checked = check_models_with_data(sweep, builtin=builtin, reach=reach, scores=scores, read=read)
         notes = [*plugins_used(sweep), *unused_notes(sweep), *_compat_notes(sweep)]
         notes += [*(evaluation_notes(sweep) if scores else ()), *checked.notes]
         faults, found = checked.faults, Preflight(notes, checked.tiers)

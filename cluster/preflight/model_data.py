@@ -78,13 +78,19 @@ class ReadTier(NamedTuple):
 
 
 def check_models_with_data(
-    sweep: Sweep, *, builtin: bool = False, reach: bool = True, read: Mapping[str, TierData] | None = None
+    sweep: Sweep,
+    *,
+    builtin: bool = False,
+    reach: bool = True,
+    scores: bool = True,
+    read: Mapping[str, TierData] | None = None,
 ) -> Checked:
     """Loads no weights; renders every row and counts its tokens, which trials then find in the cache.
 
     Args:
         builtin: look at built-in tiers with built-in models too, which were made for each other.
         reach: look at models and data elsewhere too: of models all but the numbers, of data what is not too large.
+        scores: put them together with the sweep's evaluation too.
         read: tiers that were read already, by name.
     """
     faults: list[Fault] = []
@@ -106,13 +112,13 @@ def check_models_with_data(
         try:
             if pair.model not in tokenizers:
                 tokenizers[pair.model] = None
-                tokenizers[pair.model] = _model(sweep, pair.model, notes)
+                tokenizers[pair.model] = _model(sweep, pair.model, notes, scores=scores)
         except InputError as e:
             faults.append(Fault(f"models.{pair.model}", str(e)))
         if (known := tokenizers[pair.model]) is None:
             continue
         try:
-            said, row = _tier(sweep, pair, known, tiers, read or {})
+            said, row = _tier(sweep, pair, known, tiers, read or {}, scores=scores)
             notes += said
             rows += [row] if row is not None else []
         except InputError as e:
@@ -120,7 +126,7 @@ def check_models_with_data(
     return Checked(faults, list(dict.fromkeys(notes)), rows)
 
 
-def _model(sweep: Sweep, name: str, notes: list[str]) -> KnownModel:
+def _model(sweep: Sweep, name: str, notes: list[str], *, scores: bool) -> KnownModel:
     """Returns what rows are compared with, once a model's weights are known to fit, and its layers the adapters of its trials.
 
     Raises:
@@ -149,7 +155,7 @@ def _model(sweep: Sweep, name: str, notes: list[str]) -> KnownModel:
     else:
         notes.append(f"model {name}: whether all weights are finite is looked at when they are loaded")
     tokenizer = load_tokenizer(folder)
-    if any(parse_variant(text).think is not None for text in sweep.evaluation.test_time):
+    if scores and any(parse_variant(text).think is not None for text in sweep.evaluation.test_time):
         think_tags(tokenizer)
     template = ChatTemplate(tokenizer)
     end, eos = template.end, tokenizer.eos_token
@@ -199,6 +205,8 @@ def _tier(
     model: KnownModel,
     tiers: dict[str, ReadTier],
     known: Mapping[str, TierData],
+    *,
+    scores: bool,
 ) -> tuple[list[str], TierRow | None]:
     """Returns what there is to say of a tier under a model's template, and its numbers; no numbers where it was not read.
 
@@ -215,7 +223,7 @@ def _tier(
     if size > CHECKED_BYTES:
         return [f"tier {pair.tier}: not looked at as a whole, since {source.path} has {size / 1e9:.1f} GB"], None
     if pair.tier not in tiers:
-        tiers[pair.tier] = read_tier(sweep, pair, known.get(pair.tier))
+        tiers[pair.tier] = read_tier(sweep, pair, known.get(pair.tier), scores=scores)
     read = tiers[pair.tier]
     tokenizer, embedding = model.tokenizer, model.embedding
     if pair.config.replay > 0 and not read.data.replay:
@@ -283,8 +291,8 @@ def _notes_on_rows(pair: Pair, card: TierCard, model: KnownModel) -> Iterator[st
         )
 
 
-def read_tier(sweep: Sweep, pair: Pair, data: TierData | None = None) -> ReadTier:
-    """Reads a tier, unless that was done, and looks for the evaluation's prompts in it.
+def read_tier(sweep: Sweep, pair: Pair, data: TierData | None = None, *, scores: bool = True) -> ReadTier:
+    """Reads a tier, unless that was done, and with `scores` looks for the evaluation's prompts in it.
 
     Raises:
         InputError: it cannot be read.
@@ -293,5 +301,5 @@ def read_tier(sweep: Sweep, pair: Pair, data: TierData | None = None) -> ReadTie
 
     source = sweep.tier_source(pair.tier)
     data = data or load(pair.tier, source, seed=pair.config.seed)
-    prompts = evaluation_prompts(sweep) if source.path != "builtin" else ()
+    prompts = evaluation_prompts(sweep) if scores and source.path != "builtin" else ()
     return ReadTier(data, tier_overlap(data, prompts))

@@ -265,3 +265,13 @@ def test_data_that_cannot_be_trained_on_is_refused_whoever_scores(tmp_path, base
     own = sweep(tmp_path, base, rows(sums(5)), tier={"max_long_rows": 1.0}, max_length=8)
     with pytest.raises(SpecError, match="no row is left to train on"):
         run(own, backend="in-process", evaluate=fake_evaluate, say=lambda line: None)
+
+
+def test_what_a_sweep_would_ask_is_not_looked_at_where_a_function_of_the_callers_own_scores(tmp_path, base):
+    """A suite whose files are elsewhere, thoughts that the tokenizer cannot close."""
+    own = sweep(tmp_path, base, rows(sums(20)))
+    asked = {"suite": f"paper:{tmp_path}/elsewhere", "test_time": ["think=8"]}
+    own = Sweep(**{**own.to_json(), "evaluation": asked})
+    with pytest.raises(SpecError, match="elsewhere"):
+        preflight(own)
+    assert preflight(own, scores=False).tiers
