@@ -3,10 +3,11 @@
     python -m benchmarks.plan.actual [--ray] [--only NAME …]
 
 Runs each sweep in this process, one after the other, in folders that are removed again (about five minutes on one core);
-with --ray also a grid and an elastic sweep on a Ray of two CPUs that is started here (about five minutes more).
+with --ray also a grid and an elastic sweep on a Ray of two CPUs, each by `dipsweep run` in a process of its own (a minute more).
 Device seconds are CPU seconds of training and scoring as the journal has them, so that other work on the machine changes them
 little; on Ray also the seconds in which new processes held their CPUs before. Wall-clock times are those of a quiet machine only.
-Of a sweep on Ray a second line says when its first trial was launched, and when its last one had ended.
+Of a sweep on Ray two more lines say when its first trial was launched and its last one had ended, and what of its device seconds
+was training, scores and starts, as planned after the probe and as it was.
 Writes a table: predicted / actual, with the bounds
 that the plan itself gave, and in the end how many are within what a plan promises.
 """
@@ -14,13 +15,18 @@ that the plan itself gave, and in the end how many are within what a plan promis
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cluster.cli.plan_view import probed_speeds
+import yaml
+
+from cluster.cli.probe import probed_speeds
 from cluster.preflight.cost import speeds_for
 from cluster.run_sweep import run
 from sweeps import Sweep, grid, loguniform
@@ -28,7 +34,7 @@ from sweeps.config.plan import Plan
 from sweeps.journal.rows import EvalRow, ReportRow, Row
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import read_rows
-from sweeps.planning.estimate import Range, estimate
+from sweeps.planning.estimate import Estimate, Range, estimate
 
 TRAINER: dict[str, Any] = {
     "learning_rate": 3e-3, "batch_tokens": 1536, "max_length": 256, "lr_scheduler_type": "wsd", "warmup_steps": 5
@@ -77,8 +83,23 @@ def on_ray() -> dict[str, Sweep]:
     }
 
 
-def spent(rows: Sequence[Row]) -> float:
-    """Device seconds in a journal: the last cumulative cost of each attempt, what lies before it, and every evaluation."""
+class Spent(NamedTuple):
+    """Device seconds in a journal: the last cumulative cost of each attempt, every evaluation, and what lies before attempts."""
+
+    training: float
+    scoring: float
+    starts: float
+
+    @property
+    def total(self) -> float:
+        return self.training + self.scoring + self.starts
+
+    def __str__(self) -> str:
+        return f"training {self.training:.1f}, scores {self.scoring:.1f}, starts {self.starts:.1f}"
+
+
+def spent(rows: Sequence[Row]) -> Spent:
+    """Returns the device seconds in a journal."""
     attempts: dict[tuple[str, int], float] = {}
     scoring = 0.0
     for row in rows:
@@ -86,7 +107,32 @@ def spent(rows: Sequence[Row]) -> float:
             attempts[row.trial, row.attempt] = sum(row.cost.values())
         elif isinstance(row, EvalRow) and row.cost:
             scoring += sum(row.cost.values())
-    return sum(attempts.values()) + scoring + SweepState(rows).start_ups.read().before_training
+    return Spent(sum(attempts.values()), scoring, SweepState(rows).start_ups.read().before_training)
+
+
+def planned(whole: Estimate) -> Spent:
+    """Returns the same as a plan has it; it counts as start what of an attempt's cost is imports."""
+    models = whole.models
+    return Spent(
+        sum(m.training.value for m in models),
+        sum(m.evaluation.value + m.base.value for m in models),
+        sum(m.start_up.value for m in models),
+    )
+
+
+def run_on_ray(sweep: Sweep, folder: str) -> list[tuple[float, str]]:
+    """Runs a sweep by the command in a process of its own; returns its lines, each with the seconds until it came."""
+    file = Path(folder) / "sweep.yaml"
+    file.write_text(yaml.safe_dump(sweep.to_json(), sort_keys=False), encoding="utf-8")
+    words = [sys.executable, "-m", "cluster.cli.main", "run", str(file), "--storage", folder, "--cpus", "2"]
+    began, lines = time.monotonic(), list[tuple[float, str]]()
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        lines.extend((time.monotonic() - began, line) for line in process.stdout)
+    if process.returncode:
+        sys.exit(f"{sweep.name} ended with {process.returncode}")
+    return lines
 
 
 class Told(NamedTuple):
@@ -111,21 +157,24 @@ def compare(name: str, sweep: Sweep, *, ray: bool) -> Told:
     plan, nodes = Plan(sweep), [2.0] if ray else [1.0]
     with tempfile.TemporaryDirectory() as folder:
         blind = estimate(plan, speeds_for(plan, gpu="H100"), nodes, in_process=not ray)
-        probed = estimate(plan, probed_speeds(plan, gpu="H100"), nodes, in_process=not ray)
-        began, lines = time.monotonic(), list[tuple[float, str]]()
-        where: dict[str, Any] = {"cpus": 2} if ray else {"backend": "in-process"}
-        run(sweep, storage=folder, say=lambda line: lines.append((time.monotonic() - began, line)), **where)
+        probed = estimate(plan, probed_speeds(plan, gpu="H100", alone=not ray), nodes, in_process=not ray)
+        began = time.monotonic()
+        if ray:
+            lines = run_on_ray(sweep, folder)
+        else:
+            run(sweep, storage=folder, backend="in-process", say=lambda line: None)
         wall = time.monotonic() - began
+        actual = spent(read_rows(Path(folder) / sweep.id))
         if ray:
             starts, ends = ([at for at, line in lines if word in line] for word in (" starts", " completed at step"))
             print(
-                f"{name}: {wall:.1f} s, first launch after {starts[0]:.1f}, last trial ended after {ends[-1]:.1f}",
+                f"{name}: {wall:.1f} s, first launch after {starts[0]:.1f}, last trial ended after {ends[-1]:.1f}\n"
+                f"{name}: planned {planned(probed)}; was {actual}",
                 flush=True,
             )
-        actual = spent(read_rows(Path(folder) / sweep.id))
     # In one process training and scoring take turns.
     expected = probed.wall.value if ray and probed.wall is not None else probed.device_seconds.value
-    return Told(name, actual, blind.device_seconds, probed.device_seconds, expected / wall)
+    return Told(name, actual.total, blind.device_seconds, probed.device_seconds, expected / wall)
 
 
 def within(values: Sequence[float], share: float) -> str:

@@ -121,21 +121,31 @@ def plan(
     from cluster.cli.plan_view import (
         cost_text,
         label_lines,
+        label_tokens,
         limits_kept,
+        longest_lines,
         machines_of,
         memory_lines,
+        missing_lines,
         parse_nodes,
         saving_for,
         step_lines,
         storage_lines,
     )
-    from cluster.cli.plan_view import probe as probe_here
+    from cluster.cli.probe import probe as probe_here
     from cluster.cli.render import plan_json, plan_text, print_json
     from cluster.jobs.list_nodes import cluster_nodes
-    from cluster.preflight.cost import journals_of, speeds_for, step_speeds, storage_use
+    from cluster.preflight.cost import (
+        device_memory,
+        journals_of,
+        missing_inputs,
+        speeds_for,
+        step_speeds,
+        storage_use,
+    )
     from cluster.preflight.plugins import plugins_used
     from sweeps.config.plan import Plan
-    from sweeps.config.sweep_file.yaml import load
+    from sweeps.config.sweep_file.yaml import load_with_line_errors
     from sweeps.planning.estimate import estimate, planned_timeline
     from sweeps.planning.gantt import gantt_page
     from sweeps.planning.speeds import Key, Speed
@@ -144,8 +154,9 @@ def plan(
         raise InputError("plan: got --html without machines; expected --gpus 8, --nodes 2x8 or --address beside it")
     if html is not None:
         check_output(html)
-    unfolded = Plan(load(sweep))
-    unfolded.check_limits()
+    with load_with_line_errors(sweep) as read:
+        unfolded, missing = Plan(read), missing_inputs(read)
+        unfolded.check_limits()
     if address is None:
         machines, cpus, gpu, named = parse_nodes(gpus, nodes), list[float](), gpu or "H100", ""
     elif gpus is not None or nodes is not None:
@@ -162,13 +173,16 @@ def plan(
     saving = saving_for(unfolded, speeds, journals=journals, nodes=machines)
     expected = replace(estimate(unfolded, speeds, machines, cpus=cpus), saving=saving)
     use = storage_use(unfolded)
-    steps = step_speeds(unfolded, speeds, gpu)
+    steps, memory = step_speeds(unfolded, speeds, gpu), device_memory(unfolded, gpu)
+    labels = label_tokens(unfolded, [*journals, probed.rows if probed else ()])
     lines = [
         *([named] if named else []),
-        *label_lines(unfolded, journals),
+        *label_lines(labels),
         *step_lines(steps),
-        *memory_lines(unfolded, gpu),
+        *memory_lines(memory, gpu),
+        *longest_lines(probed.longest if probed else ()),
         *storage_lines(use, expected.wall),
+        *missing_lines(missing),
     ]
     text = f"{plan_text(unfolded)}\n\n{cost_text(expected, lines)}"
     if html is not None:
@@ -181,8 +195,12 @@ def plan(
             {
                 **plan_json(unfolded),
                 "cost": expected.to_json(),
+                "label_tokens": labels.labels,
                 "step_speeds": [asdict(one) for one in steps],
+                "memory": [one.to_json() for one in memory],
+                "longest_rows": [one._asdict() for one in (probed.longest if probed else ())],
                 "storage": asdict(use) if use is not None else None,
+                "missing": [str(fault) for fault in missing],
             }
         )
     else:

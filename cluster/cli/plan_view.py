@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from cluster.jobs.list_nodes import NodeSize, nodes_text
-from cluster.preflight.cost import Probed, StepSpeed, StorageUse, model_shape, speeds_for
+from cluster.preflight.cost import DeviceMemory, LongestRows, StepSpeed, StorageUse
 from cluster.preflight.within_limits import fitting_changes
 from sweeps.config.plan import Plan
-from sweeps.config.schema import Sweep
-from sweeps.errors import DipsweepError, InputError, LimitError
+from sweeps.errors import Fault, InputError, LimitError
 from sweeps.journal.rows import Row, TierRow
-from sweeps.planning.devices import MEMORY_GB, PEAK_BF16
+from sweeps.planning.devices import PEAK_BF16
 from sweeps.planning.estimate import Estimate, ModelCost, Range, Starts, trial_costs
 from sweeps.planning.progress import duration
 from sweeps.planning.rehearsal import Saving, cached_saving, expected_saving
-from sweeps.planning.speeds import Key, Speed, key_of
-from sweeps.planning.work import TrialWork, planned_work
+from sweeps.planning.speeds import Key, Speed
+from sweeps.planning.work import planned_work
 
 SLOTS: Final = 8
 """Trials that run at once in a rehearsal of the stop rule, where no machines were named."""
-PROBE_STEPS: Final = 24
-PROBE_ITEMS: Final = 32
-TRAINING_IMPORTS: Final = "import ray, trainers.loop; from transformers import AutoModelForCausalLM, AutoTokenizer"
-PROBE: Final = f"a probe of {PROBE_STEPS} steps here"
 
 
 def parse_nodes(gpus: float | None, nodes: str | None) -> list[float]:
@@ -82,66 +72,6 @@ def _known_kind(kind: str) -> str:
     return next((name for name in PEAK_BF16 if name in kind.replace("_", "-").split("-")), "")
 
 
-def probed_speeds(plan: Plan, *, gpu: str, journals: Iterable[Sequence[Row]] = ()) -> dict[Key, Speed]:
-    """Returns how fast each model is, after some steps and some items of each here; see `speeds_for`."""
-    return speeds_for(plan, gpu=gpu, journals=journals, probed=probe(plan))
-
-
-def probe(plan: Plan) -> Probed:
-    """Trains and scores some steps of each kind of trial on each tier, in this process, in a folder that is removed again.
-
-    It also starts a process that imports what a new one of a cluster does.
-    """
-    from cluster.run_sweep import run
-    from sweeps.journal.writer import read_rows
-
-    kinds = {(key_of(w.config, w.workers), w.data): w for w in planned_work(plan)}
-    rows: list[Row] = []
-    for item in kinds.values():
-        with tempfile.TemporaryDirectory(prefix="dipsweep-probe-") as folder:
-            small = Sweep(**_probe_definition(plan.sweep, item))
-            run(small, storage=folder, backend="in-process", say=lambda line: None)
-            rows += read_rows(Path(folder) / small.id)
-    return Probed(rows, new_process_seconds(), PROBE)
-
-
-def new_process_seconds() -> float:
-    """Returns how long a new process takes to import what trains a model.
-
-    Raises:
-        DipsweepError: it cannot.
-    """
-    began = time.monotonic()
-    # Not from the folder that one works in (-P), which may have a ray.py of its own.
-    done = subprocess.run([sys.executable, "-P", "-c", TRAINING_IMPORTS], capture_output=True, text=True, check=False)
-    if done.returncode:
-        why = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        raise DipsweepError(f"plan: --probe: a new process cannot import what trains a model: {why}")
-    return time.monotonic() - began
-
-
-def _probe_definition(sweep: Sweep, item: TrialWork) -> dict[str, Any]:
-    """The sweep with one trial, with the settings of `item`, for few steps and few items.
-
-    It is scored three times, since the first evaluation of a kind also warms up: a median leaves that out.
-    """
-    definition = sweep.to_json()
-    items, at = min(PROBE_ITEMS, sweep.evaluation.items), [PROBE_STEPS // 3, 2 * PROBE_STEPS // 3, PROBE_STEPS]
-    trainer = {name: item.config[name] for name in definition["trainer"]}
-    trainer |= {"steps": PROBE_STEPS, "logging_steps": 4, "warmup_steps": 1.0}
-    return {
-        **definition,
-        "name": "probe",
-        "space": {"model": {"grid": [item.model]}, "data": {"grid": [item.data]}},
-        "search": {"algorithm": "grid"},
-        "constraints": [],
-        "stopping": {"rule": "none"},
-        "limits": {},
-        "trainer": trainer,
-        "evaluation": {**definition["evaluation"], "items": items, "at": at, "stop_early": None},
-    }
-
-
 def saving_for(
     plan: Plan, speeds: Mapping[Key, Speed], *, journals: Iterable[Sequence[Row]] = (), nodes: Sequence[float]
 ) -> Saving | None:
@@ -167,27 +97,23 @@ def saving_for(
     )
 
 
-def memory_lines(plan: Plan, gpu: str) -> list[str]:
+def missing_lines(missing: Sequence[Fault]) -> list[str]:
+    """Returns what of a sweep's files is not there, as lines of the plan."""
+    return [f"missing      {fault}" for fault in missing]
+
+
+def memory_lines(memory: Sequence[DeviceMemory], gpu: str) -> list[str]:
     """Returns, for each model on GPUs, the predicted peak of a device with its parts, against the device's memory.
 
     Raises:
         InputError: weights, gradients and Adam's moments alone do not fit; it says what would help.
     """
-    work = {w.model: w for w in planned_work(plan) if w.gpus > 0}
-    if not work:
-        return []
-    from sweeps.config.blocks import TrialSettings
-    from trainers.model.estimates.memory import HEADROOM, what_would_help
-    from trainers.model.estimates.memory import estimate as peak
-
-    lines, have = [], MEMORY_GB[gpu]
-    for model, item in work.items():
-        config = TrialSettings.from_config(item.config)
-        need = peak(config, model_shape(model, plan.sweep.model_source(model)), item.workers)
-        line, fits = f"{model}: {need} of {have:g} GB on each {gpu}", need.total <= HEADROOM * have * 1e9
-        if not fits:
-            line += f"; does not fit; what would help: {', '.join(what_would_help(config, need, item.workers))}"
-        if need.states > have * 1e9:
+    lines = []
+    for one in memory:
+        line = f"{one.model}: {one.need} of {one.have / 1e9:g} GB on each {gpu}"
+        if one.helps:
+            line += f"; does not fit; what would help: {', '.join(one.helps)}"
+        if one.need.states > one.have:
             raise InputError(f"plan: {line}")
         lines.append(f"memory       {line}")
     return lines
@@ -195,28 +121,62 @@ def memory_lines(plan: Plan, gpu: str) -> list[str]:
 
 def step_lines(steps: Sequence[StepSpeed]) -> list[str]:
     """Returns what a step of each kind of trial is predicted to take, as lines of the plan."""
-    lines = []
+    lines, mixed = [], len({one.precision for one in steps}) > 1
     for one in steps:
         share = f", MFU {one.mfu:.0%}" if one.mfu is not None else ""
         workers = f" on {one.workers} workers" if one.workers > 1 else ""
-        lines.append(f"step         {one.model}: {one.seconds:.3g} s for {_count(one.tokens)} tokens{workers}{share}")
+        kinds = [one.precision] if mixed else []
+        kinds += ["adapters"] if one.adapters else []
+        kind = f" ({', '.join(kinds)})" if kinds else ""
+        lines.append(
+            f"step         {one.model}{kind}: {one.seconds:.3g} s for {_count(one.tokens)} tokens{workers}{share}"
+        )
     return lines
 
 
-def label_lines(plan: Plan, journals: Iterable[Sequence[Row]]) -> list[str]:
-    """Returns how many of a sweep's tokens are learnt from, as a line of the plan: by the tiers' cards in earlier journals.
+def longest_lines(found: Sequence[LongestRows]) -> list[str]:
+    """Returns what a probe measured at the longest rows, as lines of the plan."""
+    return [
+        f"longest rows {one.model} on {one.data}: up to {one.tokens:,} tokens, {one.seconds:.3g} s a step"
+        + (f", {one.peak / 1e9:.1f} GB of the device" if one.peak else "")
+        for one in found
+    ]
 
-    Empty where a tier has none there; `dipsweep preview` measures it.
+
+class Labels(NamedTuple):
+    """Tokens of a sweep's steps, and those of them that are learnt from.
+
+    Attributes:
+        unknown: models and tiers without a card; then `labels` is None.
     """
+
+    tokens: float
+    labels: float | None
+    unknown: tuple[str, ...] = ()
+
+
+def label_tokens(plan: Plan, journals: Iterable[Sequence[Row]]) -> Labels:
+    """Returns how many of a sweep's tokens are learnt from, by the tiers' cards in earlier journals, or in those of a probe."""
     cards = {(row.model, row.tier): row for rows in journals for row in rows if isinstance(row, TierRow)}
-    tokens = labels = 0.0
+    unknown, tokens, labels = dict[str, None](), 0.0, 0.0
     for item in planned_work(plan):
         card = cards.get((item.model, item.data))
-        if card is None or not card.counts.get("tokens"):
-            return []
         tokens += item.steps * item.step_tokens
-        labels += item.steps * item.step_tokens * card.counts.get("label_tokens", 0) / card.counts["tokens"]
-    return [f"labels       {_count(labels)} of {_count(tokens)} tokens are learnt from (cards of earlier sweeps here)"]
+        if card is None or not card.counts.get("tokens"):
+            unknown[f"{item.data} for {item.model}"] = None
+        else:
+            labels += item.steps * item.step_tokens * card.counts.get("label_tokens", 0) / card.counts["tokens"]
+    return Labels(tokens, None if unknown else labels, tuple(unknown))
+
+
+def label_lines(found: Labels) -> list[str]:
+    """Returns how many of a sweep's tokens are learnt from, as a line of the plan."""
+    if found.labels is None:
+        more = f" and {len(found.unknown) - 1} more" if len(found.unknown) > 1 else ""
+        return [f"labels       not known before a sweep here, or --probe, has counted {found.unknown[0]}{more}"]
+    return [
+        f"labels       {_count(found.labels)} of {_count(found.tokens)} tokens are learnt from (cards of the tiers)"
+    ]
 
 
 def storage_lines(use: StorageUse | None, wall: Range | None = None) -> list[str]:
@@ -238,7 +198,7 @@ def _bytes(number: float) -> str:
 
 
 def limits_kept(estimate: Estimate, plan: Plan, estimate_of: Callable[[Plan], Estimate]) -> None:
-    """Raises LimitError when the expected cost is over a limit of the sweep, with single changes after which it would not be.
+    """Raises LimitError when the expected cost is over a limit of the sweep, with changes after which it would not be.
 
     Args:
         estimate_of: plans a changed sweep on the same machines.
@@ -247,21 +207,30 @@ def limits_kept(estimate: Estimate, plan: Plan, estimate_of: Callable[[Plan], Es
     if over:
         changes = "; or ".join(map(str, fitting_changes(plan, estimate, estimate_of)))
         raise LimitError(
-            "; ".join(
-                [*over, f"within the limits with {changes}" if changes else "no single change that was tried fits"]
-            )
+            "; ".join([*over, f"within the limits with {changes}" if changes else "no change that was tried fits"])
         )
 
 
 def cost_text(estimate: Estimate, memory: Sequence[str] = ()) -> str:
     """Returns the cost as a table that is read in half a minute; `memory`: of `memory_lines`."""
-    head = ("model", "trials", "on", "steps", "tokens", "training", "evaluation", "start-up", "device hours")
+    head = (
+        "model",
+        "trials",
+        "on",
+        "steps",
+        "tokens",
+        "training",
+        "evaluation",
+        "base scores",
+        "start-up",
+        "device time",
+    )
     rows = [head, *(_cells(m) for m in estimate.models)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append("")
     total = estimate.device_seconds
-    lines.append(f"in all       {_hours(total)} device hours{_price(estimate)}")
+    lines.append(f"in all       {_time(total)} of device time{_price(estimate)}")
     if estimate.wall:
         lines.append(f"wall clock   {_time(estimate.wall)} on {_nodes(estimate)}")
     if estimate.starts:
@@ -279,19 +248,18 @@ def cost_text(estimate: Estimate, memory: Sequence[str] = ()) -> str:
 
 
 def _starts_line(starts: Starts) -> str:
-    crowd = f" (times {starts.crowd:.2g}, side by side on so few CPUs)" if starts.crowd > 1 else ""
     return (
         f"starting     {starts.cluster.value:.2g} s of that is Ray itself; an attempt takes {starts.new:.2g} s in new "
-        f"processes{crowd}, {starts.again:.2g} s in those of another"
+        f"processes, {starts.again:.2g} s in those of another"
     )
 
 
 def _saving_line(estimate: Estimate, saving: Saving) -> str:
-    hours = estimate.device_seconds.value / 3600
-    left = f"{_plain(hours * (1 - saving.high))} to {_plain(hours * (1 - saving.low))}"
+    whole = estimate.device_seconds.value
+    left = f"{_long(whole * (1 - saving.high))} to {_long(whole * (1 - saving.low))}"
     part = f" with {saving.trials} of its {estimate.trials} trials" if saving.trials < estimate.trials else ""
     return (
-        f"stop rule    saves about {saving.share:.0%} ({saving.low:.0%} to {saving.high:.0%}) of that: {left} device hours; "
+        f"stop rule    saves about {saving.share:.0%} ({saving.low:.0%} to {saving.high:.0%}) of that: {left} are left; "
         f"from {saving.rehearsals} rehearsals{part} on {saving.source}"
     )
 
@@ -306,9 +274,10 @@ def _cells(cost: ModelCost) -> tuple[str, ...]:
         f"{cost.steps:,}{shared}",
         _count(cost.tokens),
         _short(cost.training),
-        f"{_short(cost.evaluation)} ({cost.evaluations} checkpoints)",
+        f"{_short(cost.evaluation)} ({cost.evaluations:,} checkpoints)",
+        _short(cost.base),
         _short(cost.start_up),
-        _hours(cost.total),
+        _time(cost.total),
     )
 
 
@@ -320,26 +289,16 @@ def _count(number: float) -> str:
 
 
 def _short(span: Range) -> str:
-    return duration(span.value)
+    return _long(span.value)
 
 
-def _hours(span: Range) -> str:
-    return f"{_plain(span.value / 3600)} ({_plain(span.low / 3600)} to {_plain(span.high / 3600)})"
-
-
-def _plain(number: float) -> str:
-    """Two digits at least, never an exponent."""
-    return (
-        f"{number:,.0f}"
-        if number >= 10
-        else f"{number:.1f}"
-        if number >= 1
-        else f"{number:.4f}".rstrip("0").rstrip(".") or "0"
-    )
+def _long(seconds: float) -> str:
+    """Returns `40 s`, `3.5 h`, or `1,200 h`."""
+    return duration(seconds) if seconds < 36_000 else f"{seconds / 3600:,.0f} h"
 
 
 def _time(span: Range) -> str:
-    return f"{duration(span.value)} ({duration(span.low)} to {duration(span.high)})"
+    return f"{_long(span.value)} ({_long(span.low)} to {_long(span.high)})"
 
 
 def _price(estimate: Estimate) -> str:

@@ -15,7 +15,7 @@ from cluster.run_output import PROGRESS_INTERVAL_S, dated
 from sweeps.config.objective import Goal, all_met
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
-from sweeps.config.space import Axis, sampled
+from sweeps.config.space import Axis, Grid, Zip, sampled
 from sweeps.config.trial import Saved
 from sweeps.controller.earlier_sweeps import gather, suite_of
 from sweeps.errors import DipsweepError, InputError, NoDriver, SpecError, StorageError, nearest
@@ -33,6 +33,8 @@ from sweeps.planning.sharing import sharing
 from sweeps.report.console import EventFormatter
 from sweeps.storage.base import Store
 
+SHOWN: Final = 20
+"""Trials of a plan that are listed one by one; `--json` has all."""
 DRIVER_CHECK_S: Final = 3.0
 """After so long without a row a follower looks whether somebody still drives the sweep."""
 
@@ -47,6 +49,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return {
         "sweep": plan.sweep_id,
         "trials": plan.total,
+        "samples": plan.draws,
         "cells": plan.cells,
         "sampled": {n: a.to_json() for n, a in sampled(plan.sweep.space).items()},
         "steps": sum(t.steps for t in plan.known_trials()) or None,
@@ -68,14 +71,20 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 def plan_text(plan: Plan) -> str:
     """Returns the plan as a table a person can read."""
     formatter, known = EventFormatter(plan), plan.known_trials()
-    lines = [f"{plan.sweep_id}: {plan.total} trials in {len(plan.cells)} grid cells"]
-    for trial in known[:200]:
+    lines = [f"{plan.sweep_id}: {plan.total} trials in {len(plan.cells)} grid cells{_samples_text(plan)}"]
+    for trial in known[:SHOWN]:
         branch = plan.branch_of(trial.config)
         trunk = f", from {branch.parent} at step {branch.step}" if branch else ""
         label = formatter.label(trial.id, trial.config)
         lines.append(f"  {label}  {trial.steps} steps{trunk}, scored at {_steps(trial.snapshots)}")
-    if len(known) > 200:
-        lines.append(f"  … and {len(known) - 200} more (--json lists all)")
+    if len(known) > SHOWN:
+        lines.append(f"  … and {len(known) - SHOWN:,} more (--json lists all)")
+    for name, axis in plan.sweep.space.items():
+        if isinstance(axis, Zip):
+            pairs = ("/".join(map(str, row.values())) for row in axis.rows())
+            lines.append(f"  {name} pairs {' with '.join(axis.columns)}: {_list(list(pairs))}")
+        elif isinstance(axis, Grid) and not known:
+            lines.append(f"  a grid of {name}: {_list(list(map(str, axis.values)))}")
     if not known:
         for name, axis in sampled(plan.sweep.space).items():
             where = f" where {_conditions(axis)}" if axis.when else ""
@@ -84,6 +93,21 @@ def plan_text(plan: Plan) -> str:
             )
     lines.append(f"in all {sharing(plan)}; every model is scored once at step 0")
     return "\n".join(lines)
+
+
+def _samples_text(plan: Plan) -> str:
+    """Returns what of a sampled sweep's trials the search draws, and what it tries each draw with."""
+    if not plan.free:
+        return ""
+    budgets = max(Counter(plan.groups).values())
+    tried = f", each with {budgets} budgets" if budgets > 1 else ""
+    repeats = f", {plan.sweep.search.repeats} times" if plan.sweep.search.repeats > 1 else ""
+    return f": {plan.draws} sampled configurations{tried}{repeats}"
+
+
+def _list(values: list[str]) -> str:
+    more = f", … and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
+    return f"{', '.join(values[:SHOWN])}{more}"
 
 
 def _conditions(axis: Axis) -> str:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from sweeps.config.blocks import TrialSettings
 from sweeps.config.known_models import known_model
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.config.trial import ModelSource
-from sweeps.errors import DipsweepError, InputError
+from sweeps.errors import DipsweepError, Fault, InputError, SpecError
 from sweeps.journal.rows import Row
 from sweeps.planning.decoding import Replies
-from sweeps.planning.devices import PEAK_BF16
+from sweeps.planning.devices import MEMORY_GB, PEAK_BF16
 from sweeps.planning.estimate import estimate
 from sweeps.planning.speeds import (
     PAST_ERROR,
+    PROCESS_S,
     Figure,
     Key,
     Measured,
@@ -30,6 +33,10 @@ from sweeps.planning.speeds import (
 )
 from sweeps.planning.work import TrialWork, planned_work
 from sweeps.storage.base import Where
+from trainers.data.sources.download_cache import is_remote
+
+if TYPE_CHECKING:  # counted only where a sweep trains on GPUs
+    from trainers.model.estimates.memory import Memory
 
 RECENT: Final = 20
 """Earlier sweeps of a storage that are read for their speed: the last ones by name."""
@@ -40,6 +47,10 @@ USUAL_GPU: Final = "H100"
 BYTES_A_PARAMETER: Final = 12
 BYTES_A_WEIGHT: Final = 4
 KEPT: Final = 3
+DECIDE_MEMORY: Final = (
+    "precision", "lora_rank", "lora_target_modules", "pack_tokens", "batch_tokens", "max_length", "gradient_checkpointing"
+)  # fmt: skip
+"""Settings that decide what a trial takes of its devices' memory."""
 PROBE_ERROR: Final = 0.15
 TASKS: Final = 10
 CAP: Final = 2048
@@ -62,13 +73,24 @@ def predicted(plan: Plan, storage: Where, *, in_process: bool = False) -> dict[s
     return {"device_seconds": asdict(whole), "speeds": speeds_to_json(speeds)}
 
 
+class LongestRows(NamedTuple):
+    """What a model took at the longest rows of a tier: device seconds of a step, and bytes of a GPU at most (0: none)."""
+
+    model: str
+    data: str
+    tokens: int
+    seconds: float
+    peak: int
+
+
 class Probed(NamedTuple):
     """What was tried on this machine for a plan: the rows of short sweeps, the seconds in which a new process had imported what
-    trains a model, and what it was, in words."""
+    trains a model, and what it was, in words; and what the longest rows took."""
 
     rows: Sequence[Row]
     new_process: float
     source: str
+    longest: Sequence[LongestRows] = ()
 
 
 def speeds_for(
@@ -93,8 +115,8 @@ def speeds_for(
     past = measured_speeds(journals, sweep.evaluation.suite, source="earlier sweeps here")
     if probed:
         found = measured_speeds([probed.rows], sweep.evaluation.suite, source=probed.source, error=PROBE_ERROR)
-        new = Figure(probed.new_process, PAST_ERROR, f"start-up: {probed.source}")
-        past |= {key: replace(one, new=new, alone=True) for key, one in found.items()}
+        new = Figure(PROCESS_S + probed.new_process, PAST_ERROR, f"start-up: {probed.source}")
+        past |= {key: replace(one, new=new) for key, one in found.items()}
     suites = _Suites(sweep)
     speeds: dict[Key, Speed] = {}
     for item in planned_work(plan):
@@ -168,16 +190,81 @@ def model_shape(name: str, source: ModelSource) -> dict[str, Any]:
         raise InputError(f"plan: model {name!r}: config.json cannot be read from {source.path}: {e}") from e
 
 
+def missing_inputs(sweep: Sweep) -> list[Fault]:
+    """Returns the models' folders and tiers' files of this machine that are not there; what lies elsewhere is not looked for.
+
+    Raises:
+        SpecError: one of these models has no shape that ships with dipsweep, so that nothing can be planned; it names all.
+    """
+
+    def missing(where: str, path: str, kind: str) -> list[Fault]:
+        there = path == "builtin" or is_remote(path) or Path(path).expanduser().exists()
+        return [] if there else [Fault(where, f"no {kind} {path} on this machine")]
+
+    faults, unknown = list[Fault](), False
+    for name in map(str, sweep.axis_values("model", sweep.default_model)):
+        found = missing(f"models.{name}.path", sweep.model_source(name).path, "folder")
+        unknown = unknown or (bool(found) and known_model(name) is None)
+        faults += found
+    for name in map(str, sweep.axis_values("data", sweep.default_tier)):
+        faults += missing(f"tiers.{name}.path", sweep.tier_source(name).path, "file")
+    if unknown:
+        raise SpecError(*faults)
+    return faults
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """What the largest kind of trial of a model is predicted to take of each of its devices, in bytes.
+
+    Attributes:
+        need: the peak of a step with its parts. have: of the device. helps: settings that would make it smaller, where it
+            does not fit.
+    """
+
+    model: str
+    need: Memory
+    have: float
+    helps: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain JSON."""
+        return {**asdict(self), "need": {**asdict(self.need), "total": self.need.total}}
+
+
+def device_memory(plan: Plan, gpu: str) -> list[DeviceMemory]:
+    """Returns what each model that trains on GPUs is predicted to take of a device of this kind.
+
+    Raises:
+        InputError: a model's shape cannot be read.
+    """
+    from trainers.model.estimates.memory import HEADROOM, what_would_help
+    from trainers.model.estimates.memory import estimate as peak
+
+    found, have = dict[str, DeviceMemory](), MEMORY_GB[gpu] * 1e9
+    on_gpus = [w for w in planned_work(plan) if w.gpus > 0]
+    for item in {(w.model, w.workers, *(w.config[name] for name in DECIDE_MEMORY)): w for w in on_gpus}.values():
+        config = TrialSettings.from_config(item.config)
+        need = peak(config, model_shape(item.model, plan.sweep.model_source(item.model)), item.workers)
+        known = found.get(item.model)
+        if known is None or known.need.total < need.total:
+            helps = what_would_help(config, need, item.workers) if need.total > HEADROOM * have else ()
+            found[item.model] = DeviceMemory(item.model, need, have, helps)
+    return list(found.values())
+
+
 @dataclass(frozen=True, slots=True)
 class StepSpeed:
     """What a step of one kind of trial is predicted to take.
 
     Attributes:
-        seconds: of a step of `tokens` tokens on `workers` processes. mfu: the share of the device's bf16 rate that this is;
-            None on CPUs.
+        adapters: they are trained, and not the whole model. seconds: of a step of `tokens` tokens on `workers` processes.
+        mfu: the share of the device's bf16 rate that this is; None on CPUs.
     """
 
     model: str
+    precision: str
+    adapters: bool
     workers: int
     seconds: float
     tokens: int
@@ -199,7 +286,8 @@ def step_speeds(plan: Plan, speeds: Mapping[Key, Speed], gpu: str) -> list[StepS
             frozen, length = bool(item.config["lora_rank"]), int(item.config["max_length"])
             flops = flops_per_token(shape, counted(shape).active, length, frozen=frozen) * item.step_tokens
             mfu = flops / seconds / (PEAK_BF16[gpu] * item.workers)
-        found[key] = StepSpeed(item.model, item.workers, seconds, item.step_tokens, mfu)
+        model, workers, precision, adapters = key
+        found[key] = StepSpeed(model, precision, adapters, workers, seconds, item.step_tokens, mfu)
     return list(found.values())
 
 

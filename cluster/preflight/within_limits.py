@@ -1,4 +1,5 @@
-"""Changes of a sweep file after which its plan is within the limits: each is made alone, and tried by planning again."""
+"""Changes of a sweep file after which its plan is within the limits, each tried by planning again: of one setting, or where
+none of those is enough, of two."""
 
 from __future__ import annotations
 
@@ -56,59 +57,89 @@ def changed(plan: Plan, settings: Mapping[str, Any]) -> Plan:
 
 
 def fitting_changes(plan: Plan, now: Estimate, estimate_of: Callable[[Plan], Estimate]) -> list[Change]:
-    """Returns single changes after which a plan is within its limits, those that take least away first.
+    """Returns changes after which a plan is within its limits, those that take least away first.
+
+    They are of one setting; where none of those is enough, of two.
 
     Args:
         now: of the sweep as it is. estimate_of: plans a changed one on the same machines.
     """
-    found = []
-    for options in _options(plan, now):
-        fits = _largest_that_fits(plan, options, now.share_of_limits(plan), estimate_of)
-        if fits is not None:
-            settings, then = fits
-            saves = 1 - then.device_seconds.value / max(now.device_seconds.value, 1e-9)
-            found.append(Change(settings, {name: _value(plan, name) for name in settings}, saves))
+
+    def change(settings: Mapping[str, Any], then: Estimate) -> Change:
+        saves = 1 - then.device_seconds.value / max(now.device_seconds.value, 1e-9)
+        return Change(settings, {name: _value(plan, name) for name in settings}, saves)
+
+    tries = _Tries(plan, now.share_of_limits(plan), estimate_of)
+    found = [change(*fits) for options in _options(plan, now) if (fits := tries.largest_that_fits(options))]
+    found = found or [change(*fits) for fits in _pairs(tries, now)]
     return sorted(found, key=lambda change: change.saves)[:MOST]
 
 
-def _largest_that_fits(
-    plan: Plan, options: Sequence[Mapping[str, Any]], over: float, estimate_of: Callable[[Plan], Estimate]
-) -> tuple[Mapping[str, Any], Estimate] | None:
-    """Returns the largest of ascending options that fits; None where none of those tried does.
+def _pairs(tries: _Tries, now: Estimate) -> Iterator[tuple[Mapping[str, Any], Estimate]]:
+    """Yields changes of two settings that fit: the first is the largest that comes half of the way, on a logarithmic scale."""
+    seen, left = set[frozenset[str]](), PLANS
+    for first in _options(tries.plan, now):
+        half = tries.largest_that_fits(first, most=math.sqrt(tries.over))
+        if half is None:
+            continue
+        settings, then = half
+        other = changed(tries.plan, settings)
+        more = _Tries(other, then.share_of_limits(other), tries.estimate_of)
+        for options in _options(other, then):
+            names = frozenset({*settings, *options[0]})
+            if names in seen or len(names) == len(settings) or left <= 0:
+                continue
+            seen.add(names)
+            left -= other.total
+            if (fits := more.largest_that_fits(options)) is not None:
+                yield {**settings, **fits[0]}, fits[1]
 
-    By bisection, which begins where cost in proportion would fit: of a large sweep nothing else is tried. Options that make no
-    sweep are passed over, downwards.
 
-    Args:
-        over: the cost now, as a share of the limit.
+@dataclass(frozen=True, slots=True)
+class _Tries:
+    """Plans a sweep again with other settings.
+
+    Attributes:
+        over: its cost now, as a share of the limit that it is most over.
     """
-    low, high, best, left = 0, len(options), None, PLANS
-    middle = max(0, min(high - 1, int((high + 1) / over) - 1))
-    while low < high and left > 0:
-        at, then = middle, _estimated(plan, options[middle], estimate_of)
-        while then is None and at > low:
-            at -= 1
-            then = _estimated(plan, options[at], estimate_of)
-        left -= plan.total
-        if then is not None and not then[0]:
-            high = at
-        else:
-            low = middle + 1
-            best = (options[at], then[1]) if then is not None else best
-        middle = (low + high) // 2
-    return best
 
+    plan: Plan
+    over: float
+    estimate_of: Callable[[Plan], Estimate]
 
-def _estimated(
-    plan: Plan, settings: Mapping[str, Any], estimate_of: Callable[[Plan], Estimate]
-) -> tuple[bool, Estimate] | None:
-    """Returns whether the changed sweep fits, and what it costs; None where it is no sweep."""
-    try:
-        other = changed(plan, settings)
-        then = estimate_of(other)
-    except DipsweepError:
-        return None
-    return not then.over_limits(other), then
+    def largest_that_fits(
+        self, options: Sequence[Mapping[str, Any]], most: float = 1.0
+    ) -> tuple[Mapping[str, Any], Estimate] | None:
+        """Returns the largest of ascending options after which the cost is at most this share of each limit; None where none
+        of those tried is one.
+
+        By bisection, which begins where cost in proportion would fit: of a large sweep nothing else is tried. Options that make
+        no sweep are passed over, downwards.
+        """
+        low, high, best, left = 0, len(options), None, PLANS
+        middle = max(0, min(high - 1, int((high + 1) * most / self.over) - 1))
+        while low < high and left > 0:
+            at, then = middle, self._estimated(options[middle], most)
+            while then is None and at > low:
+                at -= 1
+                then = self._estimated(options[at], most)
+            left -= self.plan.total
+            if then is not None and not then[0]:
+                high = at
+            else:
+                low = middle + 1
+                best = (options[at], then[1]) if then is not None else best
+            middle = (low + high) // 2
+        return best
+
+    def _estimated(self, settings: Mapping[str, Any], most: float) -> tuple[bool, Estimate] | None:
+        """Returns whether the changed sweep costs at most so much, and what it costs; None where it is no sweep."""
+        try:
+            other = changed(self.plan, settings)
+            then = self.estimate_of(other)
+        except DipsweepError:
+            return None
+        return then.share_of_limits(other) <= most, then
 
 
 def _options(plan: Plan, now: Estimate) -> Iterator[list[dict[str, Any]]]:

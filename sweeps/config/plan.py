@@ -29,8 +29,8 @@ class Slot(NamedTuple):
     cell: int
 
 
-Rest = tuple[tuple[str, str], ...]
-"""What trials have in common that differ in their budget, their sampled settings and their repeat alone."""
+Rest = tuple[tuple[str, ...], tuple[str, ...]]
+"""What trials have in common that differ in their budget, their sampled settings and their repeat alone: names and values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,12 @@ class Plan:
         return len(self.cells) + full * opened + rest
 
     @property
+    def draws(self) -> int:
+        """How many configurations a search draws, each tried with every budget of its group; 0 where nothing is sampled."""
+        opened = {*self.open_cells}
+        return len({(s.draw, self.groups[s.cell]) for s in map(self.slot, range(self.samples)) if s.cell in opened})
+
+    @property
     def total(self) -> int:
         """How many trials the sweep has in all."""
         return self.samples * self.sweep.search.repeats
@@ -103,9 +109,15 @@ class Plan:
 
         Trials of one repeat share a seed, so that differences between them are not differences of seed.
         """
-        defaults = {"model": self.sweep.default_model, "data": self.sweep.default_tier}
-        trainer = self.sweep.trainer.model_dump()
-        return {**defaults, **trainer, **cell, **params, "seed": self.sweep.seed + repeat}
+        return {**self._defaults, **cell, **params, "seed": self.sweep.seed + repeat}
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        return {
+            "model": self.sweep.default_model,
+            "data": self.sweep.default_tier,
+            **self.sweep.trainer.model_dump(),
+        }
 
     def trial(self, config: Mapping[str, Any]) -> TrialSpec:
         """Returns the trial of a resolved configuration."""
@@ -189,9 +201,18 @@ class Plan:
                 known.append(ending)
         return found
 
-    def _rest(self, config: Mapping[str, Any], endings: Sequence[str] = ("steps",)) -> Rest:
-        apart = {*endings, "seed", *self.free}
-        return tuple(sorted((name, repr(value)) for name, value in config.items() if name not in apart))
+    def _rest(self, config: Mapping[str, Any], endings: tuple[str, ...] = ("steps",)) -> Rest:
+        all_names = tuple(config)
+        names = self._names.get((all_names, endings))
+        if names is None:
+            names = tuple(sorted({*all_names} - {*endings, "seed", *self.free}))
+            self._names[all_names, endings] = names
+        return names, tuple([repr(config[name]) for name in names])
+
+    @cached_property
+    def _names(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[str, ...]]:
+        """The names of `_rest`, by those of a configuration and of what is left apart: large sweeps ask for each trial."""
+        return {}
 
     def branch_of(self, config: Mapping[str, Any]) -> Branch | None:
         """Returns where a trial turns off from the longest run of the same settings; None where it runs alone."""

@@ -40,8 +40,17 @@ CPU_FP32: Final = 4.0e10
 GPU_LAYER_STEP_S: Final = 1e-3
 """Seconds of each layer of a training step on a GPU at least, forward and backward: launching kernels takes that long, however
 small they are. An assumption, from forward passes of published decode steps (Llama 3.1 8B, H100: 8.4 ms for 32 layers)."""
-CPU_STEP_S: Final = 0.02
-"""Seconds of a CPU step that do not depend on the model's size, for packs of some thousand tokens."""
+CPU_STEP_S: Final = 3e-3
+"""Seconds of a CPU step that depend on neither the model nor its tokens."""
+CPU_TOKEN_LAYER_S: Final = 6e-6
+"""Seconds of a token in each layer beside the large matrix products, forward and backward: norms, softmax, copies. With them
+a token of tiny-s (2 layers) takes 1.8e-5 s in steps of 1,536 and of 8,192 tokens, as measured on a quiet core; products alone
+0.6e-5."""
+CPU_ADAPTERS: Final = 2.5
+"""How many times that is where adapters stand beside each product: 3.7e-5 s a token of tiny-s."""
+CPU_SHARDED_S: Final = 0.015
+"""Seconds by which a CPU step grows with each unit that several workers share (layers, and the rest), by gloo: a step of tiny-s
+on two workers took 0.05 to 0.06 CPU seconds of each, and 0.08 s with an evaluator beside it on two cores."""
 
 
 def published_mfu(parameters: float) -> Utilisation:

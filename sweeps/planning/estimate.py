@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from sweeps.config.plan import Plan
 from sweeps.config.space import sampled
 from sweeps.planning.clock import Span, timeline
 from sweeps.planning.rehearsal import Costs, Saving
-from sweeps.planning.speeds import CLUSTER_START_S, Figure, Key, Speed, key_of
+from sweeps.planning.speeds import CLUSTER_START_S, EVALUATOR_PROCESS_S, Figure, Key, Speed, key_of
 from sweeps.planning.work import TrialWork, planned_work
 
 
@@ -48,7 +48,8 @@ class ModelCost:
     Attributes:
         devices: GPUs of one trial (CPUs where it has none).
         steps: optimizer steps to run; alone: as many as without shared prefixes. tokens: of those steps.
-        training, evaluation, start_up: device seconds.
+        evaluations: checkpoints that are scored, the base model apart.
+        training, evaluation, base, start_up: device seconds; `base`: of the base model's scores.
     """
 
     model: str
@@ -62,13 +63,14 @@ class ModelCost:
     evaluations: int
     training: Range
     evaluation: Range
+    base: Range
     start_up: Range
     sources: tuple[str, ...]
 
     @property
     def total(self) -> Range:
         """Device seconds in all."""
-        return self.training + self.evaluation + self.start_up
+        return self.training + self.evaluation + self.base + self.start_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,11 @@ class Starts:
     Attributes:
         cluster: Ray itself, from the sweep's start to its first trial's, and at its end. source: of that, in words.
         new: an attempt in new processes, in the mean over the trials. again: one that finds the processes of another.
-        crowd: times that the first ones take, which start side by side on too few CPUs, where `new` is of one alone.
     """
 
     cluster: Range
     new: float
     again: float
-    crowd: float
     source: str
 
 
@@ -168,18 +168,22 @@ def estimate(
     by_model: dict[str, list[TrialWork]] = defaultdict(list)
     for item in work:
         by_model[item.model].append(item)
-    cold = frozenset[str]() if in_process else _first_ones(work, nodes)
+    training = _for_training(plan, work, nodes)
+    cold = frozenset[str]() if in_process else _first_ones(work, training)
     models = tuple(_model_cost(name, items, speeds, cold) for name, items in by_model.items())
+    if not in_process:  # a new evaluator loads what all evaluations need
+        loads = _range(_speed(work[0], speeds).loads, plan.sweep.evaluation.workers)
+        models = (replace(models[0], base=models[0].base + loads), *models[1:])
     price = plan.sweep.limits.usd_per_gpu_hour
     on_gpu = any(m.on_gpu for m in models)
     gpu_hours = sum((m.total for m in models if m.on_gpu), NOTHING).scaled(1 / 3600)
-    starts = _starts(plan, work, speeds, nodes, cold, on_gpu=on_gpu, in_process=in_process) if nodes else None
+    starts = _starts(work, speeds, in_process=in_process) if nodes else None
     return Estimate(
         sweep=plan.sweep_id,
         trials=len(work),
         models=models,
         nodes=tuple(nodes),
-        wall=_wall(plan, work, speeds, nodes, cpus, cold=cold, starts=starts) if starts else None,
+        wall=_wall(plan, work, speeds, training, cpus, cold=cold) + starts.cluster if starts else None,
         starts=starts,
         usd=gpu_hours.scaled(price) if price is not None and on_gpu else None,
         sampled=bool(sampled(plan.sweep.space)),
@@ -225,7 +229,6 @@ def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Spe
         training += _range(step, item.steps * devices)
         evaluation += _range(speed.evaluation, item.evaluations)
         start_up += _range(_begin(item, speeds, cold), devices)
-    evaluation += _range(_speed(first, speeds).evaluation, 1)  # the base model, once
     used = [_speed(item, speeds) for item in items]
     sources = dict.fromkeys(s for u in used for s in (u.step.source, u.evaluation.source, u.next_start.source))
     return ModelCost(
@@ -237,12 +240,24 @@ def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Spe
         steps=sum(i.steps for i in items),
         alone=sum(i.budget for i in items),
         tokens=sum(i.steps * i.step_tokens for i in items),
-        evaluations=sum(i.evaluations for i in items) + 1,
+        evaluations=sum(i.evaluations for i in items),
         training=training,
         evaluation=evaluation,
+        base=_range(_speed(first, speeds).evaluation, 1),
         start_up=start_up,
         sources=tuple(sources),
     )
+
+
+def _for_training(plan: Plan, work: Sequence[TrialWork], nodes: Sequence[float]) -> list[float]:
+    """Returns the devices of each node that evaluators leave, which reserve theirs on the fullest node that holds them."""
+    evaluation, left = plan.sweep.evaluation, list(nodes)
+    each = evaluation.gpus_per_worker if any(item.gpus > 0 for item in work) else evaluation.cpus_per_worker
+    for _ in range(evaluation.workers if each else 0):
+        holds = [i for i, have in enumerate(left) if have >= each]
+        if holds:
+            left[min(holds, key=left.__getitem__)] -= each
+    return left
 
 
 def _wall(
@@ -253,41 +268,40 @@ def _wall(
     cpus: Sequence[float],
     *,
     cold: frozenset[str],
-    starts: Starts,
 ) -> Range:
-    """Wall-clock time: trials side by side, evaluators beside them on cores of their own or after them; the last checkpoint is
-    scored after all training."""
-    ends, on_gpu = [], any(item.gpus > 0 for item in work)
+    """Wall-clock time from the first trial's launch: trials side by side, evaluators beside them; the last checkpoint is scored
+    after all training.
+
+    Evaluators come up when the first trial's processes are there. Where they share the trainers' CPUs, it takes at least as long
+    as all CPUs need for the work of both, new processes included.
+    """
+    evaluation, ends, on_gpu = plan.sweep.evaluation, [], any(item.gpus > 0 for item in work)
+    new_evaluators, shared = evaluation.workers if cold else 0, not on_gpu and not evaluation.cpus_per_worker
+    bases = {item.model: item for item in work}.values()
     for pick in (0, 1, -1):  # expected, slow, fast
-        seconds = _seconds(work, speeds, pick, cold, starts.crowd)
+        seconds = _seconds(work, speeds, pick, cold)
         trained = max(span.end for span in timeline(work, seconds, nodes, gpus=on_gpu, cpus=cpus if on_gpu else ()))
-        scored = sum(
-            _bound(_speed(i, speeds).evaluation.seconds, _speed(i, speeds).evaluation.error, pick) * i.evaluations
-            for i in work
-        )
-        last = _speed(work[-1], speeds).evaluation
-        ends.append(max(trained, scored / plan.sweep.evaluation.workers) + _bound(last.seconds, last.error, pick))
-    return Range(ends[0], ends[2], ends[1]) + starts.cluster
+        each = {key: _bound(speed.evaluation, pick) for key, speed in speeds.items()}
+        asked = [(item, item.evaluations) for item in work] + [(item, 1) for item in bases]
+        scoring = sum(each[key_of(item.config, item.workers)] * count for item, count in asked)
+        first = EVALUATOR_PROCESS_S + _bound(_speed(work[0], speeds).loads, pick) if new_evaluators else 0.0
+        begin = _bound(_begin(work[0], speeds, cold), pick)
+        scored = begin + first + scoring / evaluation.workers
+        end = max(trained, scored) + each[key_of(work[-1].config, work[-1].workers)]
+        if shared:
+            held = sum(seconds[item.trial] * item.cpus for item in work)
+            end = max(end, (held + scoring + first * new_evaluators) / sum(nodes))
+        ends.append(end)
+    return Range(ends[0], ends[2], ends[1])
 
 
-def _starts(
-    plan: Plan,
-    work: Sequence[TrialWork],
-    speeds: Mapping[Key, Speed],
-    nodes: Sequence[float],
-    cold: frozenset[str],
-    *,
-    on_gpu: bool,
-    in_process: bool,
-) -> Starts:
-    first = sum(item.workers for item in work if item.trial in cold) + plan.sweep.evaluation.workers
+def _starts(work: Sequence[TrialWork], speeds: Mapping[Key, Speed], *, in_process: bool) -> Starts:
     each = [_speed(item, speeds) for item in work]
     cluster = Figure(0.0 if in_process else CLUSTER_START_S, CLUSTER_ERROR, CLUSTER_SOURCE)
     return Starts(
         cluster=_range(cluster, 1.0),
         new=fmean(speed.start_up.seconds for speed in each),
         again=fmean(speed.next_start.seconds for speed in each),
-        crowd=1.0 if on_gpu or in_process or all(s.side_by_side for s in each) else max(1.0, first / sum(nodes)),
         source=cluster.source,
     )
 
@@ -301,30 +315,27 @@ def planned_timeline(
         DoesNotFit: a trial needs more than all nodes have.
     """
     work = planned_work(plan)
-    by_id, on_gpu, cold = (
+    by_id, on_gpu, left = (
         {item.trial: item for item in work},
         any(item.gpus > 0 for item in work),
-        _first_ones(work, nodes),
+        _for_training(plan, work, nodes),
     )
-    starts = _starts(plan, work, speeds, nodes, cold, on_gpu=on_gpu, in_process=False)
-    seconds = _seconds(work, speeds, 0, cold, starts.crowd)
-    spans = timeline(work, seconds, nodes, gpus=on_gpu, cpus=cpus if on_gpu else ())
+    seconds = _seconds(work, speeds, 0, _first_ones(work, left))
+    spans = timeline(work, seconds, left, gpus=on_gpu, cpus=cpus if on_gpu else ())
     return [(by_id[span.trial], span) for span in spans]
 
 
 def _seconds(
-    work: Sequence[TrialWork], speeds: Mapping[Key, Speed], pick: int, cold: frozenset[str], crowd: float
+    work: Sequence[TrialWork], speeds: Mapping[Key, Speed], pick: int, cold: frozenset[str]
 ) -> dict[str, float]:
     """Returns how long each trial holds its machines: expected (0), slow (1), fast (-1)."""
     found = {}
     for item in work:
         speed = _speed(item, speeds)
-        train = _bound(speed.step_seconds(item.step_tokens) * item.steps, speed.step.error, pick)
-        begin = _begin(item, speeds, cold)
-        slower = crowd if item.trial in cold and not speed.side_by_side else 1.0
-        found[item.trial] = train + _bound(begin.seconds * slower, begin.error, pick)
+        train = speed.step_seconds(item.step_tokens) * item.steps * (1 + speed.step.error) ** pick
+        found[item.trial] = train + _bound(_begin(item, speeds, cold), pick)
     return found
 
 
-def _bound(seconds: float, error: float, pick: int) -> float:
-    return seconds * (1 + error) ** pick
+def _bound(figure: Figure, pick: int) -> float:
+    return figure.seconds * (1 + figure.error) ** pick

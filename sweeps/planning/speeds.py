@@ -15,24 +15,41 @@ from typing import Any, Final, NamedTuple
 from sweeps.journal.rows import BASE_PREFIX, AttemptRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
 from sweeps.journal.start_ups import StartUpMeter
 from sweeps.planning.decoding import Engine, Network, Replies, answer_seconds, mean_reply
-from sweeps.planning.devices import CPU_BF16, CPU_FP32, CPU_STEP_S, GPU_LAYER_STEP_S, PEAK_BF16, published_mfu
+from sweeps.planning.devices import (
+    CPU_ADAPTERS,
+    CPU_BF16,
+    CPU_FP32,
+    CPU_SHARDED_S,
+    CPU_STEP_S,
+    CPU_TOKEN_LAYER_S,
+    GPU_LAYER_STEP_S,
+    PEAK_BF16,
+    published_mfu,
+)
 from sweeps.planning.work import step_tokens
 
 PAST_ERROR: Final = 0.25
 PUBLISHED_ERROR: Final = 0.4
 ASSUMED_ERROR: Final = 1.0
-START_UP_S: Final = {"GPU": 30.0, "CPU": 5.0}
-"""Seconds of a new process until its model is loaded: imports, device. On CPUs as measured (5.8 s, of which 4.2 CPU seconds,
-`benchmarks.scale.start_up` at load 4 on two cores); on GPUs an assumption."""
-GROUP_START_S: Final = 5.0
-"""As many more where a trial has several workers: Ray Train's controller, and the process group. Two workers on two cores took
-three times as long as one (22 against 7.5 s, `benchmarks.scale.start_up` at load 6)."""
-CLUSTER_START_S: Final = 6.0
-"""Seconds of a sweep on Ray in which no trial has machines yet, or any more: Ray, its actors and Tune come up, and end. Measured
-as `cluster_s` by `benchmarks.scale.start_up`: 5.3 at load 4, 7.4 and 8.3 at load 6."""
-REUSED_S: Final = {"GPU": 2.0, "CPU": 0.1}
-"""The same where processes stand ready from the attempt before: 0.05 CPU seconds were measured with tiny models
-(`benchmarks.scale.start_up`); that of GPUs is an assumption."""
+PROCESS_S: Final = 2.0
+"""Seconds until Ray runs our code in a new process (`perf/start_up/process_s`): 1.6 to 2.4 on two cores."""
+START_UP_S: Final = {"GPU": 30.0, "CPU": 6.5}
+"""Seconds of a new process until its first step: Ray's process, imports, tokenizer, data. On CPUs as measured (two side by side
+on two cores: 6.3 to 7.9 s, 4.2 to 4.9 of them of CPU); on GPUs an assumption."""
+GROUP_START_S: Final = 6.0
+"""As many more where a trial has several workers: Tune's process, then Ray Train's controller, one after the other. Two workers
+on two cores took 12.3 s, where one takes 6.3 to 7.9."""
+CLUSTER_START_S: Final = 8.0
+"""Seconds of a sweep on Ray in which no trial has machines yet, or any more: 2.5 of imports, 4 until Ray, its actors and Tune are
+up, 1.5 for the report and Ray's end."""
+REUSED_S: Final = {"GPU": 2.0, "CPU": 0.2}
+"""Seconds of an attempt until its first step where processes stand ready from the attempt before: 0.12 to 0.25 were measured with
+tiny models; that of GPUs is an assumption."""
+EVALUATOR_PROCESS_S: Final = 2.3
+"""CPU seconds of a new evaluator before its first evaluation, which no evaluation counts."""
+EVALUATOR_LOADS_S: Final = {"GPU": 30.0, "CPU": 2.4}
+"""Seconds that the first evaluation of a new evaluator takes more than others, for imports, the suite and its engine. On CPUs as
+measured (2.5 s, where others take 0.1 to 0.3); on GPUs an assumption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +61,16 @@ class Figure:
     source: str
 
 
+NOTHING: Final = Figure(0.0, 0.0, "")
+
+
 @dataclass(frozen=True, slots=True)
 class Speed:
     """Seconds of one trial's machines: per token trained, per scored checkpoint, and to start an attempt.
 
     `step` is the time of a step of `tokens` tokens on all workers of the trial together (wall clock). `start_up` is that of the
     first attempt on its machines, `reused` that of those after it, which find the processes there; None: they take as long.
-    `side_by_side`: `start_up` is that of processes of a sweep, which started side by side, and not of one alone.
+    `loads` is what the first evaluation of a new evaluator takes more than others.
     """
 
     step: Figure
@@ -58,7 +78,7 @@ class Speed:
     start_up: Figure
     tokens: int
     reused: Figure | None = None
-    side_by_side: bool = False
+    loads: Figure = NOTHING
 
     @property
     def next_start(self) -> Figure:
@@ -95,7 +115,8 @@ def speeds_from_json(data: Sequence[Mapping[str, Any]]) -> dict[Key, Speed]:
         key = str(one["model"]), int(one["workers"]), str(one["precision"]), bool(one["adapters"])
         step, evaluation, start_up = (Figure(**one[name]) for name in ("step", "evaluation", "start_up"))
         reused = Figure(**one["reused"]) if one.get("reused") else None
-        found[key] = Speed(step, evaluation, start_up, int(one["tokens"]), reused, bool(one.get("side_by_side")))
+        loads = Figure(**one["loads"]) if one.get("loads") else NOTHING
+        found[key] = Speed(step, evaluation, start_up, int(one["tokens"]), reused, loads)
     return found
 
 
@@ -104,18 +125,19 @@ class Measured:
     """What journals tell of one key; None: nothing.
 
     Attributes:
-        step: seconds per token. evaluation: seconds for `items` items a task. start_up: data, model and what the first steps take
-            longer. new, again: seconds before that, of a new process and of one that ran an attempt before. alone: `new` is of
-            a process that started alone.
+        step: seconds per token. evaluation: seconds for `items` items a task. start_up: data, model and what the first steps
+            take longer; first: the same in a new process, which also imports then. new, again: seconds before that, of a new
+            process and of one that ran an attempt before. loads: what the first evaluation of a process takes longer.
     """
 
-    step: Figure | None
-    evaluation: Figure | None
-    start_up: Figure | None
+    step: Figure | None = None
+    evaluation: Figure | None = None
+    start_up: Figure | None = None
     items: int = 0
+    first: Figure | None = None
     new: Figure | None = None
     again: Figure | None = None
-    alone: bool = False
+    loads: Figure | None = None
 
     def over(self, guess: Speed, more: float = 1.0) -> Speed:
         """Returns the guess with what was measured in its place; `more`: how many times an evaluation of `items` items this
@@ -128,10 +150,10 @@ class Measured:
             evaluation=Figure(evaluation.seconds * more, evaluation.error, evaluation.source)
             if evaluation
             else guess.evaluation,
-            start_up=_sum(self.new, self.start_up) if self.new else guess.start_up,
+            start_up=_sum(self.new, self.first or self.start_up) if self.new else guess.start_up,
             tokens=guess.tokens,
             reused=_sum(self.start_up, self.again) if self.start_up else guess.reused,
-            side_by_side=self.new is not None and not self.alone,
+            loads=self.loads or guess.loads,
         )
 
     def of_several(self, shorter: float) -> Measured:
@@ -164,6 +186,7 @@ class _Seen:
 
     per_token: list[float] = field(default_factory=list)
     start_up: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
     new: list[float] = field(default_factory=list)
     again: list[float] = field(default_factory=list)
 
@@ -178,8 +201,9 @@ def measured_speeds(
             (a base's loads suite and model first), with as many items as the last of those sweeps asked.
         source: where the journals are from, in words. error: how far off another sweep may be.
 
-    The cost in a report row is cumulative per attempt: from the first report of an attempt to its last one it is training alone,
-    and what the first one has beyond that pace is start-up. What lies before an attempt's own clock, such as imports, stands
+    The cost in a report row is cumulative per attempt. Its pace is that of its second half: a process takes longer for its first
+    steps, until it has seen packs of every length (on CPUs a half longer for some twenty). What the first report has beyond that
+    pace is start-up. What lies before an attempt's own clock, such as imports, stands
     beside it (`perf/start_up_s`).
     """
     seen: dict[Key, _Seen] = defaultdict(_Seen)
@@ -193,9 +217,21 @@ def measured_speeds(
     found = {}
     for key, one in seen.items():
         items, seconds = _alike(scoring[key[0]])
-        step = median(one.per_token, "steps")
-        start_up, new, again = (median(values, "start-up") for values in (one.start_up, one.new, one.again))
-        found[key] = Measured(step, median(seconds, "evaluations"), start_up, items, new, again)
+        evaluation = median(seconds, "evaluations")
+        starts = (median(values, "start-up") for values in (one.start_up, one.first, one.new, one.again))
+        start_up, first, new, again = starts
+        bases = [s.seconds for s in scoring[key[0]] if s.base and s.items == items] if new and evaluation else []
+        loads = median([max(0.0, base - evaluation.seconds) for base in bases if evaluation], "start-up")
+        found[key] = Measured(
+            step=median(one.per_token, "steps"),
+            evaluation=evaluation,
+            start_up=start_up,
+            items=items,
+            first=first,
+            new=new,
+            again=again,
+            loads=loads,
+        )
     return found
 
 
@@ -236,14 +272,17 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
         if config is None or len(found) < 2:
             continue
         (tokens_0, cost_0), (tokens_1, cost_1) = found[0], found[-1]
-        if tokens_1 <= tokens_0 or cost_1 <= cost_0:
+        half, cost_half = max((p for p in found if p[0] <= (tokens_0 + tokens_1) / 2), default=found[0])
+        if tokens_1 <= half or cost_1 <= cost_half:
             continue
         world = workers.get((trial, attempt), 1)
-        per_token = (cost_1 - cost_0) / (tokens_1 - tokens_0) / world
+        per_token = (cost_1 - cost_half) / (tokens_1 - half) / world
         one = seen[key_of(config, world)]
         one.per_token.append(per_token)
         if (trial, attempt) not in forked:
-            one.start_up.append(max(0.0, cost_0 / world - per_token * tokens_0))
+            begun = starts.starts.get((trial, attempt))
+            is_new = begun is not None and not begun.reused
+            (one.first if is_new else one.start_up).append(max(0.0, cost_0 / world - per_token * tokens_0))
 
 
 def model_of(trial: str, config: Mapping[str, Any] | None) -> str:
@@ -285,9 +324,11 @@ def published_speed(
             f"steps: MFU {known.mfu:.0%} on {gpu}: {known.source}",
         )
     else:
-        rate = (CPU_BF16 if config["precision"] == "bf16" else CPU_FP32) * workers
+        per_token = CPU_TOKEN_LAYER_S * network.layers * (CPU_ADAPTERS if config["lora_rank"] else 1.0)
+        whole = tokens * per_token + flops / (CPU_BF16 if config["precision"] == "bf16" else CPU_FP32)
+        together = CPU_SHARDED_S * (network.layers + 1) if workers > 1 else 0.0
         step = Figure(
-            CPU_STEP_S + flops / rate, ASSUMED_ERROR, "steps: operations of one CPU core in dipsweep's own loop"
+            CPU_STEP_S + whole / workers + together, ASSUMED_ERROR, "steps: as of a CPU core in dipsweep's own loop"
         )
     answer = answer_seconds(network, replies, length, engine=engine, gpu=gpu if on_gpu else "")
     evaluation = Figure(answer, ASSUMED_ERROR, f"evaluations: {_assumed(replies, length, engine, on_gpu=on_gpu)}")
@@ -295,7 +336,7 @@ def published_speed(
     new = START_UP_S[device] + (GROUP_START_S if workers > 1 else 0.0)
     said = f"start-up: assumed, {new:g} s at first and {REUSED_S[device]:g} s after, 2 GB of states a second"
     first, later = (Figure(begin + load, ASSUMED_ERROR, said) for begin in (new, REUSED_S[device]))
-    return Speed(step, evaluation, first, tokens, later)
+    return Speed(step, evaluation, first, tokens, later, Figure(EVALUATOR_LOADS_S[device], ASSUMED_ERROR, said))
 
 
 def _assumed(replies: Sequence[Replies], length: int, engine: Engine, *, on_gpu: bool) -> str:

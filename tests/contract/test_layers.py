@@ -25,6 +25,23 @@ def test_importing_is_cheap(module: str):
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("trainer", ["{steps: 100}", "{steps: 100, lora_rank: 16}"])
+def test_a_plan_of_a_known_model_on_gpus_with_its_memory_waits_for_neither_torch_nor_ray(tmp_path: Path, trainer: str):
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(
+        "name: known\nmodels: {qwen3-1.7b: {path: /not/here}}\nspace: {model: {grid: [qwen3-1.7b]}}\n"
+        f"trainer: {trainer}\n"
+    )
+    code = (
+        "import sys; from cluster.cli.main import app\n"
+        f"app(['plan', {str(sweep)!r}, '--gpus', '8', '--storage', {str(tmp_path)!r}], standalone_mode=False)\n"
+        "print([m for m in ('ray', 'torch', 'transformers') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO)
+    assert "memory       qwen3-1.7b: " in out.stdout
+    assert out.stdout.splitlines()[-1] == "[]"
+
+
 WITHOUT_RAY = """
 import sys
 class Refuse:

@@ -6,13 +6,12 @@ where 1,189 was right. Here products are 16-bit, every sum over chunks is fp32, 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
-CHUNK_ROWS: Final = {"cuda": 2048, "cpu": 512}
-"""Label rows a chunk: at a vocabulary of 152k that is 1.2 GB of fp32 logits on CUDA, 0.3 GB on the CPU."""
+from trainers.model.estimates.memory import CHUNK_ROWS
 
 
 def linear_cross_entropy(

@@ -16,11 +16,9 @@ from torch import Tensor
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
-from trainers.model.recurrent.recurrence import stored_layers
+from trainers.model.estimates.flops import check_experts
 
 ADAPTER: Final = "default"
-_EXPERTS: Final = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-"""What config.json calls the number of experts of a layer."""
 
 
 def attach(network: Any, config: TrialSettings) -> None:
@@ -75,20 +73,6 @@ def target_layers(network: Any, config: TrialSettings) -> list[str]:
     return found
 
 
-def check_experts(config: TrialSettings, model: Mapping[str, Any]) -> None:
-    """Raises InputError where adapters should be put on the experts of a mixture: they are no linear layers in transformers.
-
-    Args:
-        model: config.json.
-    """
-    text = model.get("text_config") or model
-    if config.lora_target_modules != "attention" and any(int(text.get(key) or 0) > 1 for key in _EXPERTS):
-        raise InputError(
-            f"lora_target_modules is {config.lora_target_modules!r}, but adapters do not reach the experts of a "
-            f"{model.get('model_type')} model; expected attention, or lora_rank 0"
-        )
-
-
 def trainable(network: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """Yields what the optimizer may change: the adapters where there are any, else all parameters."""
     yield from ((name, p) for name, p in network.named_parameters() if p.requires_grad)
@@ -112,18 +96,3 @@ def merged(weights: Mapping[str, Tensor], config: TrialSettings) -> dict[str, Te
             up = weights[f"{layer}lora_B.{ADAPTER}.weight"]
             out[f"{layer}weight"] = weight.float() + scale * (up @ down)
     return out
-
-
-def num_adapter_parameters(config: TrialSettings, model: Mapping[str, Any]) -> int:
-    """Returns how many parameters the adapters of a Qwen-like decoder have, from its config.json.
-
-    Raises:
-        InputError: see `check_experts`.
-    """
-    check_experts(config, model)
-    hidden, heads = int(model["hidden_size"]), int(model["num_attention_heads"])
-    head_size = int(model.get("head_dim") or hidden // heads)
-    kv_heads, width = int(model.get("num_key_value_heads") or heads), int(model["intermediate_size"])
-    attention = 2 * (hidden + heads * head_size) + 2 * (hidden + kv_heads * head_size)
-    sides = {"attention": attention, "mlp": 3 * (hidden + width), "all-linear": attention + 3 * (hidden + width)}
-    return config.lora_rank * sides[config.lora_target_modules] * stored_layers(model)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from sweeps.config.blocks import TrialSettings
+from sweeps.errors import InputError
 from trainers.model.recurrent.recurrence import (
     HRM,
     decoder_layers,
@@ -104,6 +106,35 @@ def _mixture(config: str, experts: int) -> Parameters:
     except Exception as e:
         raise ValueError(f"transformers cannot build its mixture of {experts} experts: {e}") from e
     return counted_in(network)
+
+
+def num_adapter_parameters(config: TrialSettings, model: Mapping[str, Any]) -> int:
+    """Returns how many parameters the adapters of a Qwen-like decoder have, from its config.json.
+
+    Raises:
+        InputError: see `check_experts`.
+    """
+    check_experts(config, model)
+    hidden, heads = int(model["hidden_size"]), int(model["num_attention_heads"])
+    head_size = int(model.get("head_dim") or hidden // heads)
+    kv_heads, width = int(model.get("num_key_value_heads") or heads), int(model["intermediate_size"])
+    attention = 2 * (hidden + heads * head_size) + 2 * (hidden + kv_heads * head_size)
+    sides = {"attention": attention, "mlp": 3 * (hidden + width), "all-linear": attention + 3 * (hidden + width)}
+    return config.lora_rank * sides[config.lora_target_modules] * stored_layers(model)
+
+
+def check_experts(config: TrialSettings, model: Mapping[str, Any]) -> None:
+    """Raises InputError where adapters should be put on the experts of a mixture: they are no linear layers in transformers.
+
+    Args:
+        model: config.json.
+    """
+    text = model.get("text_config") or model
+    if config.lora_target_modules != "attention" and any(int(text.get(key) or 0) > 1 for key in EXPERTS):
+        raise InputError(
+            f"lora_target_modules is {config.lora_target_modules!r}, but adapters do not reach the experts of a "
+            f"{model.get('model_type')} model; expected attention, or lora_rank 0"
+        )
 
 
 def counted_in(network: Any) -> Parameters:

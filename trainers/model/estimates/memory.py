@@ -11,20 +11,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import torch
+from typing import TYPE_CHECKING, Any, Final
 
 from sweeps.config.blocks import TrialSettings
 from sweeps.errors import InputError
-from trainers.model.estimates.flops import feed_forward_width, num_parameters
-from trainers.model.linear_cross_entropy import CHUNK_ROWS
-from trainers.model.lora import num_adapter_parameters
+from trainers.model.estimates.flops import feed_forward_width, num_adapter_parameters, num_parameters
 from trainers.model.recurrent.recurrence import layer_runs, stored_layers, train_range
+
+if TYPE_CHECKING:  # a plan, which estimates too, does not wait for torch
+    import torch
 
 log = logging.getLogger(__name__)
 HEADROOM: Final = 0.9
 """Share of a device's memory that an estimate may fill; the rest goes to fragments, kernels' workspace and gathers."""
+
+
+CHUNK_ROWS: Final = {"cuda": 2048, "cpu": 512}
+"""Label rows whose logits the loss makes at a time: at a vocabulary of 152k 1.2 GB of fp32 on CUDA, 0.3 GB on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ def _weights(config: TrialSettings, model: Mapping[str, Any], world: int) -> tup
 def device_bytes(device: torch.device) -> int:
     """Returns the memory of a device; of the CPU, what the machine has or the container may use."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.get_device_properties(device).total_memory)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:

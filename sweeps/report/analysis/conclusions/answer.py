@@ -234,7 +234,7 @@ def _cost(summary: Summary) -> Finding:
     if c.share_saved:
         parts.append(f"stopping saved {percent(c.share_saved)} of {c.steps_planned:,} planned steps")
     if c.steps_shared:
-        parts.append(f"shared prefixes saved {c.steps_shared:,} more")
+        parts.append(f"shared prefixes saved {c.steps_shared:,} {'more' if c.share_saved else 'steps'}")
     numbers = {
         "cpu_s": total.cpu_s, "gpu_s": total.gpu_s, "share_saved": c.share_saved,
         "steps_saved": c.steps_saved, "steps_shared": c.steps_shared,

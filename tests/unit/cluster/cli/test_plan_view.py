@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.cli.main import app
-from cluster.cli.plan_view import label_lines, machines_of, parse_nodes, step_lines, storage_lines
+from cluster.cli.plan_view import label_lines, label_tokens, machines_of, parse_nodes, step_lines, storage_lines
+from cluster.cli.render import plan_text
 from cluster.jobs.list_nodes import nodes_of, nodes_text
 from cluster.preflight.cost import StorageUse, speeds_for, step_speeds, storage_use
 from sweeps import Sweep, grid
@@ -18,6 +19,7 @@ from sweeps.errors import InputError, LimitError
 from sweeps.journal.rows import TierRow
 from sweeps.planning.devices import published_mfu
 from sweeps.planning.estimate import Range
+from sweeps.planning.speeds import EVALUATOR_LOADS_S
 
 SWEEP = """
 name: planned
@@ -78,6 +80,47 @@ def test_the_same_is_there_for_scripts(plan):
     assert model["steps"] == 1000 + 500 - 401
     total = cost["gpu_hours"]
     assert total["low"] < total["value"] < total["high"]
+
+
+def test_base_scores_memory_labels_and_missing_files_are_there_for_scripts_too(plan, tmp_path):
+    told = json.loads(plan("--json", more=f"tiers: {{verified-long-cot: {{path: {tmp_path}/none.jsonl}}}}\n").output)
+    (model,), (memory,) = told["cost"]["models"], told["memory"]
+    once = model["evaluation"]["value"] / model["evaluations"]
+    assert model["base"]["value"] == pytest.approx(once + EVALUATOR_LOADS_S["GPU"])  # a new evaluator loads first
+    parts = memory["need"]
+    assert parts["total"] == sum(v for name, v in parts.items() if name != "total")
+    assert parts["adam"] == pytest.approx(8 * 4.02e9 / 2, rel=0.01)
+    assert told["missing"] == [f"tiers.verified-long-cot.path: no file {tmp_path}/none.jsonl on this machine"]
+    assert told["label_tokens"] is None
+
+
+def test_models_and_files_that_are_missing_are_named_all_at_once(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "name: s\nmodels: {mine: {path: /not/here}}\ntiers: {ours: {path: none.jsonl}}\n"
+        "space: {model: {grid: [mine]}, data: {grid: [ours]}}\n"
+    )
+    done = CliRunner().invoke(app, ["plan", str(path)])
+    assert str(done.exception).splitlines() == [
+        "s.yaml:2 models.mine.path: no folder /not/here on this machine",
+        f"s.yaml:3 tiers.ours.path: no file {tmp_path}/none.jsonl on this machine",
+    ]
+
+
+def test_a_sampled_plan_says_how_many_configurations_it_draws_and_with_how_many_budgets():
+    sampled = Plan(
+        Sweep(
+            name="s",
+            space={
+                "steps": {"grid": [10, 20]},
+                "data": {"grid": ["answer-only", "concise-cot"]},
+                "replay": {"uniform": [0.0, 0.5]},
+            },
+            search={"algorithm": "random", "trials": 24, "repeats": 2},
+        )
+    )
+    head = plan_text(sampled).splitlines()[0]
+    assert head.endswith("24 trials in 4 grid cells: 6 sampled configurations, each with 2 budgets, 2 times")
 
 
 def test_a_plan_over_a_limit_says_by_how_much(plan):
@@ -199,7 +242,8 @@ def test_tokens_that_are_learnt_from_are_those_of_the_tiers_cards():
         TierRow("e", model="tiny-s", tier=tier, counts={"tokens": 1000, "label_tokens": n})
         for tier, n in (("verified-long-cot", 600), ("answer-only", 100))
     ]
-    assert label_lines(plan, [cards]) == [
-        "labels       70.0k of 200.0k tokens are learnt from (cards of earlier sweeps here)"
-    ]
-    assert label_lines(plan, [cards[:1]]) == []
+    found = label_tokens(plan, [cards])
+    assert (found.tokens, found.labels) == (200_000, 70_000)
+    assert label_lines(found) == ["labels       70.0k of 200.0k tokens are learnt from (cards of the tiers)"]
+    (said,) = label_lines(label_tokens(plan, [cards[:1]]))
+    assert said.endswith("not known before a sweep here, or --probe, has counted answer-only for tiny-s")

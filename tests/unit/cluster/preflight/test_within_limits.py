@@ -54,7 +54,27 @@ def test_the_largest_value_that_fits_is_proposed_in_the_words_of_the_file():
     assert planned(over).over_limits(over)
 
 
-def test_where_no_single_change_is_enough_none_is_proposed():
+def test_where_no_change_is_enough_alone_two_are_proposed_together():
+    definition = {
+        "name": "s",
+        "models": {"qwen3-1.7b": {"path": "/not/here"}},
+        "space": {
+            "model": {"grid": ["qwen3-1.7b"]},
+            "steps": {"grid": [600, 800]},
+            "data": {"grid": ["verified-long-cot", "answer-only"]},
+        },
+    }
+    whole = planned(Plan(Sweep(**definition)))
+    tight = Plan(Sweep(**definition, limits={"gpu_hours": whole.gpu_hours.value * 0.28}))
+    changes = fitting_changes(tight, planned(tight), planned)
+    assert {"space.data": ["verified-long-cot"], "space.steps": [600]} in [change.settings for change in changes]
+    for change in changes:
+        assert len(change.settings) >= 2
+        after = changed(tight, change.settings)
+        assert not planned(after).over_limits(after)
+
+
+def test_where_nothing_fits_none_is_proposed():
     tight = Plan(Sweep(name="s", space={"replay": {"grid": [0.0, 0.1]}}, limits={"wall_hours": 1e-9}))
     assert fitting_changes(tight, planned(tight), planned) == []
 

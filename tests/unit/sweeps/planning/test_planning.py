@@ -16,7 +16,10 @@ from sweeps.planning.devices import PEAK_BF16, published_mfu
 from sweeps.planning.estimate import Range, estimate
 from sweeps.planning.speeds import (
     CLUSTER_START_S,
+    EVALUATOR_PROCESS_S,
     GROUP_START_S,
+    REUSED_S,
+    START_UP_S,
     Figure,
     Measured,
     Speed,
@@ -81,7 +84,7 @@ def test_cost_is_work_times_speed():
     (model,) = cost.models
     assert (model.steps, model.alone) == (19 + 39 + 400, 700)
     assert model.training.value == pytest.approx(458.0)
-    assert model.evaluation.value == pytest.approx((10 + 1) * 10.0)  # and the base model's score
+    assert (model.evaluation.value, model.base.value) == (pytest.approx(10 * 10.0), pytest.approx(10.0))
     assert model.start_up.value == pytest.approx(15.0)
     assert model.tokens == 458_000
 
@@ -121,11 +124,36 @@ def test_wall_clock_time_is_that_of_the_machines():
     one, two = (estimate(plan, speeds(plan, evaluation=0.0), [n]).wall for n in (1.0, 2.0))
     assert one is not None
     assert two is not None
-    # Two new processes start side by side on one CPU: one trains, one evaluates. Three on two.
-    assert one.value == pytest.approx(700 + 15 + 5 + CLUSTER_START_S)
-    assert two.value == pytest.approx(
-        400 + 5 * 1.5 + 105 + CLUSTER_START_S
-    )  # 400 beside 200, then 100 where the 200 ran
+    # One CPU has to start the evaluator too; of two one is idle for long.
+    assert one.value == pytest.approx(700 + 15 + EVALUATOR_PROCESS_S + CLUSTER_START_S)
+    assert two.value == pytest.approx(400 + 5 + 105 + CLUSTER_START_S)  # 400 beside 200, then 100 where the 200 ran
+
+
+def test_cpus_that_evaluators_share_have_to_do_the_work_of_both():
+    plan = Plan(sweep(trainer={"lr_scheduler_type": "cosine", "batch_tokens": 1000}))
+    loads = {k: replace(s, loads=Figure(3.0, 0.0, "x")) for k, s in speeds(plan, evaluation=10.0).items()}
+    checkpoints = 2 + 4 + 8  # of 100, 200 and 400 steps, every 50
+    work = 700 + 3 * 5 + 10 * (checkpoints + 1) + EVALUATOR_PROCESS_S + 3
+    both = estimate(plan, loads, [1.0]).wall
+    assert both is not None
+    assert both.value == pytest.approx(work + CLUSTER_START_S)
+    reserved = plan.sweep.model_copy(
+        update={"evaluation": plan.sweep.evaluation.model_copy(update={"cpus_per_worker": 1})}
+    )
+    apart = estimate(Plan(reserved), loads, [1.0, 1.0]).wall
+    assert apart is not None
+    assert apart.value == pytest.approx(700 + 15 + 10 + CLUSTER_START_S)  # and the last checkpoint
+    with pytest.raises(DoesNotFit, match="needs 1 x 1 CPUs; the nodes have 0"):
+        estimate(Plan(reserved), loads, [1.0])
+
+
+def test_the_first_evaluation_of_an_evaluator_loads_what_all_need_and_counts_once():
+    plan = Plan(sweep())
+    loads = {k: replace(s, loads=Figure(3.0, 0.0, "x")) for k, s in speeds(plan).items()}
+    (model,) = estimate(plan, loads).models
+    assert model.base.value == pytest.approx(10.0 + 3.0)
+    (alone,) = estimate(plan, loads, in_process=True).models
+    assert alone.base.value == pytest.approx(10.0)
 
 
 def test_starting_stands_beside_the_wall_clock_and_is_no_part_of_a_sweep_in_one_process():
@@ -136,33 +164,13 @@ def test_starting_stands_beside_the_wall_clock_and_is_no_part_of_a_sweep_in_one_
     on_ray, alone = estimate(plan, known, [4.0]), estimate(plan, known, [4.0], in_process=True)
     assert on_ray.starts is not None
     assert on_ray.starts.cluster == Range(CLUSTER_START_S, CLUSTER_START_S / 1.5, CLUSTER_START_S * 1.5)
-    assert (on_ray.starts.new, on_ray.starts.again, on_ray.starts.crowd) == (8.0, 2.0, 1.0)
-    assert "6 s of that is Ray itself; an attempt takes 8 s in new processes, 2 s in those of another" in cost_text(
+    assert (on_ray.starts.new, on_ray.starts.again) == (8.0, 2.0)
+    assert "8 s of that is Ray itself; an attempt takes 8 s in new processes, 2 s in those of another" in cost_text(
         on_ray
     )
     assert alone.starts is not None
     assert alone.starts.cluster.value == 0.0
     assert estimate(plan, known).starts is None
-    crowded = estimate(plan, known, [1.0]).starts
-    assert crowded is not None
-    assert crowded.crowd == 2.0
-    learnt = {k: replace(s, side_by_side=True) for k, s in known.items()}  # of processes that started as these will
-    assert speeds_from_json(speeds_to_json(learnt)) == learnt
-    again = estimate(plan, learnt, [1.0])
-    before = estimate(plan, known, [1.0])
-    assert again.starts is not None
-    assert again.starts.crowd == 1.0
-    assert before.wall is not None
-    assert again.wall is not None
-    assert before.wall.value - again.wall.value == pytest.approx(8.0)
-    on_gpus = estimate(Plan(on_gpu()), speeds(Plan(on_gpu())), [1.0]).starts
-    assert on_gpus is not None
-    assert on_gpus.crowd == 1.0
-
-
-def on_gpu() -> Sweep:
-    models = {"qwen3-4b": {"path": "/models/q", "workers": 1, "gpus_per_worker": 1}}
-    return sweep(models=models, space={"model": grid("qwen3-4b"), "steps": grid(100)})
 
 
 def test_what_starts_took_is_learnt_from_earlier_sweeps():
@@ -180,20 +188,24 @@ def test_what_starts_took_is_learnt_from_earlier_sweeps():
         "perf/reused_processes": 1.0,
     }
     rows = [make_row("trial", "s", name, config=config) for name in ("a", "b")]
-    for name, metrics in (("a", told), ("b", again)):
+    for name, metrics, begin in (("a", told, 2.5), ("b", again, 0.4)):
         rows.append(make_row("attempt", "s", name, 1, 0, extra={"workers": 1}))
         for step in (10, 20):
             rows.append(
                 make_row("report", "s", name, 1, step, metrics=metrics if step == 10 else {},
-                         progress={"tokens": step * 1000.0}, cost={"cpu_s": 2.0 + step * 0.5})
+                         progress={"tokens": step * 1000.0}, cost={"cpu_s": begin + step * 0.5})
             )  # fmt: skip
+    rows.insert(0, make_row("sweep", "s", extra={"spec": {"evaluation": {"suite": "mini", "items": 20}}}))
+    rows += [
+        make_row("eval", "s", "base-tiny-s", 0, 0, cost={"cpu_s": 2.7}, extra={"status": "done"}),
+        *(make_row("eval", "s", name, 1, 20, cost={"cpu_s": 0.3}, extra={"status": "done"}) for name in ("a", "b")),
+    ]
     (found,) = measured_speeds([rows], "mini", source="here").values()
     speed = found.over(next(iter(speeds(Plan(sweep())).values())))
-    assert speed.start_up.seconds == pytest.approx(4.0 + 2.0)  # process and imports, then what training counts itself
-    assert speed.next_start.seconds == pytest.approx(0.1 + 2.0)
+    assert speed.start_up.seconds == pytest.approx(4.0 + 2.5)  # process and imports, then what training counts itself
+    assert speed.next_start.seconds == pytest.approx(0.1 + 0.4)
+    assert speed.loads.seconds == pytest.approx(2.7 - 0.3)
     assert speed.start_up.source == "start-up: here"
-    assert speed.side_by_side
-    assert not replace(found, alone=True).over(speed).side_by_side
     several = found.of_several(0.5)
     assert (several.step.seconds, several.new.seconds) == (found.step.seconds / 2, found.new.seconds + GROUP_START_S)
     assert several.evaluation == found.evaluation
@@ -232,6 +244,24 @@ def test_speed_is_read_from_the_journals_of_earlier_sweeps():
     assert measured_speeds([rows], "gym", source="here")[key].evaluation is None
 
 
+def test_a_pace_leaves_out_the_first_steps_of_a_process_which_take_longer():
+    config = {**planned_work(Plan(sweep()))[0].config}
+    costs = {4: 2.0, 8: 2.8, 12: 3.4, 16: 3.8, 20: 4.2, 24: 4.6}  # 0.2, then 0.15, then 0.1 a step
+    rows = [
+        make_row("trial", "s", "t", config=config),
+        make_row("attempt", "s", "t", 1, 0, extra={"workers": 1}),
+        *(
+            make_row("report", "s", "t", 1, n, progress={"tokens": n * 1000.0}, cost={"cpu_s": c})
+            for n, c in costs.items()
+        ),
+    ]
+    found = measured_speeds([rows], "mini", source="here")[key_of(config, 1)]
+    assert found.step is not None
+    assert found.step.seconds * 1000 == pytest.approx(0.1)
+    assert found.start_up is not None
+    assert found.start_up.seconds == pytest.approx(2.0 - 4 * 0.1)
+
+
 def test_a_published_figure_is_that_of_the_nearest_size_and_says_so():
     assert published_mfu(1e9).parameters == 0.6e9
     assert published_mfu(14e9).parameters == 8e9
@@ -265,10 +295,10 @@ def test_what_was_measured_stands_for_attempts_that_find_their_processes():
         {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 100},
         100_000, workers=1, on_gpu=False, gpu="H100", replies=[Replies(10, 20, 50)],
     )  # fmt: skip
-    found = Measured(None, None, Figure(0.7, 0.1, "earlier sweeps")).over(guess)
+    found = Measured(start_up=Figure(0.7, 0.1, "earlier sweeps")).over(guess)
     assert found.next_start.seconds == 0.7
     assert found.start_up == guess.start_up
-    assert guess.start_up.seconds - guess.next_start.seconds == pytest.approx(4.9)
+    assert guess.start_up.seconds - guess.next_start.seconds == pytest.approx(START_UP_S["CPU"] - REUSED_S["CPU"])
 
 
 def test_a_node_is_full_when_its_cpus_are():

@@ -132,7 +132,7 @@ def test_the_command_prints_a_file_that_validates_with_its_planned_cost(tmp_path
             log.append(replace(row, sweep="fake-1a2b3c4d"))
     done = dipsweep("next", "fake", "--storage", tmp_path / "runs")
     assert done.exit_code == 0, done.output
-    assert "device hours" in done.stdout
+    assert "of device time" in done.stdout
     (tmp_path / "next.yaml").write_text(done.stdout)
     assert dipsweep("validate", tmp_path / "next.yaml").exit_code == 0
     assert dipsweep("plan", tmp_path / "next.yaml").exit_code == 0

@@ -17,7 +17,7 @@ from trainers.checkpoint import STATE
 from trainers.export import export
 from trainers.model import lora
 from trainers.model.attention import PACKED, register
-from trainers.model.estimates.flops import step_flops
+from trainers.model.estimates.flops import num_adapter_parameters, step_flops
 from trainers.model.estimates.memory import estimate
 from trainers.model.load import load_model
 
@@ -164,9 +164,7 @@ def test_adapters_are_counted_from_the_config_alone(targets):
     register()
     model, settings = network(PACKED), config(lora_target_modules=targets)
     lora.attach(model, settings)
-    assert lora.num_adapter_parameters(settings, model.config.to_dict()) == sum(
-        p.numel() for _, p in lora.trainable(model)
-    )
+    assert num_adapter_parameters(settings, model.config.to_dict()) == sum(p.numel() for _, p in lora.trainable(model))
 
 
 def test_adapters_need_a_fraction_of_the_memory_and_two_thirds_of_the_work():

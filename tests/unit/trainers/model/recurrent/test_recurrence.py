@@ -21,11 +21,10 @@ from tests.unit.trainers.model.test_workers import distance, single, together
 from trainers.data.batching.packing import collate
 from trainers.export import export
 from trainers.model.attention import PACKED, choose_kernel, register
-from trainers.model.estimates.flops import counted, counted_in
+from trainers.model.estimates.flops import counted, counted_in, num_adapter_parameters
 from trainers.model.estimates.memory import estimate
 from trainers.model.files.folder import checked_folder
 from trainers.model.load import load_model
-from trainers.model.lora import num_adapter_parameters
 from trainers.model.loss import Objective
 from trainers.model.recurrent.recurrence import (
     drawn_recurrences,
