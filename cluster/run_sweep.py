@@ -144,7 +144,7 @@ def run(
                 score_job, scores=f"{root}/.scores", home=home.root, keep=keep, keep_network=backend == "ray"
             )
             ray = RayOptions(cpus, dashboard, address) if backend == "ray" else None
-            trained = train or VerifyInputsBefore(train_function(sweep), home.root)
+            trained = _on_workers(train or train_function(sweep), root, home, verify=train is None)
             _execute(controller, root, trained, scored, ray=ray, say=say, steer=steer)
         write_report(home)
     if backend == "ray":
@@ -188,6 +188,13 @@ def _root(storage: Where, say: Say) -> Store:
     return open_store(Path(storage).expanduser().resolve(), patience_s=FOREVER, say=say)
 
 
+def _on_workers(train: Train, root: Store, home: Store, *, verify: bool) -> Train:
+    """Returns a training function as attempts call it: with `verify` what it trains from is looked at first, before a checkpoint
+    is copied."""
+    train = RemoteStorageTrainFn(train, root.root) if is_url(root.root) else train
+    return VerifyInputsBefore(train, home.root) if verify else train
+
+
 def _execute(
     controller: SweepController,
     root: Store,
@@ -202,7 +209,7 @@ def _execute(
     home = root / controller.plan.sweep_id
     keep = _keeper(controller, home)
     if is_url(root.root):
-        train, evaluate = RemoteStorageTrainFn(train, root.root), RemoteStorageEvalFn(evaluate)
+        evaluate = RemoteStorageEvalFn(evaluate)
     if ray is None:
         InProcess(controller, train, evaluate, root.root, keep=keep, say=say, steer=steer).run()
         return

@@ -64,11 +64,6 @@ class VerifyInputsBefore:
         """Whether the process may run another attempt afterwards: what the function itself says."""
         return bool(getattr(self.train, "reuse", False))
 
-    @property
-    def holds(self) -> Callable[[bytes], bool] | None:
-        """What the function says of checkpoints in its memory (`sweeps.checkpoints.transfer.RemoteStorageTrainFn`)."""
-        return getattr(self.train, "holds", None)
-
     def __call__(self, trial: TrialSpec, hooks: Hooks, **kwargs: Any) -> Any:
         """Trains.
 

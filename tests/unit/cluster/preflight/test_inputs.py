@@ -9,10 +9,11 @@ import fsspec
 import pytest
 
 from cluster.preflight.inputs import FILE, check_inputs
-from cluster.run_sweep import run
+from cluster.run_sweep import _on_workers, run
 from cluster.train.functions import score_job, train_model
 from cluster.train.inputs import VerifyInputsBefore
 from sweeps import Sweep, grid
+from sweeps.checkpoints.transfer import RemoteStorageTrainFn
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.controller.evaluation.failure import evaluation_failure
@@ -152,10 +153,18 @@ def test_a_trial_that_would_train_from_another_input_waits_until_it_is_restored(
     assert any(line.startswith("paused: ") for line in said)
 
 
-def test_whoever_trains_is_asked_whether_its_process_goes_on_and_what_it_holds(tmp_path):
+def test_whoever_trains_is_asked_whether_its_process_goes_on(tmp_path):
     assert VerifyInputsBefore(train_model, tmp_path).reuse
-    assert VerifyInputsBefore(train_model, tmp_path).holds is train_model.holds
     assert not VerifyInputsBefore(FakeTrainer(), tmp_path).reuse
+
+
+def test_inputs_are_looked_at_before_a_checkpoint_is_copied_from_a_bucket():
+    """A trial that waits for its data is tried once a minute; each try would copy the checkpoint for nothing."""
+    root = open_store("s3://bucket/sweeps")
+    outer = _on_workers(train_model, root, root / "s-1", verify=True)
+    assert isinstance(outer, VerifyInputsBefore)
+    assert isinstance(outer.train, RemoteStorageTrainFn)
+    assert (outer.train.train, outer.home, outer.reuse) == (train_model, "s3://bucket/sweeps/s-1", True)
 
 
 @pytest.mark.parametrize(
