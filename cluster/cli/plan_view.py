@@ -136,11 +136,14 @@ def step_lines(steps: Sequence[StepSpeed]) -> list[str]:
 
 def longest_lines(found: Sequence[LongestRows]) -> list[str]:
     """Returns what a probe measured at the longest rows, as lines of the plan."""
-    return [
-        f"longest rows {one.model} on {one.data}: up to {one.tokens:,} tokens, {one.seconds:.3g} s a step"
-        + (f", {one.peak / 1e9:.1f} GB of the device" if one.peak else "")
-        for one in found
-    ]
+    lines = []
+    for one in found:
+        kind = " (adapters)" if one.adapters else ""
+        peak = f", {one.peak / 1e9:.1f} GB of the device" if one.peak else ""
+        lines.append(
+            f"longest rows {one.model}{kind} on {one.data}: up to {one.tokens:,} tokens, {one.seconds:.3g} s a step{peak}"
+        )
+    return lines
 
 
 class Labels(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -64,15 +65,19 @@ def probe(plan: Plan, *, alone: bool = False) -> Probed:
     from sweeps.journal.writer import read_rows
 
     kinds = {(key_of(w.config, w.workers), w.data): w for w in planned_work(plan)}
+    small = [(item, Sweep(**_definition(plan.sweep, item, PROBE_STEPS))) for item in kinds.values()]
+    on_cpus = [] if alone else [item for item in kinds.values() if not item.gpus]
+    others = min((_others(plan.sweep, item) for item in on_cpus), default=0)
+    other = next((sweep for item, sweep in small if not item.gpus), small[0][1])
     rows, longest = list[Row](), list[LongestRows]()
-    for item in kinds.values():
-        small = Sweep(**_definition(plan.sweep, item, PROBE_STEPS))
-        others = 0 if alone or item.gpus else _others(plan.sweep, item)
-        with tempfile.TemporaryDirectory(prefix="dipsweep-probe-") as folder, busy(others, small, Path(folder)):
-            run(small, storage=folder, backend="in-process", say=lambda line: None)
-            rows += read_rows(Path(folder) / small.id)
-            if small.trainer.loop == SFT:
-                longest.append(_at_longest_rows(plan.sweep, item, Path(folder)))
+    with tempfile.TemporaryDirectory(prefix="dipsweep-probe-") as folder, busy(others, other, Path(folder)):
+        for number, (item, sweep) in enumerate(small):
+            home = Path(folder) / str(number)
+            run(sweep, storage=home, backend="in-process", say=lambda line: None)
+            rows += read_rows(home / sweep.id)
+            if sweep.trainer.loop == SFT:
+                longest.append(_at_longest_rows(plan.sweep, item, home))
+            shutil.rmtree(home)
     return Probed(rows, new_process_seconds(), PROBE, longest)
 
 
@@ -184,7 +189,8 @@ def _at_longest_rows(sweep: Sweep, item: TrialWork, folder: Path) -> LongestRows
             f"plan: --probe: memory ran out where {item.model} trains at the longest rows of {item.data} ({tokens:,} tokens)"
         ) from e
     seconds = (hooks.costs[-1] - hooks.costs[0]) / (LONGEST_STEPS - 1)
-    return LongestRows(item.model, item.data, tokens, seconds, torch.cuda.max_memory_allocated() if on_gpu else 0)
+    peak = torch.cuda.max_memory_allocated() if on_gpu else 0
+    return LongestRows(item.model, item.data, bool(item.config["lora_rank"]), tokens, seconds, peak)
 
 
 def _longest_rows(spec: TrialSpec) -> tuple[list[Conversation], int]:

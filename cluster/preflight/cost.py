@@ -78,6 +78,7 @@ class LongestRows(NamedTuple):
 
     model: str
     data: str
+    adapters: bool
     tokens: int
     seconds: float
     peak: int

@@ -33,7 +33,7 @@ class Range:
 
 NOTHING = Range(0.0, 0.0, 0.0)
 CLUSTER_ERROR: Final = 0.5
-CLUSTER_SOURCE: Final = f"Ray itself: {CLUSTER_START_S:g} s to come up and to end (benchmarks.scale.start_up)"
+CLUSTER_SOURCE: Final = f"Ray itself: {CLUSTER_START_S:g} s to come up and to end, as measured on two cores"
 
 
 def _range(figure: Figure, times: float) -> Range:
