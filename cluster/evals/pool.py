@@ -132,7 +132,7 @@ class Pool:
                 result = self._broken(running, e)
                 lives = isinstance(e, ray.exceptions.RayTaskError)  # it said so itself
                 if lives and result.failure.kind is not FailureKind.OUT_OF_MEMORY:
-                    self.idle.append(running.actor)
+                    self.idle.insert(0, running.actor)  # the last to be asked again: elsewhere it may work
                 else:
                     self._replace(running.actor)
             else:

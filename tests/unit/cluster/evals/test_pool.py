@@ -13,6 +13,7 @@ from cluster.evals import pool
 from cluster.evals.pool import explain
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import EvalSpec
+from sweeps.errors import StorageUnavailable
 from sweeps.failures import FailureKind
 
 
@@ -57,13 +58,13 @@ class Actors:
 
     def start(self, evaluate: Any) -> Any:
         self.started += 1
-        return SimpleNamespace(ready=call("ready"), score=call("job"))
+        return SimpleNamespace(ready=call(f"ready {self.started}"), score=call(f"job {self.started}"))
 
     def wait(self, refs: list[str], **how: Any) -> tuple[list[str], list[str]]:
         return list(refs), []
 
     def get(self, ref: str) -> bool:
-        if ref == "job":
+        if ref.startswith("job"):
             raise self.error
         return True
 
@@ -99,3 +100,19 @@ def test_an_evaluator_that_may_be_dead_or_short_of_memory_gets_no_other_job(erro
     assert isinstance(broken, pool.Broken)
     list(made.finished())
     assert (made.idle == [first], actors.started, actors.killed) == (not replaced, 1 + replaced, [first] * replaced)
+
+
+def test_what_failed_on_one_evaluator_is_tried_on_another(monkeypatch: pytest.MonkeyPatch):
+    """One on a node that does not see the storage any more would else fail the same job for ever while others stand idle."""
+    actors, asked = Actors(ray.exceptions.RayTaskError("score", "…", StorageUnavailable("not mounted"))), list[Any]()
+    monkeypatch.setattr(pool, "ray", actors)
+    made = pool.Pool(lambda job: None, 2)  # type: ignore[arg-type, return-value]
+    made.open()
+    assert list(made.finished()) == []
+    first, second = made.idle
+    for _ in range(4):
+        asked.append(made.idle[-1])
+        made.submit(EvalJob("t-1", 1, 4, "/c/4", "tiny-s", EvalSpec()))
+        ((_, broken),) = made.finished()
+        assert isinstance(broken, pool.Broken)
+    assert asked == [second, first, second, first]
