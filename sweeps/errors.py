@@ -52,6 +52,10 @@ class LimitError(DipsweepError):
     exit_code = 3
 
 
+class RuleBroken(DipsweepError):
+    """A stop rule raised an error, or gave an answer that is none: no trial's fault, and nothing can be decided without it."""
+
+
 class StorageError(DipsweepError):
     """The sweep's storage cannot be read or written."""
 

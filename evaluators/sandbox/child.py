@@ -48,9 +48,8 @@ def main() -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (value, value))
-    resource.setrlimit(
-        resource.RLIMIT_CPU, (seconds, seconds + 60)
-    )  # first SIGXCPU: SIGKILL is the machine's, out of memory
+    # SIGXCPU comes first: by SIGKILL the parent knows a machine that ran out of memory.
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 60))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the program prints is nobody's business
     lock()
     os.write(answer, LOCKED)

@@ -8,7 +8,7 @@ from sweeps.config.trial import EvalSpec
 
 
 def measured(evaluation: EvalSpec) -> frozenset[str]:
-    """Returns all metrics of an evaluation's suite. vLLM does not tell the entropy of replies (`evaluators.readiness`).
+    """Returns all metrics of an evaluation's suite, the entropy of replies among them, of which vLLM tells nothing.
 
     Raises:
         InputError: the suite cannot be loaded here: it is unknown, or a file or a package that it needs is missing.

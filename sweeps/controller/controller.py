@@ -27,6 +27,7 @@ from sweeps.controller.record import SweepRecord
 from sweeps.controller.scores import Scores
 from sweeps.controller.searcher import Searcher, Suggestion
 from sweeps.controller.verdicts import Verdicts
+from sweeps.errors import InputError
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.history import History
 from sweeps.journal.rows import (
@@ -185,7 +186,7 @@ class SweepController:
         it has none, the rule for a paused one."""
         queue = self._record.queue
         while queue.begun() < limit and (paused := self._paused()):
-            promoted = self.rule.choose_trial_to_promote(paused)
+            promoted = self._chosen(self.rule.choose_trial_to_promote, paused)
             if promoted is None:
                 break
             queue.promote(promoted)
@@ -197,9 +198,19 @@ class SweepController:
             else:
                 self._add(suggestion)
         if queue.is_idle() and (paused := self._paused()):
-            resumed = self.rule.choose_trial_to_resume(paused)
+            resumed = self._chosen(self.rule.choose_trial_to_resume, paused)
             if resumed is not None:
                 queue.append(resumed)
+
+    def _chosen(self, choose: Callable[[Sequence[str]], str | None], paused: Sequence[str]) -> str | None:
+        """Returns the paused trial that the rule chooses."""
+        with self._record.asking_rule():
+            chosen = choose(paused)
+            if chosen is not None and chosen not in paused:
+                raise InputError(
+                    f"{choose.__name__} got {', '.join(paused)}, and returned {chosen!r}; expected one of them, or None"
+                )
+        return chosen
 
     def _paused(self) -> list[str]:
         """Returns the paused trials that do not wait to go on already."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sweeps.controller.earlier_trials import best_score
 from sweeps.controller.evaluation.jobs import Evaluations
 from sweeps.controller.launch_queue import LaunchQueue
 from sweeps.controller.searcher import OptunaSearch, Result, Searcher, Suggestion, make_searcher
-from sweeps.errors import InputError
+from sweeps.errors import InputError, RuleBroken, text_of
 from sweeps.journal.rows import (
     VERSION,
     ControlRow,
@@ -155,6 +156,21 @@ class SweepRecord:
                 "since only the sweep's own search takes the trials of others"
             )
         self.searcher.begin(points)
+
+    @contextmanager
+    def asking_rule(self) -> Iterator[None]:
+        """Has whatever the stop rule stumbles over told as its fault; it may be anybody's.
+
+        Raises:
+            RuleBroken: it raised an error, or what it answered is refused in the block.
+        """
+        try:
+            yield
+        except Exception as e:
+            name = self.rule.name or type(self.rule).__name__
+            raise RuleBroken(
+                f"stop rule {name!r}: {type(e).__name__}: {text_of(e)}; once it is mended, resume the sweep"
+            ) from e
 
     def inside(self, path: str) -> str:
         """Returns a path as rows hold it: relative to the sweep's folder where it lies in there."""

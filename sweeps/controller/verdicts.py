@@ -11,6 +11,7 @@ from sweeps.controller.branches import has_begun, trunk_text
 from sweeps.controller.evaluation.jobs import is_close_to_verdict
 from sweeps.controller.evaluation.queue import is_suspect
 from sweeps.controller.record import SweepRecord
+from sweeps.errors import InputError
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.rows import (
     EndRow,
@@ -55,7 +56,7 @@ class Verdicts:
         if row.step is not None and row.step <= known.paused_at:
             # Judged before: a trial resumed without a later checkpoint would be paused there again and again.
             return None
-        verdict = self.record.rule.decide(row.trial)
+        verdict = self._decided(row.trial)
         if verdict.action is Action.CONTINUE and not self._is_new(verdict, known):
             return None
         gives_up = verdict.action is not Action.CONTINUE and verdict.phase is not Phase.DIVERGED
@@ -64,6 +65,10 @@ class Verdicts:
             return None  # by the scores for which it was paused before; or its steps are all run, and only their score is missing
         self._write(verdict, known, row.step)
         return None if verdict.action is Action.CONTINUE else verdict
+
+    def _decided(self, trial: str) -> Verdict:
+        with self.record.asking_rule():
+            return checked_verdict(self.record.rule.decide(trial))
 
     def judge_unbegun(self, trial: str, trunk: TrialState) -> None:
         """Asks the rule about a branch before it begins, where its trunk was given up short of the fork (`branches`).
@@ -74,7 +79,7 @@ class Verdicts:
         known = self.record.state.trials[trial]
         for step in sorted(trunk.curve.points):
             self.inherit(trial, step)
-        verdict, at = self.record.rule.decide(trial), trunk.verdict
+        verdict, at = self._decided(trial), trunk.verdict
         if at is not None and at.phase is Phase.DIVERGED:
             verdict = Verdict(Action.STOP, at.reason, at.phase, at.evidence)
         how = {
@@ -96,7 +101,7 @@ class Verdicts:
                 action=verdict.action,
                 phase=verdict.phase,
                 reason=verdict.reason,
-                evidence=_finite(verdict.evidence),
+                evidence=verdict.evidence,
                 seen=self.record.state.history.seq,
             )
         )
@@ -175,6 +180,28 @@ def _is_unscored(trial: TrialState, metric: str) -> bool:
     return bool(steps) and max(steps) <= trial.paused_at
 
 
-def _finite(evidence: Mapping[str, Any]) -> dict[str, Any]:
-    """Evidence as it can be written: what is not finite was not measured, so it is absent."""
-    return {k: v for k, v in evidence.items() if not (isinstance(v, float) and not math.isfinite(v))}
+def checked_verdict(given: Any) -> Verdict:
+    """Returns a rule's answer as a row can hold it: with Python's own numbers in its evidence, and none that is not finite.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(given, Verdict):
+        raise InputError(f"got {given!r}; expected a Verdict")
+    if not isinstance(given.reason, str) or not isinstance(given.evidence, Mapping):
+        raise InputError(f"got {given!r}; expected a reason, which is text, and evidence by name")
+    evidence = {str(k): plain for k, v in given.evidence.items() if (plain := _plain(v)) is not None or v is None}
+    return Verdict(Action(given.action), given.reason, Phase(given.phase), evidence)
+
+
+def _plain(value: Any) -> Any:
+    """Returns what JSON has for a value: None for a number that is not finite, text for what it has nothing for."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one) for one in value]
+    if callable(as_python := getattr(value, "tolist", None)):  # NumPy's and torch's numbers and arrays
+        return _plain(as_python())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, int | str) else str(value)

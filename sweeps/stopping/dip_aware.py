@@ -43,9 +43,7 @@ OVERDUE_MIN_P = 0.4  # among 2 k trials or fewer, odds that a trial still needs 
 MAX_LOST_SHARE = 1 / 15  # share of the top k that may be lost where nothing is set: 0.2 winners of 3
 FIRST_LOST_SHARE = 1 / 30  # the same in sweeps whose first row does not say it: they began when that was the default
 SHARES_PER_TRIAL = 3.0  # equal shares of the budget that one trial may take: most trials leave all of theirs
-LEAST_SHARES = (
-    8  # the budget is cut into this many at least: in a small sweep one share would else be a good part of it
-)
+LEAST_SHARES = 8  # equal shares of the budget at least: in a small sweep one would else be a good part of it
 REMAINING_BUDGET_SCALE = 1.5  # the bar at the start of the longest budget; it falls with the root of what is left
 RESUME_MARGIN = 1.5  # a paused trial is resumed at this multiple of the bar: pausing and resuming cost a resume
 

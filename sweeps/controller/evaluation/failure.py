@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from sweeps.errors import out_of_memory, text_of
 from sweeps.failures import Failure, FailureKind
 from sweeps.storage.base import storage_trouble
-
-MOST: Final = 10**6
 
 
 def evaluation_failure(error: BaseException) -> Failure:
@@ -17,4 +13,4 @@ def evaluation_failure(error: BaseException) -> Failure:
         return Failure(FailureKind.STORAGE, "storage", str(trouble))
     cause = getattr(error, "cause", None) or error  # Ray's wrapper of a task's error
     kind, reason = (FailureKind.OUT_OF_MEMORY, "oom") if out_of_memory(cause) else (FailureKind.USER, "error")
-    return Failure(kind, reason, f"{type(error).__name__}: {text_of(error, MOST).strip()[-300:]}")
+    return Failure(kind, reason, f"{type(error).__name__}: {text_of(error, longest=10**6).strip()[-300:]}")

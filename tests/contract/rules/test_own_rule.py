@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
 
 from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.controller.searcher import Result, Suggestion
+from sweeps.errors import RuleBroken
+from sweeps.journal.history import History
+from sweeps.journal.reader import read_rows
+from sweeps.journal.rows import EndRow, VerdictRow
+from sweeps.stopping import Action, StopRule, Verdict
 from tests.support.fakes import FakeTrainer, fake_evaluate
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/own-stop-rule.md"
@@ -35,6 +47,57 @@ def test_the_rule_of_the_page_decides(tmp_path: Path):
         r == "above the floor" or re.fullmatch(r"transfer/score 0\.\d\d is below 0\.30 at report \d+", r)
         for r in reasons
     )
+
+
+class Answers(StopRule):
+    """Answers as it is told to."""
+
+    def __init__(self, said: Callable[[], Any], resumes: str = "") -> None:
+        super().__init__(SWEEP.goal)
+        self.said, self.resumes = said, resumes
+
+    def decide(self, trial: str) -> Any:
+        return self.said()
+
+    def choose_trial_to_resume(self, paused: Sequence[str]) -> str | None:
+        return self.resumes or paused[0]
+
+
+def test_evidence_of_any_numbers_is_read_back_as_jsons_own(tmp_path: Path):
+    given = {
+        "n": np.int64(3),
+        "x": np.float32(0.5),
+        "lost": math.nan,
+        "each": np.array([1.0, math.inf]),
+        "ok": np.bool_(True),
+    }
+    given |= {"torch": torch.tensor(2), "by": {1: (2, 3)}, "path": Path("/a"), "none": None}
+    go(tmp_path, rule=Answers(lambda: Verdict(Action.CONTINUE, "fine", evidence=given)))
+    found = next(row for row in read_rows(tmp_path / SWEEP.id) if isinstance(row, VerdictRow))
+    assert found.evidence == {
+        "n": 3, "x": 0.5, "each": [1.0, None], "ok": True, "torch": 2, "by": {"1": [2, 3]}, "path": "/a", "none": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "resumes", "why"),
+    [
+        (lambda: {}["x"], "", "KeyError: 'x'"),
+        (lambda: None, "", "got None; expected a Verdict"),
+        (lambda: Verdict("halt", "no"), "", "'halt' is not a valid Action"),
+        (lambda: Verdict(Action.STOP, 5), "", "expected a reason, which is text"),
+        (lambda: Verdict(Action.PAUSE, "later"), "t-1", "returned 't-1'; expected one of them, or None"),
+    ],
+)
+def test_what_a_rule_stumbles_over_is_told_as_its_fault_fails_no_trial_and_costs_no_sweep(tmp_path, said, resumes, why):
+    with pytest.raises(RuleBroken) as told:
+        go(tmp_path, rule=Answers(said, resumes))
+    assert str(told.value).startswith("stop rule 'Answers': ")
+    assert why in str(told.value)
+    assert not [row for row in read_rows(tmp_path / SWEEP.id) if isinstance(row, EndRow)]
+    mended = go(tmp_path, rule=Answers(lambda: Verdict(Action.CONTINUE, "fine")))
+    assert len(mended.trials) == 2
+    assert {curve.state for curve in History(read_rows(tmp_path / SWEEP.id)).trials()} == {"completed"}
 
 
 class Once:
