@@ -11,7 +11,7 @@ import gzip
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,6 @@ from sweeps.report.html.pareto_page import pareto_page
 from sweeps.stopping.base import StopRule
 from sweeps.stopping.registry import parse_rule
 from sweeps.storage.base import is_url
-
-RuleMaker = Callable[[Goal], StopRule]
 
 
 def read_rows(path: str | Path) -> list[Row]:

@@ -20,7 +20,6 @@ from typing import Final, NamedTuple
 
 ALPHA: Final = 0.05
 POWER: Final = 0.8
-COVERAGE: Final = 0.95
 LEAST_LEAD: Final = 0.5  # standard errors by which the best of several scores is taken to lead: see `winner`
 NEGLIGIBLE: Final = 1e-9
 """P-values below it are not made more exact."""

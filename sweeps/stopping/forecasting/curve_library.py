@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 NODES = 257  # of the time grid, at x = (i / 256)**2: dense where dips are
-OCTAVES = 7  # bins of the time of the first movement, in powers of two
 
 _GRID: Array = np.linspace(0.0, 1.0, NODES) ** 2
 _FLOOR = 1e-9
