@@ -52,8 +52,8 @@ class LimitError(DipsweepError):
     exit_code = 3
 
 
-class RuleBroken(DipsweepError):
-    """A stop rule raised an error, or gave an answer that is none: no trial's fault, and nothing can be decided without it."""
+class StrategyError(DipsweepError):
+    """A stop rule or a search raised an error, or gave an answer that is none: no trial's fault."""
 
 
 class StorageError(DipsweepError):

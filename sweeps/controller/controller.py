@@ -191,7 +191,7 @@ class SweepController:
                 break
             queue.promote(promoted)
         while not queue.exhausted and len(queue.ready(limit)) < limit:
-            suggestion = self.searcher.ask()
+            suggestion = self._suggested()
             if suggestion is None:
                 queue.exhausted = True  # forks that were kept for trials to come are looked at again
                 self._record.touched |= {trial for trial, spec in self.specs.items() if spec.forks}
@@ -202,9 +202,17 @@ class SweepController:
             if resumed is not None:
                 queue.append(resumed)
 
+    def _suggested(self) -> Suggestion | None:
+        """Returns the configuration that the search proposes next."""
+        with self._record.asking(self.searcher):
+            suggestion = self.searcher.ask()
+            if suggestion is not None:
+                self.plan.trial(suggestion.config)
+        return suggestion
+
     def _chosen(self, choose: Callable[[Sequence[str]], str | None], paused: Sequence[str]) -> str | None:
         """Returns the paused trial that the rule chooses."""
-        with self._record.asking_rule():
+        with self._record.asking(self.rule):
             chosen = choose(paused)
             if chosen is not None and chosen not in paused:
                 raise InputError(

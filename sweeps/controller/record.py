@@ -14,7 +14,7 @@ from sweeps.controller.earlier_trials import best_score
 from sweeps.controller.evaluation.jobs import Evaluations
 from sweeps.controller.launch_queue import LaunchQueue
 from sweeps.controller.searcher import OptunaSearch, Result, Searcher, Suggestion, make_searcher
-from sweeps.errors import InputError, RuleBroken, text_of
+from sweeps.errors import InputError, StrategyError, text_of
 from sweeps.journal.rows import (
     VERSION,
     ControlRow,
@@ -118,7 +118,8 @@ class SweepRecord:
             case TrialRow():
                 self.specs[row.trial] = self.plan.trial(row.config)
                 if not live and row.number is not None:
-                    self.searcher.restore(Suggestion(row.number, row.config, row.search or {}))
+                    with self.asking(self.searcher):
+                        self.searcher.restore(Suggestion(row.number, row.config, row.search or {}))
             case ControlRow(refused=False):
                 self._apply_control(row, live=live)
             case EndRow(of=EndOf.SCORING) if row.trial in self.state.trials:
@@ -141,7 +142,9 @@ class SweepRecord:
         if trial.row.number is not None:
             metric = self.plan.sweep.goal.metric
             by_step = dict(zip(trial.curve.steps(metric), trial.curve.values(metric), strict=True))
-            self.searcher.tell(trial.row.number, Result(status, by_step, self._best(trial)))
+            result = Result(status, by_step, self._best(trial))
+            with self.asking(self.searcher):
+                self.searcher.tell(trial.row.number, result)
 
     def _best(self, trial: TrialState) -> float | None:
         """What a trial's best checkpoint is worth, less what it owes to having been chosen; None where its end counts."""
@@ -158,18 +161,19 @@ class SweepRecord:
         self.searcher.begin(points)
 
     @contextmanager
-    def asking_rule(self) -> Iterator[None]:
-        """Has whatever the stop rule stumbles over told as its fault; it may be anybody's.
+    def asking(self, strategy: StopRule | Searcher) -> Iterator[None]:
+        """Has whatever the stop rule or the search stumbles over told as its fault; it may be anybody's.
 
         Raises:
-            RuleBroken: it raised an error, or what it answered is refused in the block.
+            StrategyError: it raised an error, or what it answered is refused in the block.
         """
         try:
             yield
         except Exception as e:
-            name = self.rule.name or type(self.rule).__name__
-            raise RuleBroken(
-                f"stop rule {name!r}: {type(e).__name__}: {text_of(e)}; once it is mended, resume the sweep"
+            kind = "stop rule" if strategy is self.rule else "search"
+            name = getattr(strategy, "name", "") or type(strategy).__name__
+            raise StrategyError(
+                f"{kind} {name!r}: {type(e).__name__}: {text_of(e)}; once it is mended, resume the sweep"
             ) from e
 
     def inside(self, path: str) -> str:

@@ -67,7 +67,7 @@ class Verdicts:
         return None if verdict.action is Action.CONTINUE else verdict
 
     def _decided(self, trial: str) -> Verdict:
-        with self.record.asking_rule():
+        with self.record.asking(self.record.rule):
             return checked_verdict(self.record.rule.decide(trial))
 
     def judge_unbegun(self, trial: str, trunk: TrialState) -> None:

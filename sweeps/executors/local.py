@@ -17,7 +17,7 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.evaluation.failure import evaluation_failure
 from sweeps.controller.evaluation.timeout import Allowance, time_limit
 from sweeps.controller.launch import Launch
-from sweeps.errors import Interrupted, JournalError, LimitError, RuleBroken, TrialFailed, out_of_memory, text_of
+from sweeps.errors import Interrupted, JournalError, LimitError, StrategyError, TrialFailed, out_of_memory, text_of
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.failures import Failure, FailureKind, failure_of
@@ -182,7 +182,7 @@ class InProcess:
             self.train(spec, _Hooks(self, launch), folder=folder, resume=launch.resume)
         except TrialFailed as e:
             self.controller.failed(spec.id, attempt, failure_of(e))
-        except (JournalError, LimitError, RuleBroken):  # not the trial's fault
+        except (JournalError, LimitError, StrategyError):  # not the trial's fault
             raise
         except (Exception, SystemExit) as e:  # exit() in a user's own code ends its trial, not the sweep
             if (trouble := storage_trouble(e)) is not None:

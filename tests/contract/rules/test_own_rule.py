@@ -16,7 +16,7 @@ from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.controller.searcher import Result, Suggestion
-from sweeps.errors import RuleBroken
+from sweeps.errors import StrategyError
 from sweeps.journal.history import History
 from sweeps.journal.reader import read_rows
 from sweeps.journal.rows import EndRow, VerdictRow
@@ -90,7 +90,7 @@ def test_evidence_of_any_numbers_is_read_back_as_jsons_own(tmp_path: Path):
     ],
 )
 def test_what_a_rule_stumbles_over_is_told_as_its_fault_fails_no_trial_and_costs_no_sweep(tmp_path, said, resumes, why):
-    with pytest.raises(RuleBroken) as told:
+    with pytest.raises(StrategyError) as told:
         go(tmp_path, rule=Answers(said, resumes))
     assert str(told.value).startswith("stop rule 'Answers': ")
     assert why in str(told.value)
@@ -122,3 +122,43 @@ class Once:
 def test_a_search_of_ones_own_proposes_the_trials(tmp_path: Path):
     done = go(tmp_path, searcher=Once(Plan(SWEEP)))
     assert [trial.config["replay"] for trial in done.trials] == [0.1]
+
+
+class Forgets(Once):
+    """Cannot be told how its trial ended."""
+
+    def tell(self, number: int, result: Result) -> None:
+        raise KeyError(number)
+
+
+class Raises(Once):
+    """Has nothing to propose."""
+
+    def ask(self) -> Suggestion | None:
+        raise RuntimeError("no more disk for my model")
+
+
+class Odd(Once):
+    """Proposes a number that no trial's id can be made of."""
+
+    def ask(self) -> Suggestion | None:
+        found = super().ask()
+        return None if found is None else Suggestion(0, {**found.config, "seed": np.int64(3)})
+
+
+class Lost(Once):
+    """Proposes a trial without a budget."""
+
+    def ask(self) -> Suggestion | None:
+        found = super().ask()
+        return (
+            None if found is None else Suggestion(0, {name: v for name, v in found.config.items() if name != "steps"})
+        )
+
+
+@pytest.mark.parametrize("search", [Forgets, Raises, Odd, Lost])
+def test_what_a_search_stumbles_over_is_told_as_its_fault_and_a_mended_one_goes_on(tmp_path: Path, search: type[Once]):
+    with pytest.raises(StrategyError, match=f"^search '{search.__name__}': (KeyError|RuntimeError|TypeError): "):
+        go(tmp_path, searcher=search(Plan(SWEEP)))
+    assert [trial.config["replay"] for trial in go(tmp_path, searcher=Once(Plan(SWEEP))).trials] == [0.1]
+    assert {curve.state for curve in History(read_rows(tmp_path / SWEEP.id)).trials()} == {"completed"}
