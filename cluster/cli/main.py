@@ -201,6 +201,7 @@ def plan(
                 "longest_rows": [one._asdict() for one in (probed.longest if probed else ())],
                 "storage": asdict(use) if use is not None else None,
                 "missing": [str(fault) for fault in missing],
+                "over_limits": expected.over_limits(unfolded),
             }
         )
     else:

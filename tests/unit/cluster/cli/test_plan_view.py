@@ -126,6 +126,8 @@ def test_a_sampled_plan_says_how_many_configurations_it_draws_and_with_how_many_
 def test_a_plan_over_a_limit_says_by_how_much(plan):
     done = plan(more="limits: {gpu_hours: 0.5}\n")
     assert isinstance(done.exception, LimitError)
+    (over,) = json.loads(plan("--json", more="limits: {gpu_hours: 0.5}\n").output)["over_limits"]
+    assert over.startswith("limits.gpu_hours is 0.5; the plan needs about")
     assert "limits.gpu_hours is 0.5; the plan needs about" in str(done.exception)
 
 
