@@ -1,7 +1,8 @@
 """How long a cluster takes for a sweep: trials in order, each on the first machines that fit it, branches after their trunk.
 
 The same two rules as on a cluster (`cluster.resources`): the head of the line is served first, and what fits beside it
-may start earlier as long as it does not take what the head waits for.
+may start earlier as long as it does not take what the head waits for. An elastic trial that could never have all of its workers
+runs on as many as there is room for, as much longer.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def timeline(
         nodes: devices of each node (GPUs, or CPUs where `gpus` is false). cpus: of each node beside its GPUs; empty: enough.
 
     Raises:
-        DoesNotFit: a trial needs more devices than all nodes have.
+        DoesNotFit: a trial needs more devices than all nodes have, on its fewest workers.
     """
     free = [_Room(have, cpus[i] if cpus else math.inf) for i, have in enumerate(nodes)]
     needs = {
@@ -85,12 +86,17 @@ def timeline(
         for place in passed:
             heapq.heappush(ready, place)
         if not running:
-            needed = work[ready[0][1]]
-            raise DoesNotFit(
-                f"trial {needed.trial} ({needed.model}) needs {needed.workers} x {needs[needed.trial].devices:g} "
-                f"{'GPUs' if gpus else 'CPUs'}{_beside(needs[needed.trial])}; the nodes have "
-                f"{', '.join(f'{n:g}' for n in nodes)}{f' and {min(cpus):g} CPUs or more' if cpus else ''}"
-            )
+            item = work[heapq.heappop(ready)[1]]
+            workers, held = _place_fewer(free, item, needs[item.trial])
+            if held is None:
+                raise DoesNotFit(
+                    f"trial {item.trial} ({item.model}) needs {item.fewest or item.workers} x {needs[item.trial].devices:g} "
+                    f"{'GPUs' if gpus else 'CPUs'}{_beside(needs[item.trial])}; the nodes have "
+                    f"{', '.join(f'{n:g}' for n in nodes)}{f' and {min(cpus):g} CPUs or more' if cpus else ''}"
+                )
+            end = now + seconds[item.trial] * item.workers / workers
+            heapq.heappush(running, (end, item.trial, held))
+            spans.append(Span(item.trial, now, end, held[0][0]))
         now, ended, held = heapq.heappop(running)
         for node, workers in held:
             free[node] = free[node].plus(needs[ended], workers)
@@ -116,6 +122,14 @@ class _Room(NamedTuple):
 
     def plus(self, need: _Room, workers: int) -> _Room:
         return _Room(self.devices + workers * need.devices, self.cpus + workers * need.cpus)
+
+
+def _place_fewer(free: list[_Room], item: TrialWork, need: _Room) -> tuple[int, list[tuple[int, int]] | None]:
+    """Takes room for as many workers of an elastic trial as an empty cluster has, fewer than it would like; None for too few."""
+    for workers in range(item.workers - 1, (item.fewest or item.workers) - 1, -1):
+        if (held := _place(free, workers, need)) is not None:
+            return workers, held
+    return 0, None
 
 
 def _beside(need: _Room) -> str:

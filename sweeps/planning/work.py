@@ -31,7 +31,7 @@ class TrialWork:
         budget: optimizer steps of the trial. fork: how many of them its parent runs for it; 0 without a parent.
         evaluations: checkpoints that it has scored itself; those up to the fork are its parent's.
         saves: checkpoints that it writes itself, scored or not.
-        workers, cpus, gpus: processes, and what all of them together reserve.
+        workers, cpus, gpus: processes, and what all of them together reserve. fewest: of an elastic trial; 0: all.
     """
 
     trial: str
@@ -46,6 +46,7 @@ class TrialWork:
     parent: str = ""
     fork: int = 0
     saves: int = 0
+    fewest: int = 0
 
     @property
     def steps(self) -> int:
@@ -94,4 +95,5 @@ def work_of(plan: Plan, trial: TrialSpec) -> TrialWork:
         parent=branch.parent if branch else "",
         fork=fork,
         saves=sum(step > fork for step in trial.saves),
+        fewest=model.fewest,
     )

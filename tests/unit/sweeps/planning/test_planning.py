@@ -114,6 +114,14 @@ def test_a_trial_of_several_workers_spreads_over_nodes_only_where_none_holds_it(
     assert spread[0].end == 10
 
 
+def test_an_elastic_trial_runs_on_the_workers_there_is_room_for_and_as_much_longer():
+    wide = replace(item("wide", workers=4), fewest=2)
+    (span,) = timeline([wide], {"wide": 10}, [3], gpus=True)
+    assert (span.start, span.end) == (0, pytest.approx(10 * 4 / 3))
+    with pytest.raises(DoesNotFit, match="needs 2 x 1 GPUs; the nodes have 1"):
+        timeline([wide], {"wide": 10}, [1], gpus=True)
+
+
 def test_a_trial_that_never_fits_is_named():
     with pytest.raises(DoesNotFit, match=r"needs 8 x 1 GPUs; the nodes have 4"):
         timeline([item("big", workers=8)], {"big": 1}, [4], gpus=True)
