@@ -357,6 +357,11 @@ def _failure_of(row: ControlRow) -> FailureKind:
     return FailureKind.OUT_OF_MEMORY if row.reason == "oom" else FailureKind.WORKER_LOST
 
 
+def device_seconds(cost: Mapping[str, float]) -> float:
+    """Returns a cost in seconds of devices: of GPUs where any were held, whose processes use a CPU beside them, else of CPUs."""
+    return cost["gpu_s"] if "gpu_s" in cost else sum(cost.values())
+
+
 def is_base(trial: str) -> bool:
     """True for the id that rows of a base model's scores carry."""
     return trial.startswith(BASE_PREFIX)

@@ -24,7 +24,7 @@ from sweeps.controller.branches import given_up_trunk, has_begun
 from sweeps.controller.requests import TrialCount
 from sweeps.journal.lease import SINCE
 from sweeps.journal.rows import AttemptRow, EndRow, EvalRow, LeaseRow, ReportRow, Row, SweepRow
-from sweeps.journal.state import SweepState, TrialState, is_base
+from sweeps.journal.state import SweepState, TrialState, device_seconds, is_base
 from sweeps.journal.vocabulary import ENDED, EndOf, TrialStatus
 from sweeps.planning.clock import timeline
 from sweeps.planning.estimate import Range, trial_costs
@@ -225,7 +225,7 @@ class ProgressMeter:
             case ReportRow() if row.cost and not is_base(row.trial):
                 self._trained(row)
             case EvalRow() if row.cost and (model := self._model(row.trial)):
-                self.seen.evaluations[model].add(sum(row.cost.values()), base=is_base(row.trial))
+                self.seen.evaluations[model].add(device_seconds(row.cost), base=is_base(row.trial))
         if now is not None:
             self.since.note(now, self._spent())
         self.since.slots = max(self.since.slots, len(self.state.history.by_state[TrialStatus.RUNNING]))
@@ -242,7 +242,7 @@ class ProgressMeter:
         one = self._attempts.get((row.trial, row.attempt))
         if one is None or row.step is None:
             return
-        now = row.step, sum(row.cost.values())
+        now = row.step, device_seconds(row.cost)
         if one.last is None:
             one.last = now
         elif now[0] > one.last[0]:
@@ -254,7 +254,7 @@ class ProgressMeter:
         return model_of(trial, known.row.config if known is not None else None)
 
     def _spent(self) -> float:
-        return sum(self.state.costs.total().values())
+        return device_seconds(self.state.costs.training) + device_seconds(self.state.costs.scoring)
 
     # ---- readings ---------------------------------------------------------------------------------------------------
 
@@ -396,7 +396,7 @@ class ProgressMeter:
         stopped = self._stopped()
         new = sum(seconds for item, seconds in ahead if not self._is_measured(item)) / left if left else 0.0
         early = left / (spent + left) if left else 0.0
-        scoring = sum(self.state.costs.scoring.values()) / spent
+        scoring = device_seconds(self.state.costs.scoring) / spent
         few = (
             scoring * fmean(e.relative_error for e in self.seen.evaluations.values()) if self.seen.evaluations else 0.0
         )

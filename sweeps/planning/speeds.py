@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from sweeps.journal.rows import BASE_PREFIX, AttemptRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
 from sweeps.journal.start_ups import StartUpMeter
+from sweeps.journal.state import device_seconds
 from sweeps.planning.decoding import Engine, Network, Replies, answer_seconds, mean_reply
 from sweeps.planning.devices import (
     CPU_ADAPTERS,
@@ -260,9 +261,9 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
             if row.step:
                 forked.add((row.trial, row.attempt))
         elif isinstance(row, ReportRow) and row.cost and "tokens" in row.progress:
-            points[row.trial, row.attempt].append((row.progress["tokens"], sum(row.cost.values())))
+            points[row.trial, row.attempt].append((row.progress["tokens"], device_seconds(row.cost)))
         elif isinstance(row, EvalRow) and row.cost and items and (model := model_of(row.trial, configs.get(row.trial))):
-            scoring[model].append(_Scored(items, sum(row.cost.values()), row.trial.startswith(BASE_PREFIX)))
+            scoring[model].append(_Scored(items, device_seconds(row.cost), row.trial.startswith(BASE_PREFIX)))
     for (trial, attempt), start in starts.starts.items():
         if (config := configs.get(trial)) is not None:
             one = seen[key_of(config, workers.get((trial, attempt), 1))]

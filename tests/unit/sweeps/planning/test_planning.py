@@ -358,8 +358,8 @@ def test_a_probe_of_few_items_is_scaled_as_batches_grow_and_not_by_the_items():
         make_row("trial", "s", "t", config=config, budget=20),
         make_row("attempt", "s", "t", 1, 0, workers=1),
         *(make_row("report", "s", "t", 1, n, progress={"tokens": n * 10.0}, cost={"gpu_s": n * 0.5}) for n in (4, 8)),
-        make_row("eval", "s", "base-tiny-s", 0, 0, cost={"gpu_s": 30.0}, extra={"status": "done"}),
-        make_row("eval", "s", "t", 1, 20, cost={"gpu_s": 4.0}, extra={"status": "done"}),
+        make_row("eval", "s", "base-tiny-s", 0, 0, cost={"gpu_s": 30.0, "cpu_s": 31.0}, extra={"status": "done"}),
+        make_row("eval", "s", "t", 1, 20, cost={"gpu_s": 4.0, "cpu_s": 3.9}, extra={"status": "done"}),  # both at once
     ]
     (found,) = measured_speeds([rows], "mini", source="here").values()
     assert found.evaluation is not None

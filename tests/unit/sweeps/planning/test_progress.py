@@ -24,8 +24,8 @@ TRUNK = {"steps": 40, "lr_scheduler_type": "wsd", "warmup_steps": 1}
 class Driven:
     """A sweep that is run step by step on a clock of its own, on one machine that trains and scores."""
 
-    def __init__(self, saved=(20, 40), **more):
-        self.saved = saved
+    def __init__(self, saved=(20, 40), units=("cpu_s",), **more):
+        self.saved, self.units = saved, units  # of an evaluation: a process that holds a GPU counts its CPU too
         fields = {"space": {"replay": grid(0.0, 0.1, 0.2)}, "trainer": {"steps": 40}, **more}
         self.plan = Plan(Sweep(name="s", evaluation={"at": [20, 40]}, **fields))
         journal = MemoryJournal()
@@ -44,7 +44,7 @@ class Driven:
         while (job := self.controller.next_eval()) is not None:
             seconds = self.slow.pop(0) if self.slow else SCORE_S
             self.now += seconds
-            self.controller.scored(job, SCORES, se={}, n={}, suite="mini", cost={"cpu_s": seconds})
+            self.controller.scored(job, SCORES, se={}, n={}, suite="mini", cost=dict.fromkeys(self.units, seconds))
 
     def begin(self):
         self.launch, self.cost = self.controller.next(), 0.0
@@ -55,7 +55,7 @@ class Driven:
         for step in range(begin + every, end + 1, every):
             self.now += STEP_S * every
             self.cost += STEP_S * every
-            self.controller.report(trial, attempt, step, {"train/loss": 1.0 / step}, cost={"cpu_s": self.cost})
+            self.controller.report(trial, attempt, step, {"train/loss": 1.0 / step}, cost={self.units[-1]: self.cost})
             if step in self.saved:
                 self.controller.saved(trial, attempt, Saved(step, f"{trial}/{step}"))
                 self.score()
@@ -141,6 +141,19 @@ def test_work_that_goes_on_between_two_rows_does_not_look_like_a_slow_machine():
     within = sweep.meter.progress(sweep.now + 0.9 * 5 * STEP_S).left
     assert within.value == pytest.approx(before.value - 0.9 * 5 * STEP_S)
     assert sweep.meter.progress(sweep.now + 300).left.value > 2 * before.value  # it stands still
+
+
+def test_seconds_of_a_gpu_count_once_though_its_process_spends_as_many_on_a_cpu():
+    told = []
+    for units in (("cpu_s",), ("cpu_s", "gpu_s")):
+        sweep = Driven(units=units)
+        sweep.begin()
+        sweep.train(0, 40)
+        sweep.begin()
+        sweep.train(0, 20)
+        told.append(sweep.meter.progress(sweep.now))
+    assert told[0].done == pytest.approx(told[1].done)
+    assert told[0].left.value == pytest.approx(told[1].left.value)
 
 
 def test_branches_wait_for_their_trunk_and_that_is_said():
