@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sweeps.config.plan import Plan
 from sweeps.config.space import sampled
-from sweeps.planning.clock import Span, timeline
+from sweeps.planning.clock import DoesNotFit, Span, timeline
 from sweeps.planning.rehearsal import Costs, Saving
 from sweeps.planning.speeds import CLUSTER_START_S, EVALUATOR_PROCESS_S, Figure, Key, Speed, key_of
 from sweeps.planning.work import TrialWork, planned_work
@@ -280,7 +280,7 @@ def _wall(
     bases = {item.model: item for item in work}.values()
     for pick in (0, 1, -1):  # expected, slow, fast
         seconds = _seconds(work, speeds, pick, cold)
-        trained = max(span.end for span in timeline(work, seconds, nodes, gpus=on_gpu, cpus=cpus if on_gpu else ()))
+        trained = max(span.end for span in _spans(plan, work, seconds, nodes, cpus))
         each = {key: _bound(speed.evaluation, pick) for key, speed in speeds.items()}
         asked = [(item, item.evaluations) for item in work] + [(item, 1) for item in bases]
         scoring = sum(each[key_of(item.config, item.workers)] * count for item, count in asked)
@@ -293,6 +293,24 @@ def _wall(
             end = max(end, (held + scoring + first * new_evaluators) / sum(nodes))
         ends.append(end)
     return Range(ends[0], ends[2], ends[1])
+
+
+def _spans(
+    plan: Plan, work: Sequence[TrialWork], seconds: Mapping[str, float], nodes: Sequence[float], cpus: Sequence[float]
+) -> list[Span]:
+    """Returns when each trial runs on the devices that evaluators leave.
+
+    Raises:
+        DoesNotFit: a trial needs more than that; it names them.
+    """
+    evaluation, on_gpu = plan.sweep.evaluation, any(item.gpus > 0 for item in work)
+    each = evaluation.gpus_per_worker if on_gpu else evaluation.cpus_per_worker
+    try:
+        return timeline(work, seconds, nodes, gpus=on_gpu, cpus=cpus if on_gpu else ())
+    except DoesNotFit as e:
+        if not each:
+            raise
+        raise DoesNotFit(f"{e} beside {evaluation.workers} x {each:g} for evaluators") from None
 
 
 def _starts(work: Sequence[TrialWork], speeds: Mapping[Key, Speed], *, in_process: bool) -> Starts:
@@ -315,13 +333,9 @@ def planned_timeline(
         DoesNotFit: a trial needs more than all nodes have.
     """
     work = planned_work(plan)
-    by_id, on_gpu, left = (
-        {item.trial: item for item in work},
-        any(item.gpus > 0 for item in work),
-        _for_training(plan, work, nodes),
-    )
+    by_id, left = {item.trial: item for item in work}, _for_training(plan, work, nodes)
     seconds = _seconds(work, speeds, 0, _first_ones(work, left))
-    spans = timeline(work, seconds, left, gpus=on_gpu, cpus=cpus if on_gpu else ())
+    spans = _spans(plan, work, seconds, left, cpus)
     return [(by_id[span.trial], span) for span in spans]
 
 

@@ -151,7 +151,7 @@ def test_cpus_that_evaluators_share_have_to_do_the_work_of_both():
     apart = estimate(Plan(reserved), loads, [1.0, 1.0]).wall
     assert apart is not None
     assert apart.value == pytest.approx(700 + 15 + 10 + CLUSTER_START_S)  # and the last checkpoint
-    with pytest.raises(DoesNotFit, match="needs 1 x 1 CPUs; the nodes have 0"):
+    with pytest.raises(DoesNotFit, match="needs 1 x 1 CPUs; the nodes have 0 beside 1 x 1 for evaluators"):
         estimate(Plan(reserved), loads, [1.0])
 
 
