@@ -196,7 +196,7 @@ class SweepRecord:
             predicted=self._predict(),
             experience=self._experience(),
             points=self._points(),
-            rule=self.rule.defaults,
+            rule=self.rule.kept_defaults,
         )
 
 

@@ -41,7 +41,7 @@ class StopRule(ABC):
     """
 
     name: str = ""
-    defaults: Mapping[str, Any] = MappingProxyType({})
+    kept_defaults: Mapping[str, Any] = MappingProxyType({})
     """Settings that nobody gave, of which another version may have another default: a sweep writes them down when it begins
     (`SweepRow.rule`), and goes on with them."""
 

@@ -92,7 +92,7 @@ class DipAware(StopRule):
         is_default = max_lost_winners is None and risk is None
         if max_lost_winners is None:
             max_lost_winners = goal.top * (MAX_LOST_SHARE if risk is None else risk / SHARES_PER_TRIAL)
-        self.defaults = {"max_lost_winners": max_lost_winners} if is_default else {}
+        self.kept_defaults = {"max_lost_winners": max_lost_winners} if is_default else {}
         _check(
             protect,
             max_lost_winners=(max_lost_winners, 0.0, float(goal.top)),
@@ -125,7 +125,7 @@ class DipAware(StopRule):
         """Takes what the first row of a sweep says: its experience, and the defaults that it began with."""
         if row.experience:
             self.ranking.expect(Experience(row.experience.get("sweeps", ())))
-        if self.defaults and row.version is not None:
+        if self.kept_defaults and row.version is not None:
             earlier = self.goal.top * FIRST_LOST_SHARE
             self.max_lost_winners = float(row.rule.get("max_lost_winners", earlier))
 

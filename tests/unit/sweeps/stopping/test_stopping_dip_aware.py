@@ -411,12 +411,12 @@ def test_a_sweep_goes_on_with_the_budget_of_risk_that_it_began_with():
         rule.observe(row)
         return rule.max_lost_winners
 
-    assert DipAware(goal).defaults == {"max_lost_winners": pytest.approx(0.2)}
+    assert DipAware(goal).kept_defaults == {"max_lost_winners": pytest.approx(0.2)}
     assert budget(SweepRow("s", version=1, rule={"max_lost_winners": 0.15})) == 0.15
     assert budget(SweepRow("s", version=1)) == pytest.approx(0.1)
     assert budget(SweepRow("s", version=1), max_lost_winners=0.3) == 0.3
     assert budget(SweepRow("s", version=1), risk=0.3) == pytest.approx(0.3)
-    assert not DipAware(goal, max_lost_winners=0.3).defaults
+    assert not DipAware(goal, max_lost_winners=0.3).kept_defaults
     assert budget(SweepRow("", experience={"sweeps": []})) == pytest.approx(
         0.2
     )  # of a replay, not of a sweep that began
