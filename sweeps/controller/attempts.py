@@ -62,22 +62,30 @@ class Attempts:
                 fork_step=step if branched else None,
             )
         )
-        self._wake_branches(trial)
+        self.wake_branches(known)
         if branched:
             for step in sorted(self.record.state.history.curves[known.parent].points):
                 self.verdicts.inherit(trial, step)
         self.record.evaluations.request_base(spec)
         return Launch(spec, known.attempt, self.record.saved(resume) if resume else None, workers)
 
-    def _wake_branches(self, trial: str) -> None:
-        """Lets the branches wait for a trunk again that were paused with it before they began."""
-        for child in self.record.state.children.get(trial, ()):
+    def wake_branches(self, trunk: TrialState) -> None:
+        """Lets the branches wait for a trunk again that were paused with it before they began, where it goes on, or had come to
+        their fork: the news of that may come after the verdict."""
+        last = trunk.last()
+        for child in self.record.state.children.get(trunk.id, ()):
             branch = self.record.state.trials[child]
-            if branch.status is TrialStatus.PAUSED and not has_begun(branch):
-                why = f"its trunk {trial} goes on; it begins where that reaches step {branch.fork_step}"
-                self.record.write(
-                    ControlRow(self.record.sweep_id, child, who=DRIVER, action=ControlAction.YIELD, reason=why)
-                )
+            if branch.status is not TrialStatus.PAUSED or has_begun(branch):
+                continue
+            if trunk.status is TrialStatus.RUNNING:
+                why = f"its trunk {trunk.id} goes on; it begins where that reaches step {branch.fork_step}"
+            elif last is not None and last.step >= branch.fork_step:
+                why = f"its trunk {trunk.id} had come to step {last.step}; it begins at step {branch.fork_step}"
+            else:
+                continue
+            self.record.write(
+                ControlRow(self.record.sweep_id, child, who=DRIVER, action=ControlAction.YIELD, reason=why)
+            )
 
     def lost_start(self, trial: str) -> str:
         """Returns why a trial cannot begin where it was asked to, as one sentence; empty where it can.
@@ -147,6 +155,8 @@ class Attempts:
                 path=self.record.inside(checkpoint.path),
             )
         )
+        if known.status is TrialStatus.PAUSED:
+            self.wake_branches(known)
         self.scores.request(trial)
 
     def trained(self, trial: str, attempt: int, *, asked: bool = False) -> None:

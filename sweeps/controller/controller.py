@@ -112,6 +112,8 @@ class SweepController:
         for trial in list(self.state.trials.values()):
             if not trial.ended:
                 self._scores.request(trial.id)
+            if trial.status is TrialStatus.PAUSED:
+                self._attempts.wake_branches(trial)
             if trial.attempt:
                 self.evaluations.request_base(self.specs[trial.id])
 

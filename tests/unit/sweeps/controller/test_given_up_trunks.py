@@ -21,7 +21,7 @@ from sweeps.controller.earlier_sweeps import summed_up
 from sweeps.controller.request_handler import carry_out
 from sweeps.controller.requests import Request
 from sweeps.executors.local import InProcess
-from sweeps.journal.rows import AttemptRow, ControlRow, EndRow, LeaseRow, ReportRow, Row, VerdictRow
+from sweeps.journal.rows import AttemptRow, CommitRow, ControlRow, EndRow, LeaseRow, ReportRow, Row, VerdictRow
 from sweeps.journal.state import SweepState, is_base
 from sweeps.journal.vocabulary import Action, EndOf, Phase, TrialStatus
 from sweeps.journal.writer import MemoryJournal
@@ -129,6 +129,31 @@ def test_branches_come_back_with_their_trunk(tmp_path: Path):
     assert [t for t, _, _ in trainer.log].count(MIDDLE) == 3  # from its fork at 17
     woken = [r for r in controller.journal.rows() if isinstance(r, ControlRow) and r.trial == MIDDLE]
     assert [r.reason for r in woken] == [f"its trunk {LONG} goes on; it begins where that reaches step 17"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_branch_begins_at_a_fork_that_its_trunk_had_come_to_whenever_that_is_heard(late: bool):
+    """A worker trains on while its scores are on their way: the checkpoint at the fork may come after the verdict."""
+    controller = SweepController(Plan(sweep()), MemoryJournal(), Scripted(_Scripted({40: 12, 20: 12})))
+    assert controller.launch(controller.next_trials(3)[0].id).spec.id == LONG
+    for step in (9, 12) if late else (9, 12, 17):
+        controller.saved(LONG, 1, Saved(step, f"/{step}", "a"))
+    while (job := controller.next_eval()) is not None:
+        if job.step in (0, 12):
+            controller.scored(job, {"transfer/score": 0.5}, se={}, n={}, suite="fake@1", cost={})
+    assert controller.state.trials[LONG].status is TrialStatus.PAUSED
+    begins = {spec.id for spec in controller.next_trials(3)}
+    assert (MIDDLE in begins) is not late
+    controller.saved(LONG, 1, Saved(17, "/17", "a"))
+    assert MIDDLE in {spec.id for spec in controller.next_trials(3)}
+    rows = controller.journal.rows()
+    committed = next(i for i, row in enumerate(rows) if isinstance(row, CommitRow) and row.step == 17)
+    for cut in (committed + 1, len(rows)):  # the driver dies before it has woken the branch, or after
+        again = SweepController(Plan(sweep()), MemoryJournal(rows[:cut]), Scripted(_Scripted({40: 12, 20: 12})))
+        assert again.state.trials[MIDDLE].status is TrialStatus.WAITING
+    launch = controller.launch(MIDDLE)
+    assert launch.resume is not None
+    assert launch.resume.step == 17
 
 
 def test_what_is_resumed_is_judged_by_new_scores_only(tmp_path: Path):
