@@ -246,8 +246,6 @@ def rule_of(text: str, goal: Goal) -> StopRule:
 
 
 SETTINGS: Final = (
-    *(f"lc-prior:p={p},least=4,mark=present" for p in (0.01, 0.05, 0.2)),
-    "lc-prior:p=0.05,least=8,mark=present",
-    *(f"lc-prior:p={p},least=4,mark=expected" for p in (0.05, 0.2)),
+    *(f"lc-prior:p={p},least=4,mark={mark}" for mark in get_args(Mark) for p in (0.05, 0.1, 0.2)),
 )
 """What `benchmarks.stopping.sources` compares with."""
