@@ -245,7 +245,5 @@ def rule_of(text: str, goal: Goal) -> StopRule:
     return LcPrior(goal, **{key: value if key == "mark" else float(value) for key, value in settings.items()})
 
 
-SETTINGS: Final = (
-    *(f"lc-prior:p={p},least=4,mark={mark}" for mark in get_args(Mark) for p in (0.05, 0.1, 0.2)),
-)
+SETTINGS: Final = (*(f"lc-prior:p={p},least=4,mark={mark}" for mark in get_args(Mark) for p in (0.05, 0.1, 0.2)),)
 """What `benchmarks.stopping.sources` compares with."""
