@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8f6bb3", "#b08900", "#666666")
+COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8f6bb3", "#b08900", "#666666", "#1b9aaa")
 WIDE, HIGH, LEFT, TOP = 330, 260, 46, 30
 MOST_LOST, MOST_SAVED = 45.0, 65.0
 LIMITS = ("none", "oracle")
