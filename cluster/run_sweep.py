@@ -123,7 +123,9 @@ def run(
             home=home.root,
             subscribers=[lambda row: _tell(formatter, row, say)],
             state=state,
-            predict=lambda: predicted(plan, root, in_process=backend == "in-process"),
+            predict=lambda: predicted(
+                plan, root, in_process=backend == "in-process", nodes=_cpus_here(sweep, backend, cpus, address)
+            ),
             experience=lambda: _experience(sweep, say),
             points=lambda: _points(plan, root, say),
         )
@@ -159,6 +161,15 @@ def runs_here(backend: Backend, address: str | None) -> bool:
     ray = sys.modules.get("ray")
     elsewhere = address or os.environ.get("RAY_ADDRESS") or (ray is not None and ray.is_initialized())
     return backend == "in-process" or not elsewhere
+
+
+def _cpus_here(sweep: Sweep, backend: Backend, cpus: int | None, address: str | None) -> list[float]:
+    """Returns the CPUs of the Ray that is started here, for a sweep that trains on them; none where other devices count."""
+    models = map(str, sweep.axis_values("model", sweep.default_model))
+    on_gpu = any(sweep.model_source(name).gpus_per_worker for name in models)
+    if backend == "in-process" or on_gpu or not runs_here(backend, address):
+        return []
+    return [float(cpus or os.cpu_count() or 1)]
 
 
 def _checked(

@@ -60,14 +60,15 @@ CHARACTERS_A_TOKEN: Final = 4
 """Of prompts, where the tokenizer has not been read; 1 of the tiny models, whose vocabularies are characters."""
 
 
-def predicted(plan: Plan, storage: Where, *, in_process: bool = False) -> dict[str, Any]:
+def predicted(plan: Plan, storage: Where, *, in_process: bool = False, nodes: Sequence[float] = ()) -> dict[str, Any]:
     """Returns what a sweep that begins is expected to cost, as its journal keeps it; {} where that cannot be said.
 
-    `device_seconds` with its bounds, and the `speeds` behind them (`sweeps.planning.speeds.speeds_to_json`).
+    `device_seconds` with its bounds, and the `speeds` behind them (`sweeps.planning.speeds.speeds_to_json`). On `nodes`, where
+    they are known, as many processes start as there is room for.
     """
     try:
         speeds = speeds_for(plan, gpu=USUAL_GPU, journals=journals_of(storage, RECENT_AT_START))
-        whole = estimate(plan, speeds, in_process=in_process).device_seconds
+        whole = estimate(plan, speeds, nodes, in_process=in_process).device_seconds
     except DipsweepError:  # a model whose shape cannot be read from here: the sweep runs all the same
         return {}
     return {"device_seconds": asdict(whole), "speeds": speeds_to_json(speeds)}

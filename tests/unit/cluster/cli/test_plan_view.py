@@ -12,14 +12,14 @@ from cluster.cli.main import app
 from cluster.cli.plan_view import label_lines, label_tokens, machines_of, parse_nodes, step_lines, storage_lines
 from cluster.cli.render import plan_text
 from cluster.jobs.list_nodes import nodes_of, nodes_text
-from cluster.preflight.cost import StorageUse, speeds_for, step_speeds, storage_use
+from cluster.preflight.cost import StorageUse, predicted, speeds_for, step_speeds, storage_use
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.errors import InputError, LimitError
 from sweeps.journal.rows import TierRow
 from sweeps.planning.devices import published_mfu
 from sweeps.planning.estimate import Range
-from sweeps.planning.speeds import EVALUATOR_LOADS_S
+from sweeps.planning.speeds import EVALUATOR_LOADS_S, REUSED_S, START_UP_S
 
 SWEEP = """
 name: planned
@@ -105,6 +105,12 @@ def test_models_and_files_that_are_missing_are_named_all_at_once(tmp_path):
         "s.yaml:2 models.mine.path: no folder /not/here on this machine",
         f"s.yaml:3 tiers.ours.path: no file {tmp_path}/none.jsonl on this machine",
     ]
+
+
+def test_what_a_journal_keeps_as_predicted_counts_the_processes_that_start_side_by_side(tmp_path):
+    plan = Plan(Sweep(name="s", space={"replay": grid(0.0, 0.1)}))
+    one, two = (predicted(plan, tmp_path, nodes=nodes)["device_seconds"]["value"] for nodes in ([], [2.0]))
+    assert two - one == pytest.approx(START_UP_S["CPU"] - REUSED_S["CPU"])
 
 
 def test_a_sampled_plan_says_how_many_configurations_it_draws_and_with_how_many_budgets():
