@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#8f6bb3", "#b08900", "#666666", "#1b9aaa")
 WIDE, HIGH, LEFT, TOP = 330, 260, 46, 30
-MOST_LOST, MOST_SAVED = 45.0, 65.0
+MOST_LOST, MOST_SAVED = 45.0, 90.0
 LIMITS = ("none", "oracle")
 """Rules that are in a table for comparison; a figure has no place for them."""
 
