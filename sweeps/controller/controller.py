@@ -178,10 +178,12 @@ class SweepController:
         self._record.queue.remove(trial)
         return self._attempts.launch(trial, workers or self.specs[trial].model.workers)
 
-    def next(self, fits: Callable[[TrialSpec], bool] = lambda spec: True) -> Launch | None:
-        """Starts an attempt of the trial at the head of the queue, if there is one and `fits` says yes."""
+    def next(
+        self, fits: Callable[[TrialSpec], bool] = lambda spec: True, *, workers: int | None = None
+    ) -> Launch | None:
+        """Starts an attempt of the trial at the head of the queue, if there is one and `fits` says yes; `workers` as in `launch`."""
         head = self.next_trials()
-        return self.launch(head[0].id) if head and fits(head[0]) else None
+        return self.launch(head[0].id, workers) if head and fits(head[0]) else None
 
     def _refill(self, limit: int) -> None:
         """Asks the rule for paused trials that go before new ones, the search for as many as the queue is short of then, and when

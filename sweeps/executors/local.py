@@ -145,7 +145,7 @@ class InProcess:
                 self.steer()
                 while not self.ending and not self.controller.finish_if_done():
                     self.score_all()
-                    launch = None if self.ending else self.controller.next()
+                    launch = None if self.ending else self.controller.next(workers=1)
                     if launch is not None:
                         self._attempt(launch)
                     elif self.controller.is_paused:

@@ -18,7 +18,7 @@ from sweeps.controller.evaluation.queue import EVAL_TRIES
 from sweeps.errors import Interrupted, LimitError, StorageError
 from sweeps.executors.local import InProcess
 from sweeps.failures import Failure, FailureKind
-from sweeps.journal.rows import Row, SweepRow
+from sweeps.journal.rows import AttemptRow, Row, SweepRow
 from sweeps.journal.writer import MemoryJournal, SweepJournal
 from sweeps.stopping import Action, DipAware, NeverStop, Phase, StopRule, Verdict
 from tests.support.fakes import FakeScores, FakeTrainer, by_trial, fake_evaluate
@@ -76,6 +76,14 @@ def test_the_journal_is_numbered_without_gaps_and_every_row_can_be_written(tmp_p
     rows = run(tmp_path, sweep()).journal.rows()
     assert [r.seq for r in rows] == list(range(len(rows)))
     assert rows[0].kind == "sweep"
+
+
+def test_in_one_process_an_attempt_has_one_worker_whatever_its_model_asks_for(tmp_path: Path):
+    """Plans read from it what one worker takes for a token: two that were one would count as twice as fast."""
+    wide = sweep(models={"tiny-xs": {"workers": 2}}, space={"model": grid("tiny-xs"), "steps": grid(8)})
+    rows = [row for row in run(tmp_path, wide).journal.rows() if isinstance(row, AttemptRow)]
+    assert rows
+    assert {row.workers for row in rows} == {1}
 
 
 def test_a_sweep_writes_down_the_defaults_of_its_stop_rule_when_it_begins(tmp_path: Path):
