@@ -181,7 +181,7 @@ class SweepController:
     def next(
         self, fits: Callable[[TrialSpec], bool] = lambda spec: True, *, workers: int | None = None
     ) -> Launch | None:
-        """Starts an attempt of the trial at the head of the queue, if there is one and `fits` says yes; `workers` as in `launch`."""
+        """Starts an attempt of the trial at the head of the queue, if there is one and `fits` says yes, as `launch` does."""
         head = self.next_trials()
         return self.launch(head[0].id, workers) if head and fits(head[0]) else None
 
