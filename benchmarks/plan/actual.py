@@ -2,12 +2,13 @@
 
     python -m benchmarks.plan.actual [--ray] [--only NAME …]
 
-Runs each sweep in this process, one after the other, in folders that are removed again (about five minutes on one core);
-with --ray also a grid and an elastic sweep on a Ray of two CPUs, each by `dipsweep run` in a process of its own (a minute more).
+Runs each sweep by `dipsweep run --in-process`, one after the other, in folders that are removed again (about six minutes on one
+core); with --ray also a grid and an elastic sweep on a Ray of two CPUs (two minutes more). Plans and sweeps have a new process
+each, as a user's have: one that has trained before trains faster.
 Device seconds are CPU seconds of training and scoring as the journal has them, so that other work on the machine changes them
 little; on Ray also the seconds in which new processes held their CPUs before. Wall-clock times are those of a quiet machine only.
-Of a sweep on Ray two more lines say when its first trial was launched and its last one had ended, and what of its device seconds
-was training, scores and starts, as planned after the probe and as it was.
+A line before each says what of its device seconds was training, scores and starts, as planned after the probe and as it was;
+of a sweep on Ray also when its first trial was launched, and its last one had ended.
 Writes a table: predicted / actual, with the bounds
 that the plan itself gave, and in the end how many are within what a plan promises.
 """
@@ -21,6 +22,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +31,6 @@ import yaml
 
 from cluster.cli.probe import probed_speeds
 from cluster.preflight.cost import speeds_for
-from cluster.run_sweep import run
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.journal.rows import EvalRow, ReportRow, Row
@@ -120,11 +122,14 @@ def planned(whole: Estimate) -> Spent:
     )
 
 
-def run_on_ray(sweep: Sweep, folder: str) -> list[tuple[float, str]]:
-    """Runs a sweep by the command in a process of its own; returns its lines, each with the seconds until it came."""
+def run_by_command(sweep: Sweep, folder: str, *where: str) -> list[tuple[float, str]]:
+    """Runs a sweep by the command in a process of its own; returns its lines, each with the seconds until it came.
+
+    A process in which a probe has trained has seen packs of every length, and trains faster than a new one.
+    """
     file = Path(folder) / "sweep.yaml"
     file.write_text(yaml.safe_dump(sweep.to_json(), sort_keys=False), encoding="utf-8")
-    words = [sys.executable, "-m", "cluster.cli.main", "run", str(file), "--storage", folder, "--cpus", "2"]
+    words = [sys.executable, "-m", "cluster.cli.main", "run", str(file), "--storage", folder, *where]
     began, lines = time.monotonic(), list[tuple[float, str]]()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -152,26 +157,28 @@ class Told(NamedTuple):
         )
 
 
-def compare(name: str, sweep: Sweep, *, ray: bool) -> Told:
-    """Plans a sweep without and with a probe, and runs it."""
+def estimates(sweep: Sweep, *, ray: bool) -> tuple[Estimate, Estimate]:
+    """Plans a sweep without and with a probe."""
     plan, nodes = Plan(sweep), [2.0] if ray else [1.0]
+    blind = estimate(plan, speeds_for(plan, gpu="H100"), nodes, in_process=not ray)
+    return blind, estimate(plan, probed_speeds(plan, gpu="H100", alone=not ray), nodes, in_process=not ray)
+
+
+def compare(name: str, sweep: Sweep, *, ray: bool) -> Told:
+    """Plans a sweep, and runs it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        blind, probed = pool.submit(estimates, sweep, ray=ray).result()
     with tempfile.TemporaryDirectory() as folder:
-        blind = estimate(plan, speeds_for(plan, gpu="H100"), nodes, in_process=not ray)
-        probed = estimate(plan, probed_speeds(plan, gpu="H100", alone=not ray), nodes, in_process=not ray)
         began = time.monotonic()
-        if ray:
-            lines = run_on_ray(sweep, folder)
-        else:
-            run(sweep, storage=folder, backend="in-process", say=lambda line: None)
+        lines = run_by_command(sweep, folder, *(("--cpus", "2") if ray else ("--in-process",)))
         wall = time.monotonic() - began
         actual = spent(read_rows(Path(folder) / sweep.id))
-        if ray:
-            starts, ends = ([at for at, line in lines if word in line] for word in (" starts", " completed at step"))
-            print(
-                f"{name}: {wall:.1f} s, first launch after {starts[0]:.1f}, last trial ended after {ends[-1]:.1f}\n"
-                f"{name}: planned {planned(probed)}; was {actual}",
-                flush=True,
-            )
+    starts, ends = ([at for at, line in lines if word in line] for word in (" starts", " completed at step"))
+    if ray:
+        print(f"{name}: {wall:.1f} s, first launch after {starts[0]:.1f}, last trial ended after {ends[-1]:.1f}")
+    else:
+        wall = ends[-1] - starts[0]  # imports are no part of a plan for one process
+    print(f"{name}: planned {planned(probed)}; was {actual}", flush=True)
     # In one process training and scoring take turns.
     expected = probed.wall.value if ray and probed.wall is not None else probed.device_seconds.value
     return Told(name, actual.total, blind.device_seconds, probed.device_seconds, expected / wall)
@@ -195,10 +202,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of sweeps; default all")
     parser.add_argument("--ray", action="store_true", help="also those on Ray")
     chosen = parser.parse_args()
-    # Imports are paid once in this process; on a cluster once by every group of processes.
-    with tempfile.TemporaryDirectory() as folder:
-        first = Sweep(name="first", space={"steps": grid(2)}, trainer=TRAINER, evaluation={"items": 2, "at": [2]})
-        run(first, storage=folder, backend="in-process", say=lambda line: None)
     print(
         f"{'sweep':18} {'actual':>8} {'unprobed':>9} {'ratio':>6} {'probed':>8} {'ratio':>6} {'bounds hold':>12} {'wall':>10}"
     )
