@@ -51,7 +51,7 @@ def reads(monkeypatch):
     from trainers import checkpoint
 
     seen, verify = [], checkpoint.verify
-    monkeypatch.setattr(checkpoint, "verify", lambda path: seen.append(path) or verify(path))
+    monkeypatch.setattr(checkpoint, "verify", lambda path, **how: seen.append(path) or verify(path, **how))
     return seen
 
 
