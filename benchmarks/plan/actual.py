@@ -34,7 +34,7 @@ from cluster.preflight.cost import speeds_for
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.journal.rows import EvalRow, ReportRow, Row
-from sweeps.journal.state import SweepState
+from sweeps.journal.state import SweepState, device_seconds
 from sweeps.journal.writer import read_rows
 from sweeps.planning.estimate import Estimate, Range, estimate
 
@@ -106,9 +106,9 @@ def spent(rows: Sequence[Row]) -> Spent:
     scoring = 0.0
     for row in rows:
         if isinstance(row, ReportRow) and row.cost:
-            attempts[row.trial, row.attempt] = sum(row.cost.values())
+            attempts[row.trial, row.attempt] = device_seconds(row.cost)
         elif isinstance(row, EvalRow) and row.cost:
-            scoring += sum(row.cost.values())
+            scoring += device_seconds(row.cost)
     return Spent(sum(attempts.values()), scoring, SweepState(rows).start_ups.read().before_training)
 
 

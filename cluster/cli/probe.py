@@ -20,6 +20,7 @@ from sweeps.config.schema import Sweep
 from sweeps.config.trial import Saved, TrialSpec
 from sweeps.errors import DipsweepError, InputError, out_of_memory
 from sweeps.journal.rows import Row
+from sweeps.journal.state import device_seconds
 from sweeps.planning.speeds import Key, Speed, key_of
 from sweeps.planning.work import TrialWork, planned_work
 from sweeps.plugins import SFT
@@ -224,7 +225,7 @@ class _Costs:
     def report(
         self, step: int, metrics: Mapping[str, float], *, progress: Mapping[str, float], cost: Mapping[str, float]
     ) -> None:
-        self.costs.append(sum(cost.values()))
+        self.costs.append(device_seconds(cost))
 
     def saved(self, checkpoint: Saved) -> None:
         """Nothing is scored."""

@@ -184,7 +184,7 @@ def checked_verdict(given: Any) -> Verdict:
     """Returns a rule's answer as a row can hold it: with Python's own numbers in its evidence, and none that is not finite.
 
     Raises:
-        ValueError: it is none.
+        InputError: it is no verdict. ValueError: its action or phase is none.
     """
     if not isinstance(given, Verdict):
         raise InputError(f"got {given!r}; expected a Verdict")

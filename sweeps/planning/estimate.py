@@ -251,13 +251,18 @@ def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Spe
 
 def _for_training(plan: Plan, work: Sequence[TrialWork], nodes: Sequence[float]) -> list[float]:
     """Returns the devices of each node that evaluators leave, which reserve theirs on the fullest node that holds them."""
-    evaluation, left = plan.sweep.evaluation, list(nodes)
-    each = evaluation.gpus_per_worker if any(item.gpus > 0 for item in work) else evaluation.cpus_per_worker
-    for _ in range(evaluation.workers if each else 0):
+    each, left = _each_evaluator(plan, work), list(nodes)
+    for _ in range(plan.sweep.evaluation.workers if each else 0):
         holds = [i for i, have in enumerate(left) if have >= each]
         if holds:
             left[min(holds, key=left.__getitem__)] -= each
     return left
+
+
+def _each_evaluator(plan: Plan, work: Sequence[TrialWork]) -> float:
+    """Returns how many of the devices that the trials train on an evaluator reserves."""
+    evaluation, on_gpu = plan.sweep.evaluation, any(item.gpus > 0 for item in work)
+    return evaluation.gpus_per_worker if on_gpu else evaluation.cpus_per_worker
 
 
 def _wall(
@@ -303,14 +308,13 @@ def _spans(
     Raises:
         DoesNotFit: a trial needs more than that; it names them.
     """
-    evaluation, on_gpu = plan.sweep.evaluation, any(item.gpus > 0 for item in work)
-    each = evaluation.gpus_per_worker if on_gpu else evaluation.cpus_per_worker
+    on_gpu, each = any(item.gpus > 0 for item in work), _each_evaluator(plan, work)
     try:
         return timeline(work, seconds, nodes, gpus=on_gpu, cpus=cpus if on_gpu else ())
     except DoesNotFit as e:
         if not each:
             raise
-        raise DoesNotFit(f"{e} beside {evaluation.workers} x {each:g} for evaluators") from None
+        raise DoesNotFit(f"{e} beside {plan.sweep.evaluation.workers} x {each:g} for evaluators") from None
 
 
 def _starts(work: Sequence[TrialWork], speeds: Mapping[Key, Speed], *, in_process: bool) -> Starts:

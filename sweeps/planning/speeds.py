@@ -219,19 +219,16 @@ def measured_speeds(
     for key, one in seen.items():
         items, seconds = _alike(scoring[key[0]])
         evaluation = median(seconds, "evaluations")
-        starts = (median(values, "start-up") for values in (one.start_up, one.first, one.new, one.again))
-        start_up, first, new, again = starts
-        bases = [s.seconds for s in scoring[key[0]] if s.base and s.items == items] if new and evaluation else []
-        loads = median([max(0.0, base - evaluation.seconds) for base in bases if evaluation], "start-up")
+        bases = [s.seconds for s in scoring[key[0]] if s.base and s.items == items] if one.new else []
         found[key] = Measured(
             step=median(one.per_token, "steps"),
             evaluation=evaluation,
-            start_up=start_up,
+            start_up=median(one.start_up, "start-up"),
             items=items,
-            first=first,
-            new=new,
-            again=again,
-            loads=loads,
+            first=median(one.first, "start-up"),
+            new=median(one.new, "start-up"),
+            again=median(one.again, "start-up"),
+            loads=median([max(0.0, base - evaluation.seconds) for base in bases], "start-up") if evaluation else None,
         )
     return found
 
