@@ -37,6 +37,7 @@ WAYS = {
     "dipsweep": ["dipsweep_way", "strict"],
     "dipsweep-soft": ["dipsweep_way", "soft"],
     "grid": ["tune_trl", "grid"],
+    "grid-reused": ["tune_trl", "grid-reused"],
     "asha": ["tune_trl", "asha"],
     "asha-late": ["tune_trl", "asha-late"],
     "optuna-median": ["optuna_trl", "median"],
@@ -90,11 +91,8 @@ def once(way: str, a: argparse.Namespace) -> dict[str, Any]:
     found = json.loads((out / "trials.json").read_text())
     for trial in found:
         trial["cell"] = name_of(trial)
-        model = out / "models" / trial["cell"]
-        if (
-            trial["reached"] >= trial["steps"] and model.exists()
-        ):  # a scheduler may end a run at its last report, unsaved
-            trial.setdefault("model", str(model))
+        if (trial["reached"] or 0) >= trial["steps"]:
+            trial.setdefault("model", str(out / "models" / trial["cell"]))
     steps = out / "steps_run"  # of a way whose trials share steps
     return {
         "way": way,
@@ -143,6 +141,10 @@ def kill(way: str, a: argparse.Namespace) -> dict[str, Any]:
     with CpuMeter(), open(out / "log", "w", encoding="utf-8") as log:
         driver = subprocess.Popen(words, env=env, stdout=log, stderr=subprocess.STDOUT)
         time.sleep(a.after)
+        if driver.poll() is not None:
+            sys.exit(
+                f"{way} had ended within {a.after:g} s, with {driver.returncode}: {out / 'log'}; expected a smaller --after"
+            )
         before = psutil.Process().children(recursive=True)
         driver.send_signal(signal.SIGKILL)
         driver.wait()

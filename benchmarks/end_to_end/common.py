@@ -12,6 +12,8 @@ from typing import Any
 
 TIERS = ("verified-long-cot", "answer-only", "corrupted-cot")
 METRIC = "transfer/score"
+MOST_ROWS = 84
+"""Rows that an optimizer step can hold: six packs of 256 tokens, each of 14 rows of the shortest tier."""
 ITEMS = 100
 """Questions of a task while the sweep runs, by the items of seed 0; what was found is scored again on those of seed 1."""
 
@@ -59,7 +61,8 @@ def base_model() -> Path:
 
 
 def conversations(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns rows for TRL, as many as the budget can use: prompt and completion, mixed as the cell says."""
+    """Returns rows for TRL, prompt and completion: the tier once, mixed with replay as the cell says, and no more than the budget
+    can use. The trainer goes through them as often as it needs: every further row would be tokenised for nothing."""
     from sweeps.config.trial import TierSource
     from trainers.data.sources.datasets import load
 
@@ -68,16 +71,15 @@ def conversations(cell: dict[str, Any]) -> list[dict[str, Any]]:
     primary, replay = list(data.primary), list(data.replay)
     draw.shuffle(primary)
     draw.shuffle(replay)
-    rows = []
-    for i in range(cell["steps"] * 60):
-        source = replay if draw.random() < cell["replay"] else primary
-        row = source[i % len(source)]
-        rows.append({"prompt": row[:-1], "completion": row[-1:]})
-    return rows
+    once, mixed = round(len(primary) / (1 - cell["replay"])), (itertools.cycle(primary), itertools.cycle(replay))
+    rows = (next(mixed[draw.random() < cell["replay"]]) for _ in range(min(cell["steps"] * MOST_ROWS, once)))
+    return [{"prompt": row[:-1], "completion": row[-1:]} for row in rows]
 
 
 def sft(cell: dict[str, Any], schedule: str, out: str, report: Callable[[int, float], bool]) -> None:
     """Trains one cell with TRL's `SFTTrainer`, as its documentation shows it; keeps the model when it ran to its budget.
+
+    It is saved before the last score is reported: schedulers may end the process at that report.
 
     Args:
         schedule: `wsd` (decay over the last fifth) or `cosine`.
@@ -92,13 +94,14 @@ def sft(cell: dict[str, Any], schedule: str, out: str, report: Callable[[int, fl
     tokenizer = AutoTokenizer.from_pretrained(base_model())
     model = AutoModelForCausalLM.from_pretrained(base_model(), dtype=torch.float32)
     score, at = scorer(tokenizer), scored_at(cell["steps"])
-    ended = False
 
     class Report(TrainerCallback):  # type: ignore[misc, no-any-unimported, unused-ignore]
         def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            nonlocal ended
+            if state.global_step == cell["steps"]:
+                more["model"].save_pretrained(out)
+                tokenizer.save_pretrained(out)
             if state.global_step in at and not report(state.global_step, score(more["model"])):
-                control.should_training_stop = ended = True
+                control.should_training_stop = True
 
     how = {
         "wsd": {
@@ -116,9 +119,6 @@ def sft(cell: dict[str, Any], schedule: str, out: str, report: Callable[[int, fl
         )  # fmt: skip
         rows = Dataset.from_list(conversations(cell))
         SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer, callbacks=[Report()]).train()
-    if not ended:
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
 
 
 def scorer(tokenizer: Any) -> Callable[[Any], float]:

@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ NAMES: Final = {
     "dipsweep": "dipsweep, strict",
     "dipsweep-soft": "dipsweep, soft",
     "grid": "Tune grid with TRL",
+    "grid-reused": "Tune grid with TRL, processes reused",
     "asha": "Tune + ASHA as it is set by default",
     "asha-late": "Tune + ASHA, grace a quarter, reduction 2",
     "optuna-median": "Optuna + median as it is set by default",
@@ -33,6 +34,7 @@ NAMES: Final = {
 }
 """Of the ways, in the order of the table."""
 Result = dict[str, Any]
+Trial = dict[str, Any]
 
 
 def key(result: Result) -> tuple[str, str, int, int, int]:
@@ -101,44 +103,69 @@ def table(group: Sequence[Result]) -> str:
     for way in dict.fromkeys(r["way"] for r in group):
         mine = [r for r in group if r["way"] == way]
         spent = [spread(mine, grids, what) for what in ("wall_s", "cpu_s", "steps")]
-        whole = "; ".join(f"{len(scored(r))} of {cells_of(r)}" for r in mine)
-        rows.append([NAMES[way], str(len(mine)), *spent, whole, best(mine), kept(mine, grids), str(mine[-1]["lines"])])
+        whole = "; ".join(f"{len(at_budget(r))} of {cells_of(r)}" for r in mine)
+        found, winners = best(mine, grids), kept(mine, grids)
+        rows.append([NAMES[way], str(len(mine)), *spent, whole, found, winners, str(mine[-1]["lines"])])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def spread(mine: Sequence[Result], grids: dict[int, Result], what: str) -> str:
-    values = [float(r[what]) for r in mine]
-    text = f"{statistics.fmean(values):,.0f}"
-    if len(values) > 1:
-        text += f", {min(values):,.0f} to {max(values):,.0f}"
+def spread(mine: Sequence[Result], grids: Mapping[int, Result], what: str) -> str:
+    """Returns a mean over seeds and of the shares of their grids; the least and the most of both, since seeds may have run on
+    machines of other speed."""
     shares = [r[what] / grids[key(r)[2]][what] for r in mine if key(r)[2] in grids]
-    return f"{text} ({statistics.fmean(shares):.2f})" if shares else text
+    text = ranged([float(r[what]) for r in mine], ",.0f")
+    return f"{text} ({ranged(shares, '.2f')})" if shares else text
 
 
-def scored(result: Result) -> list[dict[str, Any]]:
-    """The runs that reached their budget and were scored again."""
-    return [t for t in result["trials"] if "again" in t]
+def ranged(values: Sequence[float], form: str) -> str:
+    """Returns `40, 20 to 60`; the mean alone where least and most read the same."""
+    least, most = f"{min(values):{form}}", f"{max(values):{form}}"
+    return f"{statistics.fmean(values):{form}}" + (f", {least} to {most}" if least != most else "")
 
 
-def best(mine: Sequence[Result]) -> str:
-    """What a way calls its best, on other items. The error joins items, which are the same for every seed, and seeds."""
-    found = [max(scored(r), key=lambda t: t["score"]) for r in mine if scored(r)]
+def at_budget(result: Result) -> list[Trial]:
+    """The runs that were trained to their budget, whatever ended them there: ASHA ends every run that comes to its `max_t`."""
+    return [t for t in result["trials"] if (t["reached"] or 0) >= t["steps"]]
+
+
+def again(trial: Trial, grid: Result | None) -> tuple[float, float] | None:
+    """The common re-evaluation of a run, and its error; None where its model was not kept.
+
+    Kept results of before 2026-11-30 lack the models of runs that a scheduler ended at their last report. Tune and Optuna train
+    by the same function and the same seed, so the grid's run of the cell is the same one where its score is the same to the bit.
+    """
+    same = [t for t in at_budget(grid or {"trials": []}) if (t["cell"], t["score"]) == (trial["cell"], trial["score"])]
+    known = next((t for t in [trial, *same] if "again" in t), None)
+    return (known["again"], known["again_se"]) if known else None
+
+
+def best(mine: Sequence[Result], grids: Mapping[int, Result]) -> str:
+    """What a way calls its best of the runs that came to their budget, on other items.
+
+    The error joins items, which are the same for every seed, and seeds.
+    """
+    found = [(max(at_budget(r), key=lambda t: t["score"]), grids.get(key(r)[2])) for r in mine if at_budget(r)]
     if not found:
         return "none"
-    scores = [t["again"] for t in found]
-    items = statistics.fmean(t["again_se"] ** 2 for t in found)
+    cells = "; ".join(dict.fromkeys(t["cell"] for t, _ in found))
+    known = [value for trial, grid in found if (value := again(trial, grid))]
+    if len(known) < len(found):
+        return f"model not kept ({cells})"
+    scores = [value for value, _ in known]
+    items = statistics.fmean(error**2 for _, error in known)
     seeds = statistics.variance(scores) / len(scores) if len(scores) > 1 else 0.0
-    cells = "; ".join(dict.fromkeys(t["cell"] for t in found))
     return f"{statistics.fmean(scores):.3f} ± {math.sqrt(items + seeds):.3f} ({cells})"
 
 
-def kept(mine: Sequence[Result], grids: dict[int, Result]) -> str:
-    """How many of the grid's winners a way ran to their budgets."""
+def kept(mine: Sequence[Result], grids: Mapping[int, Result]) -> str:
+    """How many of the grid's winners a way ran to their budgets. Cells that tie with the last winner are winners too."""
     met = won = 0
     for result in mine:
         if grid := grids.get(key(result)[2]):
-            winners = [t["cell"] for t in sorted(scored(grid), key=lambda t: -t["again"])[:TOP]]
-            met += len(set(winners) & {t["cell"] for t in scored(result)})
+            scores = {t["cell"]: t["again"] for t in at_budget(grid)}
+            bar = sorted(scores.values(), reverse=True)[:TOP][-1]
+            winners = {cell for cell, score in scores.items() if score >= bar}
+            met += len(winners & {t["cell"] for t in at_budget(result)})
             won += len(winners)
     return f"{met} of {won}" if won else "no grid of these seeds"
 

@@ -1,6 +1,6 @@
 """Ray Tune and TRL: one function trainable a trial, as the documentation of both shows it.
 
-python -m benchmarks.end_to_end.tune_trl grid|asha|asha-late wsd|cosine OUT
+python -m benchmarks.end_to_end.tune_trl grid|grid-reused|asha|asha-late wsd|cosine OUT
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def fit(config: dict[str, Any]) -> None:
 
 def scheduler(way: str, longest: int) -> TrialScheduler | None:
     """ASHA with a grace period that a user without knowledge of the dip would take, and with one behind it."""
-    if way == "grid":
+    if way.startswith("grid"):
         return None
     grace, reduction = (longest // 16, 4) if way == "asha" else (longest // 4, 2)
     return ASHAScheduler(time_attr="step", max_t=longest, grace_period=grace, reduction_factor=reduction)
@@ -43,7 +43,12 @@ def main() -> None:
     tuner = tune.Tuner(
         tune.with_resources(fit, {"cpu": 1}),
         param_space={**axes, "schedule": schedule, "out": str(out)},
-        tune_config=tune.TuneConfig(metric=METRIC, mode="max", scheduler=scheduler(way, max(space()["steps"]))),
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode="max",
+            scheduler=scheduler(way, max(space()["steps"])),
+            reuse_actors=way == "grid-reused",
+        ),
         run_config=tune.RunConfig(storage_path=str(out / "tune"), verbose=0),
     )
     found = []
