@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +20,16 @@ from typing import Any, Final
 import torch
 
 from benchmarks.rl.starts import Kept
-from evaluators.evaluate import evaluate
+from evaluators.engines.huggingface import load
+from evaluators.evaluate import score_model
+from evaluators.stats import Estimate
+from evaluators.suites.registry import load_suite
+from evaluators.test_time import Variant
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.sweep_file.reference import between
 from sweeps.config.trial import EvalSpec
+from sweeps.statistics import compare, unpack
 from trainers.loop import train
 from trainers.model.files.builtin import builtin_folder
 
@@ -56,11 +62,42 @@ def sft(out: Path, seed: int) -> dict[int, Path]:
 
 
 def scored(folder: Path, items: int) -> Line:
-    """Scores a checkpoint at every number of recurrences."""
-    variants = tuple(f"r={depth}" for depth in DEPTHS if depth != USUAL)
-    found = evaluate(folder, EvalSpec("mini", items, variants))
-    names = [name_at(metric, depth) for metric in METRICS.values() for depth in DEPTHS]
-    return {"metrics": {n: found.metrics[n] for n in names}, "se": {n: found.se[n] for n in names}}
+    """Scores a checkpoint at every number of recurrences; `outcomes` are those of the tasks behind each metric, packed."""
+    suite, model = load_suite(EvalSpec("mini", items)), load(folder)
+    line: Line = {"metrics": {}, "se": {}, "outcomes": {}}
+    for depth in DEPTHS:
+        found = score_model(model, suite if depth == USUAL else Variant(r=depth).of(suite))
+        for metric in METRICS.values():
+            name = name_at(metric, depth)
+            line["metrics"][name], line["se"][name] = found.metrics[metric], found.se[metric]
+            parts = found.parts.get(metric, (metric,))
+            line["outcomes"][name] = [[found.outcomes[part], found.n[part]] for part in parts]
+    return line
+
+
+def mean(lines: Sequence[Line], name: str) -> Estimate:
+    """The mean over seeds. Its error joins that of the items, which every seed was asked, and that of the seeds."""
+    values = [line["metrics"][name] for line in lines]
+    items = statistics.fmean(line["se"][name] ** 2 for line in lines)
+    return Estimate(statistics.fmean(values), math.sqrt(items + between_seeds(values)))
+
+
+def change(after: Sequence[Line], name: str, before: Sequence[Line], other: str) -> Estimate:
+    """The mean over seeds of a metric less another one, seed by seed and item by item; its error joins items and seeds."""
+    paired = compare(shares_of(before, other), shares_of(after, name))
+    each = [a["metrics"][name] - b["metrics"][other] for a, b in zip(after, before, strict=True)]
+    return Estimate(paired.difference, math.hypot(paired.se, math.sqrt(between_seeds(each))))
+
+
+def between_seeds(values: Sequence[float]) -> float:
+    """The variance of a mean over seeds; 0 for one seed, of which nothing is known."""
+    return statistics.variance(values) / len(values) if len(values) > 1 else 0.0
+
+
+def shares_of(lines: Sequence[Line], name: str) -> list[list[float]]:
+    """Per task and item, the share of seeds that answered it right."""
+    tasks = zip(*([unpack(*task) for task in line["outcomes"][name]] for line in lines), strict=True)
+    return [[statistics.fmean(item) for item in zip(*seeds, strict=True)] for seeds in tasks]
 
 
 def tables(lines: Sequence[Line]) -> str:
@@ -69,38 +106,27 @@ def tables(lines: Sequence[Line]) -> str:
     at = {(line["seed"], line["step"]): line for line in lines}
     dips = {seed: min(AT, key=lambda s: at[seed, s]["metrics"]["transfer/score"]) for seed in seeds}
     moments = {
-        "base": dict.fromkeys(seeds, 0), "dip": dips, "end": dict.fromkeys(seeds, max(AT)),
-    }  # fmt: skip
-
-    def mean(metric: str, moment: str, depth: int) -> tuple[float, float]:
-        """The mean over seeds, and its standard error over items (of the base, which is one model, that of one seed)."""
-        found = [at[seed, moments[moment][seed]] for seed in seeds]
-        name, count = name_at(metric, depth), len(seeds)
-        error = math.sqrt(sum(f["se"][name] ** 2 for f in found)) / count
-        return sum(f["metrics"][name] for f in found) / count, error * (math.sqrt(count) if moment == "base" else 1)
-
+        "base": [at[seed, 0] for seed in seeds],
+        "dip": [at[seed, dips[seed]] for seed in seeds],
+        "end": [at[seed, max(AT)] for seed in seeds],
+    }
     rows = [["", "checkpoint", *(f"r={depth}" for depth in DEPTHS)], ["---"] * (2 + len(DEPTHS))]
     for label, metric in METRICS.items():
-        for moment in moments:
-            cells = ["{:.2f} ± {:.2f}".format(*mean(metric, moment, depth)) for depth in DEPTHS]
+        for moment, found in moments.items():
+            cells = ["{:.2f} ± {:.2f}".format(*mean(found, name_at(metric, depth))) for depth in DEPTHS]
             rows.append([label if moment == "base" else "", moment, *cells])
-    more = [
-        ["", "lost by the dip, at r=4", *(f"brought back by r={d}" for d in DEPTHS if d != USUAL)],
-        ["---"] * (1 + len(DEPTHS)),
-    ]
+    others = [depth for depth in DEPTHS if depth != USUAL]
+    more = [["", "lost by the dip, at r=4", *(f"brought back by r={d}" for d in others), "at the end, r=8 less r=4"]]
+    more.append(["---"] * len(more[0]))
+    base, dip, end = moments.values()
     for label, metric in METRICS.items():
-        dip = mean(metric, "dip", USUAL)
-        cells = [difference(mean(metric, "base", USUAL), dip)]
-        cells += [difference(mean(metric, "dip", depth), dip) for depth in DEPTHS if depth != USUAL]
-        more.append([label, *cells])
+        changes = [change(base, metric, dip, metric)]
+        changes += [change(dip, name_at(metric, depth), dip, metric) for depth in others]
+        changes.append(change(end, name_at(metric, 8), end, metric))
+        more.append([label, *("{:+.2f} ± {:.2f}".format(*found) for found in changes)])
     where = ", ".join(f"seed {seed} at step {dips[seed]}" for seed in seeds)
     head = f"{len(seeds)} seeds of {max(AT)} steps; the dip: {where}. r=4 is the usual number.\n"
-    return "\n".join([head, markdown(rows), "", "What iterating changes in the dip:", "", markdown(more)])
-
-
-def difference(a: tuple[float, float], b: tuple[float, float]) -> str:
-    """Returns a - b with its standard error, as if the items were different ones: they are the same, so it is too large."""
-    return f"{a[0] - b[0]:+.2f} ± {math.hypot(a[1], b[1]):.2f}"
+    return "\n".join([head, markdown(rows), "", "What iterating changes:", "", markdown(more)])
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
