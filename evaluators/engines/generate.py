@@ -7,6 +7,7 @@ ends; replies of a reasoning model differ tenfold in length, so most of that wor
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -114,10 +115,11 @@ class _Rows:
         self._budget = prompts, tags, cap
 
     def entropies(self) -> list[float | None]:
-        """Returns the mean entropy of each row's next tokens; None where they were not sampled."""
+        """Returns the mean entropy of each row's next tokens; None where they were not sampled, or from what is no number."""
         if not self.how.temperature:
             return [None] * len(self.out)
-        return [total / len(ids) for total, ids in zip(self._entropy, self.out, strict=True)]
+        means = [total / len(ids) for total, ids in zip(self._entropy, self.out, strict=True)]
+        return [mean if math.isfinite(mean) else None for mean in means]
 
     def extend(self, tokens: Sequence[int]) -> list[int]:
         """Appends a token to each live row; returns the places (among the live) of those that go on."""
@@ -131,9 +133,14 @@ class _Rows:
 
 
 def entropies(logits: torch.Tensor) -> list[float]:
-    """Returns the entropy of each row's distribution at temperature 1, in nats; logits are [rows, vocabulary]."""
-    logs = logits.float().log_softmax(-1)
-    found: list[float] = (-(logs.exp() * logs).nan_to_num()).sum(-1).tolist()  # 0 log 0 is 0
+    """Returns the entropy of each row's distribution at temperature 1, in nats, not a number where a logit is none.
+
+    Args:
+        logits: [rows, vocabulary].
+    """
+    import torch
+
+    found: list[float] = torch.special.entr(logits.float().softmax(-1)).sum(-1).tolist()
     return found
 
 

@@ -9,6 +9,7 @@ import torch
 
 from evaluators.decoding import Decoding
 from evaluators.engines.generate import entropies
+from evaluators.engines.huggingface import load
 from evaluators.evaluate import evaluate
 from evaluators.readiness import combined, readiness, self_bleu
 from evaluators.score import score
@@ -113,6 +114,16 @@ def test_entropy_is_absent_where_one_reply_has_none():
 def test_entropies_of_known_distributions():
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [50.0, 0.0, 0.0, 0.0], [0.0, 0.0, -torch.inf, -torch.inf]])
     assert entropies(logits) == pytest.approx([math.log(4), 0.0, math.log(2)], abs=1e-6)
+    assert math.isnan(entropies(torch.tensor([[0.0, torch.nan]]))[0])
+
+
+def test_a_model_whose_logits_are_no_numbers_has_no_entropy():
+    """It had one of zero: a broken model looked as one that is sure of every word."""
+    model = load(builtin_folder("tiny-xs"))
+    with torch.no_grad():
+        model.model.lm_head.weight.fill_(torch.nan)
+    replies = model.generate([[5, 6], [7]], [3, 3], Decoding(temperature=1.0))
+    assert [reply.entropy for reply in replies] == [None, None]
 
 
 def test_self_bleu_is_one_for_copies_and_zero_for_replies_without_a_common_word():
