@@ -345,6 +345,7 @@ def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dic
         "metric": goal.metric,
         "goal": "maximize" if goal.maximize else "minimize",
         "top": goal.top,
+        "places": max(s["places"] for s in sweeps.values()),
         "at": goal.at,
         "workers": workers,
         "sweeps": len(sweeps),
@@ -429,14 +430,14 @@ def _losses(summary: dict[str, Any]) -> list[str]:
         when = f" in {loss['orders']} of {summary['orders']} orders of start" if summary["orders"] > 1 else ""
         said.append(
             f"{summary['rule']} would have ended {loss['label']} at step {' or '.join(steps)}{when}; "
-            f"{own} it scored {loss['final']:.2f}, among the best {summary['top']}"
+            f"{own} it scored {loss['final']:.2f}, among the best {summary['places']}"
         )
     return said
 
 
 def _spared(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """Which rules would have ended no winner; of many sweeps the table says enough."""
-    rules = [s["rule"] for s in summaries if s["sweeps"] == 1 and not s["lost"]]
+    rules = [s["rule"] for s in summaries if s["sweeps"] == 1 and s["winners"] and not s["lost"]]
     if not rules:
         return []
     first = summaries[0]
@@ -444,20 +445,22 @@ def _spared(summaries: Sequence[dict[str, Any]]) -> list[str]:
     *others, last = rules
     named = f"{', '.join(others)} and {last}" if others else last
     what = "lost none" if first["at"] == "best" else "ended none"  # after its best checkpoint a trial may be ended
-    return [f"{named} would have {what} of the best {first['top']}{orders}"]
+    return [f"{named} would have {what} of the best {first['places']}{orders}"]
 
 
 def _legend(summary: dict[str, Any]) -> list[str]:
     times = ", counted once for each order of start" if summary["orders"] > 1 else ""
-    best = f"the best {summary['top']} by {summary['metric']}{times}"
+    best = f"the best {summary['places']} by {summary['metric']}{times}"
     end = "best checkpoint" if summary["at"] == "best" else "end"
     cut = (
         f"{summary['unfinished']} of the {summary['trials']} recorded runs were ended before their last step themselves: what "
-        "their rest would have taken is in none of these shares"
+        "their rest would have taken is in none of these shares, and none of them counts as a winner, whichever rule ends it"
     )
     return [
         *([cut] if summary["unfinished"] else []),
-        f"winners lost: of {best}, those that the rule would not have run to their {end}",
+        f"winners lost: of {best}, those that the rule would not have run to their {end}"
+        if summary["winners"]
+        else "winners lost: none of these runs came to its last step as the sweep's question asks, so there is none to lose",
         "compute saved: share of what these runs took that the rule would not have spent",
         "protection cost: share spent only because a dip was protected that the odds would have ended",
         "best at its loss: no other rule here saves as much and loses as few",

@@ -183,6 +183,18 @@ def test_in_several_orders_of_start_a_late_riser_is_lost_where_others_came_befor
     assert "before their last step themselves" not in table([none, asha])
     (half,) = compare([row for row in crossing if row.trial != "late" or row.step != 100], ["none"], top=1)
     assert f"1 of the {half['trials']} recorded runs were ended before their last step themselves" in table([half])
+    assert "none of them counts as a winner, whichever rule ends it" in table([half])
+
+
+def test_of_fewer_whole_runs_than_places_no_more_are_called_the_best():
+    two = [row for row in rows_of(trials=3) if row.trial != "t-2" or (row.step or 0) < 100]
+    (said,) = compare(two, ["none"], top=3)
+    assert said["places"] == 2
+    assert "none would have ended none of the best 2\n" in table([said])
+    (said,) = compare([row for row in two if (row.step or 0) < 100], ["none"], top=3)
+    assert said["winners"] == 0
+    assert "would have ended none" not in table([said])
+    assert "\nwinners lost: none of these runs came to its last step" in table([said])
 
 
 def test_where_bests_count_a_replay_speaks_of_best_checkpoints():
