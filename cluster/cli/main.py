@@ -128,6 +128,7 @@ def plan(
         memory_lines,
         missing_lines,
         parse_nodes,
+        row_lines,
         saving_for,
         step_lines,
         storage_lines,
@@ -177,6 +178,7 @@ def plan(
     labels = label_tokens(unfolded, [*journals, probed.rows if probed else ()])
     lines = [
         *([named] if named else []),
+        *row_lines(unfolded),
         *label_lines(labels),
         *step_lines(steps),
         *memory_lines(memory, gpu),

@@ -18,7 +18,7 @@ from sweeps.planning.estimate import Estimate, ModelCost, Range, Starts, trial_c
 from sweeps.planning.progress import duration
 from sweeps.planning.rehearsal import Saving, cached_saving, expected_saving
 from sweeps.planning.speeds import Key, Speed
-from sweeps.planning.work import planned_work
+from sweeps.planning.work import ROW_SHARE, planned_work
 
 SLOTS: Final = 8
 """Trials that run at once in a rehearsal of the stop rule, where no machines were named."""
@@ -170,6 +170,17 @@ def label_tokens(plan: Plan, journals: Iterable[Sequence[Row]]) -> Labels:
         else:
             labels += item.steps * item.step_tokens * card.counts.get("label_tokens", 0) / card.counts["tokens"]
     return Labels(tokens, None if unknown else labels, tuple(unknown))
+
+
+def row_lines(plan: Plan) -> list[str]:
+    """Returns how long rows are taken to be where steps are counted in rows, as a line of the plan."""
+    lengths = {item.step_tokens // int(rows) for item in planned_work(plan) if (rows := item.config["batch_rows"])}
+    if not lengths:
+        return []
+    said = " or ".join(f"{length:,}" for length in sorted(lengths))
+    return [
+        f"rows         taken for {said} tokens in the mean, {ROW_SHARE:g} of max_length: assumed, of every tier alike"
+    ]
 
 
 def label_lines(found: Labels) -> list[str]:

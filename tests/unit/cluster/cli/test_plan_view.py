@@ -9,12 +9,21 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.cli.main import app
-from cluster.cli.plan_view import label_lines, label_tokens, machines_of, parse_nodes, step_lines, storage_lines
+from cluster.cli.plan_view import (
+    label_lines,
+    label_tokens,
+    machines_of,
+    parse_nodes,
+    row_lines,
+    step_lines,
+    storage_lines,
+)
 from cluster.cli.render import plan_text
 from cluster.jobs.list_nodes import nodes_of, nodes_text
 from cluster.preflight.cost import StorageUse, predicted, speeds_for, step_speeds, storage_use
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
+from sweeps.config.sweep_file.yaml import load
 from sweeps.errors import InputError, LimitError
 from sweeps.journal.rows import TierRow
 from sweeps.planning.devices import published_mfu
@@ -62,6 +71,7 @@ def test_a_plan_says_cost_time_memory_and_where_each_figure_is_from(plan):
     assert "memory       qwen3-4b" in text
     assert "benchmarks.trainer.gpu, Qwen3-4B" in text
     assert "stop rule" not in text  # none, so nothing is saved
+    assert "\nrows  " not in text  # steps are counted in tokens
 
 
 def test_what_the_stop_rule_saves_is_a_range_with_its_source(plan, tmp_path, monkeypatch):
@@ -166,6 +176,9 @@ def test_the_experiments_of_the_paper_plan_without_their_models_and_data(path: P
     done = CliRunner().invoke(app, ["plan", str(path), "--nodes", "4x8", "--gpu", "H200", "--json"])
     cost = json.loads(done.output)["cost"]
     assert cost["wall"]["value"] > 3600
+    assert row_lines(Plan(load(path))) == [
+        "rows         taken for 5,000 tokens in the mean, 0.25 of max_length: assumed, of every tier alike"
+    ]
     assert all(model["on_gpu"] for model in cost["models"])
 
 
