@@ -64,6 +64,17 @@ def test_every_program_that_a_page_names_is_there():
     assert not [(name, page) for name, page in named if name not in known]
 
 
+def test_the_readme_says_of_the_demos_picture_what_the_picture_says():
+    title = re.search(r"<title>(.*?)</title>", (ROOT / "docs/dip_and_recovery.svg").read_text())
+    assert title is not None
+    told = re.search(r"low (\S+) ± \S+ \(\S+ %\) at step (\d+), .*; last (\S+) ±", title[1])
+    assert told is not None
+    low, step, last = told.groups()
+    readme = (ROOT / "README.md").read_text()
+    assert f"falls from 1.00 to {low} and comes back to {last}" in readme
+    assert f"half of its base at step {step}" in readme
+
+
 def test_the_demo_has_the_runs_that_the_picture_shows():
     from sweeps.config.plan import Plan
     from sweeps.config.sweep_file.yaml import load
