@@ -26,6 +26,7 @@ from sweeps.journal.rows import (
 )
 from sweeps.journal.state import Checkpoint, SweepState, TrialState, address_of
 from sweeps.journal.vocabulary import (
+    SOMEBODY,
     ControlAction,
     EndOf,
     EndStatus,
@@ -134,7 +135,7 @@ class SweepRecord:
             self.plan = self.searcher.plan = replace(self.plan, more=self.plan.more + int(args["trials"]))
             self.queue.exhausted = False
         elif row.action is ControlAction.STOP and not row.trial and live:
-            self.stopping = row.who or "somebody"
+            self.stopping = row.who or SOMEBODY
         elif row.action is ControlAction.RETRY and row.trial and live:
             self.evaluations.request(row.trial)  # somebody may have it tried again because its scores failed
 

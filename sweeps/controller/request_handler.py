@@ -213,7 +213,8 @@ def _retry(controller: SweepController, request: Request) -> str:
     if not failed:
         raise InputError("no trial has failed")
     for trial in failed:
-        controller.control(ControlAction.RETRY, request.who, trial.id, reason=_from(controller, trial.id))
+        reason = _from(controller, trial.id)
+        controller.control(ControlAction.RETRY, request.who, trial.id, reason=reason, asked=True)
     return f"{len(failed)} trial{'s are' if len(failed) > 1 else ' is'} tried again: {', '.join(t.id for t in failed)}"
 
 
@@ -243,7 +244,11 @@ def _added(controller: SweepController, config: Mapping[str, Any], **keys: Any) 
     if known is not None and _was_given_up_unbegun(known):
         begins = _from_trunk(controller, known)
         controller.control(
-            ControlAction.RETRY, str(keys.get("by", "")), known.id, reason=f"asked for; it begins {begins}"
+            ControlAction.RETRY,
+            str(keys.get("by", "")),
+            known.id,
+            reason=f"asked for; it begins {begins}",
+            asked=True,
         )
         return known.id, f"{known.id} begins {begins}"
     return controller.add(config, **keys), f"{known.id} has these settings already: {known.status}" if known else ""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweeps.errors import InputError, NotFound, StorageError, StorageUnavailable, nearest
 from sweeps.journal.state import SweepState
-from sweeps.journal.vocabulary import ControlAction
+from sweeps.journal.vocabulary import SOMEBODY, ControlAction
 
 if TYPE_CHECKING:
     from sweeps.config.plan import Plan
@@ -53,7 +53,7 @@ class Request:
     action: ControlAction
     trial: str = ""
     args: Mapping[str, Any] = field(default_factory=dict)
-    who: str = ""
+    who: str = SOMEBODY
     when: str = ""
     id: str = ""
 
@@ -136,7 +136,8 @@ def _parse(key: str, data: Any) -> Request:
     args = data.get("args") or {}
     if not isinstance(args, dict) or not isinstance(args.get("set", {}), dict) or not _is_plain(args, DEPTH):
         raise InputError(f"got args {str(args)[:100]}; expected settings by name, of finite numbers and text")
-    trial, who, when = (str(data.get(name, ""))[:LENGTH] for name in ("trial", "who", "when"))
+    trial, who, when = (str(data.get(name) or "")[:LENGTH] for name in ("trial", "who", "when"))
+    who = who.strip() or SOMEBODY  # a trial that a person added is known by having a name there
     return Request(ControlAction(action), trial, args, who, when, key.rpartition("/")[2].removesuffix(".json"))
 
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Literal, Self, get_args
 from sweeps.config.names import JUDGED_ROLES
 from sweeps.errors import JournalError
 from sweeps.failures import FailureKind
-from sweeps.journal.vocabulary import Action, ControlAction, EndOf, EndStatus, EvalStatus, Phase
+from sweeps.journal.vocabulary import DRIVER, Action, ControlAction, EndOf, EndStatus, EvalStatus, Phase
 
 VERSION: Final = 1
 Kind = Literal[
@@ -248,6 +248,7 @@ class ControlRow(Row):
         failure: of a retry: what kind of failure broke the attempt. `preempted`: of a retry before version 0.2, which had
             no `failure`: the machine was taken away.
         request, when, args: the request's id, the asker's clock as text, and the arguments.
+        asked: it was done in the course of a request that has a row of its own.
     """
 
     kind: ClassVar[Kind] = "control"
@@ -261,6 +262,16 @@ class ControlRow(Row):
     request: str = ""
     when: str = ""
     args: Mapping[str, Any] | None = None
+    asked: bool = False
+
+    @property
+    def is_asked(self) -> bool:
+        """True for what somebody asked for, whatever their name; else the driver did it on its own account.
+
+        A retry of the driver's names what broke. Before version 0.2 it did not: there the name alone tells.
+        """
+        own = self.failure is not None or self.preempted or self.who == DRIVER
+        return bool(self.request) or self.asked or not own
 
     def to_json(self) -> dict[str, Any]:
         """As for all rows; a refused action is written as `extend refused`."""

@@ -26,7 +26,16 @@ from sweeps.journal.rows import (
     VerdictRow,
 )
 from sweeps.journal.start_ups import StartUpMeter
-from sweeps.journal.vocabulary import DRIVER, ENDED, Action, ControlAction, EndOf, EvalStatus, SweepStatus, TrialStatus
+from sweeps.journal.vocabulary import (
+    ENDED,
+    SOMEBODY,
+    Action,
+    ControlAction,
+    EndOf,
+    EvalStatus,
+    SweepStatus,
+    TrialStatus,
+)
 from sweeps.storage.base import is_url, join
 from sweeps.text_enum import TextEnum
 
@@ -279,11 +288,11 @@ class SweepState:
             return
         match row.action:
             case ControlAction.PAUSE if trial is None:
-                self.paused_by = row.who or "somebody"
+                self.paused_by = row.who or SOMEBODY
             case ControlAction.RESUME if trial is None:
                 self.paused_by = ""
             case ControlAction.STOP if trial is None:
-                self.stopping_by = row.who or "somebody"
+                self.stopping_by = row.who or SOMEBODY
             case ControlAction.INTERRUPT:
                 self.interrupted, self.stopping_by = True, ""
                 self.interrupts.append(row.reason)
@@ -294,7 +303,7 @@ class SweepState:
                 self._apply_retry(row, trial)
 
     def _apply_retry(self, row: ControlRow, trial: TrialState) -> None:
-        if row.who != DRIVER:  # somebody wants it tried again: it has all its tries once more
+        if row.is_asked:  # somebody wants it tried again: it has all its tries once more
             trial.asked_for = True
             trial.lost = trial.preempted = trial.out_of_memory = 0
             trial.given_up.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sweeps.errors import InputError, Interrupted, StorageDenied
 from sweeps.executors.local import InProcess
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.rows import CommitRow, ControlRow, Row
+from sweeps.journal.state import SweepState
 from sweeps.journal.writer import MemoryJournal, SweepJournal, read_rows
 from sweeps.stopping import NeverStop
 from sweeps.storage.local import LocalStore
@@ -368,3 +370,49 @@ def test_a_request_of_another_user_that_may_not_be_read_or_removed_ends_no_drive
 def test_whoever_asks_for_what_no_driver_takes_is_told_at_once():
     with pytest.raises(InputError, match="expected settings by name, of finite numbers and text"):
         post(MemoryStore(), "s-1", Request("clone", "t-1", {"set": {"learning_rate": float("nan")}}))
+
+
+def failed_twice(tmp_path: Path) -> SweepController:
+    """A sweep whose trials have both failed, after a worker of each was lost once."""
+    controller = SweepController(Plan(sweep()), MemoryJournal(), NeverStop(sweep().goal), home=tmp_path)
+    for kind in (FailureKind.WORKER_LOST, FailureKind.USER):
+        for spec in controller.next_trials(2):
+            controller.failed(spec.id, controller.launch(spec.id).attempt, Failure(kind, "lost"))
+    return controller
+
+
+@pytest.mark.parametrize("who", ["driver", "", " ", "ana"])
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_a_trial_that_is_tried_again_has_all_its_tries_whatever_the_name_of_who_asks(
+    tmp_path: Path, who: str, all_of_them: bool
+):
+    controller, store = failed_twice(tmp_path), MemoryStore()
+    first, second = known(sweep())
+    sweep_id = controller.plan.sweep_id
+    assert [controller.state.trials[t].lost for t in (first, second)] == [1, 1]
+    post(store, sweep_id, Request("retry", "" if all_of_them else first, who=who))
+    RequestHandler(controller, store)()
+    for state in (controller.state, SweepState(controller.journal.rows())):
+        assert state.trials[first].lost == 0
+        assert state.trials[first].asked_for
+        assert state.trials[second].lost == (0 if all_of_them else 1)
+
+
+@pytest.mark.parametrize("who", ["", "  ", None, "driver", "ana"])
+def test_a_trial_that_somebody_without_a_name_adds_was_asked_for(tmp_path: Path, who: str | None):
+    controller, store = SweepController(Plan(sweep()), MemoryJournal(), NeverStop(sweep().goal)), MemoryStore()
+    body = {"action": "add", "args": {"set": {"replay": 0.3}}, "who": who}
+    store.create(f"{controller.plan.sweep_id}/control/1.json", json.dumps(body).encode())
+    RequestHandler(controller, store)()
+    (added,) = controller.state.trials.values()
+    assert added.asked_for
+    assert added.row.by == ((who or "").strip() or "somebody")
+
+
+@pytest.mark.parametrize("who", ["", "driver", "ana"])
+@pytest.mark.parametrize("action", ["pause", "stop"])
+def test_a_sweep_pauses_and_stops_whoever_asks(who: str, action: str):
+    controller, store = SweepController(Plan(sweep()), MemoryJournal(), NeverStop(sweep().goal)), MemoryStore()
+    post(store, controller.plan.sweep_id, Request(action, who=who))
+    RequestHandler(controller, store)()
+    assert (controller.is_paused, bool(controller.stopping)) == (action == "pause", action == "stop")
