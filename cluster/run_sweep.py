@@ -24,9 +24,11 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.earlier_sweeps import gather, suite_of
 from sweeps.controller.earlier_trials import gather_points
 from sweeps.controller.request_handler import RequestHandler
+from sweeps.controller.strategies import history_of
 from sweeps.errors import InputError, StorageError
 from sweeps.executors.local import Evaluate, InProcess, Train
 from sweeps.executors.local import Progress as Say
+from sweeps.executors.own_function import OwnFunction
 from sweeps.journal.lease import driver_state
 from sweeps.journal.notes import read_notes
 from sweeps.journal.rows import Row, TierRow
@@ -97,6 +99,7 @@ def run(
     Raises:
         SpecError: something of it would fail later; all of it is named, and nothing has started.
         InputError: data, weights or templates are not those that the sweep began with; the evaluators' interpreter will not do.
+        StrategyError: the stop rule or the search raised an error, or gave an answer that is none; mended, it goes on.
         SweepBusy: another driver runs this sweep. LimitError, Interrupted: ended early, can be resumed.
     """
     _check_options(backend, cpus, dashboard, address)
@@ -105,6 +108,8 @@ def run(
         say(line)
     plan = Plan(sweep)
     plan.check_limits()
+    rule = rule or stop_rule(sweep)
+    history = history_of(rule)
     root = _root(storage or sweep.storage, say)
     home = root / plan.sweep_id
     check = partial(_checked, sweep, root, train, evaluate, here=runs_here(backend, address), say=say)
@@ -112,8 +117,7 @@ def run(
         tiers = check()  # before anything is written: of a sweep that is refused nothing is left
     with SweepJournal(home, say=say) as journal:
         write_spec(sweep, home)  # first, so that one that ends here can be listed; anew, since limits may have changed
-        rule = rule or stop_rule(sweep)
-        state = SweepState(history=rule.history, fold=rule.observe)
+        state = SweepState(history=history)
         formatter = EventFormatter(plan, state)
         controller = SweepController(
             plan,
@@ -133,6 +137,7 @@ def run(
             controller.subscribe(progress_subscriber(plan, journal.rows(), state, on_progress, say))
         steer = RequestHandler(controller, root, lambda: write_spec(controller.plan.sweep, home))
         steer()  # what was asked while nobody drove, such as a longer run of a trial of a finished sweep
+        controller.raise_if_broken()
         if controller.finish_if_done():
             say(f"{plan.sweep_id} is finished already; nothing to run")
         else:
@@ -142,11 +147,16 @@ def run(
                 _check_evaluator_python(sweep, evaluate, backend)
             controller.describe_tiers(tiers)
             keep = sweep.evaluation.keep_replies
-            scored = evaluate or partial(
-                score_job, scores=f"{root}/.scores", home=home.root, keep=keep, keep_network=backend == "ray"
+            scored = (
+                OwnFunction("evaluation", evaluate)
+                if evaluate
+                else partial(
+                    score_job, scores=f"{root}/.scores", home=home.root, keep=keep, keep_network=backend == "ray"
+                )
             )
             ray = RayOptions(cpus, dashboard, address) if backend == "ray" else None
-            trained = _on_workers(train or train_function(sweep), root, home, verify=train is None)
+            own = OwnFunction("training function", train) if train else train_function(sweep)
+            trained = _on_workers(own, root, home, verify=train is None)
             _execute(controller, root, trained, scored, ray=ray, say=say, steer=steer)
         write_report(home)
     if backend == "ray":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from evaluators.decoding import END_THINK
 from evaluators.readiness import readiness
 from evaluators.scores import Answered, Scores
 from evaluators.stats import Estimate, avg_at_k, mean_error, pass_at_k, sample_error, score_error, share_error
-from evaluators.tasks import Suite
+from evaluators.tasks import Judge, Suite
+from sweeps.errors import DipsweepError, InputError, place_of, text_of
 from sweeps.statistics import pack
 
 
@@ -33,15 +35,41 @@ def judged(suite: Suite, replies: Sequence[Sequence[Answered]]) -> dict[str, lis
     """Judges the replies: one list per task in the suite's order, `suite.samples(task)` replies an item in a row.
 
     An answer that never came is wrong, and refuses nothing.
+
+    Raises:
+        InputError: a judge raised an error, or what it returned is no number in [0, 1]; it may be anybody's.
     """
     return {
         metric: [
-            judge(place // suite.samples(task), reply.answer) if reply.answer is not None else False
+            _outcome(suite, metric, judge, place // suite.samples(task), reply.answer)
+            if reply.answer is not None
+            else False
             for place, reply in enumerate(answered)
         ]
         for task, answered in zip(suite.tasks, replies, strict=True)
         for metric, judge in task.judges.items()
     }
+
+
+def _outcome(suite: Suite, metric: str, judge: Judge, item: int, answer: str) -> float:
+    where = f"suite {suite.name!r}, {metric}, item {item}"
+    outcome: Any
+    try:
+        outcome = judge(item, answer)
+    except (DipsweepError, MemoryError, OSError):  # said already, or of the machine
+        raise
+    except Exception as e:
+        place = place_of(e, getattr(judge, "__module__", ""))
+        raise InputError(f"{where}: its judge raised {type(e).__name__}: {text_of(e)} ({place})") from e
+    if isinstance(outcome, bool):
+        return outcome
+    try:
+        value = float(outcome)
+    except (TypeError, ValueError):
+        value = -1.0
+    if isinstance(outcome, str) or not 0 <= value <= 1:
+        raise InputError(f"{where}: its judge returned {outcome!r}; expected True, False, or a number from 0 to 1")
+    return value
 
 
 def score(

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
-from typing import NamedTuple
+import os
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple
 
 
 class DipsweepError(Exception):
@@ -152,12 +155,52 @@ class DamagedCheckpoint(TrialFailed, StorageError):
 
 
 def text_of(e: BaseException, longest: int = 2000) -> str:
-    """Returns an error's own text, cut where it is endless; it may be anybody's, and raise when it is asked for it."""
+    """Returns an error's own text, cut where it is endless, and whose code it comes from where `naming` knew it.
+
+    It may be anybody's error, and raise when it is asked for its text.
+    """
     try:
         text = str(e)
     except Exception:
-        return "(its text cannot be read)"
-    return text if len(text) <= longest else f"{text[:longest]}…"
+        text = "(its text cannot be read)"
+    text = text if len(text) <= longest else f"{text[:longest]}…"
+    origin = next((n for n in getattr(e, "__notes__", ()) if isinstance(n, str) and n.startswith(_ORIGIN)), "")
+    return f"{text} ({origin})" if origin else text
+
+
+_ORIGIN: Final = "raised by "
+
+
+@contextmanager
+def naming(what: str, module: str = "") -> Iterator[None]:
+    """Has an error that leaves the block say whose code it comes from, also on another machine: `text_of` tells it.
+
+    Args:
+        what: a person's code, such as `trainer 'mine'`. module: where it is defined.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as e:
+        if not any(str(note).startswith(_ORIGIN) for note in getattr(e, "__notes__", ())):
+            with suppress(TypeError):  # an error may keep its notes in a way of its own
+                e.add_note(f"{_ORIGIN}{what}, {place_of(e, module)}")
+        raise
+
+
+def place_of(e: BaseException, module: str = "") -> str:
+    """Returns where an error was raised, as `my_rule.py:12`: the last line of `module` that it passed, else the last of all."""
+    frames = list(traceback.walk_tb(e.__traceback__))
+    own = [found for found in frames if found[0].f_globals.get("__name__") == module]
+    if not frames:
+        return "at no line that is known"
+    frame, line = (own or frames)[-1]
+    return f"{os.path.basename(frame.f_code.co_filename)}:{line}"
+
+
+def code_name(code: object) -> str:
+    """Returns the name of a person's code: `my_rule.Floor` of a rule, of its class, or of a function."""
+    named = code if hasattr(code, "__qualname__") else type(code)
+    return f"{getattr(named, '__module__', '?')}.{getattr(named, '__qualname__', repr(code))}"
 
 
 def out_of_memory(e: BaseException) -> bool:

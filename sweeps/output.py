@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TextIO
 
+from sweeps.errors import code_name, place_of, text_of
+
+_log = logging.getLogger("dipsweep")
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, marks that turn the direction of text, and halves of surrogate pairs, which is how
 Python holds bytes that are no UTF-8."""
@@ -33,11 +37,25 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def droppable(say: Callable[[str], object]) -> Callable[[str], None]:
-    """Returns a function that prints lines as printable text, and drops those that cannot be written."""
+    """Returns a function that prints lines as printable text, and drops those that cannot be written.
+
+    What prints may be anybody's function: the first other error of it is logged, and never raised.
+    """
+    told = False
 
     def said(line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
+        nonlocal told
+        try:
             say(printable(line))
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            pass
+        except Exception as e:
+            if not told:
+                _log.warning(
+                    "%s raised %s: %s (%s); lines that it does not take are dropped",
+                    code_name(say), type(e).__name__, text_of(e), place_of(e, getattr(say, "__module__", "")),
+                )  # fmt: skip
+            told = True
 
     return said
 

@@ -51,7 +51,7 @@ def simulated(seed: int) -> tuple[list[tuple[float, Progress]], float]:
     space = {"replay": grid(*[i / 20 for i in range(trials)])}
     plan = Plan(Sweep(name="s", space=space, trainer={"steps": steps}, evaluation={"items": 10}))
     rule = NeverStop(plan.sweep.goal)
-    state = SweepState(history=rule.history, fold=rule.observe)
+    state = SweepState(history=rule.history)
     meter, now = ProgressMeter(plan, state), 1e9
     controller = SweepController(
         plan, MemoryJournal(), rule, state=state, subscribers=[lambda row: meter.apply(row, now)]
@@ -107,7 +107,7 @@ class SeveralMachines(SimulatedSweep):
         trainer = {"steps": draw.choice((80, 200, 400))}
         plan = Plan(Sweep(name="s", space=space, stopping=rule, trainer=trainer, evaluation={"items": 10}))
         stop = stop_rule(plan.sweep)
-        state = SweepState(history=stop.history, fold=stop.observe)
+        state = SweepState(history=stop.history)
         self.meter = ProgressMeter(plan, state)
         self.now = 0.0
         controller = SweepController(

@@ -16,6 +16,7 @@ from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.local import Evaluate, Progress, Train, take_scores
 from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.failures import Failure, FailureKind
+from sweeps.journal.vocabulary import DRIVER
 
 prepare()
 
@@ -106,7 +107,7 @@ class RayLoop:
 
         Raises:
             Interrupted: Ctrl-C, SIGTERM or their like; the sweep can be resumed. LimitError: one of its limits is reached.
-            InputError: the cluster can never hold one of its trials.
+            InputError: the cluster can never hold one of its trials. StrategyError: the stop rule or the search cannot go on.
         """
         plan = self.controller.plan
         client = FairShareClient(plan.sweep_id, plan.sweep.limits.weight) if self.shared else None
@@ -133,6 +134,7 @@ class RayLoop:
         finally:
             unregister()
             self.requests.unregister()
+        self.controller.raise_if_broken()
         if self.limit:
             raise LimitError(
                 f"{self.limit}; raise it in the sweep file and run that again: it goes on where it stopped"
@@ -402,6 +404,8 @@ class RayLoop:
     def _check_for_end(self) -> None:
         if self.interrupt and self.deadline == float("inf"):
             self._wind_down("user", self.interrupt.reason)
+        if self.controller.broken is not None and self.deadline == float("inf"):
+            self._wind_down(DRIVER, str(self.controller.broken))
         if self.controller.stopping and self.deadline == float("inf"):
             self._wind_down(self.controller.stopping, "asked to stop")
         if self.limit is None and (over := self.controller.over_limit(time.monotonic() - self.started)):
@@ -410,7 +414,8 @@ class RayLoop:
 
     @property
     def _ending(self) -> bool:
-        return bool(self.interrupt or self.controller.stopping) or self.limit is not None
+        broken = self.controller.broken is not None
+        return bool(self.interrupt or self.controller.stopping) or broken or self.limit is not None
 
     def _wind_down(self, who: str, reason: str) -> None:
         self.controller.interrupt(who, reason)

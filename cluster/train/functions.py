@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.train.inputs import verify_model
 from sweeps.checkpoints.manifest import STATE, verify
 from sweeps.config.trial import EvalSpec, Hooks, KeepReplies, ModelSource, Saved, TrialSpec
+from sweeps.errors import naming
 from sweeps.garbage_collection import collection_paused
 from sweeps.plugins import TRAINERS
 
@@ -125,4 +126,6 @@ class PluginTrain:
         parameters = inspect.signature(train).parameters.values()
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             rank = {name: value for name, value in rank.items() if any(p.name == name for p in parameters)}
-        train(replace(trial, config=shipped), hooks, folder=folder, resume=resume, **rank, **settings)
+        plugin = TRAINERS.find(self.name)
+        with naming(str(plugin), plugin.entry.module if plugin is not None else ""):
+            train(replace(trial, config=shipped), hooks, folder=folder, resume=resume, **rank, **settings)

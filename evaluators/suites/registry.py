@@ -10,7 +10,7 @@ from evaluators.suites.user_files import with_files
 from evaluators.tasks import Suite, role_means
 from evaluators.test_time import parse_variant
 from sweeps.config.trial import EvalSpec
-from sweeps.errors import InputError
+from sweeps.errors import InputError, StorageError, place_of, text_of
 from sweeps.plugins import Plugin, Registry
 
 SUITES: Final = Registry("suite", "dipsweep.suites", {
@@ -63,9 +63,16 @@ def _named(evaluation: EvalSpec, seed: int) -> Suite:
         raise InputError("evaluation.files: lm-eval asks and scores by itself; expected another suite beside files")
     plugin, build = SUITES.find(kind), SUITES.load(kind)
     if plugin is None:
-        built: Suite = build(evaluation.items, seed, where)
-        return built
-    return _of_package(plugin, build(evaluation.items, seed, where))
+        shipped: Suite = build(evaluation.items, seed, where)
+        return shipped
+    try:
+        built = build(evaluation.items, seed, where)
+    except (InputError, StorageError):
+        raise
+    except (Exception, SystemExit) as e:
+        place = place_of(e, plugin.entry.module)
+        raise InputError(f"{plugin} cannot be built: {type(e).__name__}: {text_of(e)} ({place})") from e
+    return _of_package(plugin, built)
 
 
 def _of_package(plugin: Plugin, suite: Suite) -> Suite:

@@ -488,6 +488,23 @@ class LimitsBlock(Block):
             )
         return self
 
+    def exceeded(self, wall_s: float, spent: Mapping[str, float]) -> str | None:
+        """Returns a sentence on the limit that is used up, else None.
+
+        Args:
+            wall_s: seconds since this driver began; `wall_hours` is for one run.
+            spent: seconds by unit over the sweep's whole life: all attempts and evaluations of all drivers.
+        """
+        if self.wall_hours is not None and wall_s > self.wall_hours * 3600:
+            return f"limits.wall_hours: {wall_s / 3600:.2f} h have passed, {self.wall_hours} are allowed"
+        gpu_hours = spent.get("gpu_s", 0.0) / 3600
+        if self.gpu_hours is not None and gpu_hours > self.gpu_hours:
+            return f"limits.gpu_hours: {gpu_hours:.2f} GPU hours are spent, {self.gpu_hours} are allowed"
+        usd = gpu_hours * (self.usd_per_gpu_hour or 0)
+        if self.usd is not None and usd > self.usd:
+            return f"limits.usd: {usd:.2f} are spent, {self.usd} are allowed"
+        return None
+
 
 def known_axes() -> tuple[str, ...]:
     """Returns every name that `space` may hold."""

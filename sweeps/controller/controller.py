@@ -10,6 +10,7 @@ What follows from a row is in `record`, the stop rule in `verdicts`, attempts in
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from sweeps.config.blocks import LimitsBlock
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved, TrialSpec
-from sweeps.controller import limits, retention
+from sweeps.controller import retention
 from sweeps.controller.attempts import Attempts
 from sweeps.controller.branches import has_begun, trunk_text
 from sweeps.controller.launch import Launch
@@ -27,7 +28,7 @@ from sweeps.controller.record import SweepRecord
 from sweeps.controller.scores import Scores
 from sweeps.controller.searcher import Searcher, Suggestion
 from sweeps.controller.verdicts import Verdicts
-from sweeps.errors import InputError
+from sweeps.errors import InputError, StrategyError
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.history import History
 from sweeps.journal.rows import (
@@ -40,6 +41,7 @@ from sweeps.journal.rows import (
 )
 from sweeps.journal.state import SweepState
 from sweeps.journal.vocabulary import (
+    DRIVER,
     ControlAction,
     EndOf,
     EndStatus,
@@ -47,6 +49,10 @@ from sweeps.journal.vocabulary import (
 )
 from sweeps.journal.writer import Journal
 from sweeps.stopping.base import StopRule
+
+MOST_REPEATS = (
+    1000  # proposals in a row that are trials already, beyond as many as there are trials: a search without an end
+)
 
 
 class SweepController:
@@ -105,7 +111,7 @@ class SweepController:
         self.is_score_needed, self.scored, self.eval_failed = scores.is_needed, scores.scored, scores.failed
         self.journal, self.rule, self.searcher, self.home = journal, rule, self._record.searcher, self._record.home
         self.state, self.specs, self.evaluations = self._record.state, self._record.specs, self._record.evaluations
-        self.ending = False
+        self.ending, self._repeats = False, 0
         rows = journal.rows()
         self._record.restore(rows)
         self._verdicts.finish_last(rows)
@@ -121,6 +127,11 @@ class SweepController:
     def plan(self) -> Plan:
         """What is to run; trials that were asked for while the sweep ran are part of it."""
         return self._record.plan
+
+    @property
+    def broken(self) -> StrategyError | None:
+        """What the stop rule or the search stumbled over; the executor then winds down as after Ctrl-C, and raises it."""
+        return self._record.strategies.broken
 
     @property
     def stopping(self) -> str:
@@ -145,10 +156,10 @@ class SweepController:
         whose parent has trained all of its steps needs no start; its training ends here. One whose start is lost fails. A branch
         whose trunk was given up before it came to the fork is judged first.
         """
-        if self.is_paused:
-            return []
-        while True:
+        while not self.is_paused:
             self._refill(limit)
+            if self.broken is not None:
+                break
             head = self._record.queue.ready(limit)
             unbegun = [(t, trunk) for t in head if (trunk := self._record.queue.trunk_to_judge_by(t)) is not None]
             if unbegun:
@@ -165,10 +176,11 @@ class SweepController:
                 self._scores.end_training(trial)
             for trial, why in lost.items():
                 self._verdicts.fail(trial, Failure(FailureKind.BAD_CHECKPOINT, "bad-checkpoint", why))
+        return []
 
     def branches_of(self, parents: Collection[str]) -> list[TrialSpec]:
         """Returns the queued trials that can start now and begin from a checkpoint of one of these parents."""
-        if self.is_paused:
+        if self.is_paused or self.broken is not None:
             return []
         found = self._record.queue.branches_of(parents)
         return [self.specs[trial] for trial in found if not self._attempts.lost_start(trial)]
@@ -196,6 +208,8 @@ class SweepController:
             queue.promote(promoted)
         while not queue.exhausted and len(queue.ready(limit)) < limit:
             suggestion = self._suggested()
+            if self.broken is not None:
+                return
             if suggestion is None:
                 queue.exhausted = True  # forks that were kept for trials to come are looked at again
                 self._record.touched |= {trial for trial, spec in self.specs.items() if spec.forks}
@@ -208,21 +222,41 @@ class SweepController:
 
     def _suggested(self) -> Suggestion | None:
         """Returns the configuration that the search proposes next."""
-        with self._record.asking(self.searcher):
-            suggestion = self.searcher.ask()
-            if suggestion is not None:
-                self.plan.trial(suggestion.config)
-        return suggestion
+        return self._record.ask_search(self._checked_suggestion, None)
+
+    def _checked_suggestion(self) -> Suggestion | None:
+        """Asks the search.
+
+        Raises:
+            InputError, or what Python raises for data of another form: it proposes what cannot be run, or the same for ever.
+        """
+        suggestion = self.searcher.ask()
+        if suggestion is None:
+            return None
+        number, config, state = suggestion.number, suggestion.config, dict(suggestion.state)
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise InputError(f"ask returned number {number!r}; expected a whole number")
+        json.dumps(state, allow_nan=False)  # as the journal is to hold it
+        known = self.plan.trial(config).id in self.state.trials
+        self._repeats = self._repeats + 1 if known else 0
+        if self._repeats > len(self.state.trials) + MOST_REPEATS:
+            raise InputError(
+                f"ask returned {self._repeats:,} times in a row what is a trial already; expected a new one, or None"
+            )
+        return Suggestion(number, config, state)
 
     def _chosen(self, choose: Callable[[Sequence[str]], str | None], paused: Sequence[str]) -> str | None:
         """Returns the paused trial that the rule chooses."""
-        with self._record.asking(self.rule):
-            chosen = choose(paused)
-            if chosen is not None and chosen not in paused:
+
+        def chosen() -> str | None:
+            trial = choose(paused)
+            if trial is not None and trial not in paused:
                 raise InputError(
-                    f"{choose.__name__} got {', '.join(paused)}, and returned {chosen!r}; expected one of them, or None"
+                    f"{choose.__name__} got {', '.join(paused)}, and returned {trial!r}; expected one of them, or None"
                 )
-        return chosen
+            return trial
+
+        return self._record.ask_rule(chosen, None)
 
     def _paused(self) -> list[str]:
         """Returns the paused trials that do not wait to go on already."""
@@ -243,7 +277,7 @@ class SweepController:
             parent=branch.parent if branch else "",
             fork_step=branch.step if branch else 0,
             number=suggestion.number,
-            search=dict(suggestion.state),
+            search=suggestion.state,
         )
 
     def add(
@@ -325,6 +359,18 @@ class SweepController:
         self.ending = True
         self.control(ControlAction.INTERRUPT, who, reason=reason)
 
+    def raise_if_broken(self) -> None:
+        """Notes that the sweep ends because its stop rule or its search cannot go on, where that is so.
+
+        Raises:
+            StrategyError: it is so.
+        """
+        if self.broken is None:
+            return
+        if not self.ending:
+            self.interrupt(DRIVER, str(self.broken))
+        raise self.broken
+
     # ---- scores -----------------------------------------------------------------------------------------------------
 
     def next_eval(self) -> EvalJob | None:
@@ -345,6 +391,8 @@ class SweepController:
             True when the sweep is done.
         """
         if self.is_busy or self.next_trials() or self.is_busy:  # asking for trials may bring checkpoints to be scored
+            return False
+        if self.broken is not None:
             return False
         for trial in self.state.with_status(TrialStatus.SCORING):
             self._scores.complete_if_scored(trial.id)
@@ -375,7 +423,7 @@ class SweepController:
 
     def over_limit(self, wall_s: float) -> str | None:
         """Returns a sentence when the sweep has used up one of its limits, else None."""
-        return limits.exceeded(self.plan.sweep.limits, wall_s, self.spent())
+        return self.plan.sweep.limits.exceeded(wall_s, self.spent())
 
     def checkpoints_to_delete(self, keep: int = 2) -> list[tuple[str, Saved]]:
         """Returns checkpoints that are no longer needed: scored, neither among a trial's last `keep` nor its best.

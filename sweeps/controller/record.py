@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved, TrialSpec
@@ -14,7 +14,8 @@ from sweeps.controller.earlier_trials import best_score
 from sweeps.controller.evaluation.jobs import Evaluations
 from sweeps.controller.launch_queue import LaunchQueue
 from sweeps.controller.searcher import OptunaSearch, Result, Searcher, Suggestion, make_searcher
-from sweeps.errors import InputError, StrategyError, text_of
+from sweeps.controller.strategies import RULE, SEARCH, Strategies, history_of
+from sweeps.errors import InputError
 from sweeps.journal.rows import (
     VERSION,
     ControlRow,
@@ -34,6 +35,8 @@ from sweeps.journal.vocabulary import (
 from sweeps.journal.writer import Journal
 from sweeps.stopping.base import StopRule
 from sweeps.storage.base import inside
+
+T = TypeVar("T")
 
 
 class SweepRecord:
@@ -64,7 +67,9 @@ class SweepRecord:
     ) -> None:
         self.plan, self.journal, self.rule, self.home = plan, journal, rule, str(home)
         self.searcher = searcher or make_searcher(plan)
-        self.state = state or SweepState(history=rule.history, fold=rule.observe)
+        self.strategies = Strategies()
+        self.state = state or SweepState(history=history_of(rule))
+        self.state.fold = lambda row: self.strategies.observe(rule, row)
         self.specs: dict[str, TrialSpec] = {}
         self.evaluations = Evaluations(plan, self.state, self.specs, lambda path: address_of(path, self.home))
         self.queue = LaunchQueue(self.state, self.specs, trunks_first=plan.sweep.search.promote)
@@ -119,8 +124,8 @@ class SweepRecord:
             case TrialRow():
                 self.specs[row.trial] = self.plan.trial(row.config)
                 if not live and row.number is not None:
-                    with self.asking(self.searcher):
-                        self.searcher.restore(Suggestion(row.number, row.config, row.search or {}))
+                    given = Suggestion(row.number, row.config, row.search or {})
+                    self.ask_search(lambda: self.searcher.restore(given), None)
             case ControlRow(refused=False):
                 self._apply_control(row, live=live)
             case EndRow(of=EndOf.SCORING) if row.trial in self.state.trials:
@@ -132,7 +137,8 @@ class SweepRecord:
     def _apply_control(self, row: ControlRow, *, live: bool) -> None:
         args = row.args or {}
         if row.action is ControlAction.ADD and args.get("trials"):
-            self.plan = self.searcher.plan = replace(self.plan, more=self.plan.more + int(args["trials"]))
+            self.plan = replace(self.plan, more=self.plan.more + int(args["trials"]))
+            self.ask_search(lambda: setattr(self.searcher, "plan", self.plan), None)
             self.queue.exhausted = False
         elif row.action is ControlAction.STOP and not row.trial and live:
             self.stopping = row.who or SOMEBODY
@@ -144,8 +150,8 @@ class SweepRecord:
             metric = self.plan.sweep.goal.metric
             by_step = dict(zip(trial.curve.steps(metric), trial.curve.values(metric), strict=True))
             result = Result(status, by_step, self._best(trial))
-            with self.asking(self.searcher):
-                self.searcher.tell(trial.row.number, result)
+            number = trial.row.number
+            self.ask_search(lambda: self.searcher.tell(number, result), None)
 
     def _best(self, trial: TrialState) -> float | None:
         """What a trial's best checkpoint is worth, less what it owes to having been chosen; None where its end counts."""
@@ -161,21 +167,13 @@ class SweepRecord:
             )
         self.searcher.begin(points)
 
-    @contextmanager
-    def asking(self, strategy: StopRule | Searcher) -> Iterator[None]:
-        """Has whatever the stop rule or the search stumbles over told as its fault; it may be anybody's.
+    def ask_rule(self, question: Callable[[], T], otherwise: T) -> T:
+        """Returns what the stop rule answers; `otherwise` where that is no answer (`strategies.broken` says why)."""
+        return self.strategies.ask(RULE, self.rule, question, otherwise)
 
-        Raises:
-            StrategyError: it raised an error, or what it answered is refused in the block.
-        """
-        try:
-            yield
-        except Exception as e:
-            kind = "stop rule" if strategy is self.rule else "search"
-            name = getattr(strategy, "name", "") or type(strategy).__name__
-            raise StrategyError(
-                f"{kind} {name!r}: {type(e).__name__}: {text_of(e)}; once it is mended, resume the sweep"
-            ) from e
+    def ask_search(self, question: Callable[[], T], otherwise: T) -> T:
+        """Returns what the search answers; `otherwise` likewise."""
+        return self.strategies.ask(SEARCH, self.searcher, question, otherwise)
 
     def inside(self, path: str) -> str:
         """Returns a path as rows hold it: relative to the sweep's folder where it lies in there."""
@@ -197,8 +195,18 @@ class SweepRecord:
             predicted=self._predict(),
             experience=self._experience(),
             points=self._points(),
-            rule=self.rule.kept_defaults,
+            rule=self.ask_rule(self._kept_defaults, {}),
         )
+
+    def _kept_defaults(self) -> dict[str, Any]:
+        """Returns the rule's defaults, as far as a row can hold them.
+
+        Raises:
+            TypeError, ValueError: it cannot.
+        """
+        kept = dict(self.rule.kept_defaults)
+        json.dumps(kept, allow_nan=False)
+        return kept
 
 
 def _version() -> str:

@@ -57,7 +57,7 @@ class Verdicts:
             # Judged before: a trial resumed without a later checkpoint would be paused there again and again.
             return None
         verdict = self._decided(row.trial)
-        if verdict.action is Action.CONTINUE and not self._is_new(verdict, known):
+        if verdict is None or (verdict.action is Action.CONTINUE and not self._is_new(verdict, known)):
             return None
         gives_up = verdict.action is not Action.CONTINUE and verdict.phase is not Phase.DIVERGED
         metric = self.record.plan.sweep.goal.metric
@@ -66,9 +66,9 @@ class Verdicts:
         self._write(verdict, known, row.step)
         return None if verdict.action is Action.CONTINUE else verdict
 
-    def _decided(self, trial: str) -> Verdict:
-        with self.record.asking(self.record.rule):
-            return checked_verdict(self.record.rule.decide(trial))
+    def _decided(self, trial: str) -> Verdict | None:
+        """Returns the rule's verdict; None where it has none, and the sweep ends."""
+        return self.record.ask_rule(lambda: checked_verdict(self.record.rule.decide(trial)), None)
 
     def judge_unbegun(self, trial: str, trunk: TrialState) -> None:
         """Asks the rule about a branch before it begins, where its trunk was given up short of the fork (`branches`).
@@ -80,6 +80,8 @@ class Verdicts:
         for step in sorted(trunk.curve.points):
             self.inherit(trial, step)
         verdict, at = self._decided(trial), trunk.verdict
+        if verdict is None:
+            return
         if at is not None and at.phase is Phase.DIVERGED:
             verdict = Verdict(Action.STOP, at.reason, at.phase, at.evidence)
         how = {

@@ -17,7 +17,7 @@ from sweeps.controller.controller import SweepController
 from sweeps.controller.evaluation.failure import evaluation_failure
 from sweeps.controller.evaluation.timeout import Allowance, time_limit
 from sweeps.controller.launch import Launch
-from sweeps.errors import Interrupted, JournalError, LimitError, StrategyError, TrialFailed, out_of_memory, text_of
+from sweeps.errors import Interrupted, JournalError, LimitError, TrialFailed, out_of_memory, text_of
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.storage_backoff import StorageBackoff
 from sweeps.failures import Failure, FailureKind, failure_of
@@ -139,6 +139,7 @@ class InProcess:
 
         Raises:
             Interrupted: Ctrl-C, SIGTERM or their like; the sweep can be resumed. LimitError: one of its limits is reached.
+            StrategyError: the stop rule or the search cannot go on.
         """
         with stop_signals(self.say) as self.interrupt:
             try:
@@ -153,6 +154,7 @@ class InProcess:
                     self.steer()
             except KeyboardInterrupt:  # the second press, maybe in the middle of a row: nothing more is written
                 raise Interrupted("interrupted at once; resume continues from the last checkpoints") from None
+        self.controller.raise_if_broken()
         if self.limit is not None:
             self.controller.interrupt("limits", self.limit)
             raise LimitError(
@@ -168,7 +170,7 @@ class InProcess:
     @property
     def ending(self) -> bool:
         """True once the sweep is to save and end before its time."""
-        return bool(self.interrupt or self.controller.stopping or self.limit)
+        return bool(self.interrupt or self.controller.stopping or self.limit or self.controller.broken)
 
     def look_at_limits(self) -> None:
         """Notes the limit that is used up: whatever runs saves, and the sweep ends."""
@@ -182,7 +184,7 @@ class InProcess:
             self.train(spec, _Hooks(self, launch), folder=folder, resume=launch.resume)
         except TrialFailed as e:
             self.controller.failed(spec.id, attempt, failure_of(e))
-        except (JournalError, LimitError, StrategyError):  # not the trial's fault
+        except (JournalError, LimitError):  # not the trial's fault
             raise
         except (Exception, SystemExit) as e:  # exit() in a user's own code ends its trial, not the sweep
             if (trouble := storage_trouble(e)) is not None:

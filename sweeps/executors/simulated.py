@@ -8,9 +8,12 @@ wall-clock time is read, so a run is reproduced to the row.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from sweeps.controller.strategies import RULE, stumbled
+from sweeps.errors import InputError
 from sweeps.journal.rows import AttemptRow, EndRow, ReportRow, Row, TrialRow, VerdictRow
 from sweeps.journal.vocabulary import EndStatus
 from sweeps.stopping.base import Action, StopRule, Verdict
@@ -91,8 +94,20 @@ def simulate(
         recordings: in the order in which the trials are to start.
         rule: a fresh rule; it is fed every row, its own verdicts included.
         shared: rows known before the first trial starts (the base models' scores).
+
+    Raises:
+        StrategyError: the rule raised an error, or gave an answer that is none.
     """
     return _Clock(recordings, rule, sweep, workers).run(shared)
+
+
+@contextmanager
+def _telling(rule: StopRule) -> Iterator[None]:
+    """Has an error of the rule's own told as that; it may be anybody's."""
+    try:
+        yield
+    except Exception as e:
+        raise stumbled(RULE, rule, e) from e
 
 
 class _Clock:
@@ -116,7 +131,8 @@ class _Clock:
     def write(self, row: Row, attempt: int) -> None:
         row = replace(row, sweep=self.sweep, attempt=attempt, seq=len(self.journal))
         self.journal.append(row)
-        self.rule.observe(row)
+        with _telling(self.rule):
+            self.rule.observe(row)
 
     def run(self, shared: Iterable[Row]) -> Outcome:
         for row in shared:
@@ -138,7 +154,11 @@ class _Clock:
             if self.waiting:
                 self.start(self.waiting.pop(), 0.0)
                 continue
-            trial = self.rule.choose_trial_to_resume(self.paused()) if self.asleep else None
+            paused = self.paused()
+            with _telling(self.rule):
+                trial = self.rule.choose_trial_to_resume(paused) if paused else None
+                if trial is not None and trial not in paused:
+                    raise InputError(f"choose_trial_to_resume returned {trial!r}; expected one of them, or None")
             if trial is None:
                 return
             recording = self.by_id[trial]
@@ -174,7 +194,10 @@ class _Clock:
             self.end(trial, "completed")
             self.free += 1
             return
-        verdict = run.verdict = self.rule.decide(trial)
+        with _telling(self.rule):
+            verdict = run.verdict = self.rule.decide(trial)
+            if not isinstance(verdict, Verdict):
+                raise InputError(f"decide returned {verdict!r}; expected a Verdict")
         if verdict.action is Action.CONTINUE:
             run.held += recording.seconds[run.done] if verdict.evidence.get("held") else 0.0
             self.go(trial)

@@ -176,9 +176,10 @@ class SweepState:
 
     Args:
         rows: applied at once.
-        history, fold: where curves are kept, and what folds a row into them; a stop rule's, which reads the same curves.
+        history: where curves are kept; a stop rule's, which reads the same curves.
 
     Attributes:
+        fold: takes a row into the history, and says whether that was news; a driver has its stop rule do it.
         trials: by id, in the order in which they were made.
         files: what became of each checkpoint's files, by path.
         tiers: what each tier is for each model, the latest card of each.
@@ -193,10 +194,9 @@ class SweepState:
         rows: Iterable[Row] = (),
         *,
         history: History | None = None,
-        fold: Callable[[Row], bool] | None = None,
     ) -> None:
         self.history = History() if history is None else history
-        self._fold = self.history.fold if fold is None else fold
+        self.fold: Callable[[Row], bool] = self.history.fold
         self.trials: dict[str, TrialState] = {}
         self.children: dict[str, list[str]] = {}
         self.files: dict[str, FileStatus] = {}
@@ -214,7 +214,7 @@ class SweepState:
         """Takes one row in, in journal order; False when it says nothing new, or an attempt was superseded that says it."""
         if isinstance(row, TrialRow):
             self._apply_trial(row)
-        fresh = self._fold(row)
+        fresh = self.fold(row)
         trial = self.trials.get(row.trial)
         if trial is None or trial.curve.accepts(row) or isinstance(row, EvalRow):
             self.start_ups.apply(row)

@@ -86,7 +86,9 @@ class ControlAction(TextEnum):
     CLONE = "clone"
     ADD = "add"
     LIMITS = "limits"
-    RETRY = "retry"  # the driver's own: the attempt was lost, the trial goes on; asked for: a failed trial is tried again
+    RETRY = (
+        "retry"  # the driver's own: the attempt was lost, the trial goes on; asked for: a failed trial is tried again
+    )
     YIELD = "yield"  # an attempt gave its machines back before its end; the trial goes on later
     WAIT = "wait"  # an attempt cannot go on for now, such as for a full disk; its next checkpoint ends that
     INTERRUPT = "interrupt"  # the driver saves its trials and ends; the sweep can be resumed

@@ -22,6 +22,7 @@ from typing import Any, Final
 from sweeps.config.plan import Plan
 from sweeps.controller.branches import given_up_trunk, has_begun
 from sweeps.controller.requests import TrialCount
+from sweeps.errors import code_name, place_of, text_of
 from sweeps.journal.lease import SINCE
 from sweeps.journal.rows import AttemptRow, EndRow, EvalRow, LeaseRow, ReportRow, Row, SweepRow
 from sweeps.journal.state import SweepState, TrialState, device_seconds, is_base
@@ -491,7 +492,10 @@ def progress_subscriber(
             follow(row)
         except Exception as e:  # `tell` is anybody's
             due = math.inf
-            say(f"progress is unknown from here on: {e!r}")
+            place = place_of(e, getattr(tell, "__module__", ""))
+            say(
+                f"progress is unknown from here on: {code_name(tell)} raised {type(e).__name__}: {text_of(e)} ({place})"
+            )
 
     def follow(row: Row) -> None:
         nonlocal due

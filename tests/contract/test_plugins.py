@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from cluster.locate import definition
 from cluster.preflight.plugins import installed_plugins
 from cluster.run_sweep import run, stop_rule
 from cluster.train.functions import PluginTrain
+from cluster.train.worker import explain
+from evaluators.suites.registry import load_suite
 from sweeps import Sweep, grid
 from sweeps.checkpoints.manifest import seal
 from sweeps.config.checks.whole_sweep import checked_settings
 from sweeps.config.plan import Plan
-from sweeps.config.trial import Saved
+from sweeps.config.trial import EvalSpec, Saved
 from sweeps.controller.controller import SweepController
 from sweeps.controller.request_handler import carry_out
 from sweeps.controller.requests import Request
@@ -288,3 +291,38 @@ def test_a_loop_of_a_package_goes_on_from_no_checkpoint_but_its_own(tmp_path: Pa
     with pytest.raises(DamagedCheckpoint, match=r"model\.safetensors has 12 bytes"):
         go_on(own)
     assert sys.modules["notes_it"].seen == [own]
+
+
+@pytest.mark.parametrize(
+    ("group", "names", "code"),
+    [
+        ("rules", {"stopping": {"rule": "torn"}}, "def make(goal):\n    return {}['x']\n"),
+        ("searchers", {"search": {"algorithm": "torn"}}, "class make:\n    def __init__(self, plan): {}['x']\n"),
+        ("suites", {"evaluation": {"suite": "torn"}}, "def make(items, seed, where):\n    return {}['x']\n"),
+    ],
+)
+def test_what_a_plugin_stumbles_over_when_it_is_made_is_told_with_its_name_and_its_line(
+    tmp_path: Path, monkeypatch, group: str, names: dict, code: str
+):
+    install(tmp_path / "site", {f"torn_{group}.py": code}, f"[dipsweep.{group}]\ntorn = torn_{group}:make\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    told = (
+        rf"'torn' of my-package 0\.1 \(torn_{group}:make\) cannot be (made|built): KeyError: 'x' \(torn_{group}\.py:2\)"
+    )
+    runs, given = tmp_path / "runs", {"train": FakeTrainer(), "evaluate": fake_evaluate}
+    sweep = None if group == "suites" else Sweep(name="own", trainer={"steps": 8}, **names)
+    with pytest.raises(InputError, match=told):
+        load_suite(EvalSpec("torn")) if sweep is None else go(sweep, runs, **given)
+
+
+def test_an_error_of_a_packages_loop_says_which_package_and_line_it_comes_from(tmp_path: Path, monkeypatch):
+    code = "def train(trial, hooks, *, folder, resume) -> None:\n    raise KeyError('weights')\n"
+    install(tmp_path / "site", {"torn_loop.py": code}, "[dipsweep.trainers]\ntorn-loop = torn_loop:train\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (spec,) = Plan(Sweep(name="own", trainer={"loop": "torn-loop", "steps": 8})).known_trials()
+    with pytest.raises(KeyError) as raised:
+        PluginTrain("torn-loop")(spec, object(), folder=tmp_path, resume=None)  # type: ignore[arg-type]
+    carried = pickle.loads(pickle.dumps(raised.value))  # as Ray carries it
+    assert explain(carried).detail == (
+        "KeyError: 'weights' (raised by trainer 'torn-loop' of my-package 0.1 (torn_loop:train), torn_loop.py:2)"
+    )

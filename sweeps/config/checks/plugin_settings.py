@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from sweeps.config.blocks import OpenBlock
 from sweeps.config.definition import SweepDefinition
 from sweeps.config.schema_errors import dotted, explain, show, unknown_key
-from sweeps.errors import Fault, InputError
+from sweeps.errors import Fault, InputError, place_of, text_of
 from sweeps.plugins import RULES, SEARCHERS, SFT, TRAINERS, Registry
 
 TRAIN_KEYWORDS: Final = ("folder", "resume", "rank", "world")
@@ -72,15 +72,20 @@ def make_plugin(registry: Registry, name: str, handed: Any, given: Mapping[str, 
     """Makes a plugin of what it is handed and of its settings.
 
     Raises:
-        InputError: it cannot be found or imported, or does not take these settings.
+        InputError: it cannot be found or imported, does not take these settings, or raises an error when it is made.
     """
     plugin = registry.load(name)
     model = settings_model(plugin)
     try:
-        return plugin(handed, **checked_settings(model, given))
+        settings = checked_settings(model, given)
     except ValidationError as e:
         told = "; ".join(str(fault) for fault in explain(e, lambda _: model.model_fields))
         raise InputError(f"{registry.kind} {name!r}: {told}") from None
+    try:
+        return plugin(handed, **settings)
+    except (Exception, SystemExit) as e:
+        place = place_of(e, getattr(plugin, "__module__", ""))
+        raise InputError(f"{registry.find(name)} cannot be made: {type(e).__name__}: {text_of(e)} ({place})") from e
 
 
 class Named(NamedTuple):

@@ -15,12 +15,17 @@ import torch
 from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
+from sweeps.controller.controller import SweepController
 from sweeps.controller.searcher import Result, Suggestion
-from sweeps.errors import StrategyError
+from sweeps.errors import InputError, StrategyError
+from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.history import History
 from sweeps.journal.reader import read_rows
-from sweeps.journal.rows import EndRow, VerdictRow
-from sweeps.stopping import Action, StopRule, Verdict
+from sweeps.journal.rows import EndRow, EvalRow, ReportRow, Row, TrialRow, VerdictRow
+from sweeps.journal.state import SweepState
+from sweeps.journal.vocabulary import SweepStatus
+from sweeps.journal.writer import MemoryJournal
+from sweeps.stopping import Action, NeverStop, StopRule, Verdict
 from tests.support.fakes import FakeTrainer, fake_evaluate
 
 PAGE = Path(__file__).parents[3] / "docs/how-to/own-stop-rule.md"
@@ -36,8 +41,8 @@ def floor(sweep: Sweep):
 
 
 def go(tmp_path: Path, **more):
-    return run(SWEEP, storage=tmp_path, backend="in-process", say=lambda line: None, train=FakeTrainer(),
-               evaluate=fake_evaluate, **more)  # fmt: skip
+    given = {"say": lambda line: None, "train": FakeTrainer(), "evaluate": fake_evaluate, **more}
+    return run(SWEEP, storage=tmp_path, backend="in-process", **given)
 
 
 def test_the_rule_of_the_page_decides(tmp_path: Path):
@@ -79,6 +84,13 @@ def test_evidence_of_any_numbers_is_read_back_as_jsons_own(tmp_path: Path):
     }  # fmt: skip
 
 
+def last_interrupt(tmp_path: Path) -> str:
+    """What the journal says last of why the sweep ended early."""
+    state = SweepState(read_rows(tmp_path / SWEEP.id))
+    assert state.status is SweepStatus.STOPPED
+    return state.interrupts[-1]
+
+
 @pytest.mark.parametrize(
     ("said", "resumes", "why"),
     [
@@ -92,12 +104,108 @@ def test_evidence_of_any_numbers_is_read_back_as_jsons_own(tmp_path: Path):
 def test_what_a_rule_stumbles_over_is_told_as_its_fault_fails_no_trial_and_costs_no_sweep(tmp_path, said, resumes, why):
     with pytest.raises(StrategyError) as told:
         go(tmp_path, rule=Answers(said, resumes))
-    assert str(told.value).startswith("stop rule 'Answers': ")
+    assert str(told.value).startswith(f"stop rule 'Answers' ({__name__}.Answers): ")
     assert why in str(told.value)
+    assert last_interrupt(tmp_path) == str(told.value)
     assert not [row for row in read_rows(tmp_path / SWEEP.id) if isinstance(row, EndRow)]
     mended = go(tmp_path, rule=Answers(lambda: Verdict(Action.CONTINUE, "fine")))
     assert len(mended.trials) == 2
     assert {curve.state for curve in History(read_rows(tmp_path / SWEEP.id)).trials()} == {"completed"}
+
+
+class Watches(StopRule):
+    """Does something else with the third score that it sees."""
+
+    def __init__(self, does: Callable[[Any, Row], Any]) -> None:
+        super().__init__(SWEEP.goal)
+        self.does, self.seen = does, 0
+
+    def observe(self, row: Row) -> bool:
+        self.seen += isinstance(row, ReportRow)
+        return self.does(self, row) if self.seen == 3 else super().observe(row)
+
+    def decide(self, trial: str) -> Verdict:
+        return Verdict(Action.CONTINUE, f"{len(self.history.curves[trial].points)} points")
+
+
+def raises_before(rule: Watches, row: Row) -> bool:
+    raise KeyError("x")
+
+
+def raises_after(rule: Watches, row: Row) -> bool:
+    StopRule.observe(rule, row)
+    raise KeyError("x")
+
+
+def returns_nothing(rule: Watches, row: Row) -> bool:
+    StopRule.observe(rule, row)
+    return None  # type: ignore[return-value]
+
+
+def keeps_it(rule: Watches, row: Row) -> bool:
+    return True
+
+
+def exits(rule: Watches, row: Row) -> bool:
+    raise SystemExit(3)
+
+
+def swallowing(trial: Any, hooks: Any, *, folder: Path, resume: Any) -> None:
+    """A training loop that goes on whatever its hooks raise."""
+    try:
+        FakeTrainer()(trial, hooks, folder=folder, resume=resume)
+    except Exception:
+        return
+
+
+@pytest.mark.parametrize("train", [FakeTrainer(), swallowing])
+@pytest.mark.parametrize(
+    ("does", "why"),
+    [
+        (raises_before, r"KeyError: 'x' \(test_own_rule\.py:\d+\)"),
+        (raises_after, "KeyError: 'x'"),
+        (returns_nothing, "observe returned None; expected True or False"),
+        (keeps_it, "observe did not hand its row on"),
+        (exits, "SystemExit: 3"),
+    ],
+)
+def test_what_a_rule_makes_of_a_row_is_told_as_its_fault_and_no_row_is_lost(tmp_path: Path, does, why, train):
+    with pytest.raises(StrategyError, match=f"^stop rule 'Watches' .*{why}"):
+        go(tmp_path, rule=Watches(does), train=train)
+    assert re.search(why, last_interrupt(tmp_path))
+    rows = read_rows(tmp_path / SWEEP.id)
+    assert not [row for row in rows if isinstance(row, EndRow)]
+    assert sum(isinstance(row, ReportRow) for row in rows) >= 3
+    go(tmp_path, rule=Watches(lambda rule, row: StopRule.observe(rule, row)), train=train)
+    assert {curve.state for curve in History(read_rows(tmp_path / SWEEP.id)).trials()} == {"completed"}
+
+
+class Bare(StopRule):
+    """Has no history."""
+
+    def __init__(self) -> None:
+        """Makes nothing."""
+
+    def decide(self, trial: str) -> Verdict:
+        raise AssertionError
+
+
+def test_a_rule_without_a_history_is_refused_before_anything_is_written(tmp_path: Path):
+    with pytest.raises(InputError, match=r"Bare: got history None; expected its __init__ to call super"):
+        go(tmp_path, rule=Bare())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("does", [raises_before, lambda rule, row: StopRule.observe(rule, row)])
+def test_a_replay_names_the_rule_that_stumbles(does):
+    start = TrialRow("s", "t-1", budget=4, config={"model": "m"})
+    reports = tuple(ReportRow("s", "t-1", 1, step, metrics={"transfer/score": 0.5}, suite="m") for step in (1, 2, 3, 4))
+    recording, rule = Recording("t-1", start, reports, (1.0,) * 4), Watches(does)
+    if does is raises_before:
+        with pytest.raises(StrategyError, match=r"^stop rule 'Watches' .*KeyError: 'x'"):
+            simulate([recording], rule)
+    else:
+        assert simulate([recording], rule).completed("t-1")
 
 
 class Once:
@@ -156,9 +264,101 @@ class Lost(Once):
         )
 
 
-@pytest.mark.parametrize("search", [Forgets, Raises, Odd, Lost])
+class Unnumbered(Once):
+    """Proposes a trial without a number, of which it would never hear again."""
+
+    def ask(self) -> Suggestion | None:
+        found = super().ask()
+        return None if found is None else Suggestion(None, found.config)  # type: ignore[arg-type]
+
+
+class Unwritable(Once):
+    """Wants kept what no row can hold."""
+
+    def ask(self) -> Suggestion | None:
+        found = super().ask()
+        return None if found is None else Suggestion(0, found.config, {"at": Path()})
+
+
+class ForEver(Once):
+    """Proposes the same for ever."""
+
+    def ask(self) -> Suggestion | None:
+        return Suggestion(0, self.plan.config(self.plan.cells[1], {}, 0))
+
+
+@pytest.mark.parametrize("search", [Forgets, Raises, Odd, Lost, Unnumbered, Unwritable, ForEver])
 def test_what_a_search_stumbles_over_is_told_as_its_fault_and_a_mended_one_goes_on(tmp_path: Path, search: type[Once]):
-    with pytest.raises(StrategyError, match=f"^search '{search.__name__}': (KeyError|RuntimeError|TypeError): "):
+    errors = "KeyError|RuntimeError|TypeError|InputError"
+    with pytest.raises(
+        StrategyError, match=rf"^search '{search.__name__}' \(.*{search.__name__}\): ({errors}): "
+    ) as told:
         go(tmp_path, searcher=search(Plan(SWEEP)))
+    assert last_interrupt(tmp_path) == str(told.value)
     assert [trial.config["replay"] for trial in go(tmp_path, searcher=Once(Plan(SWEEP))).trials] == [0.1]
     assert {curve.state for curve in History(read_rows(tmp_path / SWEEP.id)).trials()} == {"completed"}
+
+
+def test_a_search_that_cannot_be_given_more_trials_ends_the_sweep_with_a_sentence(tmp_path: Path):
+    class Fixed(Once):
+        @property
+        def plan(self) -> Plan:
+            return Plan(SWEEP)
+
+        @plan.setter
+        def plan(self, plan: Plan) -> None:
+            if hasattr(self, "given"):
+                raise RuntimeError("my plan is fixed")
+
+    controller = SweepController(Plan(SWEEP), MemoryJournal(), NeverStop(SWEEP.goal), Fixed(Plan(SWEEP)))
+    controller.control("add", "ana", args={"trials": 2}, request="1")
+    assert controller.next_trials(2) == []
+    assert not controller.finish_if_done()
+    with pytest.raises(StrategyError, match=r"^search 'Fixed' .*my plan is fixed"):
+        controller.raise_if_broken()
+
+
+def broken_training(trial: Any, hooks: Any, **keywords: Any) -> None:
+    raise KeyError("weights")
+
+
+def broken_evaluation(job: Any) -> Any:
+    raise KeyError("items") if job.step else ZeroDivisionError
+
+
+def test_an_error_of_ones_own_training_or_evaluation_stands_in_the_journal_with_its_name_and_its_line(tmp_path: Path):
+    done = go(tmp_path / "a", train=broken_training)
+    assert {trial.state for trial in done.trials} == {"failed"}
+    (told,) = {row.detail for row in read_rows(tmp_path / "a" / SWEEP.id) if isinstance(row, EndRow) and row.trial}
+    assert re.fullmatch(
+        rf"KeyError: 'weights' \(raised by training function {__name__}\.broken_training, test_own_rule\.py:\d+\)", told
+    )
+    go(tmp_path / "b", evaluate=broken_evaluation)
+    (told,) = {row.reason for row in read_rows(tmp_path / "b" / SWEEP.id) if isinstance(row, EvalRow) and row.step}
+    assert re.search(rf"KeyError: 'items' \(raised by evaluation {__name__}\.broken_evaluation, test_own_rule", told)
+
+
+class Printer:
+    """Cannot print the fourth line."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        if len(self.lines) == 4:
+            raise KeyError(line)
+
+
+def test_a_callback_that_raises_ends_nothing_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    def progress(now: Any) -> None:
+        raise KeyError("bar")
+
+    printer = Printer()
+    done = go(tmp_path, say=printer, on_progress=progress)
+    assert {trial.state for trial in done.trials} == {"completed"}
+    assert len(printer.lines) > 4
+    (said,) = (record.message for record in caplog.records)
+    assert re.match(rf"{__name__}\.Printer raised KeyError: .* \(test_own_rule\.py:\d+\); lines", said)
+    (line,) = (line for line in printer.lines if line.startswith("progress is unknown"))
+    assert re.search(r"progress raised KeyError: 'bar' \(test_own_rule\.py:\d+\)", line)

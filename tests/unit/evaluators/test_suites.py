@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from evaluators import tasks as suites
@@ -138,3 +139,24 @@ def test_a_suite_whose_extra_is_missing_is_answered_with_the_command(name: str, 
     monkeypatch.setattr("trainers.data.tiny_study.tasks.find_spec", lambda module: None)
     with pytest.raises(InputError, match=rf"suite '{name}' is judged by reasoning-gym.*pip install 'dipsweep\[gym\]'"):
         load_suite(EvalSpec(name, items=1))
+
+
+@pytest.mark.parametrize(
+    ("judge", "why"),
+    [
+        (lambda i, answer: {}["x"], r"its judge raised KeyError: 'x' \(test_suites\.py:\d+\)"),
+        (lambda i, answer: None, "its judge returned None; expected True, False, or a number from 0 to 1"),
+        (lambda i, answer: 1.5, "its judge returned 1.5; expected"),
+        (lambda i, answer: float("nan"), "its judge returned nan; expected"),
+        (lambda i, answer: "1", "its judge returned '1'; expected"),
+    ],
+)
+def test_a_judge_that_raises_or_says_nothing_that_counts_is_named_with_its_item(judge, why):
+    suite = Suite("own", (EvalTask("a", "math", ("p",), ("t",), 10, {"math/a": judge}),), {})
+    with pytest.raises(InputError, match=f"^suite 'own', math/a, item 0: {why}"):
+        score(suite, [said("x")])
+
+
+def test_a_judge_may_answer_with_numpys_numbers():
+    suite = Suite("own", (EvalTask("a", "math", ("p", "q"), ("t", "t"), 10, {"math/a": lambda i, a: np.bool_(i)}),), {})
+    assert score(suite, [said("x", "y")]).metrics["math/a"] == 0.5

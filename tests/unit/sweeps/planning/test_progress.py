@@ -34,7 +34,7 @@ class Driven:
         self.slow: list[float] = []  # seconds of the first evaluations
         rule, self.verdict = NeverStop(self.plan.sweep.goal), Verdict(Action.CONTINUE, "")
         rule.decide = lambda trial: self.verdict
-        self.state = SweepState(history=rule.history, fold=rule.observe)
+        self.state = SweepState(history=rule.history)
         self.meter = ProgressMeter(self.plan, self.state)
         self.controller = SweepController(
             self.plan, journal, rule, state=self.state, subscribers=[lambda row: self.meter.apply(row, self.now)]

@@ -1,0 +1,83 @@
+"""The stop rule and the search of a sweep may be anybody's code: how they are asked, and what becomes of what they stumble over.
+
+Neither can be mended while its driver runs, and neither can be done without: nobody knows what a rule would have stopped, or what
+a search would have tried. So after the first error neither is asked any more, whatever runs saves, and the sweep ends as after
+Ctrl-C, with the error in its journal. Resumed with a mended one it goes on; both are rebuilt from the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from sweeps.errors import InputError, StrategyError, code_name, place_of, text_of
+from sweeps.journal.history import History
+from sweeps.journal.rows import Row
+from sweeps.stopping.base import StopRule
+
+T = TypeVar("T")
+RULE: Final = "stop rule"
+SEARCH: Final = "search"
+
+
+class Strategies:
+    """Asks a sweep's stop rule and its search, until one of them stumbles.
+
+    Attributes:
+        broken: what it was; None while all is well.
+    """
+
+    def __init__(self) -> None:
+        self.broken: StrategyError | None = None
+
+    def ask(self, kind: str, strategy: object, question: Callable[[], T], otherwise: T) -> T:
+        """Returns the answer to a question; `otherwise` where there is none, now or from an earlier one on.
+
+        Args:
+            kind: RULE or SEARCH. question: asks, and raises an error where the answer is none.
+        """
+        if self.broken is not None:
+            return otherwise
+        try:
+            return question()
+        except (Exception, SystemExit) as e:
+            self.broken = stumbled(kind, strategy, e)
+            return otherwise
+
+    def observe(self, rule: StopRule, row: Row) -> bool:
+        """Has a rule take a row in, and makes sure that its history has it; returns whether that says anything new."""
+        before = rule.history.seq
+        fresh = self.ask(RULE, rule, lambda: _observed(rule, row), None)
+        if fresh is not None:
+            return fresh
+        return rule.history.fold(row) if rule.history.seq == before else True
+
+
+def history_of(rule: StopRule) -> History:
+    """Returns the history that a stop rule folds rows into.
+
+    Raises:
+        InputError: it has none.
+    """
+    history = getattr(rule, "history", None)
+    if not isinstance(history, History):
+        raise InputError(
+            f"stop rule {code_name(type(rule))}: got history {history!r}; expected its __init__ to call super().__init__(goal)"
+        )
+    return history
+
+
+def _observed(rule: StopRule, row: Row) -> bool:
+    fresh = rule.observe(row)
+    if rule.history.seq < row.seq:
+        raise InputError("observe did not hand its row on; expected it to call super().observe(row)")
+    if not isinstance(fresh, bool):
+        raise InputError(f"observe returned {fresh!r}; expected True or False, as super().observe(row) returned")
+    return fresh
+
+
+def stumbled(kind: str, strategy: object, error: BaseException) -> StrategyError:
+    """Returns the error that says which strategy stumbled over what, and where."""
+    name = str(getattr(strategy, "name", "") or type(strategy).__name__)
+    told = f"{type(error).__name__}: {text_of(error)} ({place_of(error, type(strategy).__module__)})"
+    return StrategyError(f"{kind} {name!r} ({code_name(type(strategy))}): {told}; once it is mended, resume the sweep")
