@@ -84,12 +84,16 @@ class ScoreRow:
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One trial: its status, its last score on the objective, its hyperparameters."""
+    """One trial: its status, its last score on the objective, its hyperparameters.
+
+    `shares` is the trial that is ranked for the same best checkpoint, so that this one has no rank; else empty.
+    """
 
     trial: str
     label: str
     state: str
     rank: int | None
+    shares: str
     steps_run: int
     budget: int | None
     objective: float | None
@@ -417,7 +421,9 @@ def load(where: Where) -> Results:
 
 def _trial_row(t: Trial) -> TrialRow:
     value, se = (None, None) if t.objective is None else (t.objective.value, t.objective.se)
-    return TrialRow(t.id, t.label, t.state, t.rank, t.steps_run, t.budget, value, se, t.meets, t.reason, t.config)
+    return TrialRow(
+        t.id, t.label, t.state, t.rank, t.shares, t.steps_run, t.budget, value, se, t.meets, t.reason, t.config
+    )
 
 
 def _score_row(s: Setting, m: SettingMetric) -> ScoreRow:

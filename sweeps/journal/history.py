@@ -31,7 +31,7 @@ from sweeps.setting_names import current_names
 
 @dataclass(slots=True)
 class Point:
-    """All that is known of one trial at one step."""
+    """All that is known of one trial at one step; `inherited` is the parent that trained it, "" where the trial did itself."""
 
     step: int
     metrics: dict[str, float] = field(default_factory=dict)
@@ -42,6 +42,7 @@ class Point:
     attempt: int = 0
     cost: dict[str, float] = field(default_factory=dict)
     progress: dict[str, float] = field(default_factory=dict)
+    inherited: str = ""
 
     def merge(self, row: ReportRow) -> None:
         self.metrics.update(row.metrics)
@@ -54,6 +55,8 @@ class Point:
         self.attempt = max(self.attempt, row.attempt)
         self.cost.update(row.cost)
         self.progress.update(row.progress)
+        if row.suite or row.inherited:
+            self.inherited = row.inherited
 
 
 @dataclass(slots=True)
@@ -225,6 +228,14 @@ class History:
         shared = self.base.get(base_trial(curve.model))
         known = [c for c in (shared, curve) if c is not None]
         return next((p.suite for c in known for p in c.points.values() if p.suite), "")
+
+    def trained_by(self, trial: str, step: int) -> str:
+        """Returns which trial trained the checkpoint that another, or it itself, was scored by at a step."""
+        seen = set[str]()
+        while trial not in seen and (curve := self.curves.get(trial)) is not None and step in curve.points:
+            seen.add(trial)
+            trial = curve.points[step].inherited or trial
+        return trial
 
     def base_point(self, trial: str) -> Point | None:
         """Step 0 of a trial: the shared score of its base model, or its own row at step 0 where it has one."""

@@ -22,6 +22,7 @@ from sweeps.journal.codec import parse
 from sweeps.journal.history import Curve, History, Point, rows_of_runs
 from sweeps.journal.reader import read_rows as read_log
 from sweeps.journal.rows import ReportRow, Row, SweepRow, TrialRow
+from sweeps.report.analysis.best_checkpoint import Candidate, who_stands
 from sweeps.report.analysis.definition import goal_of
 from sweeps.report.html.pareto_page import pareto_page
 from sweeps.stopping.base import StopRule
@@ -199,6 +200,7 @@ def _report(curve: Curve, p: Point) -> ReportRow:
         suite=p.suite,
         cost=p.cost,
         progress=p.progress,
+        inherited=p.inherited,
     )
 
 
@@ -220,12 +222,12 @@ def finals(history: History, goal: Goal) -> dict[str, float]:
     """Returns the last score of every trial that was recorded to its budget, signed so that larger is better.
 
     A trial that does not meet a constraint at its end, or of which that is not known, is left out. Where trials are worth their
-    best checkpoint, the scores are theirs.
+    best checkpoint, the scores are theirs, and one checkpoint that several are worth stands once.
     """
     if goal.at == "best":
-        steps_of = best_steps(history, goal)
-        whole_ones = [c for c in history.trials() if c.trial in steps_of and c.last_step >= _budget(c)]
-        return {c.trial: goal.sign * c.points[steps_of[c.trial]].metrics[goal.metric] for c in whole_ones}
+        steps_of, stands = best_steps(history, goal), _who_stands(history, goal)
+        ends = {t: history.curves[t].points[steps_of[t]].metrics[goal.metric] for t in stands if stands[t] == t}
+        return {trial: goal.sign * value for trial, value in ends.items()}
     out = {}
     for curve in history.trials():
         steps = curve.steps(goal.metric)
@@ -246,6 +248,16 @@ def best_steps(history: History, goal: Goal) -> dict[str, int]:
         if steps:
             out[curve.trial] = max(steps, key=lambda s: goal.sign * curve.points[s].metrics[goal.metric])
     return out
+
+
+def _who_stands(history: History, goal: Goal) -> dict[str, str]:
+    """Returns, for every trial that was recorded to its budget, which one stands for its best checkpoint."""
+    found = []
+    for trial, step in best_steps(history, goal).items():
+        curve, owner = history.curves[trial], history.trained_by(trial, step)
+        if curve.last_step >= _budget(curve):
+            found.append(Candidate(trial, (owner, step), owner == trial, _budget(curve)))
+    return who_stands(found)
 
 
 def _last_scores(curve: Curve, goal: Goal) -> dict[str, float]:
@@ -279,8 +291,8 @@ def _judged(
     ends = finals(history, goal)
     of = {r.trial: r for r in recordings}
     trials = {trial: _fate(of[trial], outcomes[0]) for trial in of}
-    bests = best_steps(history, goal) if goal.at == "best" else {}
-    losses = [lost_winners(ends, goal.top, _safe(ends, outcome, of, bests)) for outcome in outcomes]
+    bests, stands = (best_steps(history, goal), _who_stands(history, goal)) if goal.at == "best" else ({}, {})
+    losses = [lost_winners(ends, goal.top, _safe(ends, outcome, of, bests, stands)) for outcome in outcomes]
     lost_in = {
         trial: {
             "orders": count,
@@ -307,15 +319,21 @@ def _judged(
 
 
 def _safe(
-    ends: Mapping[str, float], outcome: Outcome, of: Mapping[str, Recording], bests: Mapping[str, int]
+    ends: Mapping[str, float],
+    outcome: Outcome,
+    of: Mapping[str, Recording],
+    bests: Mapping[str, int],
+    stands: Mapping[str, str],
 ) -> set[str]:
-    """Returns the trials that lost nothing: run to their budget, or, where bests count, past their best checkpoint."""
+    """Returns the trials that lost nothing: run to their budget, or, where bests count, past their best checkpoint, themselves or
+    by a trial for whose checkpoint they stand."""
 
     def reached(trial: str) -> int:
         done = outcome.runs[trial].done
         return of[trial].reports[done - 1].step or 0 if done else 0
 
-    return {t for t in ends if outcome.completed(t) or (t in bests and reached(t) >= bests[t])}
+    safe = {t for t in of if outcome.completed(t) or (t in bests and reached(t) >= bests[t])}
+    return {t for t in ends if t in safe or any(stands.get(other) == t for other in safe)}
 
 
 def _label(recording: Recording, among: Sequence[Recording]) -> str:

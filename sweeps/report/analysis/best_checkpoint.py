@@ -8,7 +8,8 @@ score given all scores of the run with their known errors (`sweeps.statistics.be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from sweeps.report.analysis.comparisons.pairing import CHOICE, Outcomes
 from sweeps.report.analysis.findings.trials import Picked
@@ -16,6 +17,32 @@ from sweeps.report.analysis.shape import Measured, error_of
 from sweeps.statistics import PathPoint, best_of_path
 
 FOLDS = 5
+
+
+class Candidate(NamedTuple):
+    """What is ranked by its best checkpoint.
+
+    Attributes:
+        best: names that checkpoint: two that are equal are the same bytes. trained: it trained that one itself, and does not
+            have it of a run that it turned off from. budget: its own, in steps.
+    """
+
+    id: str
+    best: Hashable
+    trained: bool
+    budget: int
+
+
+def who_stands(candidates: Iterable[Candidate]) -> dict[str, str]:
+    """Returns, by id, which of those that rank by the same checkpoint stands for it: one finding takes one place.
+
+    The one that trained it; else the one of the shortest budget, which is the cheapest way to it, and of those the first.
+    """
+    groups: dict[Hashable, list[Candidate]] = {}
+    for one in candidates:
+        groups.setdefault(one.best, []).append(one)
+    stands = {best: min(group, key=lambda c: (not c.trained, c.budget)).id for best, group in groups.items()}
+    return {one.id: stands[best] for best, group in groups.items() for one in group}
 
 
 def path_of(points: Sequence[Measured], sign: float) -> list[PathPoint]:
@@ -26,7 +53,7 @@ def path_of(points: Sequence[Measured], sign: float) -> list[PathPoint]:
 def best_checkpoint(
     metric: str, points: Sequence[Measured], outcomes: Mapping[int, Outcomes], *, sign: float, wandering: float
 ) -> Picked:
-    """Returns the best of a run's checkpoints.
+    """Returns the best of a run's checkpoints; which trial trained it is left open.
 
     Args:
         points: those that may be chosen, at least one. outcomes: of their items by step; of use where all of them have theirs.

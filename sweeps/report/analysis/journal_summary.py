@@ -94,6 +94,11 @@ class JournalSummary:
         parent, begins = self.history.curves.get(known.parent), known.attempt or known.status is TrialStatus.WAITING
         return known.fork_step if parent is None or begins else min(known.fork_step, parent.last_step)
 
+    def trained_by(self, trial: str, step: int) -> str:
+        """Returns which trial trained a checkpoint that lies on a trial's curve: itself, or one that it turned off from later."""
+        line = self.line(trial)
+        return next((part.trial for part in reversed(line) if step > (self.fork_step(part.trial) or 0)), line[0].trial)
+
     def answers(self, trial: str, step: int) -> Answers | None:
         """Item by item what a trial, or one of its parents up to the fork, answered at a step."""
         for curve in reversed(self.line(trial)):

@@ -9,6 +9,7 @@ from sweeps.config.names import JUDGED_ROLES
 from sweeps.config.objective import Goal
 from sweeps.journal.history import ENDED
 from sweeps.journal.rows import base_trial
+from sweeps.report.analysis.best_checkpoint import Candidate, who_stands
 from sweeps.report.analysis.comparisons.effects import effects, factors, judged_effect, judged_importance, observations
 from sweeps.report.analysis.comparisons.pairing import Outcomes, describe_pair, mean_outcomes, of_chosen, paired
 from sweeps.report.analysis.comparisons.settings import checked, judged, measured, p_values, settings, spreads
@@ -66,7 +67,7 @@ class Study:
             )
             for s in found
         ]
-        ranked = _ranked([checked(s, goal.constraints, by_id, bases) for s in found], goal)
+        ranked = _ranked([checked(s, goal.constraints, by_id, bases) for s in found], goal, by_id)
         rivalries = self._rivalries(ranked, by_id)
         limited = limits(ranked, goal.metric)
         fits = [self._effects(axes, scaled, m) for m in self.panels]
@@ -159,9 +160,22 @@ class Study:
 
     def trials_with_ranks(self) -> list[Trial]:
         """Returns the trials with their readings and comparisons at the sweep's level, and the rank of their setting."""
-        rank = {id: s.rank for s in self.settings for id in s.trials}
+        of = {id: s for s in self.settings for id in s.trials}
         counts = {t.id for t in self.trials if t.state == "completed" or (t.picked is not None and t.state in ENDED)}
-        return [replace(self._read(t), rank=rank[t.id] if t.id in counts else None) for t in self.trials]
+        return [
+            replace(self._read(t), rank=of[t.id].rank, shares=self._stands_for(t, of[t.id]))
+            if t.id in counts
+            else self._read(t)
+            for t in self.trials
+        ]
+
+    def _stands_for(self, t: Trial, setting: Setting) -> str:
+        """Returns the trial of the same best checkpoint in the setting that has a place for it; empty where its own has one."""
+        if not setting.shares or t.picked is None:
+            return ""
+        best = (t.picked.trained_by, t.picked.step)
+        others = {o.id: o.picked for o in self.trials if o.id in self._setting(setting.shares).counted}
+        return next((id for id, p in others.items() if p is not None and (p.trained_by, p.step) == best), "")
 
     def _read(self, t: Trial) -> Trial:
         base = self.bases.get(str(t.config.get("model", "")), {})
@@ -228,10 +242,11 @@ def _sign(metric: str, goal: Goal) -> float:
     return -1.0 if less_is_better(metric) else 1.0
 
 
-def _ranked(found: Sequence[Setting], goal: Goal) -> list[Setting]:
+def _ranked(found: Sequence[Setting], goal: Goal, by_id: Mapping[str, Trial]) -> list[Setting]:
     """Returns the settings with their ranks: whole ones that meet every constraint, best first, equal ones in order.
 
-    Where trials are worth their best checkpoint, pruned ones keep theirs: all that ended are ranked.
+    Where trials are worth their best checkpoint, pruned ones keep theirs: all that ended are ranked. Several that are worth the
+    same checkpoints, of a run that they share, are one finding: one of them has the place, and the others name it.
 
     Nothing is ranked by a score of which all have none: a suite that every checkpoint fails tells nothing.
     """
@@ -239,9 +254,22 @@ def _ranked(found: Sequence[Setting], goal: Goal) -> list[Setting]:
     ranked = [s for s in over if s.meets and goal.metric in s.metrics]
     if all(s.metrics[goal.metric].value == 0 for s in ranked) and goal.maximize:
         ranked = []
-    order = sorted(ranked, key=lambda s: -goal.sign * s.metrics[goal.metric].value)
+    stands = who_stands(_candidate(s, by_id) for s in ranked)
+    order = sorted((s for s in ranked if stands[s.id] == s.id), key=lambda s: -goal.sign * s.metrics[goal.metric].value)
     place = {s.id: i for i, s in enumerate(order, start=1)}
-    return [replace(s, rank=place.get(s.id)) for s in found]
+    return [replace(s, rank=place.get(s.id), shares=_other(stands.get(s.id, ""), s.id)) for s in found]
+
+
+def _candidate(s: Setting, by_id: Mapping[str, Trial]) -> Candidate:
+    """Returns a setting by the best checkpoints of its seeds; by its own id where a seed has none."""
+    picks = [(p.trained_by, p.step) for id in s.counted if (p := by_id[id].picked) is not None]
+    if len(picks) < len(s.counted):
+        return Candidate(s.id, s.id, True, s.budget or 0)
+    return Candidate(s.id, frozenset(picks), all(trial in s.trials for trial, _ in picks), s.budget or 0)
+
+
+def _other(id: str, own: str) -> str:
+    return "" if id == own else id
 
 
 def _panels(trials: Sequence[Trial], goal: Goal) -> tuple[str, ...]:

@@ -216,7 +216,8 @@ def _picks(
         fine = [p for p in points if all_met(goal.constraints, _values_at(constrained, p.step), at_base)]
         answers = {p.step: journal.answers(curve.trial, p.step) for p in points}
         kept = {s: o for s, a in answers.items() if a is not None and (o := a.of(goal.metric)) is not None}
-        found.append(best_checkpoint(goal.metric, fine or points, kept, sign=goal.sign, wandering=wandering))
+        picked = best_checkpoint(goal.metric, fine or points, kept, sign=goal.sign, wandering=wandering)
+        found.append(replace(picked, trained_by=journal.trained_by(curve.trial, picked.step)))
     return found
 
 

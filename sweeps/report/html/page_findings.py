@@ -83,6 +83,7 @@ def verdict_rows(summary: Summary) -> list[VerdictRow]:
 
 def _runs(s: Setting) -> str:
     rank = "" if s.rank is None else f"rank {s.rank}, "
+    rank = f"same checkpoint as {s.shares}, " if s.shares else rank
     return f"{rank}{len(s.counted)} of {plural(len(s.trials), 'run')} counted"
 
 

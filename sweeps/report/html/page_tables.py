@@ -100,7 +100,7 @@ def trial_heads(summary: Summary) -> list[Head]:
 
 def trial_rows(summary: Summary) -> list[TrialRow]:
     """Ranked trials first, then the others in order of appearance."""
-    order = sorted(summary.trials, key=lambda t: t.rank or len(summary.trials) + 1)
+    order = sorted(summary.trials, key=lambda t: summary.place(t) or len(summary.trials) + 1)
     return [TrialRow(t.id, t.label, t.parent or "", _cells(t, summary), t.tags) for t in order]
 
 
@@ -112,15 +112,22 @@ def _cells(t: Trial, summary: Summary) -> list[Cell]:
     cost = t.training + t.scoring
     budget = "" if t.budget is None else f"of {t.budget:,}"
     return [
-        Cell(
-            "" if t.rank is None else str(t.rank), t.rank or "", num=True, more="tied" if t.id in summary.tied else ""
-        ),
+        _rank_cell(t, summary),
         Cell(t.state, t.state, state=t.state, more="" if t.phase in ("", "unknown") else t.phase),
         Cell(f"{t.steps_run:,}", t.steps_run, more=budget, num=True),
         *(_score_cell(t.readings.get(m), t, m) for m in summary.panels),
         *([_check_cell(t)] if _constrained(summary) else []),
         Cell(spent(cost), cost.cpu_s + cost.gpu_s, num=True),
     ]
+
+
+def _rank_cell(t: Trial, summary: Summary) -> Cell:
+    if t.shares:
+        place = summary.place(t)
+        return Cell(f"= {place}", place or "", num=True, more="same checkpoint")
+    return Cell(
+        "" if t.rank is None else str(t.rank), t.rank or "", num=True, more="tied" if t.id in summary.tied else ""
+    )
 
 
 def _score_cell(r: Reading | None, t: Trial, metric: str) -> Cell:

@@ -18,6 +18,7 @@ def settings_data(summary: Summary) -> list[dict[str, Any]]:
         {
             "trials": list(s.trials),
             "rank": s.rank,
+            "shares": s.shares,
             "verdicts": [[v.kind.value, v.sentence, v.settle] for v in s.verdicts],
         }
         for s in summary.settings
@@ -57,7 +58,8 @@ def trial_facts(t: Trial) -> Iterator[list[str]]:
     if t.picked is not None:
         worth = f"; worth {number(t.picked.value)}, corrected for having been chosen" if t.picked.by else ""
         chosen = f"step {t.picked.step:,}, the best of {plural(t.picked.of, 'checkpoint')} by {t.picked.metric}"
-        yield ["Best checkpoint", f"{chosen}{worth}"]
+        trained = f"; trained by {t.picked.trained_by}" if t.picked.trained_by not in ("", t.id) else ""
+        yield ["Best checkpoint", f"{chosen}{worth}{trained}{f'; ranked once, with {t.shares}' if t.shares else ''}"]
     for run in t.runs:
         begun = f"from step {run.start:,}" if run.start else "from the beginning"
         yield [f"Attempt {run.attempt}", f"{begun}, {spent(run.training)}"]

@@ -75,7 +75,8 @@ class TrialView {
     find("title").textContent = trial.label;
     find("about").textContent = `${trial.id}, ${trial.state}${trial.reason ? `: ${trial.reason}` : ""}${trial.tags.length ? `; tags: ${trial.tags.join(", ")}` : ""}`;
     const setting = data.settings.find((s) => s.trials.includes(trial.id));
-    const rank = setting?.rank ? [`Its setting has rank ${setting.rank}.`] : [];
+    const shared = setting?.shares ? [`Its best checkpoint is that of ${setting.shares} too, and is ranked there.`] : [];
+    const rank = setting?.rank ? [`Its setting has rank ${setting.rank}.`] : shared;
     const told = (setting?.verdicts ?? []).map(([kind, sentence, settle]) => `${kind}: ${sentence}${settle ? ` Would settle it: ${settle}.` : ""}`);
     list("verdicts", [...rank, ...told, ...trial.paired.map((sentence) => `${sentence}.`)]);
     list("decisions", trial.decisions.map(([step, action, phase, reason]) => `step ${step ?? "–"}, ${phase}: ${action}. ${reason}`));

@@ -191,6 +191,7 @@ class CurveForecaster:
         self.level_draws = np.zeros((32, LEVEL_DRAWS))
         # Highest level of any checkpoint so far, -inf before the first, with its error; and draws of a normal number.
         self.seen, self.seen_error = np.full(32, -np.inf), np.zeros(32)
+        self.own, self.own_error = np.full(32, -np.inf), np.zeros(32)  # likewise, of what a trial trained itself
         self.seen_draws = np.zeros((32, DRAWS))
         # Chance that a late fall is made good, and level before it.
         self.back, self.back_to = np.zeros(32), np.zeros(32)
@@ -350,6 +351,7 @@ class CurveForecaster:
         self.level_draws[row] = _NORMAL[order[order < LEVEL_DRAWS]]
         again = np.random.default_rng([zlib.crc32(curve.trial.encode()), 1])
         self.seen[row], self.seen_draws[row] = -np.inf, _SEEN[again.permutation(DRAWS)]
+        self.own[row] = -np.inf
         forecast.kind, forecast.decay_start, forecast.end = kind, start, schedule_time(budget / horizon, start)
         if kind not in self.gains:
             self.gains[kind] = SharedGain(schedule == "wsd", FORM_DRAWS)
@@ -361,7 +363,7 @@ class CurveForecaster:
     def _grow(self) -> None:
         """Makes room for twice as many trials."""
         names = ["quantiles", "shift", "spread", "ahead", "reach", "level", "level_sd", "level_error", "level_draws"]
-        names += ["variance", "back", "back_to", "time", "seen", "seen_error", "seen_draws"]
+        names += ["variance", "back", "back_to", "time", "seen", "seen_error", "own", "own_error", "seen_draws"]
         for name in names:
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
@@ -406,12 +408,22 @@ class CurveForecaster:
     def _see(self, forecast: TrialForecast, point: Point) -> None:
         """Keeps the highest level so far: filtered, so that a single lucky score is not taken at its word."""
         level, row = forecast.in_unit(forecast.phase.level), forecast.row
-        if level > self.seen[row] and self.counts(forecast.trial, point):
-            self.seen[row], self.seen_error[row] = level, forecast.unit * math.sqrt(forecast.phase.var)
+        if level <= min(self.seen[row], self.own[row]) or not self.counts(forecast.trial, point):
+            return
+        error = forecast.unit * math.sqrt(forecast.phase.var)
+        if level > self.seen[row]:
+            self.seen[row], self.seen_error[row] = level, error
+        if level > self.own[row] and not point.inherited:
+            self.own[row], self.own_error[row] = level, error
 
     def kept(self, rows: np.ndarray) -> Array:
         """Returns the highest score that each trial has had, in every possible outcome of the sweep, [rows, DRAWS]."""
         return np.asarray(self.seen[rows, None] + self.seen_error[rows, None] * self.seen_draws[rows])
+
+    def kept_own(self, rows: np.ndarray) -> Array:
+        """Returns likewise the highest score of a checkpoint that each trial trained itself: those that a branch has of its trunk
+        take a place for that one alone."""
+        return np.asarray(self.own[rows, None] + self.own_error[rows, None] * self.seen_draws[rows])
 
     def _error(self, point: Point, unit: float) -> float:
         """Returns a report's standard error in `unit`, 1 where it came without; between 0.3 and `FURTHEST`."""

@@ -203,7 +203,7 @@ class TopKRanking:
                         outcomes[i, ~met] = -math.inf
             if self.best:
                 outcomes[[t.trial in self.out for t in inside]] = -math.inf  # nothing of them is to come
-                outcomes = np.maximum(outcomes, self.forecaster.kept(np.array(rows)))
+                outcomes = np.maximum(outcomes, self.forecaster.kept_own(np.array(rows)))
             self._samples_of(suite).put(rows, outcomes)
 
 

@@ -23,6 +23,8 @@ from sweeps.report.analysis.wording import SAFETY, number, of, percent, plural, 
 
 ENDED: Final = ("completed", "pruned", "failed", "paused")
 OVER_REFUSAL: Final = "safety/over_refusal"
+MOST_SHARING: Final = 3
+"""Settings that are named one by one for sharing their best checkpoint with another."""
 
 
 def headline(findings: Sequence[Finding]) -> str:
@@ -371,3 +373,12 @@ def _of_best_checkpoints(summary: Summary) -> Iterator[str]:
             f"{plural(ways[''], 'best checkpoint')} could not be corrected for having been chosen, because scores came without "
             "standard errors: they are too good."
         )
+    sharing = [s for s in summary.settings if s.shares]
+    for s in sharing[:MOST_SHARING]:
+        stands = summary.setting(s.shares)
+        yield (
+            f"{s.label} is best at a checkpoint that it shares with {stands.label}: one finding, which is ranked once, as that "
+            "of the latter."
+        )
+    if len(sharing) > MOST_SHARING:
+        yield f"So it is with {plural(len(sharing) - MOST_SHARING, 'other setting')}."

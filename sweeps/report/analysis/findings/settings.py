@@ -133,6 +133,7 @@ class Setting:
             ran to their budget, or all where none did. whole: whether they ran to it.
         rank: by the mean of the objective, among whole settings that meet the constraints. checks, meets: constraints on
             the means.
+        shares: the setting that has a place for the same best checkpoints: one finding is ranked once; else empty.
         front: on the Pareto front of objective and refusal: no other setting is known to be better in both. None: no
             refusal was scored.
     """
@@ -150,6 +151,7 @@ class Setting:
     rank: int | None = None
     verdicts: tuple[Verdict, ...] = ()
     front: bool | None = None
+    shares: str = ""
 
     @property
     def model(self) -> str:

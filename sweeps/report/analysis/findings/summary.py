@@ -127,6 +127,10 @@ class Summary:
         """Returns the setting that a trial is an example of."""
         return next(s for s in self.settings if trial in s.trials)
 
+    def place(self, trial: Trial) -> int | None:
+        """Returns a trial's rank; where its best checkpoint is another's too, and is ranked there, that one's."""
+        return self.trial(trial.shares).rank if trial.shares else trial.rank
+
     def ranked(self) -> list[Setting]:
         """Returns the ranked settings, best first."""
         return sorted((s for s in self.settings if s.rank is not None), key=lambda s: s.rank or 0)

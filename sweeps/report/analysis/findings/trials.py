@@ -103,6 +103,7 @@ class Picked:
         value, se: what it is worth, less its luck in having been chosen. n: items behind it.
         by: what the luck was found by, `held-out items` or `its whole curve`; empty where scores came without errors, and nothing
             was corrected.
+        trained_by: the trial that trained it: this one, or one that it turned off from after that step.
         outcomes: per task and item, those that `value` is the mean of; not part of the JSON.
     """
 
@@ -114,6 +115,7 @@ class Picked:
     of: int
     by: str
     outcomes: Sequence[Sequence[float]] | None = None
+    trained_by: str = ""
 
     @property
     def score(self) -> Measured:
@@ -138,7 +140,8 @@ class Trial:
         paired: the last score of each panel against the base on the same items, where outcomes were kept.
         training, scoring: what was spent on it, all attempts together.
         meets: whether all constraints are met; None when one of them was not scored.
-        rank: place of the trial's setting (`Summary.settings`), from 1. decisions: every verdict of the stop rule.
+        rank: place of the trial's setting (`Summary.settings`), from 1. shares: the trial whose setting has a place for the same
+            best checkpoint, so that this one has none; else empty. decisions: every verdict of the stop rule.
         tags: those that people gave it. picked: its best checkpoint, where trials are worth theirs; None where their ends count.
         runs: its attempts, in order.
     """
@@ -173,6 +176,7 @@ class Trial:
     tags: tuple[str, ...] = ()
     picked: Picked | None = None
     runs: tuple[AttemptRun, ...] = ()
+    shares: str = ""
 
     def judged_score(self, metric: str) -> Measured | None:
         """Returns the score that the trial is judged by: of its best checkpoint where that counts, else the last one."""

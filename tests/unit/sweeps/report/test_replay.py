@@ -10,6 +10,7 @@ from benchmarks.stopping.worlds import METRIC, generate
 from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
 from sweeps.journal.history import History
+from sweeps.journal.rows import Row
 from sweeps.report.replay import (
     compare,
     comparison_page,
@@ -215,6 +216,33 @@ def test_where_bests_count_a_replay_speaks_of_best_checkpoints():
     (lost,) = compare(late, ["asha:reduction=2,grace=10"], workers=1, top=1, at="best")
     assert lost["lost_winners"] == 1
     assert "; at its best checkpoint it scored 1.00" in table([lost])
+
+
+def shared_trunk() -> list[Row]:
+    """A run of 100 steps that is best at step 20, two branches that turned off at 30, and a run that is best at its end."""
+    rows = [make_row("report", "s", "base-m", step=0, metrics={Y: 0.4}, suite="m")]
+    for name, budget in (("long", 100), ("short", 40), ("middle", 60), ("other", 100)):
+        branch = name in ("short", "middle")
+        extra = {"parent": "long", "fork_step": 30} if branch else {}
+        rows.append(make_row("trial", "s", name, budget=budget, config={"model": "m", "steps": budget}, extra=extra))
+        rows.append(make_row("attempt", "s", name, 1, 30 if branch else 0))
+        for step in range(10, budget + 1, 10):
+            score = 0.005 * step if name == "other" else 0.9 if step == 20 else 0.2
+            more = {"inherited": "long"} if branch and step <= 30 else {}
+            rows.append(make_row("report", "s", name, 1, step, metrics={Y: score}, suite="m", **more))
+    return rows
+
+
+def test_a_checkpoint_that_several_runs_share_is_one_winner():
+    (whole,) = replay(shared_trunk(), "none", metric=Y, top=2, at="best")["sweeps"].values()
+    assert whole["winners"] == ["long", "other"]
+    assert whole["lost_winners"] == []
+    assert replay(shared_trunk(), "none", metric=Y, top=2)["sweeps"]["s"]["winners"] == [
+        "other",
+        "long",
+        "short",
+        "middle",
+    ]
 
 
 def test_what_a_recorded_sweep_looked_for_is_read_off_its_definition():

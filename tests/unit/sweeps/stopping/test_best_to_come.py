@@ -124,3 +124,21 @@ def test_rules_that_compare_levels_compare_the_best_so_far(at: str, value: float
         rule.observe(row)
     assert rule.seen("t") == value
     assert rule.decide("t").action is Action.CONTINUE
+
+
+def test_the_checkpoint_that_branches_share_with_their_trunk_takes_one_place():
+    """A trunk past its peak, and two branches that turned off behind it and fell: of the top 2 places one is open."""
+    rule = DipAware(Goal(Y, top=2, at="best"))
+    Sweep(rule, {"trunk": PEAK, "flat": FLAT, "rise": RISE})
+    shared, trials = rule.history.curves["trunk"], rule.ranking.forecaster.trials
+    for name, budget in (("short", 320), ("middle", 400)):
+        rule.observe(make_row("trial", "s", name, budget=budget, config={"model": "m"}, parent="trunk", fork_step=220))
+        rule.observe(make_row("attempt", "s", name, 1, 220, parent="trunk", fork_step=220))
+        rows = [(s, p.metrics[Y], {"inherited": "trunk"}) for s, p in shared.points.items() if 0 < s <= 220]
+        rows += [(step, 0.3, {}) for step in range(240, budget + 1, 20)]
+        for step, value, more in rows:
+            rule.observe(make_row("report", "s", name, 1, step, metrics={Y: value}, se={Y: 0.01}, suite="", **more))
+        rule.observe(make_row("end", "s", name, of="scoring", status="completed"))
+    for name in ("short", "middle"):  # its own reading is of the whole path
+        assert rule.ranking.forecaster.seen[trials[name].row] == pytest.approx(0.64, abs=0.03)
+    assert rule.ranking.probability(trials["rise"]).cut < 0.56  # that of `flat`, not of the trunk's peak once more

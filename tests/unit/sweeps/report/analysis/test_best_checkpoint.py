@@ -192,9 +192,67 @@ def test_the_report_holds_out_items_where_replies_were_kept():
     summary = summarize(with_items)
     assert {t.picked.by for t in summary.trials} == {"held-out items"}
     shown = summary.to_json()["trials"][0]["picked"]
-    assert set(shown) == {"metric", "step", "value", "se", "n", "of", "by"}
+    assert set(shown) == {"metric", "step", "value", "se", "n", "of", "by", "trained_by"}
     (against_base,) = [p for p in summary.trials[0].paired if p.metric == "transfer/score"]
     assert against_base.step == summary.trials[0].picked.step
     assert against_base.difference == pytest.approx(
         summary.trials[0].picked.value - summary.bases["tiny-s"]["transfer/score"].value
     )
+
+
+# --- one checkpoint, several trials -----------------------------------------------------------------------------------
+
+
+def on_one_trunk(curve, seeds=(0,)) -> list[Story]:
+    """Budgets 400, 200 and 100 on one trunk, whose transfer follows `curve` over the steps, and another run beside them."""
+    found = []
+    for seed in seeds:
+        trunk = replace(story(replay=0.0, seed=seed), curves={**RECOVERS, "transfer/score": curve})
+        forks = ((200, 160), (100, 80))
+        found += [trunk, *(replace(trunk, config={**trunk.config, "steps": steps}, parent=trunk.id, fork_step=fork)
+                           for steps, fork in forks)]  # fmt: skip
+    return [*found, replace(story(replay=0.1), curves=LATE)]
+
+
+def test_a_trunk_and_its_branches_that_are_best_at_one_checkpoint_are_ranked_once():
+    stories = on_one_trunk(EARLY["transfer/score"])
+    trunk, middle, short, other = (s.id for s in stories)
+    summary = summarize(journal(stories, spec=spec("best")))
+    assert {t.picked.step for t in summary.trials if t.id != other} == {summary.trial(trunk).picked.step}
+    assert [(t.rank, t.shares) for t in summary.trials] == [(1, ""), (None, trunk), (None, trunk), (2, "")]
+    assert {t.picked.trained_by for t in summary.trials} == {trunk, other}
+    assert summary.best == (trunk, other)
+    assert [s.id for s in summary.ranked()] == [trunk, other]
+    assert [summary.setting(id).shares for id in (middle, short)] == [trunk, trunk]
+    assert summary.trial(short).objective.value == summary.setting(short).metrics["transfer/score"].value  # as measured
+    told = [note for note in summary.notes if "one finding, which is ranked once" in note]
+    assert len(told) == 2
+    assert summary.setting(trunk).label in told[0]
+    page = render_html(summary)
+    assert "same checkpoint" in page
+    assert f"same checkpoint as {trunk}" in page
+    facts = dict(trial_facts(summary.trial(short)))
+    assert facts["Best checkpoint"].endswith(f"; trained by {trunk}; ranked once, with {trunk}")
+
+
+def test_branches_whose_trunk_is_best_elsewhere_share_a_place_as_the_shortest_of_them():
+    stories = on_one_trunk(lambda share: 0.02 if share == 1 else -0.5 * share)
+    trunk, middle, short, other = (s.id for s in stories)
+    summary = summarize(journal(stories, spec=spec("best")))
+    assert summary.trial(trunk).picked.step == 400
+    assert [t.shares for t in summary.trials] == ["", short, "", ""]
+    assert summary.trial(middle).picked.trained_by == trunk
+    assert sorted(s.id for s in summary.ranked()) == sorted((trunk, short, other))
+
+
+def test_settings_share_a_place_where_all_of_their_seeds_do():
+    summary = summarize(journal(on_one_trunk(EARLY["transfer/score"], seeds=(0, 1)), spec=spec("best")))
+    first, second = (t.id for t in summary.trials if t.config["steps"] == 400 and t.config["replay"] == 0.0)
+    shares = {t.shares for t in summary.trials if t.config["steps"] < 400}
+    assert shares == {first, second}
+    assert len(summary.ranked()) == 2
+
+
+def test_by_their_ends_a_trunk_and_its_branches_have_a_place_each():
+    summary = summarize(journal(on_one_trunk(EARLY["transfer/score"]), spec=spec("end")))
+    assert sorted(t.rank for t in summary.trials) == [1, 2, 3, 4]
