@@ -158,8 +158,9 @@ def _speed(
             )
 
         own = guess(plan.sweep.evaluation.items)
-        if measured is None and of_one is not None:
-            measured = of_one.of_several(own.step.seconds / guess(1, workers=1).step.seconds)
+        if of_one is not None and item.workers > 1:
+            told = of_one.of_several(own.step.seconds / guess(1, workers=1).step.seconds)
+            measured = told if measured is None else measured.completed(told)
         if measured is None:
             return own
         return measured.over(

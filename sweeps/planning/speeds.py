@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, NamedTuple
 
 from sweeps.journal.rows import BASE_PREFIX, AttemptRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
@@ -156,6 +156,16 @@ class Measured:
             reused=_sum(self.start_up, self.again) if self.start_up else guess.reused,
             loads=self.loads or guess.loads,
         )
+
+    def completed(self, other: Measured) -> Measured:
+        """Returns what is known of either, this one's where both know it: journals may tell of starts alone, or of steps."""
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        more = {
+            name: value for name, value in told.items() if value is not None and name not in ("evaluation", "items")
+        }
+        if self.evaluation is not None:  # its items belong to it
+            more |= {"evaluation": self.evaluation, "items": self.items}
+        return replace(other, **more)
 
     def of_several(self, shorter: float) -> Measured:
         """Returns what one worker's figures say of several, whose step is so much `shorter` (a factor) by published figures."""
