@@ -77,11 +77,9 @@ def _with_template(folder: Path, text: str) -> Path:
     """Returns a folder that links to a model's files and has another chat template; the same one for the same two."""
     digest = hashlib.sha256(f"{folder.resolve()}\0{text}".encode()).hexdigest()[:16]
     home = cache_folder() / "templates" / f"{digest}-{folder.name}"
-    if home.is_dir() and all(file.exists() for file in home.iterdir()):
-        with contextlib.suppress(OSError):
-            if (home / TEMPLATE).read_bytes() == text.encode():
-                return home
-    shutil.rmtree(home, ignore_errors=True)  # it links to files that have gone, or somebody changed its template
+    if _is_overlay(home, folder, text):
+        return home
+    shutil.rmtree(home, ignore_errors=True)  # it links to files that have gone, or somebody put others there
     aside = home.with_name(f".{home.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -92,6 +90,20 @@ def _with_template(folder: Path, text: str) -> Path:
     with contextlib.suppress(OSError):  # another process was first
         aside.rename(home)
     return home
+
+
+def _is_overlay(home: Path, folder: Path, text: str) -> bool:
+    """True for a folder that links to a model's files, all of them and no others, and has this chat template."""
+    try:
+        links = {
+            file.name: str(file.resolve()) for file in folder.iterdir() if file.is_file() and file.name != TEMPLATE
+        }
+        there = {file.name: file for file in home.iterdir()}
+        if (home / TEMPLATE).read_bytes() != text.encode() or set(there) != {*links, TEMPLATE}:
+            return False
+        return all(os.readlink(there[name]) == links[name] for name in links)
+    except OSError:  # it is not there, or a file stands where a link was
+        return False
 
 
 def load_model(

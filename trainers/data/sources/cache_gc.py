@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from trainers.data.sources.download_cache import cache_folder, use_lock
+from trainers.data.sources.download_cache import cache_folder, record_of, use_lock
 
 DAY_S: Final = 24 * 3600.0
 
@@ -41,7 +41,7 @@ def collect_cache(older_than_days: float, *, apply: bool = False) -> list[Cached
             unused_s = time.time() - path.stat().st_mtime
             copy = CachedCopy(path, _size(path), unused_s, not free, free and unused_s > older_than_days * DAY_S)
             if apply and copy.goes:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _remove(path)
             found.append(copy)
     return sorted(found, key=lambda copy: -copy.unused_s)
 
@@ -65,6 +65,15 @@ def _unused(path: Path) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def _remove(path: Path) -> None:
+    if not path.is_dir():
+        path.unlink()
+        return
+    shutil.rmtree(path)
+    if not path.name.startswith("."):  # an unfinished one lies beside a copy, or beside none
+        record_of(path).unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

@@ -2,13 +2,16 @@
 
 A copy's folder is named after its address and the sizes and versions of its files, so a file that changes at the source is
 fetched anew. It appears whole: fetched aside under a lock, checked, then renamed. A process that dies in between leaves
-a lock that nobody holds and a folder that nobody reads. Credentials come from the environment or the instance alone.
+a lock that nobody holds and a folder that nobody reads. Beside it stands what each file was when it arrived: its SHA-256, and
+the state by which one that nobody touched is known again, so that a file is read anew only where somebody did. A copy that
+differs is fetched anew. Credentials come from the environment or the instance alone.
 What was not used for long can be removed (`cache_gc`); a copy in use is held by a lock until its process ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,7 +20,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sweeps.checkpoints.manifest import MANIFEST, sha256
 from sweeps.checkpoints.scratch import folder_lock
@@ -142,12 +145,59 @@ def _hold(home: Path) -> None:
             os.utime(home)
 
 
+def record_of(home: Path) -> Path:
+    """Returns the file that says what the files of a copy were when they arrived."""
+    return home.with_name(f".{home.name}.sha256")
+
+
 def _is_whole(home: Path, files: Mapping[str, Remote]) -> bool:
-    """False where a copy is not there, or a file of it has gone or has another size: a power cut, or somebody's hand."""
+    """False where a copy is not there, or is not what was fetched: a power cut, or somebody's hand."""
     try:
-        return not _of_another_size(home, files)
-    except OSError:  # it is not there, or just put there anew
-        return False
+        bad = _other_files(home, files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # it is not there, just put there anew, or nothing says what it was
+    if bad:
+        log.warning("%s: %s: not what was fetched; fetched anew", home, ", ".join(bad))
+    return not bad
+
+
+def _other_files(home: Path, files: Mapping[str, Remote]) -> list[str]:
+    """Returns the files of a copy that are missing, are too many, or hold other bytes than those that arrived.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: there is no copy, or no record of one.
+    """
+    there = {file.name: file for file in home.iterdir() if file.name in files or not file.name.startswith(".")}
+    record = json.loads(record_of(home).read_text())
+    bad, touched = sorted(set(there) ^ set(files)), False
+    for name in set(there) & set(files):
+        known, now = record[name], _state(there[name])
+        if known["state"] == now:
+            continue
+        if file_digest(there[name]) == known["sha256"]:
+            known["state"], touched = now, True
+        else:
+            bad.append(name)
+    if touched and not bad:
+        with contextlib.suppress(OSError):  # a cache that is read-only
+            _write(record_of(home), json.dumps(record))
+    return bad
+
+
+def _state(file: Path) -> list[int]:
+    """Returns what differs wherever somebody has written to a file, or put another one there: nobody can set all of it."""
+    state = file.stat()
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+
+
+def _write(file: Path, text: str) -> None:
+    """Writes a file that is whole or not there, also after a power cut."""
+    aside = file.with_name(f"{file.name}.{os.getpid()}")
+    with open(aside, "w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    aside.replace(file)
 
 
 def _of_another_size(folder: Path, files: Mapping[str, Remote]) -> list[str]:
@@ -165,7 +215,46 @@ def _fetch(url: str, files: Mapping[str, Remote], home: Path) -> None:
     for name, remote in files.items():
         _call(url, lambda name=name, remote=remote: fs.get_file(remote.address, str(aside / name)), FOREVER)  # type: ignore[misc]
     _check(url, files, aside)
+    record = {}
+    for name in files:
+        with open(aside / name, "rb") as file:
+            os.fsync(file.fileno())  # a power cut leaves none of it, or what the record says
+        record[name] = {"sha256": sha256(aside / name), "state": _state(aside / name)}
+    _write(record_of(home), json.dumps(record))
     aside.rename(home)
+
+
+_READ: Final[dict[str, str]] = {}
+"""Digests of files that this process has read, by what `file_digest` knows them again by."""
+
+
+def file_digest(file: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal; one that is as it was (path, size, times, inode) is not read again.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not os.access(file, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+    facts = "\0".join(map(str, [file.resolve(), *_state(file)]))
+    key = hashlib.sha256(facts.encode()).hexdigest()[:32]
+    if key in _READ:
+        return _READ[key]
+    known = cache_folder() / "digests" / key
+    try:
+        if len(text := known.read_text()) == 64:
+            return _READ.setdefault(key, text)
+    except (OSError, UnicodeDecodeError):
+        pass
+    found = _READ[key] = sha256(file)
+    aside = known.with_name(f".{known.name}.{os.getpid()}")
+    try:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(found)
+        aside.replace(known)
+    except OSError as e:
+        log.debug("a digest was not cached: %s", e)
+    return found
 
 
 def _check(url: str, files: Mapping[str, Remote], folder: Path) -> None:

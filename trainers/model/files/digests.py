@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
 
-from sweeps.checkpoints.manifest import sha256
 from sweeps.config.names import TEMPLATES
 from sweeps.config.trial import ModelSource, TierSource
 from trainers.data.chat.training_templates import named_template
-from trainers.data.sources.download_cache import cache_folder, is_remote, listing
+from trainers.data.sources.download_cache import file_digest, is_remote, listing
 from trainers.model.files.folder import is_needed
-
-log = logging.getLogger(__name__)
-_READ: Final[dict[str, str]] = {}
-"""Digests of files that this process has read, by what `_file_digest` knows them again by."""
 
 
 def model_digests(name: str, source: ModelSource, patience_s: float = 0.0) -> Iterator[tuple[str, str]]:
@@ -59,11 +50,11 @@ def _digest(path: str, patience_s: float) -> str:
         return _digest_of_remote(path, patience_s)
     digest, place = hashlib.sha256(), Path(path).expanduser()
     if place.is_file():
-        return _file_digest(place)[:16]
+        return file_digest(place)[:16]
     if not place.is_dir():
         return ""
     for file in sorted(file for file in place.iterdir() if file.is_file() and is_needed(file.name)):
-        digest.update(f"{file.name}\0{_file_digest(file)}\n".encode())
+        digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -73,29 +64,3 @@ def _digest_of_remote(path: str, patience_s: float, wanted: Callable[[str], bool
         if wanted(name):
             digest.update(f"{name}\0{remote.size}\0{remote.version}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _file_digest(file: Path) -> str:
-    """Returns the SHA-256 of a file; one that is as it was (path, size, times, inode) is not read again."""
-    if not os.access(file, os.R_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
-    state = file.stat()
-    facts = f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\0{state.st_ino}"
-    key = hashlib.sha256(facts.encode()).hexdigest()[:32]
-    if key in _READ:
-        return _READ[key]
-    known = cache_folder() / "digests" / key
-    try:
-        if len(text := known.read_text()) == 64:
-            return _READ.setdefault(key, text)
-    except (OSError, UnicodeDecodeError):
-        pass
-    found = _READ[key] = sha256(file)
-    aside = known.with_name(f".{known.name}.{os.getpid()}")
-    try:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(found)
-        aside.replace(known)
-    except OSError as e:
-        log.debug("a digest was not cached: %s", e)
-    return found

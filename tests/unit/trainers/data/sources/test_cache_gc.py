@@ -38,6 +38,7 @@ def test_it_is_listed_with_its_size_and_removed_only_when_asked(copy):
     assert copy.is_dir()
     assert collect_cache(30, apply=True) == [found._replace(unused_s=pytest.approx(found.unused_s, abs=60))]
     assert not copy.exists()
+    assert not download_cache.record_of(copy).exists()
     assert collect_cache(30) == []
 
 

@@ -1,6 +1,7 @@
 """What lies elsewhere is fetched once, whole, and shared."""
 
 import json
+import os
 import threading
 from hashlib import sha256
 
@@ -107,6 +108,85 @@ def test_a_copy_that_is_no_longer_whole_is_fetched_anew(remote, damage):
     else:
         copy.write_text(damage)
     assert (fetched("memory://m") / "model.safetensors").read_text() == "all of it"
+
+
+def edited(file):
+    file.write_text("not of it")
+
+
+def edited_with_the_time_as_it_was(file):
+    state = file.stat()
+    file.write_text("not of it")
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def put_another_there(file):
+    other = file.with_name("other")
+    other.write_text("not of it")
+    other.replace(file)
+
+
+def added_a_file(file):
+    file.with_name("chat_template.jinja").write_text("{{ 1 }}")
+
+
+@pytest.mark.parametrize("does", [edited, edited_with_the_time_as_it_was, put_another_there, added_a_file])
+def test_a_copy_that_somebody_changed_is_fetched_anew_and_said(remote, caplog, does):
+    """What stands there has as many bytes as before."""
+    put(remote, "/m/config.json", "{}")
+    put(remote, "/m/model.safetensors", "all of it")
+    copy = fetched("memory://m")
+    does(copy / "model.safetensors")
+    assert fetched("memory://m") == copy
+    assert (copy / "model.safetensors").read_text() == "all of it"
+    assert {file.name for file in copy.iterdir()} == {"config.json", "model.safetensors"}
+    assert "not what was fetched; fetched anew" in caplog.text
+
+
+def test_a_copy_is_read_anew_only_where_somebody_touched_it(remote, monkeypatch):
+    put(remote, "/m/model.safetensors", "all of it")
+    read, whole = [], download_cache.sha256
+    monkeypatch.setattr(download_cache, "sha256", lambda file: read.append(file.name) or whole(file))
+    copy = fetched("memory://m") / "model.safetensors"
+    assert read == ["model.safetensors"]
+    for _ in range(3):
+        fetched("memory://m")
+    assert read == ["model.safetensors"]
+    copy.touch()
+    monkeypatch.setattr(download_cache, "_fetch", lambda *a: pytest.fail("it is what was fetched"))
+    for _ in range(3):
+        fetched("memory://m")
+        monkeypatch.setattr(download_cache, "_READ", {})  # as in another process
+    assert read == ["model.safetensors"] * 2
+
+
+def test_a_copy_that_says_nothing_of_its_files_is_fetched_anew(remote):
+    """One of a version that wrote no digests, or a record that is damaged."""
+    put(remote, "/data/ours.jsonl", "all of it")
+    for damage in (
+        lambda record: record.unlink(),
+        lambda record: record.write_text("{"),
+        lambda record: record.write_text("{}"),
+    ):
+        copy = fetched("memory://data/ours.jsonl")
+        copy.write_text("not of it")
+        damage(download_cache.record_of(copy.parent))
+        assert fetched("memory://data/ours.jsonl").read_text() == "all of it"
+
+
+def test_a_file_in_the_place_of_a_link_to_a_model_is_no_file_of_that_model(remote, tmp_path):
+    """An editor that writes a file anew leaves one where a link was."""
+    base = write_base(tmp_path / "base")
+    source = ModelSource(str(base), chat_template="chatml")
+    folder = model_folder("own", source)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(config.replace("}", " }"))
+    assert model_folder("own", source) == folder
+    assert (folder / "config.json").is_symlink()
+    assert (folder / "config.json").read_text() == config
+    (folder / "tokenizer.model").write_text("added")
+    assert not (model_folder("own", source) / "tokenizer.model").exists()
 
 
 def test_what_does_not_arrive_whole_is_refused(remote, monkeypatch):
