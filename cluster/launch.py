@@ -42,7 +42,8 @@ def run_with_output(
 
     keep_running_without_output()
     backend: Backend = "in-process" if in_process else "ray"
-    checked = preflight(sweep, storage or sweep.storage, here=runs_here(backend, address), builtin=True)
+    here = runs_here(backend, address)
+    checked = preflight(sweep, storage or sweep.storage, here=here, builtin=True, in_process=in_process)
     with run_output() as output:
         say = output.say
         say(f"{sweep.id}: {describe_size(sweep)}; report and log go to {join(str(storage or sweep.storage), sweep.id)}")

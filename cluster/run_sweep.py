@@ -112,7 +112,8 @@ def run(
     history = history_of(rule)
     root = _root(storage or sweep.storage, say)
     home = root / plan.sweep_id
-    check = partial(_checked, sweep, root, train, evaluate, here=runs_here(backend, address), say=say)
+    in_process, here = backend == "in-process", runs_here(backend, address)
+    check = partial(_checked, sweep, root, train, evaluate, here=here, in_process=in_process, say=say)
     if tiers is None and not is_sweep(home):
         tiers = check()  # before anything is written: of a sweep that is refused nothing is left
     with SweepJournal(home, say=say) as journal:
@@ -151,7 +152,12 @@ def run(
                 OwnFunction("evaluation", evaluate)
                 if evaluate
                 else partial(
-                    score_job, scores=f"{root}/.scores", home=home.root, keep=keep, keep_network=backend == "ray"
+                    score_job,
+                    scores=f"{root}/.scores",
+                    home=home.root,
+                    keep=keep,
+                    keep_network=backend == "ray",
+                    beside_training=backend == "in-process" and sweep.trains_on_gpus,
                 )
             )
             ray = RayOptions(cpus, dashboard, address) if backend == "ray" else None
@@ -175,15 +181,20 @@ def runs_here(backend: Backend, address: str | None) -> bool:
 
 def _cpus_here(sweep: Sweep, backend: Backend, cpus: int | None, address: str | None) -> list[float]:
     """Returns the CPUs of the Ray that is started here, for a sweep that trains on them; none where other devices count."""
-    models = map(str, sweep.axis_values("model", sweep.default_model))
-    on_gpu = any(sweep.model_source(name).gpus_per_worker for name in models)
-    if backend == "in-process" or on_gpu or not runs_here(backend, address):
+    if backend == "in-process" or sweep.trains_on_gpus or not runs_here(backend, address):
         return []
     return [float(cpus or os.cpu_count() or 1)]
 
 
 def _checked(
-    sweep: Sweep, storage: Store, train: Train | None, evaluate: Evaluate | None, *, here: bool, say: Say
+    sweep: Sweep,
+    storage: Store,
+    train: Train | None,
+    evaluate: Evaluate | None,
+    *,
+    here: bool,
+    in_process: bool,
+    say: Say,
 ) -> list[TierRow]:
     """Looks at all that commands look at before a sweep starts, and returns what its tiers are.
 
@@ -196,7 +207,7 @@ def _checked(
         return []
     from cluster.preflight.checks import preflight
 
-    found = preflight(sweep, storage, here=here, builtin=True, scores=evaluate is None)
+    found = preflight(sweep, storage, here=here, builtin=True, scores=evaluate is None, in_process=in_process)
     for line in found.notes:
         say(line)
     return found.tiers

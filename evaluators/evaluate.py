@@ -48,6 +48,7 @@ def evaluate(
     base: Scores | None = None,
     keep: ReplyWriter | None = None,
     keep_network: bool = False,
+    beside_training: bool = False,
 ) -> Scores:
     """Scores a plain Hugging Face folder (config, safetensors, tokenizer) on a suite; the same scores every time.
 
@@ -58,8 +59,8 @@ def evaluate(
         cache: looked up first and filled afterwards. digest: of the folder, if known; else its files are read for it.
         early: when to end before all items are asked. base: the scores of its base model; without them all are asked.
         keep: takes the replies, or a sample of them. Scores in the cache whose replies were not kept are measured again.
-
         keep_network: for a process that scores checkpoints and does nothing else; see `engine_for`.
+        beside_training: for a process that trains on the same device; see `engine_for`.
 
     Raises:
         InputError: the folder does not hold a model, the suite is unknown, or does not measure what `early` asks about.
@@ -73,13 +74,18 @@ def evaluate(
     asked = load_suite(evaluation, seed=seed, decoding=decoding)
     key = None
     if cache is not None:
-        settings = engine_settings() | (cache_key(early, base) if early is not None and base is not None else {})
+        settings = engine_settings(beside_training=beside_training) | (
+            cache_key(early, base) if early is not None and base is not None else {}
+        )
         key = (digest or folder_digest(Path(model_folder)), asked.version, settings)
         known = cache.get(*key)
         if known is not None and (keep is None or keep.mode == "none" or _kept_before(cache, key, keep)):
             return replace(known, cost=started.spent(), cached=True)
     scores, answered, variants = measure(
-        engine_for(Path(model_folder), keep_network=keep_network, judge=asked.judge), asked, early, base
+        engine_for(Path(model_folder), keep_network=keep_network, judge=asked.judge, beside_training=beside_training),
+        asked,
+        early,
+        base,
     )
     if keep is not None and keep.mode != "none":
         groups = [replies_of(answered), *(replies_of(each, variant.name) for variant, each in variants)]

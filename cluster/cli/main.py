@@ -74,17 +74,21 @@ def validate(
     storage: Annotated[
         bool, typer.Option("--storage", help="Ask an S3 storage too: write, read back, delete.")
     ] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Check it for a run in one process, without Ray.")
+    ] = False,
 ) -> None:
     """Check a sweep file and list everything that is wrong with it; starts nothing."""
     from cluster.preflight.checks import preflight
+    from sweeps.config.checks.unused import in_process_notes
     from sweeps.config.plan import Plan
     from sweeps.config.sweep_file.yaml import load_with_line_errors
 
     with load_with_line_errors(sweep) as read:
         plan = Plan(read)
         plan.check_limits()
-        checked = preflight(read, reach=storage)
-    for line in checked.notes:
+        checked = preflight(read, reach=storage, in_process=in_process)
+    for line in (*(in_process_notes(read) if in_process else ()), *checked.notes):
         print(line)
     print(f"{sweep}: fine. {plan.sweep_id}: {plan.total} trial{'s' if plan.total != 1 else ''}")
 

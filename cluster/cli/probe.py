@@ -46,7 +46,7 @@ def probed_speeds(
     plan: Plan, *, gpu: str, journals: Iterable[Sequence[Row]] = (), alone: bool = False
 ) -> dict[Key, Speed]:
     """Returns how fast each model is, after some steps and some items of each here; see `speeds_for` and `probe`."""
-    return speeds_for(plan, gpu=gpu, journals=journals, probed=probe(plan, alone=alone))
+    return speeds_for(plan, gpu=gpu, journals=journals, probed=probe(plan, alone=alone), in_process=alone)
 
 
 def probe(plan: Plan, *, alone: bool = False) -> Probed:

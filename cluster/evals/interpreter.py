@@ -43,6 +43,11 @@ print(json.dumps([platform.python_version(), missing, "" if "ray" in missing els
 WAIT_S: Final = 120.0
 
 
+def not_in_process(python: str) -> str:
+    """Returns why an interpreter of the evaluators' own is of no use to a run in one process."""
+    return f"got {python}, but in-process evaluations run in this process; leave it out, or use Ray"
+
+
 def check_evaluator_python(
     python: str, evaluation: EvalSpec | None, *, on_ray: bool, types: Sequence[str] = ()
 ) -> None:
@@ -56,9 +61,7 @@ def check_evaluator_python(
         InputError: it is not there, lacks packages, cannot load the suite or a model, or has not the driver's Python and Ray.
     """
     if not on_ray:
-        raise InputError(
-            f"evaluation.python: got {python}, but in-process evaluations run in this process; leave it out, or use Ray"
-        )
+        raise InputError(f"evaluation.python: {not_in_process(python)}")
     home = str(Path(__file__).parents[2])
     where = f"evaluation.python: {python}"
     try:

@@ -46,6 +46,7 @@ def preflight(
     here: bool = False,
     builtin: bool = False,
     scores: bool = True,
+    in_process: bool = False,
 ) -> Preflight:
     """Raises SpecError with everything that would fail later for reasons that are plain now.
 
@@ -56,10 +57,11 @@ def preflight(
         here: it is to run on this machine alone, which must have the GPUs and the memory that are asked for.
         builtin: measure built-in tiers too, which cannot be wrong.
         scores: checkpoints are scored as the sweep says; False where a function of the caller's own does that.
+        in_process: it is to run in one process, without Ray.
     """
     read: dict[str, TierData] = {}
     faults = [*_models(sweep, reach), *_tiers(sweep, read, reach)]
-    faults += evaluation_faults(sweep, reach=reach) if scores else ()
+    faults += evaluation_faults(sweep, reach=reach, in_process=in_process) if scores else ()
     if (reach or not is_url(storage or sweep.storage)) and (fault := storage_fault(storage or sweep.storage)):
         by_option = isinstance(storage, str | Path) and str(storage) != sweep.storage
         faults.append(Fault("--storage" if by_option else "storage", fault))
@@ -71,7 +73,7 @@ def preflight(
     if not faults:
         checked = check_models_with_data(sweep, builtin=builtin, reach=reach, scores=scores, read=read)
         notes = [*plugins_used(sweep), *unused_notes(sweep), *_compat_notes(sweep)]
-        notes += [*(evaluation_notes(sweep) if scores else ()), *checked.notes]
+        notes += [*(evaluation_notes(sweep, in_process=in_process) if scores else ()), *checked.notes]
         faults, found = checked.faults, Preflight(notes, checked.tiers)
     if faults:
         raise SpecError(*faults)

@@ -67,7 +67,8 @@ def predicted(plan: Plan, storage: Where, *, in_process: bool = False, nodes: Se
     they are known, as many processes start as there is room for.
     """
     try:
-        speeds = speeds_for(plan, gpu=USUAL_GPU, journals=journals_of(storage, RECENT_AT_START))
+        journals = journals_of(storage, RECENT_AT_START)
+        speeds = speeds_for(plan, gpu=USUAL_GPU, journals=journals, in_process=in_process)
         whole = estimate(plan, speeds, nodes, in_process=in_process).device_seconds
     except DipsweepError:  # a model whose shape cannot be read from here: the sweep runs all the same
         return {}
@@ -101,12 +102,14 @@ def speeds_for(
     gpu: str,
     journals: Iterable[Sequence[Row]] = (),
     probed: Probed | None = None,
+    in_process: bool = False,
 ) -> dict[Key, Speed]:
     """Returns the speed of each model of a sweep, from the best source there is.
 
     Args:
         gpu: name of the devices, of `PEAK_BF16`. journals: the rows of earlier sweeps (`journals_of`).
-        probed: on this machine, which goes before all else.
+        probed: on this machine, which goes before all else; but of evaluations on GPUs that vLLM is to do: in one process, as a
+            probe is, transformers does them. in_process: so is the sweep.
 
     Raises:
         InputError: the device is unknown, or a model's shape cannot be read.
@@ -117,19 +120,41 @@ def speeds_for(
     past = measured_speeds(journals, sweep.evaluation.suite, source="earlier sweeps here")
     if probed:
         found = measured_speeds([probed.rows], sweep.evaluation.suite, source=probed.source, error=PROBE_ERROR)
+        earlier = dict(past)  # as Ray's evaluators took it
         new = Figure(PROCESS_S + probed.new_process, PAST_ERROR, f"start-up: {probed.source}")
-        past |= {key: replace(one, new=new) for key, one in found.items()}
+        for key, one in found.items():
+            scored = one if in_process or not _in_vllm(sweep, key[0]) else earlier.get(key, Measured())
+            past[key] = replace(one, new=new, evaluation=scored.evaluation, items=scored.items, loads=scored.loads)
     suites = _Suites(sweep)
     speeds: dict[Key, Speed] = {}
     for item in planned_work(plan):
         key = key_of(item.config, item.workers)
         if key not in speeds:
-            speeds[key] = _speed(plan, item, gpu, suites, past.get(key), past.get(key_of(item.config, 1)))
+            of_one = past.get(key_of(item.config, 1))
+            speeds[key] = _speed(plan, item, gpu, suites, past.get(key), of_one, in_process=in_process)
     return speeds
 
 
+def _in_vllm(sweep: Sweep, model: str) -> bool:
+    """Whether vLLM answers for a model that trains on GPUs, where evaluators have processes of their own."""
+    from evaluators.engines import vllm
+    from trainers.model.recurrent.recurrence import is_recurrent
+
+    source = sweep.model_source(model)
+    if not source.gpus_per_worker or is_recurrent(model_shape(model, source)):
+        return False
+    return bool(vllm.distribution(gpu=True)) or sweep.evaluation.python is not None
+
+
 def _speed(
-    plan: Plan, item: TrialWork, gpu: str, suites: _Suites, measured: Measured | None, of_one: Measured | None
+    plan: Plan,
+    item: TrialWork,
+    gpu: str,
+    suites: _Suites,
+    measured: Measured | None,
+    of_one: Measured | None,
+    *,
+    in_process: bool,
 ) -> Speed:
     """Returns the speed of a kind of trial; `measured` is of its number of workers, `of_one` of a single one."""
     from evaluators.engines import vllm
@@ -143,6 +168,7 @@ def _speed(
         in_vllm = not recurrent and (
             bool(vllm.distribution(gpu=item.gpus > 0)) or plan.sweep.evaluation.python is not None
         )
+        in_vllm = in_vllm and not (in_process and item.gpus > 0)
 
         def guess(items: int, workers: int = item.workers) -> Speed:
             return published_speed(

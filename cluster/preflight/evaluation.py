@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from cluster.evals.interpreter import not_in_process
 from cluster.preflight.cost import model_shape
 from evaluators.engines import vllm
 from evaluators.engines.vllm import CPU_HEAD_SIZES
@@ -40,11 +41,11 @@ OF_TRAINER: Final = ("train", "perf")
 """Roles of metrics that the training loop reports."""
 
 
-def evaluation_faults(sweep: Sweep, *, reach: bool) -> Iterator[Fault]:
+def evaluation_faults(sweep: Sweep, *, reach: bool, in_process: bool = False) -> Iterator[Fault]:
     """Yields everything of a sweep's evaluation that could not be carried out, or would measure nothing new.
 
     Args:
-        reach: also look at models elsewhere, by the headers of their files.
+        reach: also look at models elsewhere, by the headers of their files. in_process: one process trains and scores.
     """
     try:
         known = measured(sweep.evaluation.spec)
@@ -53,9 +54,12 @@ def evaluation_faults(sweep: Sweep, *, reach: bool) -> Iterator[Fault]:
     else:
         yield from _metrics(sweep, known)
         yield from _variants(sweep)
+    if in_process and sweep.evaluation.python is not None:
+        yield Fault("evaluation.python", not_in_process(sweep.evaluation.python))
     shapes = _shapes(sweep, reach)
     yield from _recurrences(sweep, shapes)
-    yield from _engine(sweep, shapes)
+    if not _by_transformers(sweep, in_process):
+        yield from _engine(sweep, shapes)
     if (judge := sweep.evaluation.judge) is not None:
         try:
             _check_judge(judge)
@@ -63,8 +67,13 @@ def evaluation_faults(sweep: Sweep, *, reach: bool) -> Iterator[Fault]:
             yield Fault("evaluation.judge", str(e))
 
 
-def evaluation_notes(sweep: Sweep) -> Iterator[str]:
+def evaluation_notes(sweep: Sweep, *, in_process: bool = False) -> Iterator[str]:
     """Yields what is good to know of a sweep's evaluation, a line each."""
+    if _by_transformers(sweep, in_process) and _has_vllm(sweep):
+        yield (
+            "vLLM is installed here, and checkpoints are scored with transformers all the same: in one process they share the "
+            "device that trains, and vLLM takes nine tenths of a device; on Ray evaluators have one of their own"
+        )
     python = sweep.evaluation.python
     if python is not None and _has_vllm(sweep) is None and any(_is_entropy(metric) for _, metric in _goals(sweep)):
         yield (
@@ -98,7 +107,7 @@ def _metrics(sweep: Sweep, known: frozenset[str]) -> Iterator[Fault]:
         elif metric not in TRAINER_METRICS:
             listed = ", ".join(TRAINER_METRICS)
             yield Fault(where, f"got {metric!r}{nearest(metric, TRAINER_METRICS)}; expected one of {listed}")
-        elif metric == "perf/mfu" and not _trains_on_gpus(sweep):
+        elif metric == "perf/mfu" and not sweep.trains_on_gpus:
             yield Fault(where, "got 'perf/mfu', which is measured on GPUs alone; expected perf/tokens_per_s")
 
 
@@ -166,11 +175,11 @@ def _engine(sweep: Sweep, shapes: Mapping[str, Mapping[str, Any]]) -> Iterator[F
                     f"has attention heads of {size}, and {engine} ({place}), which answers for it, takes "
                     f"{', '.join(map(str, CPU_HEAD_SIZES))}; expected such a model, or an environment without vLLM",
                 )
-    if engine == "vllm" and _trains_on_gpus(sweep) and not sweep.evaluation.gpus_per_worker:
+    if engine == "vllm" and sweep.trains_on_gpus and not sweep.evaluation.gpus_per_worker:
         yield Fault(
             "evaluation.gpus_per_worker",
             f"got 0, but {engine} ({place}) takes the memory of a whole device, also of one that trains; expected 1, or a share "
-            "of a device that evaluators have to themselves",
+            "of a device that evaluators have to themselves (run --in-process scores with transformers instead)",
         )
 
 
@@ -178,7 +187,7 @@ def _has_vllm(sweep: Sweep) -> str | None:
     """Returns as what vLLM is installed where evaluators run, empty where it is not, None where that cannot be seen from here."""
     evaluation = sweep.evaluation
     # An evaluator that reserves no GPU sees those of its machine all the same (`cluster.connect.environment`).
-    gpu = True if evaluation.gpus_per_worker or _trains_on_gpus(sweep) else None
+    gpu = True if evaluation.gpus_per_worker or sweep.trains_on_gpus else None
     if evaluation.python is None:
         return vllm.distribution(gpu=gpu)
     if not Path(evaluation.python).is_file() or (found := _asked(evaluation.python)) is None:
@@ -187,8 +196,9 @@ def _has_vllm(sweep: Sweep) -> str | None:
     return name if name in found else ""
 
 
-def _trains_on_gpus(sweep: Sweep) -> bool:
-    return any(sweep.model_source(str(m)).gpus_per_worker for m in sweep.axis_values("model", sweep.default_model))
+def _by_transformers(sweep: Sweep, in_process: bool) -> bool:
+    """True where transformers answers, whatever is installed: one process trains and scores on the same GPU."""
+    return in_process and sweep.trains_on_gpus
 
 
 @cache

@@ -42,13 +42,18 @@ train_model.holds = _holds  # type: ignore[attr-defined]
 
 
 def score_job(
-    job: EvalJob, scores: Where, home: str = "", keep: KeepReplies = "none", keep_network: bool = False
+    job: EvalJob,
+    scores: Where,
+    home: str = "",
+    keep: KeepReplies = "none",
+    keep_network: bool = False,
+    beside_training: bool = False,
 ) -> Scored:
     """Scores one checkpoint with the sweep's suite; what was scored before, in any sweep of this storage, is looked up.
 
     Args:
         scores: where scores are kept. home: the sweep, beside which replies are kept. keep: how many of them.
-        keep_network: this process does nothing else.
+        keep_network: this process does nothing else. beside_training: it trains on the device on which it scores.
 
     Raises:
         DamagedCheckpoint: its files are not those that the sweep wrote there.
@@ -65,7 +70,7 @@ def score_job(
     if job.digest:
         files = verify(folder, lambda name: name != STATE, job.digest).files
         digest = folder_digest(folder, {name: sha256 for name, (_, sha256) in files.items()})
-    base = _base_scores(job.model, job.early.base, job.evaluation, scores, home) if job.early else None
+    base = _base_scores(job.model, job.early.base, job.evaluation, scores, home, beside_training) if job.early else None
     writer = ReplyWriter(home, keep, job.trial, job.step, job.attempt) if home else None
     return evaluate(
         folder,
@@ -76,16 +81,20 @@ def score_job(
         base=base,
         keep=writer,
         keep_network=keep_network,
+        beside_training=beside_training,
     )
 
 
 @functools.cache
-def _base_scores(model: str, path: str, evaluation: EvalSpec, scores: Where, home: str) -> Scores:
+def _base_scores(
+    model: str, path: str, evaluation: EvalSpec, scores: Where, home: str, beside_training: bool
+) -> Scores:
     """Looks the base model's scores up, once a process; they are there, since a sweep scores its base models first."""
     from evaluators.cache import ScoreCache
     from evaluators.evaluate import evaluate
 
-    return evaluate(_base_folder(model, path, evaluation, home), evaluation, cache=ScoreCache(scores))
+    folder = _base_folder(model, path, evaluation, home)
+    return evaluate(folder, evaluation, cache=ScoreCache(scores), beside_training=beside_training)
 
 
 def _base_folder(model: str, path: str, evaluation: EvalSpec, home: str) -> Path:

