@@ -13,7 +13,7 @@ import os
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 
 class DipsweepError(Exception):
@@ -85,6 +85,31 @@ class StorageUnavailable(StorageError):
 
 class StorageFull(StorageUnavailable):
     """No room is left on the disk, or in the user's quota."""
+
+
+class NodeTrouble(StorageUnavailable):
+    """One machine alone cannot reach the storage, or has no room: what fails there may run on others.
+
+    `node` is its id on the cluster; "" where nobody has said.
+    """
+
+    def __init__(self, why: str, node: str = "") -> None:
+        super().__init__(why, node)
+
+    @property
+    def node(self) -> str:
+        return str(self.args[1])
+
+    def on(self, node: str) -> Self:
+        """Returns the same error of a node that is known."""
+        return type(self)(str(self.args[0]), node)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} (Ray's node {self.node})" if self.node else str(self.args[0])
+
+
+class NodeFull(NodeTrouble, StorageFull):
+    """No room is left on a disk of one machine's own."""
 
 
 class Unreachable(StorageUnavailable):

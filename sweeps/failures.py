@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sweeps.errors import DamagedCheckpoint, TrialFailed
+from sweeps.errors import DamagedCheckpoint, NodeTrouble, StorageError, TrialFailed
 from sweeps.text_enum import TextEnum
 
 
@@ -26,11 +26,13 @@ class Failure:
 
     Attributes:
         kind: what follows from it. reason: a slug for the journal, such as `diverged`. detail: one sentence.
+        node: the machine of a cluster whose trouble alone it is, by its id; empty where it may be everybody's.
     """
 
     kind: FailureKind
     reason: str
     detail: str = ""
+    node: str = ""
 
     @property
     def retryable(self) -> bool:
@@ -41,6 +43,12 @@ class Failure:
     def counts(self) -> bool:
         """True when it is held against what broke: False where a machine or the storage was taken away."""
         return self.kind not in (FailureKind.NODE_PREEMPTED, FailureKind.STORAGE)
+
+
+def storage_failure(trouble: StorageError) -> Failure:
+    """Returns the failure behind which the storage's trouble stands (`storage.base.storage_trouble`)."""
+    node = trouble.node if isinstance(trouble, NodeTrouble) else ""
+    return Failure(FailureKind.STORAGE, "storage", str(trouble), node)
 
 
 def failure_of(error: TrialFailed) -> Failure:

@@ -14,7 +14,7 @@ from sweeps.controller.launch import Launch
 from sweeps.errors import DipsweepError, Interrupted, LimitError
 from sweeps.executors.interrupt import Interrupt, stop_signals
 from sweeps.executors.local import Evaluate, Progress, Train, take_scores
-from sweeps.executors.storage_backoff import StorageBackoff
+from sweeps.executors.storage_backoff import NodeBackoff, StorageBackoff
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.vocabulary import DRIVER
 
@@ -91,7 +91,8 @@ class RayLoop:
     ) -> None:
         self.controller, self.train, self.evaluate, self.storage = controller, train, evaluate, str(storage)
         self.say, self.keep, self.steer, self.drive, self.shared = say, keep, steer, drive, shared
-        self.placement = PlacementScheduler(controller.plan)
+        self.nodes = NodeBackoff(say)
+        self.placement = PlacementScheduler(controller.plan, avoided=self.nodes.avoided)
         self.lost = LostAttempts(self.placement.any_gone, self._fail)
         self.reuse = is_reusable(train)
         self.live: dict[AttemptId, Attempt] = {}
@@ -123,6 +124,7 @@ class RayLoop:
             cpus=e.cpus_per_worker,
             timeout_s=e.timeout_s,
             python=e.python,
+            nodes=self.nodes,
         )
         name = f"{plan.sweep_id}-{time.time_ns()}"
         unregister = register(name, self)
@@ -149,7 +151,9 @@ class RayLoop:
     def _tuner(self, name: str) -> Any:
         trainable = named_trainable(tune.with_parameters(self.drive, control=self.control, train=self.train))
         return tune.Tuner(
-            tune.with_resources(trainable, lambda config: placement_group(config["launch"], config["reuse"])),
+            tune.with_resources(
+                trainable, lambda config: placement_group(config["launch"], config["reuse"], config["avoid"])
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=AttemptSearch(name),
                 scheduler=NoOpScheduler(name),
@@ -191,7 +195,7 @@ class RayLoop:
             for job, result in results:
                 if isinstance(result, Broken):
                     self.controller.eval_failed(job, result.failure, result.cost)
-                    if result.failure.kind is FailureKind.STORAGE:
+                    if result.failure.kind is FailureKind.STORAGE and not result.failure.node:
                         self.storage_backoff.failed(result.failure.detail)
                 else:
                     take_scores(self.controller, job, result)
@@ -308,11 +312,15 @@ class RayLoop:
             )
         if failure is None:
             self.storage_backoff.worked()
+            self.nodes.worked(attempt.nodes)
             asked = attempt.stop_request is not StopRequest.NONE
             self.controller.trained(attempt.launch.spec.id, attempt.launch.attempt, asked=asked)
         elif failure.kind is FailureKind.STORAGE:
             self.controller.suspended(attempt.launch.spec.id, attempt.launch.attempt, failure.detail)
-            self.storage_backoff.failed(failure.detail)
+            if failure.node:
+                self.nodes.failed(failure.node, failure.detail)
+            else:
+                self.storage_backoff.failed(failure.detail)
         elif failure.retryable:
             self._lost(attempt, failure)
         else:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ray
 
+from cluster.train.this_node import naming_this_node
 from evaluators.engines.vllm import GPU_SHARE
 from sweeps.config.eval_job import EvalJob
 from sweeps.controller.evaluation.failure import evaluation_failure
 from sweeps.controller.evaluation.timeout import Allowance
 from sweeps.errors import DipsweepError
+from sweeps.executors.storage_backoff import NodeBackoff
 from sweeps.failures import Failure, FailureKind
 from sweeps.reported import CheckedScores, checked_scores
 
@@ -47,9 +49,10 @@ class Evaluator:
         """Returns the scores of a checkpoint.
 
         Raises:
-            InputError: what the evaluation gave is none.
+            InputError: what the evaluation gave is none. NodeTrouble: this machine does not see the storage.
         """
-        return checked_scores(self.evaluate(job))
+        with naming_this_node():
+            return checked_scores(self.evaluate(job))
 
 
 class Broken(NamedTuple):
@@ -70,12 +73,13 @@ class Pool:
     """Gives jobs to idle evaluators, and collects their results; never waits.
 
     An evaluator that died, that ran out of memory, or that was killed for being over its time, is replaced by a new one; what
-    becomes of the job is the controller's business, who hears of it as of any other failure. Nothing comes up before `open`.
+    becomes of the job is the controller's business, who hears of it as of any other failure. One whose machine does not see the
+    storage is asked again after a while. Nothing comes up before `open`.
 
     Args:
         evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus, cpus: what each reserves.
         timeout_s: longest time of one job; None derives it from those before (`sweeps.controller.evaluation.timeout`).
-        python: the evaluators' interpreter; None is the driver's.
+        python: the evaluators' interpreter; None is the driver's. nodes: which are left alone for now.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Pool:
         cpus: float = 0.0,
         timeout_s: float | None = None,
         python: str | None = None,
+        nodes: NodeBackoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         environment: dict[str, Any] = {"py_executable": shlex.quote(python)} if python else {}
@@ -95,6 +100,8 @@ class Pool:
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, **options)(Evaluator)
         self._new = partial(remote.remote, evaluate)
         self.gpus, self.allowance, self.clock = gpus, Allowance(timeout_s), clock
+        self.nodes = NodeBackoff(lambda line: None, clock) if nodes is None else nodes
+        self._where: dict[int, str] = {}  # the nodes of evaluators that had trouble there
         self.failed_starts = 0
         self.idle: list[Any] = []
         self.busy: dict[Any, _Running] = {}
@@ -110,11 +117,16 @@ class Pool:
     @property
     def free(self) -> bool:
         """True when a job could start now."""
-        return bool(self.idle)
+        return bool(self._usable())
+
+    def _usable(self) -> list[int]:
+        """Returns the places of the idle evaluators that are not on a node which is left alone."""
+        avoided = self.nodes.avoided()
+        return [i for i, actor in enumerate(self.idle) if self._where.get(id(actor)) not in avoided]
 
     def submit(self, job: EvalJob) -> None:
         """Starts a job on an idle evaluator; ask `free` first."""
-        actor = self.idle.pop()
+        actor = self.idle.pop(self._usable()[-1])
         self.busy[actor.score.remote(job)] = _Running(actor, job, self.clock())
 
     def finished(self) -> Iterator[tuple[EvalJob, CheckedScores | Broken]]:
@@ -130,6 +142,9 @@ class Pool:
                 result: CheckedScores | Broken = ray.get(ref)
             except Exception as e:
                 result = self._broken(running, e)
+                if node := result.failure.node:
+                    self._where[id(running.actor)] = node
+                    self.nodes.failed(node, result.failure.detail)
                 lives = isinstance(e, ray.exceptions.RayTaskError)  # it said so itself
                 if lives and result.failure.kind is not FailureKind.OUT_OF_MEMORY:
                     self.idle.insert(0, running.actor)  # the last to be asked again: elsewhere it may work
@@ -137,6 +152,7 @@ class Pool:
                     self._replace(running.actor)
             else:
                 self.idle.append(running.actor)
+                self.nodes.worked(filter(None, [self._where.pop(id(running.actor), "")]))
                 self.allowance.took(self.clock() - running.since, result)
             yield running.job, result
         yield from self._overdue()
@@ -156,6 +172,7 @@ class Pool:
     def _replace(self, actor: Any) -> None:
         """Ends an evaluator, if it has not ended by itself, and brings up a new one: Ray would fail every job that comes while
         it restarts the old."""
+        self._where.pop(id(actor), None)
         ray.kill(actor)
         self._start()
 

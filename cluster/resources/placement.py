@@ -7,7 +7,7 @@ trainers; trainers share the rest by `cluster.resources.backfill`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,7 +59,7 @@ class PlacementScheduler:
     """Chooses the next attempt to start.
 
     Args:
-        plan: whose trials will want room. clock: seconds, never going back.
+        plan: whose trials will want room. avoided: nodes on which nothing is to start for now. clock: seconds, never going back.
 
     Attributes:
         look_ahead: for how many of the trials that wait the autoscaler is asked for nodes.
@@ -69,7 +69,13 @@ class PlacementScheduler:
         view: what is free in all, by resource, after what was started since Ray was last asked.
     """
 
-    def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        clock: Callable[[], float] = time.monotonic,
+        avoided: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
+        self.avoided = avoided
         self.clock, self.backfill, self.pace = clock, BackfillScheduler(), Pace()
         self.without_memory = _without_memory(plan)
         self.look_ahead_if_blocked = _look_ahead(plan)
@@ -109,11 +115,15 @@ class PlacementScheduler:
         surely, perhaps = (fit(nodes, first.group.bundle, first.group.workers) is not None for nodes in (free, seen))
         if perhaps and not surely:
             return None  # known in a moment, and until then nothing overtakes
-        choose = partial(self.backfill.choose, free, running=busy, now=now, external_usage=self.external_usage)
+        avoids = bool(self.avoided())
+        external = self.external_usage and not avoids
+        choose = partial(self.backfill.choose, free, running=busy, now=now, external_usage=external)
         choice = choose([first] if surely or self.could_ever_fit(first.group) else [])
         if choice is None and self.look_ahead_if_blocked > 1:
             line = line if self.without_memory else self._queue(offer, self.look_ahead_if_blocked)
             choice = choose([w for w in line if self.could_ever_fit(w.group)])
+        if avoids:
+            self.backfill.blocked_by_external.clear()  # a node that is left alone is nobody's usage
         if choice is None:
             self.next_check = now + RECHECK_S
         return choice
@@ -176,8 +186,9 @@ class PlacementScheduler:
         return any(node not in alive or node in self.draining for node in nodes)
 
     def _free(self) -> dict[str, dict[str, float]]:
-        """Returns what Ray says is free, on nodes that stay."""
-        return {n: dict(has) for n, has in available_resources_per_node().items() if n not in self.draining_nodes()}
+        """Returns what Ray says is free, on nodes that stay and on which something may start."""
+        off = {*self.draining_nodes(), *self.avoided()}
+        return {n: dict(has) for n, has in available_resources_per_node().items() if n not in off}
 
     def _settled(self, seen: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
         """Returns what is free if Ray does not show the latest groups yet: at times too little, never too much."""

@@ -28,10 +28,11 @@ from cluster.mailbox import (
     ProcessStarted,
 )
 from cluster.train.start_up import StartUp
+from cluster.train.this_node import naming_this_node
 from sweeps.config.trial import Saved, attempt_folder
 from sweeps.controller.launch import Launch
 from sweeps.errors import TrialFailed, out_of_memory, text_of
-from sweeps.failures import Failure, FailureKind, failure_of
+from sweeps.failures import Failure, FailureKind, failure_of, storage_failure
 from sweeps.garbage_collection import collection_paused
 from sweeps.reported import checked_report, checked_saved
 from sweeps.storage.base import storage_trouble
@@ -159,7 +160,7 @@ def run_attempts(config: Mapping[str, Any], control: Any, train: Any, rank: int 
         report_node(control, attempt, trains=True)
         hooks = RayHooks(control, attempt, rank, start_up)
         folder = attempt_folder(config["storage"], spec.sweep, spec.id, launch.attempt)
-        with contextlib.suppress(AttemptDiscarded):
+        with contextlib.suppress(AttemptDiscarded), naming_this_node():
             # Context variables that it sets end with it.
             contextvars.copy_context().run(
                 train, spec, hooks, folder=folder, resume=launch.resume, rank=rank, world=world
@@ -261,7 +262,7 @@ def explain(error: BaseException) -> Failure:
             return failure_of(cause)
     for cause in causes:
         if (trouble := storage_trouble(cause)) is not None:
-            return Failure(FailureKind.STORAGE, "storage", str(trouble))
+            return storage_failure(trouble)
         if out_of_memory(cause):
             return Failure(FailureKind.OUT_OF_MEMORY, "oom", (text_of(cause) or "no memory left").splitlines()[0])
         if isinstance(cause, LOST) or type(cause).__name__ in LOST_IN_TRAIN:

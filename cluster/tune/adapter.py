@@ -6,8 +6,8 @@ Tune pickles its search, scheduler and callbacks, so they hold the name of the r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -21,10 +21,12 @@ from cluster.resources.bundles import bundle
 from cluster.train.worker import group_of, runs_in_driver
 from sweeps.controller.launch import Launch
 from sweeps.executors.interrupt import Interrupt
+from sweeps.executors.storage_backoff import NodeBackoff
 
 keep_aws_keys_off_trials()
 IDLE_S = 10.0  # how long Tune is kept waiting while nothing runs; then it may look after itself
 IDLE_TURN_S = 0.05
+NODE_ID: Final = "ray.io/node-id"  # the label by which Ray tells every node from the others
 _LOOPS: dict[str, Loop] = {}
 _TUNE_CONTROLLERS: dict[str, Any] = {}  # of a loop, once it has shown itself
 
@@ -35,6 +37,7 @@ class Loop(Protocol):
     storage: str
     reuse: bool
     interrupt: Interrupt
+    nodes: NodeBackoff
 
     @property
     def total(self) -> int: ...
@@ -94,6 +97,7 @@ class AttemptSearch(SearchAlgorithm):  # type: ignore[misc]
             return None
         assert self._maker is not None  # Tune adds its one experiment first
         config = {"launch": launch, "launched": time.time(), "storage": loop.storage, "reuse": loop.reuse}
+        config["avoid"] = sorted(loop.nodes.avoided())
         return self._maker.make(group_of(launch), config)
 
     def _idle(self) -> None:
@@ -174,12 +178,16 @@ def named_trainable(function: Any) -> Any:
     return Attempt
 
 
-def placement_group(launch: Launch, reuse: bool) -> tune.PlacementGroupFactory:
+def placement_group(launch: Launch, reuse: bool, avoid: Sequence[str] = ()) -> tune.PlacementGroupFactory:
     """Returns the placement group of a launch: an empty bundle for its driver, then one bundle per worker.
 
     The driver reserves nothing: even 0.01 CPU would make two 2-worker trials on 4 CPUs run one after the other. A single
     worker that is the driver itself has one bundle.
+
+    Args:
+        avoid: ids of nodes on which none of it may lie.
     """
+    off = {"bundle_label_selector": [{NODE_ID: f"!in({','.join(avoid)})"}] * launch.workers} if avoid else {}
     if runs_in_driver(launch, reuse):
-        return tune.PlacementGroupFactory([bundle(launch.spec.model)])
-    return tune.PlacementGroupFactory([{}] + [bundle(launch.spec.model)] * launch.workers, strategy="PACK")
+        return tune.PlacementGroupFactory([bundle(launch.spec.model)], **off)
+    return tune.PlacementGroupFactory([{}] + [bundle(launch.spec.model)] * launch.workers, strategy="PACK", **off)

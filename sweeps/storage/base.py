@@ -26,6 +26,7 @@ from sweeps.errors import (
     JournalError,
     NoBucket,
     NoCredentials,
+    NodeFull,
     NotFound,
     StorageDenied,
     StorageError,
@@ -295,7 +296,7 @@ def storage_trouble(e: BaseException) -> StorageError | None:
         if isinstance(found, TrialFailed | JournalError):
             return None
         if type(found).__name__ == _RAY_DISK_FULL or _NO_TEMPORARY in text_of(found):
-            return StorageFull(f"this machine: {' '.join(text_of(found).split())[:300]}; free some room, or set TMPDIR")
+            return NodeFull(f"this machine: {' '.join(text_of(found).split())[:300]}; free some room, or set TMPDIR")
         where, number = _file_of(found), _os_error_number(found)
         if number is not None and (number in FULL | AWAY | MANY_FILES or (where and number in NETWORK)):
             return storage_error(where or Path("this machine"), OSError(number, os.strerror(number)))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from sweeps.errors import NotFound, StorageError, StorageUnavailable
+from sweeps.errors import NodeTrouble, NotFound, StorageError
 from sweeps.storage.base import Store, Where, is_url
 from sweeps.storage.factory import open_store
 from sweeps.storage.retry import RetryingStore
@@ -64,14 +64,14 @@ def verify_marker(home: Where, token: str) -> None:
     """Makes sure that this machine sees the folder that the driver sees.
 
     Raises:
-        StorageUnavailable: it does not, or not any more; the message names the machine.
+        NodeTrouble: it does not, or not any more; the message names the machine.
     """
     try:
         if open_store(home).read(MARKER).decode() == token:
             return
     except (NotFound, UnicodeDecodeError):
         pass
-    raise StorageUnavailable(
+    raise NodeTrouble(
         f"node {socket.gethostname()} does not see {home} as the driver does; mount it there, or give a folder that is shared by "
         "all nodes, or s3://bucket/prefix"
     )

@@ -88,3 +88,11 @@ def test_two_sweeps_share_one_cluster_by_their_weights_and_both_end_although_the
     assert {s["sweep"]: set(s["states"]) for s in result["sweeps"]} == {"heavy": {"completed"}, "light": {"completed"}}
     assert 0.65 <= result["share"]["heavy"] <= 0.85, result  # weights of 3 and 1, while both had trials to start
     assert result["used"] <= 1.0  # never more than there are
+
+
+def test_a_group_lies_on_no_node_that_is_left_alone(program):
+    lines = program("tests.scenario.programs.avoided")
+    assert len(lines) == 9
+    for line in lines:
+        other = {"first": ["second"], "second": ["first"]}[line["off"]]
+        assert line["on"] == (other if line["avoid"] == 1 else []), line

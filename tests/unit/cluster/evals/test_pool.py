@@ -13,7 +13,8 @@ from cluster.evals import pool
 from cluster.evals.pool import explain
 from sweeps.config.eval_job import EvalJob
 from sweeps.config.trial import EvalSpec
-from sweeps.errors import StorageUnavailable
+from sweeps.errors import NodeTrouble, StorageUnavailable
+from sweeps.executors.storage_backoff import NODE_FIRST_S
 from sweeps.failures import FailureKind
 
 
@@ -116,3 +117,19 @@ def test_what_failed_on_one_evaluator_is_tried_on_another(monkeypatch: pytest.Mo
         ((_, broken),) = made.finished()
         assert isinstance(broken, pool.Broken)
     assert asked == [second, first, second, first]
+
+
+def test_an_evaluator_on_a_node_without_the_storage_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    actors = Actors(ray.exceptions.RayTaskError("score", "…", NodeTrouble("not mounted", "n1")))
+    monkeypatch.setattr(pool, "ray", actors)
+    made = pool.Pool(lambda job: None, 1, clock=lambda: now[0])  # type: ignore[arg-type, return-value]
+    made.open()
+    assert list(made.finished()) == []
+    made.submit(EvalJob("t-1", 1, 4, "/c/4", "tiny-s", EvalSpec()))
+    ((_, broken),) = made.finished()
+    assert isinstance(broken, pool.Broken)
+    assert (broken.failure.kind, broken.failure.node) == (FailureKind.STORAGE, "n1")
+    assert not made.free
+    now[0] += NODE_FIRST_S
+    assert made.free

@@ -7,7 +7,7 @@ import pytest
 from cluster.resources import fit_check
 from cluster.resources import placement as module
 from cluster.resources.autoscaler import Growth
-from cluster.resources.backfill import OVERTAKES
+from cluster.resources.backfill import OVERTAKES, Group
 from cluster.resources.bundles import Attempt, beside_evaluators, most_workers
 from cluster.resources.fit_check import check_fits
 from cluster.resources.placement import LOOK_AHEAD, NODES_S, SETTLE_S, PlacementScheduler
@@ -229,3 +229,20 @@ def test_machines_are_asked_for_far_down_the_line_only_where_the_search_proposes
     searches = [{"algorithm": name, "trials": 100} for name in ("random", "optuna-tpe")]
     sizes = [PlacementScheduler(Plan(Sweep(name="g", space=space, search=search))).look_ahead for search in searches]
     assert sizes == [LOOK_AHEAD, 1]
+
+
+def test_nothing_is_placed_on_a_node_that_is_left_alone_and_nobody_else_is_blamed_for_it(monkeypatch):
+    cluster, plan, avoided = Cluster(monkeypatch, n0=1.0, n1=1.0), Plan(sweep(small=1)), {"n0"}
+    placement = PlacementScheduler(plan, clock=lambda: cluster.now, avoided=lambda: avoided)
+    choice = placement.choose(line(plan), [])
+    assert choice is not None
+    assert choice.placed == {"n1": 1}
+    avoided.add("n1")
+    for _ in range(100):
+        cluster.now += 1.0
+        assert placement.choose(line(plan), []) is None
+    group = Group({"CPU": 0.01, "GPU": 1.0}, 1, 1)
+    assert not placement.blocked(group)
+    avoided.clear()
+    cluster.now += 1.0
+    assert placement.choose(line(plan), []) is not None

@@ -12,7 +12,7 @@ import ray
 from cluster.train import storage_visibility as module
 from cluster.train.storage_visibility import check_nodes
 from cluster.train.worker import explain
-from sweeps.errors import DipsweepError, InputError, StorageDenied, StorageUnavailable
+from sweeps.errors import DipsweepError, InputError, NodeTrouble, StorageDenied, StorageUnavailable
 from sweeps.failures import FailureKind
 from sweeps.storage.factory import open_store
 from sweeps.storage.probe import VerifyStorageBefore, write_marker
@@ -121,6 +121,7 @@ def test_a_folder_that_is_gone_from_one_node_fails_no_trial_there(tmp_path: Path
     (tmp_path / "shared").mkdir()  # an empty mount point
     with pytest.raises(StorageUnavailable, match=r"does not see .*shared/s-1 as the driver does; mount it there") as e:
         work(2)
+    assert isinstance(e.value, NodeTrouble)
     assert explain(ray.exceptions.RayTaskError("train", "Traceback …", e.value)).kind is FailureKind.STORAGE
     (tmp_path / "shared").rmdir()
     (tmp_path / "elsewhere").rename(tmp_path / "shared")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster.run_sweep import run
 from cluster.train.worker import explain
 from sweeps import Sweep, grid
-from sweeps.errors import StorageDenied, Unreachable
+from sweeps.errors import NodeTrouble, StorageDenied, StorageFull, Unreachable
 from sweeps.executors import local, storage_backoff
+from sweeps.failures import FailureKind
 from sweeps.journal.history import History
 from sweeps.journal.writer import read_rows
+from sweeps.storage.base import storage_trouble
 from tests.support.fakes import FakeTrainer, fake_evaluate
 
 SWEEP = Sweep(
@@ -130,3 +134,42 @@ def test_the_time_between_tries_doubles_up_to_a_minute_and_begins_anew_once_some
     backoff.worked()
     backoff.failed("no room is left")
     assert "tried again in 1 s" in said[-1]
+
+
+def test_a_node_that_does_not_see_the_storage_is_left_alone_for_longer_each_time_and_others_are_not():
+    now, said = [0.0], list[str]()
+    nodes = storage_backoff.NodeBackoff(said.append, lambda: now[0])
+    waits = []
+    for _ in range(4):
+        nodes.failed("n1", "node one does not see /shared")
+        nodes.failed("n1", "node one does not see /shared")  # another one at the same time
+        began = now[0]
+        while "n1" in nodes.avoided():
+            assert nodes.avoided() == {"n1"}
+            now[0] += 0.5
+        waits.append(now[0] - began)
+    assert waits == [15, 30, 60, 60]
+    assert len(said) == 4
+    assert said[0].startswith(
+        "nothing starts on one node for 15 s, others go on: node one does not see /shared, or drain it"
+    )
+    nodes.failed("n1", "again")
+    nodes.failed("n2", "too")
+    assert nodes.avoided() == {"n1", "n2"}
+    nodes.worked(["n1"])
+    assert nodes.avoided() == {"n2"}
+    nodes.failed("n1", "again")
+    assert "for 15 s" in said[-1]
+
+
+def test_what_is_one_machines_own_trouble_says_which_machine_and_is_carried_to_others():
+    trouble = NodeTrouble("node a does not see /shared; mount it there").on("0123")
+    carried = pickle.loads(pickle.dumps(trouble))
+    assert (type(carried), carried.node) == (NodeTrouble, "0123")
+    failure = explain(ray.exceptions.RayTaskError("train", "Traceback", carried))
+    assert (failure.kind, failure.node) == (FailureKind.STORAGE, "0123")
+    assert failure.detail == "node a does not see /shared; mount it there (Ray's node 0123)"
+    full = storage_trouble(FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"))
+    assert isinstance(full, NodeTrouble)
+    assert isinstance(full, StorageFull)
+    assert explain(OSError(errno.ENOSPC, "no space")).node == ""  # it may be the storage that all share
