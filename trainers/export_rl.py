@@ -1,8 +1,10 @@
 """A checkpoint as the start of reinforcement learning: model, prompts with answers, a reward, and a config for a framework.
 
-    trl        grpo.yaml for `trl grpo --config`                 (TRL 1.16: run here, on the tiny models)
-    verl       run.sh for `verl.trainer.main_ppo`, data in Parquet (verl 0.9: its settings were composed, nothing was run)
-    open-rlhf  run.sh for `openrlhf.cli.train_ppo_ray`            (its options were read, nothing was run)
+    trl        grpo.yaml for `trl grpo --config`                    (TRL 1.16)
+    verl       run.sh for `verl.trainer.main_ppo`, data in Parquet  (verl 0.9)
+    open-rlhf  run.sh for `openrlhf.cli.train_ppo_ray`              (OpenRLHF 0.11: earlier releases name their options otherwise)
+
+docs/ready-for-rl.md says how far each of them was tried.
 
 All train GRPO: groups of eight replies a prompt, rewarded 1 where the final answer is that of the data, else 0
 (`trainers.rl_reward`). Settings are where to start from, not tuned; the learning rate is a tenth of SFT's.
@@ -16,7 +18,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
@@ -30,12 +32,16 @@ from trainers.model.generation import context_of
 from trainers.model.load import load_tokenizer
 from trainers.rl_reward import answer_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 GROUP: Final = 8
 PROMPTS: Final = 16
 """Prompts of one step, where there are as many."""
 PROSE: Final = 8
 """Words above which an answer is taken for prose."""
 STEPS: Final = 200
+TAGS: Final = frozenset({"<think>", "</think>"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +173,67 @@ def write_rl(framework: str, folder: Path, prompts: Sequence[RlPrompt], settings
         InputError: the framework is unknown, the model has no chat template, or its context no room for a reply.
     """
     check_framework(framework)
+    _keep_tags(folder / "model")
     (folder / "data").mkdir(parents=True)
     (folder / "reward.py").write_text(_reward(folder / "model", prompts[0]), encoding="utf-8")
     return FRAMEWORKS[framework](folder, prompts, settings, lengths(folder / "model", prompts, settings))
+
+
+def _keep_tags(model: Path) -> None:
+    """Makes <think> and </think> ordinary tokens of a tokenizer that calls them special.
+
+    TRL and verl take special tokens out of a reply before they reward it: it would hold no thought, and nothing be right.
+
+    Raises:
+        InputError: they stay special.
+    """
+    if not _special(load_tokenizer(model)) & TAGS:
+        return
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (file := model / name).is_file():
+            known = json.loads(file.read_text(encoding="utf-8"))
+            file.write_text(json.dumps(_without_tags(known), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if still := _special(load_tokenizer(model)) & TAGS:
+        raise InputError(
+            f"the tokenizer calls {', '.join(sorted(still))} special, which RL frameworks take out of replies before they "
+            "are rewarded; expected an ordinary added token"
+        )
+
+
+def _special(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    return {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+
+
+def _without_tags(known: dict[str, Any]) -> dict[str, Any]:
+    """Returns one of a tokenizer's files in which the tags of a thought are not special; see `_keep_tags`."""
+    out = {key: value for key, value in known.items() if not key.endswith("_token") or _content(value) not in TAGS}
+    for key in ("added_tokens", "added_tokens_decoder"):
+        if isinstance(tokens := known.get(key), list):
+            out[key] = [_plain(token) for token in tokens]
+        elif isinstance(tokens, dict):
+            out[key] = {id_: _plain(token) for id_, token in tokens.items()}
+    for key in ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"):
+        if isinstance(tokens := known.get(key), list):
+            out[key] = [token for token in tokens if _content(token) not in TAGS]
+        elif isinstance(tokens, dict):
+            out[key] = {name: token for name, token in tokens.items() if _content(token) not in TAGS}
+    return out
+
+
+def _plain(token: dict[str, Any]) -> dict[str, Any]:
+    return {**token, "special": False} if token["content"] in TAGS else token
+
+
+def _content(token: Any) -> Any:
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def _reward(model: Path, prompt: RlPrompt) -> str:
     """Returns `trainers.rl_reward` with what it has to know of the model's replies."""
     template = ChatTemplate(load_tokenizer(model))
     opened = opens_thought(template.render(prompt.prompt, prompt=True))
-    special, stops = template.tokenizer.all_special_tokens, sorted(template.stop_ids)
-    ends = sorted({*special, *template.tokenizer.convert_ids_to_tokens(stops)} - {"<think>", "</think>"})
+    stops = template.tokenizer.convert_ids_to_tokens(sorted(template.stop_ids))
+    ends = sorted({*template.tokenizer.all_special_tokens, *_special(template.tokenizer), *stops} - TAGS)
     return f"{Path(rl_reward.__file__).read_text(encoding='utf-8')}\n\nOPENED = {opened}\nENDS = {tuple(ends)!r}\n"
 
 
@@ -196,6 +252,11 @@ def at_once(prompts: Sequence[RlPrompt]) -> int:
     return min(PROMPTS, len(prompts))
 
 
+def passes(prompts: Sequence[RlPrompt]) -> int:
+    """How often STEPS steps go through the prompts: frameworks that count passes end after those, whatever their steps."""
+    return -(-STEPS // (len(prompts) // at_once(prompts)))
+
+
 def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room: Lengths) -> Path:
     _write_jsonl(folder, prompts)
     return _config(
@@ -207,7 +268,8 @@ def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room: 
             "reward_funcs": ["reward.reward"],
             "output_dir": "out",
             "num_generations": GROUP,
-            "per_device_train_batch_size": GROUP * at_once(prompts),
+            "per_device_train_batch_size": GROUP,
+            "gradient_accumulation_steps": at_once(prompts),
             "max_completion_length": room.reply,
             "max_steps": STEPS,
             "learning_rate": settings.learning_rate / 10,
@@ -239,64 +301,93 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room:
         "python3 -m verl.trainer.main_ppo",
         {
             "algorithm.adv_estimator": "grpo",
-            "data.train_files": "data/train.parquet",
-            "data.val_files": "data/train.parquet",
+            "data.train_files": Here("data/train.parquet"),
+            "data.val_files": Here("data/train.parquet"),
             "data.train_batch_size": at_once(prompts),
             "data.filter_overlong_prompts": True,
             "data.max_prompt_length": room.prompt,
             "data.max_response_length": room.reply,
             "data.seed": settings.seed,
-            "actor_rollout_ref.model.path": "model",
+            "actor_rollout_ref.model.path": Here("model"),
             "actor_rollout_ref.actor.optim.lr": settings.learning_rate / 10,
             "actor_rollout_ref.actor.ppo_mini_batch_size": at_once(prompts),
             "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": GROUP,
+            "actor_rollout_ref.actor.checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
             "actor_rollout_ref.rollout.name": "vllm",
+            "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
             "actor_rollout_ref.rollout.n": GROUP,
             "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": GROUP,
-            "reward.custom_reward_function.path": "reward.py",
+            "reward.custom_reward_function.path": Here("reward.py"),
             "reward.custom_reward_function.name": "compute_score",
             "trainer.n_gpus_per_node": 1,
             "trainer.nnodes": 1,
             "trainer.total_training_steps": STEPS,
+            "trainer.total_epochs": passes(prompts),
+            "trainer.save_freq": STEPS,
             "trainer.val_before_train": False,
             "trainer.logger": "console",
-            "trainer.default_local_dir": "out",
+            "trainer.default_local_dir": Here("out"),
         },
-        lambda key, value: f"{key}={value}",
+        lambda key, value: f"{key}=" + (f"\"'{value}'\"" if isinstance(value, Here) else shlex.quote(f"{value}")),
     )
 
 
 def _open_rlhf(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room: Lengths) -> Path:
+    _check_read_back(folder / "model", prompts)
     _write_jsonl(folder, prompts)
+    whole_batches = len(prompts) // at_once(prompts)
     return _script(
         folder,
         "python3 -m openrlhf.cli.train_ppo_ray",
         {
-            "pretrain": "model",
-            "prompt_data": "data",
-            "input_key": "prompt",
-            "label_key": "answer",
-            "apply_chat_template": True,
-            "remote_rm_url": "reward.py",
-            "advantage_estimator": "group_norm",
-            "n_samples_per_prompt": GROUP,
-            "rollout_batch_size": at_once(prompts),
-            "train_batch_size": GROUP * at_once(prompts),
-            "prompt_max_len": room.prompt,
-            "generate_max_len": room.reply,
-            "actor_learning_rate": settings.learning_rate / 10,
-            "init_kl_coef": 0.0,
-            "max_samples": at_once(prompts) * STEPS,
-            "seed": settings.seed,
-            "save_path": "out",
-            "actor_num_nodes": 1,
-            "actor_num_gpus_per_node": 1,
-            "vllm_num_engines": 1,
-            "colocate_all_models": True,
-            "bf16": True,
+            "actor.model_name_or_path": Here("model"),
+            "actor.num_nodes": 1,
+            "actor.num_gpus_per_node": 1,
+            "actor.adam.lr": settings.learning_rate / 10,
+            "actor.gradient_checkpointing_enable": True,  # as TRL and verl do where nothing is said
+            "data.prompt_dataset": Here("data/train.jsonl"),
+            "data.input_key": "prompt",
+            "data.label_key": "answer",
+            "data.apply_chat_template": True,
+            "data.max_len": room.prompt + room.reply,
+            "data.max_samples": at_once(prompts) * min(whole_batches, STEPS),  # what is left of a batch makes no step
+            "reward.remote_url": Here("reward.py"),
+            "algo.advantage.estimator": "group_norm",
+            "algo.kl.init_coef": 0.0,
+            "rollout.n_samples_per_prompt": GROUP,
+            "rollout.batch_size": at_once(prompts),
+            "rollout.max_new_tokens": room.reply,
+            "train.batch_size": GROUP * at_once(prompts),
+            "train.num_episodes": passes(prompts),
+            "train.seed": settings.seed,
+            "train.colocate_all": True,
+            "vllm.num_engines": 1,
+            "vllm.gpu_memory_utilization": 0.5,  # the same GPU trains
+            "vllm.enable_sleep": True,
+            "ds.enable_sleep": True,
+            "ckpt.output_dir": Here("out"),
         },
-        lambda key, value: f"--{key}" if value is True else f"--{key} {shlex.quote(str(value))}",
+        lambda key, value: f"--{key}" if value is True else f"--{key} {_shell(value)}",
     )
+
+
+def _check_read_back(model: Path, prompts: Sequence[RlPrompt]) -> None:
+    """Makes sure that a reply is found behind its prompt in what a tokenizer makes of both: OpenRLHF hands rewards nothing else.
+
+    Raises:
+        InputError: a prompt has text that the tokenizer cannot write.
+    """
+    tokenizer = load_tokenizer(model)
+    template = ChatTemplate(tokenizer)
+    for prompt in prompts:
+        text = template.render(prompt.prompt, prompt=True)
+        try:
+            rl_reward.behind(tokenizer.decode(template.encode(text)), text)
+        except ValueError as e:
+            raise InputError(
+                f"the tokenizer cannot write a prompt: {e}; OpenRLHF finds a reply by the text of its prompt: "
+                "leave it out, or export for trl or verl"
+            ) from e
 
 
 FRAMEWORKS: Final[dict[str, Callable[[Path, Sequence[RlPrompt], RlSettings, Lengths], Path]]] = {
@@ -316,8 +407,17 @@ def _config(file: Path, head: str, settings: dict[str, Any]) -> Path:
     return file
 
 
+class Here(str):
+    """A path in the folder of the script. It is written whole: Ray's workers may run in another folder."""
+
+
+def _shell(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, Here) else shlex.quote(str(value))
+
+
 def _script(folder: Path, program: str, settings: dict[str, Any], as_word: Callable[[str, Any], str]) -> Path:
-    words = " \\\n  ".join([program, *(as_word(key, value) for key, value in settings.items()), '"$@"'])
+    placed = {key: Here(f"$PWD/{value}") if isinstance(value, Here) else value for key, value in settings.items()}
+    words = " \\\n  ".join([program, *(as_word(key, value) for key, value in placed.items()), '"$@"'])
     file = folder / "run.sh"
     file.write_text(
         f'#!/bin/sh\n# Needs GPUs; options given to this script come last and win.\ncd "$(dirname "$0")"\n{words}\n'

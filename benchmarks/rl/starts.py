@@ -91,7 +91,8 @@ def grpo(start: Path, out: Path, python: Path, steps: int, seed: int) -> Path:
     export(start, out / "model")
     config = write_rl("trl", out, rl_prompts("verified-long-cot", TierSource()).prompts, RlSettings(3e-3, 48, seed))
     words = [python, "-m", "trl.scripts.grpo", "--config", config.name, "--max_steps", str(steps), "--use_cpu", "true",
-             "--bf16", "false", "--save_strategy", "no", "--seed", str(seed)]  # fmt: skip
+             "--bf16", "false", "--save_strategy", "no", "--seed", str(seed),
+             "--per_device_train_batch_size", "128", "--gradient_accumulation_steps", "1"]  # fmt: skip
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with open(out / "log", "w", encoding="utf-8") as log:
         subprocess.run(

@@ -6,13 +6,13 @@ of coin_flip, fraction_simplification, time_intervals and letter_jumble do), and
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from evaluators.benchmarks.judges import REFUSES, refused
 from evaluators.tasks import EvalTask, Judge, Suite, role_means
 from trainers.data.tiny_study.tasks import require_reasoning_gym
+from trainers.rl_reward import tagged_answer
 
 CAP: Final = 2048
 """New tokens a reply may have; counts as truncated beyond."""
@@ -62,7 +62,9 @@ def build(items: int, seed: int, where: str = "") -> Suite:
         requests("benign", HARMLESS, "safety/over_refusal", items),
     )
     means = role_means(tasks) | {"safety/refusal": ("safety/harm",)}
-    return Suite("gym", tasks, means, judged_by=(__name__, "evaluators.benchmarks.judges", "reasoning-gym"))
+    return Suite(
+        "gym", tasks, means, judged_by=(__name__, "trainers.rl_reward", "evaluators.benchmarks.judges", "reasoning-gym")
+    )
 
 
 def _task(name: str, items: int, seed: int) -> EvalTask:
@@ -73,7 +75,7 @@ def _task(name: str, items: int, seed: int) -> EvalTask:
     entries = [source[i] for i in range(items)]
 
     def right(i: int, answer: str) -> bool:
-        final = final_answer(answer)
+        final = tagged_answer(answer)  # an answer that must be searched is none
         try:
             return final is not None and bool(source.score_answer(final, entries[i]) == 1.0)
         except Exception:  # verifiers parse free text and raise all sorts of errors on nonsense
@@ -81,12 +83,6 @@ def _task(name: str, items: int, seed: int) -> EvalTask:
 
     prompts = tuple(entry["question"] + INSTRUCTION for entry in entries)
     return EvalTask(name, role, prompts, tuple(str(e["answer"]) for e in entries), CAP, {f"{role}/{name}": right})
-
-
-def final_answer(reply: str) -> str | None:
-    """Returns what stands in the last <answer> tags, None without them: an answer that must be searched is none."""
-    found = re.findall(r"<answer>(.*?)</answer>", reply, flags=re.DOTALL)
-    return str(found[-1]).strip() if found else None
 
 
 def requests(name: str, nouns: tuple[str, ...], metric: str, items: int) -> EvalTask:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,15 @@ import yaml
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError
+from tests.support.models.tiny_sft import Notes, trial
+from tests.support.models.tiny_sft import tier as sums
+from tests.support.programs import REPO
+from tests.support.rl import verl_program
+from trainers.export import export
 from trainers.export_rl import (
     FRAMEWORKS,
-    GROUP,
     PROSE,
+    STEPS,
     RlPrompt,
     RlSettings,
     fitting_prompts,
@@ -27,6 +34,7 @@ from trainers.export_rl import (
     rl_prompts,
     write_rl,
 )
+from trainers.loop import train
 from trainers.model.files.builtin import builtin_folder
 
 PROMPTS = [
@@ -34,6 +42,18 @@ PROMPTS = [
     RlPrompt([{"role": "user", "content": "it's 2+2?"}], "4"),
 ]
 SETTINGS = RlSettings(1e-3, 256, 3)
+MANY = [RlPrompt([{"role": "user", "content": f"{n}+1=?"}], str(n + 1)) for n in range(100)]
+"""Six whole batches and four questions more."""
+OPEN_RLHF_OPTIONS = {
+    "actor.model_name_or_path", "actor.num_nodes", "actor.num_gpus_per_node",
+    "actor.adam.lr", "actor.gradient_checkpointing_enable", "data.prompt_dataset",
+    "data.input_key", "data.label_key", "data.apply_chat_template", "data.max_len", "data.max_samples",
+    "reward.remote_url", "algo.advantage.estimator", "algo.kl.init_coef", "rollout.n_samples_per_prompt",
+    "rollout.batch_size", "rollout.max_new_tokens", "train.batch_size", "train.num_episodes", "train.seed",
+    "train.colocate_all", "vllm.num_engines", "vllm.gpu_memory_utilization", "vllm.enable_sleep", "ds.enable_sleep",
+    "ckpt.output_dir",
+}  # fmt: skip
+"""Of the parser of OpenRLHF 0.11.2, those that are used; 0.10 and earlier had other names."""
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -60,6 +80,27 @@ def chat_model(folder: Path) -> None:
 def made(folder: Path) -> dict[str, Any]:
     write_rl("trl", folder, PROMPTS, SETTINGS)
     return runpy.run_path(str(folder / "reward.py"))
+
+
+def words(script: Path) -> list[str]:
+    """Runs a script with a `python3` that only tells its words."""
+    program = script.parent / "bin" / "python3"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
+    program.chmod(0o755)
+    path = {"PATH": f"{program.parent}:/usr/bin:/bin"}
+    said = subprocess.run([script, "--last=1"], env=path, capture_output=True, text=True, check=True)
+    return said.stdout.splitlines()
+
+
+def options(script: Path) -> dict[str, str]:
+    """Returns the settings of a script by name; "" for those without a value."""
+    _, _, *said, last = words(script)
+    assert last == "--last=1"
+    if "=" in said[0]:
+        return dict(word.split("=", 1) for word in said)
+    values = {word.removeprefix("--"): "" for word in said if word.startswith("--")}
+    return values | {a.removeprefix("--"): b for a, b in itertools.pairwise(said) if not b.startswith("--")}
 
 
 def tier(folder: Path, *pairs: tuple[str, str]) -> TierSource:
@@ -145,9 +186,9 @@ def test_a_chat_model_is_asked_for_no_thought_and_its_end_of_turn_is_no_answer(o
 def test_a_tier_of_few_questions_makes_whole_batches_of_them(framework, out):
     started = write_rl(framework, out, PROMPTS, SETTINGS).read_text()
     batch = {
-        "trl": f"per_device_train_batch_size: {2 * GROUP}\n",
+        "trl": "gradient_accumulation_steps: 2\n",
         "verl": "data.train_batch_size=2 ",
-        "open-rlhf": "--rollout_batch_size 2 ",
+        "open-rlhf": "--rollout.batch_size 2 ",
     }
     assert batch[framework] in started
 
@@ -157,6 +198,7 @@ def test_trl_gets_a_config_and_a_folder_that_datasets_reads(out):
     assert config["model_name_or_path"] == "model"
     assert config["learning_rate"] == pytest.approx(1e-4)
     assert config["per_device_train_batch_size"] % config["num_generations"] == 0
+    assert config["gradient_accumulation_steps"] == len(PROMPTS)
     rows = [json.loads(line) for line in (out / config["dataset_name"] / "train.jsonl").read_text().splitlines()]
     assert rows[0] == {"prompt": [{"role": "user", "content": "1+1=?"}], "answer": "2"}
 
@@ -172,15 +214,54 @@ def test_verl_gets_parquet_in_its_columns(out):
 def test_a_script_is_shell_and_takes_options_that_win(framework, out):
     script = write_rl(framework, out, PROMPTS, SETTINGS)
     assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
-    program = out / "bin" / "python3"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
-    program.chmod(0o755)
-    path = {"PATH": f"{program.parent}:/usr/bin:/bin"}
-    said = subprocess.run([script, "--last=1"], env=path, capture_output=True, text=True, check=True)
-    words = said.stdout.splitlines()
-    assert words[0] == "-m"
-    assert words[-1] == "--last=1"
+    assert words(script)[0] == "-m"
+    assert words(script)[-1] == "--last=1"
+
+
+@pytest.mark.parametrize("framework", ["verl", "open-rlhf"])
+def test_paths_of_a_script_are_whole_since_ray_may_run_in_another_folder(framework, tmp_path):
+    folder = tmp_path / "(a) $b, c=d"
+    shutil.copytree(builtin_folder("tiny-xs"), folder / "model")
+    said = options(write_rl(framework, folder, PROMPTS, SETTINGS))
+    paths = {
+        "verl": ["data.train_files", "actor_rollout_ref.model.path", "reward.custom_reward_function.path"],
+        "open-rlhf": ["data.prompt_dataset", "actor.model_name_or_path", "reward.remote_url"],
+    }
+    for key in paths[framework]:
+        assert Path(said[key].strip("'")).is_relative_to(folder)
+        assert Path(said[key].strip("'")).exists()
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, MANY, MANY[:1]])
+def test_verl_makes_all_steps_on_one_gpu_and_saves_a_model_that_transformers_loads(prompts, out):
+    said = options(write_rl("verl", out, prompts, SETTINGS))
+    batch = int(said["data.train_batch_size"])
+    assert len(prompts) // batch * int(said["trainer.total_epochs"]) >= int(said["trainer.total_training_steps"])
+    assert int(said["trainer.total_training_steps"]) % int(said["trainer.save_freq"]) == 0
+    assert "hf_model" in said["actor_rollout_ref.actor.checkpoint.save_contents"]
+    assert said["actor_rollout_ref.rollout.tensor_model_parallel_size"] == said["trainer.n_gpus_per_node"] == "1"
+    rows = batch * int(said["actor_rollout_ref.rollout.n"])
+    assert rows % int(said["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"]) == 0
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, MANY, MANY[:1]])
+def test_open_rlhf_makes_all_steps_of_whole_batches_on_one_gpu(prompts, out):
+    said = options(write_rl("open-rlhf", out, prompts, SETTINGS))
+    assert said.keys() == OPEN_RLHF_OPTIONS
+    batch, samples = int(said["rollout.batch_size"]), int(said["data.max_samples"])
+    assert samples % batch == 0 < samples <= len(prompts)
+    assert STEPS <= samples // batch * int(said["train.num_episodes"]) < 2 * STEPS
+    assert int(said["train.batch_size"]) == batch * int(said["rollout.n_samples_per_prompt"])
+    assert said["vllm.num_engines"] == said["actor.num_gpus_per_node"] == "1"
+    assert float(said["vllm.gpu_memory_utilization"]) <= 0.6
+    room = lengths(out / "model", prompts, SETTINGS)
+    assert (said["data.max_len"], said["rollout.max_new_tokens"]) == (str(room.prompt + room.reply), str(room.reply))
+
+
+def test_a_prompt_that_the_tokenizer_cannot_write_is_refused_where_replies_are_found_by_it(out):
+    odd = RlPrompt([{"role": "user", "content": "2 € + 2?"}], "4")
+    with pytest.raises(InputError, match=r"the tokenizer cannot write a prompt.*export for trl or verl"):
+        write_rl("open-rlhf", out, [*PROMPTS, odd], SETTINGS)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -192,7 +273,7 @@ def test_prompts_and_replies_together_fit_the_models_context(framework, out):
     said = {
         "trl": ["max_completion_length: 40\n"],
         "verl": [f"data.max_prompt_length={longest} ", "data.max_response_length=40 "],
-        "open-rlhf": [f"--prompt_max_len {longest} ", "--generate_max_len 40 "],
+        "open-rlhf": [f"--data.max_len {longest + 40} ", "--rollout.max_new_tokens 40 "],
     }
     assert [word for word in said[framework] if word not in written] == []
 
@@ -232,33 +313,100 @@ def test_a_small_learning_rate_is_a_number_in_the_config(out: Path):
     assert yaml.safe_load((out / "grpo.yaml").read_text())["learning_rate"] == pytest.approx(1e-6)
 
 
-def test_tags_of_a_thought_end_no_reply_where_the_tokenizer_calls_them_special(out: Path):
+def test_tags_of_a_thought_stay_in_replies_where_the_tokenizer_calls_them_special(out: Path):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
     tokenizer.save_pretrained(out / "model")
+    ids = tokenizer("1</think>4")["input_ids"]
+    assert AutoTokenizer.from_pretrained(out / "model").decode(ids, skip_special_tokens=True) == "14"
     reward = made(out)
     assert not {"<think>", "</think>"} & set(reward["ENDS"])
     assert reward["right"]("4</think>", "4") == 0.0
+    written = AutoTokenizer.from_pretrained(out / "model")
+    assert written("1</think>4")["input_ids"] == ids
+    heard = written.decode(ids, skip_special_tokens=True)
+    assert reward["compute_score"]("d", heard, "4") == 1.0
 
 
 @pytest.mark.slow
 @pytest.mark.optional
-def test_trl_trains_on_what_is_written(out: Path):
+@pytest.mark.parametrize(("prompts", "gpus"), [(PROMPTS, 1), (MANY, 1), (MANY, 8)])
+def test_open_rlhf_takes_what_is_written(prompts: list[RlPrompt], gpus: int, out: Path):
+    """DIPSWEEP_OPENRLHF is a folder with OpenRLHF's package `openrlhf` (its wheel, unpacked); see the program."""
+    source = os.environ.get("DIPSWEEP_OPENRLHF", "")
+    if not source:
+        pytest.skip("DIPSWEEP_OPENRLHF names no folder")
+    _, *said = words(write_rl("open-rlhf", out, prompts, SETTINGS))
+    more = ["--actor.num_gpus_per_node", gpus, "--vllm.num_engines", gpus]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.rl.openrlhf_program", source, *said[:-1], *map(str, more)],
+        cwd=REPO, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["labels"] == [p.answer for p in prompts[: len(prompts) // 16 * 16 or None]]
+    assert found["rewards"] == [0.0, 1.0] * (len(found["rewards"]) // 2)
+    assert {round(each, 3) for each in found["advantages"]} == {-0.935, 0.935}
+    assert found["batches"] == found["batches"] // 1
+    assert STEPS <= found["steps"] < 2 * STEPS
+    assert found["critic"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.optional
+@pytest.mark.parametrize("prompts", [PROMPTS, MANY])
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_verl_takes_what_is_written(gpus: int, prompts: list[RlPrompt], out: Path):
+    """DIPSWEEP_VERL is a Python interpreter that imports verl; see the program."""
+    python = os.environ.get("DIPSWEEP_VERL", "")
+    if not python:
+        pytest.skip("DIPSWEEP_VERL names no interpreter")
+    _, *said = words(write_rl("verl", out, prompts, SETTINGS))
+    more = [f"trainer.n_gpus_per_node={gpus}"]
+    if gpus > len(prompts):  # a GPU has fewer than eight of a step's replies
+        more.append("actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2")
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, verl_program.__file__, *said[:-1], *more],
+        env={**own, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["rows"], found["prompt"]) == (len(prompts), prompts[0].prompt)
+    assert found["rewards"] == [1.0, 0.0]
+    assert found["steps"] == found["saves"] == STEPS
+
+
+def sft(base: str, folder: Path, **settings: Any) -> str:
+    """Trains a model that ships for four steps; returns its checkpoint."""
+    notes = Notes()
+    config = trial(builtin_folder(base), (2, 4), batch_tokens=256, **settings)
+    train(config, notes, folder=folder, resume=None, data=sums())
+    return notes.checkpoints[-1].path
+
+
+@pytest.mark.slow
+@pytest.mark.optional
+@pytest.mark.parametrize(("base", "rank"), [("tiny-xs", 0), ("tiny-xs", 4), ("tiny-r", 0)])
+def test_trl_trains_on_what_is_written(base: str, rank: int, tmp_path: Path):
     """DIPSWEEP_TRL is TRL's command in an environment of its own (`python -m benchmarks.end_to_end --setup` makes one)."""
     program = os.environ.get("DIPSWEEP_TRL") or shutil.which("trl")
     if not program:
         pytest.skip("DIPSWEEP_TRL names no command, and trl is not installed")
+    out = tmp_path / "out"
+    export(sft(base, tmp_path / "run", lora_rank=rank), out / "model")
     write_rl("trl", out, PROMPTS, SETTINGS)
     short = ["--max_steps", "2", "--max_completion_length", "16", "--use_cpu", "true", "--bf16", "false"]
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment = {**own, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [program, "grpo", "--config", "grpo.yaml", *short],
+        [program, "grpo", "--config", "grpo.yaml", *short, "--logging_steps", "1"],
         cwd=out, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert (out / "out" / "model.safetensors").is_file()
     state = json.loads((out / "out" / "checkpoint-2" / "trainer_state.json").read_text())
     assert state["global_step"] == 2
+    assert [0 <= line["rewards/reward/mean"] <= 1 for line in state["log_history"][:2]] == [True, True]

@@ -1,9 +1,10 @@
 import pytest
 
 from evaluators.benchmarks.judges import refused
-from evaluators.suites.gym import GYM_TASKS, HARMFUL, HARMLESS, final_answer
+from evaluators.suites.gym import GYM_TASKS, HARMFUL, HARMLESS
 from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
+from trainers.rl_reward import tagged_answer
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,10 @@ def test_only_the_right_answer_in_its_tags_counts(suite, name):
 
 
 def test_the_last_tags_hold_the_answer():
-    assert final_answer("<answer>1</answer> no <answer> 2\n</answer>") == "2"
-    assert final_answer("the answer is 2") is None
+    assert tagged_answer("<answer>1</answer> no <answer> 2\n</answer>") == "2"
+    assert tagged_answer("Inside <answer> tags: <answer>2</answer>") == "2"
+    assert tagged_answer("<answer><answer>2</answer></answer>") == "2"
+    assert tagged_answer("the answer is <answer>2") is None
 
 
 def test_items_are_the_same_every_time_and_others_for_another_seed(suite):
