@@ -174,6 +174,7 @@ def write_rl(framework: str, folder: Path, prompts: Sequence[RlPrompt], settings
     """
     check_framework(framework)
     _keep_tags(folder / "model")
+    _keep_prompt(folder / "model", prompts[0])
     (folder / "data").mkdir(parents=True)
     (folder / "reward.py").write_text(_reward(folder / "model", prompts[0]), encoding="utf-8")
     return FRAMEWORKS[framework](folder, prompts, settings, lengths(folder / "model", prompts, settings))
@@ -198,6 +199,28 @@ def _keep_tags(model: Path) -> None:
             f"the tokenizer calls {', '.join(sorted(still))} special, which RL frameworks take out of replies before they "
             "are rewarded; expected an ordinary added token"
         )
+
+
+def _keep_prompt(model: Path, prompt: RlPrompt) -> None:
+    """Has a tokenizer's own chat template ask as SFT and evaluation asked, where it prints today's date or asks for no reply.
+
+    Raises:
+        InputError: it asks otherwise still.
+    """
+    expected = ChatTemplate(load_tokenizer(model)).render(prompt.prompt, prompt=True)
+    if _asked(model, prompt) == expected:
+        return
+    source = ChatTemplate(load_tokenizer(model)).source
+    (model / "chat_template.jinja").write_text(source, encoding="utf-8")
+    if (asked := _asked(model, prompt)) != expected:
+        raise InputError(
+            f"the chat template asks {asked[-80:]!r} in RL; expected {expected[-80:]!r}, as SFT and evaluation asked"
+        )
+
+
+def _asked(model: Path, prompt: RlPrompt) -> str:
+    """Returns a prompt as RL frameworks render it."""
+    return str(load_tokenizer(model).apply_chat_template(prompt.prompt, tokenize=False, add_generation_prompt=True))
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> set[str]:

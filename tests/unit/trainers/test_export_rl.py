@@ -67,13 +67,13 @@ def out(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def chat_model(folder: Path) -> None:
+def chat_model(folder: Path, template: str = CHATML) -> None:
     """Gives the model the template of a chat model, whose turns end with a token that is not the tokenizer's eos."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.chat_template = CHATML
+    tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
 
 
@@ -328,6 +328,29 @@ def test_tags_of_a_thought_stay_in_replies_where_the_tokenizer_calls_them_specia
     assert written("1</think>4")["input_ids"] == ids
     heard = written.decode(ids, skip_special_tokens=True)
     assert reward["compute_score"]("d", heard, "4") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("template", "asked"),
+    [
+        (CHATML, "<|im_start|>user\n1+1=?<|im_end|>\n<|im_start|>assistant\n"),
+        (CHATML.partition("{% if")[0], "<|im_start|>user\n1+1=?<|im_end|>\n<|im_start|>assistant\n"),
+        (CHATML.partition("{% if")[0] + "\n", "<|im_start|>user\n1+1=?<|im_end|>\n<|im_start|>assistant\n"),
+        (
+            "{{ strftime_now('%d %b %Y') }}\n" + CHATML,
+            "26 Jul 2024\n<|im_start|>user\n1+1=?<|im_end|>\n<|im_start|>assistant\n",
+        ),
+    ],
+)
+def test_rl_asks_as_sft_and_evaluation_asked(template: str, asked: str, out: Path):
+    """Also where the template pays no heed to `add_generation_prompt`, or prints today's date."""
+    from transformers import AutoTokenizer
+
+    chat_model(out / "model", template)
+    write_rl("trl", out, PROMPTS, SETTINGS)
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    said = tokenizer.apply_chat_template(PROMPTS[0].prompt, tokenize=False, add_generation_prompt=True)
+    assert said == asked
 
 
 @pytest.mark.slow

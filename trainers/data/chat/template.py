@@ -10,6 +10,7 @@ Three things that templates leave open are fixed here:
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -148,6 +149,14 @@ class ChatTemplate:
         except (TypeError, ValueError, KeyError, AttributeError, IndexError) as e:  # Python's, out of an expression
             raise InputError(f"the chat template fails on it: {type(e).__name__}: {e}") from e
         return text
+
+    @property
+    def source(self) -> str:
+        """The template by which a tokenizer alone asks for a reply as `render` does: on the same date, with the same header."""
+        source = self._source(False)
+        if not self._header:
+            return source
+        return f"{source.removesuffix(chr(10))}{{% if add_generation_prompt %}}{{{{ {json.dumps(self._header)} }}}}{{% endif %}}"
 
     def _source(self, with_tools: bool) -> str:
         source = self.tokenizer.get_chat_template(tools=[{}] if with_tools else None)
