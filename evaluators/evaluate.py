@@ -120,7 +120,7 @@ class Started:
         self.cpu, self.wall = time.process_time(), time.monotonic()
 
     def spent(self) -> dict[str, float]:
-        """Returns `cpu_s` of this process, and `gpu_s` where it holds a GPU."""
+        """Returns `cpu_s` of this process, and where it sees a GPU its wall clock as `gpu_s`."""
         import torch
 
         cost = {"cpu_s": time.process_time() - self.cpu}

@@ -17,7 +17,7 @@ class Scores:
         suite: the suite's version. items_digest: sha256 of its items; outcomes of equal digests can be paired.
         outcomes: per task metric, one bit a reply (`pack`), the samples of an item in a row.
         parts: per role metric, the task metrics that it is the mean of.
-        cost: `cpu_s` of the process, and `gpu_s` of the share of a GPU that it holds.
+        cost: `cpu_s` of the process, and `gpu_s`, its wall clock, where it sees a GPU, whatever it reserved of that.
         asked: of an evaluation that ended early (`evaluators.early_stopping`): `items` asked, `of` how many, and what is `clear`;
             `n`, `se` and `outcomes` are those of the items that were asked, the first ones of each task.
         cached: looked up, not measured now.

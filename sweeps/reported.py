@@ -31,7 +31,7 @@ class Reported(NamedTuple):
 
 class CheckedScores(NamedTuple):
     """Scores of a checkpoint, with how each came about, as `evaluators.scores.Scores` has them; only those of `metrics` may be
-    infinite or no number. `asked` is empty where all items were asked."""
+    infinite or no number. `asked` is empty where all items were asked; `seconds` is the wall clock of an evaluation on a GPU."""
 
     metrics: dict[str, float]
     se: dict[str, float]
@@ -42,6 +42,7 @@ class CheckedScores(NamedTuple):
     parts: dict[str, list[str]]
     asked: dict[str, Any]
     cached: bool
+    seconds: float | None = None
 
 
 def checked_report(
@@ -83,18 +84,20 @@ def checked_scores(scores: Any) -> CheckedScores:
         InputError: it gave no scores, or something of them is no number, or outcomes that no report could read; names it.
     """
     try:
+        cost = spent(scores.cost, "scores: cost")
         counts = {_name(name, "scores: n"): whole(n, f"scores: n.{name}") for name, n in scores.n.items()}
         return CheckedScores(
             metrics=numbers(scores.metrics, "scores: metrics"),
             se=finite(scores.se, "scores: se"),
             n=counts,
             suite=_text(scores.suite, "scores: suite"),
-            cost=spent(scores.cost, "scores: cost"),
+            cost=cost,
             items={str(task): _outcomes(task, text, counts.get(task, 0)) for task, text in scores.outcomes.items()},
             parts={str(metric): [str(task) for task in tasks] for metric, tasks in scores.parts.items()},
             # Only an evaluation that may end early has `asked`, and only one that looks scores up has `cached`.
             asked=_asked(getattr(scores, "asked", None) or {}),
             cached=bool(getattr(scores, "cached", False)),
+            seconds=cost.get("gpu_s"),
         )
     except (AttributeError, TypeError) as e:
         raise InputError(f"got {type(scores).__name__} ({e}); expected scores as of evaluators.scores.Scores") from e

@@ -27,7 +27,8 @@ class ThroughputMeter:
     `sync`, the one place of a step that waits.
 
     Args:
-        device: cost is `gpu_s` (wall clock) on CUDA and `cpu_s` (of this process) elsewhere.
+        device: cost is `gpu_s` (wall clock, whatever share of the device is reserved) on CUDA and `cpu_s` (of this process)
+            elsewhere.
         world: workers, for the utilisation per device.
     """
 

@@ -14,7 +14,7 @@ from sweeps.config.plan import Plan
 from sweeps.errors import Fault, InputError, LimitError
 from sweeps.journal.rows import Row, TierRow
 from sweeps.planning.devices import PEAK_BF16
-from sweeps.planning.estimate import Estimate, ModelCost, Range, Starts, trial_costs
+from sweeps.planning.estimate import Estimate, ModelCost, Range, Starts, evaluator_devices, trial_costs
 from sweeps.planning.progress import duration
 from sweeps.planning.rehearsal import Saving, cached_saving, expected_saving
 from sweeps.planning.speeds import Key, Speed
@@ -86,8 +86,8 @@ def saving_for(
     from sweeps.planning.recorded import curves_for
 
     work = planned_work(plan)
-    costs = trial_costs(work, speeds)
-    largest = max(item.gpus or item.cpus for item in work)
+    costs = trial_costs(work, speeds, evaluator_devices(plan))
+    largest = max(item.devices for item in work)
     slots = max(1, sum(int(node / largest) for node in nodes)) if nodes else SLOTS
     curves, source = curves_for(plan.sweep.goal, journals)
     key = repr((plan.sweep.to_json(), plan.more, sorted(costs.items()), slots, curves))

@@ -19,6 +19,7 @@ from sweeps.controller.evaluation.timeout import Allowance
 from sweeps.errors import DipsweepError
 from sweeps.executors.storage_backoff import NodeBackoff
 from sweeps.failures import Failure, FailureKind
+from sweeps.journal.state import reserved
 from sweeps.reported import CheckedScores, checked_scores
 
 if TYPE_CHECKING:  # an evaluator needs no executor
@@ -130,7 +131,7 @@ class Pool:
         self.busy[actor.score.remote(job)] = _Running(actor, job, self.clock())
 
     def finished(self) -> Iterator[tuple[EvalJob, CheckedScores | Broken]]:
-        """Yields the jobs that are over since the last call, each with its scores or with what went wrong.
+        """Yields the jobs that are over since the last call, each with its scores or with what went wrong, and what that cost.
 
         Raises:
             EvaluatorMissing: several evaluators in a row did not come up.
@@ -154,6 +155,7 @@ class Pool:
                 self.idle.append(running.actor)
                 self.nodes.worked(filter(None, [self._where.pop(id(running.actor), "")]))
                 self.allowance.took(self.clock() - running.since, result)
+                result = result._replace(cost=reserved(result.cost, self.gpus))
             yield running.job, result
         yield from self._overdue()
 
@@ -166,8 +168,7 @@ class Pool:
 
     def _broken(self, running: _Running, error: Exception) -> Broken:
         """A failure costs what its evaluator reserved for as long as it ran."""
-        cost = {"gpu_s": self.gpus * (self.clock() - running.since)} if self.gpus else {}
-        return Broken(explain(error), cost)
+        return Broken(explain(error), reserved({"gpu_s": self.clock() - running.since}, self.gpus))
 
     def _replace(self, actor: Any) -> None:
         """Ends an evaluator, if it has not ended by itself, and brings up a new one: Ray would fail every job that comes while

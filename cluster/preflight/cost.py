@@ -165,8 +165,9 @@ def _speed(
     try:
         known, recurrent = counted(shape), is_recurrent(shape)
         runs = round(layer_runs(shape, sum(train_range(shape)) / 2)) if recurrent else 0
+        each, scored_on_gpu = item.devices / item.workers, bool(item.gpus or plan.sweep.evaluation.gpus_per_worker)
         in_vllm = not recurrent and (
-            bool(vllm.distribution(gpu=item.gpus > 0)) or plan.sweep.evaluation.python is not None
+            bool(vllm.distribution(gpu=scored_on_gpu)) or plan.sweep.evaluation.python is not None
         )
         in_vllm = in_vllm and not (in_process and item.gpus > 0)
 
@@ -177,7 +178,9 @@ def _speed(
                 known.active,
                 total=known.total,
                 workers=workers,
+                each=each,
                 on_gpu=item.gpus > 0,
+                scored_on_gpu=scored_on_gpu,
                 gpu=gpu,
                 replies=suites.replies(items, shape),
                 engine="vllm" if in_vllm else "transformers",
@@ -185,13 +188,12 @@ def _speed(
 
         own = guess(plan.sweep.evaluation.items)
         if of_one is not None and item.workers > 1:
-            told = of_one.of_several(own.step.seconds / guess(1, workers=1).step.seconds)
+            told = of_one.of_several(own.step.seconds * item.workers / guess(1, workers=1).step.seconds)
             measured = told if measured is None else measured.completed(told)
         if measured is None:
             return own
-        return measured.over(
-            own, own.evaluation.seconds / guess(measured.items).evaluation.seconds if measured.items else 1.0
-        )
+        more = own.evaluation.seconds / guess(measured.items).evaluation.seconds if measured.items else 1.0
+        return measured.over(own, more, devices=item.devices, each=each if item.gpus else 0.0)
     except (KeyError, TypeError, ValueError) as e:
         raise InputError(f"plan: model {item.model!r}: its config.json is not that of a decoder: {e!r}") from e
 
@@ -288,7 +290,7 @@ class StepSpeed:
 
     Attributes:
         adapters: they are trained, and not the whole model. seconds: of a step of `tokens` tokens on `workers` processes.
-        mfu: the share of the device's bf16 rate that this is; None on CPUs.
+        mfu: the share that this is of the bf16 rate of the GPUs, or shares of GPUs, that they hold; None on CPUs.
     """
 
     model: str
@@ -314,7 +316,7 @@ def step_speeds(plan: Plan, speeds: Mapping[Key, Speed], gpu: str) -> list[StepS
             shape = model_shape(item.model, plan.sweep.model_source(item.model))
             frozen, length = bool(item.config["lora_rank"]), int(item.config["max_length"])
             flops = flops_per_token(shape, counted(shape).active, length, frozen=frozen) * item.step_tokens
-            mfu = flops / seconds / (PEAK_BF16[gpu] * item.workers)
+            mfu = flops / seconds / (PEAK_BF16[gpu] * item.gpus)
         model, workers, precision, adapters = key
         found[key] = StepSpeed(model, precision, adapters, workers, seconds, item.step_tokens, mfu)
     return list(found.values())

@@ -468,7 +468,8 @@ class LimitsBlock(Block):
     trials: _Count | None = None
     """Most trials that may be planned."""
     gpu_hours: _Positive | None = None
-    """GPU hours of training and evaluation."""
+    """GPU hours of training and evaluation, as trials and evaluators reserve GPUs: two of half a GPU each count as one; an
+    evaluator that reserves none costs none. A run in one process holds whole ones."""
     wall_hours: _Positive | None = None
     """Hours of one run; a resumed sweep has them again."""
     usd: _Positive | None = None

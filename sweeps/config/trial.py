@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,10 @@ class ModelSource:
     def fewest(self) -> int:
         """The smallest number of workers that a trial starts on."""
         return self.min_workers or self.workers
+
+    def gpus(self, workers: int, *, alone: bool = False) -> float:
+        """Returns the GPUs that so many of its processes hold; `alone`: one that has its machine to itself holds whole ones."""
+        return workers * (math.ceil(self.gpus_per_worker) if alone else self.gpus_per_worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,12 @@ class Hooks(Protocol):
         progress: Mapping[str, float],
         cost: Mapping[str, float],
     ) -> None:
-        """Hands over numbers measured by the trainer itself (`train/loss`, `train/grad_norm`, `perf/…`)."""
+        """Hands over numbers measured by the trainer itself (`train/loss`, `train/grad_norm`, `perf/…`).
+
+        Args:
+            cost: since the attempt began, summed over its workers: `gpu_s`, seconds of wall clock of each that trains on a GPU,
+                or `cpu_s`, CPU seconds. What GPUs a worker reserved, a share of one or several, is the driver's to count.
+        """
 
     def saved(self, checkpoint: Saved) -> None:
         """Says that a checkpoint is whole (its manifest is written): it can be scored and resumed from."""

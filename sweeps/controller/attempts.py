@@ -21,7 +21,7 @@ from sweeps.journal.rows import (
     ReportRow,
     split_finite,
 )
-from sweeps.journal.state import TrialState
+from sweeps.journal.state import TrialState, reserved
 from sweeps.journal.vocabulary import (
     DRIVER,
     ControlAction,
@@ -42,8 +42,8 @@ class Attempts:
     def __init__(self, record: SweepRecord, verdicts: Verdicts, scores: Scores) -> None:
         self.record, self.verdicts, self.scores = record, verdicts, scores
 
-    def launch(self, trial: str, workers: int) -> Launch:
-        """Starts an attempt, from the trial's last checkpoint or its parent's."""
+    def launch(self, trial: str, workers: int, *, alone: bool = False) -> Launch:
+        """Starts an attempt, from the trial's last checkpoint or its parent's; `alone`: its process has the machine to itself."""
         known, spec = self.record.state.trials[trial], self.record.specs[trial]
         parent = self.record.state.trials.get(known.parent)
         resume, branched = known.last(), False
@@ -58,6 +58,7 @@ class Attempts:
                 step,
                 budget=spec.steps,
                 workers=workers,
+                gpus=spec.model.gpus(workers, alone=alone) or None,
                 parent=known.parent if branched else "",
                 fork_step=step if branched else None,
             )
@@ -122,7 +123,11 @@ class Attempts:
         progress: Mapping[str, float] | None = None,
         cost: Mapping[str, float] | None = None,
     ) -> Verdict | None:
-        """Takes the trainer's own numbers; returns the verdict when the trial is not to go on."""
+        """Takes the trainer's own numbers; returns the verdict when the trial is not to go on.
+
+        Args:
+            cost: as the workers measured it (`sweeps.config.trial.Hooks`); the row has what they hold of GPUs.
+        """
         if not self.is_current(trial, attempt):
             return None
         good, bad = split_finite(metrics)
@@ -136,7 +141,7 @@ class Attempts:
                 metrics=good,
                 invalid=bad,
                 progress=progress or {},
-                cost=cost or {},
+                cost=reserved(cost or {}, self.record.state.trials[trial].gpus_each),
             )
         )
 

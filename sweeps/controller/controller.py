@@ -185,17 +185,25 @@ class SweepController:
         found = self._record.queue.branches_of(parents)
         return [self.specs[trial] for trial in found if not self._attempts.lost_start(trial)]
 
-    def launch(self, trial: str, workers: int | None = None) -> Launch:
-        """Starts an attempt of a queued trial, on `workers` processes (default: as many as its model asks for)."""
+    def launch(self, trial: str, workers: int | None = None, *, alone: bool = False) -> Launch:
+        """Starts an attempt of a queued trial, on `workers` processes (default: as many as its model asks for).
+
+        Args:
+            alone: its process has the machine to itself, so that a share of a GPU costs as much as a whole one.
+        """
         self._record.queue.remove(trial)
-        return self._attempts.launch(trial, workers or self.specs[trial].model.workers)
+        return self._attempts.launch(trial, workers or self.specs[trial].model.workers, alone=alone)
 
     def next(
-        self, fits: Callable[[TrialSpec], bool] = lambda spec: True, *, workers: int | None = None
+        self,
+        fits: Callable[[TrialSpec], bool] = lambda spec: True,
+        *,
+        workers: int | None = None,
+        alone: bool = False,
     ) -> Launch | None:
         """Starts an attempt of the trial at the head of the queue, if there is one and `fits` says yes, as `launch` does."""
         head = self.next_trials()
-        return self.launch(head[0].id, workers) if head and fits(head[0]) else None
+        return self.launch(head[0].id, workers, alone=alone) if head and fits(head[0]) else None
 
     def _refill(self, limit: int) -> None:
         """Asks the rule for paused trials that go before new ones, the search for as many as the queue is short of then, and when

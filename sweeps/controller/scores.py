@@ -53,18 +53,20 @@ class Scores:
         items: Mapping[str, Any] | None = None,
         parts: Mapping[str, Sequence[str]] | None = None,
         asked: Mapping[str, Any] | None = None,
+        seconds: float | None = None,
     ) -> Verdict | None:
         """Takes the scores of a checkpoint; returns the verdict when its trial is not to go on.
 
         Args:
             items, parts: outcomes item by item of each task, and the tasks behind each metric.
             asked: of an evaluation that ended before all items were asked: how many, `of` how many, and why.
+            cost: of what its evaluator holds. seconds: wall clock of one that answered on a GPU.
         """
         if not self.record.evaluations.queue.forget(job) or not self.is_needed(job):
             return None
         if mismatch := self.record.evaluations.suite_mismatch(job, suite):
             row = self._without_scores(job, EvalStatus.FAILED, mismatch)
-            self._give_up(job, replace(row, failure=FailureKind.USER, cost=cost))
+            self._give_up(job, replace(row, failure=FailureKind.USER, cost=cost, seconds=seconds))
             return None
         good, bad = split_finite(metrics)
         verdict = self.verdicts.report(
@@ -93,6 +95,7 @@ class Scores:
                 cost=cost,
                 status=EvalStatus.DONE,
                 asked=asked or {},
+                seconds=seconds,
             )
         )
         self._give_up_overtaken()

@@ -68,6 +68,7 @@ def take_scores(controller: SweepController, job: EvalJob, scores: CheckedScores
         items=scores.items,
         parts=scores.parts if scores.items else None,
         asked=scores.asked,
+        seconds=scores.seconds,
     )
 
 
@@ -146,7 +147,7 @@ class InProcess:
                 self.steer()
                 while not self.ending and not self.controller.finish_if_done():
                     self.score_all()
-                    launch = None if self.ending else self.controller.next(workers=1)
+                    launch = None if self.ending else self.controller.next(workers=1, alone=True)
                     if launch is not None:
                         self._attempt(launch)
                     elif self.controller.is_paused:

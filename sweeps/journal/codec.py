@@ -220,6 +220,8 @@ def _rule(hint: Any) -> tuple[tuple[type, ...], str, Check | None]:
     if issubclass(hint, StrEnum):
         old = OLD_ACTIONS if hint is Action else {}
         return (str,), f"one of {', '.join(hint)}", {**hint._value2member_map_, **old}.__getitem__
+    if hint is float:
+        return (int, float), "a finite number, 0 or more", _amount
     names = {int: "a whole number", bool: "true or false", str: "text"}
     return (hint,), names[hint], None
 
@@ -233,6 +235,12 @@ def _numbers(value: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isfinite(sum(value.values())) and not all(map(isfinite, value.values())):  # text has no sum: a TypeError
         raise ValueError
     return value
+
+
+def _amount(value: float) -> float:
+    if not isfinite(value) or value < 0:
+        raise ValueError
+    return float(value)
 
 
 _WRONG: Final = (ValueError, KeyError, TypeError, OverflowError, RecursionError)

@@ -168,12 +168,20 @@ class AttemptRow(Row):
     """An attempt starts from the checkpoint at `step` (0: from scratch), on `workers` processes.
 
     `parent` is named where that checkpoint is another trial's; `fork_step` is its step then.
+    `gpus` is what all of its workers hold: shares of GPUs too, of a process without Ray whole ones. None where they hold none,
+    and in rows before version 0.2, whose reports count each worker's wall clock as a whole GPU's (`sweeps.journal.state`).
     """
 
     kind: ClassVar[Kind] = "attempt"
     workers: int | None = None
+    gpus: float | None = None
     parent: str = ""
     fork_step: int | None = None
+
+    @property
+    def gpus_each(self) -> float:
+        """GPUs of each worker, by which its wall clock is multiplied; 1 where the row names none."""
+        return self.gpus / (self.workers or 1) if self.gpus else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +194,8 @@ class ReportRow(Row):
         invalid: metrics that came out not finite, as text (`"nan"`, `"inf"`).
         suite: version of the evaluation suite; scores of two suites are never put on one curve.
         checkpoint: digest or path of the weights that were scored.
-        progress: `tokens, label_tokens, rows, epoch` so far. cost: `gpu_s, cpu_s`, cumulative per attempt.
+        progress: `tokens, label_tokens, rows, epoch` so far. cost: `gpu_s, cpu_s`, cumulative per attempt, of all its workers;
+            `gpu_s` is wall clock times the GPUs that they hold (`sweeps.journal.state.reserved`).
         inherited: the parent trial that measured this, at a step that both share.
         items, parts: right or wrong, item by item, of each task; the tasks behind each metric.
     """
@@ -213,6 +222,8 @@ class EvalRow(Row):
         reason: a sentence. failure: of one that failed: its kind; None in rows before version 0.2.
         tries: how often it was tried. given_up: it will have no scores; None where the row does not say.
         asked: of one that ended before all items were asked: how many `items`, `of` how many, and why.
+        cost: `cpu_s` of the evaluator, and `gpu_s`, its wall clock times the share of a GPU that it holds.
+        seconds: wall clock of one that answered on a GPU; None of others, and before version 0.2, when `gpu_s` was that.
     """
 
     kind: ClassVar[Kind] = "eval"
@@ -224,6 +235,7 @@ class EvalRow(Row):
     asked: Mapping[str, Any] = field(default_factory=dict)
     suite: str = ""
     cost: Mapping[str, float] = field(default_factory=dict)
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,7 @@ class TrialState:
         attempt: the one that runs, or ran last. started_from: the checkpoint that it went on from.
         checkpoints: by step, those that an attempt can go on from. deleted: steps whose files are gone; they were whole.
         scored: steps with scores. given_up: steps that will have none.
+        gpus_each: what each worker of that attempt holds of GPUs (`AttemptRow.gpus_each`).
         lost, preempted, out_of_memory: how often an attempt broke off for that reason, since it was last asked to start.
         paused_at: the step at which it was last paused, -1 for never. verdict: the stop rule's last one.
         asked_for: a user added it, or had it tried again.
@@ -77,6 +78,7 @@ class TrialState:
     order: int = 0
     fork_step: int = 0
     attempt: int = 0
+    gpus_each: float = 1.0
     started_from: Checkpoint | None = None
     checkpoints: dict[int, Checkpoint] = field(default_factory=dict)
     deleted: set[int] = field(default_factory=set)
@@ -122,7 +124,7 @@ class Costs:
     Trainers report what an attempt has cost so far, evaluators what one evaluation cost; a base model is only scored.
 
     Attributes:
-        training, scoring: seconds by unit (`gpu_s`, `cpu_s`), of the whole sweep.
+        training, scoring: seconds by unit (`gpu_s`: of GPUs as they were reserved; `cpu_s`), of the whole sweep.
     """
 
     def __init__(self) -> None:
@@ -336,7 +338,7 @@ class SweepState:
         start, parent = row.step or 0, self.trials.get(row.parent)
         known = trial.checkpoints if parent is None else parent.checkpoints
         trial.started_from = known.get(start)
-        trial.attempt = row.attempt
+        trial.attempt, trial.gpus_each = row.attempt, row.gpus_each
         trial.fork_step = trial.fork_step if row.fork_step is None else row.fork_step
         for step in [s for s in trial.checkpoints if s > start]:
             del trial.checkpoints[step]
@@ -364,6 +366,16 @@ def _failure_of(row: ControlRow) -> FailureKind:
     if row.preempted:
         return FailureKind.NODE_PREEMPTED
     return FailureKind.OUT_OF_MEMORY if row.reason == "oom" else FailureKind.WORKER_LOST
+
+
+def reserved(cost: Mapping[str, float], gpus: float) -> dict[str, float]:
+    """Returns what processes measured as what it cost: seconds of wall clock on GPUs (`gpu_s`) times the GPUs that each of them
+    reserved, a share of one or several; without them where none was, since whoever did reserve that device pays for it."""
+    return {
+        unit: seconds * gpus if unit == "gpu_s" else seconds
+        for unit, seconds in cost.items()
+        if unit != "gpu_s" or gpus
+    }
 
 
 def device_seconds(cost: Mapping[str, float]) -> float:

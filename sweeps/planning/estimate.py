@@ -49,7 +49,9 @@ class ModelCost:
         devices: GPUs of one trial (CPUs where it has none).
         steps: optimizer steps to run; alone: as many as without shared prefixes. tokens: of those steps.
         evaluations: checkpoints that are scored, the base model apart.
-        training, evaluation, base, start_up: device seconds; `base`: of the base model's scores.
+        training, evaluation, base, start_up: device seconds; `base`: of the base model's scores. GPUs count as they are
+            reserved: two trials, or evaluators, of half a GPU each as one.
+        scores_on_gpu: evaluators reserve GPUs, so that their time is GPU time.
     """
 
     model: str
@@ -66,6 +68,13 @@ class ModelCost:
     base: Range
     start_up: Range
     sources: tuple[str, ...]
+    scores_on_gpu: bool = False
+
+    @property
+    def gpu_seconds(self) -> Range:
+        """Seconds of GPUs, as limits and money count them."""
+        training = self.training + self.start_up if self.on_gpu else NOTHING
+        return training + self.evaluation + self.base if self.scores_on_gpu else training
 
     @property
     def total(self) -> Range:
@@ -116,7 +125,7 @@ class Estimate:
 
     @property
     def gpu_hours(self) -> Range:
-        return sum((m.total for m in self.models if m.on_gpu), NOTHING).scaled(1 / 3600)
+        return sum((m.gpu_seconds for m in self.models), NOTHING).scaled(1 / 3600)
 
     def over_limits(self, plan: Plan) -> list[str]:
         """Returns one sentence for each limit that the expected cost is over, and by how much."""
@@ -170,13 +179,19 @@ def estimate(
         by_model[item.model].append(item)
     training = _for_training(plan, work, nodes)
     cold = frozenset[str]() if in_process else _first_ones(work, training)
-    models = tuple(_model_cost(name, items, speeds, cold) for name, items in by_model.items())
+    evaluator = evaluator_devices(plan, in_process=in_process)
+    # In one process the GPU that it trains on is held while it scores.
+    scores_on_gpu = any(item.gpus > 0 for item in work) if in_process else plan.sweep.evaluation.gpus_per_worker > 0
+    models = tuple(
+        replace(_model_cost(name, items, speeds, cold, evaluator, in_process=in_process), scores_on_gpu=scores_on_gpu)
+        for name, items in by_model.items()
+    )
     if not in_process:  # a new evaluator loads what all evaluations need
-        loads = _range(_speed(work[0], speeds).loads, plan.sweep.evaluation.workers)
+        loads = _range(_speed(work[0], speeds).loads, plan.sweep.evaluation.workers * evaluator)
         models = (replace(models[0], base=models[0].base + loads), *models[1:])
     price = plan.sweep.limits.usd_per_gpu_hour
-    on_gpu = any(m.on_gpu for m in models)
-    gpu_hours = sum((m.total for m in models if m.on_gpu), NOTHING).scaled(1 / 3600)
+    uses_gpus = any(m.on_gpu or m.scores_on_gpu for m in models)
+    gpu_hours = sum((m.gpu_seconds for m in models), NOTHING).scaled(1 / 3600)
     starts = _starts(work, speeds, in_process=in_process) if nodes else None
     return Estimate(
         sweep=plan.sweep_id,
@@ -185,7 +200,7 @@ def estimate(
         nodes=tuple(nodes),
         wall=_wall(plan, work, speeds, training, cpus, cold=cold) + starts.cluster if starts else None,
         starts=starts,
-        usd=gpu_hours.scaled(price) if price is not None and on_gpu else None,
+        usd=gpu_hours.scaled(price) if price is not None and uses_gpus else None,
         sampled=bool(sampled(plan.sweep.space)),
     )
 
@@ -195,7 +210,7 @@ def _first_ones(work: Sequence[TrialWork], nodes: Sequence[float]) -> frozenset[
 
     Those after them find the processes there (`cluster.driver.loop`).
     """
-    largest = max((item.gpus or item.cpus for item in work), default=1.0)
+    largest = max((item.devices for item in work), default=1.0)
     slots = max(1, sum(int((node + 1e-9) / largest) for node in nodes)) if largest else 1
     return frozenset(item.trial for item in work[:slots])
 
@@ -205,13 +220,19 @@ def _begin(item: TrialWork, speeds: Mapping[Key, Speed], cold: frozenset[str]) -
     return speed.start_up if item.trial in cold else speed.next_start
 
 
-def trial_costs(work: Sequence[TrialWork], speeds: Mapping[Key, Speed]) -> dict[str, Costs]:
-    """Returns the expected device seconds of each trial's parts."""
+def evaluator_devices(plan: Plan, *, in_process: bool = False) -> float:
+    """Returns how many device seconds an evaluator costs a second: the share of a GPU that it reserves, else a CPU's."""
+    return 1.0 if in_process else plan.sweep.evaluation.gpus_per_worker or 1.0
+
+
+def trial_costs(work: Sequence[TrialWork], speeds: Mapping[Key, Speed], evaluator: float) -> dict[str, Costs]:
+    """Returns the expected device seconds of each trial's parts; `evaluator`: see `evaluator_devices`."""
     costs = {}
     for item in work:
-        speed, devices = _speed(item, speeds), item.gpus or item.cpus
-        step = speed.step_seconds(item.step_tokens) * devices
-        costs[item.trial] = Costs(step, speed.evaluation.seconds, speed.next_start.seconds * devices)
+        speed = _speed(item, speeds)
+        step = speed.step_seconds(item.step_tokens) * item.devices
+        start = speed.next_start.seconds * item.start_devices
+        costs[item.trial] = Costs(step, speed.evaluation.seconds * evaluator, start)
     return costs
 
 
@@ -219,31 +240,39 @@ def _speed(item: TrialWork, speeds: Mapping[Key, Speed]) -> Speed:
     return speeds[key_of(item.config, item.workers)]
 
 
-def _model_cost(model: str, items: Sequence[TrialWork], speeds: Mapping[Key, Speed], cold: frozenset[str]) -> ModelCost:
+def _model_cost(
+    model: str,
+    items: Sequence[TrialWork],
+    speeds: Mapping[Key, Speed],
+    cold: frozenset[str],
+    evaluator: float,
+    *,
+    in_process: bool,
+) -> ModelCost:
     training = evaluation = start_up = NOTHING
     first = items[0]
-    on_gpu, devices = first.gpus > 0, first.gpus or first.cpus
     for item in items:
         speed = _speed(item, speeds)
         step = Figure(speed.step_seconds(item.step_tokens), speed.step.error, speed.step.source)
-        training += _range(step, item.steps * devices)
-        evaluation += _range(speed.evaluation, item.evaluations)
-        start_up += _range(_begin(item, speeds, cold), devices)
+        training += _range(step, item.steps * item.devices)
+        evaluation += _range(speed.evaluation, item.evaluations * evaluator)
+        starts_on = max(item.start_devices, item.workers) if in_process else item.start_devices  # whole GPUs there
+        start_up += _range(_begin(item, speeds, cold), starts_on)
     used = [_speed(item, speeds) for item in items]
     sources = dict.fromkeys(s for u in used for s in (u.step.source, u.evaluation.source, u.next_start.source))
     return ModelCost(
         model=model,
         trials=len(items),
         workers=first.workers,
-        devices=devices,
-        on_gpu=on_gpu,
+        devices=first.devices,
+        on_gpu=first.gpus > 0,
         steps=sum(i.steps for i in items),
         alone=sum(i.budget for i in items),
         tokens=sum(i.steps * i.step_tokens for i in items),
         evaluations=sum(i.evaluations for i in items),
         training=training,
         evaluation=evaluation,
-        base=_range(_speed(first, speeds).evaluation, 1),
+        base=_range(_speed(first, speeds).evaluation, evaluator),
         start_up=start_up,
         sources=tuple(sources),
     )
@@ -283,10 +312,11 @@ def _wall(
     evaluation, ends, on_gpu = plan.sweep.evaluation, [], any(item.gpus > 0 for item in work)
     new_evaluators, shared = evaluation.workers if cold else 0, not on_gpu and not evaluation.cpus_per_worker
     bases = {item.model: item for item in work}.values()
+    threads = 1.0 if on_gpu or evaluation.gpus_per_worker else evaluation.cpus_per_worker or 1.0
     for pick in (0, 1, -1):  # expected, slow, fast
         seconds = _seconds(work, speeds, pick, cold)
         trained = max(span.end for span in _spans(plan, work, seconds, nodes, cpus))
-        each = {key: _bound(speed.evaluation, pick) for key, speed in speeds.items()}
+        each = {key: _bound(speed.evaluation, pick) / threads for key, speed in speeds.items()}
         asked = [(item, item.evaluations) for item in work] + [(item, 1) for item in bases]
         scoring = sum(each[key_of(item.config, item.workers)] * count for item, count in asked)
         first = EVALUATOR_PROCESS_S + _bound(_speed(work[0], speeds).loads, pick) if new_evaluators else 0.0

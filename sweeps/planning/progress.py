@@ -28,7 +28,7 @@ from sweeps.journal.rows import AttemptRow, EndRow, EvalRow, LeaseRow, ReportRow
 from sweeps.journal.state import SweepState, TrialState, device_seconds, is_base
 from sweeps.journal.vocabulary import ENDED, EndOf, TrialStatus
 from sweeps.planning.clock import timeline
-from sweeps.planning.estimate import Range, trial_costs
+from sweeps.planning.estimate import Range, evaluator_devices, trial_costs
 from sweeps.planning.rehearsal import Costs
 from sweeps.planning.speeds import Key, Speed, key_of, model_of, speeds_from_json
 from sweeps.planning.work import TrialWork, planned_work, step_tokens, work_of
@@ -352,7 +352,7 @@ class ProgressMeter:
     def _costs(self, work: Sequence[TrialWork]) -> dict[str, Costs]:
         """Costs of trials: as measured in this sweep; what was not measured yet, as predicted, scaled by what was."""
         try:
-            guess = trial_costs(work, self.predicted) if self.predicted else {}
+            guess = trial_costs(work, self.predicted, evaluator_devices(self.plan)) if self.predicted else {}
         except KeyError:  # a trial that somebody added, with a model that the plan did not have
             guess = {}
         steps, evaluations = self.seen.steps, self.seen.evaluations

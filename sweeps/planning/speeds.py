@@ -6,6 +6,7 @@ Each figure carries its source and a relative error that the source deserves; a 
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from sweeps.journal.rows import BASE_PREFIX, AttemptRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
 from sweeps.journal.start_ups import StartUpMeter
 from sweeps.journal.state import device_seconds
+from sweeps.journal.vocabulary import EvalStatus
 from sweeps.planning.decoding import Engine, Network, Replies, answer_seconds, mean_reply
 from sweeps.planning.devices import (
     CPU_ADAPTERS,
@@ -67,9 +69,10 @@ NOTHING: Final = Figure(0.0, 0.0, "")
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds of one trial's machines: per token trained, per scored checkpoint, and to start an attempt.
+    """Seconds of wall clock of one trial's machines: per token trained, per scored checkpoint, and to start an attempt.
 
-    `step` is the time of a step of `tokens` tokens on all workers of the trial together (wall clock). `start_up` is that of the
+    `step` is the time of a step of `tokens` tokens on all workers of the trial together, with the devices or shares of devices
+    that the trial holds. `evaluation` is that of an evaluator on a GPU, else CPU seconds. `start_up` is that of the
     first attempt on its machines, `reused` that of those after it, which find the processes there; None: they take as long.
     `loads` is what the first evaluation of a new evaluator takes more than others.
     """
@@ -126,7 +129,8 @@ class Measured:
     """What journals tell of one key; None: nothing.
 
     Attributes:
-        step: seconds per token. evaluation: seconds for `items` items a task. start_up: data, model and what the first steps
+        step: device seconds per token, of all workers. each: GPUs of each of these, 0 where they train on CPUs.
+        evaluation: seconds for `items` items a task. start_up: data, model and what the first steps
             take longer; first: the same in a new process, which also imports then. new, again: seconds before that, of a new
             process and of one that ran an attempt before. loads: what the first evaluation of a process takes longer.
     """
@@ -139,15 +143,21 @@ class Measured:
     new: Figure | None = None
     again: Figure | None = None
     loads: Figure | None = None
+    each: float = 0.0
 
-    def over(self, guess: Speed, more: float = 1.0) -> Speed:
-        """Returns the guess with what was measured in its place; `more`: how many times an evaluation of `items` items this
-        sweep's own is expected to take."""
+    def over(self, guess: Speed, more: float = 1.0, *, devices: float = 1.0, each: float = 0.0) -> Speed:
+        """Returns the guess with what was measured in its place.
+
+        A step is taken to need as many device seconds whatever share of a GPU it has: of two processes on one each is half as
+        fast. Of another share than was measured that may be off by as much as the shares are.
+
+        Args:
+            more: how many times an evaluation of `items` items this sweep's own is expected to take.
+            devices: what all workers of a trial hold, and each: GPUs of each of them.
+        """
         evaluation = self.evaluation
         return Speed(
-            step=Figure(self.step.seconds * guess.tokens, self.step.error, self.step.source)
-            if self.step
-            else guess.step,
+            step=self._step(guess.tokens / devices, each) or guess.step,
             evaluation=Figure(evaluation.seconds * more, evaluation.error, evaluation.source)
             if evaluation
             else guess.evaluation,
@@ -161,17 +171,31 @@ class Measured:
         """Returns what is known of either, this one's where both know it: journals may tell of starts alone, or of steps."""
         told = {f.name: getattr(self, f.name) for f in fields(self)}
         more = {
-            name: value for name, value in told.items() if value is not None and name not in ("evaluation", "items")
+            name: value
+            for name, value in told.items()
+            if value is not None and name not in ("evaluation", "items", "each")
         }
         if self.evaluation is not None:  # its items belong to it
             more |= {"evaluation": self.evaluation, "items": self.items}
+        if self.step is not None:  # and so do GPUs
+            more["each"] = self.each
         return replace(other, **more)
 
-    def of_several(self, shorter: float) -> Measured:
-        """Returns what one worker's figures say of several, whose step is so much `shorter` (a factor) by published figures."""
+    def _step(self, factor: float, each: float) -> Figure | None:
+        if self.step is None:
+            return None
+        seconds, error, source = self.step.seconds * factor, self.step.error, self.step.source
+        if not self.each or not each or math.isclose(self.each, each):
+            return Figure(seconds, error, source)
+        off = max(self.each, each) / min(self.each, each) - 1
+        return Figure(seconds, max(error, off), f"{source}, of workers with {self.each:g} GPU each")
+
+    def of_several(self, more: float) -> Measured:
+        """Returns what one worker's figures say of several, whose step takes so much `more` device seconds (a factor) by
+        published figures."""
         step, new = self.step, self.new
         if step is not None:
-            step = Figure(step.seconds * shorter, PUBLISHED_ERROR, f"{step.source}, of one worker")
+            step = Figure(step.seconds * more, PUBLISHED_ERROR, f"{step.source}, of one worker")
         if new is not None:
             new = Figure(new.seconds + GROUP_START_S, ASSUMED_ERROR, f"{new.source}, of one worker")
         return replace(self, step=step, new=new)
@@ -200,6 +224,7 @@ class _Seen:
     first: list[float] = field(default_factory=list)
     new: list[float] = field(default_factory=list)
     again: list[float] = field(default_factory=list)
+    each: float = 0.0
 
 
 def measured_speeds(
@@ -239,6 +264,7 @@ def measured_speeds(
             new=median(one.new, "start-up"),
             again=median(one.again, "start-up"),
             loads=median([max(0.0, base - evaluation.seconds) for base in bases], "start-up") if evaluation else None,
+            each=one.each,
         )
     return found
 
@@ -254,26 +280,33 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
     spec: Mapping[str, Any] = next((row.spec for row in rows if isinstance(row, SweepRow)), {})
     evaluation = spec.get("evaluation", {})
     items = int(evaluation.get("items", 0)) if evaluation.get("suite") == suite else 0
+    models: Mapping[str, Any] = spec.get("models") or {}
     configs: dict[str, Mapping[str, Any]] = {}
-    workers: dict[tuple[str, int], int] = {}
+    attempts: dict[tuple[str, int], AttemptRow] = {}
     forked: set[tuple[str, int]] = set()
     points: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    on_gpu: set[tuple[str, int]] = set()
     starts = StartUpMeter()
     for row in rows:
         starts.apply(row)
         if isinstance(row, TrialRow):
             configs[row.trial] = row.config
         elif isinstance(row, AttemptRow):
-            workers[row.trial, row.attempt] = row.workers or 1
+            attempts[row.trial, row.attempt] = row
             if row.step:
                 forked.add((row.trial, row.attempt))
         elif isinstance(row, ReportRow) and row.cost and "tokens" in row.progress:
             points[row.trial, row.attempt].append((row.progress["tokens"], device_seconds(row.cost)))
-        elif isinstance(row, EvalRow) and row.cost and items and (model := model_of(row.trial, configs.get(row.trial))):
-            scoring[model].append(_Scored(items, device_seconds(row.cost), row.trial.startswith(BASE_PREFIX)))
+            if "gpu_s" in row.cost:
+                on_gpu.add((row.trial, row.attempt))
+        elif not (isinstance(row, EvalRow) and row.status is EvalStatus.DONE and row.cost and items):
+            continue
+        elif model := model_of(row.trial, configs.get(row.trial)):
+            seconds = device_seconds(row.cost) if row.seconds is None else row.seconds
+            scoring[model].append(_Scored(items, seconds, row.trial.startswith(BASE_PREFIX)))
     for (trial, attempt), start in starts.starts.items():
         if (config := configs.get(trial)) is not None:
-            one = seen[key_of(config, workers.get((trial, attempt), 1))]
+            one = seen[key_of(config, _workers(attempts.get((trial, attempt))))]
             (one.again if start.reused else one.new).append(start.before_training)
     for (trial, attempt), found in points.items():
         config = configs.get(trial)
@@ -283,14 +316,38 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
         half, cost_half = max((p for p in found if p[0] <= (tokens_0 + tokens_1) / 2), default=found[0])
         if tokens_1 <= half or cost_1 <= cost_half:
             continue
-        world = workers.get((trial, attempt), 1)
-        per_token = (cost_1 - cost_half) / (tokens_1 - half) / world
-        one = seen[key_of(config, world)]
-        one.per_token.append(per_token)
+        held = _held(
+            attempts.get((trial, attempt)), models.get(str(config["model"])), on_gpu=(trial, attempt) in on_gpu
+        )
+        per_token = (cost_1 - cost_half) / (tokens_1 - half) / held.charged
+        one = seen[key_of(config, held.workers)]
+        one.per_token.append(per_token * held.workers * (held.each or 1.0))
+        one.each = held.each
         if (trial, attempt) not in forked:
             begun = starts.starts.get((trial, attempt))
             is_new = begun is not None and not begun.reused
-            (one.first if is_new else one.start_up).append(max(0.0, cost_0 / world - per_token * tokens_0))
+            (one.first if is_new else one.start_up).append(max(0.0, cost_0 / held.charged - per_token * tokens_0))
+
+
+class _Held(NamedTuple):
+    """Workers of an attempt, GPUs of each (0: CPUs), and the seconds that its rows count for a second of wall clock."""
+
+    workers: int
+    each: float
+    charged: float
+
+
+def _workers(row: AttemptRow | None) -> int:
+    return (row.workers if row is not None else None) or 1
+
+
+def _held(row: AttemptRow | None, model: Mapping[str, Any] | None, *, on_gpu: bool) -> _Held:
+    """Returns what an attempt held; rows before version 0.2 do not say it, but the sweep's definition does of its model."""
+    workers = _workers(row)
+    if row is not None and row.gpus and on_gpu:
+        return _Held(workers, row.gpus_each, row.gpus)
+    share = float((model or {}).get("gpus_per_worker") or 1.0) if on_gpu else 0.0
+    return _Held(workers, share, float(workers))
 
 
 def model_of(trial: str, config: Mapping[str, Any] | None) -> str:
@@ -307,7 +364,9 @@ def published_speed(
     *,
     total: int = 0,
     workers: int,
+    each: float = 1.0,
     on_gpu: bool,
+    scored_on_gpu: bool | None = None,
     gpu: str,
     replies: Sequence[Replies],
     engine: Engine = "transformers",
@@ -317,7 +376,9 @@ def published_speed(
     Args:
         config: resolved hyperparameters of a trial. shape: the model's config.json. parameters: as counted from it, those that
             a token passes through. total: all of them, where experts make them more.
-        workers: processes of the trial. on_gpu: each has a device. gpu: its name, of `PEAK_BF16`.
+        workers: processes of the trial. on_gpu: each has a device, and each: so many, or such a share of one (CPUs, else); a
+            worker computes on one GPU at most. gpu: its name, of `PEAK_BF16`. scored_on_gpu: evaluators answer on one too, as
+            they do by default where the trial has some.
         replies: of one evaluation, over all tasks. engine: what draws them.
     """
     tokens, length = step_tokens(config), int(config["max_length"])
@@ -325,7 +386,7 @@ def published_speed(
     network = Network.of(shape, parameters, max(total, parameters))
     if on_gpu:
         known = published_mfu(parameters)
-        rate = PEAK_BF16[gpu] * known.mfu * workers
+        rate = PEAK_BF16[gpu] * known.mfu * workers * min(each, 1.0)
         step = Figure(
             max(flops / rate, GPU_LAYER_STEP_S * network.layers),
             PUBLISHED_ERROR,
@@ -335,16 +396,23 @@ def published_speed(
         per_token = CPU_TOKEN_LAYER_S * network.layers * (CPU_ADAPTERS if config["lora_rank"] else 1.0)
         whole = tokens * per_token + flops / (CPU_BF16 if config["precision"] == "bf16" else CPU_FP32)
         together = CPU_SHARDED_S * (network.layers + 1) if workers > 1 else 0.0
+        whole /= workers * (max(1, int(each)) if each >= 1 else each)  # by as many threads
         step = Figure(
-            CPU_STEP_S + whole / workers + together, ASSUMED_ERROR, "steps: as of a CPU core in dipsweep's own loop"
+            CPU_STEP_S / min(each, 1.0) + whole + together,
+            ASSUMED_ERROR,
+            "steps: as of a CPU core in dipsweep's own loop",
         )
-    answer = answer_seconds(network, replies, length, engine=engine, gpu=gpu if on_gpu else "")
-    evaluation = Figure(answer, ASSUMED_ERROR, f"evaluations: {_assumed(replies, length, engine, on_gpu=on_gpu)}")
-    device, load = "GPU" if on_gpu else "CPU", 16.0 * max(total, parameters) / 2e9
+    answers_on_gpu = on_gpu if scored_on_gpu is None else scored_on_gpu
+    answer = answer_seconds(network, replies, length, engine=engine, gpu=gpu if answers_on_gpu else "")
+    evaluation = Figure(
+        answer, ASSUMED_ERROR, f"evaluations: {_assumed(replies, length, engine, on_gpu=answers_on_gpu)}"
+    )
+    device, scorer = ("GPU" if gpu_is_held else "CPU" for gpu_is_held in (on_gpu, answers_on_gpu))
+    load = 16.0 * max(total, parameters) / 2e9
     new = START_UP_S[device] + (GROUP_START_S if workers > 1 else 0.0)
     said = f"start-up: assumed, {new:g} s at first and {REUSED_S[device]:g} s after, 2 GB of states a second"
     first, later = (Figure(begin + load, ASSUMED_ERROR, said) for begin in (new, REUSED_S[device]))
-    return Speed(step, evaluation, first, tokens, later, Figure(EVALUATOR_LOADS_S[device], ASSUMED_ERROR, said))
+    return Speed(step, evaluation, first, tokens, later, Figure(EVALUATOR_LOADS_S[scorer], ASSUMED_ERROR, said))
 
 
 def _assumed(replies: Sequence[Replies], length: int, engine: Engine, *, on_gpu: bool) -> str:

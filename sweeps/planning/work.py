@@ -54,6 +54,16 @@ class TrialWork:
         return self.budget - self.fork
 
     @property
+    def devices(self) -> float:
+        """GPUs that all its workers hold; CPUs, where they hold none."""
+        return self.gpus or self.cpus
+
+    @property
+    def start_devices(self) -> float:
+        """The same while it starts, of which the CPUs count that then compute: one of a worker."""
+        return self.gpus or float(self.workers)
+
+    @property
     def step_tokens(self) -> int:
         """Tokens of one of them."""
         return step_tokens(self.config)

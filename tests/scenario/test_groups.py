@@ -96,3 +96,17 @@ def test_a_group_lies_on_no_node_that_is_left_alone(program):
     for line in lines:
         other = {"first": ["second"], "second": ["first"]}[line["off"]]
         assert line["on"] == (other if line["avoid"] == 1 else []), line
+
+
+def test_trials_and_evaluators_of_half_a_gpu_cost_half_of_their_time(program, tmp_path: Path):
+    (result,) = program("tests.scenario.programs.shares", str(tmp_path))
+    rows = read_rows(next(iter(sweeps_in(tmp_path))))
+    assert [r.gpus for r in rows if r.kind == "attempt"] == [0.5, 0.5]
+    evaluations = [r for r in rows if r.kind == "eval"]
+    assert [(r.cost, r.seconds) for r in evaluations] == [({"cpu_s": 0.1, "gpu_s": 2.0}, 4.0)] * 3
+    assert result["scoring"]["gpu_s"] == pytest.approx(3 * 2.0)
+    reports = [r for r in rows if r.kind == "report" and r.cost]
+    assert all(r.cost["gpu_s"] == pytest.approx(r.progress["seconds"] / 2) for r in reports)
+    last = {r.trial: r.progress["seconds"] for r in reports}
+    assert result["training"]["gpu_s"] == pytest.approx(sum(last.values()) / 2)
+    assert len(last) == 2

@@ -16,6 +16,8 @@ from sweeps.config.trial import EvalSpec
 from sweeps.errors import NodeTrouble, StorageUnavailable
 from sweeps.executors.storage_backoff import NODE_FIRST_S
 from sweeps.failures import FailureKind
+from sweeps.reported import CheckedScores, checked_scores
+from tests.support.fakes import FakeScores
 
 
 class OutOfMemoryError(RuntimeError):
@@ -47,12 +49,12 @@ def test_only_a_machine_or_a_storage_that_was_taken_away_is_no_try(error, kind, 
 
 
 class Actors:
-    """Stands for Ray: evaluators are numbers, and each job ends in an error."""
+    """Stands for Ray: evaluators are numbers, and each job ends in an error, or with the same scores."""
 
     exceptions = ray.exceptions
 
-    def __init__(self, error: Exception) -> None:
-        self.error, self.started, self.killed = error, 0, list[Any]()
+    def __init__(self, error: Exception | None, scores: CheckedScores | None = None) -> None:
+        self.error, self.scores, self.started, self.killed = error, scores, 0, list[Any]()
 
     def remote(self, **options: Any) -> Any:
         return lambda evaluator: SimpleNamespace(remote=self.start)
@@ -64,10 +66,10 @@ class Actors:
     def wait(self, refs: list[str], **how: Any) -> tuple[list[str], list[str]]:
         return list(refs), []
 
-    def get(self, ref: str) -> bool:
-        if ref.startswith("job"):
+    def get(self, ref: str) -> CheckedScores | bool:
+        if ref.startswith("job") and self.error is not None:
             raise self.error
-        return True
+        return self.scores if ref.startswith("job") and self.scores is not None else True
 
     def kill(self, actor: Any) -> None:
         self.killed.append(actor)
@@ -133,3 +135,23 @@ def test_an_evaluator_on_a_node_without_the_storage_is_left_alone_for_a_while(mo
     assert not made.free
     now[0] += NODE_FIRST_S
     assert made.free
+
+
+@pytest.mark.parametrize("gpus", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_evaluation_costs_what_its_evaluator_reserves_whether_it_gives_scores_or_not(gpus, fails, monkeypatch):
+    """One that reserves none sees the GPU of a trial all the same; that trial pays for it."""
+    scores = checked_scores(FakeScores({"transfer/score": 0.5}, cost={"cpu_s": 3.0, "gpu_s": 10.0}))
+    error, times = (
+        ray.exceptions.RayTaskError("score", "…", ValueError("no")) if fails else None,
+        iter([5.0, 15.0, 15.0]),
+    )
+    monkeypatch.setattr(pool, "ray", Actors(error, scores))
+    made = pool.Pool(lambda job: None, 1, gpus=gpus, clock=lambda: next(times))  # type: ignore[arg-type, return-value]
+    made.open()
+    assert list(made.finished()) == []
+    made.submit(EvalJob("t-1", 1, 4, "/c/4", "tiny-s", EvalSpec()))
+    ((_, result),) = made.finished()
+    assert result.cost.get("gpu_s") == (10.0 * gpus or None)
+    if isinstance(result, CheckedScores):
+        assert (result.cost["cpu_s"], result.seconds) == (3.0, 10.0)

@@ -34,9 +34,14 @@ LINES = [
     (AttemptRow("s", "t-1", 2, 4, budget=8, workers=1, parent="t-0", fork_step=4, seq=2),
      '{"workers":1,"parent":"t-0","fork_step":4,"v":1,"seq":2,"kind":"attempt","sweep":"s","trial":"t-1","attempt":2,'
      '"step":4,"budget":8}'),
+    (AttemptRow("s", "t-1", 1, 0, budget=8, workers=2, gpus=0.5, seq=2),
+     '{"workers":2,"gpus":0.5,"v":1,"seq":2,"kind":"attempt","sweep":"s","trial":"t-1","attempt":1,"step":0,"budget":8}'),
     (ReportRow("s", "t-1", 1, 3, metrics={"a/b": 0.5}, n={"a/b": 10}, suite="m@1", cost={"cpu_s": 1.5}, seq=3),
      '{"v":1,"seq":3,"kind":"report","sweep":"s","trial":"t-1","attempt":1,"step":3,"metrics":{"a/b":0.5},'
      '"n":{"a/b":10},"suite":"m@1","cost":{"cpu_s":1.5}}'),
+    (EvalRow("s", "t-1", 1, 3, suite="m@1", cost={"gpu_s": 2.0}, seconds=4.0, seq=4),
+     '{"status":"done","seconds":4.0,"v":1,"seq":4,"kind":"eval","sweep":"s","trial":"t-1","attempt":1,"step":3,'
+     '"suite":"m@1","cost":{"gpu_s":2.0}}'),
     (EvalRow("s", "t-1", 1, 3, status=EvalStatus.FAILED, reason="out", tries=1, given_up=False, seq=4),
      '{"status":"failed","reason":"out","try":1,"given_up":false,"v":1,"seq":4,"kind":"eval","sweep":"s","trial":"t-1",'
      '"attempt":1,"step":3}'),
@@ -100,6 +105,12 @@ WRONG = [
     ({"kind": "end", "sweep": "s", "trial": "t", "status": "gone"}, "expected one of completed, pruned, failed, done"),
     ({"kind": "control", "sweep": "s", "action": "dance refused"}, "control row: got action 'dance refused'"),
     ({"kind": "eval", "sweep": "s", "trial": "t", "status": "lost"}, "expected one of queued, done, failed, skipped"),
+    ({"kind": "attempt", "sweep": "s", "trial": "t", "gpus": -1}, "got gpus -1; expected a finite number, 0 or more"),
+    (
+        {"kind": "attempt", "sweep": "s", "trial": "t", "gpus": True},
+        "got gpus True; expected a finite number, 0 or more",
+    ),
+    ({"kind": "eval", "sweep": "s", "trial": "t", "seconds": "4"}, "got seconds '4'; expected a finite number"),
     ([], r"got \[\]; expected a row"),
     (None, "got nothing; expected a row"),
 ]
