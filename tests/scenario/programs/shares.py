@@ -16,6 +16,7 @@ prepare()
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
+from benchmarks.scale.light import drive_light  # noqa: E402
 from cluster.connect.session import local_ray  # noqa: E402
 from cluster.driver.loop import RayLoop  # noqa: E402
 from sweeps import Sweep, grid  # noqa: E402
@@ -53,7 +54,7 @@ class OnGpu(Paced):
         self.hooks.report(step, metrics, progress={"seconds": took}, cost={"gpu_s": took})
 
 
-def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None, rank: int = 0, world: int = 1) -> None:
+def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
     """Trains slowly."""
     FakeTrainer()(trial, OnGpu(hooks), folder=folder, resume=resume)
 
@@ -68,7 +69,7 @@ def main(root: Path) -> None:
     plan = Plan(SWEEP)
     with SweepJournal(root / plan.sweep_id) as journal, local_ray(address=cluster.address):
         controller = SweepController(plan, journal, NeverStop(SWEEP.goal))
-        RayLoop(controller, train, evaluate, root).run()
+        RayLoop(controller, train, evaluate, root, drive=drive_light).run()  # Ray Train would look for a real GPU
         costs = controller.state.costs
     cluster.shutdown()
     print(json.dumps({"training": costs.training, "scoring": costs.scoring}))

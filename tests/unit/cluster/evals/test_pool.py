@@ -142,15 +142,13 @@ def test_an_evaluator_on_a_node_without_the_storage_is_left_alone_for_a_while(mo
 def test_an_evaluation_costs_what_its_evaluator_reserves_whether_it_gives_scores_or_not(gpus, fails, monkeypatch):
     """One that reserves none sees the GPU of a trial all the same; that trial pays for it."""
     scores = checked_scores(FakeScores({"transfer/score": 0.5}, cost={"cpu_s": 3.0, "gpu_s": 10.0}))
-    error, times = (
-        ray.exceptions.RayTaskError("score", "…", ValueError("no")) if fails else None,
-        iter([5.0, 15.0, 15.0]),
-    )
+    error, now = ray.exceptions.RayTaskError("score", "…", ValueError("no")) if fails else None, [5.0]
     monkeypatch.setattr(pool, "ray", Actors(error, scores))
-    made = pool.Pool(lambda job: None, 1, gpus=gpus, clock=lambda: next(times))  # type: ignore[arg-type, return-value]
+    made = pool.Pool(lambda job: None, 1, gpus=gpus, clock=lambda: now[0])  # type: ignore[arg-type, return-value]
     made.open()
     assert list(made.finished()) == []
     made.submit(EvalJob("t-1", 1, 4, "/c/4", "tiny-s", EvalSpec()))
+    now[0] += 10.0
     ((_, result),) = made.finished()
     assert result.cost.get("gpu_s") == (10.0 * gpus or None)
     if isinstance(result, CheckedScores):
