@@ -106,14 +106,15 @@ def memory_lines(memory: Sequence[DeviceMemory], gpu: str) -> list[str]:
     """Returns, for each model on GPUs, the predicted peak of a device with its parts, against the device's memory.
 
     Raises:
-        InputError: weights, gradients and Adam's moments alone do not fit; it says what would help.
+        InputError: weights, gradients and Adam's moments alone do not fit a whole device; it says what would help.
     """
     lines = []
     for one in memory:
-        line = f"{one.model}: {one.need} of {one.have / 1e9:g} GB on each {gpu}"
+        device = f"each {gpu}" if one.share == 1.0 else f"the {one.share:g} of an {gpu} that each worker reserves"
+        line = f"{one.model}: {one.need} of {one.have / 1e9:g} GB on {device}"
         if one.helps:
             line += f"; does not fit; what would help: {', '.join(one.helps)}"
-        if one.need.states > one.have:
+        if one.need.states > one.have / one.share:  # what is beside it on its device may need less than its own share
             raise InputError(f"plan: {line}")
         lines.append(f"memory       {line}")
     return lines

@@ -249,14 +249,16 @@ class DeviceMemory:
     """What the largest kind of trial of a model is predicted to take of each of its devices, in bytes.
 
     Attributes:
-        need: the peak of a step with its parts. have: of the device. helps: settings that would make it smaller, where it
-            does not fit.
+        need: the peak of a step with its parts. have: of the device, or of the share of it that a worker reserves.
+        helps: settings that would make it smaller, where it does not fit.
+        share: what a worker reserves of a device; 1 also where that is several.
     """
 
     model: str
     need: Memory
     have: float
     helps: Sequence[str]
+    share: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON."""
@@ -272,15 +274,16 @@ def device_memory(plan: Plan, gpu: str) -> list[DeviceMemory]:
     from trainers.model.estimates.memory import HEADROOM, what_would_help
     from trainers.model.estimates.memory import estimate as peak
 
-    found, have = dict[str, DeviceMemory](), MEMORY_GB[gpu] * 1e9
+    found = dict[str, DeviceMemory]()
     on_gpus = [w for w in planned_work(plan) if w.gpus > 0]
     for item in {(w.model, w.workers, *(w.config[name] for name in DECIDE_MEMORY)): w for w in on_gpus}.values():
         config = TrialSettings.from_config(item.config)
         need = peak(config, model_shape(item.model, plan.sweep.model_source(item.model)), item.workers)
-        known = found.get(item.model)
+        known, share = found.get(item.model), min(1.0, item.gpus / item.workers)
+        have = share * MEMORY_GB[gpu] * 1e9
         if known is None or known.need.total < need.total:
             helps = what_would_help(config, need, item.workers) if need.total > HEADROOM * have else ()
-            found[item.model] = DeviceMemory(item.model, need, have, helps)
+            found[item.model] = DeviceMemory(item.model, need, have, helps, share)
     return list(found.values())
 
 

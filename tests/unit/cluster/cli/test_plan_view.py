@@ -169,6 +169,15 @@ def test_states_that_a_device_cannot_hold_are_refused_and_activations_told(tmp_p
     assert "gradient_checkpointing: true" in told
 
 
+def test_a_worker_of_half_a_device_has_half_of_its_memory(tmp_path):
+    path = tmp_path / "planned.yaml"
+    path.write_text(SWEEP.replace("gpus_per_worker: 1", "gpus_per_worker: 0.5"))
+    done = CliRunner().invoke(app, ["plan", str(path), "--storage", str(tmp_path), "--gpu", "H100", "--gpus", "1"])
+    assert "of 40 GB on the 0.5 of an H100 that each worker reserves" in done.output
+    assert "does not fit; what would help: more workers (now 2;" in done.output
+    assert "on 1 node of 1 GPU" in done.output  # both workers on it
+
+
 @pytest.mark.parametrize(
     "path", sorted((Path(__file__).parents[4] / "examples/paper").glob("*.yaml")), ids=lambda p: p.stem
 )
