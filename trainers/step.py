@@ -17,7 +17,7 @@ from sweeps.config.trial import Saved
 from sweeps.errors import StorageError
 from trainers import checkpoint
 from trainers.data.batching.packing import Pack
-from trainers.model import attention, lora, parallel
+from trainers.model import attention, cpu_bfloat16, lora, parallel
 from trainers.model.loss import Objective
 from trainers.model.recurrent.recurrence import decoder_layers, drawn_recurrences, is_recurrent, set_recurrences
 from trainers.schedule import lr_factor
@@ -68,6 +68,7 @@ class Learner:
         self._recurrent = is_recurrent(self._shape)
         self._tokenizer_files: dict[Path, bytes] = {}
         self._autocast = bf16 and not (device.type == "cuda" and sharded)
+        self._widens = bf16 and device.type == "cpu" and not cpu_bfloat16.has_instructions()
 
     def update(self, step: int, packs: Sequence[Pack], divisor: float, meter: ThroughputMeter) -> Tensor:
         """Takes one optimizer step.
@@ -86,9 +87,9 @@ class Learner:
         loss = torch.zeros((), device=self.device)
         for pack in packs:
             on_device = pack.to(self.device)
-            with meter.phase("forward"), self._compute():
+            with meter.phase("forward"), self._compute(), self._products():
                 share = self.objective(on_device) / divisor
-            with meter.phase("backward"):
+            with meter.phase("backward"), self._products():
                 share.backward()
             loss += share.detach()
         with meter.phase("optimizer"):
@@ -102,6 +103,9 @@ class Learner:
 
     def _compute(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext()
+
+    def _products(self) -> AbstractContextManager[Any]:
+        return cpu_bfloat16.ProductsInFloat32() if self._widens else contextlib.nullcontext()
 
     def snapshot(self, step: int, facts: Mapping[str, Any], rank: int, *, own: bool) -> Snapshot | None:
         """Returns what a checkpoint of this step holds; every worker must call, rank 0 alone gets one.

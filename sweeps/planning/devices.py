@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Final, NamedTuple
 
 PEAK_BF16: Final = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
@@ -36,7 +38,8 @@ and 0.266 for 4B on 8 (prime-rl, benchmarks/baselines). From 7B on nothing was m
 
 CPU_BF16: Final = 1.4e11
 CPU_FP32: Final = 4.0e10
-"""Operations per second of one core in dipsweep's own loop, on a CPU with AVX512_BF16 (`benchmarks.trainer.cpu`)."""
+"""Operations per second of one core in dipsweep's own loop, on a CPU with AVX512_BF16 (`benchmarks.trainer.cpu`). A CPU without
+such instructions computes bf16 in fp32 (`trainers.model.cpu_bfloat16`)."""
 GPU_LAYER_STEP_S: Final = 1e-3
 """Seconds of each layer of a training step on a GPU at least, forward and backward: launching kernels takes that long, however
 small they are. An assumption, from forward passes of published decode steps (Llama 3.1 8B, H100: 8.4 ms for 32 layers)."""
@@ -51,6 +54,16 @@ CPU_ADAPTERS: Final = 2.5
 CPU_SHARDED_S: Final = 0.015
 """Seconds by which a CPU step grows with each unit that several workers share (layers, and the rest), by gloo: a step of tiny-s
 on two workers took 0.05 to 0.06 CPU seconds of each, and 0.08 s with an evaluator beside it on two cores."""
+
+
+@functools.cache
+def cpu_has_bf16() -> bool:
+    """Returns whether this machine's CPU says that it has instructions for bf16; only Linux tells."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(told.split())
 
 
 def published_mfu(parameters: float) -> Utilisation:

@@ -27,6 +27,7 @@ from sweeps.planning.devices import (
     CPU_TOKEN_LAYER_S,
     GPU_LAYER_STEP_S,
     PEAK_BF16,
+    cpu_has_bf16,
     published_mfu,
 )
 from sweeps.planning.work import step_tokens
@@ -394,7 +395,9 @@ def published_speed(
         )
     else:
         per_token = CPU_TOKEN_LAYER_S * network.layers * (CPU_ADAPTERS if config["lora_rank"] else 1.0)
-        whole = tokens * per_token + flops / (CPU_BF16 if config["precision"] == "bf16" else CPU_FP32)
+        whole = tokens * per_token + flops / (
+            CPU_BF16 if config["precision"] == "bf16" and cpu_has_bf16() else CPU_FP32
+        )
         together = CPU_SHARDED_S * (network.layers + 1) if workers > 1 else 0.0
         whole /= workers * (max(1, int(each)) if each >= 1 else each)  # by as many threads
         step = Figure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from cluster.cli.plan_view import cost_text
 from sweeps import Sweep, grid, loguniform
 from sweeps.config.plan import Plan
 from sweeps.journal.state import SweepState
+from sweeps.planning import devices
 from sweeps.planning.clock import DoesNotFit, timeline
 from sweeps.planning.decoding import LAYER_S, Network, Replies, answer_seconds
 from sweeps.planning.devices import PEAK_BF16, published_mfu
@@ -280,6 +282,29 @@ def test_a_published_figure_is_that_of_the_nearest_size_and_says_so():
     flops = flops_per_token(QWEN3_4B, 4_022_000_000, 8192, frozen=False) * 65_536
     assert speed.step.seconds == pytest.approx(flops / (PEAK_BF16["H100"] * 0.259 * 2))
     assert "benchmarks.trainer.gpu" in speed.step.source
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [
+        ("flags : fpu avx2 avx512_bf16 vaes", True),
+        ("Features : fp asimd bf16 i8mm", True),
+        ("flags : fpu avx2 avx512f", False),
+    ],
+)
+def test_bf16_on_a_cpu_is_as_fast_as_its_instructions_are(flags, has, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: flags)
+    devices.cpu_has_bf16.cache_clear()
+    assert devices.cpu_has_bf16() is has
+
+    def step(precision):
+        config = {"batch_rows": 0, "batch_tokens": 1024, "max_length": 512, "lora_rank": 0, "precision": precision}
+        replies = [Replies(100, 50, 1000)]
+        return published_speed(config, QWEN3_4B, 4_022_000_000, workers=1, on_gpu=False, gpu="", replies=replies).step
+
+    assert (step("bf16").seconds < 0.5 * step("fp32").seconds) is has
+    assert has or step("bf16").seconds == step("fp32").seconds
+    devices.cpu_has_bf16.cache_clear()
 
 
 def test_processes_start_once_on_each_machine_and_are_there_for_what_follows():
