@@ -42,6 +42,13 @@ PROSE: Final = 8
 """Words above which an answer is taken for prose."""
 STEPS: Final = 200
 TAGS: Final = frozenset({"<think>", "</think>"})
+FOR_HYDRA: Final = r"""here=$(printf %s "$PWD" | sed "s/'/\\\\'/g")"""
+"""Shell that sets `here`, the folder of a script, as it stands between apostrophes in an option of Hydra."""
+FOR_OPEN_RLHF: Final = """here=$PWD
+case $here in
+*[,@]*) echo "got folder $here; expected one without , and @, at which OpenRLHF cuts paths" >&2; exit 2 ;;
+esac"""
+"""The same for OpenRLHF, which takes a comma for the end of a path, and @ for the end of a data set's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +358,7 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room:
             "trainer.logger": "console",
             "trainer.default_local_dir": Here("out"),
         },
+        FOR_HYDRA,
         lambda key, value: f"{key}=" + (f"\"'{value}'\"" if isinstance(value, Here) else shlex.quote(f"{value}")),
     )
 
@@ -390,6 +398,7 @@ def _open_rlhf(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, 
             "ds.enable_sleep": True,
             "ckpt.output_dir": Here("out"),
         },
+        FOR_OPEN_RLHF,
         lambda key, value: f"--{key}" if value is True else f"--{key} {_shell(value)}",
     )
 
@@ -438,12 +447,16 @@ def _shell(value: Any) -> str:
     return f'"{value}"' if isinstance(value, Here) else shlex.quote(str(value))
 
 
-def _script(folder: Path, program: str, settings: dict[str, Any], as_word: Callable[[str, Any], str]) -> Path:
-    placed = {key: Here(f"$PWD/{value}") if isinstance(value, Here) else value for key, value in settings.items()}
+def _script(
+    folder: Path, program: str, settings: dict[str, Any], place: str, as_word: Callable[[str, Any], str]
+) -> Path:
+    """Writes run.sh. `place` is shell that sets `here`, the folder of the script as the program reads it."""
+    placed = {key: Here(f"$here/{value}") if isinstance(value, Here) else value for key, value in settings.items()}
     words = " \\\n  ".join([program, *(as_word(key, value) for key, value in placed.items()), '"$@"'])
     file = folder / "run.sh"
     file.write_text(
-        f'#!/bin/sh\n# Needs GPUs; options given to this script come last and win.\ncd "$(dirname "$0")"\n{words}\n'
+        "#!/bin/sh\n# Needs GPUs; options given to this script come last and win.\n"
+        f'cd "$(dirname "$0")" || exit\n{place}\n{words}\n'
     )
     file.chmod(0o755)
     return file

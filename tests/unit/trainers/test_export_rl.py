@@ -220,7 +220,7 @@ def test_a_script_is_shell_and_takes_options_that_win(framework, out):
 
 @pytest.mark.parametrize("framework", ["verl", "open-rlhf"])
 def test_paths_of_a_script_are_whole_since_ray_may_run_in_another_folder(framework, tmp_path):
-    folder = tmp_path / "(a) $b, c=d"
+    folder = tmp_path / "(a) $b; c=d"
     shutil.copytree(builtin_folder("tiny-xs"), folder / "model")
     said = options(write_rl(framework, folder, PROMPTS, SETTINGS))
     paths = {
@@ -230,6 +230,23 @@ def test_paths_of_a_script_are_whole_since_ray_may_run_in_another_folder(framewo
     for key in paths[framework]:
         assert Path(said[key].strip("'")).is_relative_to(folder)
         assert Path(said[key].strip("'")).exists()
+
+
+def test_an_apostrophe_in_the_path_of_a_folder_is_written_as_hydra_reads_it(tmp_path):
+    folder = tmp_path / "it's 1, 2"
+    shutil.copytree(builtin_folder("tiny-xs"), folder / "model")
+    said = options(write_rl("verl", folder, PROMPTS, SETTINGS))
+    assert said["data.train_files"] == f"'{tmp_path}/it\\'s 1, 2/data/train.parquet'"
+
+
+@pytest.mark.parametrize("sign", [",", "@"])
+def test_a_folder_whose_path_open_rlhf_would_part_is_refused_by_the_script(sign, tmp_path):
+    folder = tmp_path / f"a{sign}b"
+    shutil.copytree(builtin_folder("tiny-xs"), folder / "model")
+    script = write_rl("open-rlhf", folder, PROMPTS, SETTINGS)
+    done = subprocess.run([script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"got folder {folder}; expected one without , and @" in done.stderr
 
 
 @pytest.mark.parametrize("prompts", [PROMPTS, MANY, MANY[:1]])
