@@ -20,6 +20,7 @@ PRODUCTS: Final = frozenset({
     _ATEN.addmm.default,
     _ATEN.bmm.default,
     _ATEN.baddbmm.default,
+    _ATEN._grouped_mm.default,  # of a mixture of experts
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
     _ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default,
 })  # fmt: skip

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweeps.config.blocks import TrialSettings
 from tests.support.models.tiny_sft import network
@@ -29,6 +30,33 @@ def test_products_of_bfloat16_are_those_of_float32_rounded():
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == torch.bfloat16
         torch.testing.assert_close(one, other, rtol=2**-7, atol=2**-6)
+
+
+class Seen(TorchDispatchMode):
+    """Keeps the types in which grouped products are computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.types = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._grouped_mm.default:
+            self.types.append(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_experts_of_a_mixture_are_multiplied_in_float32_too():
+    """In bf16 where their weights are frozen beside adapters: forward, and backward to what goes into them."""
+    torch.manual_seed(0)
+    x, experts = torch.randn(64, 32).bfloat16(), torch.randn(4, 32, 16).bfloat16()
+    ends = torch.tensor([16, 16, 40, 64], dtype=torch.int32)
+    into = x.clone().requires_grad_()
+    with Seen() as seen, ProductsInFloat32():
+        found = F.grouped_mm(into, experts, offs=ends)
+        found.float().square().sum().backward()
+    assert seen.types == [torch.float32] * 2
+    assert torch.equal(found, F.grouped_mm(x.float(), experts.float(), offs=ends).bfloat16())
+    assert into.grad.dtype == torch.bfloat16
 
 
 def test_forward_and_backward_under_autocast_are_what_autocast_computes():
