@@ -14,6 +14,8 @@ from sweeps.controller.record import SweepRecord
 from sweeps.errors import InputError
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.rows import (
+    AttemptRow,
+    ControlRow,
     EndRow,
     LeaseRow,
     ReportRow,
@@ -23,7 +25,9 @@ from sweeps.journal.rows import (
 )
 from sweeps.journal.state import TrialState
 from sweeps.journal.vocabulary import (
+    DRIVER,
     Action,
+    ControlAction,
     EndOf,
     EndStatus,
     Phase,
@@ -162,7 +166,14 @@ class Verdicts:
         self.end(trial, EndStatus.FAILED, failure.reason, detail=failure.detail, failure=failure.kind)
 
     def finish_last(self, rows: Sequence[Row]) -> None:
-        """After a restart: a driver that died between a report and its verdict, or a verdict and its end, left them to us."""
+        """After a restart: a driver that died between a report and its verdict, or a verdict and its end, left them to us.
+
+        One whose rule or search stumbled left what it heard of each trial from then on.
+        """
+        if _ended_broken(rows):
+            for report in _last_reports(rows):
+                self.judge(report)
+            return
         mine = (r for r in reversed(rows) if not isinstance(r, LeaseRow | TierRow))
         last = next((r for r in mine if not (isinstance(r, ReportRow) and r.inherited)), None)
         if isinstance(last, ReportRow):
@@ -173,6 +184,28 @@ class Verdicts:
             and not self.record.state.trials[last.trial].ended
         ):
             self.end(last.trial, EndStatus.PRUNED, last.reason)
+
+
+def _ended_broken(rows: Sequence[Row]) -> bool:
+    """True where the driver before ended the sweep of its own accord (`strategies`): no attempt has started since."""
+    for row in reversed(rows):
+        if isinstance(row, ControlRow) and row.action is ControlAction.INTERRUPT:
+            return row.who == DRIVER
+        if isinstance(row, AttemptRow):
+            return False
+    return False
+
+
+def _last_reports(rows: Sequence[Row]) -> list[ReportRow]:
+    """Returns each trial's own last report; none of a trial of which somebody has asked something since, which is judged anew."""
+    found: dict[str, ReportRow] = {}
+    for row in rows:
+        if isinstance(row, ReportRow) and not row.inherited:
+            found.pop(row.trial, None)
+            found[row.trial] = row
+        elif isinstance(row, ControlRow) and row.is_asked:
+            found.pop(row.trial, None)
+    return list(found.values())
 
 
 def _is_unscored(trial: TrialState, metric: str) -> bool:

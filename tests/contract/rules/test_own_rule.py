@@ -113,6 +113,36 @@ def test_what_a_rule_stumbles_over_is_told_as_its_fault_fails_no_trial_and_costs
     assert {curve.state for curve in History(read_rows(tmp_path / SWEEP.id)).trials()} == {"completed"}
 
 
+class Rung(StopRule):
+    """Looks at a trial at one step alone, as halving rules do."""
+
+    def __init__(self, breaks: bool) -> None:
+        super().__init__(SWEEP.goal)
+        self.breaks = breaks
+
+    def decide(self, trial: str) -> Verdict:
+        curve = self.history.curves[trial]
+        if curve.last_step != 4 or SWEEP.goal.metric not in curve.points[4].metrics:
+            return Verdict(Action.CONTINUE, "no rung")
+        if self.breaks:
+            raise KeyError("x")
+        return Verdict(Action.STOP, "worst at its rung")
+
+
+def test_the_report_at_which_a_rule_stumbled_is_judged_once_it_is_mended(tmp_path: Path):
+    def stops(folder: str) -> list[tuple[str, int | None, str]]:
+        verdicts = [row for row in read_rows(tmp_path / folder / SWEEP.id) if isinstance(row, VerdictRow)]
+        return [(row.trial, row.step, row.reason) for row in verdicts if row.action is Action.STOP]
+
+    go(tmp_path / "whole", rule=Rung(breaks=False))
+    with pytest.raises(StrategyError):
+        go(tmp_path / "mended", rule=Rung(breaks=True))
+    assert not stops("mended")
+    go(tmp_path / "mended", rule=Rung(breaks=False))
+    assert stops("mended") == stops("whole")
+    assert len(stops("whole")) == 2
+
+
 class Watches(StopRule):
     """Does something else with the third score that it sees."""
 
