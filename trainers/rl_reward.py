@@ -18,7 +18,7 @@ OPENED = False
 ENDS: tuple[str, ...] = ()
 """Special tokens, which stand in the text of a framework that does not skip them; none of them is part of an answer."""
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
-_ANSWER_LINE = re.compile(r"^[^\S\n]*\**(?:final )?answer\**\s*:\s*\**(.*?)\**[^\S\n]*$", re.MULTILINE | re.IGNORECASE)
+_ANSWER_LINE = re.compile(r"^[^\S\n]*\**(?:final )?answer\**\s*:\s*\**(.*)$", re.MULTILINE | re.IGNORECASE)
 
 
 def final_answer(answer: str) -> str:
@@ -28,7 +28,7 @@ def final_answer(answer: str) -> str:
     if (boxed := last_boxed(answer)) is not None:
         return boxed.strip()
     lines = _ANSWER_LINE.findall(answer)
-    return str(lines[-1]).strip() if lines else answer.strip()
+    return str(lines[-1]).rstrip().rstrip("*").strip() if lines else answer.strip()
 
 
 def tagged_answer(answer: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import runpy
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,13 @@ def test_a_reply_is_rewarded_where_evaluation_by_the_scorer_exact_finds_it_right
                 others.append(("".join(parts), label, expected))
     assert others == []
     assert rewarded > 500
+
+
+@pytest.mark.parametrize("sign", ["*", " "])
+def test_a_reply_that_repeats_one_sign_for_ever_is_read_at_once(sign: str):
+    began = time.process_time()
+    assert final_answer(f"Answer: **4{sign * 30_000}5** ") == f"4{sign * 30_000}5"
+    assert time.process_time() - began < 1.0  # a pattern that tries every part of it takes ten times as long
 
 
 def test_a_reply_is_found_behind_its_prompt_whatever_a_tokenizer_did_to_white_space_and_accents():
