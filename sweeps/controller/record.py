@@ -69,7 +69,7 @@ class SweepRecord:
         self.searcher = searcher or make_searcher(plan)
         self.strategies = Strategies()
         self.state = state or SweepState(history=history_of(rule))
-        self.state.fold = lambda row: self.strategies.observe(rule, row)
+        self.state.fold = lambda row: self.strategies.observe(rule, self.state.history, row)
         self.specs: dict[str, TrialSpec] = {}
         self.evaluations = Evaluations(plan, self.state, self.specs, lambda path: address_of(path, self.home))
         self.queue = LaunchQueue(self.state, self.specs, trunks_first=plan.sweep.search.promote)

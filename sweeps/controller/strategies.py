@@ -44,13 +44,13 @@ class Strategies:
             self.broken = stumbled(kind, strategy, e)
             return otherwise
 
-    def observe(self, rule: StopRule, row: Row) -> bool:
+    def observe(self, rule: StopRule, history: History, row: Row) -> bool:
         """Has a rule take a row in, and makes sure that its history has it; returns whether that says anything new."""
-        before = rule.history.seq
-        fresh = self.ask(RULE, rule, lambda: _observed(rule, row), None)
+        before = history.seq
+        fresh = self.ask(RULE, rule, lambda: _observed(rule, history, row), None)
         if fresh is not None:
             return fresh
-        return rule.history.fold(row) if rule.history.seq == before else True
+        return history.fold(row) if history.seq == before else True
 
 
 def history_of(rule: StopRule) -> History:
@@ -67,9 +67,11 @@ def history_of(rule: StopRule) -> History:
     return history
 
 
-def _observed(rule: StopRule, row: Row) -> bool:
+def _observed(rule: StopRule, history: History, row: Row) -> bool:
     fresh = rule.observe(row)
-    if rule.history.seq < row.seq:
+    if rule.history is not history:
+        raise InputError("observe put something else in place of self.history; expected another name for that")
+    if history.seq < row.seq:
         raise InputError("observe did not hand its row on; expected it to call super().observe(row)")
     if not isinstance(fresh, bool):
         raise InputError(f"observe returned {fresh!r}; expected True or False, as super().observe(row) returned")

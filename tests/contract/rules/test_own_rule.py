@@ -176,6 +176,11 @@ def keeps_it(rule: Watches, row: Row) -> bool:
     return True
 
 
+def loses_it(rule: Watches, row: Row) -> bool:
+    rule.history = History()
+    return StopRule.observe(rule, row)
+
+
 def exits(rule: Watches, row: Row) -> bool:
     raise SystemExit(3)
 
@@ -196,6 +201,7 @@ def swallowing(trial: Any, hooks: Any, *, folder: Path, resume: Any) -> None:
         (raises_after, "KeyError: 'x'"),
         (returns_nothing, "observe returned None; expected True or False"),
         (keeps_it, "observe did not hand its row on"),
+        (loses_it, "observe put something else in place of self.history"),
         (exits, "SystemExit: 3"),
     ],
 )
