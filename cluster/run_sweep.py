@@ -322,7 +322,7 @@ def stop_rule(sweep: Sweep) -> StopRule:
     if block.rule == "dip-aware":
         settings["trials"] = Plan(sweep).total
     elif block.rule in RULES.built_in:
-        settings.pop("protect", None)  # up to version 0.1 definitions had it for every rule
+        settings.pop("protect", None)  # early definitions had it for every rule
     if block.rule == "patient" and block.patience is not None:
         settings["patience"] = int(block.patience)
     if sweep.search.promote:

@@ -10,7 +10,7 @@ RENAMED: Final = {
     "beta1": "adam_beta1", "beta2": "adam_beta2", "clip": "max_grad_norm", "recompute": "gradient_checkpointing",
     "lora_targets": "lora_target_modules", "log_every": "logging_steps",
 }  # fmt: skip
-"""Trainer settings by the names they had before version 0.2, with the names that transformers and TRL use."""
+"""Trainer settings by the names they had in early sweep files, with the names that transformers and TRL use."""
 
 
 def current_names(settings: Mapping[str, Any]) -> Mapping[str, Any]:

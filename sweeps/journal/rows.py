@@ -169,7 +169,7 @@ class AttemptRow(Row):
 
     `parent` is named where that checkpoint is another trial's; `fork_step` is its step then.
     `gpus` is what all of its workers hold: shares of GPUs too, of a process without Ray whole ones. None where they hold none,
-    and in rows before version 0.2, whose reports count each worker's wall clock as a whole GPU's (`sweeps.journal.state`).
+    and in rows of early journals, whose reports count each worker's wall clock as a whole GPU's (`sweeps.journal.state`).
     """
 
     kind: ClassVar[Kind] = "attempt"
@@ -219,11 +219,11 @@ class EvalRow(Row):
     """What became of the evaluation of a checkpoint, and what it cost.
 
     Attributes:
-        reason: a sentence. failure: of one that failed: its kind; None in rows before version 0.2.
+        reason: a sentence. failure: of one that failed: its kind; None in rows of early journals.
         tries: how often it was tried. given_up: it will have no scores; None where the row does not say.
         asked: of one that ended before all items were asked: how many `items`, `of` how many, and why.
         cost: `cpu_s` of the evaluator, and `gpu_s`, its wall clock times the share of a GPU that it holds.
-        seconds: wall clock of one that answered on a GPU; None of others, and before version 0.2, when `gpu_s` was that.
+        seconds: wall clock of one that answered on a GPU; None of others, and in early journals, whose `gpu_s` was that.
     """
 
     kind: ClassVar[Kind] = "eval"
@@ -257,7 +257,7 @@ class ControlRow(Row):
 
     Attributes:
         refused: it cannot be done; `reason` says why. Else `reason` says what is done.
-        failure: of a retry: what kind of failure broke the attempt. `preempted`: of a retry before version 0.2, which had
+        failure: of a retry: what kind of failure broke the attempt. `preempted`: of a retry in early journals, which had
             no `failure`: the machine was taken away.
         request, when, args: the request's id, the asker's clock as text, and the arguments.
         asked: it was done in the course of a request that has a row of its own.
@@ -280,7 +280,7 @@ class ControlRow(Row):
     def is_asked(self) -> bool:
         """True for what somebody asked for, whatever their name; else the driver did it on its own account.
 
-        A retry of the driver's names what broke. Before version 0.2 it did not: there the name alone tells.
+        A retry of the driver's names what broke. In early journals it did not: there the name alone tells.
         """
         own = self.failure is not None or self.preempted or self.who == DRIVER
         return bool(self.request) or self.asked or not own
@@ -330,7 +330,7 @@ class EndRow(Row):
 class LeaseRow(Row):
     """A driver took the sweep: host, process, user, its clock as text, number and token of its lease.
 
-    `user` is who runs it, or who submitted the job that does; empty where nobody knows, and up to version 0.2.
+    `user` is who runs it, or who submitted the job that does; empty where nobody knows, and in early journals.
     """
 
     kind: ClassVar[Kind] = "lease"

@@ -360,7 +360,7 @@ class SweepState:
 
 
 def _failure_of(row: ControlRow) -> FailureKind:
-    """Returns why an attempt is tried again; rows before version 0.2 say it by a flag and a word."""
+    """Returns why an attempt is tried again; rows of early journals say it by a flag and a word."""
     if row.failure is not None:
         return row.failure
     if row.preempted:

@@ -19,7 +19,7 @@ class Action(TextEnum):
 
 
 OLD_ACTIONS: Final = {"PARK": Action.PAUSE}
-"""What journals of version 0.1 call an action."""
+"""What early journals call an action."""
 
 
 class Phase(TextEnum):

@@ -343,7 +343,7 @@ def _workers(row: AttemptRow | None) -> int:
 
 
 def _held(row: AttemptRow | None, model: Mapping[str, Any] | None, *, on_gpu: bool) -> _Held:
-    """Returns what an attempt held; rows before version 0.2 do not say it, but the sweep's definition does of its model."""
+    """Returns what an attempt held; rows of early journals do not say it, but the sweep's definition does of its model."""
     workers = _workers(row)
     if row is not None and row.gpus and on_gpu:
         return _Held(workers, row.gpus_each, row.gpus)

@@ -210,7 +210,7 @@ def test_trials_that_share_a_gpu_take_as_long_in_a_plan_as_they_took():
 
 
 def as_before(rows: list[Row]) -> list[Row]:
-    """The same rows as version 0.1 wrote them: each process on a GPU counts as one."""
+    """The same rows as early journals hold them: each process on a GPU counts as one."""
     share = {row.trial: row.gpus_each for row in rows if isinstance(row, AttemptRow)}
     found: list[Row] = []
     for row in rows:
