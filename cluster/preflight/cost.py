@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -24,6 +25,7 @@ from sweeps.planning.speeds import (
     Figure,
     Key,
     Measured,
+    OnGpus,
     Speed,
     flops_per_token,
     key_of,
@@ -117,7 +119,12 @@ def speeds_for(
     if gpu not in PEAK_BF16:
         raise InputError(f"plan: --gpu: got {gpu!r}; expected one of {', '.join(PEAK_BF16)}")
     sweep = plan.sweep
-    past = measured_speeds(journals, sweep.evaluation.suite, source="earlier sweeps here")
+    past = measured_speeds(
+        journals,
+        sweep.evaluation.suite,
+        source="earlier sweeps here",
+        on_gpus=None if in_process else partial(_on_gpus, sweep),  # one process takes a GPU where there is one
+    )
     if probed:
         found = measured_speeds([probed.rows], sweep.evaluation.suite, source=probed.source, error=PROBE_ERROR)
         earlier = dict(past)  # as Ray's evaluators took it
@@ -133,6 +140,12 @@ def speeds_for(
             of_one = past.get(key_of(item.config, 1))
             speeds[key] = _speed(plan, item, gpu, suites, past.get(key), of_one, in_process=in_process)
     return speeds
+
+
+def _on_gpus(sweep: Sweep, model: str) -> OnGpus:
+    """Returns on which kind of device a sweep runs a model."""
+    trains = sweep.model_source(model).gpus_per_worker > 0
+    return OnGpus(trains, trains or sweep.evaluation.gpus_per_worker > 0)
 
 
 def _in_vllm(sweep: Sweep, model: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, NamedTuple
 
@@ -228,8 +228,20 @@ class _Seen:
     each: float = 0.0
 
 
+class OnGpus(NamedTuple):
+    """Whether a model trains on GPUs, and whether it is scored on one."""
+
+    trains: bool
+    scored: bool
+
+
 def measured_speeds(
-    journals: Iterable[Sequence[Row]], suite: str, *, source: str, error: float = PAST_ERROR
+    journals: Iterable[Sequence[Row]],
+    suite: str,
+    *,
+    source: str,
+    error: float = PAST_ERROR,
+    on_gpus: Callable[[str], OnGpus] | None = None,
 ) -> dict[Key, Measured]:
     """Returns what sweeps took, by key; the median over attempts.
 
@@ -237,6 +249,7 @@ def measured_speeds(
         journals: the rows of each sweep. suite: evaluations of this suite count, those of trained checkpoints where there are any
             (a base's loads suite and model first), with as many items as the last of those sweeps asked.
         source: where the journals are from, in words. error: how far off another sweep may be.
+        on_gpus: on which kind of device a model is to run: what ran on the other kind says nothing of it. None takes all.
 
     The cost in a report row is cumulative per attempt. Its pace is that of its second half: a process takes longer for its first
     steps, until it has seen packs of every length (on CPUs a half longer for some twenty). What the first report has beyond that
@@ -246,7 +259,7 @@ def measured_speeds(
     seen: dict[Key, _Seen] = defaultdict(_Seen)
     scoring: dict[str, list[_Scored]] = defaultdict(list)
     for rows in journals:
-        _read_one(rows, suite, seen, scoring)
+        _read_one(rows, suite, seen, scoring, on_gpus)
 
     def median(values: Sequence[float], what: str) -> Figure | None:
         return Figure(statistics.median(values), error, f"{what}: {source}") if values else None
@@ -277,7 +290,13 @@ def _alike(scored: Sequence[_Scored]) -> tuple[int, list[float]]:
     return items, [one.seconds for one in known if one.items == items]
 
 
-def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: dict[str, list[_Scored]]) -> None:
+def _read_one(
+    rows: Sequence[Row],
+    suite: str,
+    seen: dict[Key, _Seen],
+    scoring: dict[str, list[_Scored]],
+    on_gpus: Callable[[str], OnGpus] | None,
+) -> None:
     spec: Mapping[str, Any] = next((row.spec for row in rows if isinstance(row, SweepRow)), {})
     evaluation = spec.get("evaluation", {})
     items = int(evaluation.get("items", 0)) if evaluation.get("suite") == suite else 0
@@ -303,15 +322,22 @@ def _read_one(rows: Sequence[Row], suite: str, seen: dict[Key, _Seen], scoring: 
         elif not (isinstance(row, EvalRow) and row.status is EvalStatus.DONE and row.cost and items):
             continue
         elif model := model_of(row.trial, configs.get(row.trial)):
+            if on_gpus is not None and (row.seconds is not None or "gpu_s" in row.cost) != on_gpus(model).scored:
+                continue
             seconds = device_seconds(row.cost) if row.seconds is None else row.seconds
             scoring[model].append(_Scored(items, seconds, row.trial.startswith(BASE_PREFIX)))
+
+    def ran_alike(trial: str, attempt: int, model: str) -> bool:
+        told = points.get((trial, attempt))
+        return on_gpus is None or not told or ((trial, attempt) in on_gpu) == on_gpus(model).trains
+
     for (trial, attempt), start in starts.starts.items():
-        if (config := configs.get(trial)) is not None:
+        if (config := configs.get(trial)) is not None and ran_alike(trial, attempt, str(config["model"])):
             one = seen[key_of(config, _workers(attempts.get((trial, attempt))))]
             (one.again if start.reused else one.new).append(start.before_training)
     for (trial, attempt), found in points.items():
         config = configs.get(trial)
-        if config is None or len(found) < 2:
+        if config is None or len(found) < 2 or not ran_alike(trial, attempt, str(config["model"])):
             continue
         (tokens_0, cost_0), (tokens_1, cost_1) = found[0], found[-1]
         half, cost_half = max((p for p in found if p[0] <= (tokens_0 + tokens_1) / 2), default=found[0])

@@ -51,3 +51,46 @@ def test_steps_of_several_workers_go_before_those_of_one():
     own = planned(journal(2, 9))
     assert planned(journal(2, 9), journal(1, 9)).step == own.step
     assert "of one worker" not in own.step.source
+
+
+def on_one(gpus: float) -> Plan:
+    return Plan(Sweep(name="s", models={"tiny-s": {"gpus_per_worker": gpus}}))
+
+
+def ran_on(device: str) -> list[Row]:
+    """A sweep that trained and scored on one kind of device."""
+    spec = on_one(0).known_trials()[0]
+    rows = [
+        make_row("sweep", "p", extra={"spec": {"evaluation": {"suite": "mini", "items": 20}}}),
+        make_row("trial", "p", "t-1", config=spec.config),
+    ]
+    rows += [make_row("attempt", "p", "t-1", 1, 0, extra={"workers": 1})]
+    for step in range(1, 10):
+        cost = {f"{device}_s": step * ONE_STEP_S}
+        rows.append(
+            make_row(
+                "report",
+                "p",
+                "t-1",
+                1,
+                step,
+                metrics={"train/loss": 1.0},
+                progress={"tokens": step * TOKENS},
+                cost=cost,
+            )
+        )
+    return [*rows, make_row("eval", "p", "t-1", 1, 9, cost={f"{device}_s": 77.0}, extra={"status": "done"})]
+
+
+@pytest.mark.parametrize(("gpus", "same", "other"), [(0, "cpu", "gpu"), (1, "gpu", "cpu")])
+def test_what_ran_on_the_other_kind_of_device_tells_nothing(gpus, same, other):
+    def speed(*journals):
+        (found,) = speeds_for(on_one(gpus), gpu="H100", journals=journals).values()
+        return found
+
+    published, measured = speed(), speed(ran_on(same))
+    assert measured.step.seconds == pytest.approx(ONE_STEP_S * measured.tokens / TOKENS)
+    assert measured.step.seconds > 10 * published.step.seconds
+    assert measured.evaluation.source == "evaluations: earlier sweeps here"
+    assert speed(ran_on(other)) == published
+    assert speed(ran_on(same), ran_on(other)) == measured
