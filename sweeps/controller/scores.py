@@ -54,13 +54,14 @@ class Scores:
         parts: Mapping[str, Sequence[str]] | None = None,
         asked: Mapping[str, Any] | None = None,
         seconds: float | None = None,
+        cached: bool = False,
     ) -> Verdict | None:
         """Takes the scores of a checkpoint; returns the verdict when its trial is not to go on.
 
         Args:
             items, parts: outcomes item by item of each task, and the tasks behind each metric.
             asked: of an evaluation that ended before all items were asked: how many, `of` how many, and why.
-            cost: of what its evaluator holds. seconds: wall clock of one that answered on a GPU.
+            cost: of what its evaluator holds. seconds: wall clock of one that answered on a GPU. cached: they were looked up.
         """
         if not self.record.evaluations.queue.forget(job) or not self.is_needed(job):
             return None
@@ -96,6 +97,7 @@ class Scores:
                 status=EvalStatus.DONE,
                 asked=asked or {},
                 seconds=seconds,
+                cached=cached or None,
             )
         )
         self._give_up_overtaken()

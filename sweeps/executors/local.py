@@ -69,6 +69,7 @@ def take_scores(controller: SweepController, job: EvalJob, scores: CheckedScores
         parts=scores.parts if scores.items else None,
         asked=scores.asked,
         seconds=scores.seconds,
+        cached=scores.cached,
     )
 
 

@@ -224,6 +224,7 @@ class EvalRow(Row):
         asked: of one that ended before all items were asked: how many `items`, `of` how many, and why.
         cost: `cpu_s` of the evaluator, and `gpu_s`, its wall clock times the share of a GPU that it holds.
         seconds: wall clock of one that answered on a GPU; None of others, and in early journals, whose `gpu_s` was that.
+        cached: True where its scores were looked up; None where they were measured, and in early journals, which do not say it.
     """
 
     kind: ClassVar[Kind] = "eval"
@@ -236,6 +237,7 @@ class EvalRow(Row):
     suite: str = ""
     cost: Mapping[str, float] = field(default_factory=dict)
     seconds: float | None = None
+    cached: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

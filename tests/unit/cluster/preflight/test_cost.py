@@ -94,3 +94,11 @@ def test_what_ran_on_the_other_kind_of_device_tells_nothing(gpus, same, other):
     assert measured.evaluation.source == "evaluations: earlier sweeps here"
     assert speed(ran_on(other)) == published
     assert speed(ran_on(same), ran_on(other)) == measured
+
+
+def test_scores_that_were_looked_up_say_nothing_of_how_long_an_evaluation_takes():
+    measured = ran_on("cpu")
+    looked_up = make_row("eval", "p", "t-1", 1, 8, cost={"cpu_s": 0.02}, extra={"status": "done", "cached": True})
+    (speed,) = speeds_for(on_one(0), gpu="H100", journals=[[*measured, looked_up, looked_up]]).values()
+    (alone,) = speeds_for(on_one(0), gpu="H100", journals=[measured]).values()
+    assert speed == alone

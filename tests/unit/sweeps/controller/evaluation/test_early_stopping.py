@@ -59,7 +59,8 @@ def test_last_checkpoints_and_those_that_branches_begin_from_are_asked_in_full()
 class Told:
     """Scores of an evaluation that was told after `items` of 100."""
 
-    def __init__(self, items: int) -> None:
+    def __init__(self, items: int, *, cached: bool = False) -> None:
+        self.cached = cached
         self.metrics, self.se, self.n = {"transfer/score": 0.3}, {"transfer/score": 0.1}, {"transfer/score": items}
         self.suite, self.cost, self.outcomes, self.parts = "fake@1", {"cpu_s": 1.0}, {}, {}
         self.asked = {"items": items, "of": 100, "clear": "transfer/score is below its base"} if items < 100 else {}
@@ -75,7 +76,7 @@ def test_the_journal_and_the_report_say_what_was_not_asked():
     assert base.early is None
     assert controller.next_eval().step == 64  # asked in full, so it need not wait for the base
     assert controller.next_eval() is None  # step 4 is compared with its base as it goes
-    take_scores(controller, base, checked_scores(Told(100)))
+    take_scores(controller, base, checked_scores(Told(100, cached=True)))
     way = controller.next_eval()
     assert (way.step, way.early.base) == (4, "builtin")
     take_scores(controller, way, checked_scores(Told(13)))
@@ -83,6 +84,7 @@ def test_the_journal_and_the_report_say_what_was_not_asked():
     assert (rows[4].status, rows[0].status) == ("done", "done")
     assert rows[4].asked == {"items": 13, "of": 100, "clear": "transfer/score is below its base"}
     assert rows[0].asked == {}
+    assert (rows[0].cached, rows[4].cached) == (True, None)
     found = summarize(controller.journal.rows())
     assert found.trials[0].evals_early == ((4, 13, 100),)
     assert any("1 evaluation ended early" in note and "87 of 100 items" in note for note in found.notes)
