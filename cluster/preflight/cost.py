@@ -178,7 +178,7 @@ def _speed(
     try:
         known, recurrent = counted(shape), is_recurrent(shape)
         runs = round(layer_runs(shape, sum(train_range(shape)) / 2)) if recurrent else 0
-        each, scored_on_gpu = item.devices / item.workers, bool(item.gpus or plan.sweep.evaluation.gpus_per_worker)
+        each, scored_on_gpu = item.devices / item.workers, _on_gpus(plan.sweep, item.model).scored
         in_vllm = not recurrent and (
             bool(vllm.distribution(gpu=scored_on_gpu)) or plan.sweep.evaluation.python is not None
         )

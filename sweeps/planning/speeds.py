@@ -319,7 +319,7 @@ def _read_one(
             points[row.trial, row.attempt].append((row.progress["tokens"], device_seconds(row.cost)))
             if "gpu_s" in row.cost:
                 on_gpu.add((row.trial, row.attempt))
-        elif not (isinstance(row, EvalRow) and row.status is EvalStatus.DONE and row.cost and items) or row.cached:
+        elif not (isinstance(row, EvalRow) and row.status is EvalStatus.DONE and not row.cached and row.cost and items):
             continue
         elif model := model_of(row.trial, configs.get(row.trial)):
             if on_gpus is not None and (row.seconds is not None or "gpu_s" in row.cost) != on_gpus(model).scored:
