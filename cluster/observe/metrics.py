@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
+from sweeps.config.names import ROLES
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
 from sweeps.controller.requests import TrialCount
 from sweeps.journal.rows import (
-    ROLES,
     AttemptRow,
     ControlRow,
     EndRow,

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from sweeps.config.compat import PAPER, paper_faults
-from sweeps.config.names import METRIC, SUITE, TEMPLATES
+from sweeps.config.names import METRIC, SUITE, TASK, TEMPLATES, VARIANT
 from sweeps.config.objective import At
 from sweeps.config.schema_errors import explain
 from sweeps.config.trial import EvalFile, EvalSpec, KeepReplies
@@ -129,8 +129,7 @@ _Places = Annotated[
 ]
 Whole = Annotated[int, Field(ge=0, lt=2**31)]
 LongRows = Literal["drop", "cut-prompt", "cut-answer"]
-_Setting = r"(cap|think|t|r)=[0-9.]+"
-_Variant = Annotated[str, Field(pattern=rf"^(@[1-9]\d{{0,3}}(,{_Setting})*|{_Setting}(,{_Setting})*)$")]
+_Variant = Annotated[str, Field(pattern=VARIANT)]
 
 
 _A_COUNT = {"type": "integer", "minimum": 1}
@@ -393,7 +392,7 @@ class EvalFileBlock(Block):
     """A JSONL file of items, here or on `s3://`: `prompt` or `messages`, `answer`, and what the scorer takes."""
     role: Literal["math", "transfer", "general", "safety"] | None = None
     """Role of items that name none of their own."""
-    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
+    task: Annotated[str, Field(pattern=TASK)] | None = None
     """Name of the task, so that its metric is `role/task`; by default the file's name."""
     scorer: (
         Annotated[str, Field(min_length=1), AfterValidator(lambda name: anchored_scorer(name, _absolute))] | None

@@ -16,13 +16,18 @@ NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 SUITE: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(:.*)?$"
 JUDGED_ROLES: Final = ("math", "transfer", "general", "safety")
 """Roles whose scores are shares of items that were answered right."""
+ROLES: Final = (*JUDGED_ROLES, "ready", "train", "length", "perf")
+"""What stands before the slash of a metric's name."""
 TRAINER_METRICS: Final = (
     "train/loss", "train/grad_norm", "train/lr", "train/rows_dropped", "train/rows_cut", "train/rows_bad",
     "perf/tokens_per_s", "perf/label_tokens_per_s", "perf/mfu", "perf/start_up_s", "perf/reused_processes",
     "perf/resumed_in_memory",
 )  # fmt: skip
 """What the training loop that ships reports of itself, as far as metrics of a sweep file can name it."""
-METRIC: Final = r"^(math|transfer|general|safety|ready|train|length|perf)/[A-Za-z0-9_.\-]+(@\d+)?(,[a-z]+=[^,\s]+)*$"
+METRIC: Final = rf"^({'|'.join(ROLES)})/[A-Za-z0-9_.\-]+(@\d+)?(,[a-z]+=[^,\s]+)*$"
+TASK: Final = r"^[A-Za-z0-9_.-]+$"
+_SETTING: Final = r"(cap|think|t|r)=[0-9.]+"
+VARIANT: Final = rf"^(@[1-9]\d{{0,3}}(,{_SETTING})*|{_SETTING}(,{_SETTING})*)$"
 RL_READINESS: Final = "rl-readiness"
 """Objective by name: what stands below, with the samples that it takes (`evaluators.readiness`)."""
 READY_SAMPLES: Final = "@8,t=1"

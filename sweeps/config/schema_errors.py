@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from sweeps.config.names import METRIC, NAME, suggest
+from sweeps.config.names import METRIC, NAME, ROLES, TASK, VARIANT, suggest
 from sweeps.errors import Fault, nearest
 from sweeps.setting_names import RENAMED
 
@@ -23,6 +23,12 @@ _WANTED = {
 }  # fmt: skip
 _BOUNDS = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="),
            "less_than": ("lt", "<"), "less_than_equal": ("le", "<=")}  # fmt: skip
+_PATTERNS = {
+    NAME: "at most 63 lower-case letters, digits and '-', starting with a letter or digit",
+    METRIC: f"role/name with the role one of {', '.join(ROLES)}",
+    TASK: "letters, digits, '_', '.' and '-' alone",
+    VARIANT: "'@8' (samples), 'cap=64', 'think=32', 't=0.7' or 'r=8' (recurrences), several joined by commas",
+}
 
 
 FieldsAt = Callable[[tuple[Any, ...]], Iterable[str]]
@@ -73,7 +79,8 @@ def _sentence(e: ErrorDetails, fields_at: FieldsAt) -> str:
         options = [o.strip(" '") for o in str(ctx["expected"]).replace(" or ", ", ").split(",")]
         return f"got {show(got)}; expected one of {', '.join(options)}{_meant(str(got), options)}"
     if kind == "string_pattern_mismatch":
-        return f"got {show(got)}; expected {_pattern(str(ctx['pattern']))}"
+        pattern = str(ctx["pattern"])
+        return f"got {show(got)}; expected {_PATTERNS.get(pattern, f'text like {pattern}')}"
     if kind == "string_too_short":
         return f"got {show(got)}; expected some text"
     return str(e["msg"]).removeprefix("Value error, ")
@@ -94,11 +101,3 @@ _SCHEDULES = {"warmup_stable_decay": "wsd", "constant_with_warmup": "constant", 
 def _meant(got: str, options: list[str]) -> str:
     ours = _SCHEDULES.get(got)
     return f"; did you mean '{ours}'?" if ours in options else nearest(got, options)
-
-
-def _pattern(pattern: str) -> str:
-    if pattern == NAME:
-        return "at most 63 lower-case letters, digits and '-', starting with a letter or digit"
-    if pattern != METRIC:
-        return "'@8' (samples), 'cap=64', 'think=32' or 't=0.7', several joined by commas"
-    return "role/name with the role one of math, transfer, general, safety, train, length, perf"

@@ -14,7 +14,6 @@ from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields, repla
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Literal, Self, get_args
 
-from sweeps.config.names import JUDGED_ROLES
 from sweeps.errors import JournalError
 from sweeps.failures import FailureKind
 from sweeps.journal.vocabulary import DRIVER, Action, ControlAction, EndOf, EndStatus, EvalStatus, Phase
@@ -24,7 +23,6 @@ Kind = Literal[
     "sweep", "tier", "trial", "attempt", "report", "eval", "verdict", "control", "commit", "end", "lease", "note"
 ]
 KINDS: Final = frozenset(get_args(Kind))
-ROLES: Final = (*JUDGED_ROLES, "ready", "train", "length", "perf")
 BASE_PREFIX: Final = "base-"
 
 

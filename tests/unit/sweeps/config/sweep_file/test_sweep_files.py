@@ -141,7 +141,11 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown metric role": (
         "name: x\nobjective: {metric: accuracy}\n",
-        ["objective.metric: got 'accuracy'", "role/name"],
+        [
+            "objective.metric: got 'accuracy'",
+            "role/name",
+            "one of math, transfer, general, safety, ready, train, length, perf",
+        ],
     ),
     "unknown goal": (
         "name: x\nobjective: {goal: max}\n",
@@ -210,7 +214,11 @@ BAD: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown means at test time": (
         "name: x\nevaluation: {test_time: [votes=8]}\n",
-        ["evaluation.test_time[0]: got 'votes=8'", "'@8'"],
+        ["evaluation.test_time[0]: got 'votes=8'", "'@8'", "'r=8' (recurrences)"],
+    ),
+    "a task that no metric can be named for": (
+        "name: x\nevaluation: {files: [{path: a.jsonl, role: math, task: my task}]}\n",
+        ["evaluation.files[0].task: got 'my task' (a string); expected letters, digits, '_', '.' and '-' alone"],
     ),
     "a path with a control character": (
         'name: x\nmodels: {qwen: {path: "a\\0b"}}\n',
