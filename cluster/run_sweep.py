@@ -81,7 +81,8 @@ def run(
 
     Args:
         sweep: what to run. storage: root folder or s3://bucket/prefix; default is the sweep's own `storage`.
-        backend: `ray` (Tune outside, Train inside) or `in-process` (one trial at a time, no Ray).
+        backend: `ray` (Tune holds the machines of a trial, Train runs trials of several workers) or `in-process` (one trial
+            at a time, no Ray).
         cpus: CPUs of a Ray started here; default all. dashboard: start Ray's dashboard too.
         address: a running Ray cluster whose nodes all see `storage`.
         say: takes one line of progress at a time.

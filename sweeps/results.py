@@ -179,7 +179,7 @@ class Table(Sequence[R], Generic[R]):
         return Table(self.kind, [row for row in self._rows if test(row)])
 
     def records(self) -> list[dict[str, Any]]:
-        """Returns the rows as plain dicts; a mapping becomes one key for each of its own, such as `config.lr`."""
+        """Returns the rows as plain dicts; a mapping becomes one key for each of its own, such as `config.learning_rate`."""
         return [_flat({name: getattr(row, name) for name in self.columns}) for row in self._rows]
 
     def to_pandas(self) -> pandas.DataFrame:

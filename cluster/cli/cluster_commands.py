@@ -17,14 +17,23 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep file (YAML).")]
-SweepId = Annotated[str, typer.Argument(metavar="ID", help="A sweep's id, its name, or its folder or address.")]
+SweepId = Annotated[str, typer.Argument(metavar="ID", help="A sweep: its id, name, folder or address.")]
 Storage = Annotated[
     str | None, typer.Option(help="Root of all sweeps, a folder or s3://bucket/prefix; default is ./runs.")
+]
+FileStorage = Annotated[
+    str | None,
+    typer.Option(help="Root of all sweeps, a folder or s3://bucket/prefix; default is the file's `storage`."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Cluster = Annotated[str | None, typer.Option("--address", help="A Ray cluster's dashboard, http://HOST:8265.")]
 TokenFile = Annotated[
-    Path | None, typer.Option(help="The cluster's token; default is RAY_AUTH_TOKEN_PATH, then ~/.dipsweep/token.")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The cluster's token; default is the first of RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.dipsweep/token and "
+        "~/.ray/auth_token.",
+    ),
 ]
 Trial = Annotated[str, typer.Option(metavar="T", help="A trial's id.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be given again.")]
@@ -50,7 +59,7 @@ Places = Annotated[
 def submit(
     sweep: SweepFile,
     address: Annotated[str, typer.Option(help="The Ray cluster's dashboard, http://HOST:8265.")],
-    storage: Annotated[str | None, typer.Option(help="Root of all sweeps; default is the file's own.")] = None,
+    storage: FileStorage = None,
     token_file: TokenFile = None, driver_on: Places = None, installed: Installed = None, python: Python = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log, and end with its exit code.")] = False,
     as_json: AsJson = False,
@@ -161,7 +170,11 @@ def token(
 
 @app.command()
 def stop(
-    sweep_id: SweepId, trial: Trial = "", storage: Storage = None, address: Cluster = None, token_file: TokenFile = None
+    sweep_id: SweepId,
+    trial: Annotated[str, typer.Option(metavar="T", help="One trial's id; default is the whole sweep.")] = "",
+    storage: Storage = None,
+    address: Cluster = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Stop a sweep (its trials save; it can be resumed), or one trial for good."""
     from cluster.cli.job_text import stop as stop_job
@@ -236,7 +249,7 @@ def limits(
 
 @app.command()
 def gc(
-    sweep_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="A sweep's id, its name, folder or address.")] = None,
+    sweep_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="A sweep: its id, name, folder or address.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this, only say what would go.")] = False,
     cache: Annotated[bool, typer.Option("--cache", help="This machine's cache of models, data and tokenised rows.")] = False,
     older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="With --cache; default is 30.")] = None,

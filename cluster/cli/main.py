@@ -13,6 +13,7 @@ from cluster.cli import fetch, note_commands, preview, replies, results_commands
 from cluster.cli.cluster_commands import (
     AsJson,
     Cluster,
+    FileStorage,
     Installed,
     Places,
     Python,
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     cls=GroupedCommands,
     context_settings={"max_content_width": WIDTH},
-    help="Sweeps of reasoning SFT on Ray that never prune a run for the dip before its recovery.",
+    help="Sweeps of reasoning SFT on Ray that give a dip time to recover.",
 )
 
 NOT_TO_BE_TRIED_AGAIN = (InputError.exit_code, LimitError.exit_code, Interrupted.exit_code)
@@ -49,6 +50,13 @@ AsJob = Annotated[
     ),
 ]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster, such as auto or 10.0.0.1:6379.")]
+AddressOrUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="A running Ray cluster: auto or 10.0.0.1:6379 drives from here, http://HOST:8265 as a job there.",
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -96,7 +104,10 @@ def validate(
 @app.command()
 def plan(
     sweep: SweepFile,
-    storage: Storage = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Root of earlier sweeps, whose times the plan takes; default is the file's `storage`."),
+    ] = None,
     gpus: Annotated[
         float | None, typer.Option(help="Devices of one machine: says how long the sweep takes on it.")
     ] = None,
@@ -219,7 +230,7 @@ def plan(
 
 @app.command()
 def run(
-    sweep: SweepFile, storage: Storage = None, in_process: InProcess = False, cpus: Cpus = None,
+    sweep: SweepFile, storage: FileStorage = None, in_process: InProcess = False, cpus: Cpus = None,
     dashboard: Dashboard = False, address: Address = None, as_job: AsJob = False,
 ) -> None:  # fmt: skip
     """Run a sweep to its end; the same command again resumes it."""
@@ -241,10 +252,10 @@ def run(
 @app.command()
 def resume(
     sweep_id: SweepId, storage: Storage = None, in_process: InProcess = False, cpus: Cpus = None,
-    dashboard: Dashboard = False, address: Address = None, token_file: TokenFile = None, driver_on: Places = None,
+    dashboard: Dashboard = False, address: AddressOrUrl = None, token_file: TokenFile = None, driver_on: Places = None,
     installed: Installed = None, python: Python = None,
 ) -> None:  # fmt: skip
-    """Go on with a sweep that was paused, interrupted, killed or ran into a limit; http://… as address: as a job there."""
+    """Go on with a sweep that was paused, interrupted, killed or ran into a limit."""
     from cluster.jobs.resume import locate_sweep, request_resume, request_resume_on_cluster
 
     if address is not None and address.startswith(("http://", "https://")):
@@ -272,7 +283,7 @@ def cost(
     sweep_id: Annotated[
         str,
         typer.Argument(
-            metavar="[ID]", help="A sweep's id, its name, or its folder or address; none: all of a storage."
+            metavar="[ID]", help="A sweep: its id, name, folder or address; without it, all sweeps of a storage."
         ),
     ] = "",
     storage: Storage = None,
@@ -280,8 +291,8 @@ def cost(
 ) -> None:
     """Say where compute went.
 
-    Of a sweep by trial: training, scoring, work done twice, and what stopping and sharing saved. Of a storage, where no sweep is
-    named, shares by user and by sweep.
+    Of one sweep, trial by trial: training, scoring, work done twice, and what stopping and sharing saved. Without an id, of a
+    whole storage: shares by user and by sweep.
     """
     from cluster.cli.render import print_json
     from sweeps.journal.writer import read_rows
@@ -367,7 +378,9 @@ def export(
     sweep_id: SweepId,
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial's id.")],
     target: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
-    step: Annotated[str, typer.Option(help="best, last, or a step that is still kept.")] = "best",
+    step: Annotated[
+        str, typer.Option(help="Which checkpoint: best by the objective, last, or a step that is kept.")
+    ] = "best",
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Weights in bf16: half the size of the fp32 they were trained in.")
     ] = False,
@@ -410,7 +423,8 @@ def schema() -> None:
 
 @app.command()
 def doctor(
-    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None, python: Python = None,
+    storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
+    python: Annotated[str, typer.Option(help="With --address: interpreter of dipsweep on its nodes.")] = "python",
     install_dashboard: Annotated[
         bool, typer.Option("--install-dashboard", help="Put the Grafana dashboard beside Ray's own, on the head node.")
     ] = False,
@@ -431,7 +445,7 @@ def doctor(
         from cluster.doctor.cluster import examine
         from cluster.jobs.submit import storage_for
 
-        found = examine(address, token_file, storage_for(storage or DEFAULT, address), python or "python")
+        found = examine(address, token_file, storage_for(storage or DEFAULT, address), python)
     else:
         found = findings(storage or DEFAULT)
     print_json([f._asdict() for f in found]) if as_json else print(table(found))
@@ -441,8 +455,10 @@ def doctor(
 
 @app.command()
 def serve(
-    storage: Annotated[str, typer.Argument(metavar="STORAGE", help="Root of all sweeps.")],
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
+    storage: Annotated[
+        str, typer.Argument(metavar="STORAGE", help="Root of all sweeps, a folder or s3://bucket/prefix.")
+    ],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8765,
 ) -> None:
     """Show all sweeps of a storage root live in a browser: read-only, on loopback."""
     from sweeps.report.html.live import serve as serve_pages
@@ -453,7 +469,9 @@ def serve(
 @app.command()
 def replay(
     curves: Annotated[Path, typer.Argument(metavar="CURVES", help="Report rows: a JSONL file, or a sweep's folder.")],
-    rule: Annotated[list[str], typer.Option(help="NAME[:key=value,...]; give several to compare them.")],
+    rule: Annotated[
+        list[str], typer.Option(metavar="NAME[:key=value,...]", help="A stop rule; may be given again, to compare several.")
+    ],
     metric: Annotated[
         str | None, typer.Option(help="Metric to rank by; default is the sweep's own, else the only one there is.")
     ] = None,

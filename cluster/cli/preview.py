@@ -26,7 +26,7 @@ def preview(
     tier: Annotated[str | None, typer.Option(metavar="T", help="One tier; default is all.")] = None,
     model: Annotated[str | None, typer.Option(metavar="M", help="One model; default is all.")] = None,
     rows: Annotated[int, typer.Option(min=0, max=1000, help="Rows to show of each tier.")] = 2,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page instead.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a page to this file instead.")] = None,
 ) -> None:
     """Show rows exactly as the models will see them, what of them is learnt, and each tier in numbers."""
     from sweeps.config.sweep_file.yaml import load

@@ -26,7 +26,7 @@ TABLES = ("curves", "scores", "trials", "verdicts", "decisions", "costs")
 def report(
     sweep_dirs: Annotated[
         list[str],
-        typer.Argument(metavar="SWEEP_DIR...", help="A sweep's folder, id or name; several are set side by side."),
+        typer.Argument(metavar="ID...", help="A sweep: its id, name, folder or address; several are set side by side."),
     ],
     storage: Storage = None,
     as_json: AsJson = False,
@@ -70,7 +70,7 @@ def export_table(
     table: Annotated[str, typer.Option(help=f"One of {', '.join(TABLES)}.")] = "curves",
     storage: Storage = None,
 ) -> None:
-    """Write one of a sweep's tables as CSV or Parquet: every score by default."""
+    """Write one of a sweep's tables as CSV or Parquet; by default every score of every checkpoint."""
     from sweeps.results import Results
 
     if table not in TABLES:
@@ -85,8 +85,10 @@ def export_table(
 def figure(
     sweep_id: SweepId,
     kind: Annotated[str, typer.Argument(metavar="KIND", help="What to draw: curves.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new file: .svg, .pdf or .png.")],
-    metric: Annotated[str, typer.Option(help="Default is the sweep's objective.")] = "",
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A new file: .svg; .pdf or .png with the extra `figures`.")
+    ],
+    metric: Annotated[str, typer.Option(help="Which score; default is the sweep's objective.")] = "",
     trials: Annotated[str, typer.Option(help="Ids of trials, with commas; default is up to six.")] = "",
     storage: Storage = None,
 ) -> None:

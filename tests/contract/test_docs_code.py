@@ -47,6 +47,17 @@ def test_the_page_of_the_command_line_is_current():
     assert (REPO / "docs/reference/command-line.md").read_text(encoding="utf-8") == page()
 
 
+def test_the_page_of_the_command_line_explains_arguments_and_says_what_is_required():
+    from cluster.cli.reference import page
+
+    told = page()
+    assert "    dipsweep figure ID KIND OUT\n" in told
+    assert "| `KIND` | What to draw: curves. |" in told
+    assert "| `--steps` N | The longer budget, in optimizer steps. Required. |" in told
+    assert "4 nobody drives what is followed" in told
+    assert "Default: ``" not in told
+
+
 def test_every_page_is_in_the_navigation_of_the_site():
     named = set(re.findall(r": ([\w/.-]+\.md)$", (REPO / "mkdocs.yml").read_text(), flags=re.M))
     assert {str(p.relative_to(REPO / "docs")) for p in (REPO / "docs").rglob("*.md")} == named

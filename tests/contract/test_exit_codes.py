@@ -1,4 +1,4 @@
-"""What a script sees: 0 done, 1 failed, 2 bad input, 3 over a limit, 130 interrupted."""
+"""What a script sees: 0 done, 1 failed, 2 bad input, 3 over a limit, 4 no driver, 130 interrupted."""
 
 from __future__ import annotations
 
