@@ -39,7 +39,7 @@ check: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -d site
 
-# Kills processes and hosts, on purpose: about 40 minutes on two cores. DIPSWEEP_CHAOS_SHOTS=50 shoots more, DIPSWEEP_CHAOS_SEED=7 elsewhere.
+# Kills processes and hosts, on purpose: over an hour on two cores (72 minutes, 2026-11-30). DIPSWEEP_CHAOS_SHOTS=50 shoots more, DIPSWEEP_CHAOS_SEED=7 elsewhere.
 chaos: $(READY)
 	$(BIN)/python -m pytest -q -m "chaos or slow"
 

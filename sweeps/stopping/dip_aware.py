@@ -1,4 +1,4 @@
-"""DipAware: prunes what cannot win any more, and never a run for the dip before its recovery.
+"""DipAware: prunes what can hardly win any more, and gives a dip time to recover.
 
 For every trial the forecaster (`forecasts.py`) holds what its final score may be, learned from its own curve, from what curves of
 fine-tunes look like, and from how the other trials of this sweep went. The rule asks one question, P: how likely is this
