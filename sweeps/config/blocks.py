@@ -171,7 +171,8 @@ class ModelBlock(Block):
     cpus_per_worker: _Positive = 1.0
     """CPUs that each process reserves, and threads that it computes with."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
-    """By default 1 for a name of `sweeps.config.known_models` with a path, else 0."""
+    """GPUs that each process reserves; shares such as 0.5 too. By default 1 for a name of `sweeps.config.known_models` with a
+    path, else 0."""
 
 
 class TierBlock(Block):
@@ -203,8 +204,8 @@ class SearchBlock(OpenBlock):
     """Let trials that differ in `steps`, `decay` and `min_lr_rate` alone share their first steps, where that changes no bit
     (`sweeps.config.shared_prefix`)."""
     promote: bool = False
-    """stopping.rule dip-aware: compute goes to promising runs first. A run goes on while its odds of the top k are at least a new
-    configuration's, else it waits at its last checkpoint; shorter budgets come last (docs/how-to/plan-a-sweep.md)."""
+    """With `stopping.rule: dip-aware`: compute goes to promising runs first. A run goes on while its odds of the top k are at
+    least a new configuration's, else it waits at its last checkpoint; shorter budgets come last (docs/how-to/plan-a-sweep.md)."""
     points_from: _Places = []
     """optuna-tpe, optuna-gp: earlier sweeps that the search begins from, by id in the sweep's storage, folder or address; a
     storage stands for all of its sweeps. Their trials count as finished ones where all but the axes is the same, and else
@@ -330,7 +331,7 @@ class TrainerBlock(OpenBlock):
     logging_steps: _Count = 10
     """Train metrics at least this often, in steps; checkpoints always report."""
     compat: Annotated[Literal["none", "paper"], Field(exclude_if=lambda name: name == "none")] = "none"
-    """paper: row order, loss and warm-up as the trainer of arXiv 2604.06628 has them (docs/compat-paper.md)."""
+    """paper: row order, loss, clipping and warm-up as the trainer of arXiv 2604.06628 has them (docs/compat-paper.md)."""
 
 
 class TrialSettings(TrainerBlock):
@@ -420,8 +421,8 @@ class EvaluationBlock(Block):
     files: list[EvalFileBlock] = []
     """Files of your own items, asked beside the suite's (docs/how-to/own-evaluation.md)."""
     at: _At = "log"
-    """Steps after which a checkpoint is saved to be scored: `log` (the budget halved twice per octave, down to 1/64 of it),
-    `{every: n}`, or a list of steps. The last step always is, and the base model once, as step 0."""
+    """Steps after which a checkpoint is saved to be scored: `log` (up to 13 steps from 1/64 of the budget on, each 1.41 times the
+    one before), `{every: n}`, or a list of steps. The last step always is, and the base model once, as step 0."""
     items: _Count = 100
     """Items per task, at most: the same ones for every checkpoint and trial, so that differences are paired."""
     test_time: list[_Variant] = []
@@ -432,12 +433,12 @@ class EvaluationBlock(Block):
     workers: _Count = 1
     """Evaluator processes shared by all trials."""
     cpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
-    """What each reserves; 0 shares the cores with the trainers."""
+    """CPUs that each reserves; 0 shares the cores with the trainers."""
     gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """An evaluator answers on one device at most."""
+    """Share of a GPU that each reserves; at most 1, since an evaluator answers on one device."""
     python: _Path | None = None
     """Interpreter of the evaluators at this path on every node, where vLLM has an environment of its own
-    (docs/how-to/vllm.md); default: the trainers'. Not part of what the sweep is."""
+    (docs/how-to/vllm.md); default: the trainers'. Not part of the sweep's id."""
     timeout_s: _Positive | None = None
     """Longest time of one evaluation; default: ten times the longest so far, twelve hours for the first ones."""
     backlog: _Count = 8
@@ -447,7 +448,7 @@ class EvaluationBlock(Block):
     at most this chance (`sweeps.controller.evaluation.early_stopping`); by default all items are asked."""
     keep_replies: KeepReplies = "sample"
     """Replies that are kept beside the scores of each checkpoint, for `dipsweep replies` and the report: of each role the same
-    few (`sample`), `all`, or `none`. Not part of what the sweep is: it may change between runs."""
+    few (`sample`), `all`, or `none`. Not part of the sweep's id: it may change between runs."""
 
     @model_validator(mode="before")
     @classmethod
@@ -472,13 +473,13 @@ class LimitsBlock(Block):
     wall_hours: _Positive | None = None
     """Hours of one run; a resumed sweep has them again."""
     usd: _Positive | None = None
-    """Money, by `usd_per_gpu_hour`."""
+    """Dollars, by `usd_per_gpu_hour`."""
     usd_per_gpu_hour: _Positive | None = None
     """Price of a GPU hour."""
     retries: Whole = 2
     """How often a trial whose worker died is started again; machines that were taken away do not count."""
     weight: _Positive = 1.0
-    """Share of a cluster that other sweeps use too: twice the weight, twice the machines."""
+    """Weight among the sweeps that share a cluster: twice the weight, twice the machines."""
 
     @model_validator(mode="after")
     def _price(self) -> Self:
