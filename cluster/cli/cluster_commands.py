@@ -252,7 +252,9 @@ def gc(
     sweep_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="A sweep: its id, name, folder or address.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this, only say what would go.")] = False,
     cache: Annotated[bool, typer.Option("--cache", help="This machine's cache of models, data and tokenised rows.")] = False,
-    older_than: Annotated[float | None, typer.Option(metavar="DAYS", min=0, help="With --cache; default is 30.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="With --cache: unused for so long; default is 30.")
+    ] = None,
     storage: Storage = None, address: Cluster = None, token_file: TokenFile = None,
 ) -> None:  # fmt: skip
     """List, or with --apply remove, files of a sweep that nothing needs: unfinished uploads, checkpoints that no row names.

@@ -386,12 +386,12 @@ def export(
     ] = False,
     for_rl: Annotated[
         str | None,
-        typer.Option("--for", help="trl, verl or open-rlhf: prompts, reward and a GRPO config beside the model too."),
+        typer.Option("--for", help="trl, verl or open-rlhf: also write prompts, a reward and a GRPO config."),
     ] = None,
     recurrences: Annotated[
         int | None,
         typer.Option(
-            help="Of a model of recurrent depth (tiny-r): write the plain model that it is at so many; default its own."
+            help="Of a model of recurrent depth (tiny-r): write the plain model that it is at so many; default its own number."
         ),
     ] = None,
     storage: Storage = None,
@@ -428,7 +428,7 @@ def doctor(
     install_dashboard: Annotated[
         bool, typer.Option("--install-dashboard", help="Put the Grafana dashboard beside Ray's own, on the head node.")
     ] = False,
-    session: Annotated[Path, typer.Option(help="Ray's session folder there, or Grafana's folder of dashboards.")]
+    session: Annotated[Path, typer.Option(help="For --install-dashboard: Ray's session folder, or Grafana's folder.")]
     = Path("/tmp/ray/session_latest"),
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
