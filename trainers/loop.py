@@ -142,7 +142,7 @@ class _Run:
         elif resume is not None:
             checkpoint.read_manifest(resume.path, resume.digest)  # what else it holds is in memory
         model = json.loads((base / "config.json").read_text(encoding="utf-8"))
-        memory.check(config, model, world, memory.device_bytes(device))
+        memory.check(config, model, world, memory.device_bytes(device), share=trial.model.gpus_per_worker or 1.0)
         frozen = torch.bfloat16 if config.lora_rank and config.precision == "bf16" else torch.float32
         whole = resume is not None and not config.lora_rank  # adapters are taken up beside the base's own weights
         network = load_model(

@@ -68,7 +68,7 @@ def preflight(
     else:
         faults += _earlier_sweeps(sweep, storage, reach)
     if here and not faults:
-        faults += [*_gpus(sweep), *_memory(sweep), *_adapters(sweep)]
+        faults += [*_gpus(sweep), *_memory(sweep, in_process), *_adapters(sweep)]
     found = Preflight([], [])
     if not faults:
         checked = check_models_with_data(sweep, builtin=builtin, reach=reach, scores=scores, read=read)
@@ -156,7 +156,7 @@ def _gpus(sweep: Sweep) -> Iterator[Fault]:
             )
 
 
-def _memory(sweep: Sweep) -> Iterator[Fault]:
+def _memory(sweep: Sweep, in_process: bool) -> Iterator[Fault]:
     """Weights, gradients and Adam's moments of every own model against this machine, once for each way to train it."""
     import json
 
@@ -165,6 +165,7 @@ def _memory(sweep: Sweep) -> Iterator[Fault]:
         config = plan.config(cell, {}, 0)
         way = tuple(config[name] for name in ("model", "precision", "lora_rank", "lora_target_modules"))
         source = sweep.model_source(str(config["model"]))
+        source = source.alone if in_process else source
         file = Path(source.path).expanduser() / "config.json"
         if source.path == "builtin" or way in seen or not file.is_file():
             continue
@@ -177,7 +178,13 @@ def _memory(sweep: Sweep) -> Iterator[Fault]:
         if source.gpus_per_worker and not torch.cuda.is_available():
             continue  # told already
         try:
-            check(TrialSettings.from_config(config), json.loads(file.read_text()), source.fewest, device_bytes(device))
+            check(
+                TrialSettings.from_config(config),
+                json.loads(file.read_text()),
+                source.fewest,
+                device_bytes(device),
+                share=source.gpus_per_worker or 1.0,
+            )
         except InputError as e:
             yield Fault(f"models.{config['model']}", str(e))
 

@@ -65,8 +65,8 @@ CHARACTERS_A_TOKEN: Final = 4
 def predicted(plan: Plan, storage: Where, *, in_process: bool = False, nodes: Sequence[float] = ()) -> dict[str, Any]:
     """Returns what a sweep that begins is expected to cost, as its journal keeps it; {} where that cannot be said.
 
-    `device_seconds` with its bounds, and the `speeds` behind them (`sweeps.planning.speeds.speeds_to_json`). On `nodes`, where
-    they are known, as many processes start as there is room for.
+    `device_seconds` with its bounds, the `speeds` behind them (`sweeps.planning.speeds.speeds_to_json`), and `in_process`: one
+    process, which holds whole GPUs. On `nodes`, where they are known, as many processes start as there is room for.
     """
     try:
         journals = journals_of(storage, RECENT_AT_START)
@@ -74,7 +74,7 @@ def predicted(plan: Plan, storage: Where, *, in_process: bool = False, nodes: Se
         whole = estimate(plan, speeds, nodes, in_process=in_process).device_seconds
     except DipsweepError:  # a model whose shape cannot be read from here: the sweep runs all the same
         return {}
-    return {"device_seconds": asdict(whole), "speeds": speeds_to_json(speeds)}
+    return {"device_seconds": asdict(whole), "speeds": speeds_to_json(speeds), "in_process": in_process}
 
 
 class LongestRows(NamedTuple):
@@ -295,7 +295,7 @@ def device_memory(plan: Plan, gpu: str) -> list[DeviceMemory]:
         known, share = found.get(item.model), min(1.0, item.gpus / item.workers)
         have = share * MEMORY_GB[gpu] * 1e9
         if known is None or known.need.total < need.total:
-            helps = what_would_help(config, need, item.workers) if need.total > HEADROOM * have else ()
+            helps = what_would_help(config, need, item.workers, share) if need.total > HEADROOM * have else ()
             found[item.model] = DeviceMemory(item.model, need, have, helps, share)
     return list(found.values())
 

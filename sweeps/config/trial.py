@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,9 +35,14 @@ class ModelSource:
         """The smallest number of workers that a trial starts on."""
         return self.min_workers or self.workers
 
-    def gpus(self, workers: int, *, alone: bool = False) -> float:
-        """Returns the GPUs that so many of its processes hold; `alone`: one that has its machine to itself holds whole ones."""
-        return workers * (math.ceil(self.gpus_per_worker) if alone else self.gpus_per_worker)
+    @property
+    def alone(self) -> ModelSource:
+        """The same for a process that has its machine to itself: it holds whole GPUs."""
+        return replace(self, gpus_per_worker=float(math.ceil(self.gpus_per_worker)))
+
+    def gpus(self, workers: int) -> float:
+        """Returns the GPUs that so many of its processes hold."""
+        return workers * self.gpus_per_worker
 
 
 @dataclass(frozen=True, slots=True)

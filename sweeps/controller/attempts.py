@@ -45,6 +45,7 @@ class Attempts:
     def launch(self, trial: str, workers: int, *, alone: bool = False) -> Launch:
         """Starts an attempt, from the trial's last checkpoint or its parent's; `alone`: its process has the machine to itself."""
         known, spec = self.record.state.trials[trial], self.record.specs[trial]
+        spec = replace(spec, model=spec.model.alone) if alone else spec
         parent = self.record.state.trials.get(known.parent)
         resume, branched = known.last(), False
         if resume is None and parent is not None:
@@ -58,7 +59,7 @@ class Attempts:
                 step,
                 budget=spec.steps,
                 workers=workers,
-                gpus=spec.model.gpus(workers, alone=alone) or None,
+                gpus=spec.model.gpus(workers) or None,
                 parent=known.parent if branched else "",
                 fork_step=step if branched else None,
             )

@@ -237,6 +237,11 @@ class EvalRow(Row):
     seconds: float | None = None
     cached: bool | None = None
 
+    @property
+    def tells_duration(self) -> bool:
+        """True where its cost is that of asking a model: not of an evaluation that failed, nor of scores that were looked up."""
+        return self.status is EvalStatus.DONE and not self.cached and bool(self.cost)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictRow(Row):

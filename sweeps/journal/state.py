@@ -125,11 +125,14 @@ class Costs:
 
     Attributes:
         training, scoring: seconds by unit (`gpu_s`: of GPUs as they were reserved; `cpu_s`), of the whole sweep.
+        trained_s, scored_s: the same in `device_seconds`: of each attempt and evaluation those of the device that it held, so
+            that of a sweep that uses both kinds of device both count.
     """
 
     def __init__(self) -> None:
         self.training: dict[str, float] = {}
         self.scoring: dict[str, float] = {}
+        self.trained_s = self.scored_s = 0.0
         self._attempts: dict[str, dict[int, dict[str, float]]] = {}
         self._scoring: dict[str, dict[str, float]] = {}
 
@@ -139,12 +142,15 @@ class Costs:
             return
         if isinstance(row, EvalRow) or is_base(row.trial):
             _add(self.scoring, row.cost)
+            self.scored_s += device_seconds(row.cost)
             _add(self._scoring.setdefault(row.trial, {}), row.cost)
             return
         known = self._attempts.setdefault(row.trial, {}).setdefault(row.attempt, {})
         more = {unit: max(0.0, amount - known.get(unit, 0.0)) for unit, amount in row.cost.items()}
+        before = device_seconds(known)
         _add(known, more)
         _add(self.training, more)
+        self.trained_s += device_seconds(known) - before
 
     def total(self) -> dict[str, float]:
         """Returns what the sweep has cost so far, in seconds by unit."""

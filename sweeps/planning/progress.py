@@ -209,6 +209,7 @@ class ProgressMeter:
         self.plan, self.state = plan, state
         self.total = TrialCount(plan, state)
         self.predicted: Mapping[Key, Speed] = {}
+        self.evaluator = evaluator_devices(plan)
         self.seen = _Seen()
         self.since = _Since()
         self._attempts: dict[tuple[str, int], _Attempt] = {}
@@ -219,13 +220,14 @@ class ProgressMeter:
         match row:
             case SweepRow() if row.predicted:
                 self.predicted = _speeds(row)
+                self.evaluator = evaluator_devices(self.plan, in_process=bool(row.predicted.get("in_process")))
             case LeaseRow():
                 self.since = _Since(_clock(row.since), self._spent())
             case AttemptRow():
                 self._begin(row, now)
             case ReportRow() if row.cost and not is_base(row.trial):
                 self._trained(row)
-            case EvalRow() if row.cost and (model := self._model(row.trial)):
+            case EvalRow() if row.tells_duration and (model := self._model(row.trial)):
                 self.seen.evaluations[model].add(device_seconds(row.cost), base=is_base(row.trial))
         if now is not None:
             self.since.note(now, self._spent())
@@ -255,7 +257,7 @@ class ProgressMeter:
         return model_of(trial, known.row.config if known is not None else None)
 
     def _spent(self) -> float:
-        return device_seconds(self.state.costs.training) + device_seconds(self.state.costs.scoring)
+        return self.state.costs.trained_s + self.state.costs.scored_s
 
     # ---- readings ---------------------------------------------------------------------------------------------------
 
@@ -352,7 +354,7 @@ class ProgressMeter:
     def _costs(self, work: Sequence[TrialWork]) -> dict[str, Costs]:
         """Costs of trials: as measured in this sweep; what was not measured yet, as predicted, scaled by what was."""
         try:
-            guess = trial_costs(work, self.predicted, evaluator_devices(self.plan)) if self.predicted else {}
+            guess = trial_costs(work, self.predicted, self.evaluator) if self.predicted else {}
         except KeyError:  # a trial that somebody added, with a model that the plan did not have
             guess = {}
         steps, evaluations = self.seen.steps, self.seen.evaluations
@@ -397,7 +399,7 @@ class ProgressMeter:
         stopped = self._stopped()
         new = sum(seconds for item, seconds in ahead if not self._is_measured(item)) / left if left else 0.0
         early = left / (spent + left) if left else 0.0
-        scoring = device_seconds(self.state.costs.scoring) / spent
+        scoring = self.state.costs.scored_s / spent
         few = (
             scoring * fmean(e.relative_error for e in self.seen.evaluations.values()) if self.seen.evaluations else 0.0
         )

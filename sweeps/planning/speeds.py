@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 from sweeps.journal.rows import BASE_PREFIX, AttemptRow, EvalRow, ReportRow, Row, SweepRow, TrialRow
 from sweeps.journal.start_ups import StartUpMeter
 from sweeps.journal.state import device_seconds
-from sweeps.journal.vocabulary import EvalStatus
 from sweeps.planning.decoding import Engine, Network, Replies, answer_seconds, mean_reply
 from sweeps.planning.devices import (
     CPU_ADAPTERS,
@@ -319,7 +318,7 @@ def _read_one(
             points[row.trial, row.attempt].append((row.progress["tokens"], device_seconds(row.cost)))
             if "gpu_s" in row.cost:
                 on_gpu.add((row.trial, row.attempt))
-        elif not (isinstance(row, EvalRow) and row.status is EvalStatus.DONE and not row.cached and row.cost and items):
+        elif not (isinstance(row, EvalRow) and row.tells_duration and items):
             continue
         elif model := model_of(row.trial, configs.get(row.trial)):
             if on_gpus is not None and (row.seconds is not None or "gpu_s" in row.cost) != on_gpus(model).scored:

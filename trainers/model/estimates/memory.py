@@ -125,11 +125,17 @@ def available_host_bytes() -> int:
     return max(0, min(free, limit - used))
 
 
-def check(config: TrialSettings, model: Mapping[str, Any], world: int, available: int) -> Memory | None:
+def check(
+    config: TrialSettings, model: Mapping[str, Any], world: int, available: int, *, share: float = 1.0
+) -> Memory | None:
     """Compares the estimate with a device of `available` bytes and returns it; None for a shape it cannot read.
 
-    Only arithmetic refuses: weights, gradients and Adam's moments that cannot fit. Where it is the estimate of the
-    activations that does not, the same sentence is a warning.
+    Only arithmetic refuses: weights, gradients and Adam's moments that do not fit the whole device. Where it is the estimate of
+    the activations that does not, or all of it is more than the share of the device, the same sentence is a warning: what is
+    beside it there may need less than its own share.
+
+    Args:
+        share: what each worker reserves of its device; 1 also where that is several.
 
     Raises:
         InputError: the run cannot fit; the message has the numbers and what would help.
@@ -142,11 +148,14 @@ def check(config: TrialSettings, model: Mapping[str, Any], world: int, available
     except ValueError as e:
         log.warning("memory was not estimated: model %r: %s", config.model, e)
         return None
-    if need.total <= HEADROOM * available:
+    if need.total <= HEADROOM * min(share, 1.0) * available:
         return need
+    devices = f"on each of {world} devices of {_gb(available)}"
+    if share < 1:
+        devices = f"for each of {world} workers, which reserve {share:g} of a device of {_gb(available)}"
     sentence = (
-        f"model {config.model!r} needs about {need} on each of {world} devices of {_gb(available)}; "
-        f"what would help: {', '.join(what_would_help(config, need, world))}"
+        f"model {config.model!r} needs about {need} {devices}; "
+        f"what would help: {', '.join(what_would_help(config, need, world, share))}"
     )
     if need.states > available:
         raise InputError(sentence)
@@ -154,9 +163,10 @@ def check(config: TrialSettings, model: Mapping[str, Any], world: int, available
     return need
 
 
-def what_would_help(config: TrialSettings, need: Memory, world: int) -> list[str]:
-    """Returns the settings that would make a run smaller, each with what it is now."""
+def what_would_help(config: TrialSettings, need: Memory, world: int, share: float = 1.0) -> list[str]:
+    """Returns the settings that would make a run smaller, or its part of a device (`share`) larger, each with what it is now."""
     knobs = [f"more workers (now {world}; weights, gradients and Adam are shared among them)"]
+    knobs += [f"gpus_per_worker: 1 (now {share:g})"] if share < 1 else []
     if need.activations > need.total / 10:
         knobs.append(f"smaller pack_tokens (now {config.pass_tokens}; no effect on the update)")
         knobs += [] if config.gradient_checkpointing else ["gradient_checkpointing: true"]

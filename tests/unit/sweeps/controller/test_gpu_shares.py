@@ -159,6 +159,7 @@ def test_a_run_in_one_process_holds_a_whole_gpu_whatever_its_trials_would_reserv
     controller = SweepController(plan, journal, NeverStop(plan.sweep.goal))
 
     def train(trial: TrialSpec, hooks: Hooks, *, folder: Path, resume: Saved | None) -> None:
+        assert trial.model.gpus_per_worker == 1.0  # against whose memory the loop holds what it needs
         hooks.report(1, {"train/loss": 1.0}, progress={}, cost={"gpu_s": 100.0})
         FakeTrainer()(trial, hooks, folder=folder, resume=resume)
 
@@ -166,7 +167,7 @@ def test_a_run_in_one_process_holds_a_whole_gpu_whatever_its_trials_would_reserv
     costs = controller.state.costs
     assert (costs.training["gpu_s"], costs.scoring["gpu_s"]) == (100.0, 14.0)
     assert [row.gpus for row in journal.rows() if isinstance(row, AttemptRow)] == [1.0]
-    assert ModelSource(gpus_per_worker=2.0).gpus(1, alone=True) == 2.0
+    assert [ModelSource(gpus_per_worker=n).alone.gpus(1) for n in (0.0, 0.5, 2.0)] == [0.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize(

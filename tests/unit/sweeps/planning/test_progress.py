@@ -1,14 +1,17 @@
 """Where a sweep stands, from rows and a clock: what is done, how long it takes yet, what waits and why."""
 
+from functools import partial
+
 import pytest
 
+from cluster.preflight.cost import predicted
 from cluster.run_sweep import run
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.config.trial import Saved
 from sweeps.controller.controller import SweepController
 from sweeps.failures import Failure, FailureKind
-from sweeps.journal.rows import LeaseRow
+from sweeps.journal.rows import LeaseRow, SweepRow
 from sweeps.journal.state import SweepState
 from sweeps.journal.writer import MemoryJournal
 from sweeps.planning.progress import Progress, ProgressMeter, progress_text
@@ -24,10 +27,10 @@ TRUNK = {"steps": 40, "lr_scheduler_type": "wsd", "warmup_steps": 1}
 class Driven:
     """A sweep that is run step by step on a clock of its own, on one machine that trains and scores."""
 
-    def __init__(self, saved=(20, 40), units=("cpu_s",), **more):
+    def __init__(self, saved=(20, 40), units=("cpu_s",), predict=None, **more):
         self.saved, self.units = saved, units  # of an evaluation: a process that holds a GPU counts its CPU too
         fields = {"space": {"replay": grid(0.0, 0.1, 0.2)}, "trainer": {"steps": 40}, **more}
-        self.plan = Plan(Sweep(name="s", evaluation={"at": [20, 40]}, **fields))
+        self.plan = Plan(Sweep(name="s", **{"evaluation": {"at": [20, 40]}, **fields}))
         journal = MemoryJournal()
         journal.append(LeaseRow(self.plan.sweep_id, since="2026-01-01 00:00:00 UTC"))
         self.now = 1767225600.0  # the same moment
@@ -37,7 +40,12 @@ class Driven:
         self.state = SweepState(history=rule.history)
         self.meter = ProgressMeter(self.plan, self.state)
         self.controller = SweepController(
-            self.plan, journal, rule, state=self.state, subscribers=[lambda row: self.meter.apply(row, self.now)]
+            self.plan,
+            journal,
+            rule,
+            state=self.state,
+            subscribers=[lambda row: self.meter.apply(row, self.now)],
+            predict=(lambda: predict(self.plan)) if predict else dict,
         )
 
     def score(self):
@@ -61,6 +69,12 @@ class Driven:
                 self.score()
         if end == 40:
             self.controller.trained(trial, attempt)
+
+    def ahead(self):
+        """Device seconds that are said to be left."""
+        told = self.meter.progress(self.now)
+        spent = sum(told.spent.values())
+        return spent / told.done - spent
 
 
 def test_the_time_left_is_what_is_ahead_at_the_pace_so_far():
@@ -156,6 +170,53 @@ def test_seconds_of_a_gpu_count_once_though_its_process_spends_as_many_on_a_cpu(
     assert told[0].left.value == pytest.approx(told[1].left.value)
 
 
+def test_a_sweep_that_trains_on_gpus_and_on_cpus_counts_both():
+    mixed, alike = Driven(units=("cpu_s", "gpu_s")), Driven()
+    for sweep in (mixed, alike):
+        sweep.begin()
+        sweep.train(0, 40)
+        sweep.units = ("cpu_s",)
+        sweep.begin()
+        sweep.train(0, 40)
+    now, usual = (sweep.meter.progress(sweep.now) for sweep in (mixed, alike))
+    assert mixed.state.costs.trained_s == alike.state.costs.trained_s == 80 * STEP_S
+    assert (now.done, now.left.value) == (pytest.approx(usual.done), pytest.approx(usual.left.value))
+
+
+def test_neither_evaluations_that_failed_nor_scores_that_were_looked_up_tell_how_long_one_takes():
+    sweep = Driven(saved=())
+    sweep.begin()
+    sweep.train(0, 20)
+    sweep.controller.saved(sweep.launch.spec.id, 1, Saved(20, "20"))
+    sweep.controller.eval_failed(
+        sweep.controller.next_eval(), Failure(FailureKind.USER, "error"), {"cpu_s": 3 * SCORE_S}
+    )
+    sweep.score()
+    rest = 2.5 * 40 * STEP_S + 5 * SCORE_S
+    assert sweep.ahead() == pytest.approx(rest)
+    sweep.saved = (40,)
+    sweep.train(20, 40)
+    sweep.begin()
+    sweep.train(0, 20)
+    sweep.controller.saved(sweep.launch.spec.id, 1, Saved(20, "20"))
+    job = sweep.controller.next_eval()
+    sweep.controller.scored(job, SCORES, se={}, n={}, suite="mini", cost={"cpu_s": 0.01}, cached=True)
+    assert sweep.ahead() == pytest.approx(1.5 * 40 * STEP_S + 3 * SCORE_S)
+
+
+def test_a_run_in_one_process_is_predicted_to_hold_whole_gpus_and_evaluators_on_ray_their_shares(tmp_path):
+    shares = {"models": {"tiny-s": {"gpus_per_worker": 0.5}}, "evaluation": {"at": [20, 40], "gpus_per_worker": 0.5}}
+    ahead = dict[bool, float]()
+    for in_process in (True, False):
+        sweep = Driven(predict=partial(predicted, storage=tmp_path, in_process=in_process), units=("gpu_s",), **shares)
+        sweep.slow = [1e6]  # the base's, which is not expected of the others
+        sweep.begin()
+        ahead[in_process] = sweep.ahead()
+    (head,) = (row for row in sweep.controller.journal.rows() if isinstance(row, SweepRow))
+    (speed,) = speeds_from_json(head.predicted["speeds"]).values()
+    assert ahead[True] - ahead[False] == pytest.approx(6 * 0.5 * speed.evaluation.seconds, rel=1e-3)
+
+
 def test_branches_wait_for_their_trunk_and_that_is_said():
     sweep = Driven(space={"steps": grid(20, 40)}, trainer=TRUNK)
     sweep.begin()
@@ -202,15 +263,10 @@ def test_steps_that_a_trunk_left_out_are_ahead_of_a_branch_that_begins_without_i
     elif end == "failed":
         sweep.controller.failed(trunk, 1, Failure(FailureKind.USER, "error"))
 
-    def ahead():
-        told = sweep.meter.progress(sweep.now)
-        spent = sum(told.spent.values())
-        return spent / told.done - spent
-
-    assert ahead() == pytest.approx(15 * STEP_S + SCORE_S)  # from step 5, and not from its fork at 17
+    assert sweep.ahead() == pytest.approx(15 * STEP_S + SCORE_S)  # from step 5, and not from its fork at 17
     sweep.begin()
     assert sweep.launch.resume.step == 5
-    assert ahead() == pytest.approx(15 * STEP_S + SCORE_S)
+    assert sweep.ahead() == pytest.approx(15 * STEP_S + SCORE_S)
 
 
 def test_money_and_hours_stand_beside_their_limits():

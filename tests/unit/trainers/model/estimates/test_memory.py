@@ -1,5 +1,7 @@
 """What a run needs is said before it starts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -10,7 +12,7 @@ from tests.support.models.tiny_sft import Notes, network, tier, trial, write_bas
 from trainers import loop
 from trainers.model.estimates import memory
 from trainers.model.estimates.flops import counted, counted_in, feed_forward_width, num_parameters, step_flops
-from trainers.model.estimates.memory import check, device_bytes, estimate
+from trainers.model.estimates.memory import HEADROOM, check, device_bytes, estimate
 
 QWEN3_4B = {
     "num_hidden_layers": 36,
@@ -113,6 +115,18 @@ def test_activations_that_may_not_fit_are_a_warning(caplog):
     assert "gradient_checkpointing: true" in caplog.text
 
 
+def test_a_worker_of_half_a_device_is_held_against_half_of_it_and_refused_by_the_whole(caplog):
+    need = estimate(config(), QWEN3_4B, 1)
+    device = int(need.total / HEADROOM) + 1
+    assert check(config(), QWEN3_4B, 1, device) == check(config(), QWEN3_4B, 1, device, share=2.0) == need
+    assert not caplog.records
+    assert check(config(), QWEN3_4B, 1, device, share=0.5) == need
+    assert "for each of 1 workers, which reserve 0.5 of a device of" in caplog.text
+    assert "gpus_per_worker: 1 (now 0.5)" in caplog.text
+    with pytest.raises(InputError, match=r"which reserve 0\.5 of a device"):
+        check(config(), QWEN3_4B, 1, need.states - 1, share=0.5)
+
+
 def test_operations_of_a_step_follow_weights_labels_and_row_lengths():
     model = network().config
     layers = 2 * (32 * 16 * (2 * 2 + 2 * 1) + 3 * 32 * 64)
@@ -135,3 +149,20 @@ def test_a_model_that_no_memory_of_this_machine_can_hold_is_refused_before_it_is
     monkeypatch.setattr(loop, "load_model", None)
     with pytest.raises(InputError, match=r"needs about 0\.0 GB .* on each of 1 devices of 0\.0 GB; what would help"):
         loop.train(trial(base, (2,)), Notes(), folder=tmp_path / "run", data=tier())
+
+
+def test_a_loop_holds_what_it_needs_against_the_share_of_a_device_that_its_workers_reserve(tmp_path, monkeypatch):
+    base, shares = write_base(tmp_path / "base"), []
+
+    def looked(*given, share):
+        shares.append(share)
+        raise InputError("looked at")
+
+    monkeypatch.setattr(memory, "check", looked)
+    monkeypatch.setattr(loop, "_device", lambda trial: torch.device("cpu"))
+    for gpus in (0.0, 0.5, 2.0):
+        spec = trial(base, (2,))
+        spec = replace(spec, model=replace(spec.model, gpus_per_worker=gpus))
+        with pytest.raises(InputError, match="looked at"):
+            loop.train(spec, Notes(), folder=tmp_path / "run", data=tier())
+    assert shares == [1.0, 0.5, 2.0]
