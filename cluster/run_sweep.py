@@ -109,7 +109,7 @@ def run(
         say(line)
     plan = Plan(sweep)
     plan.check_limits()
-    rule = rule or stop_rule(sweep)
+    rule = stop_rule(sweep) if rule is None else rule
     history = history_of(rule)
     root = _root(storage or sweep.storage, say)
     home = root / plan.sweep_id

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from sweeps.errors import InputError, nearest
+from sweeps.errors import InputError, nearest, text_of
 
 Item = Mapping[str, Any]
 
@@ -46,7 +46,9 @@ def score_function(name: str) -> ScoreFunction:
         try:
             value = found(reply, copy.deepcopy(dict(item)))  # which it may change
         except (Exception, SystemExit) as e:
-            raise InputError(f"scorer {name!r} raised {type(e).__name__}: {e}, on the item {_short(item)}") from e
+            raise InputError(
+                f"scorer {name!r} raised {type(e).__name__}: {text_of(e)}, on the item {_short(item)}"
+            ) from e
         return checked(value, name, item)
 
     return ScoreFunction(score, f"{function} {digest}")
@@ -90,7 +92,7 @@ def _module(name: str, place: str) -> ModuleType:
         hint = "; a file that is not installed is named by its path, file.py:function" if missing else ""
         raise InputError(f"scorer {name!r}: {e}{hint}") from e
     except (Exception, SystemExit) as e:
-        raise InputError(f"scorer {name!r}: importing {place} raised {type(e).__name__}: {e}") from e
+        raise InputError(f"scorer {name!r}: importing {place} raised {type(e).__name__}: {text_of(e)}") from e
 
 
 def _from_file(file: Path) -> ModuleType:

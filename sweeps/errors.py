@@ -225,7 +225,7 @@ def place_of(e: BaseException, module: str = "") -> str:
 def code_name(code: object) -> str:
     """Returns the name of a person's code: `my_rule.Floor` of a rule, of its class, or of a function."""
     named = code if hasattr(code, "__qualname__") else type(code)
-    return f"{getattr(named, '__module__', '?')}.{getattr(named, '__qualname__', repr(code))}"
+    return f"{getattr(named, '__module__', '?')}.{named.__qualname__}"
 
 
 def out_of_memory(e: BaseException) -> bool:

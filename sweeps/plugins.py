@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, NamedTuple
 
-from sweeps.errors import InputError, nearest
+from sweeps.errors import InputError, nearest, text_of
 
 
 class Plugin(NamedTuple):
@@ -42,7 +42,7 @@ class Plugin(NamedTuple):
         try:
             return self.entry.load()
         except (Exception, SystemExit) as e:
-            raise InputError(f"{self} cannot be imported: {type(e).__name__}: {e}") from e
+            raise InputError(f"{self} cannot be imported: {type(e).__name__}: {text_of(e)}") from e
 
 
 class Registry:

@@ -7,7 +7,7 @@ from typing import Final
 
 from evaluators.decoding import Decoding
 from evaluators.suites.user_files import with_files
-from evaluators.tasks import Suite, role_means
+from evaluators.tasks import EvalTask, Suite, role_means
 from evaluators.test_time import parse_variant
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError, StorageError, place_of, text_of
@@ -66,19 +66,22 @@ def _named(evaluation: EvalSpec, seed: int) -> Suite:
         shipped: Suite = build(evaluation.items, seed, where)
         return shipped
     try:
-        built = build(evaluation.items, seed, where)
+        return _of_package(plugin, build(evaluation.items, seed, where))
     except (InputError, StorageError):
         raise
     except (Exception, SystemExit) as e:
         place = place_of(e, plugin.entry.module)
         raise InputError(f"{plugin} cannot be built: {type(e).__name__}: {text_of(e)} ({place})") from e
-    return _of_package(plugin, built)
 
 
 def _of_package(plugin: Plugin, suite: Suite) -> Suite:
     """Returns a suite that a package built, under the name by which sweeps ask for it; its code is part of its version."""
     if not isinstance(suite, Suite):
         raise InputError(f"{plugin} built {type(suite).__name__}; expected an evaluators.tasks.Suite")
+    if other := [type(task).__name__ for task in suite.tasks if not isinstance(task, EvalTask)]:
+        raise InputError(
+            f"{plugin} built a suite with a task that is a {other[0]}; expected an evaluators.tasks.EvalTask"
+        )
     code = (plugin.entry.module, *([plugin.entry.dist.name] if plugin.entry.dist is not None else []))
     return replace(
         suite, name=plugin.name, judged_by=(*suite.judged_by, *code), means=suite.means or role_means(suite.tasks)

@@ -210,7 +210,7 @@ class SweepController:
         it has none, the rule for a paused one."""
         queue = self._record.queue
         while queue.begun() < limit and (paused := self._paused()):
-            promoted = self._chosen(self.rule.choose_trial_to_promote, paused)
+            promoted = self._chosen("choose_trial_to_promote", paused)
             if promoted is None:
                 break
             queue.promote(promoted)
@@ -224,7 +224,7 @@ class SweepController:
             else:
                 self._add(suggestion)
         if queue.is_idle() and (paused := self._paused()):
-            resumed = self._chosen(self.rule.choose_trial_to_resume, paused)
+            resumed = self._chosen("choose_trial_to_resume", paused)
             if resumed is not None:
                 queue.append(resumed)
 
@@ -253,14 +253,14 @@ class SweepController:
             )
         return Suggestion(number, config, state)
 
-    def _chosen(self, choose: Callable[[Sequence[str]], str | None], paused: Sequence[str]) -> str | None:
-        """Returns the paused trial that the rule chooses."""
+    def _chosen(self, choose: str, paused: Sequence[str]) -> str | None:
+        """Returns the paused trial that the rule chooses by its method of that name."""
 
         def chosen() -> str | None:
-            trial = choose(paused)
+            trial: str | None = getattr(self.rule, choose)(paused)
             if trial is not None and trial not in paused:
                 raise InputError(
-                    f"{choose.__name__} got {', '.join(paused)}, and returned {trial!r}; expected one of them, or None"
+                    f"{choose} got {', '.join(paused)}, and returned {trial!r}; expected one of them, or None"
                 )
             return trial
 

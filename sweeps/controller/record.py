@@ -66,7 +66,7 @@ class SweepRecord:
         points: Callable[[], Mapping[str, Any]],
     ) -> None:
         self.plan, self.journal, self.rule, self.home = plan, journal, rule, str(home)
-        self.searcher = searcher or make_searcher(plan)
+        self.searcher = make_searcher(plan) if searcher is None else searcher
         self.strategies = Strategies()
         self.state = state or SweepState(history=history_of(rule))
         self.state.fold = lambda row: self.strategies.observe(rule, self.state.history, row)

@@ -8,6 +8,7 @@ Ctrl-C, with the error in its journal. Resumed with a mended one it goes on; bot
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from sweeps.errors import InputError, StrategyError, code_name, place_of, text_of
@@ -80,6 +81,14 @@ def _observed(rule: StopRule, history: History, row: Row) -> bool:
 
 def stumbled(kind: str, strategy: object, error: BaseException) -> StrategyError:
     """Returns the error that says which strategy stumbled over what, and where."""
-    name = str(getattr(strategy, "name", "") or type(strategy).__name__)
     told = f"{type(error).__name__}: {text_of(error)} ({place_of(error, type(strategy).__module__)})"
-    return StrategyError(f"{kind} {name!r} ({code_name(type(strategy))}): {told}; once it is mended, resume the sweep")
+    return StrategyError(
+        f"{kind} {_name(strategy)!r} ({code_name(type(strategy))}): {told}; once it is mended, resume the sweep"
+    )
+
+
+def _name(strategy: object) -> str:
+    """Returns the name that a strategy gives itself, which may raise as well, or else its class's."""
+    with suppress(Exception, SystemExit):
+        return str(getattr(strategy, "name", "") or type(strategy).__name__)
+    return type(strategy).__name__

@@ -315,6 +315,22 @@ def test_what_a_plugin_stumbles_over_when_it_is_made_is_told_with_its_name_and_i
         load_suite(EvalSpec("torn")) if sweep is None else go(sweep, runs, **given)
 
 
+@pytest.mark.parametrize(
+    ("tasks", "why"),
+    [
+        ("None", r"cannot be built: TypeError: 'NoneType' object is not iterable"),
+        ("('ask',)", r"built a suite with a task that is a str; expected an evaluators\.tasks\.EvalTask"),
+    ],
+)
+def test_a_suite_of_other_things_than_tasks_is_refused_by_its_name(tmp_path: Path, monkeypatch, tasks: str, why: str):
+    code = f"from evaluators.tasks import Suite\ndef make(items, seed, where):\n    return Suite('s', {tasks}, {{}})\n"
+    monkeypatch.delitem(sys.modules, "bare_suite", raising=False)
+    install(tmp_path / "site", {"bare_suite.py": code}, "[dipsweep.suites]\nbare = bare_suite:make\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(InputError, match=rf"'bare' of my-package 0\.1 \(bare_suite:make\) {why}"):
+        load_suite(EvalSpec("bare"))
+
+
 def test_an_error_of_a_packages_loop_says_which_package_and_line_it_comes_from(tmp_path: Path, monkeypatch):
     code = "def train(trial, hooks, *, folder, resume) -> None:\n    raise KeyError('weights')\n"
     install(tmp_path / "site", {"torn_loop.py": code}, "[dipsweep.trainers]\ntorn-loop = torn_loop:train\n")

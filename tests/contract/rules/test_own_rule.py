@@ -113,6 +113,37 @@ def test_what_a_rule_stumbles_over_is_told_as_its_fault_fails_no_trial_and_costs
     assert {curve.state for curve in History(read_rows(tmp_path / SWEEP.id)).trials()} == {"completed"}
 
 
+class Nameless(Answers):
+    """Cannot say what it is called."""
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        raise RuntimeError("my name is not known yet")
+
+
+class Unready(Answers):
+    """Has nothing yet to choose trials with."""
+
+    @property
+    def choose_trial_to_resume(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("my model is not loaded yet")
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        (Nameless(lambda: {}["x"]), "KeyError: 'x'"),
+        (Unready(lambda: Verdict(Action.PAUSE, "later")), "my model is not loaded yet"),
+    ],
+)
+def test_what_a_rule_raises_when_its_own_attributes_are_read_is_its_fault_too(tmp_path: Path, rule: Answers, why: str):
+    with pytest.raises(StrategyError) as told:
+        go(tmp_path, rule=rule)
+    assert str(told.value).startswith(f"stop rule '{type(rule).__name__}' ({__name__}.{type(rule).__name__}): ")
+    assert why in str(told.value)
+    assert last_interrupt(tmp_path) == str(told.value)
+
+
 class Rung(StopRule):
     """Looks at a trial at one step alone, as halving rules do."""
 
@@ -266,6 +297,26 @@ class Once:
 def test_a_search_of_ones_own_proposes_the_trials(tmp_path: Path):
     done = go(tmp_path, searcher=Once(Plan(SWEEP)))
     assert [trial.config["replay"] for trial in done.trials] == [0.1]
+
+
+class Empty(Once):
+    """Counts what is left of it, which is nothing yet."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+class Stops(Answers):
+    """Likewise."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_a_rule_and_a_search_that_count_nothing_yet_are_used_all_the_same(tmp_path: Path):
+    rule = Stops(lambda: Verdict(Action.STOP, "enough"))
+    done = go(tmp_path, searcher=Empty(Plan(SWEEP)), rule=rule)
+    assert [(trial.config["replay"], trial.reason) for trial in done.trials] == [(0.1, "enough")]
 
 
 class Forgets(Once):
