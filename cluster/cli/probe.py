@@ -146,7 +146,7 @@ def keepbusy(file: Path) -> None:
 
 
 def _definition(sweep: Sweep, item: TrialWork, steps: int) -> dict[str, Any]:
-    """The sweep with one trial, with the settings of `item`, for few steps and few items.
+    """The sweep with one trial, with the settings of `item`, for few steps and few items, all in one process.
 
     It is scored three times, since the first evaluation of a kind also warms up: a median leaves that out.
     """
@@ -163,7 +163,7 @@ def _definition(sweep: Sweep, item: TrialWork, steps: int) -> dict[str, Any]:
         "stopping": {"rule": "none"},
         "limits": {},
         "trainer": trainer,
-        "evaluation": {**definition["evaluation"], "items": items, "at": at, "stop_early": None},
+        "evaluation": {**definition["evaluation"], "items": items, "at": at, "stop_early": None, "python": None},
     }
 
 

