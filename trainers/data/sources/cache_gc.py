@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import shutil
 import time
 from collections.abc import Iterator
@@ -73,7 +74,10 @@ def _remove(path: Path) -> None:
         return
     shutil.rmtree(path)
     if not path.name.startswith("."):  # an unfinished one lies beside a copy, or beside none
-        record_of(path).unlink(missing_ok=True)
+        record = record_of(path)
+        record.unlink(missing_ok=True)
+        for aside in path.parent.glob(f"{glob.escape(record.name)}.*"):  # of a process that died while it wrote one
+            aside.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

@@ -155,10 +155,29 @@ def _is_whole(home: Path, files: Mapping[str, Remote]) -> bool:
     try:
         bad = _other_files(home, files)
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # it is not there, just put there anew, or nothing says what it was
+        return _is_all_there_is(home, files)  # it is not there, just put there anew, or nothing says what it was
     if bad:
         log.warning("%s: %s: not what was fetched; fetched anew", home, ", ".join(bad))
     return not bad
+
+
+def _is_all_there_is(home: Path, files: Mapping[str, Remote]) -> bool:
+    """True for a copy without a record in a cache that is read-only, where none can be fetched: an earlier version filled it,
+    or it was copied without its hidden files. It has to have the source's files and sizes, and what its manifest says."""
+    if os.access(home.parent, os.W_OK):
+        return False
+    try:
+        if set(_files_in(home, files)) != set(files) or _unlike_source(home, files):
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    log.warning("%s: nothing says what was fetched, and the cache is read-only; used by names and sizes alone", home)
+    return True
+
+
+def _files_in(home: Path, files: Mapping[str, Remote]) -> dict[str, Path]:
+    """Returns the files of a copy by name, also those that were never fetched, which whoever loads it would read."""
+    return {file.name: file for file in home.iterdir() if file.name in files or not file.name.startswith(".")}
 
 
 def _other_files(home: Path, files: Mapping[str, Remote]) -> list[str]:
@@ -167,7 +186,7 @@ def _other_files(home: Path, files: Mapping[str, Remote]) -> list[str]:
     Raises:
         OSError, ValueError, KeyError, TypeError: there is no copy, or no record of one.
     """
-    there = {file.name: file for file in home.iterdir() if file.name in files or not file.name.startswith(".")}
+    there = _files_in(home, files)
     record = json.loads(record_of(home).read_text())
     bad, touched = sorted(set(there) ^ set(files)), False
     for name in set(there) & set(files):
@@ -193,16 +212,15 @@ def _state(file: Path) -> list[int]:
 def _write(file: Path, text: str) -> None:
     """Writes a file that is whole or not there, also after a power cut."""
     aside = file.with_name(f"{file.name}.{os.getpid()}")
-    with open(aside, "w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    aside.replace(file)
-
-
-def _of_another_size(folder: Path, files: Mapping[str, Remote]) -> list[str]:
-    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
-    return [name for name, file in files.items() if name not in sizes or (file.size and sizes[name] != file.size)]
+    try:
+        with open(aside, "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        aside.replace(file)
+    except OSError:  # a full disk
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def _fetch(url: str, files: Mapping[str, Remote], home: Path) -> None:
@@ -258,13 +276,18 @@ def file_digest(file: Path) -> str:
 
 
 def _check(url: str, files: Mapping[str, Remote], folder: Path) -> None:
-    """Compares what arrived with the source's sizes and, where a manifest came along, with its sha256."""
-    short = _of_another_size(folder, files)
+    if bad := _unlike_source(folder, files):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise InputError(f"{url}: {', '.join(bad)} did not arrive as the source has it; try again")
+
+
+def _unlike_source(folder: Path, files: Mapping[str, Remote]) -> list[str]:
+    """Returns the files that have not the source's sizes or, where a manifest came along, not its sha256."""
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    short = [name for name, file in files.items() if name not in sizes or (file.size and sizes[name] != file.size)]
     named = json.loads((folder / MANIFEST).read_text())["files"] if MANIFEST in files else {}
     bad = [n for n in named if n in files and sha256(folder / n) != named[n]["sha256"]]
-    if short or bad:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise InputError(f"{url}: {', '.join(short + bad)} did not arrive as the source has it; try again")
+    return short + bad
 
 
 def _file_system(url: str) -> tuple[Any, str]:

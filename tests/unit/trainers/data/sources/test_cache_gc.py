@@ -36,9 +36,13 @@ def test_it_is_listed_with_its_size_and_removed_only_when_asked(copy):
     (found,) = collect_cache(30)
     assert (found.path, found.size, found.in_use, found.goes) == (copy, 2, False, True)
     assert copy.is_dir()
+    torn, other = (copy.with_name(f".{name}.sha256.123") for name in (copy.name, "another"))
+    for aside in (torn, other):
+        aside.write_text("{")
     assert collect_cache(30, apply=True) == [found._replace(unused_s=pytest.approx(found.unused_s, abs=60))]
     assert not copy.exists()
     assert not download_cache.record_of(copy).exists()
+    assert (torn.exists(), other.exists()) == (False, True)
     assert collect_cache(30) == []
 
 

@@ -1,5 +1,6 @@
 """What lies elsewhere is fetched once, whole, and shared."""
 
+import errno
 import json
 import os
 import threading
@@ -172,6 +173,50 @@ def test_a_copy_that_says_nothing_of_its_files_is_fetched_anew(remote):
         copy.write_text("not of it")
         damage(download_cache.record_of(copy.parent))
         assert fetched("memory://data/ours.jsonl").read_text() == "all of it"
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        (lambda copy: None, True),
+        (lambda copy: (copy / "model.safetensors").write_text("none of it, and longer"), False),
+        (lambda copy: (copy / "config.json").unlink(), False),
+        (lambda copy: (copy / "chat_template.jinja").write_text("{{ 1 }}"), False),
+    ],
+    ids=["as it was", "other sizes", "one is missing", "one too many"],
+)
+def test_a_copy_without_digests_in_a_read_only_cache_is_used_where_it_has_the_sizes(
+    remote, monkeypatch, caplog, change, fits
+):
+    """It was filled by a version that wrote none, or copied without hidden files."""
+    put(remote, "/m/config.json", "{}")
+    put(remote, "/m/model.safetensors", "all of it")
+    copy = fetched("memory://m")
+    download_cache.record_of(copy).unlink()
+    change(copy)
+
+    def read_only(*given):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    monkeypatch.setattr(download_cache, "_fetch", read_only)
+    if fits:
+        assert fetched("memory://m") == copy
+        assert "the cache is read-only; used by names and sizes alone" in caplog.text
+    else:
+        with pytest.raises(OSError, match="Read-only"):
+            fetched("memory://m")
+
+
+def test_a_record_that_cannot_be_written_leaves_nothing_behind(remote, monkeypatch, tmp_path):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        download_cache._write(tmp_path / "record", "{}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_place_of_a_link_to_a_model_is_no_file_of_that_model(remote, tmp_path):
