@@ -13,7 +13,7 @@ import os
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 
 class DipsweepError(Exception):
@@ -224,7 +224,7 @@ def place_of(e: BaseException, module: str = "") -> str:
 
 def code_name(code: object) -> str:
     """Returns the name of a person's code: `my_rule.Floor` of a rule, of its class, or of a function."""
-    named = code if hasattr(code, "__qualname__") else type(code)
+    named: Any = code if hasattr(code, "__qualname__") else type(code)
     return f"{getattr(named, '__module__', '?')}.{named.__qualname__}"
 
 

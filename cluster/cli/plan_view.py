@@ -19,6 +19,7 @@ from sweeps.planning.progress import duration
 from sweeps.planning.rehearsal import Saving, cached_saving, expected_saving
 from sweeps.planning.speeds import Key, Speed
 from sweeps.planning.work import ROW_SHARE, planned_work
+from sweeps.plugins import RULES
 
 SLOTS: Final = 8
 """Trials that run at once in a rehearsal of the stop rule, where no machines were named."""
@@ -77,8 +78,11 @@ def saving_for(
 ) -> Saving | None:
     """Returns what the stop rule is likely to save, by rehearsal on recorded curves; None where no rule stops anything.
 
-    A rehearsal that was made before, by the same code, is not made again. `journals` are the rows of earlier sweeps, whose
-    curves are taken where there are enough.
+    A rehearsal that was made before, by the same code, is not made again, but that of a rule of somebody else's code, whose
+    changes nothing tells. `journals` are the rows of earlier sweeps, whose curves are taken where there are enough.
+
+    Raises:
+        StrategyError: the rule raised an error, or gave an answer that is none.
     """
     if plan.sweep.stopping.rule == "none":
         return None
@@ -90,11 +94,13 @@ def saving_for(
     largest = max(item.devices for item in work)
     slots = max(1, sum(int(node / largest) for node in nodes)) if nodes else SLOTS
     curves, source = curves_for(plan.sweep.goal, journals)
-    key = repr((plan.sweep.to_json(), plan.more, sorted(costs.items()), slots, curves))
-    return cached_saving(
-        key,
-        lambda: expected_saving(plan, work, costs, lambda p: stop_rule(p.sweep), curves, source=source, slots=slots),
-    )
+
+    def rehearse() -> Saving:
+        return expected_saving(plan, work, costs, lambda p: stop_rule(p.sweep), curves, source=source, slots=slots)
+
+    if plan.sweep.stopping.rule not in RULES.built_in:
+        return rehearse()
+    return cached_saving(repr((plan.sweep.to_json(), plan.more, sorted(costs.items()), slots, curves)), rehearse)
 
 
 def missing_lines(missing: Sequence[Fault]) -> list[str]:

@@ -85,6 +85,9 @@ def expected_saving(
         plan, work: the sweep, and its trials in the order in which they are suggested. costs: by trial.
         make_rule: a fresh stop rule for a plan. curves, source: of `sweeps.planning.recorded.curves_for`.
         slots: trials that run at once.
+
+    Raises:
+        StrategyError: the stop rule raised an error, or gave an answer that is none.
     """
     chosen = selection(work)
     fewest, most = REHEARSALS

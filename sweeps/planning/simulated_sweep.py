@@ -33,7 +33,12 @@ class SimulatedSweep:
         raise NotImplementedError
 
     def advance(self) -> bool:
-        """Goes on to the next checkpoint; False once the sweep has ended."""
+        """Goes on to the next checkpoint; False once the sweep has ended.
+
+        Raises:
+            StrategyError: its stop rule or its search cannot go on.
+        """
+        self.controller.raise_if_broken()
         self.fill()
         self._score()  # what an earlier driver left, where nothing starts
         if self.heap:

@@ -14,7 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from cluster.cli.main import app
+from cluster.cli.plan_view import saving_for
 from cluster.locate import definition
+from cluster.preflight.cost import speeds_for
 from cluster.preflight.plugins import installed_plugins
 from cluster.run_sweep import run, stop_rule
 from cluster.train.functions import PluginTrain
@@ -34,7 +36,7 @@ from sweeps.journal.rows import ReportRow
 from sweeps.journal.vocabulary import ControlAction
 from sweeps.journal.writer import MemoryJournal
 from sweeps.plugins import RULES
-from sweeps.stopping.base import NeverStop
+from sweeps.stopping.base import Action, NeverStop
 from sweeps.storage.factory import open_store
 from tests.support.fakes import FakeTrainer, fake_evaluate
 from tests.support.plugin_package import install
@@ -241,6 +243,30 @@ print(done.exception)
     assert done.returncode == 0, done.stderr
     assert "stop rule 'floor' is unknown" in done.stdout
     assert definition(open_store(home)).stopping.own == {"least": 0.99}
+
+
+def test_a_plan_rehearses_a_rule_as_it_is_now(tmp_path: Path, monkeypatch):
+    code = """
+from sweeps.stopping import Action, StopRule, Verdict
+ANSWER = Action.STOP
+class Rule(StopRule):
+    def decide(self, trial):
+        return Verdict(ANSWER, "told")
+"""
+    install(tmp_path / "site", {"edited_rule.py": code}, "[dipsweep.rules]\nedited = edited_rule:Rule\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plan = Plan(
+        Sweep(name="own", trainer={"steps": 100}, evaluation={"at": {"every": 25}}, stopping={"rule": "edited"})
+    )
+    speeds = speeds_for(plan, gpu="H100")
+    stops = saving_for(plan, speeds, nodes=[1.0])
+    monkeypatch.setattr(sys.modules["edited_rule"], "ANSWER", Action.CONTINUE)
+    goes_on = saving_for(plan, speeds, nodes=[1.0])
+    assert stops is not None
+    assert goes_on is not None
+    assert stops.share > 0.5
+    assert goes_on.share == 0.0
 
 
 def test_a_loop_that_takes_no_rank_is_refused_several_workers(tmp_path: Path, monkeypatch):

@@ -426,7 +426,7 @@ def test_an_error_of_ones_own_training_or_evaluation_stands_in_the_journal_with_
 
 
 class Printer:
-    """Cannot print the fourth line."""
+    """Cannot print the fourth line, nor itself."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -435,6 +435,9 @@ class Printer:
         self.lines.append(line)
         if len(self.lines) == 4:
             raise KeyError(line)
+
+    def __repr__(self) -> str:
+        raise RuntimeError("has no text")
 
 
 def test_a_callback_that_raises_ends_nothing_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -4,6 +4,7 @@ import pytest
 
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
+from sweeps.errors import StrategyError
 from sweeps.journal.rows import ReportRow, TrialRow
 from sweeps.planning.recorded import RecordedCurve, RecordedSweep, curves_for, shipped_curves
 from sweeps.planning.rehearsal import Costs, cached_saving, expected_saving, selection
@@ -53,6 +54,17 @@ def test_trials_stopped_at_the_first_of_four_reports_save_three_quarters():
     found = rehearsed(SWEEPS["grid"], StopsAtOnce, Costs(step=1.0, evaluation=0.0, start_up=0.0))
     assert found.share == pytest.approx(0.75)
     assert found.trials == 4
+
+
+def test_a_rule_that_stumbles_ends_its_rehearsal_with_its_name():
+    """A plan had gone on for ever."""
+
+    class Stumbles(StopsAtOnce):
+        def decide(self, trial):
+            return {}["x"]
+
+    with pytest.raises(StrategyError, match=r"^stop rule 'Stumbles' .*KeyError: 'x' \(test_rehearsal\.py:"):
+        rehearsed(SWEEPS["grid"], Stumbles)
 
 
 def test_evaluations_that_are_not_made_are_saved_too():
