@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from sweeps.checkpoints.manifest import read_manifest, verify
 from sweeps.checkpoints.transfer import local_copy
 from sweeps.errors import InputError
-from sweeps.storage.base import COMMAND_S, is_url
+from sweeps.storage.base import COMMAND_S, is_url, trouble_at
 from trainers import checkpoint
 from trainers.data.chat.tokenization import stop_ids
 from trainers.model.load import load_model, load_tokenizer
@@ -32,6 +35,8 @@ def export(
 ) -> Path:
     """Writes weights, configuration and tokenizer of a checkpoint to a new folder, which transformers loads with its own code.
 
+    The folder is there when all of it is; what fails or is interrupted leaves it as it was.
+
     Args:
         source: a checkpoint, a folder or its address in a bucket; checked against its manifest first.
         target: a folder that is missing or empty.
@@ -45,14 +50,17 @@ def export(
 
     Raises:
         InputError: the target holds something already, or the model has no recurrences to choose.
-        StorageError: the checkpoint is damaged, another one or was never finished, or its bucket does not answer.
+        StorageError: the checkpoint is damaged, another one or was never finished, its bucket does not answer, or the target
+            cannot be written.
     """
     out = Path(target)
-    check_target(out)
-    with local_copy(str(source), wanted=lambda name: name not in OURS, patience_s=COMMAND_S) as folder:
+    with (
+        new_folder(out) as made,
+        local_copy(str(source), wanted=lambda name: name not in OURS, patience_s=COMMAND_S) as folder,
+    ):
         check = read_manifest if is_url(str(source)) else verify  # a copy was compared when it was made
         files = check(folder, digest=digest).files
-        _write(folder, out, [name for name in files if name not in OURS], dtype, recurrences)
+        _write(folder, made, [name for name in files if name not in OURS], dtype, recurrences)
     return out
 
 
@@ -65,7 +73,6 @@ def _write(folder: Path, out: Path, files: Sequence[str], dtype: torch.dtype | N
             f"got recurrences {recurrences} for a model of type {model['model_type']}; expected 1 to {MOST} for one "
             f"of type {RECURRENT_QWEN3} (tiny-r)"
         )
-    out.mkdir(parents=True, exist_ok=True)
     for name in files:
         converted = (dtype is not None or unrolls) and (
             name.endswith(".safetensors") or name.endswith(".safetensors.index.json")
@@ -81,14 +88,38 @@ def _write(folder: Path, out: Path, files: Sequence[str], dtype: torch.dtype | N
     write_stop_tokens(out)
 
 
-def check_target(folder: Path) -> None:
-    """Makes sure that something can be exported to a folder.
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yields a folder to write to, all of which `target` holds once it is left without an error, and nothing before that.
+
+    It lies beside the target, or within one that is there already and empty: a disk may be mounted there. A process that is
+    killed outright leaves it, as `.export-…`.
 
     Raises:
-        InputError: it holds something already.
+        InputError: the target holds something.
+        StorageError: its disk is full or away, or it may not be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"export target {folder} is not empty; give a new folder")
+    place = target.absolute()
+    within = place.is_dir()
+    made = (place if within else place.parent) / f".export-{secrets.token_hex(4)}"
+    if place.exists() and (not within or any(place.iterdir())):
+        raise InputError(f"export target {target} is not empty; give a new folder")
+    try:
+        made.mkdir(parents=True)
+        yield made
+        if not within:
+            made.rename(place)
+        elif [each for each in place.iterdir() if each != made]:
+            raise InputError(f"export target {target} is not empty any more; give a new folder")
+        else:
+            for each in list(made.iterdir()):
+                each.rename(place / each.name)
+    except (OSError, SafetensorError) as e:
+        if (trouble := trouble_at(place, e)) is None:
+            raise
+        raise type(trouble)(f"{target} was not exported: {trouble}") from e
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def write_stop_tokens(folder: Path) -> None:

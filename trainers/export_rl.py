@@ -7,7 +7,8 @@
 docs/ready-for-rl.md says how far each of them was tried.
 
 All train GRPO: groups of eight replies a prompt, rewarded 1 where the final answer is that of the data, else 0
-(`trainers.rl_reward`). Settings are where to start from, not tuned; the learning rate is a tenth of SFT's.
+(`trainers.rl_reward`). Settings are where to start from, not tuned; the learning rate is a tenth of SFT's. Prompts are Parquet
+for all of them: what reads JSON takes texts for dates where all of a column look like them.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
 
 from sweeps.config.trial import TierSource
 from sweeps.errors import InputError, nearest
 from trainers import rl_reward
-from trainers.data.chat.template import ChatTemplate, opens_thought
+from trainers.data.chat.template import ChatTemplate, opens_thought, split_thought
+from trainers.data.chat.tokenization import refusals
 from trainers.data.sources.datasets import load
-from trainers.data.types import TOOLS_ROLE, Conversation
+from trainers.data.types import TOOLS_ROLE, Conversation, Message
 from trainers.model.generation import context_of
 from trainers.model.load import load_tokenizer
 from trainers.rl_reward import answer_of
@@ -35,37 +38,62 @@ from trainers.rl_reward import answer_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ADAPTERS: Final = 10
+"""How many times the learning rate of all weights adapters want (docs/sweep-file.md)."""
 GROUP: Final = 8
 PROMPTS: Final = 16
 """Prompts of one step, where there are as many."""
 PROSE: Final = 8
 """Words above which an answer is taken for prose."""
 STEPS: Final = 200
+PICTURE: Final = "<image>"
 TAGS: Final = frozenset({"<think>", "</think>"})
-FOR_HYDRA: Final = r"""here=$(printf %s "$PWD" | sed "s/'/\\\\'/g")"""
-"""Shell that sets `here`, the folder of a script, as it stands between apostrophes in an option of Hydra."""
+FOR_HYDRA: Final = r"""case $PWD in
+*[*?[]*|*'${'*) echo "got folder $PWD; expected one without *, ?, [ and \${, which verl reads as patterns" >&2; exit 2 ;;
+esac
+here=$(printf %s "$PWD" | sed "s/\(\\\\*\)'/\1\1\\\\'/g")"""
+"""Shell that sets `here`, the folder of a script, as it stands between apostrophes in an option of Hydra.
+
+verl resolves ${…} in what Hydra has read, a second time where it was masked, and `datasets` looks for files by *, ? and [.
+"""
 FOR_OPEN_RLHF: Final = """here=$PWD
 case $here in
-*[,@]*) echo "got folder $here; expected one without , and @, at which OpenRLHF cuts paths" >&2; exit 2 ;;
+*[,@*?[]*) echo "got folder $here; expected one without , and @, *, ? and [, by which OpenRLHF cuts paths" >&2; exit 2 ;;
 esac"""
 """The same for OpenRLHF, which takes a comma for the end of a path, and @ for the end of a data set's."""
+
+LeftOut = Mapping[str, int]
+"""How many were left out, by what is the matter with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class RlPrompt:
-    """What RL asks, and the answer that is rewarded."""
+    """What RL asks, and the answer that is rewarded; `reply` is the one that SFT learnt."""
 
     prompt: Conversation
     answer: str
+    reply: Message | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def conversation(self) -> Conversation:
+        """The prompt with a reply, which alone of it counts as learnt."""
+        before = [{**m, "learn": False} if m["role"] == "assistant" else m for m in self.prompt]
+        return [*before, self.reply or {"role": "assistant", "content": self.answer}]
 
 
 @dataclass(frozen=True, slots=True)
 class RlSettings:
-    """What a config takes from the trial: the learning rate of SFT, the longest conversation, and the seed."""
+    """What a config takes from the trial: the learning rate of SFT of all weights, the longest conversation, and the seed."""
 
     learning_rate: float
     max_length: int
     seed: int = 0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> RlSettings:
+        """Returns those of a trial's config; RL trains all weights, also where SFT trained adapters."""
+        rate = config["learning_rate"] / (ADAPTERS if config.get("lora_rank") else 1)
+        return cls(rate, config["max_length"], config["seed"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +103,13 @@ class RlPrompts:
     Attributes:
         disputed: questions to which the tier has several answers; the first one counts.
         words: of the answers, at the median. Long ones are hardly ever met letter by letter.
+        left_out: conversations that make no prompt.
     """
 
     prompts: Sequence[RlPrompt]
     disputed: int
     words: int
+    left_out: LeftOut
 
     @property
     def doubts(self) -> list[str]:
@@ -98,26 +128,46 @@ class RlPrompts:
 def rl_prompts(tier: str, source: TierSource, seed: int = 0) -> RlPrompts:
     """Returns the distinct questions of a tier whose last reply has an answer to compare with.
 
-    Conversations with tools are left out: their environments are not in the data.
+    Thoughts of earlier replies belong to a prompt, as they did in SFT.
 
     Raises:
         InputError: no conversation is left, or the tier cannot be read.
     """
     found: dict[str, RlPrompt] = {}
     disputed: set[str] = set()
+    left_out: Counter[str] = Counter()
     for conversation in load(tier, source, seed=seed).primary:
+        if fault := _unfit(conversation):
+            left_out[fault] += 1
+            continue
         *before, last = conversation
-        answer = answer_of(str(last.get("content") or ""))
-        tools = any(m["role"] in (TOOLS_ROLE, "tool") or m.get("tool_calls") for m in conversation)
-        if before and answer and last["role"] == "assistant" and not tools:
-            prompt = [{"role": m["role"], "content": m["content"]} for m in before]
-            key = json.dumps(prompt, sort_keys=True)
-            if found.setdefault(key, RlPrompt(prompt, answer)).answer != answer:
-                disputed.add(key)
+        answer = str(answer_of(last["content"]))
+        keys = ("role", "content", "reasoning_content")
+        prompt: Conversation = [{key: m[key] for key in keys if key in m} for m in before]
+        key = json.dumps(prompt, sort_keys=True)
+        if found.setdefault(key, RlPrompt(prompt, answer, last)).answer != answer:
+            disputed.add(key)
     if not found:
-        raise InputError(f"tier {tier!r} has no conversation without tools that ends with an answer of the assistant")
+        raise InputError(f"tier {tier!r} has no conversation that makes a prompt: {counted(left_out) or 'it is empty'}")
     words = statistics.median_low(len(p.answer.split()) for p in found.values())
-    return RlPrompts(list(found.values()), len(disputed), words)
+    return RlPrompts(list(found.values()), len(disputed), words, left_out)
+
+
+def counted(left_out: LeftOut) -> str:
+    """Returns what was left out and how many, in words."""
+    return "; ".join(f"{count:,} {fault}" for fault, count in left_out.items())
+
+
+def _unfit(conversation: Conversation) -> str:
+    """Says why a conversation makes no prompt; "" where it does."""
+    *before, last = conversation
+    if any(m["role"] in (TOOLS_ROLE, "tool") or m.get("tool_calls") for m in conversation):
+        return "with tools, whose environments are not in the data"
+    if not before or last["role"] != "assistant":
+        return "that do not end with a reply of the assistant"
+    if not last.get("learn", True):
+        return "whose last reply SFT did not learn"
+    return "" if answer_of(last["content"]) else "whose last reply has no answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +178,37 @@ class Lengths:
     reply: int
 
 
-def fitting_prompts(model: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> list[RlPrompt]:
-    """Returns the prompts behind which SFT's longest conversation had room for a reply: it trained on no others.
+class Fitting(NamedTuple):
+    """Prompts that SFT could train on, and those that it left out as well."""
+
+    prompts: list[RlPrompt]
+    left_out: LeftOut
+
+
+def fitting_prompts(model: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Fitting:
+    """Returns the prompts that SFT trained on: the chat template takes them, and its longest conversation had room for a reply.
 
     Raises:
         InputError: there is none.
     """
-    counts = _tokens(model, prompts)
-    found = [prompt for prompt, count in zip(prompts, counts, strict=True) if count < settings.max_length]
+    refused = {
+        each.conversation: each.reason for each in refusals(load_tokenizer(model), [p.conversation for p in prompts])
+    }
+    taken = [prompt for place, prompt in enumerate(prompts) if place not in refused]
+    if not taken:
+        raise InputError(f"the chat template takes none of {len(prompts):,} prompts: {refused[0]}")
+    counts = _tokens(model, taken)
+    found = [prompt for prompt, count in zip(taken, counts, strict=True) if count < settings.max_length]
     if not found:
         raise InputError(
             f"the shortest prompt has {min(counts)} tokens, and conversations of SFT had {settings.max_length} at most "
             "(trainer.max_length): no room for a reply"
         )
-    return found
+    faults = {
+        f"behind which max_length {settings.max_length} had no room for a reply in SFT either": len(taken) - len(found),
+        "that the chat template refused in SFT too": len(refused),
+    }
+    return Fitting(found, {fault: count for fault, count in faults.items() if count})
 
 
 def _tokens(model: Path, prompts: Sequence[RlPrompt]) -> list[int]:
@@ -177,14 +244,16 @@ def write_rl(framework: str, folder: Path, prompts: Sequence[RlPrompt], settings
         framework: one of FRAMEWORKS.
 
     Raises:
-        InputError: the framework is unknown, the model has no chat template, or its context no room for a reply.
+        InputError: the framework is unknown, would ask otherwise than SFT did, cannot find replies, or the model's context has
+            no room for one.
     """
     check_framework(framework)
-    _keep_tags(folder / "model")
-    _keep_prompt(folder / "model", prompts[0])
+    model = folder / "model"
+    _keep_tags(model)
+    written, texts = _as_asked(model, prompts)
     (folder / "data").mkdir(parents=True)
-    (folder / "reward.py").write_text(_reward(folder / "model", prompts[0]), encoding="utf-8")
-    return FRAMEWORKS[framework](folder, prompts, settings, lengths(folder / "model", prompts, settings))
+    (folder / "reward.py").write_text(_reward(model, texts), encoding="utf-8")
+    return FRAMEWORKS[framework](folder, written, settings, lengths(model, written, settings))
 
 
 def _keep_tags(model: Path) -> None:
@@ -208,26 +277,58 @@ def _keep_tags(model: Path) -> None:
         )
 
 
-def _keep_prompt(model: Path, prompt: RlPrompt) -> None:
-    """Has a tokenizer's own chat template ask as SFT and evaluation asked, where it prints today's date or asks for no reply.
+def _as_asked(model: Path, prompts: Sequence[RlPrompt]) -> tuple[list[RlPrompt], list[str]]:
+    """Returns prompts as a tokenizer's own template has to be given them to ask as SFT and evaluation asked, and what it asks.
+
+    Thoughts of earlier replies stand in the content, between <think> tags, or beside it where the template takes them there. A
+    template that prints today's date or asks for no reply is written anew.
 
     Raises:
         InputError: it asks otherwise still.
     """
-    expected = ChatTemplate(load_tokenizer(model)).render(prompt.prompt, prompt=True)
-    if _asked(model, prompt) == expected:
-        return
-    source = ChatTemplate(load_tokenizer(model)).source
-    (model / "chat_template.jinja").write_text(source, encoding="utf-8")
-    if (asked := _asked(model, prompt)) != expected:
-        raise InputError(
-            f"the chat template asks {asked[-80:]!r} in RL; expected {expected[-80:]!r}, as SFT and evaluation asked"
-        )
+    template = ChatTemplate(load_tokenizer(model))
+    expected = [template.render(p.prompt, prompt=True) for p in prompts]
+    within, beside = ([_with_thoughts(p.prompt, beside=each) for p in prompts] for each in (False, True))
+    for rewritten in (False, True):
+        if rewritten:
+            (model / "chat_template.jinja").write_text(template.source, encoding="utf-8")
+        for written in (within, beside):
+            if _asked(model, written) == expected:
+                return [replace(p, prompt=each) for p, each in zip(prompts, written, strict=True)], expected
+    others = [(a, b) for a, b in zip(_asked(model, within), expected, strict=True) if a != b]
+    got, wanted = others[0]
+    at = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted)))
+    raise InputError(
+        f"the chat template asks {len(others):,} of {len(prompts):,} prompts otherwise in RL than in SFT and evaluation: got "
+        f"{got[max(0, at - 20) : at + 60]!r}; expected {wanted[max(0, at - 20) : at + 60]!r}"
+    )
 
 
-def _asked(model: Path, prompt: RlPrompt) -> str:
-    """Returns a prompt as RL frameworks render it."""
-    return str(load_tokenizer(model).apply_chat_template(prompt.prompt, tokenize=False, add_generation_prompt=True))
+def _with_thoughts(prompt: Conversation, *, beside: bool) -> Conversation:
+    """Returns messages with the thoughts of replies in their content, or all beside it: Parquet gives every message all keys."""
+    parted = [split_thought(m) if m["role"] == "assistant" else ("", m["content"]) for m in prompt]
+    if beside:
+        return [
+            {"role": m["role"], "content": said if thought else m["content"], "reasoning_content": thought or None}
+            for m, (thought, said) in zip(prompt, parted, strict=True)
+        ]
+    tagged = [
+        f"<think>\n{m['reasoning_content'].strip()}\n</think>\n\n" if m.get("reasoning_content") else "" for m in prompt
+    ]
+    return [{"role": m["role"], "content": f"{tag}{m['content']}"} for m, tag in zip(prompt, tagged, strict=True)]
+
+
+def _asked(model: Path, prompts: Sequence[Conversation]) -> list[str]:
+    """Returns prompts as RL frameworks render them; a template that fails on one asks nothing."""
+    from jinja2.exceptions import TemplateError
+
+    tokenizer, out = load_tokenizer(model), []
+    for prompt in prompts:
+        try:
+            out.append(str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)))
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError):
+            out.append("")
+    return out
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> set[str]:
@@ -258,23 +359,34 @@ def _content(token: Any) -> Any:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _reward(model: Path, prompt: RlPrompt) -> str:
-    """Returns `trainers.rl_reward` with what it has to know of the model's replies."""
-    template = ChatTemplate(load_tokenizer(model))
-    opened = opens_thought(template.render(prompt.prompt, prompt=True))
-    stops = template.tokenizer.convert_ids_to_tokens(sorted(template.stop_ids))
-    ends = sorted({*template.tokenizer.all_special_tokens, *_special(template.tokenizer), *stops} - TAGS)
-    return f"{Path(rl_reward.__file__).read_text(encoding='utf-8')}\n\nOPENED = {opened}\nENDS = {tuple(ends)!r}\n"
-
-
-def check_framework(name: str) -> None:
-    """Says which frameworks there are.
+def _reward(model: Path, texts: Sequence[str]) -> str:
+    """Returns `trainers.rl_reward` with what it has to know of the model's replies.
 
     Raises:
-        InputError: `name` is none of them.
+        InputError: some prompts open a thought, and others do not: a reply alone does not tell.
+    """
+    template = ChatTemplate(load_tokenizer(model))
+    opened = list(map(opens_thought, texts))
+    if 0 < sum(opened) < len(opened):
+        raise InputError(
+            f"the chat template opens a thought in {sum(opened):,} of {len(opened):,} prompts; expected all or none: the reward "
+            "reads the others' replies otherwise. Take the tier's conversations of one kind"
+        )
+    stops = template.tokenizer.convert_ids_to_tokens(sorted(template.stop_ids))
+    ends = sorted({*template.tokenizer.all_special_tokens, *_special(template.tokenizer), *stops} - TAGS)
+    return f"{Path(rl_reward.__file__).read_text(encoding='utf-8')}\n\nOPENED = {opened[0]}\nENDS = {tuple(ends)!r}\n"
+
+
+def check_framework(name: str, target: Path | None = None) -> None:
+    """Says which frameworks there are, and where TRL cannot start: it has no script that would say so.
+
+    Raises:
+        InputError: `name` is none of them, or TRL would read data of other folders than `target`.
     """
     if name not in FRAMEWORKS:
         raise InputError(f"got framework {name!r}; expected one of {', '.join(FRAMEWORKS)}{nearest(name, FRAMEWORKS)}")
+    if name == "trl" and target is not None and set("*?[") & set(str(target.resolve())):
+        raise InputError(f"got folder {target.resolve()}; expected one without *, ? and [, which TRL reads as patterns")
 
 
 def at_once(prompts: Sequence[RlPrompt]) -> int:
@@ -288,7 +400,7 @@ def passes(prompts: Sequence[RlPrompt]) -> int:
 
 
 def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room: Lengths) -> Path:
-    _write_jsonl(folder, prompts)
+    _write_rows(folder, [{"prompt": p.prompt, "answer": p.answer} for p in prompts])
     return _config(
         folder / "grpo.yaml",
         "# In this folder: trl grpo --config grpo.yaml",
@@ -312,9 +424,6 @@ def _trl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room: 
 
 
 def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room: Lengths) -> Path:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows = [
         {
             "data_source": "dipsweep",
@@ -325,7 +434,7 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room:
         }
         for i, p in enumerate(prompts)
     ]
-    pq.write_table(pa.Table.from_pylist(rows), folder / "data" / "train.parquet")
+    _write_rows(folder, rows)
     return _script(
         folder,
         "python3 -m verl.trainer.main_ppo",
@@ -365,7 +474,7 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room:
 
 def _open_rlhf(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room: Lengths) -> Path:
     _check_read_back(folder / "model", prompts)
-    _write_jsonl(folder, prompts)
+    _write_rows(folder, [{"prompt": p.prompt, "answer": p.answer} for p in prompts])
     whole_batches = len(prompts) // at_once(prompts)
     return _script(
         folder,
@@ -376,7 +485,7 @@ def _open_rlhf(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, 
             "actor.num_gpus_per_node": 1,
             "actor.adam.lr": settings.learning_rate / 10,
             "actor.gradient_checkpointing_enable": True,  # as TRL and verl do where nothing is said
-            "data.prompt_dataset": Here("data/train.jsonl"),
+            "data.prompt_dataset": Here("data/train.parquet"),
             "data.input_key": "prompt",
             "data.label_key": "answer",
             "data.apply_chat_template": True,
@@ -407,18 +516,20 @@ def _check_read_back(model: Path, prompts: Sequence[RlPrompt]) -> None:
     """Makes sure that a reply is found behind its prompt in what a tokenizer makes of both: OpenRLHF hands rewards nothing else.
 
     Raises:
-        InputError: a prompt has text that the tokenizer cannot write.
+        InputError: a prompt has text that the tokenizer cannot write, or that OpenRLHF takes for a picture.
     """
     tokenizer = load_tokenizer(model)
     template = ChatTemplate(tokenizer)
+    way_out = "leave it out, or export for trl or verl"
     for prompt in prompts:
+        if any(PICTURE in m["content"] for m in prompt.prompt):
+            raise InputError(f"a prompt holds {PICTURE}, which OpenRLHF takes for a picture: {way_out}")
         text = template.render(prompt.prompt, prompt=True)
         try:
             rl_reward.behind(tokenizer.decode(template.encode(text)), text)
         except ValueError as e:
             raise InputError(
-                f"the tokenizer cannot write a prompt: {e}; OpenRLHF finds a reply by the text of its prompt: "
-                "leave it out, or export for trl or verl"
+                f"the tokenizer cannot write a prompt: {e}; OpenRLHF finds a reply by the text of its prompt: {way_out}"
             ) from e
 
 
@@ -429,9 +540,11 @@ FRAMEWORKS: Final[dict[str, Callable[[Path, Sequence[RlPrompt], RlSettings, Leng
 }
 
 
-def _write_jsonl(folder: Path, prompts: Sequence[RlPrompt]) -> None:
-    lines = (json.dumps({"prompt": p.prompt, "answer": p.answer}) + "\n" for p in prompts)
-    (folder / "data" / "train.jsonl").write_text("".join(lines), encoding="utf-8")
+def _write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(list(rows)), folder / "data" / "train.parquet")
 
 
 def _config(file: Path, head: str, settings: dict[str, Any]) -> Path:
@@ -456,7 +569,7 @@ def _script(
     file = folder / "run.sh"
     file.write_text(
         "#!/bin/sh\n# Needs GPUs; options given to this script come last and win.\n"
-        f'cd "$(dirname "$0")" || exit\n{place}\n{words}\n'
+        f'CDPATH= cd -- "$(dirname -- "$0")" || exit\n{place}\n{words}\n'
     )
     file.chmod(0o755)
     return file

@@ -140,19 +140,21 @@ def export_for_rl(
     """Writes a checkpoint with the prompts of its trial for an RL framework; returns what to print."""
     from sweeps.journal.state import SweepState
     from sweeps.journal.writer import read_rows
-    from trainers.export import check_target, export
-    from trainers.export_rl import RlSettings, check_framework, fitting_prompts, rl_prompts, write_rl
+    from trainers.export import export, new_folder
+    from trainers.export_rl import RlSettings, check_framework, counted, fitting_prompts, rl_prompts, write_rl
 
-    check_framework(framework)
-    check_target(target)
+    check_framework(framework, target)
     config, sweep = SweepState(read_rows(home)).trials[trial].curve.config, definition(home)
-    found = rl_prompts(config["data"], sweep.tier_source(config["data"]), config["seed"])
-    export(checkpoint.path, target / "model", digest=checkpoint.digest, dtype=dtype, recurrences=recurrences)
-    settings = RlSettings(config["learning_rate"], config["max_length"], config["seed"])
-    prompts = fitting_prompts(target / "model", found.prompts, settings)
-    started = write_rl(framework, target, prompts, settings)
-    said = [f"{started}: {framework}, {len(prompts):,} prompts of {config['data']}, model in {target / 'model'}"]
-    if longer := len(found.prompts) - len(prompts):
-        limit = f"max_length {settings.max_length}"
-        said.append(f"{longer:,} prompts are left out, behind which {limit} had no room for a reply in SFT either")
+    settings = RlSettings.of(config)
+    with new_folder(target) as made:
+        found = rl_prompts(config["data"], sweep.tier_source(config["data"]), config["seed"])
+        export(checkpoint.path, made / "model", digest=checkpoint.digest, dtype=dtype, recurrences=recurrences)
+        fitting = fitting_prompts(made / "model", found.prompts, settings)
+        started = target / write_rl(framework, made, fitting.prompts, settings).name
+    said = [
+        f"{started}: {framework}, {len(fitting.prompts):,} prompts of {config['data']}, model in {target / 'model'}"
+    ]
+    for of, left_out in (("conversations", found.left_out), ("prompts", fitting.left_out)):
+        if left_out:
+            said.append(f"left out of the {of}: {counted(left_out)}")
     return "\n".join([*said, *found.doubts])

@@ -15,9 +15,10 @@ import json
 import runpy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+
+import pyarrow.parquet as pq
 
 ABSENT = (
     "aiohttp", "bitsandbytes", "datasets", "deepspeed", "flash_attn", "liger_kernel", "optimum", "peft", "pylatexenc",
@@ -93,8 +94,8 @@ def data(args: Any, tokenizer: Any) -> tuple[Any, int]:
     from openrlhf.trainer import ppo_trainer
 
     if isinstance(sys.modules.get("datasets"), _Module):
-        lines = Path(args.data.prompt_dataset).read_text(encoding="utf-8").splitlines()
-        ppo_trainer.blending_datasets = lambda *_, **__: _Rows(map(json.loads, lines))
+        rows = pq.read_table(args.data.prompt_dataset).to_pylist()
+        ppo_trainer.blending_datasets = lambda *_, **__: _Rows(rows)
     strategy = SimpleNamespace(args=args, is_rank_0=lambda: True, print=lambda *_: None)
     strategy.setup_dataloader = lambda dataset, *_, **__: dataset
     prompts, _, steps = ppo_trainer.prepare_datasets(strategy, tokenizer)

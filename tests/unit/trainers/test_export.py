@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
+from sweeps.errors import InputError, StorageError, StorageUnavailable
 from tests.support.models.plain_replies import by_transformers, evaluated
 from tests.support.models.tiny_sft import Notes, network, tier, tokenizer, trial
-from trainers.export import export
+from trainers.export import export, new_folder
 from trainers.loop import train
 from trainers.model.files.builtin import builtin_folder
 
@@ -57,6 +60,55 @@ def test_models_that_ship_are_exported_as_what_they_are(tmp_path: Path, name: st
     prompts = ["What is 1 + 2?", "Sort 3 1 2.", "9"]
     checkpoint = trained(builtin_folder(name), tmp_path / "run", batch_tokens=256)
     assert by_transformers(export(checkpoint, tmp_path / "out"), prompts) == evaluated(checkpoint, prompts)
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), StorageUnavailable),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), StorageUnavailable),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_an_export_that_is_cut_short_leaves_its_folder_as_it_was(
+    there: bool, fault: BaseException, said: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoint, target = trained(builtin_folder("tiny-xs"), tmp_path / "run", batch_tokens=256), tmp_path / "a" / "out"
+    target.mkdir(parents=True) if there else None
+
+    def cut_short(folder: Path) -> None:
+        assert (folder / "model.safetensors").is_file()
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainers.export.write_stop_tokens", cut_short)
+        with pytest.raises(said):
+            export(checkpoint, target)
+    assert [each.name for each in (tmp_path / "a").rglob("*")] == (["out"] if there else [])
+    assert (export(checkpoint, target) / "model.safetensors").is_file()
+    assert [each.name for each in (tmp_path / "a").iterdir()] == ["out"]
+    with pytest.raises(InputError, match="is not empty"):
+        export(checkpoint, target)
+
+
+def test_two_exports_to_one_folder_do_not_mix(tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def other(made: Path) -> None:
+        (made / "a").write_text("ours")
+        (out / "a").write_text("theirs")
+
+    with pytest.raises(InputError, match="not empty any more"), new_folder(out) as made:
+        other(made)
+    assert [each.read_text() for each in out.iterdir()] == ["theirs"]
+
+
+def test_a_folder_that_may_not_be_made_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"file/out was not exported: .*file"), new_folder(tmp_path / "file" / "out"):
+        raise AssertionError("it was made")
 
 
 @pytest.mark.slow

@@ -22,13 +22,16 @@ from tests.support.models.tiny_sft import Notes, trial
 from tests.support.models.tiny_sft import tier as sums
 from tests.support.programs import REPO
 from tests.support.rl import verl_program
+from trainers.data.chat.template import ChatTemplate
 from trainers.export import export
 from trainers.export_rl import (
+    ADAPTERS,
     FRAMEWORKS,
     PROSE,
     STEPS,
     RlPrompt,
     RlSettings,
+    check_framework,
     fitting_prompts,
     lengths,
     rl_prompts,
@@ -36,6 +39,7 @@ from trainers.export_rl import (
 )
 from trainers.loop import train
 from trainers.model.files.builtin import builtin_folder
+from trainers.model.load import load_tokenizer
 
 PROMPTS = [
     RlPrompt([{"role": "user", "content": "1+1=?"}], "2"),
@@ -44,6 +48,8 @@ PROMPTS = [
 SETTINGS = RlSettings(1e-3, 256, 3)
 MANY = [RlPrompt([{"role": "user", "content": f"{n}+1=?"}], str(n + 1)) for n in range(100)]
 """Six whole batches and four questions more."""
+ODD = r""" é, (x) = it's \'1\' {y} $z "q"; #% """
+"""A folder's name of signs that shells, Hydra and its configurations read in ways of their own."""
 OPEN_RLHF_OPTIONS = {
     "actor.model_name_or_path", "actor.num_nodes", "actor.num_gpus_per_node",
     "actor.adam.lr", "actor.gradient_checkpointing_enable", "data.prompt_dataset",
@@ -86,7 +92,7 @@ def words(script: Path) -> list[str]:
     """Runs a script with a `python3` that only tells its words."""
     program = script.parent / "bin" / "python3"
     program.parent.mkdir(exist_ok=True)
-    program.write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
+    program.write_text('#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done\n')
     program.chmod(0o755)
     path = {"PATH": f"{program.parent}:/usr/bin:/bin"}
     said = subprocess.run([script, "--last=1"], env=path, capture_output=True, text=True, check=True)
@@ -104,10 +110,29 @@ def options(script: Path) -> dict[str, str]:
 
 
 def tier(folder: Path, *pairs: tuple[str, str]) -> TierSource:
+    return conversations(
+        folder, *([{"role": "user", "content": a}, {"role": "assistant", "content": b}] for a, b in pairs)
+    )
+
+
+def conversations(folder: Path, *rows: list[dict[str, Any]]) -> TierSource:
     file = folder / "ours.jsonl"
-    rows = [[{"role": "user", "content": ask}, {"role": "assistant", "content": reply}] for ask, reply in pairs]
     file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
     return TierSource(str(file))
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The rows that a framework reads."""
+    return list(pq.read_table(folder / "data" / "train.parquet").to_pylist())
+
+
+def asked_by_plain_tokenizers(folder: Path) -> list[str]:
+    """What a framework asks: its rows under the tokenizer's own chat template."""
+    tokenizer = load_tokenizer(folder / "model")
+    return [
+        tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        for row in rows_of(folder)
+    ]
 
 
 def test_prompts_of_a_built_in_tier_are_distinct_and_their_answers_lack_the_thought():
@@ -120,20 +145,27 @@ def test_prompts_of_a_built_in_tier_are_distinct_and_their_answers_lack_the_thou
     assert not [p for p in prompts if "think" in p.answer or not p.answer.lstrip("-").isdigit()]
 
 
-def test_conversations_with_tools_and_without_an_answer_are_left_out(tmp_path):
+def test_conversations_that_make_no_prompt_are_left_out_and_counted(tmp_path):
     ask, reply = {"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>a</think> b"}
     call = {
         "role": "assistant",
         "content": "",
         "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}],
     }
-    rows = [[ask, reply], [ask, reply], [ask, call, {"role": "tool", "content": "1", "name": "f"}, reply]]
-    file = tmp_path / "ours.jsonl"
-    file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
-    assert rl_prompts("ours", TierSource(str(file))).prompts == [RlPrompt([ask], "b")]
-    file.write_text(json.dumps({"messages": rows[2]}) + "\n")
-    with pytest.raises(InputError, match="without tools"):
-        rl_prompts("ours", TierSource(str(file)))
+    tools = [ask, call, {"role": "tool", "content": "1", "name": "f"}, reply]
+    wrong = [ask, reply, {"role": "user", "content": "r"}, {"role": "assistant", "content": "c", "weight": 0}]
+    unended = [ask, {"role": "assistant", "content": "<think>a"}]
+    rows = [[ask, reply], [ask, reply], tools, wrong, [ask, reply, ask], unended]
+    found = rl_prompts("ours", conversations(tmp_path, *rows))
+    assert found.prompts == [RlPrompt([ask], "b")]
+    assert found.left_out == {
+        "with tools, whose environments are not in the data": 1,
+        "whose last reply SFT did not learn": 1,
+        "that do not end with a reply of the assistant": 1,
+        "whose last reply has no answer": 1,
+    }
+    with pytest.raises(InputError, match="no conversation that makes a prompt: 1 with tools"):
+        rl_prompts("ours", conversations(tmp_path, tools))
 
 
 def test_the_answer_of_the_data_is_found_as_evaluation_finds_it_and_an_unended_thought_has_none(tmp_path):
@@ -199,13 +231,22 @@ def test_trl_gets_a_config_and_a_folder_that_datasets_reads(out):
     assert config["learning_rate"] == pytest.approx(1e-4)
     assert config["per_device_train_batch_size"] % config["num_generations"] == 0
     assert config["gradient_accumulation_steps"] == len(PROMPTS)
-    rows = [json.loads(line) for line in (out / config["dataset_name"] / "train.jsonl").read_text().splitlines()]
-    assert rows[0] == {"prompt": [{"role": "user", "content": "1+1=?"}], "answer": "2"}
+    assert config["dataset_name"] == "data"
+    assert rows_of(out)[0] == {"prompt": [{"role": "user", "content": "1+1=?"}], "answer": "2"}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_answers_that_look_like_dates_stay_text(framework, out):
+    """What reads JSON lines takes them for dates where all of them look like one, and no reply equals a date."""
+    write_rl(framework, out, [RlPrompt([{"role": "user", "content": "2024-01-05"}], "2024-01-06")], SETTINGS)
+    (row,) = rows_of(out)
+    assert row["prompt"][0]["content"] == "2024-01-05"
+    assert (row["reward_model"]["ground_truth"] if framework == "verl" else row["answer"]) == "2024-01-06"
 
 
 def test_verl_gets_parquet_in_its_columns(out):
     write_rl("verl", out, PROMPTS, SETTINGS)
-    row = pq.read_table(out / "data" / "train.parquet").to_pylist()[1]
+    row = rows_of(out)[1]
     assert row["prompt"] == PROMPTS[1].prompt
     assert row["reward_model"] == {"style": "rule", "ground_truth": "4"}
 
@@ -232,21 +273,45 @@ def test_paths_of_a_script_are_whole_since_ray_may_run_in_another_folder(framewo
         assert Path(said[key].strip("'")).exists()
 
 
-def test_an_apostrophe_in_the_path_of_a_folder_is_written_as_hydra_reads_it(tmp_path):
-    folder = tmp_path / "it's 1, 2"
+@pytest.mark.parametrize(
+    ("name", "written"), [("it's 1, 2", r"it\'s 1, 2"), (r"a\'b\\'c\d", r"a\\\'b\\\\\'c\d"), ("$y{z} =", "$y{z} =")]
+)
+def test_a_path_is_written_as_hydra_reads_it(name, written, tmp_path):
+    folder = tmp_path / name
     shutil.copytree(builtin_folder("tiny-xs"), folder / "model")
     said = options(write_rl("verl", folder, PROMPTS, SETTINGS))
-    assert said["data.train_files"] == f"'{tmp_path}/it\\'s 1, 2/data/train.parquet'"
+    assert said["data.train_files"] == f"'{tmp_path}/{written}/data/train.parquet'"
 
 
-@pytest.mark.parametrize("sign", [",", "@"])
-def test_a_folder_whose_path_open_rlhf_would_part_is_refused_by_the_script(sign, tmp_path):
+@pytest.mark.parametrize(
+    ("framework", "sign"),
+    [
+        *(("open-rlhf", sign) for sign in (",", "@", "*", "?", "[1]")),
+        *(("verl", sign) for sign in ("${x}", "*", "?", "[1]")),
+    ],
+)
+def test_a_folder_whose_path_a_framework_would_read_otherwise_is_refused_by_the_script(framework, sign, tmp_path):
     folder = tmp_path / f"a{sign}b"
     shutil.copytree(builtin_folder("tiny-xs"), folder / "model")
-    script = write_rl("open-rlhf", folder, PROMPTS, SETTINGS)
+    script = write_rl(framework, folder, PROMPTS, SETTINGS)
     done = subprocess.run([script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"got folder {folder}; expected one without , and @" in done.stderr
+    assert f"got folder {folder}; expected one without" in done.stderr
+
+
+@pytest.mark.parametrize("framework", ["verl", "open-rlhf"])
+def test_a_script_finds_its_folder_whatever_that_is_called_and_wherever_it_starts(framework, tmp_path):
+    """`cd` takes a folder that begins with a dash for an option, and looks in CDPATH before it looks here."""
+    folder, other = tmp_path / "-x", tmp_path / "other"
+    shutil.copytree(builtin_folder("tiny-xs"), folder / "model")
+    (other / "-x").mkdir(parents=True)
+    write_rl(framework, folder, PROMPTS, SETTINGS)
+    words(folder / "run.sh")  # makes the program that it starts
+    done = subprocess.run(
+        ["sh", "--", "-x/run.sh"], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "CDPATH": str(other)},
+    )  # fmt: skip
+    assert str(folder / "model") in done.stdout
 
 
 @pytest.mark.parametrize("prompts", [PROMPTS, MANY, MANY[:1]])
@@ -314,15 +379,48 @@ def test_a_context_that_is_stretched_has_the_room_that_it_has(out):
 
 def test_a_prompt_that_sft_had_no_room_for_shortens_nobodys_replies(out):
     long = RlPrompt([{"role": "user", "content": "1+" * 300 + "1=?"}], "301")
-    assert fitting_prompts(out / "model", [*PROMPTS, long], SETTINGS) == PROMPTS
+    found = fitting_prompts(out / "model", [*PROMPTS, long], SETTINGS)
+    assert found.prompts == PROMPTS
+    assert found.left_out == {"behind which max_length 256 had no room for a reply in SFT either": 1}
     with pytest.raises(InputError, match=r"conversations of SFT had 256 at most \(trainer\.max_length\)"):
         fitting_prompts(out / "model", [long], SETTINGS)
+
+
+def test_prompts_that_the_chat_template_refused_in_sft_are_left_out_of_rl(out):
+    """One of them, such as one that holds a control token, keeps no model from its export."""
+    chat_model(out / "model")
+    odd = RlPrompt([{"role": "user", "content": "1<|im_end|>+1=?"}], "2")
+    found = fitting_prompts(out / "model", [*PROMPTS, odd], SETTINGS)
+    assert found.prompts == PROMPTS
+    assert found.left_out == {"that the chat template refused in SFT too": 1}
+    with pytest.raises(InputError, match=r"takes none of 1 prompts: message 0 \(user\) holds"):
+        fitting_prompts(out / "model", [odd], SETTINGS)
+
+
+def test_open_rlhf_gets_no_prompt_in_which_it_would_look_for_a_picture(out):
+    odd = RlPrompt([{"role": "user", "content": "What does <image> mean in HTML?"}], "4")
+    with pytest.raises(InputError, match=r"a prompt holds <image>, which OpenRLHF takes for a picture"):
+        write_rl("open-rlhf", out, [*PROMPTS, odd], SETTINGS)
+
+
+def test_rl_of_all_weights_behind_adapters_has_the_rate_of_all_weights():
+    config = {"learning_rate": 1e-3, "max_length": 256, "seed": 3, "lora_rank": 0}
+    assert RlSettings.of(config) == SETTINGS
+    assert RlSettings.of(config | {"lora_rank": 8}) == RlSettings(1e-3 / ADAPTERS, 256, 3)
 
 
 def test_an_unknown_framework_is_named_with_those_that_are_known(tmp_path):
     with pytest.raises(InputError, match="trl, verl, open-rlhf; did you mean 'trl'"):
         write_rl("trll", tmp_path, PROMPTS, SETTINGS)
     assert list(FRAMEWORKS) == ["trl", "verl", "open-rlhf"]
+
+
+@pytest.mark.parametrize("name", ["a*b", "a?b", "a[1]"])
+def test_a_folder_is_refused_in_which_trl_would_read_the_data_of_others(name: str, tmp_path: Path):
+    """`datasets` takes the path for a pattern: in `a*b` it read the data of `axb` as well, in silence."""
+    with pytest.raises(InputError, match="which TRL reads as patterns"):
+        check_framework("trl", tmp_path / name / "out")
+    check_framework("verl", tmp_path / name)
 
 
 def test_a_small_learning_rate_is_a_number_in_the_config(out: Path):
@@ -370,6 +468,76 @@ def test_rl_asks_as_sft_and_evaluation_asked(template: str, asked: str, out: Pat
     assert said == asked
 
 
+DATED_UNLESS_TOLD = "{% if messages[0].role != 'system' %}{{ strftime_now('%d %b %Y') }}\n{% endif %}" + CHATML
+"""As Llama 3's: what the first prompt shows of a template need not be what the second one gets."""
+
+
+@pytest.mark.parametrize("framework", ["trl", "verl"])
+def test_rl_asks_as_sft_asked_in_every_prompt_and_not_in_the_first_one_alone(framework: str, out: Path):
+    chat_model(out / "model", DATED_UNLESS_TOLD)
+    ask = {"role": "user", "content": "1+1=?"}
+    prompts = [RlPrompt([{"role": "system", "content": "sum"}, ask], "2"), RlPrompt([ask], "2")]
+    write_rl(framework, out, prompts, SETTINGS)
+    assert asked_by_plain_tokenizers(out)[1].startswith("26 Jul 2024\n<|im_start|>user\n1+1=?<|im_end|>")
+
+
+def test_a_prompt_that_rl_would_ask_otherwise_is_shown(out: Path, monkeypatch: pytest.MonkeyPatch):
+    chat_model(out / "model", DATED_UNLESS_TOLD)
+    monkeypatch.setattr(ChatTemplate, "source", DATED_UNLESS_TOLD)
+    with pytest.raises(InputError, match=r"asks 2 of 2 prompts otherwise .*expected '26 Jul 2024"):
+        write_rl("trl", out, PROMPTS, SETTINGS)
+
+
+KEEPS_TAGS = CHATML
+BESIDE = CHATML.replace(
+    "{{ m.content }}", "{% if m.reasoning_content %}[{{ m.reasoning_content }}]{% endif %}{{ m.content }}"
+)
+BESIDE_ALONE = BESIDE.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1].strip() }}")
+EITHER = CHATML.replace(
+    "{{ m.content }}",
+    "{% if m.reasoning_content is string %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}{{ m.content }}",
+)
+FORGETS = CHATML.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1].strip() }}")
+
+
+@pytest.mark.parametrize("framework", ["trl", "verl"])
+@pytest.mark.parametrize(
+    ("template", "inside", "shown"),
+    [
+        *((KEEPS_TAGS, inside, "<think>\nhm\n</think>\n\n2<|im_end|>") for inside in (True, False)),
+        (BESIDE, False, "[hm]2<|im_end|>"),
+        *((BESIDE_ALONE, inside, "[hm]2<|im_end|>") for inside in (True, False)),
+        *((EITHER, inside, "<think>\nhm\n</think>\n\n2<|im_end|>") for inside in (True, False)),
+        *((FORGETS, inside, "assistant\n2<|im_end|>") for inside in (True, False)),
+    ],
+)
+def test_thoughts_of_earlier_replies_stand_in_prompts_where_sft_showed_them(
+    template: str, inside: bool, shown: str, framework: str, out: Path, tmp_path: Path
+):
+    chat_model(out / "model", template)
+    ask, again = {"role": "user", "content": "1+1=?"}, {"role": "user", "content": "and 1?"}
+    said = {"content": "<think>\nhm\n</think>\n\n2"} if inside else {"content": "2", "reasoning_content": "hm"}
+    reply = {"role": "assistant", "content": "3"}
+    found = rl_prompts(
+        "ours", conversations(tmp_path, [ask, reply], [ask, {"role": "assistant", **said}, again, reply])
+    )
+    expected = [ChatTemplate(load_tokenizer(out / "model")).render(p.prompt, prompt=True) for p in found.prompts]
+    assert shown in expected[1]
+    write_rl(framework, out, fitting_prompts(out / "model", found.prompts, SETTINGS).prompts, SETTINGS)
+    assert asked_by_plain_tokenizers(out) == expected
+
+
+def test_prompts_of_which_some_open_a_thought_are_refused_since_a_reply_alone_does_not_tell(out: Path):
+    opens = CHATML.replace(
+        "assistant\n{% endif", "assistant\n{% if messages[0].role == 'system' %}<think>{% endif %}{% endif"
+    )
+    chat_model(out / "model", opens)
+    ask = {"role": "user", "content": "1+1=?"}
+    told = RlPrompt([{"role": "system", "content": "think"}, ask], "2")
+    with pytest.raises(InputError, match="opens a thought in 1 of 3 prompts; expected all or none"):
+        write_rl("trl", out, [*PROMPTS, told], SETTINGS)
+
+
 @pytest.mark.slow
 @pytest.mark.optional
 @pytest.mark.parametrize(("prompts", "gpus"), [(PROMPTS, 1), (MANY, 1), (MANY, 8)])
@@ -397,12 +565,14 @@ def test_open_rlhf_takes_what_is_written(prompts: list[RlPrompt], gpus: int, out
 @pytest.mark.slow
 @pytest.mark.optional
 @pytest.mark.parametrize("prompts", [PROMPTS, MANY])
-@pytest.mark.parametrize("gpus", [1, 8])
-def test_verl_takes_what_is_written(gpus: int, prompts: list[RlPrompt], out: Path):
+@pytest.mark.parametrize(("gpus", "name"), [(1, "a"), (8, "a"), pytest.param(1, ODD, id="odd")])
+def test_verl_takes_what_is_written(gpus: int, name: str, prompts: list[RlPrompt], tmp_path: Path):
     """DIPSWEEP_VERL is a Python interpreter that imports verl; see the program."""
     python = os.environ.get("DIPSWEEP_VERL", "")
     if not python:
         pytest.skip("DIPSWEEP_VERL names no interpreter")
+    out = tmp_path / name
+    shutil.copytree(builtin_folder("tiny-xs"), out / "model")
     _, *said = words(write_rl("verl", out, prompts, SETTINGS))
     more = [f"trainer.n_gpus_per_node={gpus}"]
     if gpus > len(prompts):  # a GPU has fewer than eight of a step's replies
