@@ -83,10 +83,11 @@ site-tools:
 
 # Every picture and table of README and docs that takes under an hour (docs/figures.md lists the others): from the demo's own
 # run, from recorded curves, from plans, from three small runs of a model of recurrent depth.
+figures: CORES = $(shell $(BIN)/python -c "import os; print(os.cpu_count())")
 figures: demo
 	$(BIN)/dipsweep figure $$(ls -td runs/dip-and-recovery-*/ | head -1) curves runs/curves.svg --metric general/score --trials t-ac828181,t-06d87965,t-27092f31
 	mv runs/curves.svg docs/dip_and_recovery.svg
-	$(BIN)/python -m benchmarks.stopping.measure --sweeps 40 --first-seed 960000 --json runs/measured.json --rules none oracle \
+	$(BIN)/python -m benchmarks.stopping.measure --sweeps 40 --first-seed 960000 --json runs/measured.json --processes $(CORES) --rules none oracle \
 	  dip-aware:max_lost_winners=0.05 dip-aware:max_lost_winners=0.1 dip-aware dip-aware:max_lost_winners=0.4 \
 	  dip-aware:protect=soft,max_lost_winners=0.1 dip-aware:protect=soft dip-aware:protect=soft,max_lost_winners=0.4 asha \
 	  asha:grace=80,reduction=2 asha:grace=160,reduction=2 asha:grace=320,reduction=2 median:grace=160 median:grace=320 \
@@ -94,7 +95,7 @@ figures: demo
 	  lc-prior:p=0.05,least=8,mark=expected lc-prior:p=0.2,least=8,mark=expected
 	$(BIN)/python -m benchmarks.stopping.plot runs/measured.json --out benchmarks/stopping/pareto.svg
 	$(BIN)/python -m benchmarks.plan.paper --write docs/paper-cost.md
-	$(BIN)/python -m benchmarks.recurrence.depth --out runs/recurrence --write docs/recurrent-depth.md
+	$(BIN)/python -m benchmarks.recurrence.depth --out runs/recurrence --processes $(CORES) --write docs/recurrent-depth.md
 	$(BIN)/python -m benchmarks.end_to_end.table benchmarks/end_to_end/measured.jsonl --write benchmarks/end_to_end/README.md
 	$(BIN)/python -m benchmarks.rl.starts --out benchmarks/rl --table --write docs/ready-for-rl.md
 	$(BIN)/python -m sweeps.config.sweep_file.reference docs/sweep-file.md

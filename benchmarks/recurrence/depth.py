@@ -1,10 +1,10 @@
 """Does iterating at test time bring back what SFT lost? tiny-r at its base, in its dip and at its end, at several recurrences.
 
-    python -m benchmarks.recurrence.depth --out DIR [--seeds 3] [--items 100] [--write docs/recurrent-depth.md]
+    python -m benchmarks.recurrence.depth --out DIR [--seeds 3] [--items 100] [--processes 1] [--write docs/recurrent-depth.md]
 
 SFT of tiny-r on verified long chains of thought, 20 % replay. Every checkpoint is scored at each number of recurrences on the
 same items of suite `mini`; the dip is where transfer/score at the usual number is lowest. DIR/found.jsonl has a line a
-checkpoint, as each is scored; the tables are printed last, or put between the marks of a page. `--table` makes them again.
+checkpoint, written seed by seed; the tables are printed last, or put between the marks of a page. `--table` makes them again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +62,13 @@ def sft(out: Path, seed: int) -> dict[int, Path]:
     (trial,), kept = Plan(sweep).known_trials(), Kept()
     train(trial, kept, folder=out)
     return {0: builtin_folder("tiny-r")} | {step: kept.checkpoints[step] for step in AT}
+
+
+def run(out: Path, seed: int, items: int) -> list[Line]:
+    """Trains once and scores every checkpoint."""
+    torch.set_num_threads(1)
+    checkpoints = sft(out / f"seed-{seed}", seed)
+    return [{"seed": seed, "step": step, **scored(folder, items)} for step, folder in checkpoints.items()]
 
 
 def scored(folder: Path, items: int) -> Line:
@@ -138,17 +148,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--items", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=1, help="that share the seeds")
     parser.add_argument("--table", action="store_true", help="only make the tables of what DIR/found.jsonl has")
     parser.add_argument("--write", type=Path, help="a page that has the marks between which the tables stand")
     a = parser.parse_args()
-    torch.set_num_threads(1)
     a.out.mkdir(parents=True, exist_ok=True)
     file = a.out / "found.jsonl"
     if not a.table:
-        with open(file, "w", encoding="utf-8") as found:
-            for seed in range(a.seeds):
-                for step, folder in sft(a.out / f"seed-{seed}", seed).items():
-                    print(json.dumps({"seed": seed, "step": step, **scored(folder, a.items)}), file=found, flush=True)
+        # a new interpreter each: torch does not outlive a fork
+        with ProcessPoolExecutor(a.processes, get_context("spawn")) as pool, open(file, "w", encoding="utf-8") as found:
+            for lines in pool.map(partial(run, a.out, items=a.items), range(a.seeds)):
+                found.writelines(json.dumps(line) + "\n" for line in lines)
     text = tables([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
     print(text)
     if a.write:
