@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS = 1
 
 .PHONY: demo preview test check docs figures paper-mini bench chaos setup clean site-tools vllm flash-source test-oldest test-newest
@@ -83,7 +84,6 @@ site-tools:
 
 # Every picture and table of README and docs that takes under an hour (docs/figures.md lists the others): from the demo's own
 # run, from recorded curves, from plans, from three small runs of a model of recurrent depth.
-figures: CORES = $(shell $(BIN)/python -c "import os; print(os.cpu_count())")
 figures: demo
 	$(BIN)/dipsweep figure $$(ls -td runs/dip-and-recovery-*/ | head -1) curves runs/curves.svg --metric general/score --trials t-ac828181,t-06d87965,t-27092f31
 	mv runs/curves.svg docs/dip_and_recovery.svg
