@@ -8,12 +8,12 @@ system, tools, reasoning     beside either of them
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from trainers.data.sources.row_files import STRICT, DoubledKey
 from trainers.data.types import TOOLS_ROLE, Conversation, Message
 
 COLUMNS: Final = ("messages", "prompt", "response", "replay", "system", "tools", "reasoning")
@@ -28,8 +28,14 @@ REASONING: Final = (
     "reasoning_content", "reasoning", "thinking", "thought", "thoughts", "chain_of_thought", "cot",
 )  # fmt: skip
 """Where data keeps the thought of a reply, in a message or beside `response`."""
-_THOUGHT_TAGS: Final = ("thinking", "reasoning", "thought", "scratchpad", "reflection")
+_SWITCHES: Final = ("on", "off", "true", "false", "yes", "no", "none")
+"""What stands under these names where they say whether there is a thought, and not which."""
+_THOUGHT_TAGS: Final[Mapping[str, str]] = {
+    **{f"<{name}>": f"</{name}>" for name in ("thinking", "reasoning", "thought", "scratchpad", "reflection")},
+    "<|begin_of_thought|>": "<|end_of_thought|>", "[THINK]": "[/THINK]", "◁think▷": "◁/think▷",
+}  # fmt: skip
 _MASKS: Final = ("weight", "train", "loss_mask", "learn", "trainable", "loss")
+_OF_A_CALL: Final = frozenset({"name", "arguments", "id", "type", "index"})
 _MEDIA: Final = ("image", "images", "video", "videos", "audio", "audios")
 _ROLES: Final = {
     "system": "system", "developer": "developer", "user": "user", "assistant": "assistant", "tool": "tool",
@@ -90,9 +96,10 @@ def parse_row(row: Mapping[str, Any], columns: Mapping[str, str]) -> Parsed:
 
 
 def other_thought_tags(conversation: Conversation) -> set[str]:
-    """Returns tags that other data puts around a thought, in the replies of a conversation; here they are plain text."""
+    """Returns what other data puts around a thought, `<thinking> … </thinking>`, in the replies of a conversation; here it is
+    plain text."""
     replies = [m["content"] for m in conversation if m["role"] == "assistant"]
-    return {tag for tag in _THOUGHT_TAGS if any(f"<{tag}>" in text and f"</{tag}>" in text for text in replies)}
+    return {f"{begin} … {end}" for begin, end in _THOUGHT_TAGS.items() if any(begin in t and end in t for t in replies)}
 
 
 def ends_in_thought(conversation: Conversation) -> bool:
@@ -166,7 +173,7 @@ def _messages(left: dict[str, Any], columns: Mapping[str, str], unused: Counter[
                 return messages, f"{form}, lists of messages"
             if asked == "instruction" and (extra := _text(left.pop("input", ""), "input")).strip():
                 prompt, form = f"{prompt}\n\n{extra}", "instruction, input and output"
-            reply = {"role": "assistant", "content": response, **_thought_beside(left, reasoning)}
+            reply = {"role": "assistant", "content": response, "reasoning_content": _thought(left, reasoning)}
             return [_message(0, {"role": "user", "content": prompt}, unused), _message(1, reply, unused)], form
     expected = f"neither {lists[0]!r} nor {pairs[0][0]!r} and {pairs[0][1]!r}"
     raise ValueError(f"{expected} among its columns ({', '.join(left) or 'none'}); name yours under `columns`")
@@ -176,13 +183,17 @@ def _with_thought(messages: Conversation, left: dict[str, Any], names: Sequence[
     """Gives the only reply that is learnt the thought of the row, where it has none of its own."""
     replies = [m for m in messages if m["role"] == "assistant" and m.get("learn", True)]
     if len(replies) == 1 and not replies[0].get("reasoning_content"):
-        replies[0] |= _beside(_taken(left, names), replies[0]["content"])
+        replies[0] |= _beside(_thought(left, names), replies[0]["content"])
     return messages
 
 
-def _thought_beside(left: dict[str, Any], names: Sequence[str]) -> Message:
-    thought = _taken(left, names)
-    return {"reasoning_content": thought} if thought else {}
+def _thought(left: dict[str, Any], names: Sequence[str] = REASONING) -> str:
+    """Takes the thought under any of some names; a switch that says whether there is one stays, to be told of."""
+    return _taken(left, [name for name in names if not _is_switch(left.get(name))])
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in _SWITCHES)
 
 
 def _continued(prompt: Any, response: Any, unused: Counter[str]) -> Conversation:
@@ -198,8 +209,8 @@ def _from_json(value: Any) -> Any:
     """Returns the messages that a text holds as JSON; any other value as it is, a reply that is a JSON list too."""
     if isinstance(value, str) and value.lstrip().startswith("[{"):
         try:
-            found = json.loads(value)
-        except ValueError:
+            found = STRICT.decode(value)
+        except (ValueError, RecursionError):
             return value
         if isinstance(found, list) and all(
             isinstance(each, Mapping) and {"role", "from"} & each.keys() for each in found
@@ -224,11 +235,11 @@ def _message(place: int, value: Any, unused: Counter[str]) -> Message:
         raise ValueError(f"message {place} must be an object with role and content, not {short(value)}")
     left = {str(key): inner for key, inner in value.items() if not _is_empty(inner)}
     try:
-        given = left.pop("role", left.pop("from", None))
+        given = left.pop("role") if "role" in left else left.pop("from", None)
         role = _ROLES.get(given.strip().lower()) if isinstance(given, str) else None
         if role is None:
             raise ValueError(f"role {given!r} is unknown; known: {', '.join(dict.fromkeys(_ROLES))}")
-        message = _spoken(role, left)
+        message = _spoken(role, left, unused)
         if left.pop("prefix", False):
             raise ValueError("'prefix' marks a reply that is begun and not ended; only whole replies can be learnt")
     except ValueError as fault:
@@ -237,25 +248,28 @@ def _message(place: int, value: Any, unused: Counter[str]) -> Message:
     return message
 
 
-def _spoken(role: str, left: dict[str, Any]) -> Message:
-    content, thought = _content(left)
-    message: Message = {"role": "assistant" if role == "function_call" else role, "content": content}
-    if role == "function_call":
-        message |= {"content": "", "tool_calls": _calls([content])}
+def _spoken(role: str, left: dict[str, Any], unused: Counter[str]) -> Message:
+    content, thought = _content(left, unused)
     if role in ("user", "function_call") and not content.strip():
         raise ValueError(f"{role} message without text")
+    calls: Any = None
+    if role == "function_call":
+        role, content, calls = "assistant", "", [content]
+    message: Message = {"role": role, "content": content}
     if role != "assistant":
         if role == "tool":
             message |= {key: _sound(left.pop(key)) for key in ("tool_call_id", "name") if key in left}
         for key in [k for k in _MASKS if k in left]:
-            if _flag(key, left.pop(key)) and key != "weight" and role != "function_call":
+            if _flag(key, left.pop(key)) and key != "weight":
                 raise ValueError(
                     f"{key!r} asks for a {role} message to be learnt; only replies of the assistant can be"
                 )
         return message
-    message |= _beside(thought or _taken(left, REASONING), content)
-    if "function_call" in left or "tool_calls" in left:
-        message["tool_calls"] = _calls(left.pop("tool_calls", None) or [left.pop("function_call")])
+    message |= _beside(thought or _thought(left), content)
+    calls = calls or left.pop("tool_calls", None)
+    calls = calls or [call for call in [left.pop("function_call", None)] if call]
+    if calls and (made := _calls(calls)):
+        message["tool_calls"] = made
     flags = [_flag(key, left.pop(key)) for key in _MASKS if key in left]
     if not all(flags):
         message["learn"] = False
@@ -263,35 +277,43 @@ def _spoken(role: str, left: dict[str, Any]) -> Message:
 
 
 def _beside(thought: str, content: str) -> Message:
-    """Keeps a thought under a key of its own, unless the content begins with the same thought in tags."""
+    """Keeps a thought under a key of its own, unless the content begins with the same thought and its end tag."""
     before, closed, _ = content.partition("</think>")
-    if not thought or not (closed and before.lstrip().startswith("<think>")):
+    if not thought or not closed:
         return {"reasoning_content": _text(thought)} if thought else {}
     if "".join(before.replace("<think>", "").split()) != "".join(thought.split()):
         raise ValueError("a thought stands in its content, and another one beside it; keep one of them")
     return {}
 
 
-def _content(left: dict[str, Any]) -> tuple[str, str]:
+def _content(left: dict[str, Any], unused: Counter[str]) -> tuple[str, str]:
     """Takes the text of a message, and the thought among its parts where it is written in parts."""
     value = next((left.pop(key) for key in ("content", "value", "text") if key in left), None)
     if value is None:
         value = left.pop("refusal", "") if "refusal" in left else ""
         if not value and not any(key in left for key in ("tool_calls", "function_call", *REASONING)):
             raise ValueError("content must be text, not None")
-    thought = ""
-    if isinstance(value, list):
-        texts = {"text": "", "thinking": "", "reasoning": ""}
-        for part in value:
-            kind = part.get("type") if isinstance(part, Mapping) else None
-            said = part.get(kind, part.get("text")) if isinstance(part, Mapping) and isinstance(kind, str) else None
-            if kind not in texts or not isinstance(said, str):
-                raise ValueError(
-                    f"a part of its content is {short(part)}; only parts of type text and thinking can be read"
-                )
-            texts[kind] += said
-        value, thought = texts["text"], texts["thinking"] or texts["reasoning"]
-    return _text(value), thought
+    if not isinstance(value, list):
+        return _text(value), ""
+    text = thought = ""
+    for part in value:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        name = kind if kind in ("text", "thinking", "reasoning") and kind in part else "text"
+        if kind not in ("text", "thinking", "reasoning") or not isinstance(part.get(name), str):
+            raise ValueError(
+                f"a part of its content is {short(part)}; only parts of type text and thinking can be read"
+            )
+        rest = {str(key): inner for key, inner in part.items() if key not in ("type", name) and not _is_empty(inner)}
+        if masked := [key for key in _MASKS if key in rest and not _flag(key, rest.pop(key))]:
+            raise ValueError(f"{masked[0]!r} masks a part of its content; only whole messages can be masked")
+        unused.update(f"message.content.{key}" for key in rest if key not in _NAMES)
+        if kind == "text":
+            text += part[name]
+        elif text.strip():
+            raise ValueError("a thought stands behind text of the same message; expected it before")
+        else:
+            thought += part[name]
+    return _text(text), thought
 
 
 def _text(value: Any, name: str = "content") -> str:
@@ -323,7 +345,9 @@ def _tools(value: Any) -> list[Any]:
 
 def _parsed(what: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return STRICT.decode(text)
+    except DoubledKey as e:
+        raise ValueError(f"{what}: {e}") from None
     except (ValueError, RecursionError):
         raise ValueError(f"{what} is text that is no JSON: {short(text)}") from None
 
@@ -338,6 +362,11 @@ def _calls(value: Any) -> list[Any]:
         if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
             raise ValueError(f"a tool call must be an object with a name and arguments, not {short(each)}")
         arguments = inner.get("arguments")
+        others = [key for key, value in inner.items() if key not in _OF_A_CALL and _holds_more(value)]
+        if arguments in (None, "") and others:
+            raise ValueError(
+                f"tool call {inner['name']!r} has no 'arguments' but {others[0]!r}; rename it to 'arguments'"
+            )
         if isinstance(arguments, str) and arguments.strip():
             arguments = _parsed(f"arguments of tool call {inner['name']!r}", arguments)
         if arguments in (None, ""):
@@ -347,6 +376,13 @@ def _calls(value: Any) -> list[Any]:
         named = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
         calls.append(_sound({**named, "type": "function", "function": {"name": inner["name"], "arguments": arguments}}))
     return calls
+
+
+def _holds_more(value: Any) -> bool:
+    """True for an object or a list with something in it, also where it is JSON text."""
+    if isinstance(value, str):
+        return value.lstrip().startswith(("{", "["))
+    return isinstance(value, Mapping | list) and not _is_empty(value)
 
 
 def _sound(value: Any) -> Any:

@@ -68,6 +68,8 @@ def read(source: TierSource) -> TierData:
             if row.value is None:
                 raise ValueError(row.fault)
             parsed = parse_row(row.value, source.columns)
+        except RecursionError:
+            bad.append(BadRow(row.number, row.offset, "nested too deeply", row.start))
         except ValueError as fault:
             bad.append(BadRow(row.number, row.offset, str(fault), row.start or short(row.value, 200)))
             if len(bad) >= _MANY_FAULTS and len(bad) > source.max_bad_rows * row.number:
@@ -110,7 +112,7 @@ def _understood(
         yield f"not used, since nothing here is trained by it: {keys}"
     for tag, count in tags.most_common():
         yield (
-            f"{count} of {total} rows hold <{tag}> … </{tag}>, which is learnt as it stands; only <think> … </think> and "
+            f"{count} of {total} rows hold {tag}, which is learnt as it stands; only <think> … </think> and "
             "reasoning_content count as a thought"
         )
 

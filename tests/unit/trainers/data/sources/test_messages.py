@@ -319,3 +319,87 @@ def test_a_column_that_stands_twice_in_parquet_is_refused_and_empty_keys_of_stru
     assert [row.value for row in rows(tmp_path / "b.parquet")] == [
         {"messages": [{"role": "user"}, {"role": "assistant", "name": "x"}]}
     ]
+
+
+@pytest.mark.parametrize("key", ["tool_calls", "function_call"])
+def test_a_column_of_calls_that_is_empty_holds_no_call(key):
+    """Columns that are text have "" where a row has nothing."""
+    assert chat(USER, {**REPLY, key: ""}) == TURN
+
+
+def test_a_call_with_a_role_of_its_own_has_a_mask_and_a_thought_as_replies_have():
+    said = {"from": "function_call", "value": json.dumps(CALL)}
+    assert chat(USER, {**said, "weight": 0}, USER, REPLY)[1]["learn"] is False
+    assert chat(USER, {**said, "reasoning": "I add"})[1]["reasoning_content"] == "I add"
+
+
+@pytest.mark.parametrize("key", ["parameters", "input", "args"])
+@pytest.mark.parametrize("arguments", [{"a": 1}, '{"a": 1}', [1]])
+def test_arguments_under_another_name_are_not_lost(key, arguments):
+    made = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", key: arguments}}]}
+    with pytest.raises(ValueError, match=f"message 1: tool call 'f' has no 'arguments' but '{key}'"):
+        chat(USER, made)
+    chat(USER, {**made, "tool_calls": [{"name": "f", key: None, "index": 0}]})
+
+
+def test_parts_of_a_message_lose_nothing_they_carry():
+    """A mask of a part, what else it holds, and that its thought came behind text."""
+
+    def said(*parts):
+        return parsed({"messages": [USER, {"role": "assistant", "content": list(parts)}]})
+
+    text, thought = {"type": "text", "text": "4"}, {"type": "thinking", "thinking": "two twos"}
+    with pytest.raises(ValueError, match="message 1: 'train' masks a part of its content"):
+        said({**text, "train": False}, text)
+    assert said({**text, "train": True, "mood": "merry"}).unused == ("message.content.mood",)
+    with pytest.raises(ValueError, match="message 1: a thought stands behind text of the same message"):
+        said(thought, text, thought, text)
+    both = said(thought, {"type": "reasoning", "text": ", so 4"}, text).conversation[1]
+    assert both == {**REPLY, "reasoning_content": "two twos, so 4"}
+
+
+@pytest.mark.parametrize("switch", ["on", "off", "None", True, False])
+def test_a_switch_that_says_whether_there_is_a_thought_is_no_thought(switch):
+    """Nemotron's post-training data has `reasoning: on` beside its messages."""
+    thinking = {"role": "assistant", "content": "<think>\ntwo twos\n</think>\n\n4"}
+    for reply in (REPLY, thinking):
+        row = parsed({"messages": [USER, dict(reply)], "reasoning": switch})
+        assert (row.conversation, row.unused) == ([USER, reply], ("reasoning",))
+    assert chat(USER, {**REPLY, "thinking": switch, "reasoning": "two twos"})[1]["reasoning_content"] == "two twos"
+    assert parsed({"prompt": "2+2?", "response": "4", "reasoning": switch}).conversation == TURN
+
+
+def test_a_thought_told_twice_is_kept_once_where_the_template_writes_its_first_tag():
+    inline = {"role": "assistant", "content": "two twos\n</think>\n\n4"}
+    assert chat(USER, {**inline, "reasoning": "two twos"}) == [USER, inline]
+    with pytest.raises(ValueError, match="message 1: a thought stands in its content, and another one beside it"):
+        chat(USER, {"role": "assistant", "content": "\n</think>\n\n4", "reasoning": "two twos"})
+
+
+def test_a_speaker_beside_the_role_is_told_of():
+    assert parsed({"messages": [USER, {**REPLY, "from": "human"}]}).unused == ("message.from",)
+
+
+def test_messages_that_are_text_are_held_to_what_lines_are():
+    twice = '[{"role": "user", "content": "a", "content": "b"}, {"role": "assistant", "content": "x"}]'
+    with pytest.raises(ValueError, match="messages must be a list"):
+        parsed({"messages": twice})
+    with pytest.raises(ValueError, match="arguments of tool call 'f': key 'x' stands twice"):
+        parse_row(call('{"x": 1, "x": 2}'), {})
+
+
+def test_what_is_nested_too_deeply_is_a_bad_row_and_no_traceback(tmp_path):
+    deep = json.loads('{"a":' * 700 + "1" + "}" * 700)
+    with pytest.raises(InputError, match=r"x\.jsonl:2: nested too deeply"):
+        read(write(tmp_path / "x.jsonl", {"messages": TURN}, call(deep)))
+    with pytest.raises(InputError, match=r"y\.jsonl:1: messages must be a list"):
+        read(write(tmp_path / "y.jsonl", {"messages": '[{"role":' + "[" * 100_000}))
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"), [("<|begin_of_thought|>", "<|end_of_thought|>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷")]
+)
+def test_marks_of_a_thought_that_are_no_tags_are_told_of_too(tmp_path, begin, end):
+    said = {"role": "assistant", "content": f"{begin}two twos{end}4"}
+    notes = read(write(tmp_path / "x.jsonl", {"messages": [USER, said]})).notes
+    assert notes[1].startswith(f"1 of 1 rows hold {begin} … {end}, which is learnt as it stands")
