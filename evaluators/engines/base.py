@@ -52,14 +52,15 @@ def stop_token_ids(tokenizer: Any, named: int | Sequence[int] | None) -> frozens
 
 
 def decoded(tokenizer: Any, replies: Sequence[Sequence[int]]) -> list[str]:
-    """Returns replies as text without special tokens; tags of a thought stay, also where the tokenizer calls them special."""
+    """Returns replies as the model wrote them, without special tokens; tags of a thought stay, also where the tokenizer calls
+    them special."""
     special = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     tags = {tokenizer.convert_tokens_to_ids(tag) for tag in (THINK, END_THINK) if tag in tokenizer.get_vocab()}
     if not special & tags:
-        return list(tokenizer.batch_decode(list(replies), skip_special_tokens=True))
+        return list(tokenizer.batch_decode(list(replies), skip_special_tokens=True, clean_up_tokenization_spaces=False))
     special |= set(tokenizer.all_special_ids)
     shown = [[id_ for id_ in ids if id_ not in special or id_ in tags] for ids in replies]
-    return list(tokenizer.batch_decode(shown, skip_special_tokens=False))
+    return list(tokenizer.batch_decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def think_tags(tokenizer: Any) -> ThinkTags:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 KEPT_FILES: Final = 64
-FORMAT: Final = "rows-5"
+FORMAT: Final = "rows-6"
 """Part of every fingerprint; to be raised when rendering or tokenising changes."""
 CHECKSUM: Final = "sha256"
 """Name of the array that holds the digest of all others."""

@@ -171,6 +171,10 @@ class ChatTemplate:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns tokens as text, every space as it is: tokenizers may drop those before a full stop."""
+        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
     def tail_ids(self, prompt: str) -> list[int]:
         """Returns the last tokens of a prompt: those from its last added token on, or all if it has none.
 

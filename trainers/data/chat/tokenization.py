@@ -151,7 +151,7 @@ def _behind_opened_thought(template: ChatTemplate, prompt: str, whole: str, mess
     if not said.startswith("</think>"):
         said = f"</think>\n\n{said}"
     thought, _ = split_thought(message)
-    said = f"{thought}\n{said}" if thought and not _holds(said, thought) else said
+    said = f"{thought}\n{said}" if thought and not _holds(said.partition("</think>")[0], thought) else said
     return "" if _lost(prompt, prompt + said, message) else said
 
 
@@ -179,9 +179,8 @@ def _lost(prompt: str, whole: str, message: Message) -> str:
     reply, (thought, answer) = whole[len(prompt) :], split_thought(message)
     if opens_thought(prompt) and not thought:
         answer = answer.lstrip().removeprefix("<think>")
-    for part in (thought, answer):
-        if not _holds(reply, part):
-            return f"the chat template loses part of a reply: {part[:80]!r} became {reply[:80]!r}"
+    if (part := _missing(reply, thought, answer)) is not None:
+        return f"the chat template loses part of a reply: {part[:80]!r} became {reply[:80]!r}"
     for call in message.get("tool_calls") or ():
         if not _holds(reply, tool_name(call)):
             return f"the chat template does not render the tool call {tool_name(call)!r} of a reply"
@@ -193,6 +192,21 @@ def _lost(prompt: str, whole: str, message: Message) -> str:
 def _holds(text: str, part: str) -> bool:
     """True when the part stands in the text, white space aside, which templates trim."""
     return part.strip() in text or "".join(part.split()) in "".join(text.split())
+
+
+def _missing(text: str, *parts: str) -> str | None:
+    """Returns the first part that does not stand in the text behind the part before it, white space aside; None where all do.
+
+    A thought may say the same as its answer: the text has to hold both.
+    """
+    for part in parts:
+        sought = part.strip()
+        if (at := text.find(sought)) < 0:
+            text, sought = "".join(text.split()), "".join(part.split())
+            if (at := text.find(sought)) < 0:
+                return part
+        text = text[at + len(sought) :]
+    return None
 
 
 def _thought_alone_is_lost(template: ChatTemplate, prompt: str, whole: str, message: Message) -> bool:
@@ -360,11 +374,11 @@ def _with_eos(template: ChatTemplate, ids: NDArray[np.int32], learn: NDArray[np.
 def _behind_prompt(template: ChatTemplate, reply: Reply, append_eos: bool) -> Encoded | InputError:
     """Tokenises a reply as the model writes it: behind the tokens of its prompt, sharing none with it."""
     before, said = template.encode(reply.prompt), reply.text[len(reply.prompt) :]
-    wanted = template.tokenizer.decode(template.encode(reply.text))
+    wanted = template.decode(template.encode(reply.text))
     for anchor in _ANCHORS:  # whatever a tokenizer puts before a text falls to the anchor, and not to the reply
         lead, joined = template.encode(anchor), template.encode(anchor + said)
         ids = np.array([*before, *joined[len(lead) :]], dtype=np.int32)
-        if joined[: len(lead)] == lead and template.tokenizer.decode(ids.tolist()) == wanted:
+        if joined[: len(lead)] == lead and template.decode(ids.tolist()) == wanted:
             learn = np.arange(len(ids)) >= len(before)
             return _with_eos(template, ids, learn) if append_eos else (ids, learn)
     return InputError(f"the reply {said[:40]!r} adds no tokens to those of its prompt")

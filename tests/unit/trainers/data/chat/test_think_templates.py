@@ -111,6 +111,14 @@ def test_a_reply_whose_thought_the_template_takes_out_is_written_behind_its_gene
     assert learnt(row) == "</think>\n\n3<|im_end|>"
 
 
+@pytest.mark.parametrize(("template", "opening"), [(QWEN3_LIKE, "<think>\n"), (OPENED, "")])
+@pytest.mark.parametrize("thought", ["3", "1+2=3"])
+def test_a_thought_that_says_what_the_answer_says_is_not_taken_for_the_answer(template, opening, thought):
+    lossy = template.replace("loop.index0 > asked.last", "false")
+    (row,) = rows(lossy, ASK, {"role": "assistant", "content": f"<think>\n{thought}\n</think>\n\n1+2=3"})
+    assert learnt(row) == f"{opening}{thought}\n</think>\n\n1+2=3<|im_end|>"
+
+
 def test_a_generation_prompt_that_closes_the_thought_is_refused_for_a_reply_with_one():
     closed = QWEN3_LIKE.replace("loop.index0 > asked.last", "false")
     closed = closed.replace("{{- '<|im_start|>assistant\\n' -}}", "{{- '<|im_start|>assistant\\n</think>' -}}")
