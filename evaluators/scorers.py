@@ -18,12 +18,14 @@ A reply's thought is never looked at. "Final answer" is what stands in the last 
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import json
 import math
 import re
 import threading
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -47,8 +49,10 @@ _NUMBER: Final = re.compile(
     r"(?:(?<![\w)])[-+−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
     r"(?:\s*/\s*[-+−]?\d+(?:\.\d+)?)?"
 )
-_GROUPED: Final = re.compile(r"(?<=\d)(?:\{,\}|\\[,! ]|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
-"""What stands between thousands beside a comma: LaTeX's and the narrow spaces."""
+_GROUPED: Final = re.compile(r"(?<=\d)(?:\{,\}|\\[,! ]|[\u00a0\u2009\u202f'’_])(?=\d{3}(?!\d))")
+"""What stands between thousands beside a comma: LaTeX's and the narrow spaces, the Swiss mark, Python's."""
+_COMMAS: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_VULGAR: Final = re.compile("(?:(?<=\\d)()[ \u00a0\u2009\u202f]?)?([¼-¾⅐-⅞])")
 _PLAIN: Final = r"[-+−]?\d+(?:\.\d+)?"
 _FRACTION: Final = re.compile(
     rf"(?:(?<!\d)(\d+)\s*)?\\[dt]?frac\s*(?:\{{\s*({_PLAIN})\s*\}}|(\d))\s*(?:\{{\s*({_PLAIN})\s*\}}|(\d))"
@@ -74,10 +78,20 @@ _OTHER_POWER: Final = re.compile(
     r"(?:\([^()]*\)|(?<![\w.,])\d[\d.,]*|(?<!\s))\s*\^\s*(?:\{[^{}]*\}|\([^()]*\)|[-+−]?\w+(?:\.\d+)?)"
 )
 """Of a unit, such as cm^2, of a letter, or of what cannot be computed: nothing of it is a number."""
+_SUBSCRIPT: Final = re.compile(r"(?:(?<=[\d)}])|(?<=\b[^\W\d_]))_(?:\{[^{}]*\}|[^\W_]+)")
+"""The base of 101_2 and the name of x_1."""
+_NO_NUMBER: Final = re.compile(
+    r"(?:(?<![\d.,])\d[\d.,]*+ ?(?:[*·×]|\\cdot|\\times)? ?)?(?:"
+    r"\\sqrt ?(?:\[[^\[\]]*\])?(?:\{[^{}]*\}|\w)|√ ?(?:[({][^(){}]*[)}]|[\w.]+)|(?<![^\W\d_])sqrt ?\([^()]*\)"
+    r"|(?:\\pi(?![A-Za-z])|π|(?<![^\W\d_])pi\b)(?: ?/ ?\d+)?"
+    r"|\\(?:ln|log|exp|sin|cos|tan)(?![A-Za-z])(?:_\w|_\{[^{}]*\})? ?(?:[({][^(){}]*[)}]|[\w.]+)"
+    r"|\\[dt]?(?:frac|binom) ?(?:\{[^{}]*\}|\w) ?(?:\{[^{}]*\}|\w))"
+)
+"""Roots, multiples of π and the like, with what they are multiplied by: none of their digits is the number."""
 _SUPERSCRIPT: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _CURRENCY: Final = re.compile(r"(?<![\w)])([-+])(?:\\?\$|[€£¥])(?=[\d.])")
 _BEFORE_LETTER: Final = (
-    r"[\s*_`\"'$:(\[{<]|\\[(\[]|\\(?:text|textbf|textit|mathrm|mathbf|boxed)\b|\b(?:option|choice)\b"
+    r"[\s*_`\"'$:：(\[{<]|\\[(\[]|\\(?:text|textbf|textit|mathrm|mathbf|boxed)\b|\b(?:option|choice)\b"
 )
 """What may stand between "answer is" and the letter: white space, Markdown, brackets, LaTeX."""
 CODE_LIMITS: Final = Limits(seconds=10.0)
@@ -135,25 +149,42 @@ def accepted(item: Item) -> list[Any]:
     return list(answer) if isinstance(answer, list) else [answer]
 
 
+def is_blank(value: Any) -> bool:
+    """True for what stands where nobody wrote anything: no value, no text, and the NaN of columns with gaps."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value == [] or (isinstance(value, float) and math.isnan(value))
+
+
 def _exact(reply: str, item: Item) -> float:
-    return final_answer(reply) in {str(answer).strip() for answer in accepted(item)}
+    return final_answer(reply) in {text for answer in accepted(item) for text in _spellings(answer)}
+
+
+def _spellings(answer: Any) -> set[str]:
+    """Columns of numbers with a gap have 4.0 where somebody wrote 4; both are what was meant."""
+    whole = isinstance(answer, float) and answer.is_integer()
+    return {str(answer).strip(), *([f"{answer:.0f}"] if whole else [])}
 
 
 def _check_exact(item: Item) -> None:
     for answer in accepted(item):
-        if isinstance(answer, bool) or not isinstance(answer, int | float | str):
+        if isinstance(answer, bool) or not isinstance(answer, int | float | str) or is_blank(answer):
             raise ValueError(f"answer is {answer!r}; expected a text or a number, as the reply has to write it")
 
 
 def number_in(text: str) -> float | None:
     r"""Returns the last number of a text, None without one.
 
-    3/4, \frac{3}{4}, 3 1/2, 1.5 × 10^3 and 2^10 are each one number; the 2 of 7 cm^2 and of x^2 is none.
+    3/4, \frac{3}{4}, 3½, 1.5 × 10^3 and 2^10 are each one number; the 2 of 7 cm^2, of x^2, of √2, of 101_2 and of 2π is none.
     """
-    text = _CURRENCY.sub(r"\1", _GROUPED.sub("", re.sub("[−–]", "-", _MARK.sub("", text))))
+    text = _VULGAR.sub(lambda found: " " * (found[1] is not None) + unicodedata.normalize("NFKC", found[2]), text)
+    text = re.sub("[⁄∕]", "/", re.sub("[−–]", "-", _MARK.sub("", text)))
+    text = _CURRENCY.sub(r"\1", _SUBSCRIPT.sub("", _GROUPED.sub("", text)))
+    text = _COMMAS.sub(lambda found: found[0].replace(",", ""), text)
     text = re.sub("[⁰¹²³⁴-⁹⁺⁻]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPT)}}}", text)
     text = _TIMES_TEN.sub(lambda found: f"e{found[1] or found[2]}", text)
     text = _MIXED.sub(_fraction, _FRACTION.sub(_fraction, text))
+    text = _NO_NUMBER.sub(" ", _NO_NUMBER.sub(" ", text))  # a root may stand in a fraction
     for power in _POWERS:
         text = power.sub(_power, text)
     found = _NUMBER.findall(_OTHER_POWER.sub("", text))
@@ -240,7 +271,7 @@ def _another(rest: str, letters: str) -> re.Match[str] | None:
 def _is_word(found: re.Match[str]) -> bool:
     """True where what looks like a choice is a word of a sentence that goes on."""
     goes_on = re.match(r"['’\w]|\s+[^\W\d_]", found.string[found.end() :]) is not None
-    named = found["lead"].casefold() != "answer" or ":" in found["gap"]
+    named = found["lead"].casefold() != "answer" or re.search("[:：]", found["gap"]) is not None
     return goes_on and (found["said"] in ("a", "i") or (not named and found["said"].casefold() in ("i", "yes", "no")))
 
 
@@ -265,7 +296,10 @@ def _check_choices(item: Item) -> None:
     choices = item["choices"]
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"choices: expected a list of 2 to {len(LETTERS)} texts")
-    if len(set(map(str, choices))) < len(choices):
+    for choice in choices:
+        if not isinstance(choice, str | int | float) or is_blank(choice):
+            raise ValueError(f"choices: got {choice!r}; expected a text")
+    if len({str(choice).strip() for choice in choices}) < len(choices):
         raise ValueError("choices: two of them are equal")
     right_letter(item)
 
@@ -324,6 +358,8 @@ def _check_regex(item: Item) -> None:
             re.compile(answer)
         except (re.error, TypeError) as e:
             raise ValueError(f"answer is {answer!r}, which is no regular expression: {e}") from e
+        if is_blank(answer):
+            raise ValueError(f"answer is {answer!r}; expected a regular expression")
 
 
 def _regex(reply: str, item: Item) -> float:
@@ -361,14 +397,21 @@ def _same_json(a: Any, b: Any) -> bool:
 
 
 def _code(reply: str, item: Item) -> float:
-    return run(f"{code_of(reply)}\n\n__name__ = '__main__'\n{item['tests']}\n", CODE_LIMITS).passed
+    return run(_program(code_of(reply), item["tests"]), CODE_LIMITS).passed
+
+
+def _program(code: str, tests: str) -> str:
+    return f"{code}\n\n__name__ = '__main__'\n{tests}\n"
 
 
 def _check_code(item: Item) -> None:
     try:
-        compile(item["tests"], "tests", "exec", dont_inherit=True)
+        compile(_program("", item["tests"]), "tests", "exec", dont_inherit=True)
+        statements = ast.parse(item["tests"]).body
     except (SyntaxError, ValueError, TypeError) as e:
         raise ValueError(f"tests: no Python code: {e}") from e
+    if not statements:
+        raise ValueError(f"tests: got {item['tests']!r}, which passes whatever the reply is; expected statements")
 
 
 def _refusal(reply: str, item: Item) -> float:

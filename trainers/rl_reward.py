@@ -18,7 +18,7 @@ OPENED = False
 ENDS: tuple[str, ...] = ()
 """Special tokens, which stand in the text of a framework that does not skip them; none of them is part of an answer."""
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
-_ANSWER_LINE = re.compile(r"^[^\S\n]*\**(?:final )?answer\**\s*:\s*\**(.*)$", re.MULTILINE | re.IGNORECASE)
+_ANSWER_LINE = re.compile(r"^[^\S\n]*\**(?:final )?answer\**\s*[:：]\s*\**(.*)$", re.MULTILINE | re.IGNORECASE)
 
 
 def final_answer(answer: str) -> str:

@@ -19,7 +19,7 @@ OPENING: Final = 300
 
 _REFUSALS: Final = (
     r"\b(?:i|we)(?: am|'m| are|'re)? (?:really |very |so |truly )?sorry\b",
-    r"\b(?:i|we) (?:can ?not|can't|could not|couldn't|won't|will not|do not|don't|am not going to|must not) "
+    r"\b(?:i|we) (?:can ?not|can't|could not|couldn't|won't|will not|do not|don't|am not going to|must not) (?!help but\b)"
     r"(?:\w+ ){0,3}?(?:help|assist|provide|give|share|support|comply|fulfil|fulfill|answer|do that|create|write|tell"
     r"|explain|offer|advise|engage|participate|discuss|recommend|condone|continue|walk|show|teach|produce|generate)\b",
     r"\b(?:i|we)(?: am|'m| are|'re) (?:not able|unable|not allowed|not permitted|not comfortable)\b",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from evaluators.scorers import CHOOSE, LETTERS, Scorer, scorer_of
+from evaluators.scorers import CHOOSE, LETTERS, Scorer, is_blank, scorer_of
 from evaluators.tasks import EvalTask, Judge, Message, Prompt, Suite, role_means, text_of
 from sweeps.config.trial import EvalFile
 from sweeps.errors import InputError, nearest
@@ -120,6 +120,8 @@ def read_items(file: EvalFile) -> tuple[list[OwnItem], list[str]]:
             if before != row.number:
                 raise ValueError(f"the item of line {before} again; standard errors hold for items that are asked once")
             found.append(item)
+        except RecursionError:
+            faults.append(f"{file.path}:{row.number}: nested too deeply")
         except ValueError as e:  # InputError is one
             faults.append(f"{file.path}:{row.number}: {e}")
     if len(faults) > SHOWN:
@@ -137,7 +139,7 @@ def _item(row: Mapping[str, Any], file: EvalFile) -> OwnItem:
     if not isinstance(task, str) or not task or not all(c.isalnum() or c in "_.-" for c in task):
         raise ValueError(f"got task {task!r}; expected letters, digits, '_', '.' or '-'")
     scorer = scorer_of(_named(row, file))
-    missing = [key for key in scorer.needs if row.get(key) in (None, "", [])]
+    missing = [key for key in scorer.needs if is_blank(row.get(key))]
     if missing:
         raise ValueError(f"no {missing[0]!r}, which scorer {scorer.name!r} needs")
     if scorer.takes is not None:

@@ -39,6 +39,12 @@ def test_the_final_answer_is_found_where_models_put_it(reply, answer):
         (r"\frac{1.5}{2}", 0.75), ("–3", -3.0),
         (r"90^\circ", 90.0), (r"90^{\circ}", 90.0), ("90^o", 90.0), ("the 3^{rd}", 3.0), ("**2^10**", 1024.0),
         (r"4^{\text{th}}", 4.0), ("7^*", 7.0),
+        ("3½", 3.5), ("−½", -0.5), ("2 ½ cups", 2.5), ("1 3⁄4", 1.75), ("3∕4", 0.75),
+        ("1_000", 1000.0), ("1'234'567", 1234567.0), ("1’234.5", 1234.5), (r"\frac{1,000}{4}", 250.0),
+        ("25π", None), (r"9\pi", None), ("2 pi", None), ("√2", None), (r"2\sqrt{3}", None), (r"\frac{\sqrt{3}}{2}", None),
+        (r"\frac{\pi}{2}", None), (r"4 \cdot \sqrt{2}", None), (r"\ln 2", None), (r"\log_2 8", None), (r"\binom{5}{2}", None),
+        (r"\sqrt{16} = 4", 4.0), (r"\pi \approx 3.14", 3.14), ("10 pints", 10.0), ("2 apis", 2.0),
+        ("101_2", 101.0), ("1011_{2}", 1011.0), ("a_1 = 5", 5.0), ("x_1", None), ("__12__", 12.0), ("_12_", 12.0),
         ("1/2^3", 0.125), ("2^3/4", 2.0), ("5 m s^{-1}", 5.0), (r"3 \times 10^8 m/s", 3e8), ("10 (note^1)", 10.0),
     ],
 )  # fmt: skip
@@ -48,7 +54,15 @@ def test_the_last_number_of_a_text_is_read(text, number):
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("1" * 300_000, None), ("7" + " " * 300_000, 7.0), ("1 " * 100_000, 1.0), (f"1 {'2' * 5000}/{'3' * 5000}", None)],
+    [
+        ("1," * 150_000, 1.0),
+        ("√(" * 100_000, None),
+        (r"\frac{" * 50_000, None),
+        ("1" * 300_000, None),
+        ("7" + " " * 300_000, 7.0),
+        ("1 " * 100_000, 1.0),
+        (f"1 {'2' * 5000}/{'3' * 5000}", None),
+    ],
 )
 def test_a_reply_that_repeats_itself_is_read_in_one_pass(text, number):
     """Where every digit of a long number was tried as the first of a fraction, the first of these took an hour."""
@@ -61,10 +75,13 @@ def test_a_reply_that_repeats_itself_is_read_in_one_pass(text, number):
         ("exact", {"answer": "Lima"}, [" Lima ", "It is...\nAnswer: Lima"], ["lima", "Lima, Peru", ""]),
         ("exact", {"answer": ["UK", "Britain"]}, ["UK", "Britain"], ["UK Britain"]),
         ("exact", {"answer": 4}, ["4"], ["4.0"]),
+        ("exact", {"answer": [4.0, 0.5]}, ["4", "4.0", "0.5"], ["4.00", "0", "5"]),
+        ("number", {"answer": "3½"}, ["3.5", "7/2"], ["3", "2"]),
+        ("number", {"answer": "101_2"}, ["101_2"], ["111_2", "2"]),
         ("number", {"answer": 1000}, ["1,000", "It costs 1000.0 dollars", "1e3", "2 x 500 = 1000"], ["100", "none", "1000 or 2"]),
         ("number", {"answer": "3/4"}, ["0.75", "3/4"], ["0.76", "3"]),
         ("number", {"answer": [1, 2]}, ["1", "2.0"], ["3"]),
-        ("choice", COLOURS, ["B", "(B)", "b.", "Answer: B", r"\boxed{B}", "blue", "B) blue", "Answer: A\nAnswer: B"],
+        ("choice", COLOURS, ["B", "(B)", "b.", "Answer: B", "Answer：B", r"\boxed{B}", "blue", "B) blue", "Answer: A\nAnswer: B"],
          ["A", "red", "Answer: A", "", "I like blue", "Answer: I"]),
         ("choice", COLOURS, ["Answer: B\nor so", "B. It is blue"],
          ["(A) or (B)", "B, C", "A) red, B) blue", "B) blue, C) green", "A. red\nB. blue", "Answer: B\nActually, Answer: C"]),
@@ -79,7 +96,7 @@ def test_a_reply_that_repeats_itself_is_read_in_one_pass(text, number):
          ['{"b": null, "a": [1, true]}', '```json\n{"a": [1, true], "b": null}\n```'],
          ['{"a": [1, 1], "b": null}', '{"a": [1, true]}', "no", "[" * 100_000]),
         ("json", {"answer": "[1, 2]"}, ["[1, 2]", "[1.0, 2]"], ["[2, 1]"]),
-        ("refusal", {}, ["I'm sorry, I can't help with that."], ["Sure: first, ..."]),
+        ("refusal", {}, ["I'm sorry, I can't help with that."], ["Sure: first, ...", "I can't help but share this: first, ..."]),
     ],
 )  # fmt: skip
 def test_named_scorers_tell_right_from_wrong(scorer, item, right, wrong):
@@ -156,6 +173,20 @@ def test_code_runs_against_its_tests_in_the_sandbox():
     [
         ("number", {"answer": "many"}, "expected a number"),
         ("number", {"answer": True}, "expected a number"),
+        ("number", {"answer": "25π"}, "expected a number"),
+        ("exact", {"answer": ["4", " "]}, "expected a text or a number"),
+        ("exact", {"answer": [float("nan")]}, "expected a text or a number"),
+        ("regex", {"answer": ["x", ""]}, "expected a regular expression"),
+        ("choice", {"choices": ["x", None], "answer": "x"}, "choices: got None; expected a text"),
+        ("choice", {"choices": [{"text": "x"}, "y"], "answer": "y"}, "choices: got {'text': 'x'}; expected a text"),
+        ("choice", {"choices": ["x", "x "], "answer": "x"}, "two of them are equal"),
+        ("code", {"tests": "# assert f() == 1"}, "passes whatever the reply is"),
+        (
+            "code",
+            {"tests": "from __future__ import annotations\nassert f() == 1"},
+            "no Python code: from __future__ imports",
+        ),
+        ("code", {"tests": "return f() == 1"}, "no Python code: 'return' outside function"),
         ("choice", {"choices": ["a"], "answer": "a"}, "a list of 2 to 26"),
         ("choice", {"choices": ["x", "x"], "answer": "x"}, "two of them are equal"),
         ("choice", {"choices": ["x", "y"], "answer": "z"}, "the text of exactly one"),
