@@ -217,9 +217,10 @@ def _judge_at(folder: str) -> Engine:
 
 
 def _ask_judge(judge: Engine, questions: Sequence[str]) -> list[str]:
-    ids = encode_prompts(judge.tokenizer, questions).ids
-    replies = judge.generate(ids, [JUDGE_CAP] * len(ids), GREEDY)
-    return decoded(judge.tokenizer, [reply.ids for reply in replies])
+    """Returns what a judge answers; "", which is no verdict, where it never came to the end of its thought."""
+    encoded = encode_prompts(judge.tokenizer, questions)
+    replies = judge.generate(encoded.ids, [JUDGE_CAP] * len(questions), GREEDY)
+    return [reply.answer or "" for reply in read(judge.tokenizer, replies, encoded.opened)]
 
 
 def read(tokenizer: Any, replies: Sequence[Reply], opened: Sequence[bool]) -> list[Answered]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, SupportsFloat, get_args
 
 from evaluators.decoding import END_THINK
 from evaluators.engines.huggingface import Loaded, stop_ids
@@ -140,7 +141,7 @@ def to_scores(
     outcomes: dict[str, str] = {}
     roles: dict[str, list[str]] = {}
     for role, task in wanted.tasks:
-        name, values = f"{role}/{task}", _values(samples[task])
+        name, values = f"{role}/{task}", _values(task, samples[task])
         metrics[name], n[name] = sum(values) / len(values), len(values)
         right_or_wrong = set(values) <= {0.0, 1.0}
         se[name] = share_error(round(sum(values)), len(values)) if right_or_wrong else sample_error(values)
@@ -193,12 +194,20 @@ def _arguments(logged: Any) -> tuple[str, Mapping[str, Any]]:
     return str(prompt), rest[0] if rest and isinstance(rest[0], Mapping) else {}
 
 
-def _values(samples: Sequence[Mapping[str, Any]]) -> list[float]:
-    """One value per document, in order: the first metric under the first filter."""
+def _values(task: str, samples: Sequence[Mapping[str, Any]]) -> list[float]:
+    """One value per document, in order: the first metric under the first filter.
+
+    Raises:
+        InputError: that metric gives a document no number, as perplexities and BLEU do not.
+    """
     first = samples[0]
     metric = first["metrics"][0]
     chosen = [sample for sample in samples if sample["filter"] == first["filter"]]
-    return [float(sample[metric]) for sample in sorted(chosen, key=lambda sample: int(sample["doc_id"]))]
+    values = [sample[metric] for sample in sorted(chosen, key=lambda sample: int(sample["doc_id"]))]
+    for value in values:
+        if not isinstance(value, SupportsFloat) or not math.isfinite(value):
+            raise InputError(f"lm-eval task {task!r}: metric {metric!r} of a document is {value!r}; expected a number")
+    return [float(value) for value in values]
 
 
 def _digest(value: Any) -> str:

@@ -39,7 +39,7 @@ from evaluators.benchmarks import ifeval, livecodebench
 from evaluators.benchmarks.judges import HARMS, HELPFUL, REFUSES, TRUTHFUL, refused
 from evaluators.benchmarks.rows import benchmark_rows
 from evaluators.decoding import Decoding
-from evaluators.scorers import same_choice, same_math
+from evaluators.scorers import is_blank, same_choice, same_math
 from evaluators.tasks import EvalTask, Rubric, Suite, role_means
 from sweeps.errors import InputError
 
@@ -124,24 +124,48 @@ def _questions(name: str, file: Path, items: int, seed: int) -> dict[int, Item]:
     chosen = [at for _, _, at in turns[:items]]
     try:
         return {at: BENCHMARKS[name].ask(rows[at], random.Random(f"{seed}/{at}")) for at in chosen}
-    except (KeyError, ValueError, IndexError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # each reads a row in its own way, and a row may hold anything
         line = next(at for at in chosen if _fails(name, rows[at]))
-        raise InputError(f"{file}:{line}: column {error} is missing or not as {name} has it") from error
+        what = f"column {error}" if isinstance(error, KeyError | ValueError) else f"a column ({error})"
+        raise InputError(f"{file}:{line}: {what} is missing or not as {name} has it") from error
 
 
 def _fails(name: str, row: Row) -> bool:
     try:
         BENCHMARKS[name].ask(row, random.Random(0))
-    except (KeyError, ValueError, IndexError):
+    except Exception:
         return True
     return False
 
 
+def _text(row: Row, column: str) -> str:
+    """Returns what stands in a column, as text.
+
+    Raises:
+        ValueError: nothing, or neither text nor a number; names the column.
+    """
+    (text,) = _texts([row[column]], column)
+    if is_blank(row[column]):
+        raise ValueError(column)
+    return text
+
+
+def _texts(values: Any, column: str) -> list[str]:
+    """Returns a list of texts; JSON in a text is none: each of its signs would be one."""
+    if not isinstance(values, list) or not all(isinstance(v, str | int | float) for v in values):
+        raise ValueError(column)
+    return [str(value) for value in values]
+
+
 def ask_math(row: Row, draw: random.Random) -> Item:
-    return Item(row["problem"] + BOXED, str(row["answer"]))
+    return Item(_text(row, "problem") + BOXED, _text(row, "answer"))
 
 
 def _choices(question: str, options: list[str], correct: int, draw: random.Random | None) -> Item:
+    if not 2 <= len(options) <= len(LETTERS):
+        raise ValueError("options")
     order = list(range(len(options)))
     if draw is not None:
         draw.shuffle(order)
@@ -150,26 +174,27 @@ def _choices(question: str, options: list[str], correct: int, draw: random.Rando
 
 
 def ask_gpqa(row: Row, draw: random.Random) -> Item:
-    options = [row["Correct Answer"], *(row[f"Incorrect Answer {i}"] for i in (1, 2, 3))]
-    return _choices(row["Question"], options, 0, draw)
+    options = [_text(row, name) for name in ("Correct Answer", *(f"Incorrect Answer {i}" for i in (1, 2, 3)))]
+    return _choices(_text(row, "Question"), options, 0, draw)
 
 
 def ask_mmlu_pro(row: Row, draw: random.Random) -> Item:
-    return _choices(row["question"], row["options"], int(row["answer_index"]), None)
+    return _choices(_text(row, "question"), _texts(row["options"], "options"), int(row["answer_index"]), None)
 
 
 def ask_truthfulqa(row: Row, draw: random.Random) -> Item:
     targets = row["mc1_targets"]  # the right choice always comes first in the data set, hence the shuffle
-    return _choices(row["question"], targets["choices"], targets["labels"].index(1), draw)
+    choices = _texts(targets["choices"], "mc1_targets")
+    return _choices(_text(row, "question"), choices, targets["labels"].index(1), draw)
 
 
 def ask_truthfulqa_open(row: Row, draw: random.Random) -> Item:
     """The target is what the judge may know: which answers are true, which false."""
-    true, false = row["correct_answers"], row["incorrect_answers"]
+    true, false = (_texts(row[name], name) for name in ("correct_answers", "incorrect_answers"))
     if not true:
         raise ValueError("correct_answers")
     return Item(
-        row["question"], "\n".join([*(f"true: {text}" for text in true), *(f"false: {text}" for text in false)])
+        _text(row, "question"), "\n".join([*(f"true: {text}" for text in true), *(f"false: {text}" for text in false)])
     )
 
 
@@ -177,12 +202,13 @@ def ask_halueval(row: Row, draw: random.Random) -> Item:
     said = str(row["hallucination"]).strip().capitalize()
     if said not in ("Yes", "No"):
         raise ValueError("hallucination")
-    text = f"Knowledge: {row['knowledge']}\nQuestion: {row['question']}\nAnswer: {row['answer']}"
+    knowledge, question, answer = (_text(row, name) for name in ("knowledge", "question", "answer"))
+    text = f"Knowledge: {knowledge}\nQuestion: {question}\nAnswer: {answer}"
     return Item(text + YES_NO, said)
 
 
 def ask_hex_phi(row: Row, draw: random.Random) -> Item:
-    return Item(row["prompt"], "")
+    return Item(_text(row, "prompt"), "")
 
 
 def ask_livecodebench(row: Row, draw: random.Random) -> Item:
@@ -190,7 +216,7 @@ def ask_livecodebench(row: Row, draw: random.Random) -> Item:
 
 
 def ask_ifeval(row: Row, draw: random.Random) -> Item:
-    return Item(row["prompt"], ifeval.target_of(row))
+    return Item(_text(row, "prompt"), ifeval.target_of(row))
 
 
 def refuses(answer: str, target: str) -> bool:

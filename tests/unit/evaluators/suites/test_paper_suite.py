@@ -214,6 +214,24 @@ def test_a_row_without_its_column_is_named_by_file_and_line(folder):
         load_suite(EvalSpec(f"paper:{folder}"))
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        ("math500", "problem", None), ("math500", "answer", None), ("aime24", "answer", float("nan")), ("math500", "answer", " "),
+        ("gpqa_diamond", "Incorrect Answer 2", None), ("mmlu_pro", "options", "['w', 'x', 'y', 'z']"),
+        ("mmlu_pro", "options", ["w", None, "y", "z"]), ("mmlu_pro", "answer_index", None), ("mmlu_pro", "question", [1]),
+        ("truthfulqa", "mc1_targets", "{}"), ("halueval", "knowledge", None), ("hex_phi", "prompt", None),
+        ("livecodebench", "private_test_cases", "bm90IHppcHBlZA=="), ("livecodebench", "public_test_cases", ["x"]),
+    ],
+)  # fmt: skip
+def test_a_column_that_holds_something_else_is_named_by_file_and_line(tmp_path, name, column, value):
+    pytest.importorskip("math_verify")
+    rows = [ROWS[name][0], {**ROWS[name][0], column: value}]
+    (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=rf"{name}\.jsonl:2: .* is missing or not as {name} has it"):
+        load_suite(EvalSpec(f"paper:{tmp_path}"))
+
+
 @pytest.mark.parametrize("where", ["", "/nowhere/at/all"])
 def test_without_a_folder_the_suite_says_what_it_needs(where):
     with pytest.raises(InputError, match="paper:/data/benchmarks"):
