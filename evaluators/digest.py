@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from sweeps.checkpoints.manifest import sha256
+from sweeps.checkpoints.manifest import MANIFEST, STATE, sha256
 
-_DECIDE: Final = ("model*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges*")
-"""Files of a model folder that can change its replies; optimizer state beside them does not."""
-_IGNORED: Final = frozenset({"training.json", "manifest.json", "trainer.json"})
+_DECIDE: Final = ("*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges*")
+"""Files of a model folder that can change its replies, weights by whatever name the index calls them."""
+_IGNORED: Final = frozenset({"training.json", MANIFEST, "trainer.json", STATE})
 
 
 def folder_digest(folder: Path, known: Mapping[str, str] | None = None) -> str:

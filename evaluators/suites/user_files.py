@@ -221,6 +221,7 @@ def _task(role: str, name: str, drawn: Sequence[OwnItem], every: Sequence[OwnIte
         assert score is not None
         return score(answer, drawn[i].values)
 
+    scorers = [f"{item.scorer.name} {item.scorer.digest}".strip() for item in drawn]
     judges: dict[str, Judge] = {} if every[0].scorer.score is None else {metric: judge}
     return EvalTask(
         name,
@@ -231,6 +232,6 @@ def _task(role: str, name: str, drawn: Sequence[OwnItem], every: Sequence[OwnIte
         judges,
         rubrics={} if rubric is None else {metric: rubric},
         graded=frozenset({metric} if any(item.scorer.graded for item in every) else ()),
-        scorer=" ".join(sorted({f"{item.scorer.name} {item.scorer.digest}".strip() for item in every})),
+        scorer=scorers[0] if len(set(scorers)) == 1 else "; ".join(scorers),
         refusals=all(item.scorer.name == "refusal" for item in every),
     )

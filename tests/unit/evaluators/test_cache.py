@@ -140,3 +140,14 @@ def test_a_checkpoint_that_is_not_what_its_sweep_wrote_gets_no_score(folder, tmp
     seal(folder, 4)  # as of another trial, whose folder was copied over this one's
     with pytest.raises(DamagedCheckpoint, match="holds other weights than its sweep wrote there"):
         score_job(job, scores=tmp_path / "scores")
+
+
+def test_weights_count_by_whatever_name_and_a_trainer_s_state_does_not(tmp_path):
+    """An index may place weights in files of any name; with those left out, two bases of one shape shared their scores."""
+    before = folder_digest(tmp_path)
+    (tmp_path / "trainer.safetensors").write_bytes(b"moments")
+    assert folder_digest(tmp_path) == before
+    (tmp_path / "weights-a.safetensors").write_bytes(b"one")
+    first = folder_digest(tmp_path)
+    (tmp_path / "weights-a.safetensors").write_bytes(b"two")
+    assert before != first != folder_digest(tmp_path) != before

@@ -52,6 +52,14 @@ def test_what_lm_eval_measured_becomes_scores_with_errors_and_outcomes():
     assert changed.items_digest == same_items.items_digest
 
 
+@pytest.mark.parametrize("value", [None, (-3.5, 7), "7", float("nan")])
+def test_a_metric_that_is_no_number_for_a_document_is_no_score(value):
+    with pytest.raises(
+        InputError, match=r"lm-eval task 'sums': metric 'word_perplexity' of a document is .*expected a number"
+    ):
+        to_scores(parse_name("lm-eval:math/sums"), CONFIGS, {"sums": [sample(0, value, "word_perplexity")]}, 1.5)
+
+
 def logged(number, said, right, which="none", cap=4):
     arguments = [(f"<user>{number}+1=", {"until": [], "max_gen_toks": cap})]
     texts = {"arguments": arguments, "resps": [[f"hm</think>{said}"]], "filtered_resps": [said]}

@@ -78,6 +78,13 @@ def test_the_version_follows_from_the_code_of_all_that_reads_a_reply(write, deci
     assert own(EvalFile(path, "math")).version != before
 
 
+def test_the_version_follows_from_which_item_is_scored_how(write):
+    ways = [("exact", "number", "number"), ("exact", "exact", "number"), ("number", "exact", "number")]
+    files = [write(f"{'-'.join(way)}.jsonl", *({"prompt": f"{i}?", "answer": 1, "scorer": name, "task": "mixed"}
+                                               for i, name in enumerate(way))) for way in ways]  # fmt: skip
+    assert len({own(EvalFile(file, "math")).version for file in files}) == 3
+
+
 def test_which_items_are_asked_is_drawn_once_and_all_are_checked(write):
     path = write("many.jsonl", *({"prompt": f"{i}?", "answer": i} for i in range(50)))
     first, again, more = (own(EvalFile(path, "math"), items=n) for n in (5, 5, 20))
