@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from evaluators.suites.registry import load_suite
-from evaluators.tasks import text_of
+from evaluators.tasks import EvalTask, text_of
 from sweeps.config.schema import Sweep
 from trainers.data.inspection.contamination import Overlap, conversation_texts, overlap
 from trainers.data.types import TierData
 
 
+def evaluation_tasks(sweep: Sweep) -> tuple[EvalTask, ...]:
+    """Returns the suite's tasks; none of lm-eval's, which only lm-eval can render."""
+    return () if sweep.evaluation.suite.startswith("lm-eval:") else load_suite(sweep.evaluation.spec).tasks
+
+
 def evaluation_prompts(sweep: Sweep) -> tuple[str, ...]:
-    """Returns the suite's prompts; none for lm-eval's tasks, which only lm-eval can render."""
-    if sweep.evaluation.suite.startswith("lm-eval:"):
-        return ()
-    suite = load_suite(sweep.evaluation.spec)
-    return tuple(text_of(prompt) for task in suite.tasks for prompt in task.prompts)
+    """Returns the suite's prompts."""
+    return tuple(text_of(prompt) for task in evaluation_tasks(sweep) for prompt in task.prompts)
 
 
 def tier_overlap(data: TierData, prompts: tuple[str, ...]) -> Overlap | None:

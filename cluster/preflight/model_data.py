@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from evaluators.engines.base import think_tags
+from evaluators.engines.base import rendered, think_tags
+from evaluators.tasks import text_of
 from evaluators.test_time import parse_variant
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.plan import Plan
@@ -24,6 +26,7 @@ from trainers.data.sources.user_files import CHECKED_BYTES
 from trainers.data.types import TierData
 from trainers.model.files.folder import checked_folder
 from trainers.model.files.weights import check_finite, check_weights, stored_tensors
+from trainers.model.generation import context_of
 from trainers.model.packable import attention_window, check_packable
 
 if TYPE_CHECKING:
@@ -158,6 +161,8 @@ def _model(sweep: Sweep, name: str, notes: list[str], *, scores: bool) -> KnownM
     if scores and any(parse_variant(text).think is not None for text in sweep.evaluation.test_time):
         think_tags(tokenizer)
     template = ChatTemplate(tokenizer)
+    if scores:
+        notes += _notes_on_prompts(sweep, name, template, context_of(model.config))
     end, eos = template.end, tokenizer.eos_token
     if end.appended:
         notes.append(
@@ -170,6 +175,42 @@ def _model(sweep: Sweep, name: str, notes: list[str], *, scores: bool) -> KnownM
         )
     positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
     return KnownModel(tokenizer, int(model.get_input_embeddings().num_embeddings), positions, attention_window(model))
+
+
+def _notes_on_prompts(sweep: Sweep, model: str, template: ChatTemplate, context: int) -> Iterator[str]:
+    """Yields what there is to say of the evaluation's prompts under a model's template.
+
+    Args:
+        context: tokens that the model can see.
+
+    Raises:
+        InputError: the template refuses one, or drops a message of it.
+    """
+    from cluster.preflight.contamination import evaluation_tasks
+
+    parted: Counter[str] = Counter()
+    full = 0
+    try:
+        tasks = evaluation_tasks(sweep)
+    except InputError:  # told with the evaluation
+        return
+    for task in tasks:
+        for i, prompt in enumerate(task.prompts):
+            try:
+                full += len(template.encode(rendered(template, prompt))) >= context
+            except InputError as e:
+                raise InputError(f"item {i} of {task.role}/{task.name} cannot be asked: {e}") from e
+            parted.update(token for token in template.control_tokens if token in text_of(prompt))
+    for token, count in sorted(parted.items()):
+        yield (
+            f"warning: model {model}: {count} of the evaluation's prompts hold {token!r}, by which its chat template parts "
+            "messages"
+        )
+    if full:
+        yield (
+            f"warning: model {model}: {full} of the evaluation's prompts fill its context of {context} tokens and leave no room "
+            "for a reply: they count as wrong"
+        )
 
 
 def _left_to_the_loop(sweep: Sweep, fault: str) -> str:

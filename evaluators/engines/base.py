@@ -9,6 +9,7 @@ from evaluators.decoding import END_THINK, THINK, Decoding, Reply, ThinkTags
 from evaluators.tasks import Prompt, messages_of
 from sweeps.errors import InputError
 from trainers.data.chat.template import ChatTemplate, opens_thought
+from trainers.data.chat.tokenization import check_context
 
 
 class Engine(Protocol):
@@ -33,12 +34,24 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> Encoded:
     """Renders prompts as training renders what stands before a reply (`trainers.data.chat.template`).
 
     Raises:
-        InputError: the chat template refuses a conversation.
+        InputError: see `rendered`.
     """
     template = ChatTemplate(tokenizer)
-    texts = [template.render(messages_of(prompt), prompt=True) for prompt in prompts]
+    texts = [rendered(template, prompt) for prompt in prompts]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return Encoded(ids, [opens_thought(text) for text in texts])
+
+
+def rendered(template: ChatTemplate, prompt: Prompt) -> str:
+    """Returns a prompt as a model reads it.
+
+    Raises:
+        InputError: the chat template refuses the conversation, or drops a message of it.
+    """
+    messages = messages_of(prompt)
+    text = template.render(messages, prompt=True)
+    check_context(text, messages, ())
+    return text
 
 
 def stop_token_ids(tokenizer: Any, named: int | Sequence[int] | None) -> frozenset[int]:

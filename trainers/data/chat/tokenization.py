@@ -107,7 +107,7 @@ def render_rows(template: ChatTemplate, conversation: Conversation) -> list[Rend
     _check_control_tokens(template, messages, tools)
     first = len(conversation) - len(messages)
     replies = [_reply(template, conversation, first + i) for i in targets]
-    _check_context(replies[-1].text, messages[: targets[-1]], [tool_name(tool) for tool in tools])
+    check_context(replies[-1].text, messages[: targets[-1]], [tool_name(tool) for tool in tools])
     alone = template.end.appended or not all(b.prompt.startswith(a.text) for a, b in pairwise(replies))
     if alone:
         return [RenderedRow(reply.text, (reply,), template.end.appended) for reply in replies]
@@ -254,8 +254,8 @@ def _texts_of(message: Message) -> str:
     return f"{said}\0{json.dumps(calls, ensure_ascii=False)}" if calls else said
 
 
-def _check_context(text: str, messages: Sequence[Message], tools: Sequence[str]) -> None:
-    """Raises InputError when something that leads to the last reply is not in its text."""
+def check_context(text: str, messages: Sequence[Message], tools: Sequence[str]) -> None:
+    """Raises InputError when something that leads to a reply is not in its text: of messages but the assistant's, or of tools."""
     for place, message in enumerate(messages):
         content = message["content"]
         if message["role"] != "assistant" and not (_holds(text, content) or _holds(text, json.dumps(content)[1:-1])):

@@ -9,11 +9,13 @@ import pytest
 
 from cluster.preflight.checks import preflight
 from cluster.run_sweep import run
+from evaluators.engines.base import encode_prompts
 from sweeps import Sweep
-from sweeps.errors import SpecError
+from sweeps.errors import InputError, SpecError
 from tests.support.fakes import fake_evaluate
 from tests.support.models.tiny_sft import TEMPLATE, sums, tokenizer, write_base
 from tests.support.plugin_package import install
+from trainers.model.load import load_tokenizer
 
 STRICT = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role here') }}{% endif %}{% endfor %}"
@@ -275,3 +277,52 @@ def test_what_a_sweep_would_ask_is_not_looked_at_where_a_function_of_the_callers
     with pytest.raises(SpecError, match="elsewhere"):
         preflight(own)
     assert preflight(own, scores=False).tiers
+
+
+def asking(tmp_path, base, *items):
+    file = tmp_path / "talk.jsonl"
+    file.write_text("".join(json.dumps({"answer": "x", **item}) + "\n" for item in items))
+    files = [{"path": str(file), "role": "general"}]
+    return Sweep(**{**sweep(tmp_path, base, rows(sums(5))).to_json(), "evaluation": {"files": files},
+                    "objective": {"metric": "general/talk"}})  # fmt: skip
+
+
+WITH_SYSTEM = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        (STRICT, "the chat template refuses it: no system role here"),
+        (
+            TEMPLATE.replace("{{ '['", "{{ '' if m.role == 'system' else '['"),
+            r"drops the content of message 0 \(system\)",
+        ),
+    ],
+)
+def test_what_an_evaluation_cannot_ask_a_model_is_told_before_the_first_checkpoint_waits(
+    tmp_path, base, template, fault
+):
+    (base / "chat_template.jinja").write_text(template)
+    with pytest.raises(SpecError, match=rf"item 0 of general/talk cannot be asked: .*{fault}"):
+        preflight(asking(tmp_path, base, WITH_SYSTEM))
+    with pytest.raises(InputError, match=fault):
+        encode_prompts(load_tokenizer(base), [tuple(WITH_SYSTEM["messages"])])
+    preflight(asking(tmp_path, base, {"prompt": "Hi"}))
+
+
+def test_items_that_leave_no_room_for_a_reply_are_counted(tmp_path, base):
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    notes = preflight(asking(tmp_path, base, {"prompt": "1" * 80}, {"prompt": "1" * 20})).notes
+    assert any(
+        "warning: model mine: 1 of the evaluation's prompts fill its context of 64 tokens" in note for note in notes
+    )
+
+
+def test_items_that_hold_a_control_token_of_a_model_are_counted(tmp_path, base):
+    notes = preflight(asking(tmp_path, base, WITH_SYSTEM, {"prompt": "What is </s>?"})).notes
+    assert (
+        "warning: model mine: 1 of the evaluation's prompts hold '</s>', by which its chat template parts messages"
+        in notes
+    )
