@@ -391,6 +391,8 @@ def _sound(value: Any) -> Any:
         return {_text(str(key), "a key"): _sound(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_sound(inner) for inner in value]
+    if value is not None and not isinstance(value, str | int | float):
+        raise ValueError(f"a tool or a call holds {short(value)}, which is nothing that JSON has")
     return _text(value, "a tool or a call") if isinstance(value, str) else value
 
 

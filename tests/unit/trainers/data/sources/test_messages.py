@@ -1,5 +1,7 @@
 """Every key of a row and of a message is used, known to be harmless, told of, or makes the row bad."""
 
+import datetime
+import decimal
 import json
 
 import pyarrow
@@ -271,6 +273,14 @@ def test_arguments_that_are_no_object_are_not_taken_for_none(arguments):
 def test_text_that_no_tokenizer_takes_makes_the_row_bad_wherever_it_stands(row):
     with pytest.raises(ValueError, match="NUL character or half a surrogate pair"):
         parse_row(row, {})
+
+
+@pytest.mark.parametrize("value", [b"x", datetime.date(2026, 1, 1), decimal.Decimal(1)])
+def test_a_tool_or_a_call_holds_what_json_has(value):
+    """Columns of Parquet may be of any type; a template writes JSON."""
+    for row in (call({"x": [value]}), {"messages": TURN, "tools": [{"name": "f", "since": value}]}):
+        with pytest.raises(ValueError, match="a tool or a call holds .*, which is nothing that JSON has"):
+            parse_row(row, {})
 
 
 def test_an_answer_that_is_a_json_list_is_an_answer():
