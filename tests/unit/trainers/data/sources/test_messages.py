@@ -279,7 +279,7 @@ def test_text_that_no_tokenizer_takes_makes_the_row_bad_wherever_it_stands(row):
 def test_a_tool_or_a_call_holds_what_json_has(value):
     """Columns of Parquet may be of any type; a template writes JSON."""
     for row in (call({"x": [value]}), {"messages": TURN, "tools": [{"name": "f", "since": value}]}):
-        with pytest.raises(ValueError, match="a tool or a call holds .*, which is nothing that JSON has"):
+        with pytest.raises(ValueError, match=r"a tool or a call holds .*, which is nothing that JSON has"):
             parse_row(row, {})
 
 
