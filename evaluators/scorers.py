@@ -358,7 +358,7 @@ def _check_regex(item: Item) -> None:
             re.compile(answer)
         except (re.error, TypeError) as e:
             raise ValueError(f"answer is {answer!r}, which is no regular expression: {e}") from e
-        if is_blank(answer):
+        if is_blank(answer) or isinstance(answer, bytes):
             raise ValueError(f"answer is {answer!r}; expected a regular expression")
 
 

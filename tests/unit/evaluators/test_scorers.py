@@ -177,6 +177,7 @@ def test_code_runs_against_its_tests_in_the_sandbox():
         ("exact", {"answer": ["4", " "]}, "expected a text or a number"),
         ("exact", {"answer": [float("nan")]}, "expected a text or a number"),
         ("regex", {"answer": ["x", ""]}, "expected a regular expression"),
+        ("regex", {"answer": b"x"}, "expected a regular expression"),
         ("choice", {"choices": ["x", None], "answer": "x"}, "choices: got None; expected a text"),
         ("choice", {"choices": [{"text": "x"}, "y"], "answer": "y"}, "choices: got {'text': 'x'}; expected a text"),
         ("choice", {"choices": ["x", "x "], "answer": "x"}, "two of them are equal"),
