@@ -46,7 +46,7 @@ Score = Callable[[str, Item], float]
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CHOOSE: Final = "\n\nEnd with the line: Answer: X (the letter of your choice)."
 _NUMBER: Final = re.compile(
-    r"(?:(?<![\w)])[-+−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+    r"(?:(?<![^\W_])(?<!\))[-+−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
     r"(?:\s*/\s*[-+−]?\d+(?:\.\d+)?)?"
 )
 _GROUPED: Final = re.compile(r"(?<=\d)(?:\{,\}|\\[,! ]|[\u00a0\u2009\u202f'’_])(?=\d{3}(?!\d))")
@@ -57,7 +57,7 @@ _PLAIN: Final = r"[-+−]?\d+(?:\.\d+)?"
 _FRACTION: Final = re.compile(
     rf"(?:(?<!\d)(\d+)\s*)?\\[dt]?frac\s*(?:\{{\s*({_PLAIN})\s*\}}|(\d))\s*(?:\{{\s*({_PLAIN})\s*\}}|(\d))"
 )
-_MIXED: Final = re.compile(r"(?<![\d.,/^])(\d+) (\d+)/(\d+)(?![\d.])")
+_MIXED: Final = re.compile(r"(?<![\d.,/^])(\d+) (\d+)/(\d+)(?!\d|\.\d)")
 _TIMES_TEN: Final = re.compile(
     r"(?<=\d)\s*(?:[×·⋅*xX]|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*(?:\{\s*([-+−]?\d+)\s*\}|([-+−]?\d+))"
 )
@@ -89,11 +89,13 @@ _NO_NUMBER: Final = re.compile(
 )
 """Roots, multiples of π and the like, with what they are multiplied by: none of their digits is the number."""
 _SUPERSCRIPT: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
-_CURRENCY: Final = re.compile(r"(?<![\w)])([-+])(?:\\?\$|[€£¥])(?=[\d.])")
+_CURRENCY: Final = re.compile(r"(?<![^\W_])(?<!\))([-+])(?:\\?\$|[€£¥])(?=[\d.])")
 _BEFORE_LETTER: Final = (
-    r"[\s*_`\"'$:：(\[{<]|\\[(\[]|\\(?:text|textbf|textit|mathrm|mathbf|boxed)\b|\b(?:option|choice)\b"
+    r"[\s*_`\"'$:：(\[{<]|\\[(\[]|\\(?:text|textbf|textit|mathrm|mathbf|boxed)\b|\b(?:option|choice|letter)\b"
 )
 """What may stand between "answer is" and the letter: white space, Markdown, brackets, LaTeX."""
+_PAIRED: Final = re.compile(r"<([a-z]+)(?:\s[^<>]*)?>([^<>]*)</\1>", re.IGNORECASE)
+"""HTML around a text: the b of <b>A</b> is no letter that was chosen."""
 CODE_LIMITS: Final = Limits(seconds=10.0)
 
 
@@ -249,8 +251,8 @@ def same_choice(answer: str, target: str, letters: str = "A-P") -> bool:
 
 def _chosen(answer: str, letters: str) -> str | None:
     """Returns what a reply says to choose, "" where that are two at once; None where it says nothing of the kind."""
-    pattern = rf"(?P<lead>answer(?:[\s*_]+is\b)?|\\boxed)(?P<gap>(?:{_BEFORE_LETTER})+)(?P<said>yes|no|[{letters}])\b"
-    said, read = None, 0
+    pattern = rf"(?P<lead>answer(?:[\s*_]+is\b)?|\\boxed)(?P<gap>(?:{_BEFORE_LETTER})+)(?P<said>yes|no|[{letters}])(?!_*[^\W_])"
+    said, read, answer = None, 0, _PAIRED.sub(r"\2", answer)
     for found in re.finditer(pattern, answer, re.IGNORECASE):
         if found.start() >= read and not _is_word(found):
             another = _another(answer[found.end() :], letters)
@@ -299,21 +301,25 @@ def _check_choices(item: Item) -> None:
     for choice in choices:
         if not isinstance(choice, str | int | float) or is_blank(choice):
             raise ValueError(f"choices: got {choice!r}; expected a text")
-    if len({str(choice).strip() for choice in choices}) < len(choices):
+    if len({_bare(str(choice)) for choice in choices}) < len(choices):
         raise ValueError("choices: two of them are equal")
     right_letter(item)
 
 
+def _bare(text: str) -> str:
+    return text.strip().removesuffix(".").rstrip()
+
+
 def _choice(reply: str, item: Item) -> float:
     letter = right_letter(item)
-    texts, letters = [str(choice).strip() for choice in item["choices"]], f"A-{LETTERS[len(item['choices']) - 1]}"
-    said = final_answer(reply)
+    texts, letters = [_bare(str(choice)) for choice in item["choices"]], f"A-{LETTERS[len(item['choices']) - 1]}"
+    said = _bare(final_answer(reply))
     for spoken, written in ((said, texts), (said.casefold(), [text.casefold() for text in texts])):
         if said.upper() not in [*LETTERS[: len(texts)]] and written.count(spoken) == 1:
             return written.index(spoken) == LETTERS.index(letter)
     if (chosen := _chosen(reply, letters)) is not None:
         return chosen.casefold() == letter.casefold()
-    alone = re.fullmatch(r"\W{0,2}([A-Za-z])(?P<rest>[).:]\s*.*)?\W{0,2}", said, re.DOTALL)
+    alone = re.fullmatch(r"[\W_]{0,2}([A-Za-z])(?P<rest>[).:]\s*.*)?[\W_]{0,2}", said, re.DOTALL)
     if not alone or re.search(rf"[\n,;]\s*[{letters}](?<!{alone[1]})[).:]\s", alone["rest"] or "") is not None:
         return False
     return alone[1].upper() == letter and not _another(said[alone.end(1) :], letters)
