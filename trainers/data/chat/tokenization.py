@@ -181,10 +181,15 @@ def _lost(prompt: str, whole: str, message: Message) -> str:
         answer = answer.lstrip().removeprefix("<think>")
     if (part := _missing(reply, thought, answer)) is not None:
         return f"the chat template loses part of a reply: {part[:80]!r} became {reply[:80]!r}"
+    return _lost_call(reply, message)
+
+
+def _lost_call(text: str, message: Message) -> str:
+    """Says what of a reply's calls a text lacks; empty where it holds all of them."""
     for call in message.get("tool_calls") or ():
-        if not _holds(reply, tool_name(call)):
+        if not _holds(text, tool_name(call)):
             return f"the chat template does not render the tool call {tool_name(call)!r} of a reply"
-        if lost := missing_argument(call, reply):
+        if lost := missing_argument(call, text):
             return f"the chat template loses {lost[:80]!r} of tool call {tool_name(call)!r}"
     return ""
 
@@ -255,10 +260,14 @@ def _texts_of(message: Message) -> str:
 
 
 def check_context(text: str, messages: Sequence[Message], tools: Sequence[str]) -> None:
-    """Raises InputError when something that leads to a reply is not in its text: of messages but the assistant's, or of tools."""
+    """Raises InputError when something that leads to a reply is not in its text: messages (of the assistant's the
+    calls alone, for thoughts may go), and tools that are declared."""
     for place, message in enumerate(messages):
         content = message["content"]
-        if message["role"] != "assistant" and not (_holds(text, content) or _holds(text, json.dumps(content)[1:-1])):
+        forms = (content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1])
+        if fault := _lost_call(text, message):  # of a reply that is shown and not learnt
+            raise InputError(fault)
+        if message["role"] != "assistant" and not any(_holds(text, form) for form in forms):
             raise InputError(f"the chat template drops the content of message {place} ({message['role']})")
     for name in tools:
         if not _holds(text, name):

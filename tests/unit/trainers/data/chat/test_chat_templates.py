@@ -291,6 +291,23 @@ def test_text_that_holds_a_control_token_makes_the_row_bad():
     assert "a tool that is declared holds" in tokenise(made, [[tools, *SHAPES["single"]]], 1000).refused[0].reason
 
 
+def test_a_call_that_is_shown_and_not_learnt_is_not_lost_either():
+    made = tokenizer_for(CHATML, "byte-level")
+    call = {"type": "function", "function": {"name": "add_up", "arguments": {}}}
+    asked = [SHAPES["single"][0], {"role": "assistant", "content": "", "tool_calls": [call], "learn": False}]
+    talk = [*asked, {"role": "tool", "content": "4"}, SHAPES["single"][1]]
+    assert "does not render the tool call 'add_up'" in tokenise(made, [talk], 1000).refused[0].reason
+
+
+def test_what_a_tool_says_may_stand_there_as_json():
+    template = CHATML.replace("{{ m.content }}", "{{ m.content | tojson if m.role == 'tool' else m.content }}")
+    made = tokenizer_for(template, "byte-level")
+    talk = [SHAPES["single"][0], {"role": "tool", "content": 'caf\u00e9 "x"\n'}, SHAPES["single"][1]]
+    result = tokenise(made, [talk], 1000)
+    assert not result.refused
+    assert 'caf\u00e9 \\"x\\"\\n' in made.decode(result.rows.ids(0))
+
+
 def test_a_template_that_drops_a_message_makes_the_row_bad():
     made = tokenizer_for(
         CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}"), "byte-level"
