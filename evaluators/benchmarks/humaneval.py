@@ -38,10 +38,14 @@ def program(row: dict[str, Any], answer: str) -> str:
 
     An answer that does not define the function is taken for its body, as base models write it.
     """
-    code = code_of(answer)
-    whole = re.search(rf"^def {re.escape(row['entry_point'])}\b", code, flags=re.MULTILINE) is not None
+    code = code_of(answer, row["entry_point"])
+    whole = _defines(code, row["entry_point"])
     head = row["prompt"].split(f"def {row['entry_point']}")[0] if whole else row["prompt"]
     return f"{head}{code}\n{row['test']}\ncheck({row['entry_point']})\n"
+
+
+def _defines(code: str, name: str) -> bool:
+    return re.search(rf"^def {re.escape(name)}\b", code, flags=re.MULTILINE) is not None
 
 
 class _Block(NamedTuple):
@@ -49,10 +53,16 @@ class _Block(NamedTuple):
     code: str
 
 
-def code_of(answer: str) -> str:
+def code_of(answer: str, name: str = "") -> str:
     """Returns the last fenced block of Python, else the last without a language, else the last; the whole answer where there
-    is no block: examples and output that follow the program have blocks of their own."""
+    is no block: examples and output that follow the program have blocks of their own.
+
+    Args:
+        name: of a function; where blocks define it, one of those.
+    """
     blocks = list(_blocks(answer))
+    if name:
+        blocks = [block for block in blocks if _defines(block.code, name)] or blocks
     for wanted in (r"py(?:thon)?[\d.]*", "", ".*"):  # pycon is a session, not a program
         if found := [block.code for block in blocks if re.fullmatch(wanted, block.language)]:
             return found[-1]

@@ -63,6 +63,7 @@ def test_humaneval_answers_are_run_against_their_tests(packages):
     judge = load_suite(EvalSpec("offline", 4)).tasks[0].judges["transfer/humaneval"]
     assert judge(0, SOLVED)
     assert judge(0, f"Thinking about it:\n```\ndraft\n```\nFinally:\n{SOLVED}")
+    assert judge(0, f"{SOLVED}\nFor example:\n```python\nprint({PROBLEM['entry_point']}(1))\n```")
     assert judge(0, PROBLEM["canonical_solution"])  # a base model goes on where the prompt ends
     assert not judge(0, SOLVED.replace("r * r", "r"))
     assert not judge(0, "import sys\nsys.exit(0)")
