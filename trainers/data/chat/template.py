@@ -201,7 +201,11 @@ class ChatTemplate:
 
         Tags around a thought are none of them, since data holds them with good reason.
         """
-        used = set(self.added_tokens.findall(self.render(_probe("QUESTION", "ANSWER", "MORE", "LAST"))))
+        try:
+            text = self.render(_probe("QUESTION", "ANSWER", "MORE", "LAST"))
+        except InputError:  # a template for a single turn
+            text = self.render(_probe("QUESTION", "ANSWER"))
+        used = set(self.added_tokens.findall(text))
         used |= {self.tokenizer.eos_token, self.tokenizer.bos_token} - {None}
         return frozenset(token for token in used if not _FORMS_OF_THOUGHT.fullmatch(token))
 

@@ -291,6 +291,15 @@ def test_text_that_holds_a_control_token_makes_the_row_bad():
     assert "a tool that is declared holds" in tokenise(made, [[tools, *SHAPES["single"]]], 1000).refused[0].reason
 
 
+def test_a_template_for_a_single_turn_takes_rows_of_one():
+    one = CHATML + "{% if messages | length > 2 %}{{ raise_exception('one question, one reply') }}{% endif %}"
+    result = tokenise(tokenizer_for(one, "byte-level"), [SHAPES["single"], SHAPES["turns"]], 1000)
+    assert len(result.rows) == 1
+    assert [(refused.conversation, refused.reason) for refused in result.refused] == [
+        (1, "the chat template refuses it: one question, one reply")
+    ]
+
+
 def test_a_call_that_is_shown_and_not_learnt_is_not_lost_either():
     made = tokenizer_for(CHATML, "byte-level")
     call = {"type": "function", "function": {"name": "add_up", "arguments": {}}}
