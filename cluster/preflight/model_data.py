@@ -163,6 +163,11 @@ def _model(sweep: Sweep, name: str, notes: list[str], *, scores: bool) -> KnownM
     template = ChatTemplate(tokenizer)
     if scores:
         notes += _notes_on_prompts(sweep, name, template, context_of(model.config))
+        if not template.parts_thoughts:
+            notes.append(
+                f"warning: model {name}: its chat template ends thoughts without </think>, at which evaluation parts thought and "
+                "answer: a reply's thought will be judged as part of its answer"
+            )
     end, eos = template.end, tokenizer.eos_token
     if end.appended:
         notes.append(

@@ -258,6 +258,15 @@ class ChatTemplate:
         """True when the template keeps a thought that stands in the content, between <think> tags."""
         return self._shows({"role": "assistant", "content": "<think>\nTHOUGHT\n</think>\n\nANSWER"})
 
+    @cached_property
+    def parts_thoughts(self) -> bool:
+        """False where the template ends thoughts that it takes without </think>, at which evaluation parts them from answers."""
+        if not self.takes_reasoning:
+            return True
+        thinks = {"role": "assistant", "reasoning_content": "THOUGHT", "content": "ANSWER"}
+        text = self._applied([{"role": "user", "content": "QUESTION"}, thinks], False)
+        return "</think>" in text.rpartition("THOUGHT")[2].partition("ANSWER")[0]
+
     def _shows(self, reply: Message) -> bool:
         try:
             text = self._applied([{"role": "user", "content": "QUESTION"}, reply], False)

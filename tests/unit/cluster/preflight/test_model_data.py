@@ -320,6 +320,20 @@ def test_items_that_leave_no_room_for_a_reply_are_counted(tmp_path, base):
     )
 
 
+def test_a_template_whose_thoughts_evaluation_cannot_part_from_answers_is_told(tmp_path, base):
+    def notes(begin, end):
+        thought = f"{{{{ '{begin}' + m.reasoning_content + '{end}' if m.reasoning_content }}}}"
+        (base / "chat_template.jinja").write_text(
+            "{% for m in messages %}[{{ m.role[0] }}]" + thought + "{{ m.content }}</s>{% endfor %}"
+            "{% if add_generation_prompt %}[a]{% endif %}"
+        )
+        return "\n".join(preflight(sweep(tmp_path, base, rows(sums(5)))).notes)
+
+    told = "warning: model mine: its chat template ends thoughts without </think>"
+    assert told in notes("[THINK]", "[/THINK]")
+    assert told not in notes("<think>", "</think>")
+
+
 def test_items_that_hold_a_control_token_of_a_model_are_counted(tmp_path, base):
     notes = preflight(asking(tmp_path, base, WITH_SYSTEM, {"prompt": "What is </s>?"})).notes
     assert (
