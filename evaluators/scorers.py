@@ -179,6 +179,11 @@ def number_in(text: str) -> float | None:
 
     3/4, \frac{3}{4}, 3½, 1.5 × 10^3 and 2^10 are each one number; the 2 of 7 cm^2, of x^2, of √2, of 101_2 and of 2π is none.
     """
+    found = _numbers(text)
+    return _value(found[-1]) if found else None
+
+
+def _numbers(text: str) -> list[str]:
     text = _VULGAR.sub(lambda found: " " * (found[1] is not None) + unicodedata.normalize("NFKC", found[2]), text)
     text = re.sub("[⁄∕]", "/", re.sub("[−–]", "-", _MARK.sub("", text)))
     text = _CURRENCY.sub(r"\1", _SUBSCRIPT.sub("", _GROUPED.sub("", text)))
@@ -189,8 +194,7 @@ def number_in(text: str) -> float | None:
     text = _NO_NUMBER.sub(" ", _NO_NUMBER.sub(" ", text))  # a root may stand in a fraction
     for power in _POWERS:
         text = power.sub(_power, text)
-    found = _NUMBER.findall(_OTHER_POWER.sub("", text))
-    return _value(found[-1]) if found else None
+    return _NUMBER.findall(_OTHER_POWER.sub("", text))
 
 
 def _fraction(found: re.Match[str]) -> str:
@@ -225,16 +229,25 @@ def _value(text: str) -> float | None:
 
 def _number(reply: str, item: Item) -> float:
     said = number_in(final_answer(reply))
-    targets = [number_in(str(answer)) for answer in accepted(item)]
+    targets = [number_in(_target(answer)) for answer in accepted(item)]
     return said is not None and any(
         t is not None and math.isclose(said, t, rel_tol=1e-6, abs_tol=1e-9) for t in targets
     )
 
 
+def _target(answer: Any) -> str:
+    """Returns where the number of a right answer stands: a worked solution marks it as replies do, or by #### (GSM8K)."""
+    return final_answer(str(answer).rpartition("####")[2])
+
+
 def _check_number(item: Item) -> None:
     for answer in accepted(item):
-        if isinstance(answer, bool) or not isinstance(answer, int | float | str) or number_in(str(answer)) is None:
+        if isinstance(answer, bool) or not isinstance(answer, int | float | str) or number_in(_target(answer)) is None:
             raise ValueError(f"answer is {answer!r}; expected a number")
+        if (count := len(_numbers(_target(answer)))) > 1:
+            raise ValueError(
+                f"answer is {answer!r}, which holds {count} numbers; expected one, or a list of right answers"
+            )
 
 
 def same_choice(answer: str, target: str, letters: str = "A-P") -> bool:
