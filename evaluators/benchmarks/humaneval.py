@@ -41,6 +41,8 @@ def program(row: dict[str, Any], answer: str) -> str:
     code = code_of(answer, row["entry_point"])
     whole = _defines(code, row["entry_point"])
     head = row["prompt"].split(f"def {row['entry_point']}")[0] if whole else row["prompt"]
+    if not whole and not code[:1].isspace():
+        code = f"    {code}"  # a reply begins without white space, its other lines keep theirs
     return f"{head}{code}\n{row['test']}\ncheck({row['entry_point']})\n"
 
 

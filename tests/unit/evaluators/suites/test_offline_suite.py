@@ -9,6 +9,7 @@ import pytest
 from evaluators.benchmarks.humaneval import code_of, program
 from evaluators.benchmarks.instructions import INSTRUCTIONS, bullets, paragraphs, sentences, words
 from evaluators.sandbox import seccomp
+from evaluators.score import read_reply
 from evaluators.suites.registry import load_suite
 from sweeps.config.trial import EvalSpec
 from sweeps.errors import InputError
@@ -64,6 +65,8 @@ def test_humaneval_answers_are_run_against_their_tests(packages):
     assert judge(0, SOLVED)
     assert judge(0, f"Thinking about it:\n```\ndraft\n```\nFinally:\n{SOLVED}")
     assert judge(0, f"{SOLVED}\nFor example:\n```python\nprint({PROBLEM['entry_point']}(1))\n```")
+    body = "    squared = r * r\n    return math.pi * squared\n"
+    assert judge(0, read_reply(body, tokens=9, truncated=False, opened=False).answer)
     assert judge(0, PROBLEM["canonical_solution"])  # a base model goes on where the prompt ends
     assert not judge(0, SOLVED.replace("r * r", "r"))
     assert not judge(0, "import sys\nsys.exit(0)")
