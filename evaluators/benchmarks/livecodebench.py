@@ -45,7 +45,7 @@ def _same_line(x, y):
     for p, q in zip(x, y):
         if p != q:
             try:
-                if abs(float(p) - float(q)) > 1e-6 * max(1.0, abs(float(q))):
+                if not abs(float(p) - float(q)) <= 1e-6 * max(1.0, abs(float(q))):  # of nan neither holds
                     return False
             except ValueError:
                 return False
@@ -54,11 +54,16 @@ def _same_line(x, y):
 def _plain(value):
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
+def _open(file, mode="r", *rest, **more):
+    if file not in (0, "/dev/stdin"):
+        return open(file, mode, *rest, **more)
+    return sys.stdin.buffer if "b" in mode else sys.stdin
+
 def _stdin(test):
     sys.stdin = io.TextIOWrapper(io.BytesIO(test["input"].encode()))
     sys.stdout = io.TextIOWrapper(io.BytesIO())
     try:
-        exec(_CODE, {{"__name__": "__main__"}})
+        exec(_CODE, {{"__name__": "__main__", "open": _open}})
     except SystemExit as end:
         assert not end.code, f"exit code {{end.code}}"
     sys.stdout.flush()

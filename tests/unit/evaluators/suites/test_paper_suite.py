@@ -158,6 +158,9 @@ def plain(task):
         ("import sys\nprint(2 * int(sys.stdin.buffer.read()))\nsys.exit()", True),
         ("print(2 * int(input()), end='')", True),
         ("print(float(2 * int(input())))", True),  # 6.0 for 6
+        ("print(2 * int(open(0).read()))", True),
+        ("with open('/dev/stdin', 'rb') as lines:\n    print(2 * int(next(lines)))", True),
+        ("print('nan')", False),
         ("print(6)", False),  # right on the public test only
         ("print(2 * int(input()), 1)", False),
         ("open('/etc/passwd')\nprint(6)", False),
