@@ -26,7 +26,7 @@ STDIN: Final = " It reads from standard input and writes to standard output."
 STARTER: Final = " Use this code to begin with:\n\n```python\n{code}\n```"
 
 _HARNESS: Final = """
-import io, json, sys
+import decimal, io, json, math, sys
 _CODE = compile({code!r}, "<answer>", "exec", dont_inherit=True)
 _TESTS = json.loads({tests!r})
 _METHOD = {method!r}
@@ -40,16 +40,15 @@ def _same_text(said, wanted):
     return all(_same_line(x.split(), y.split()) for x, y in zip(a, b))
 
 def _same_line(x, y):
-    if len(x) != len(y):
+    return len(x) == len(y) and all(p == q or _same_number(p, q) for p, q in zip(x, y))
+
+def _same_number(p, q):
+    try:
+        if "." in q or "e" in q.lower():
+            return math.isclose(float(p), float(q), rel_tol=1e-6, abs_tol=1e-6)
+        return decimal.Decimal(p) == decimal.Decimal(q)  # whole numbers are right to the last digit
+    except (ValueError, ArithmeticError):
         return False
-    for p, q in zip(x, y):
-        if p != q:
-            try:
-                if not abs(float(p) - float(q)) <= 1e-6 * max(1.0, abs(float(q))):  # of nan neither holds
-                    return False
-            except ValueError:
-                return False
-    return True
 
 def _plain(value):
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -175,6 +175,21 @@ def test_a_program_is_run_against_public_and_private_tests(code, passes, monkeyp
     assert livecodebench.solves(f"```python\n{code}\n```", livecodebench.target_of(ROWS["livecodebench"][0])) is passes
 
 
+@pytest.mark.parametrize(
+    ("output", "said", "passes"),
+    [
+        ("123456789", "123456790", False), ("123456789", "123456789.0", True), ("10000000000000001", "10000000000000002", False),
+        ("0.3333333", "0.33333333333", True), ("0.3333333", "0.3334", False), ("1e9", "1000000000", True), ("0.5", "nan", False),
+        ("inf", "5", False), ("5", "inf", False), ("yes 7", "yes 07", True), ("yes", "Yes", False),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(not seccomp.supported(), reason="the sandbox needs seccomp: Linux, x86-64 or arm64")
+def test_whole_numbers_are_right_to_the_last_digit_and_others_nearly(output, said, passes):
+    row = {**ROWS["livecodebench"][0], "private_test_cases": "[]"}
+    row["public_test_cases"] = [{"input": "", "output": f"{output}\n", "testtype": "stdin"}]
+    assert livecodebench.solves(f"```python\nprint({said!r})\n```", livecodebench.target_of(row)) is passes
+
+
 def test_a_pickle_that_would_run_something_is_refused():
     hostile = base64.b64encode(zlib.compress(pickle.dumps(print))).decode()
     with pytest.raises(ValueError, match=r"a pickle that asks for builtins\.print"):
