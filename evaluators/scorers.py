@@ -224,15 +224,22 @@ def _value(text: str) -> float | None:
         value = float(top) / float(bottom or 1)
     except (ValueError, ZeroDivisionError):
         return None
-    return value if math.isfinite(value) else None
+    if not math.isfinite(value):
+        return None
+    return int(top) if re.fullmatch(r"[-+]?\d+", top) and not bottom else value  # a float has but 15 digits
 
 
 def _number(reply: str, item: Item) -> float:
     said = number_in(final_answer(reply))
     targets = [number_in(_target(answer)) for answer in accepted(item)]
-    return said is not None and any(
-        t is not None and math.isclose(said, t, rel_tol=1e-6, abs_tol=1e-9) for t in targets
-    )
+    return said is not None and any(t is not None and _near(said, t) for t in targets)
+
+
+def _near(said: float, target: float) -> bool:
+    """Whole numbers are right to the last digit, others to the sixth."""
+    if float(said).is_integer() and float(target).is_integer():
+        return said == target
+    return math.isclose(said, target, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _target(answer: Any) -> str:
