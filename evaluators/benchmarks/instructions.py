@@ -34,7 +34,7 @@ def sentences(reply: str) -> list[str]:
 
 
 def bullets(reply: str) -> int:
-    return len(re.findall(r"^\s*[*-] ", reply, flags=re.MULTILINE))
+    return len(re.findall(r"^[^\S\n]*[*-] ", reply, flags=re.MULTILINE))
 
 
 def paragraphs(reply: str) -> list[str]:
@@ -44,7 +44,7 @@ def paragraphs(reply: str) -> list[str]:
 def is_json_list(reply: str, length: int) -> bool:
     try:
         value = json.loads(reply)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(value, list) and len(value) == length and all(isinstance(v, str) for v in value)
 

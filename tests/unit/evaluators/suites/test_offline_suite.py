@@ -102,6 +102,7 @@ def test_code_is_the_last_block_or_the_whole_answer():
     assert code_of("a\n```python\nx = 1\n```\nb\n```py\ny = 2\n```") == "y = 2\n"
     assert code_of("```python\nx = 1") == "x = 1\n"
     assert code_of("    return 1") == "    return 1"
+    assert code_of("~" * 50_000 + "`") == "~" * 50_000 + "`"  # took hours
     assert program(PROBLEM, SOLVED).startswith("import math")
 
 
@@ -127,6 +128,8 @@ def test_each_instruction_tells_a_reply_that_follows_it_from_one_that_does_not(k
     assert INSTRUCTIONS[kind].holds(good, 2)
     assert not INSTRUCTIONS[kind].holds(bad, 2)
     assert not INSTRUCTIONS[kind].holds("", 2)
+    for sign in ("[", "\n", "* ", " ", "a", '"', "\n\n* "):  # what a collapsed model repeats
+        INSTRUCTIONS[kind].holds(sign * 50_000, 2)
 
 
 def test_words_sentences_bullets_and_paragraphs_are_counted():
