@@ -96,6 +96,8 @@ _BEFORE_LETTER: Final = (
 """What may stand between "answer is" and the letter: white space, Markdown, brackets, LaTeX."""
 _PAIRED: Final = re.compile(r"<([a-z]+)(?:\s[^<>]*)?>([^<>]*)</\1>", re.IGNORECASE)
 """HTML around a text: the b of <b>A</b> is no letter that was chosen."""
+_IDLE: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Pass)
+"""Statements of tests that ask nothing of a reply by themselves."""
 CODE_LIMITS: Final = Limits(seconds=10.0)
 
 
@@ -163,9 +165,9 @@ def _exact(reply: str, item: Item) -> float:
 
 
 def _spellings(answer: Any) -> set[str]:
-    """Columns of numbers with a gap have 4.0 where somebody wrote 4; both are what was meant."""
+    """A right answer may be marked as replies mark theirs; columns of numbers with a gap have 4.0 where somebody wrote 4."""
     whole = isinstance(answer, float) and answer.is_integer()
-    return {str(answer).strip(), *([f"{answer:.0f}"] if whole else [])}
+    return {final_answer(str(answer)), *([f"{answer:.0f}"] if whole else [])}
 
 
 def _check_exact(item: Item) -> None:
@@ -436,8 +438,13 @@ def _check_code(item: Item) -> None:
         statements = ast.parse(item["tests"]).body
     except (SyntaxError, ValueError, TypeError) as e:
         raise ValueError(f"tests: no Python code: {e}") from e
-    if not statements:
-        raise ValueError(f"tests: got {item['tests']!r}, which passes whatever the reply is; expected statements")
+    if all(
+        isinstance(each, _IDLE) or (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+        for each in statements
+    ):
+        raise ValueError(
+            "tests: they define and call nothing, so that any reply passes; expected assertions, or calls of what they define"
+        )
 
 
 def _refusal(reply: str, item: Item) -> float:

@@ -77,6 +77,7 @@ def test_a_reply_that_repeats_itself_is_read_in_one_pass(text, number):
         ("exact", {"answer": ["UK", "Britain"]}, ["UK", "Britain"], ["UK Britain"]),
         ("exact", {"answer": 4}, ["4"], ["4.0"]),
         ("exact", {"answer": [4.0, 0.5]}, ["4", "4.0", "0.5"], ["4.00", "0", "5"]),
+        ("exact", {"answer": r"\boxed{x+1}"}, ["x+1", r"so \boxed{x+1}"], ["x"]),
         ("number", {"answer": "3½"}, ["3.5", "7/2"], ["3", "2"]),
         ("number", {"answer": "101_2"}, ["101_2"], ["111_2", "2"]),
         ("number", {"answer": "3 + 4 = 7\n#### 7"}, ["7"], ["3", "4"]),
@@ -193,7 +194,9 @@ def test_code_runs_against_its_tests_in_the_sandbox():
         ("choice", {"choices": ["x", None], "answer": "x"}, "choices: got None; expected a text"),
         ("choice", {"choices": [{"text": "x"}, "y"], "answer": "y"}, "choices: got {'text': 'x'}; expected a text"),
         ("choice", {"choices": ["x", "x "], "answer": "x"}, "two of them are equal"),
-        ("code", {"tests": "# assert f() == 1"}, "passes whatever the reply is"),
+        ("code", {"tests": "# assert f() == 1"}, "so that any reply passes"),
+        ("code", {"tests": "import math\n\ndef test_f():\n    assert f() == 1"}, "so that any reply passes"),
+        ("code", {"tests": "def check(candidate):\n    assert candidate() == 1"}, "so that any reply passes"),
         (
             "code",
             {"tests": "from __future__ import annotations\nassert f() == 1"},
