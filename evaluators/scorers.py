@@ -165,15 +165,17 @@ def _exact(reply: str, item: Item) -> float:
 
 
 def _spellings(answer: Any) -> set[str]:
-    """A right answer may be marked as replies mark theirs; columns of numbers with a gap have 4.0 where somebody wrote 4."""
+    """Columns of numbers with a gap have 4.0 where somebody wrote 4; both are what was meant."""
     whole = isinstance(answer, float) and answer.is_integer()
-    return {final_answer(str(answer)), *([f"{answer:.0f}"] if whole else [])}
+    return {str(answer).strip(), *([f"{answer:.0f}"] if whole else [])}
 
 
 def _check_exact(item: Item) -> None:
     for answer in accepted(item):
         if isinstance(answer, bool) or not isinstance(answer, int | float | str) or is_blank(answer):
             raise ValueError(f"answer is {answer!r}; expected a text or a number, as the reply has to write it")
+        if (final := final_answer(str(answer))) != str(answer).strip():
+            raise ValueError(f"answer is {answer!r}, of which {final!r} is the final answer; expected that alone")
 
 
 def number_in(text: str) -> float | None:
