@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
@@ -98,18 +98,16 @@ class RlSettings:
 
 @dataclass(frozen=True, slots=True)
 class RlPrompts:
-    """The questions of a tier, and what is to be known of them.
+    """Questions of a tier with their answers, and what is to be known of them.
 
     Attributes:
+        left_out: conversations, or prompts, that were left out.
         disputed: questions to which the tier has several answers; the first one counts.
-        words: of the answers, at the median. Long ones are hardly ever met letter by letter.
-        left_out: conversations that make no prompt.
     """
 
     prompts: Sequence[RlPrompt]
-    disputed: int
-    words: int
     left_out: LeftOut
+    disputed: int = 0
 
     @property
     def doubts(self) -> list[str]:
@@ -117,16 +115,17 @@ class RlPrompts:
         found = []
         if self.disputed:
             found.append(f"{self.disputed:,} questions have several answers in the data: the first one is rewarded")
-        if self.words > PROSE:
+        words = statistics.median_low(len(p.answer.split()) for p in self.prompts)
+        if words > PROSE:  # long answers are hardly ever met letter by letter
             found.append(
-                f"half of the answers have {self.words} words and more, and the reward compares letter by letter: "
+                f"half of the answers have {words} words and more, and the reward compares letter by letter: "
                 "change `right` in reward.py, or mark what counts by \\boxed{}"
             )
         return found
 
 
 def rl_prompts(tier: str, source: TierSource, seed: int = 0) -> RlPrompts:
-    """Returns the distinct questions of a tier whose last reply has an answer to compare with.
+    """Returns the questions of a tier whose last reply has an answer to compare with, each once with each of its answers.
 
     Thoughts of earlier replies belong to a prompt, as they did in SFT.
 
@@ -134,7 +133,6 @@ def rl_prompts(tier: str, source: TierSource, seed: int = 0) -> RlPrompts:
         InputError: no conversation is left, or the tier cannot be read.
     """
     found: dict[str, RlPrompt] = {}
-    disputed: set[str] = set()
     left_out: Counter[str] = Counter()
     for conversation in load(tier, source, seed=seed).primary:
         if fault := _unfit(conversation):
@@ -144,13 +142,10 @@ def rl_prompts(tier: str, source: TierSource, seed: int = 0) -> RlPrompts:
         answer = str(answer_of(last["content"]))
         keys = ("role", "content", "reasoning_content")
         prompt: Conversation = [{key: m[key] for key in keys if key in m} for m in before]
-        key = json.dumps(prompt, sort_keys=True)
-        if found.setdefault(key, RlPrompt(prompt, answer, last)).answer != answer:
-            disputed.add(key)
+        found.setdefault(json.dumps([prompt, answer], sort_keys=True), RlPrompt(prompt, answer, last))
     if not found:
         raise InputError(f"tier {tier!r} has no conversation that makes a prompt: {counted(left_out) or 'it is empty'}")
-    words = statistics.median_low(len(p.answer.split()) for p in found.values())
-    return RlPrompts(list(found.values()), len(disputed), words, left_out)
+    return RlPrompts(list(found.values()), left_out)
 
 
 def counted(left_out: LeftOut) -> str:
@@ -172,49 +167,45 @@ def _unfit(conversation: Conversation) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of the longest prompt, and what a reply may have beside it in the model's context."""
+    """Tokens of the longest prompt, what a reply may have beside it in the model's context, and that context."""
 
     prompt: int
     reply: int
+    context: int
 
 
-class Fitting(NamedTuple):
-    """Prompts that SFT could train on, and those that it left out as well."""
-
-    prompts: list[RlPrompt]
-    left_out: LeftOut
-
-
-def fitting_prompts(model: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Fitting:
+def fitting_prompts(model: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> RlPrompts:
     """Returns the prompts that SFT trained on: the chat template takes them, and its longest conversation had room for a reply.
+
+    What the template asks alike is one prompt, such as conversations that differ in thoughts which it drops.
 
     Raises:
         InputError: there is none.
     """
-    refused = {
-        each.conversation: each.reason for each in refusals(load_tokenizer(model), [p.conversation for p in prompts])
-    }
+    tokenizer = load_tokenizer(model)
+    refused = {each.conversation: each.reason for each in refusals(tokenizer, [p.conversation for p in prompts])}
     taken = [prompt for place, prompt in enumerate(prompts) if place not in refused]
     if not taken:
         raise InputError(f"the chat template takes none of {len(prompts):,} prompts: {refused[0]}")
-    counts = _tokens(model, taken)
-    found = [prompt for prompt, count in zip(taken, counts, strict=True) if count < settings.max_length]
+    template = ChatTemplate(tokenizer)
+    answers: dict[str, dict[str, RlPrompt]] = {}
+    for prompt in taken:
+        answers.setdefault(template.render(prompt.prompt, prompt=True), {}).setdefault(prompt.answer, prompt)
+    counts = _tokens(tokenizer, list(answers))
+    found = [list(known.values()) for known, count in zip(answers.values(), counts, strict=True)
+             if count < settings.max_length]  # fmt: skip
     if not found:
         raise InputError(
             f"the shortest prompt has {min(counts)} tokens, and conversations of SFT had {settings.max_length} at most "
             "(trainer.max_length): no room for a reply"
         )
-    faults = {
-        f"behind which max_length {settings.max_length} had no room for a reply in SFT either": len(taken) - len(found),
-        "that the chat template refused in SFT too": len(refused),
-    }
-    return Fitting(found, {fault: count for fault, count in faults.items() if count})
+    long = f"behind which max_length {settings.max_length} had no room for a reply in SFT either"
+    faults = {long: len(answers) - len(found), "that the chat template refused in SFT too": len(refused)}
+    left_out = {fault: count for fault, count in faults.items() if count}
+    return RlPrompts([first for first, *_ in found], left_out, sum(len(known) > 1 for known in found))
 
 
-def _tokens(model: Path, prompts: Sequence[RlPrompt]) -> list[int]:
-    tokenizer = load_tokenizer(model)
-    template = ChatTemplate(tokenizer)
-    texts = [template.render(p.prompt, prompt=True) for p in prompts]
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
@@ -226,15 +217,21 @@ def lengths(model: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> L
     Raises:
         InputError: the longest prompt leaves no room for a reply.
     """
-    from transformers import AutoConfig
-
-    longest = max(_tokens(model, prompts))
-    context = context_of(AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False))
+    tokenizer = load_tokenizer(model)
+    template = ChatTemplate(tokenizer)
+    longest = max(_tokens(tokenizer, [template.render(p.prompt, prompt=True) for p in prompts]))
+    context = context_of(_model_config(model))
     if longest >= context:
         raise InputError(
             f"the longest prompt has {longest} tokens, and the model's context {context}: no room for a reply"
         )
-    return Lengths(longest, min(settings.max_length, context - longest))
+    return Lengths(longest, min(settings.max_length, context - longest), context)
+
+
+def _model_config(model: Path) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False).get_text_config()
 
 
 def write_rl(framework: str, folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings) -> Path:
@@ -435,6 +432,9 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room:
         for i, p in enumerate(prompts)
     ]
     _write_rows(folder, rows)
+    positions = getattr(_model_config(folder / "model"), "max_position_embeddings", None) or room.context
+    tokens = room.prompt + room.reply
+    stretched = {"+actor_rollout_ref.model.override_config.max_position_embeddings": room.context}
     return _script(
         folder,
         "python3 -m verl.trainer.main_ppo",
@@ -448,6 +448,9 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room:
             "data.max_response_length": room.reply,
             "data.seed": settings.seed,
             "actor_rollout_ref.model.path": Here("model"),
+            **(
+                stretched if tokens > positions else {}
+            ),  # verl takes those for the context, whatever YaRN makes of them
             "actor_rollout_ref.actor.optim.lr": settings.learning_rate / 10,
             "actor_rollout_ref.actor.ppo_mini_batch_size": at_once(prompts),
             "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": GROUP,
@@ -455,6 +458,7 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room:
             "actor_rollout_ref.rollout.name": "vllm",
             "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
             "actor_rollout_ref.rollout.n": GROUP,
+            "actor_rollout_ref.rollout.max_model_len": tokens,
             "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": GROUP,
             "reward.custom_reward_function.path": Here("reward.py"),
             "reward.custom_reward_function.name": "compute_score",

@@ -138,6 +138,7 @@ def export_for_rl(
     recurrences: int | None = None,
 ) -> str:
     """Writes a checkpoint with the prompts of its trial for an RL framework; returns what to print."""
+    from cluster.train.inputs import verify_tier
     from sweeps.journal.state import SweepState
     from sweeps.journal.writer import read_rows
     from trainers.export import export, new_folder
@@ -145,9 +146,10 @@ def export_for_rl(
 
     check_framework(framework, target)
     config, sweep = SweepState(read_rows(home)).trials[trial].curve.config, definition(home)
-    settings = RlSettings.of(config)
+    settings, source = RlSettings.of(config), sweep.tier_source(config["data"])
     with new_folder(target) as made:
-        found = rl_prompts(config["data"], sweep.tier_source(config["data"]), config["seed"])
+        found = rl_prompts(config["data"], source, config["seed"])
+        unknown = verify_tier(home, config["data"], source)  # what was read, not what will be
         export(checkpoint.path, made / "model", digest=checkpoint.digest, dtype=dtype, recurrences=recurrences)
         fitting = fitting_prompts(made / "model", found.prompts, settings)
         started = target / write_rl(framework, made, fitting.prompts, settings).name
@@ -157,4 +159,4 @@ def export_for_rl(
     for of, left_out in (("conversations", found.left_out), ("prompts", fitting.left_out)):
         if left_out:
             said.append(f"left out of the {of}: {counted(left_out)}")
-    return "\n".join([*said, *found.doubts])
+    return "\n".join([*said, *fitting.doubts, *filter(None, [unknown])])

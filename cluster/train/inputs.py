@@ -11,9 +11,9 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from sweeps.config.trial import Hooks, ModelSource, TrialSpec, waiting_of
+from sweeps.config.trial import Hooks, ModelSource, TierSource, TrialSpec, waiting_of
 from sweeps.errors import InputError, InputsChanged
-from sweeps.storage.base import FOREVER, Store, Where, join, storage_trouble
+from sweeps.storage.base import COMMAND_S, FOREVER, Store, Where, join, storage_trouble
 from sweeps.storage.factory import open_store
 
 FILE: Final = "inputs.json"
@@ -92,6 +92,21 @@ def verify_model(home: Where, name: str, source: ModelSource) -> None:
     first = inputs_at_first(open_store(home, patience_s=FOREVER))
     if told := changed_inputs(first, dict(model_digests(name, source, FOREVER))):
         raise _not_as_at_first(told)
+
+
+def verify_tier(home: Store, name: str, source: TierSource) -> str:
+    """Makes sure that a tier is the one that the sweep began with; returns a sentence where nothing was written down of it.
+
+    Raises:
+        InputError: it is another now.
+    """
+    from trainers.model.files.digests import tier_digests
+
+    first, now = inputs_at_first(home), dict(tier_digests(name, source, COMMAND_S))
+    if told := changed_inputs(first, now):
+        raise InputError(f"{home.name}: {'; '.join(told)}: restore it, or export without --for")
+    unknown = [each for each in now if each not in first]
+    return "".join(f"{each}: no digest is on record, so SFT may have learnt from other rows" for each in unknown)
 
 
 def _not_as_at_first(told: Iterable[str]) -> InputsChanged:

@@ -11,14 +11,24 @@ _TOKENS: Final = ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start
 
 
 def context_of(config: Any) -> int:
-    """Returns the most tokens that a model can see: its positions, or those that YaRN and its like stretch them to."""
+    """Returns the most tokens that a model can see: its positions, or those to which YaRN stretches the original ones.
+
+    It is the rule of vLLM, which does not start beyond. The positions of Llama 3's and Phi's scaling are stretched already.
+    """
     text = config.get_text_config()
     longest = getattr(text, "max_position_embeddings", None)
     if not longest:
         return 2**31
-    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-    stretched = (rope.get("original_max_position_embeddings") or 0) * (rope.get("factor") or 1)
-    return int(max(longest, stretched))
+    for rope in ropes(text):
+        if rope.get("rope_type") == "yarn" and rope.get("factor"):
+            return int(rope["original_max_position_embeddings"] * rope["factor"])
+    return int(longest)
+
+
+def ropes(config: Any) -> list[dict[str, Any]]:
+    """Returns the parameters of a model's rotary embedding: one set, or one for each kind of layer."""
+    found = getattr(config, "rope_parameters", None) or {}
+    return [found] if "rope_type" in found else [rope for rope in found.values() if isinstance(rope, dict)]
 
 
 def end_replies(settings: Any, stop: Iterable[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sweeps.errors import InputError
+from trainers.model.generation import ropes
 
 ATTENTION: Final = frozenset({"full_attention", "sliding_attention"})
 """Kinds of layers that packed attention knows; others carry state from one row into the next, or mask in blocks."""
@@ -43,7 +44,7 @@ def check_packable(network: Any, longest: int = 0) -> int:
     if fault := _unlike_plain_attention(network):
         raise InputError(f"models of type {kind} {fault}, which packed training does not compute")
     boundary = 0
-    for rope in _ropes(config):
+    for rope in ropes(config):
         original = rope.get("original_max_position_embeddings") or getattr(
             config, "original_max_position_embeddings", 0
         )
@@ -81,9 +82,3 @@ def _unlike_plain_attention(network: Any) -> str:
     if dropout := getattr(network.config, "attention_dropout", None):
         return f"drop attention weights (attention_dropout: {dropout}; 0 in config.json trains without)"
     return ""
-
-
-def _ropes(config: Any) -> list[dict[str, Any]]:
-    """Returns the parameters of a model's rotary embedding: one set, or one for each kind of layer."""
-    found = getattr(config, "rope_parameters", None) or {}
-    return [found] if "rope_type" in found else [rope for rope in found.values() if isinstance(rope, dict)]

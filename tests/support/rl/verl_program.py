@@ -73,19 +73,22 @@ def main(*words: str) -> None:
     import verl
     from verl.utils.config import omega_conf_to_dataclass
     from verl.utils.dataset.rl_dataset import RLHFDataset
+    from verl.workers.rollout.utils import get_max_position_embeddings
 
     config = composed(list(words[1:]))
     rollout = omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
     gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
     assert gpus % (rollout.tensor_model_parallel_size * rollout.data_parallel_size) == 0  # as its workers assert
-    tokenizer = omega_conf_to_dataclass(config.actor_rollout_ref.model).tokenizer
-    dataset = RLHFDataset(config.data.train_files, tokenizer, config.data)
+    model = omega_conf_to_dataclass(config.actor_rollout_ref.model)
+    dataset = RLHFDataset(config.data.train_files, model.tokenizer, config.data)
     passes = len(dataset) // config.data.train_batch_size
     found = {
         "verl": verl.__version__,
         "rows": len(dataset),
         "prompt": dataset[0]["raw_prompt"],
-        "rewards": rewards(config, tokenizer, dataset[0]),
+        "rewards": rewards(config, model.tokenizer, dataset[0]),
+        "tokens": rollout.max_model_len,  # beyond the context its rollout server does not start
+        "context": get_max_position_embeddings(model.hf_config),
         "micro_batches": micro_batches(config),
         "steps": min(passes * config.trainer.total_epochs, config.trainer.total_training_steps),
         "saves": config.trainer.save_freq,

@@ -178,14 +178,16 @@ def test_the_answer_of_the_data_is_found_as_evaluation_finds_it_and_an_unended_t
     assert [p.answer for p in rl_prompts("ours", source).prompts] == [r"\frac{1}{2}", "7"]
 
 
-def test_what_makes_the_reward_worth_less_is_said(tmp_path):
+def test_what_makes_the_reward_worth_less_is_said(out, tmp_path):
+    def doubts(*pairs):
+        return fitting_prompts(out / "model", rl_prompts("ours", tier(tmp_path, *pairs)).prompts, SETTINGS).doubts
+
     prose = "It is " + "very " * PROSE + "large."
-    doubts = rl_prompts("ours", tier(tmp_path, ("a", prose), ("a", "2"), ("a", "2"), ("b", prose))).doubts
-    assert [doubt[:31] for doubt in doubts] == [
+    assert [doubt[:31] for doubt in doubts(("1", prose), ("1", "2"), ("1", "2"), ("3", prose))] == [
         "1 questions have several answer",
         f"half of the answers have {PROSE + 3} wor",
     ]
-    assert rl_prompts("ours", tier(tmp_path, ("a", "2"), ("a", "2"), ("b", "3"))).doubts == []
+    assert doubts(("1", "2"), ("1", "2"), ("3", "3")) == []
 
 
 def test_the_reward_compares_the_final_answer_in_each_frameworks_form(out):
@@ -377,6 +379,21 @@ def test_a_context_that_is_stretched_has_the_room_that_it_has(out):
     assert lengths(out / "model", PROMPTS, SETTINGS).reply == min(SETTINGS.max_length, 3 * longest)
 
 
+def test_verl_that_knows_no_yarn_is_told_the_context(out):
+    config = json.loads((out / "model" / "config.json").read_text())
+    longest = lengths(out / "model", PROMPTS, SETTINGS).prompt
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": longest, "rope_theta": 10_000.0}
+    for positions, said in ((longest, str(4 * longest)), (8 * longest, None)):
+        (out / "model" / "config.json").write_text(
+            json.dumps({**config, "max_position_embeddings": positions, "rope_parameters": yarn})
+        )
+        found = options(write_rl("verl", out, PROMPTS, SETTINGS))
+        assert found.get("+actor_rollout_ref.model.override_config.max_position_embeddings") == said
+        assert found["data.max_response_length"] == str(3 * longest)
+        assert found["actor_rollout_ref.rollout.max_model_len"] == str(4 * longest)
+        shutil.rmtree(out / "data")
+
+
 def test_a_prompt_that_sft_had_no_room_for_shortens_nobodys_replies(out):
     long = RlPrompt([{"role": "user", "content": "1+" * 300 + "1=?"}], "301")
     found = fitting_prompts(out / "model", [*PROMPTS, long], SETTINGS)
@@ -527,6 +544,27 @@ def test_thoughts_of_earlier_replies_stand_in_prompts_where_sft_showed_them(
     assert asked_by_plain_tokenizers(out) == expected
 
 
+@pytest.mark.parametrize(("replies", "doubts"), [("33", 0), ("34", 1)])
+def test_prompts_that_the_template_asks_alike_are_one(replies: str, doubts: int, out: Path, tmp_path: Path):
+    """With several answers it is a question with several answers, of which the first one counts."""
+    chat_model(out / "model", FORGETS)
+    ask, again = {"role": "user", "content": "1+1=?"}, {"role": "user", "content": "and 1?"}
+    rows = [
+        [
+            ask,
+            {"role": "assistant", "content": f"<think>{thought}</think>2"},
+            again,
+            {"role": "assistant", "content": b},
+        ]
+        for thought, b in zip(("hm", "well"), replies, strict=True)
+    ]
+    found = fitting_prompts(out / "model", rl_prompts("ours", conversations(tmp_path, *rows)).prompts, SETTINGS)
+    write_rl("trl", out, found.prompts, SETTINGS)
+    assert [row["answer"] for row in rows_of(out)] == ["3"]
+    assert [doubt[:36] for doubt in found.doubts] == ["1 questions have several answers in "] * doubts
+    assert found.left_out == {}
+
+
 def test_prompts_of_which_some_open_a_thought_are_refused_since_a_reply_alone_does_not_tell(out: Path):
     opens = CHATML.replace(
         "assistant\n{% endif", "assistant\n{% if messages[0].role == 'system' %}<think>{% endif %}{% endif"
@@ -565,14 +603,21 @@ def test_open_rlhf_takes_what_is_written(prompts: list[RlPrompt], gpus: int, out
 @pytest.mark.slow
 @pytest.mark.optional
 @pytest.mark.parametrize("prompts", [PROMPTS, MANY])
-@pytest.mark.parametrize(("gpus", "name"), [(1, "a"), (8, "a"), pytest.param(1, ODD, id="odd")])
-def test_verl_takes_what_is_written(gpus: int, name: str, prompts: list[RlPrompt], tmp_path: Path):
+@pytest.mark.parametrize(
+    ("gpus", "name", "stretch"), [(1, "a", 1), (8, "a", 1), pytest.param(1, ODD, 1, id="odd"), (1, "a", 4)]
+)
+def test_verl_takes_what_is_written(gpus: int, name: str, stretch: int, prompts: list[RlPrompt], tmp_path: Path):
     """DIPSWEEP_VERL is a Python interpreter that imports verl; see the program."""
     python = os.environ.get("DIPSWEEP_VERL", "")
     if not python:
         pytest.skip("DIPSWEEP_VERL names no interpreter")
     out = tmp_path / name
     shutil.copytree(builtin_folder("tiny-xs"), out / "model")
+    if stretch > 1:
+        config = json.loads((out / "model" / "config.json").read_text())
+        yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10_000.0}
+        short = {**config, "max_position_embeddings": 64, "rope_parameters": yarn}
+        (out / "model" / "config.json").write_text(json.dumps(short))
     _, *said = words(write_rl("verl", out, prompts, SETTINGS))
     more = [f"trainer.n_gpus_per_node={gpus}"]
     if gpus > len(prompts):  # a GPU has fewer than eight of a step's replies
@@ -586,6 +631,7 @@ def test_verl_takes_what_is_written(gpus: int, name: str, prompts: list[RlPrompt
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["rows"], found["prompt"]) == (len(prompts), prompts[0].prompt)
     assert found["rewards"] == [1.0, 0.0]
+    assert found["tokens"] <= found["context"]
     assert found["steps"] == found["saves"] == STEPS
 
 

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from tests.support.models.tiny_sft import run, write_base
+from trainers.model.generation import context_of
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,22 @@ def test_settings_that_transformers_does_not_save_fail_no_trial(tmp_path, base, 
     found = json.loads((checkpoint / "generation_config.json").read_text())
     del found["transformers_version"]
     assert found == saved
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "positions", "rope", "context"),
+    [
+        ("qwen3", 64, {"rope_type": "default"}, 64),
+        ("qwen3", 64, {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}, 128),
+        ("qwen3", 128, {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32}, 64),
+        ("qwen3", 64, {"rope_type": "yarn", "factor": 4.0}, 256),
+        ("llama", 128, {**LLAMA3, "original_max_position_embeddings": 8}, 128),
+        ("olmo3", 64, {"full_attention": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+                       "sliding_attention": {"rope_type": "default"}}, 128),
+    ],
+)  # fmt: skip
+def test_a_context_is_what_vllm_makes_of_it(kind, positions, rope, context):
+    assert context_of(AutoConfig.for_model(kind, max_position_embeddings=positions, rope_parameters=rope)) == context
