@@ -324,7 +324,11 @@ def _time(span: Range) -> str:
 
 def _price(estimate: Estimate) -> str:
     usd = estimate.usd
-    return f", {usd.value:,.0f} USD ({usd.low:,.0f} to {usd.high:,.0f})" if usd else ""
+    return f", {_usd(usd.value)} USD ({_usd(usd.low)} to {_usd(usd.high)})" if usd else ""
+
+
+def _usd(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
 
 
 def _nodes(estimate: Estimate) -> str:

@@ -515,7 +515,9 @@ def progress_subscriber(
 
 def progress_text(progress: Progress) -> str:
     """Returns a sweep's progress in one line."""
-    parts = [f"{progress.done:.0%} done"] if progress.done is not None else []
+    parts = []
+    if progress.done is not None:
+        parts.append(f"{progress.done if progress.done == 1 else min(progress.done, 0.99):.0%} done")
     if progress.left is not None:
         low, high = duration(progress.left.low), duration(progress.left.high)
         parts.append(f"{duration(progress.left.value)} left ({low} to {high})")

@@ -32,11 +32,11 @@ def effects_pictures(summary: Summary) -> list[EffectsPicture]:
         effects = [e for e in summary.effects if e.metric == metric]
         shares = [i for i in summary.importances if i.metric == metric]
         if effects:
-            found.append(EffectsPicture(metric, _picture(metric, shares, effects)))
+            found.append(EffectsPicture(metric, _picture(metric, shares, effects, summary.sign(metric))))
     return found
 
 
-def _picture(metric: str, shares: Sequence[Importance], effects: Sequence[Effect]) -> str:
+def _picture(metric: str, shares: Sequence[Importance], effects: Sequence[Effect], sign: float) -> str:
     ordered = sorted(shares, key=lambda i: -i.share)
     middle = HEAD + ROW * len(ordered) + 16 if ordered else 0.0
     height = middle + HEAD + ROW * len(effects) + 24
@@ -44,7 +44,7 @@ def _picture(metric: str, shares: Sequence[Importance], effects: Sequence[Effect
         *(_heading("Share of the variation that it explains beyond all others", 0) if ordered else ()),
         *(line for k, i in enumerate(ordered) for line in _share(i, HEAD + ROW * k)),
         *_heading("Effect on the change from the base, with its 95 % range", middle),
-        *_ranges(effects, middle + HEAD, height - 24),
+        *_ranges(effects, sign, middle + HEAD, height - 24),
     ]
     told = "; ".join([*(_share_words(i) for i in ordered), *(e.sentence for e in effects)])
     return (
@@ -78,7 +78,7 @@ def _share(i: Importance, y: float) -> Iterator[str]:
     yield f'<text class="value" x="{WIDTH}" y="{y + 25:.1f}" text-anchor="end">{percent(i.share)}</text>'
 
 
-def _ranges(effects: Sequence[Effect], top: float, bottom: float) -> Iterator[str]:
+def _ranges(effects: Sequence[Effect], sign: float, top: float, bottom: float) -> Iterator[str]:
     """A dot with its range for each effect, on one scale with a line at no effect."""
     low = min(0.0, *(e.difference.low for e in effects))
     high = max(0.0, *(e.difference.high for e in effects))
@@ -94,12 +94,14 @@ def _ranges(effects: Sequence[Effect], top: float, bottom: float) -> Iterator[st
             yield f'<text x="{x(value):.1f}" y="{bottom + 16:.1f}" text-anchor="{anchor}">{text}</text>'
     yield f'<line class="base" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
     for k, e in enumerate(effects):
-        yield from _range(e, top + ROW * k, x(e.difference.low), x(e.difference.value), x(e.difference.high))
+        yield from _range(
+            e, sign, top + ROW * k, [x(v) for v in (e.difference.low, e.difference.value, e.difference.high)]
+        )
 
 
-def _range(e: Effect, y: float, low: float, value: float, high: float) -> Iterator[str]:
-    d, at = e.difference, y + 21
-    kind = "effect open" if not d.real else "effect up" if d.value > 0 else "effect down"
+def _range(e: Effect, sign: float, y: float, places: Sequence[float]) -> Iterator[str]:
+    d, at, (low, value, high) = e.difference, y + 21, places
+    kind = "effect open" if not d.real else "effect up" if sign * d.value > 0 else "effect down"
     yield f'<g class="{kind}"><title>{escape(e.sentence)}</title>{_name(f"{e.axis}: {e.contrast}", y)}'
     yield f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{at:.1f}" y2="{at:.1f}"/><circle cx="{value:.1f}" cy="{at:.1f}" r="4"/>'
     yield f'<text class="value" x="{WIDTH}" y="{at + 4:.1f}" text-anchor="end">{number(d.value, signed=True)}</text></g>'

@@ -115,16 +115,16 @@ def effect_rows(summary: Summary) -> list[AxisRow]:
         found.setdefault((e.axis, e.contrast), {})[e.metric] = e
     heads = effect_heads(summary)
     return [
-        AxisRow(axis, contrast, [_effect_cell(by_metric.get(m)) for m in heads])
+        AxisRow(axis, contrast, [_effect_cell(by_metric.get(m), summary.sign(m)) for m in heads])
         for (axis, contrast), by_metric in found.items()
     ]
 
 
-def _effect_cell(e: Effect | None) -> Cell:
+def _effect_cell(e: Effect | None, sign: float) -> Cell:
     if e is None:
         return Cell("–")
     d = e.difference
-    tone = "" if not d.real else "up" if d.value > 0 else "down"
+    tone = "" if not d.real else "up" if sign * d.value > 0 else "down"
     more = f"{number(d.low, signed=True)} to {number(d.high, signed=True)}" + ("" if d.real else "; not told from none")
     return Cell(number(d.value, signed=True), more=more, tone=tone, num=True)
 

@@ -48,11 +48,8 @@ def tiles(summary: Summary) -> list[Tile]:
         return []
     states = Counter(t.state for t in summary.trials)
     found = [Tile("Trials", str(len(summary.trials)), ", ".join(f"{n} {s}" for s, n in states.most_common()))]
-    if summary.best:
-        best = summary.trial(summary.best[0])
-        found.append(
-            Tile(f"Best {summary.objective}", number(best.objective.value if best.objective else None), best.label)
-        )
+    for best in summary.ranked()[:1]:
+        found.append(Tile(f"Best {summary.objective}", number(best.metrics[summary.objective].value), best.label))
     if summary.verdict is not None:
         found.append(Tile("The sweep as a whole", summary.verdict.outcome.value, f"on {summary.objective}"))
     costs = summary.costs
@@ -113,6 +110,11 @@ def glossary(summary: Summary) -> list[tuple[str, str]]:
         (Shape.NO_DIP, "at no step really below the base"),
         (Shape.TOO_FEW, f"fewer than {MIN_POINTS} scores after step 0, or no base score"),
         *VERDICTS,
+        *(
+            [("Below, rises", f"of {summary.objective}, of which less is better: above, falls")]
+            if summary.goal == "minimize"
+            else []
+        ),
         ("Setting", f"all seeds of one configuration; ranked by the mean of their {counted}"),
         (
             "±",

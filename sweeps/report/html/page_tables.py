@@ -153,9 +153,11 @@ def _check_cell(t: Trial) -> Cell:
 def paired_rows(summary: Summary) -> list[PairedRow]:
     """Every trial whose answers were kept against its base, ranked ones first, a cell per panel."""
     order = sorted(summary.trials, key=lambda t: t.rank or len(summary.trials) + 1)
-    heads = paired_heads(summary)
+    signs = {m: summary.sign(m) for m in paired_heads(summary)}
     return [
-        PairedRow(t.label, f"step {t.paired[0].step:,}", [_paired_cell(t, m) for m in heads]) for t in order if t.paired
+        PairedRow(t.label, f"step {t.paired[0].step:,}", [_paired_cell(t, m, sign) for m, sign in signs.items()])
+        for t in order
+        if t.paired
     ]
 
 
@@ -164,12 +166,12 @@ def paired_heads(summary: Summary) -> list[str]:
     return [m for m in summary.panels if m in kept]
 
 
-def _paired_cell(t: Trial, metric: str) -> Cell:
+def _paired_cell(t: Trial, metric: str, sign: float) -> Cell:
     pair = next((p for p in t.paired if p.metric == metric), None)
     if pair is None:
         return Cell("–")
     found = f"{pair.lost} lost, {pair.gained} gained of {pair.items}"
-    tone = "" if not pair.different else "down" if pair.difference < 0 else "up"
+    tone = "" if not pair.different else "down" if sign * pair.difference < 0 else "up"
     word = "different" if pair.different else "not told apart"
     seen = f"{word}; could see {100 * pair.visible:.1f}"
     return Cell(f"{100 * pair.difference:+.1f} ± {100 * pair.se:.1f}", more=seen, last=found, tone=tone, num=True)
@@ -217,7 +219,7 @@ def _pair_cell(c: Contrast | None) -> Cell:
 def _level(g: Group, summary: Summary) -> Level:
     by_name = {m.metric: m for m in g.metrics}
     cells = [_group_cell(by_name.get(m)) for m in summary.panels]
-    safety = f"{g.safety_cost} of {g.completed}" if g.completed else "–"
+    safety = f"{g.safety_cost} of {g.safety_known}" if g.safety_known else "–"
     return Level(compact(g.level), f"{g.completed} of {g.trials}", cells, safety, " ".join(g.sentences))
 
 

@@ -48,11 +48,13 @@ def _place(trials: Sequence[Trial], metric: str, bases: Bases, top: int) -> floa
     return readings[0].sign * best[min(top, len(best)) - 1] if best else None
 
 
-def paid_in_safety(trial: Trial) -> bool:
-    """Whether in-domain really rose while refusal of harmful prompts really fell."""
+def paid_in_safety(trial: Trial) -> bool | None:
+    """Whether in-domain really rose while refusal of harmful prompts really fell; None where either is not known."""
     learnt = trial.readings.get(IN_DOMAIN) or trial.readings.get("math/score")
     refusal = trial.readings.get(SAFETY)
-    return bool(learnt and refusal and learnt.rose and refusal.held is False)
+    if learnt is None or refusal is None or learnt.rose is None or refusal.held is None:
+        return None
+    return learnt.rose and not refusal.held
 
 
 def _at(trial: Trial, axis: str, level: Any) -> bool:
@@ -74,7 +76,7 @@ def _group(
     for t in done:
         cells[setting_key(t.config)].add(repr(t.config.get("seed")))
     seeds = max((len(seen) for seen in cells.values()), default=0)
-    cost = sum(paid_in_safety(t) for t in done)
+    paid = [known for t in done if (known := paid_in_safety(t)) is not None]
     return Group(
         axis=axis,
         level=level,
@@ -82,8 +84,9 @@ def _group(
         completed=len(done),
         seeds=seeds,
         metrics=measured,
-        safety_cost=cost,
-        sentences=tuple(_sentences(trials, done, measured, cost, seeds)),
+        safety_cost=sum(paid),
+        safety_known=len(paid),
+        sentences=tuple(_sentences(trials, done, measured, paid, seeds)),
     )
 
 
@@ -112,7 +115,7 @@ def _measure(metric: str, trials: Iterable[Trial], stopped: Iterable[Trial], pla
 
 
 def _sentences(
-    trials: Sequence[Trial], done: Sequence[Trial], measured: Sequence[GroupMetric], cost: int, seeds: int
+    trials: Sequence[Trial], done: Sequence[Trial], measured: Sequence[GroupMetric], paid: Sequence[bool], seeds: int
 ) -> Iterable[str]:
     if not done:
         yield f"None of {plural(len(trials), 'trial')} ran to its budget with a score, so nothing can be said."
@@ -120,11 +123,10 @@ def _sentences(
     for m in measured:
         if m.metric in GENERAL:
             yield _held_sentence(m)
-    known = [t for t in done if (r := t.readings.get(SAFETY)) is not None and r.held is not None]
-    if known:
+    if paid:
         refusal = next(m for m in measured if m.metric == SAFETY)
         yield (
-            f"Safety cost in {of(cost, len(known))} (in-domain rose and refusal fell, both beyond chance); "
+            f"Safety cost in {of(sum(paid), len(paid))} (in-domain rose and refusal fell, both beyond chance); "
             f"refusal changed by {_range(refusal)}."
         )
     if len(done) < len(trials):
@@ -145,7 +147,7 @@ def _held_sentence(m: GroupMetric) -> str:
         return f"{m.metric} changed by {_range(m)}; no standard errors were reported, so nothing can be said of chance."
     items = "" if m.n is None else f", n = {m.n[0]}" + (f"-{m.n[1]}" if m.n[1] > m.n[0] else "") + " items"
     seen = "" if m.visible is None else f"; changes under {number(m.visible)} cannot be told from none{items}"
-    return f"{m.metric} ended no lower than the base, beyond chance, in {of(m.held, m.of)}: {_range(m)}{seen}."
+    return f"{m.metric} ended no worse than the base, beyond chance, in {of(m.held, m.of)}: {_range(m)}{seen}."
 
 
 def _range(m: GroupMetric) -> str:

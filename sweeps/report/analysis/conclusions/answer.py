@@ -74,7 +74,7 @@ def progress_of_counts(trials: int, still_open: int, planned: int | None) -> str
 
 
 def _no_best(summary: Summary) -> Finding:
-    done = [s for s in summary.settings if s.whole]
+    done = [s for s in summary.settings if s.whole or (summary.at == "best" and _is_over(s, summary.objective))]
     open_ = sum(t.state not in ENDED for t in summary.trials)
     numbers = {"trials": len(summary.trials), "open": open_, "whole": len(done)}
     scored = [s for s in done if summary.objective in s.metrics]
@@ -85,8 +85,9 @@ def _no_best(summary: Summary) -> Finding:
         text = f"No trial is complete yet; {what}." if open_ else f"No trial ran to its budget: {what}."
     elif not scored:
         text = f"No completed trial was scored on the objective {summary.objective}."
-    elif all(s.metrics[summary.objective].value == 0 for s in scored):
-        text = f"Every completed trial scores 0 on {summary.objective}, so no best is named."
+    elif fit := [s for s in scored if s.meets]:
+        which = "" if len(fit) == len(scored) else " that meets all constraints"
+        text = f"Every completed trial{which} scores 0 on {summary.objective}, so no best is named."
     elif unknown := [c for s in scored if s.meets is None for c in s.checks if c.met is None]:
         which = ", ".join(dict.fromkeys(f"{c.metric} {c.rule}" for c in unknown))
         text = (
@@ -100,6 +101,11 @@ def _no_best(summary: Summary) -> Finding:
             else "The one completed setting does not meet all constraints."
         )
     return Finding("state", text, numbers)
+
+
+def _is_over(s: Setting, objective: str) -> bool:
+    """Whether a setting, stopped or not, has a best checkpoint that will not change."""
+    return objective in s.metrics and set(s.states) <= set(ENDED) - {"paused"}
 
 
 def _best(summary: Summary, best: Setting) -> Finding:
@@ -255,7 +261,10 @@ def _ties(summary: Summary, best: Setting) -> Iterator[Finding]:
     by_id = {s.id: s for s in summary.settings}
     numbers: dict[str, Any] = {"tied": [r.other for r in tied], "of": len(summary.rivalries)}
     if not tied:
-        others = "the one other ranked setting" if len(summary.rivalries) == 1 else "every other ranked setting"
+        known, ranked = len(summary.rivalries), len(summary.ranked()) - 1
+        others = "the one other ranked setting" if ranked == 1 else "every other ranked setting"
+        if known < ranked:
+            others = f"{of(known, ranked, 'other ranked setting')}; the rest came without standard errors"
         yield Finding("ties", f"The best is told apart from {others}.", numbers)
         return
     nearest, m = tied[0], best.metrics[summary.objective]

@@ -62,6 +62,8 @@ def sweep_verdict(
     more = judged[0][0].metrics[objective].sign > 0
     words = COUNTED if more else {**COUNTED, **LESS_IS_BETTER}
     told = ", ".join(f"{counts[kind]} {said}" for kind, said in words.items() if counts[kind])
+    missed = sum(s.meets is False for s, _ in judged)
+    told += f"; {missed:,} of them {'misses' if missed == 1 else 'miss'} a constraint" if missed else ""
     axis = _deciding(importances, objective)
     decides = "" if axis is None else f"; {' and '.join(axis.axes)} decides ({_share(axis.share)} of the variation)"
     sure = [v.confidence for v in behind if v.confidence is not None]
@@ -85,7 +87,7 @@ def _outcome(judged: Sequence[tuple[Setting, Verdict]]) -> tuple[Outcome, list[V
         if found:
             return outcome, found
     if all(v.kind in LOST or s.meets is False for s, v in judged):
-        return Outcome.LOST, [v for _, v in judged]
+        return Outcome.LOST, [v for _, v in judged if v.kind in LOST]
     return Outcome.INCONCLUSIVE, []
 
 

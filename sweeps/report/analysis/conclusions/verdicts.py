@@ -122,7 +122,7 @@ class _Reader:
         if below and not self.setting.whole:
             return self._open(f"{self._below()}; it was stopped, and whether it would have come back is not known")
         if below:
-            lost = -self.change.value >= HALF * abs(self.base.value)
+            lost = -self.change.value >= HALF * abs(self.base.value) > 0
             return self._say(Kind.COLLAPSED if lost else Kind.WORSE, self._below(), self.change)
         if came_back and self._is_back():
             return self._say(Kind.RECOVERED, self._back(), self.fall)

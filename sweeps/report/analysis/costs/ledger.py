@@ -42,7 +42,8 @@ class Line:
 class Ledger:
     """A sweep's account by trial, in order of appearance, and in sum; `unit` is `gpu_s` where any GPU was used, else `cpu_s`.
 
-    `starts` is beside it: seconds of wall clock before first steps, most of which no trial's training counts.
+    `starts` is beside it: seconds of wall clock before first steps, most of which no trial's training counts. So are CPU seconds
+    where the unit is `gpu_s`.
     """
 
     trials: Mapping[str, Line]
@@ -50,11 +51,18 @@ class Ledger:
     total: Line
     unit: str
     starts: StartUps = field(default_factory=StartUps)
+    cpu_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Returns the account as plain JSON."""
         each = {trial: asdict(line) for trial, line in self.trials.items()}
-        return {"unit": self.unit, "total": asdict(self.total), "trials": each, "start_up": asdict(self.starts)}
+        return {
+            "unit": self.unit,
+            "total": asdict(self.total),
+            "trials": each,
+            "start_up": asdict(self.starts),
+            "beside": {"cpu_s": self.cpu_s},
+        }
 
 
 def ledger(rows: Iterable[Row], summary: Summary) -> Ledger:
@@ -67,7 +75,8 @@ def ledger(rows: Iterable[Row], summary: Summary) -> Ledger:
     total = sum(lines.values(), Line())
     bases = getattr(summary.costs.scoring, unit) - total.scoring
     labels = {t.id: t.label for t in summary.trials}
-    return Ledger(lines, labels, total + Line(scoring=bases), unit, summary.costs.starts)
+    beside = (summary.costs.training + summary.costs.scoring).cpu_s if unit == "gpu_s" else 0.0
+    return Ledger(lines, labels, total + Line(scoring=bases), unit, summary.costs.starts, beside)
 
 
 def _line(trial: Trial, unit: str, repeated: float, step: Spent) -> Line:
@@ -116,6 +125,8 @@ def ledger_text(account: Ledger, usd_per_gpu_hour: float | None = None) -> str:
         lines.append("  ".join(cells))
     device = "GPU" if account.unit == "gpu_s" else "CPU"
     lines.append(f"seconds of {device}s; training includes repeated; stopped and shared were saved, and are estimates")
+    if account.cpu_s:
+        lines.append(f"{account.cpu_s:,.1f} seconds of CPUs beside it, of what trained or was scored without a GPU")
     if account.starts.attempts:
         lines.append(f"starts of attempts: {account.starts}")
     if usd_per_gpu_hour is not None and device == "GPU":

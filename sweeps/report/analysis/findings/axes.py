@@ -86,7 +86,7 @@ class Group:
     Attributes:
         trials: all. completed: those that ran to their budget and are scored; only they are counted in `metrics`.
         seeds: most seeds behind one setting. safety_cost: completed trials whose in-domain score rose and whose refusal
-            fell, both by more than 2 standard errors.
+            fell, both by more than 2 standard errors, of the `safety_known` where both are known.
     """
 
     axis: str
@@ -96,6 +96,7 @@ class Group:
     seeds: int
     metrics: tuple[GroupMetric, ...]
     safety_cost: int
+    safety_known: int
     sentences: tuple[str, ...]
 
 

@@ -127,6 +127,10 @@ class Summary:
         """Returns the setting that a trial is an example of."""
         return next(s for s in self.settings if trial in s.trials)
 
+    def sign(self, metric: str) -> float:
+        """Returns +1 where more of a metric is better, -1 where less is."""
+        return next((s.metrics[metric].sign for s in self.settings if metric in s.metrics), 1.0)
+
     def place(self, trial: Trial) -> int | None:
         """Returns a trial's rank; where its best checkpoint is another's too, and is ranked there, that one's."""
         return self.trial(trial.shares).rank if trial.shares else trial.rank

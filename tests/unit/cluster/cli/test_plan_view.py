@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ def plan(tmp_path: Path):
         return CliRunner().invoke(app, ["plan", str(path), "--storage", str(tmp_path / "none"), *options])
 
     return run
+
+
+def test_a_small_price_is_no_price_of_zero(plan):
+    said = plan("--gpu", "H100", more="limits: {usd_per_gpu_hour: 0.001}\n").output
+    (amounts,) = re.findall(r"of device time, (\S+) USD \((\S+) to (\S+)\)", said)
+    assert all(float(amount) > 0 for amount in amounts)
 
 
 def test_machines_are_given_as_devices_or_as_nodes():

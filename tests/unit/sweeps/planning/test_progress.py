@@ -1,5 +1,6 @@
 """Where a sweep stands, from rows and a clock: what is done, how long it takes yet, what waits and why."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -277,6 +278,14 @@ def test_money_and_hours_stand_beside_their_limits():
     assert told.limits == {"gpu_hours": (1.0, 2.0), "usd": (3.0, 10.0)}
     assert "1 of 2 GPU hours; 3 of 10 USD" in progress_text(told)
     assert Progress.from_json(told.to_json()).limits == told.limits
+
+
+def test_what_is_not_over_is_not_wholly_done():
+    sweep = Driven()
+    sweep.begin()
+    told = sweep.meter.progress(sweep.now)
+    assert progress_text(replace(told, done=0.998)).startswith("99% done")
+    assert progress_text(replace(told, done=1.0)).startswith("100% done")
 
 
 def test_speeds_are_read_as_they_were_written():

@@ -42,3 +42,11 @@ def test_every_second_is_counted_once_and_work_done_twice_is_named():
     assert account.total.scoring == pytest.approx(7.0)  # the base model's too
     assert "130.0" in ledger_text(account, 3.6)
     assert "0.14 USD" in ledger_text(account, 3.6)
+
+
+def test_cpus_that_worked_beside_gpus_are_counted():
+    scoring = EvalRow("s", "t-1", 2, 100, cost={"cpu_s": 1234.5})
+    rows = [row.at(i) for i, row in enumerate([*ROWS[:-1], scoring, ROWS[-1]])]
+    account = ledger(rows, summarize(rows))
+    assert (account.unit, account.cpu_s) == ("gpu_s", 1234.5)
+    assert "1,234.5 seconds of CPUs beside it" in ledger_text(account)

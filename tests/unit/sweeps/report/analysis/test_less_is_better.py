@@ -58,3 +58,9 @@ def test_a_larger_model_gains_by_a_positive_number():
     (limited,) = [text for text in verdicts if "from the same data" in text]
     assert "tiny-m gains +" in limited
     assert limited.endswith("this no longer falls.")
+
+
+def test_a_group_whose_errors_grew_is_not_said_to_have_ended_no_lower():
+    told = summary(story("up", curves={SCORE: rise(0.02)}), story("over", curves={SCORE: lambda s: -0.3 * min(s, 0.4)}))
+    (grew,) = [g for g in told.groups if g.axis == "data" and g.level == "over"]
+    assert any("ended no worse than the base, beyond chance, in 0 of 1 trial" in text for text in grew.sentences)

@@ -318,6 +318,47 @@ def test_a_sweep_in_which_everything_scores_zero_names_no_best():
     assert summary.headline.startswith("Every completed trial scores 0 on transfer/score, so no best is named.")
 
 
+def test_a_zero_is_no_reason_where_less_is_better():
+    spec = definition(
+        {},
+        objective={"metric": "transfer/score", "goal": "minimize"},
+        constraints=[{"metric": "transfer/score", "at_least": 0.5}],
+    )
+    summary = summarize(lengths(story(), [0.0, 0.0, 0.0], base=0.2, spec=spec))
+    assert summary.headline.startswith("The one completed setting does not meet all constraints.")
+
+
+def test_what_meets_the_constraints_and_scores_zero_is_not_said_to_miss_them():
+    spec = definition({}, constraints=[{"metric": "transfer/score", "at_most": 0.5}])
+    rows = lengths(story(), [0.0, 0.0, 0.0], spec=spec) + lengths(story("answer-only"), [0.8, 0.8, 0.8])[2:]
+    said = summarize(rows).headline
+    assert said.startswith("Every completed trial that meets all constraints scores 0 on transfer/score")
+
+
+def test_where_runs_count_by_their_best_a_stopped_one_that_misses_a_constraint_is_why_no_best_is_named():
+    spec = definition(
+        {},
+        objective={"metric": "transfer/score", "goal": "maximize", "at": "best"},
+        constraints=[{"metric": "transfer/score", "at_least": 0.99}],
+    )
+    summary = summarize(lengths(story(), [0.8, 0.9, 0.7], end="pruned", spec=spec))
+    assert summary.headline.startswith("The one completed setting does not meet all constraints.")
+
+
+def test_a_rival_without_an_error_is_not_said_to_be_told_apart(monkeypatch):
+    monkeypatch.setitem(BASE, "transfer/score", 0.7)
+    stories = [
+        story(config={"learning_rate": i / 100}, curves={"transfer/score": c})
+        for i, c in enumerate((UP, DOWN, DOWN), 1)
+    ]
+    rows = journal(stories, spec=definition({}, constraints=[]))
+    bare = [replace(r, se={}) if r.kind == "report" and r.trial == stories[2].id else r for r in rows]
+    said = {f.about: f.sentence for f in summarize(bare).answer}
+    assert said["ties"] == (
+        "The best is told apart from 1 of 2 other ranked settings; the rest came without standard errors."
+    )
+
+
 # Verdicts
 
 
@@ -337,6 +378,12 @@ def test_the_rules_of_a_verdict(values, kind):
     assert verdict.kind is kind
     assert verdict.confidence is not None
     assert verdict.confidence >= 0.95
+
+
+def test_from_an_error_rate_of_zero_nothing_is_lost_by_half():
+    spec = definition({}, objective={"metric": "transfer/score", "goal": "minimize"}, constraints=[])
+    rows = lengths(story(), [0.1, 0.2, 0.2, 0.2, 0.2], base=0.0, spec=spec)
+    assert summarize(rows).settings[0].verdicts[0].kind is Kind.WORSE
 
 
 def test_a_gain_and_a_gain_lost_again():
@@ -445,6 +492,14 @@ def test_a_sweep_as_a_whole_is_judged_by_the_stated_rule(curves, constraint, out
     found = summarize(journal(stories, spec=spec)).verdict
     assert found.outcome == outcome, found.sentence
     assert found.confidence >= 0.95
+
+
+def test_settings_above_their_base_that_miss_a_constraint_are_said_to(monkeypatch):
+    monkeypatch.setitem(BASE, "transfer/score", 0.7)
+    spec = definition({}, constraints=[{"metric": "transfer/score", "at_least": 0.99}])
+    found = summarize(journal([story(curves={"transfer/score": UP})], spec=spec)).verdict
+    assert "1 above the base; 1 of them misses a constraint" in found.sentence
+    assert (found.outcome, found.confidence) == ("lost", None)  # nothing was judged to have got worse
 
 
 def test_one_setting_at_its_base_with_few_items_leaves_the_sweep_undecided():

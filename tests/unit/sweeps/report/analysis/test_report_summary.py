@@ -17,6 +17,7 @@ from sweeps.report import render_html, summarize
 from sweeps.report.analysis.conclusions.answer import progress
 from sweeps.report.analysis.findings.settings import Kind
 from sweeps.report.analysis.shape import Shape
+from sweeps.report.html.page_tables import axis_tables
 from sweeps.stopping.base import NeverStop
 from tests.support.fakes import FakeTrainer, fake_evaluate
 from tests.support.report_journals import (
@@ -26,7 +27,9 @@ from tests.support.report_journals import (
     crossed,
     definition,
     demo_stories,
+    dip,
     journal,
+    rise,
     scored,
     story,
 )
@@ -102,6 +105,14 @@ def test_safety_cost_is_in_domain_up_and_refusal_down(demo):
         s.startswith("Safety cost in 2 of 2 trials (in-domain rose and refusal fell, both beyond chance)")
         for s in tiers["verified-long-cot"].sentences
     )
+
+
+def test_without_in_domain_scores_nothing_is_said_of_a_price_in_safety():
+    curves = {"transfer/score": rise(0.02), "safety/refusal": dip(0.5, 0.1)}
+    summary = summarize(journal([story(data, curves=curves) for data in ("verified-long-cot", "answer-only")]))
+    assert summary.groups
+    assert not [text for g in summary.groups for text in g.sentences if "Safety cost" in text]
+    assert {level.safety for table in axis_tables(summary) for level in table.levels} == {"–"}
 
 
 def test_groups_count_only_trials_that_ran_to_their_budget(demo):

@@ -8,7 +8,8 @@ import pytest
 from sweeps.report import render_html, summarize
 from sweeps.report.analysis.wording import number, percent
 from sweeps.report.html.effects_svg import LEFT, RIGHT, WIDTH, effects_pictures
-from tests.support.report_journals import crossed, demo_stories, journal
+from sweeps.report.html.page_findings import effect_heads, effect_rows
+from tests.support.report_journals import axes_of, crossed, definition, demo_stories, journal
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,24 @@ def test_bars_are_as_long_as_the_shares_that_stand_beside_them_largest_first(sum
     texts = [t.text for t in svg.iter("text") if t.get("class") == "value"][: len(shares)]
     assert texts == [percent(i.share) for i in shares]
     assert [("open" in r.get("class")) for r in bars] == [not i.real for i in shares]
+
+
+@pytest.mark.parametrize("goal", ["maximize", "minimize"])
+def test_a_colour_says_better_or_worse_and_not_more_or_less(goal):
+    stories = crossed(60)
+    spec = definition(axes_of(stories), objective={"metric": "transfer/score", "goal": goal}, constraints=[])
+    summary = summarize(journal(stories, spec=spec))
+    effect = next(e for e in summary.effects if e.metric == "transfer/score" and e.difference.real)
+    wanted = "up" if (effect.difference.value > 0) == (goal == "maximize") else "down"
+    picture = next(p for p in effects_pictures(summary) if p.metric == "transfer/score")
+    drawn = {
+        g.find("title").text: g.get("class")
+        for g in ET.fromstring(picture.svg).iter("g")
+        if g.find("title") is not None
+    }
+    assert drawn[effect.sentence] == f"effect {wanted}"
+    row = next(r for r in effect_rows(summary) if (r.axis, r.contrast) == (effect.axis, effect.contrast))
+    assert row.cells[effect_heads(summary).index("transfer/score")].tone == wanted
 
 
 def test_a_hostile_level_stays_text():

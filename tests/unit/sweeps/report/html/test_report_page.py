@@ -14,7 +14,8 @@ from sweeps.report.analysis.findings.as_json import MAX_POINTS, thinned
 from sweeps.report.analysis.shape import Measured
 from sweeps.report.analysis.wording import number, seconds
 from sweeps.report.html.chart_data import chart_data
-from tests.support.report_journals import crossed, demo_stories, journal, story
+from sweeps.report.html.page_parts import glossary, tiles
+from tests.support.report_journals import crossed, definition, demo_stories, journal, story
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -167,3 +168,18 @@ def test_a_data_card_for_each_tier_says_what_to_look_at():
     assert "ours|&lt;b&gt;" in page
     assert "3 said twice; 60 too long (drop); 7 of 200 evaluation prompts stand in it" in page
     assert 'id="tiers"' not in render_html(summarize(rows))
+
+
+def test_the_first_tile_says_what_the_best_setting_is_worth_and_not_what_one_of_its_seeds_is():
+    curves = [{"transfer/score": lambda share, fall=fall: -fall} for fall in (0.1, 0.3)]
+    stories = [story(seed=seed, curves=one) for seed, one in enumerate(curves)]
+    summary = summarize(journal(stories, spec=definition({}, constraints=[])))
+    value = summary.ranked()[0].metrics["transfer/score"].value
+    assert number(value) != number(summary.trial(summary.best[0]).objective.value)
+    assert next(t for t in tiles(summary) if t.what == "Best transfer/score").value == number(value)
+
+
+def test_words_for_worse_are_explained_where_less_is_better():
+    spec = definition({}, objective={"metric": "transfer/score", "goal": "minimize"}, constraints=[])
+    for summary, told in ((summarize(journal([story()], spec=spec)), True), (summarize(journal([story()])), False)):
+        assert any("of which less is better" in meaning for _, meaning in glossary(summary)) == told
