@@ -186,6 +186,7 @@ def state_of(sweep: Sweep, state: SweepState, driver: DriverState | None = None)
         "trials": formatter.count.total,
         "states": dict(counts),
         "objective": metric,
+        "goal": sweep.objective.goal,
         "each": trials,
         "driver": _driver_json(driver, state.done) if driver is not None else None,
         "hint": driver.message(sweep.id) if driver is not None and not state.done else "",

@@ -62,17 +62,24 @@ def _live(home: Store) -> None:
 
 
 def picture(state: dict[str, Any], lines: int) -> Group:
-    """Returns a sweep's state as a headline and a table of at most `lines` trials, the running ones first."""
+    """Returns a sweep's state as a headline and a table of at most `lines` trials, the running ones first, then the
+    better."""
     from rich.console import Group
     from rich.text import Text
 
     from cluster.cli.render import headline
 
-    each = sorted(state["each"], key=lambda t: (ORDER.get(t["state"], 9), -(t[state["objective"]] or 0)))
+    objective, sign = state["objective"], 1.0 if state["goal"] == "minimize" else -1.0
+
+    def place(trial: dict[str, Any]) -> tuple[int, bool, float]:
+        score = trial[objective]
+        return ORDER.get(trial["state"], 9), score is None, 0.0 if score is None else sign * score
+
+    each = sorted(state["each"], key=place)
     ended = sum(t["state"] in ENDED for t in each)
     head = Text(printable(f"{state['sweep']}  {ended} of {headline(state, 'trials ended')}"))
     more = f"… and {len(each) - lines} more; dipsweep status lists all" if len(each) > lines else ""
-    return Group(head, _table(each[:lines], state["objective"]), Text(more, style="dim"))
+    return Group(head, _table(each[:lines], objective), Text(more, style="dim"))
 
 
 def _table(trials: Sequence[dict[str, Any]], objective: str) -> Table:

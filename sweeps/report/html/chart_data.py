@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sweeps.report.analysis.conclusions.verdicts import skill_of
 from sweeps.report.analysis.findings.as_json import arrays, thinned
 from sweeps.report.analysis.findings.axes import same_level
 from sweeps.report.analysis.findings.settings import SettingMetric
 from sweeps.report.analysis.findings.summary import Summary
 from sweeps.report.analysis.findings.trials import Trial
 from sweeps.report.analysis.shape import Reading
-from sweeps.report.analysis.wording import IN_DOMAIN, SAFETY, compact, number, percent, score, setting
+from sweeps.report.analysis.wording import SAFETY, compact, number, percent, score, setting
 from sweeps.report.html.trial_data import settings_data, tier_data, trial_facts
 
 WIDE = 20  # a setting whose largest value is that many times its smallest is drawn on a logarithmic scale
@@ -37,14 +38,9 @@ def chart_data(summary: Summary) -> dict[str, Any]:
     }
 
 
-def skill_of(summary: Summary) -> str:
-    """The metric that safety is drawn against: the objective, or what was trained on where safety is the objective."""
-    return summary.objective if summary.objective != SAFETY else IN_DOMAIN
-
-
 def front_points(summary: Summary) -> list[dict[str, Any]]:
     """Returns the settings that ran to their budget as skill and refusal with their errors, over items and seeds."""
-    skill = skill_of(summary)
+    skill = skill_of(summary.objective)
     known = [s for s in summary.settings if s.whole and skill in s.metrics and SAFETY in s.metrics]
     return [
         {

@@ -6,7 +6,7 @@ It stands on light and dark pages alike: no background, mid-grey text, colours t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from sweeps.errors import InputError, nearest
@@ -33,9 +33,8 @@ def curve_svg(summary: Summary, metric: str, *, trials: Sequence[str] = (), widt
         InputError: a trial is unknown, or nothing was scored on `metric`.
     """
     drawn = chosen(summary, metric, trials)
-    base = summary.bases.get(str(drawn[0].config.get("model", "")), {}).get(metric)
-    frame = _Frame(drawn, metric, base, width, height)
-    body = [*frame.axes(), *frame.base_line()]
+    frame = _Frame(drawn, metric, {m: scores.get(metric) for m, scores in summary.bases.items()}, width, height)
+    body = [*frame.axes(), *frame.base_lines()]
     for i, trial in reversed(list(enumerate(drawn))):
         body += frame.run(trial, COLOURS[i % len(COLOURS)], first=i == 0)
     body += frame.labels(drawn)
@@ -70,12 +69,16 @@ def chosen(summary: Summary, metric: str, ids: Sequence[str]) -> list[Trial]:
 class _Frame:
     """Scales, and the pieces of the picture as SVG elements."""
 
-    def __init__(self, drawn: Sequence[Trial], metric: str, base: Measured | None, width: int, height: int) -> None:
-        self.metric, self.base, self.width, self.height = metric, base, width, height
+    def __init__(
+        self, drawn: Sequence[Trial], metric: str, bases: Mapping[str, Measured | None], width: int, height: int
+    ) -> None:
+        self.metric, self.width, self.height = metric, width, height
+        models = dict.fromkeys(str(t.config.get("model", "")) for t in drawn)
+        self.bases = {model: base for model in models if (base := bases.get(model)) is not None}
         points = [p for t in drawn for p in t.curves[metric]]
         self.first = min(p.step for p in points)
         self.last = max(p.step for p in points)
-        values = [p.value for p in points] + ([base.value] if base else [])
+        values = [p.value for p in [*points, *self.bases.values()]]
         pad = (max(values) - min(values) or 1.0) * 0.1
         share = min(values) >= 0 and max(values) <= 1
         self.low, self.high = (0.0, 1.0) if share else (min(values) - pad, max(values) + pad)
@@ -105,15 +108,17 @@ class _Frame:
             out.append(svg_text(edge, bottom + 18, f"{tick:,}", anchor="middle"))
         return [*out, svg_text(right, bottom + 36, "optimizer step (log)", anchor="end")]
 
-    def base_line(self) -> list[str]:
-        if self.base is None:
-            return []
-        y = self.y(self.base.value)
+    def base_lines(self) -> list[str]:
         dashes = f'stroke="{TEXT}" stroke-width="1.3" stroke-dasharray="5 4"'
-        return [f'<path d="M{LEFT} {y:.1f}H{self.width - LABELS}" {dashes}/>']
+        right = self.width - LABELS
+        return [f'<path d="M{LEFT} {self.y(base.value):.1f}H{right}" {dashes}/>' for base in self.bases.values()]
+
+    def base_of(self, trial: Trial) -> Measured | None:
+        return self.bases.get(str(trial.config.get("model", "")))
 
     def run(self, trial: Trial, colour: str, *, first: bool) -> list[str]:
-        points = ([self.base] if self.base else []) + list(trial.curves[self.metric])
+        base = self.base_of(trial)
+        points = ([base] if base else []) + list(trial.curves[self.metric])
         line = self._line(points, lambda p: p.value)
         above = self._line(points, lambda p: p.value + 2 * (p.se or 0.0))
         below = self._line(points[::-1], lambda p: p.value - 2 * (p.se or 0.0))
@@ -127,14 +132,14 @@ class _Frame:
         return out
 
     def _dip(self, trial: Trial, points: Sequence[Measured]) -> list[str]:
-        reading = trial.readings.get(self.metric)
-        if reading is None or reading.fell_at is None or reading.trough is None or self.base is None:
+        reading, base = trial.readings.get(self.metric), self.base_of(trial)
+        if reading is None or reading.fell_at is None or reading.trough is None or base is None:
             return []
         start = max((p.step for p in points if p.step < reading.fell_at), default=0)
         end = reading.recovered_at or points[-1].step
         inside = [p for p in points if start <= p.step <= end]
-        floor = f"{self.x(inside[-1].step):.1f},{self.y(self.base.value):.1f}"
-        area = f"M{self._line(inside, lambda p: p.value)}L{floor}L{self.x(start):.1f},{self.y(self.base.value):.1f}Z"
+        floor = f"{self.x(inside[-1].step):.1f},{self.y(base.value):.1f}"
+        area = f"M{self._line(inside, lambda p: p.value)}L{floor}L{self.x(start):.1f},{self.y(base.value):.1f}Z"
         low = reading.trough
         out = [f'<path d="{area}" fill="{DIP}" opacity="0.20"/>']
         out.append(
@@ -148,12 +153,13 @@ class _Frame:
         return out
 
     def labels(self, drawn: Sequence[Trial]) -> list[str]:
-        """The runs' names at their ends and the base's, pushed apart where they would touch."""
+        """The runs' names at their ends and the bases', pushed apart where they would touch."""
         ends = [
             (self.y(t.curves[self.metric][-1].value), t.label, COLOURS[i % len(COLOURS)]) for i, t in enumerate(drawn)
         ]
-        if self.base is not None:
-            ends.append((self.y(self.base.value), f"base {number(self.base.value)}", TEXT))
+        for model, base in self.bases.items():
+            whose = f" {model}" if len(self.bases) > 1 else ""
+            ends.append((self.y(base.value), f"base{whose} {number(base.value)}", TEXT))
         out, free = [], -math.inf
         for y, label, colour in sorted(ends):
             free = max(y + 4, free + 15)

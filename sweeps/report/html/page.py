@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from sweeps.errors import SpecError
 from sweeps.output import printable
 from sweeps.report.analysis.conclusions.answer import counts_at, progress
+from sweeps.report.analysis.conclusions.verdicts import skill_of
 from sweeps.report.analysis.findings.summary import Summary
-from sweeps.report.html.chart_data import chart_data, front_points, other_metrics, skill_of
+from sweeps.report.html.chart_data import chart_data, front_points, other_metrics
 from sweeps.report.html.effects_svg import effects_pictures
 from sweeps.report.html.page_findings import (
     best_rows,
@@ -122,7 +123,7 @@ def render_html(summary: Summary, replies: Replies | None = None, live: Live | N
         costs=costs(summary),
         tiers=tier_rows(summary),
         front=bool(front_points(summary)),
-        skill=skill_of(summary),
+        skill=skill_of(summary.objective),
         glossary=glossary(summary),
         provenance=provenance(summary),
         spec=_yaml(summary.spec),

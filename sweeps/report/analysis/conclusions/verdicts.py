@@ -402,17 +402,23 @@ def _base(m: SettingMetric) -> float | None:
 
 
 def on_the_front(settings: Sequence[Setting], objective: str, level: Level) -> dict[str, bool]:
-    """Returns which whole settings are on the Pareto front of objective and refusal.
+    """Returns which whole settings are on the Pareto front of skill and refusal.
 
     A setting is off the front when another is really better in one of the two and no worse in the other.
     """
-    known = [s for s in settings if s.whole and objective in s.metrics and SAFETY in s.metrics and objective != SAFETY]
-    return {s.id: not any(_dominates(o, s, objective, level) for o in known if o is not s) for s in known}
+    skill = skill_of(objective)
+    known = [s for s in settings if s.whole and skill in s.metrics and SAFETY in s.metrics]
+    return {s.id: not any(_dominates(o, s, skill, level) for o in known if o is not s) for s in known}
 
 
-def _dominates(a: Setting, b: Setting, objective: str, level: Level) -> bool:
+def skill_of(objective: str) -> str:
+    """The metric that safety is held against: the objective, or what was trained on where safety is the objective."""
+    return objective if objective != SAFETY else IN_DOMAIN
+
+
+def _dominates(a: Setting, b: Setting, skill: str, level: Level) -> bool:
     better = False
-    for metric in (objective, SAFETY):
+    for metric in (skill, SAFETY):
         ours, theirs = a.metrics[metric], b.metrics[metric]
         d = ours.sign * (ours.value - theirs.value)
         if d < 0 or ours.items_se is None or theirs.items_se is None:

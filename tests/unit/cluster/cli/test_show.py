@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from cluster.cli.render import state_of, sweep_line
@@ -106,6 +107,18 @@ def test_watch_never_shows_more_ended_than_there_are():
     with console.capture() as shown:
         console.print(picture(steered.state, 10))
     assert "3 of 3 trials ended: 3 pruned" in shown.get()
+
+
+@pytest.mark.parametrize(("goal", "order"), [("maximize", "cab"), ("minimize", "acb")])
+def test_watch_shows_the_better_first_and_what_has_no_score_last(goal: str, order: str):
+    each = [{"trial": name, "label": name, "state": "completed", "phase": "", "step": 1, "budget": 1, "m": score}
+            for name, score in (("a", -2.0), ("b", None), ("c", -1.0))]  # fmt: skip
+    console = Console(width=60)
+    with console.capture() as shown:
+        console.print(picture({"sweep": "s", "status": "done", "saving": 0, "trials": 3, "states": {}, "each": each,
+                               "objective": "m", "goal": goal}, 10))  # fmt: skip
+    rows = [line.split()[0] for line in shown.get().splitlines() if " completed " in line]
+    assert rows == list(order)
 
 
 def test_the_exporter_of_a_resumed_driver_counts_what_was_asked_for_once(monkeypatch):

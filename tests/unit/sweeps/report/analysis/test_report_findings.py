@@ -506,3 +506,9 @@ def test_one_setting_at_its_base_with_few_items_leaves_the_sweep_undecided():
     found = summarize(lengths(story(), [0.7, 0.7, 0.7, 0.71], base=0.7, se=0.05)).verdict
     assert (found.outcome, found.confidence) == ("inconclusive", None)
     assert summarize(journal([story()])[:3]).verdict is None
+
+
+def test_where_safety_is_the_objective_the_front_is_that_of_safety_and_the_task():
+    spec = definition({}, objective={"metric": "safety/refusal", "goal": "maximize"}, constraints=[])
+    summary = summarize(journal([story(), story("answer-only")], spec=spec))
+    assert any(s.front for s in summary.settings)

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from sweeps.errors import InputError
-from sweeps.journal.rows import TierRow
+from sweeps.journal.rows import TierRow, base_trial
 from sweeps.report import curve_svg, render_html, summarize, write_html, write_json
 from sweeps.report.analysis.findings.as_json import MAX_POINTS, thinned
 from sweeps.report.analysis.shape import Measured
@@ -183,3 +183,19 @@ def test_words_for_worse_are_explained_where_less_is_better():
     spec = definition({}, objective={"metric": "transfer/score", "goal": "minimize"}, constraints=[])
     for summary, told in ((summarize(journal([story()], spec=spec)), True), (summarize(journal([story()])), False)):
         assert any("of which less is better" in meaning for _, meaning in glossary(summary)) == told
+
+
+def test_a_picture_of_two_models_begins_each_run_at_its_own_base():
+    stories = [story(), story(config={"model": "tiny-m"})]
+    rows = [
+        replace(row, metrics={**row.metrics, "general/score": 0.5}) if row.trial == base_trial("tiny-m") else row
+        for row in journal(stories)
+    ]
+    summary = summarize(rows)
+    own = [curve_svg(summary, "general/score", trials=[t.id]) for t in summary.trials]
+    both = curve_svg(summary, "general/score", trials=[t.id for t in summary.trials])
+    assert ["base 0.98" in own[0], "base 0.50" in own[1]] == [True, True]
+    for picture in own:
+        line = re.search(r'<path d="(M[^"]*)" fill="none"', picture)
+        assert f'd="{line[1]}" fill="none"' in both
+    assert all(f"base {model} {value}" in both for model, value in (("tiny-s", "0.98"), ("tiny-m", "0.50")))
