@@ -251,7 +251,9 @@ def cost_text(estimate: Estimate, memory: Sequence[str] = ()) -> str:
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append("")
     total = estimate.device_seconds
-    lines.append(f"in all       {_time(total)} of device time{_price(estimate)}")
+    gpus = estimate.gpu_hours.scaled(3600)
+    part = f", {_time(gpus)} of it of GPUs" if 0 < gpus.value < total.value else ""
+    lines.append(f"in all       {_time(total)} of device time{part}{_price(estimate)}")
     if estimate.wall:
         lines.append(f"wall clock   {_time(estimate.wall)} on {_nodes(estimate)}")
     if estimate.starts:
