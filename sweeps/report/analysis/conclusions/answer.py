@@ -17,6 +17,7 @@ from sweeps.report.analysis.conclusions.verdicts import (
 )
 from sweeps.report.analysis.findings.settings import Finding, Kind, Setting, SettingMetric
 from sweeps.report.analysis.findings.summary import Summary
+from sweeps.report.analysis.findings.trials import Spent
 from sweeps.report.analysis.inference import Difference, Level
 from sweeps.report.analysis.journal_summary import JournalSummary
 from sweeps.report.analysis.wording import SAFETY, number, of, percent, plural, score, seconds, spent
@@ -236,7 +237,7 @@ def _before_after(m: SettingMetric) -> str:
 def _cost(summary: Summary) -> Finding:
     c = summary.costs
     total = c.training + c.scoring
-    parts = [f"It cost {spent(total)}"]
+    parts = [f"It cost {spent(total)}" if total != Spent() else "What it cost was not recorded"]
     if c.starts.before_training:
         parts.append(f"its machines were held {seconds(c.starts.before_training)} more until processes had started")
     if c.share_saved:

@@ -318,6 +318,11 @@ def test_a_sweep_in_which_everything_scores_zero_names_no_best():
     assert summary.headline.startswith("Every completed trial scores 0 on transfer/score, so no best is named.")
 
 
+def test_a_cost_that_nobody_recorded_is_said_not_to_be_known():
+    said = {f.about: f.sentence for f in summarize(lengths(story(), [0.9, 0.9, 0.9])).answer}
+    assert said["cost"] == "What it cost was not recorded."
+
+
 def test_a_zero_is_no_reason_where_less_is_better():
     spec = definition(
         {},
