@@ -252,7 +252,7 @@ def cost_text(estimate: Estimate, memory: Sequence[str] = ()) -> str:
     lines.append("")
     total = estimate.device_seconds
     gpus = estimate.gpu_hours.scaled(3600)
-    part = f", {_time(gpus)} of it of GPUs" if 0 < gpus.value < total.value else ""
+    part = f", {_time(gpus)} of it on reserved GPUs" if 0 < gpus.value < total.value else ""
     lines.append(f"in all       {_time(total)} of device time{part}{_price(estimate)}")
     if estimate.wall:
         lines.append(f"wall clock   {_time(estimate.wall)} on {_nodes(estimate)}")

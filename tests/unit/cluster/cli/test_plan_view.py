@@ -53,16 +53,16 @@ def plan(tmp_path: Path):
 
 def test_a_small_price_is_no_price_of_zero(plan):
     said = plan("--gpu", "H100", more="limits: {usd_per_gpu_hour: 0.001}\n").output
-    (amounts,) = re.findall(r"of GPUs, (\S+) USD \((\S+) to (\S+)\)", said)
+    (amounts,) = re.findall(r"on reserved GPUs, (\S+) USD \((\S+) to (\S+)\)", said)
     assert all(float(amount) > 0 for amount in amounts)
 
 
-def test_time_of_gpus_is_told_apart_where_others_score(plan):
+def test_time_of_reserved_gpus_is_told_apart_where_evaluators_reserve_none(plan):
     cost = json.loads(plan("--json").output)["cost"]
     assert 0 < 3600 * cost["gpu_hours"]["value"] < cost["device_seconds"]["value"]
     (line,) = (line for line in plan().output.splitlines() if line.startswith("in all  "))
     assert f"of device time, {duration(3600 * cost['gpu_hours']['value'])} (" in line
-    assert line.endswith(") of it of GPUs")
+    assert line.endswith(") of it on reserved GPUs")
 
 
 def test_machines_are_given_as_devices_or_as_nodes():
