@@ -15,6 +15,7 @@ from cluster.run_output import PROGRESS_INTERVAL_S, dated
 from sweeps.config.objective import Goal, all_met
 from sweeps.config.plan import Plan
 from sweeps.config.schema import Sweep
+from sweeps.config.shared_prefix import ENDINGS
 from sweeps.config.space import Axis, Grid, Zip, sampled
 from sweeps.config.trial import Saved
 from sweeps.controller.earlier_sweeps import gather, suite_of
@@ -91,7 +92,8 @@ def plan_text(plan: Plan) -> str:
             lines.append(
                 f"  {plan.sweep.search.algorithm} samples {name} from {axis.kind} {list(axis.samples())}{where}"
             )
-    lines.append(f"in all {sharing(plan)}; every model is scored once at step 0")
+    drawn = ", of random draws" if any(name in plan.free for name in ENDINGS) else ""
+    lines.append(f"in all {sharing(plan)}{drawn}; every model is scored once at step 0")
     return "\n".join(lines)
 
 

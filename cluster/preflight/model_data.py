@@ -64,12 +64,12 @@ class Checked(NamedTuple):
 
 
 class KnownModel(NamedTuple):
-    """A model's tokenizer, the rows of its embedding, the positions that it was made for, and the tokens back that its layers see
+    """A model's tokenizer, the rows of its embedding, the tokens of its context, and the tokens back that its layers see
     (0: its config does not say, all)."""
 
     tokenizer: Any
     embedding: int
-    positions: int
+    context: int
     window: int
 
 
@@ -178,8 +178,8 @@ def _model(sweep: Sweep, name: str, notes: list[str], *, scores: bool) -> KnownM
             f"model {name}: replies end with {tokenizer.decode([end.token])!r}, as its chat template writes them, "
             f"and not with the tokenizer's {eos!r}; generation stops at both"
         )
-    positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
-    return KnownModel(tokenizer, int(model.get_input_embeddings().num_embeddings), positions, attention_window(model))
+    embeddings = int(model.get_input_embeddings().num_embeddings)
+    return KnownModel(tokenizer, embeddings, context_of(model.config), attention_window(model))
 
 
 def _notes_on_prompts(sweep: Sweep, model: str, template: ChatTemplate, context: int) -> Iterator[str]:
@@ -319,10 +319,10 @@ def _notes_on_rows(pair: Pair, card: TierCard, model: KnownModel) -> Iterator[st
         yield f"{which}: all rows were rendered, {card.measured} of {card.conversations} of them tokenised"
     if card.long.rows:
         yield f"{which}: {card.long.sentence(pair.config.long_rows)}"
-    if 0 < model.positions < card.longest:
+    if model.context < card.longest:
         yield (
-            f"warning: {which}: rows of up to {card.longest} tokens, but its config says max_position_embeddings: "
-            f"{model.positions}"
+            f"warning: {which}: rows of up to {card.longest} tokens, but its context is {model.context} "
+            "(max_position_embeddings, or what YaRN makes of it)"
         )
     if card.refused:
         first = card.refused[0]

@@ -22,7 +22,7 @@ from cluster.cli.plan_view import (
 from cluster.cli.render import plan_text
 from cluster.jobs.list_nodes import nodes_of, nodes_text
 from cluster.preflight.cost import StorageUse, predicted, speeds_for, step_speeds, storage_use
-from sweeps import Sweep, grid
+from sweeps import Sweep, grid, randint
 from sweeps.config.plan import Plan
 from sweeps.config.sweep_file.yaml import load
 from sweeps.errors import InputError, LimitError
@@ -137,6 +137,13 @@ def test_what_a_journal_keeps_as_predicted_counts_the_processes_that_start_side_
     plan = Plan(Sweep(name="s", space={"replay": grid(0.0, 0.1)}))
     one, two = (predicted(plan, tmp_path, nodes=nodes)["device_seconds"]["value"] for nodes in ([], [2.0]))
     assert two - one == pytest.approx(START_UP_S["CPU"] - REUSED_S["CPU"])
+
+
+def test_steps_of_budgets_that_the_search_draws_are_said_to_be_drawn():
+    space = {"steps": randint(10, 1000)}
+    (line,) = (line for line in plan_text(Plan(Sweep(name="p", space=space, search={"algorithm": "random", "trials": 4})))
+               .splitlines() if line.startswith("in all "))  # fmt: skip
+    assert ", of random draws; every model" in line
 
 
 def test_a_sampled_plan_says_how_many_configurations_it_draws_and_with_how_many_budgets():

@@ -192,7 +192,11 @@ def test_replay_without_replay_rows_is_refused_before_a_trial_says_so(tmp_path, 
 def test_rows_beyond_the_positions_of_a_model_are_told(tmp_path, base):
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 16}))
-    assert "max_position_embeddings: 16" in preflight(sweep(tmp_path, base, rows(sums(20)))).notes[-1]
+    assert "its context is 16 (" in preflight(sweep(tmp_path, base, rows(sums(20)))).notes[-1]
+    yarn = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 16, "rope_theta": 10_000.0}
+    stretched = {**config, "max_position_embeddings": 16, "rope_parameters": yarn}
+    (base / "config.json").write_text(json.dumps(stretched))
+    assert not [note for note in preflight(sweep(tmp_path, base, rows(sums(20)))).notes if "context" in note]
 
 
 def test_a_config_that_contradicts_itself_is_refused_with_what_it_says(tmp_path, base):
