@@ -109,7 +109,10 @@ class GridSearch:
 
 @dataclass(slots=True)
 class _Drawn:
-    """One configuration of a group of cells, with what its runs gave; `number` is Optuna's."""
+    """One configuration of a group of cells, with what its runs gave; `number` is Optuna's.
+
+    `told`: Optuna knows how it ended, `valued`: with a value.
+    """
 
     group: int
     number: int
@@ -117,6 +120,7 @@ class _Drawn:
     state: Mapping[str, Any]
     results: dict[int, Result] = field(default_factory=dict)
     told: bool = False
+    valued: bool = False
 
     def by_step(self) -> dict[int, float]:
         """Scores by step: the longest run's, and at the end of a shorter budget that run's own."""
@@ -223,8 +227,6 @@ class OptunaSearch:
         return Suggestion(number, self.plan.config(cell, drawn.params, repeat), {} if repeat else drawn.state)
 
     def restore(self, suggestion: Suggestion) -> None:
-        from optuna.trial import create_trial
-
         self.next = max(self.next, suggestion.number + 1)
         repeat, _, cell = self.plan.slot(suggestion.number)
         if repeat:
@@ -233,31 +235,41 @@ class OptunaSearch:
         params = self._active(suggestion.config, self.plan.cells[cell])
         drawn = next((one for one in self.given[group] if one.params == params), None)
         if drawn is None:
-            study = self.studies[group]
-            system_attrs = dict(suggestion.state.get("system_attrs", {}))
-            study.add_trial(
-                create_trial(
-                    state=_state("running"),
-                    params=params,
-                    distributions={name: self.distributions[name] for name in params},
-                    system_attrs=system_attrs,
-                )
-            )
-            drawn = _Drawn(group, len(study.get_trials(deepcopy=False)) - 1, params, suggestion.state)
+            drawn = _Drawn(group, self._running(group, params, suggestion.state), params, suggestion.state)
             self.given[group].append(drawn)
         self.place[suggestion.number] = drawn
 
+    def _running(self, group: int, params: Mapping[str, Any], state: Mapping[str, Any]) -> int:
+        """Adds a trial that runs to the study of a group; returns its number there."""
+        from optuna.trial import create_trial
+
+        study = self.studies[group]
+        study.add_trial(
+            create_trial(
+                state=_state("running"),
+                params=dict(params),
+                distributions={name: self.distributions[name] for name in params},
+                system_attrs=dict(state.get("system_attrs", {})),
+            )
+        )
+        return len(study.get_trials(deepcopy=False)) - 1
+
     def tell(self, number: int, result: Result) -> None:
         drawn = self.place.get(number)
-        if drawn is None or drawn.told:
+        if drawn is None or drawn.valued:
             return
         cell = self.plan.slot(number).cell
         drawn.results[self._budget(cell)] = result
         budgets = [self._budget(c) for c, group in enumerate(self.plan.groups) if group == drawn.group]
         longest = drawn.results.get(max(budgets))
-        best_known = longest is not None and longest.value is not None
-        if best_known or len(drawn.results) == len(budgets):
-            self._tell(drawn, longest if best_known else None)
+        if longest is not None and longest.value is not None:
+            if drawn.told:
+                # It had failed, and was tried again. A study takes no second word on a trial, so this is another one.
+                drawn.number = self._running(drawn.group, drawn.params, drawn.state)
+            drawn.valued = True
+            self._tell(drawn, longest)
+        elif not drawn.told and len(drawn.results) == len(budgets):
+            self._tell(drawn, None)
 
     def _tell(self, drawn: _Drawn, longest: Result | None) -> None:
         """Tells the study what is known of one configuration: its value at the longest budget, or how far it came."""

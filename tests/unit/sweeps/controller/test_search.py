@@ -69,6 +69,24 @@ def test_pruned_is_told_as_pruned_with_its_steps_and_failed_as_failed():
     assert told[2].value == 0.5
 
 
+@pytest.mark.parametrize("before", [Result("failed"), Result("failed", {10: 0.3})])
+def test_what_a_trial_comes_to_that_had_failed_and_was_tried_again_is_learnt(before: Result):
+    def told(searcher):
+        return [(t.state.name, t.value) for t in searcher.studies[0].trials]
+
+    first = make_searcher(plan())
+    s = first.ask()
+    assert s is not None
+    for searcher in (first, make_searcher(plan())):
+        searcher.restore(s)  # takes nothing from the one that asked it itself
+        searcher.tell(s.number, before)
+        assert told(searcher) == [("FAIL", None)]
+        for value in (0.5, 0.9):
+            searcher.tell(s.number, Result("completed", {20: value}))  # what comes after a value changes nothing
+        assert told(searcher) == [("FAIL", None), ("COMPLETE", 0.5)]
+        assert searcher.studies[0].best_params == {k: s.config[k] for k in ("learning_rate", "replay")}
+
+
 def test_each_cell_has_a_study_of_its_own_and_cells_take_turns():
     searcher = make_searcher(plan(trials=3))
     data = [searcher.ask().config["data"] for _ in range(6)]
