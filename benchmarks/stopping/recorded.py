@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sweeps.journal.history import History
 from sweeps.journal.rows import Row
-from sweeps.report.replay import compare, comparison_page, read_rows, replay, table
+from sweeps.report.replay import compare, comparison_page, histories_of, read_rows, replay, table
 
 RULES = ("none", "dip-aware", "dip-aware:protect=soft", "asha", "asha:reduction=2", "median", "hyperband", "patient")
 
@@ -25,11 +24,8 @@ Key = tuple[str, str]
 def fallen(rows: Sequence[Row], metric: str, sign: float) -> tuple[dict[Key, int], set[Key]]:
     """Returns the runs that fell clearly below their base, by (sweep, trial): of those that ended nearer to their trough
     than to their base the step of the trough, and those that recovered."""
-    histories: dict[str, History] = {}
-    for row in rows:
-        histories.setdefault(row.sweep, History()).fold(row)
     never, back = {}, set()
-    for sweep, history in histories.items():
+    for sweep, history in histories_of(rows).items():
         for curve in history.trials():
             base, steps = history.base_point(curve.trial), [s for s in curve.steps(metric) if s]
             if base is None or metric not in base.metrics or len(steps) < 4:

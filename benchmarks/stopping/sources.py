@@ -33,7 +33,7 @@ from sweeps.stopping.dip_aware import MIN_REPORTS, DipAware
 
 RULES = ("dip-aware", "dip-aware:protect=soft")
 SHARES = (0.06, 0.12, 0.25, 0.5)
-_DOWN = re.compile(r"loss|wer|error|perplexity|ppl")
+_DOWN = re.compile(r"(?<![a-z])(loss|wer|error|perplexity|ppl)(?![a-z])")  # as a word: "answer" and "power" end in one
 
 
 class Source(NamedTuple):

@@ -88,6 +88,8 @@ def replay(
             and costs are means over them, `trials` is of the first.
         experience: what earlier sweeps say (`sweeps.controller.earlier_sweeps.gather`), for a rule that begins from it.
 
+    A branch is replayed as a run of its own from step 0, with its trunk's scores up to the fork; costs are steps then.
+
     Returns:
         `{"rule", "sweeps": {id: {"trials": {id: {"stopped_at", "paused", "phase", "reason", "p_top"}}, "compute_saved",
         "places", "winners", "lost_winners", "lost_in", "protection_cost"}}, "summary"}`. `stopped_at` is null for a trial
@@ -221,8 +223,9 @@ def _seconds(points: Sequence[Point], unit: str) -> tuple[float, ...]:
 def finals(history: History, goal: Goal) -> dict[str, float]:
     """Returns the last score of every trial that was recorded to its budget, signed so that larger is better.
 
-    A trial that does not meet a constraint at its end, or of which that is not known, is left out. Where trials are worth their
-    best checkpoint, the scores are theirs, and one checkpoint that several are worth stands once.
+    A trial that does not meet a constraint at its end, or of which that is not known, is left out, and so is one whose last
+    score is not finite. Where trials are worth their best checkpoint, the scores are theirs, and one checkpoint that several are
+    worth stands once.
     """
     if goal.at == "best":
         steps_of, stands = best_steps(history, goal), _who_stands(history, goal)
@@ -232,6 +235,8 @@ def finals(history: History, goal: Goal) -> dict[str, float]:
     for curve in history.trials():
         steps = curve.steps(goal.metric)
         whole = steps and steps[-1] > 0 and curve.last_step >= _budget(curve)
+        if whole and any(goal.metric in p.invalid for step, p in curve.points.items() if step > steps[-1]):
+            continue  # it ended with a score that is not finite, and is not worth an earlier one
         if whole and all_met(goal.constraints, _last_scores(curve, goal), history.base_scores(curve.trial)):
             out[curve.trial] = goal.sign * curve.points[steps[-1]].metrics[goal.metric]
     return out
@@ -307,6 +312,7 @@ def _judged(
     return {
         "trials": trials,
         "unfinished": sum((r.reports[-1].step or 0) < (r.start.budget or 0) for r in recordings if r.reports),
+        "branches": sum(any(row.inherited for row in r.reports) for r in recordings),
         "compute_saved": sum(o.saved for o in outcomes) / len(outcomes),
         "places": min(goal.top, len(ends)),
         "winners": winners(ends, goal.top),
@@ -369,6 +375,7 @@ def _summary(sweeps: dict[str, dict[str, Any]], goal: Goal, workers: int) -> dic
         "sweeps": len(sweeps),
         "trials": len(trials),
         "unfinished": sum(s["unfinished"] for s in sweeps.values()),
+        "branches": sum(s["branches"] for s in sweeps.values()),
         "completed": sum(t["stopped_at"] is None for t in trials),
         "paused": sum(t["paused"] for t in trials),
         "winners": winners,
@@ -474,8 +481,13 @@ def _legend(summary: dict[str, Any]) -> list[str]:
         f"{summary['unfinished']} of the {summary['trials']} recorded runs were ended before their last step themselves: what "
         "their rest would have taken is in none of these shares, and none of them counts as a winner, whichever rule ends it"
     )
+    shared = (
+        f"{summary['branches']} of the {summary['trials']} recorded runs are branches of others: under every rule each is "
+        "replayed from step 0, with its trunk's scores there, and the steps that they share are counted for each of them"
+    )
     return [
         *([cut] if summary["unfinished"] else []),
+        *([shared] if summary["branches"] else []),
         f"winners lost: of {best}, those that the rule would not have run to their {end}"
         if summary["winners"]
         else "winners lost: none of these runs came to its last step as the sweep's question asks, so there is none to lose",

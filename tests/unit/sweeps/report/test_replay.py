@@ -118,6 +118,14 @@ def test_a_run_that_was_recorded_only_in_part_is_no_winner():
     assert set(finals(history, Goal(Y))) == {"t-0", "t-1", "t-2"}
 
 
+def test_a_run_that_ended_with_a_score_that_is_not_finite_is_no_winner():
+    rows = rows_of()
+    for step in (90, 100):
+        rows.append(make_row("report", "s", "gone", step=step, budget=100, invalid={Y: "nan"}))
+    rows.append(make_row("report", "s", "gone", step=80, budget=100, metrics={Y: 0.99}))
+    assert replay(rows, "none", top=1)["sweeps"]["s"]["winners"] == ["t-3"]
+
+
 @pytest.mark.parametrize(("begun", "branch"), [([], [1, 2, 3]), (["long"], None), (["long", "short"], [1, 2, 3])])
 def test_scores_of_a_trunk_are_its_branch_s_unless_the_rows_say_that_it_never_began(begun, branch):
     """A recording of reports alone does not say which runs began."""
@@ -243,6 +251,16 @@ def test_a_checkpoint_that_several_runs_share_is_one_winner():
         "short",
         "middle",
     ]
+
+
+@pytest.mark.parametrize("rule", ["none", "asha:grace=10,reduction=2", "dip-aware"])
+def test_a_branch_is_replayed_from_its_first_step_under_every_rule_and_the_table_says_so(rule):
+    (told,) = compare(shared_trunk(), [rule], metric=Y, top=1)
+    assert told["branches"] == 2
+    assert "2 of the 4 recorded runs are branches of others" in table([told])
+    assert replay(shared_trunk(), rule, metric=Y, top=1)["sweeps"]["s"]["compute"] == 100 + 40 + 60 + 100
+    (plain,) = compare(rows_of(), [rule], top=1)
+    assert "branches" not in table([plain])
 
 
 def test_what_a_recorded_sweep_looked_for_is_read_off_its_definition():

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stopping.sources import main
+from benchmarks.stopping.recorded import spared
+from benchmarks.stopping.sources import main, sources
 from benchmarks.stopping.worlds import METRIC, generate
+from tests.support.rows import make_row
 
 STOPPING = Path(__file__).parents[4] / "benchmarks" / "stopping"
 
@@ -31,3 +33,29 @@ def test_curves_without_a_sweep_to_judge_are_an_error(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         main([str(STOPPING / "published.jsonl"), "--no-rivals"])
     assert "no sweep with more than 3 trials" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("metric", "up"),
+    [("answer/score", True), ("power", True), ("valid/wer", False), ("val_loss", False), ("train/loss", False)],
+)
+def test_less_is_better_where_a_whole_word_of_the_metric_says_so(metric: str, up: bool) -> None:
+    rows = [
+        make_row("report", "s", f"t-{i}", step=10 * j, budget=30, metrics={metric: 0.1 * i})
+        for i in range(5)
+        for j in range(1, 4)
+    ]
+    (source,) = sources(rows, metric)
+    assert source.goal.maximize is up
+
+
+def test_a_branch_that_never_began_is_none_of_the_runs_that_fell() -> None:
+    rows = [make_row("report", "s", "base-", step=0, metrics={METRIC: 0.5}, se={METRIC: 0.01})]
+    rows += [make_row("attempt", "s", trial, attempt=1, step=0) for trial in ("long", "other")]
+    for trial, inherited in (("long", ""), ("other", ""), ("branch", "long")):
+        keys = {"budget": 60, **({"inherited": inherited} if inherited else {})}
+        rows += [
+            make_row("report", "s", trial, attempt=1, step=10 * j, metrics={METRIC: 0.1}, se={METRIC: 0.01}, **keys)
+            for j in range(1, 7)
+        ]
+    assert spared(rows, "none", METRIC, top=1).left == 2 * 50
