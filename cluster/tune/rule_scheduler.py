@@ -12,14 +12,17 @@ experiment (ray-project/ray#30838); given a `journal` file, this one writes down
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.config.objective import Constraint, Goal
+from sweeps.controller.verdicts import checked_verdict
 from sweeps.errors import InputError
 from sweeps.executors.simulated import verdict_row
 from sweeps.journal.history import ENDED
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 
 class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
     """Asks a stop rule after every report.
+
+    Of a result it also reads `train/loss`, mean nats a token, and `length/truncated`, the share of replies cut off. A trial ends
+    as diverged where the loss is not finite, or 0.7 above its lowest twice in a row: name one on another scale otherwise.
 
     Args:
         metric, mode: what to look for; taken from `TuneConfig` where not given.
@@ -77,6 +83,7 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         self._pause, self._journal = pause, journal
         self._rule: StopRule | None = None
         self._slots, self._rows = 0, 0
+        self._begun_before: set[str] = set()  # known trials that Tune has added again, and that have not reported since
         if metric is not None and mode is not None:
             self._make()  # a wrong setting is refused here, not after the first report
 
@@ -129,6 +136,23 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         errors = {m: e for m in good if (e := standard_error(as_number(result.get(self._error_key(m)))))}
         return ReportRow("tune", trial, attempt, step, metrics=good, se=errors, invalid=bad)
 
+    def _step_of(self, result: Mapping[str, Any]) -> int | None:
+        step = as_step(result.get(self._step))
+        return step if step is not None and step >= 0 else None
+
+    def _tell_result(self, trial: Trial, step: int, result: Mapping[str, Any]) -> bool:
+        attempt = max(self.rule.history.curves[trial.trial_id].attempt, 1)
+        return self._tell(self._report(trial.trial_id, step, result, attempt))
+
+    def _begin_again(self, trial: Trial, step: int | None) -> None:
+        """Tells that a known trial runs once more, from the last step known before its first result: what it had reported
+        beyond is run again, and where its last attempt failed it is back."""
+        if trial.trial_id in self._begun_before:
+            self._begun_before.remove(trial.trial_id)
+            known = self.rule.history.curves[trial.trial_id]
+            start = max((s for s in known.points if step is None or s < step), default=0)
+            self._tell(AttemptRow("tune", trial.trial_id, max(known.attempt, 1) + 1, start))
+
     def _error_key(self, metric: str) -> str:
         return self._se if self._se and metric == self._metric else f"{metric}_se"
 
@@ -144,7 +168,9 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
     # --- Ray's side ------------------------------------------------------------------------------------------------
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
-        if trial.trial_id not in self.rule.history.curves:
+        if trial.trial_id in self.rule.history.curves:  # its last attempt failed, or the experiment was restored
+            self._begun_before.add(trial.trial_id)
+        else:
             plain = {k: p for k, v in trial.config.items() if (p := _plain(v)) is not None}
             config = {"model": "", **plain}
             self._tell(TrialRow("tune", trial.trial_id, budget=self._budget_of(trial), config=config))
@@ -152,15 +178,16 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         running = sum(t.status == Trial.RUNNING for t in tune_controller.get_trials())
         self._slots = max(self._slots, running)
-        step = as_step(result.get(self._step))
+        step = self._step_of(result)
         if step is None:
             raise InputError(
-                f"trial {trial.trial_id} reports no whole number {self._step!r}; it reports {sorted(result)}"
+                f"trial {trial.trial_id} reports no whole number {self._step!r} of at least 0; it reports {sorted(result)}"
             )
-        fresh = self._tell(self._report(trial.trial_id, step, result, attempt=1))
+        self._begin_again(trial, step)
+        fresh = self._tell_result(trial, step, result)
         if not fresh or step >= self._budget_of(trial):
             return str(TrialScheduler.CONTINUE)
-        verdict = self.rule.decide(trial.trial_id)
+        verdict = checked_verdict(self.rule.decide(trial.trial_id))
         if verdict.action is Action.CONTINUE:
             return str(TrialScheduler.CONTINUE)
         self._tell(verdict_row("tune", trial.trial_id, verdict, step))
@@ -170,10 +197,11 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
-        step = as_step((result or {}).get(self._step))
+        step = self._step_of(result or {})
+        self._begin_again(trial, step)
         if step is not None and not self._ended(trial):
             # Where `RunConfig(stop=...)` ended the trial, Tune has not shown its last result to the scheduler.
-            self._tell(self._report(trial.trial_id, step, result, attempt=1))
+            self._tell_result(trial, step, result)
         self._end(trial, "completed")  # Tune also calls this after our own STOP: the first end counts
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
@@ -202,8 +230,9 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
             return None  # a paused trial that is returned would be staged even with no free machine
         chosen = self.rule.choose_trial_to_resume(list(paused))
         if chosen is not None:
-            step = self.rule.history.curves[chosen].last_step
-            self._tell(AttemptRow("tune", chosen, 1, step))  # it runs again: the rule no longer counts it as given up
+            curve = self.rule.history.curves[chosen]
+            # It runs again: the rule no longer counts it as given up.
+            self._tell(AttemptRow("tune", chosen, max(curve.attempt, 1), curve.last_step))
             return paused[chosen]
         if not running:
             for trial in paused.values():  # Tune never ends while a trial is paused
@@ -216,9 +245,13 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
 
 def _plain(value: Any) -> str | int | float | bool | None:
     """Returns a setting as plain Python, None where it is no text, number or truth value."""
+    if isinstance(value, Enum):
+        value = value.value
     if isinstance(value, (str, bool)):
         return value
     number = as_number(value)
     if number is None:
         return None
+    if not math.isfinite(number):
+        return str(number)  # as a row can hold it
     return int(number) if not isinstance(value, float) and number.is_integer() else number

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import Literal, get_args
+
+from sweeps.errors import InputError
 
 At = Literal["end", "best"]
 """What a trial is worth: the score at its last step, or that of its best checkpoint."""
@@ -16,6 +19,9 @@ class Constraint:
 
     Exactly one of `at_least`, `at_most`, `relative_to_base` is set. `relative_to_base=-0.10` on a score means: no more
     than 0.10 (in the metric's own unit) below the base model.
+
+    Raises:
+        InputError: none of the three is set, or several are.
     """
 
     metric: str
@@ -23,12 +29,22 @@ class Constraint:
     at_most: float | None = None
     relative_to_base: float | None = None
 
+    def __post_init__(self) -> None:
+        given = [v for v in (self.at_least, self.at_most, self.relative_to_base) if v is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"constraint on {self.metric} sets {len(given)} limits; set one of at_least, at_most, relative_to_base"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
     """The objective: the best `top` trials by `metric` among those that meet the constraints.
 
     With `at` "best" a trial stands for its best checkpoint, which it keeps when it is given up later.
+
+    Raises:
+        InputError: `top` is no whole number of at least 1, or `at` is unknown.
     """
 
     metric: str
@@ -36,6 +52,12 @@ class Goal:
     top: int = 3
     constraints: tuple[Constraint, ...] = ()
     at: At = "end"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.top, Integral) or isinstance(self.top, bool) or self.top < 1:
+            raise InputError(f"top is {self.top!r}; expected a whole number of at least 1")
+        if self.at not in get_args(At):
+            raise InputError(f"at is {self.at!r}; expected {' or '.join(get_args(At))}")
 
     @property
     def sign(self) -> float:

@@ -1,7 +1,8 @@
 """The usual rules behind the same interface: what DipAware is measured against.
 
 They see scores at steps and nothing else; none of them knows of a dip. All compare at equal step, as Ray Tune and Optuna
-do. Their verdicts are final (STOP), as theirs are. A score that is not finite is worse than any that is.
+do. Their verdicts are final (STOP), as theirs are. A score that is not finite, or too large to calculate with, is worse than
+any other.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections import defaultdict
 
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError
-from sweeps.journal.rows import ReportRow, Row
+from sweeps.journal.rows import AttemptRow, ReportRow, Row
 from sweeps.stopping.base import Action, StopRule, Verdict
+from sweeps.stopping.noise import as_number, as_step, usable
 
 
 class _Scores(StopRule):
@@ -27,11 +29,19 @@ class _Scores(StopRule):
         fresh = super().observe(row)
         if fresh and isinstance(row, ReportRow) and row.step:
             score = row.metrics.get(self.goal.metric)
-            if score is not None:
+            if score is not None and usable(score):
                 self.scores.setdefault(row.trial, {})[row.step] = self.goal.sign * score
-            elif self.goal.metric in row.invalid:
+            elif score is not None or self.goal.metric in row.invalid:
                 self.scores.setdefault(row.trial, {})[row.step] = -math.inf
+        elif isinstance(row, AttemptRow) and row.trial in self.scores:
+            self.begin_again(row.trial, row.step or 0)
         return fresh
+
+    def begin_again(self, trial: str, start: int) -> None:
+        """Forgets what a trial scored beyond the step from which it goes on: that is run again."""
+        self.scores[trial] = {step: score for step, score in self.scores[trial].items() if step <= start}
+        if not self.scores[trial]:
+            del self.scores[trial]
 
     def latest(self, trial: str) -> tuple[int, float]:
         """Returns the furthest step of a trial and its score there, or its best so far where a trial is worth its best
@@ -59,9 +69,18 @@ def _finite(numbers: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise InputError(f"stopping setting {name} is {value}, but must be at least {least}")
+def _at_least(name: str, value: float, least: float) -> float:
+    number = as_number(value)
+    if number is None or not least <= number < math.inf:
+        raise InputError(f"stopping setting {name} is {value!r}, but must be a number of at least {least}")
+    return number
+
+
+def _whole(name: str, value: int, least: int) -> int:
+    number = as_step(value)
+    if number is None or number < least:
+        raise InputError(f"stopping setting {name} is {value!r}, but must be a whole number of at least {least}")
+    return number
 
 
 class Asha(_Scores):
@@ -76,9 +95,7 @@ class Asha(_Scores):
 
     def __init__(self, goal: Goal, grace: int = 0, reduction: float = 4.0) -> None:
         super().__init__(goal)
-        _at_least("grace", grace, 0)
-        _at_least("reduction", reduction, 1.5)
-        self.grace, self.reduction = grace, reduction
+        self.grace, self.reduction = _whole("grace", grace, 0), _at_least("reduction", reduction, 1.5)
         self.rungs: dict[tuple[int, int], dict[str, tuple[int, float]]] = defaultdict(dict)
         self.levels: dict[str, int] = {}
         self.earliest = math.inf  # first step that any trial reported
@@ -100,6 +117,13 @@ class Asha(_Scores):
                 self.levels[row.trial] = level
                 self.rungs[self.bracket(row.trial), level][row.trial] = step, score
         return fresh
+
+    def begin_again(self, trial: str, start: int) -> None:
+        super().begin_again(trial, start)
+        for rung in self.rungs.values():
+            if trial in rung and rung[trial][0] > start:
+                del rung[trial]
+        self.levels[trial] = max((level for (_, level), rung in self.rungs.items() if trial in rung), default=-1)
 
     def _first(self) -> int:
         return self.grace or (1 if math.isinf(self.earliest) else int(self.earliest))
@@ -132,8 +156,7 @@ class Hyperband(Asha):
 
     def __init__(self, goal: Goal, grace: int = 0, reduction: float = 3.0, brackets: int = 3) -> None:
         super().__init__(goal, grace, reduction)
-        _at_least("brackets", brackets, 1)
-        self.brackets = brackets
+        self.brackets = _whole("brackets", brackets, 1)
 
     def bracket(self, trial: str) -> int:
         return list(self.history.curves).index(trial) % self.brackets
@@ -151,9 +174,7 @@ class Median(_Scores):
 
     def __init__(self, goal: Goal, grace: int = 0, least: int = 3) -> None:
         super().__init__(goal)
-        _at_least("grace", grace, 0)
-        _at_least("least", least, 1)
-        self.grace, self.least = grace, least
+        self.grace, self.least = _whole("grace", grace, 0), _whole("least", least, 1)
 
     def decide(self, trial: str) -> Verdict:
         if gone := self.lost(trial):
@@ -180,7 +201,7 @@ class Median(_Scores):
 class Patient(Median):
     """The median rule, applied only when a trial's best of the last `patience` reports is not above its best before.
 
-    Optuna's `PatientPruner` around its `MedianPruner`. In a dip the condition holds from `patience` reports after the
+    Optuna's `PatientPruner`, here around the median rule above. In a dip the condition holds from `patience` reports after the
     fall began until the old peak is passed: it delays a false prune, it does not see a recovery.
     """
 
@@ -188,9 +209,7 @@ class Patient(Median):
 
     def __init__(self, goal: Goal, patience: int = 8, min_delta: float = 0.0, grace: int = 0, least: int = 3) -> None:
         super().__init__(goal, grace, least)
-        _at_least("patience", patience, 0)
-        _at_least("min_delta", min_delta, 0)
-        self.patience, self.min_delta = int(patience), min_delta
+        self.patience, self.min_delta = _whole("patience", patience, 0), _at_least("min_delta", min_delta, 0)
 
     def decide(self, trial: str) -> Verdict:
         if gone := self.lost(trial):

@@ -30,7 +30,7 @@ from sweeps.stopping.forecasting.curve_library import Array
 from sweeps.stopping.forecasting.experience import Experience
 from sweeps.stopping.forecasting.forecasts import TrialForecast
 from sweeps.stopping.forecasting.ranking import TopKProbability, TopKRanking
-from sweeps.stopping.noise import usable
+from sweeps.stopping.noise import as_number, usable
 from sweeps.stopping.phases import Reading
 
 MIN_REPORTS = 3  # no verdict on rank from fewer
@@ -99,11 +99,15 @@ class DipAware(StopRule):
             patience=(patience, 1.0, 100.0),
             cap=(cap, 0.01, 1.0),
             soft_protection_factor=(soft_protection_factor, 1.0, 1e9),
+            trials=(trials, 0, 10**9),
         )
+        if not isinstance(pause, bool):
+            raise InputError(f"stopping setting pause is {pause!r}, but must be true or false")
         self.protect, self.max_lost_winners, self.pause, self.trials = protect, max_lost_winners, pause, trials
         self.soft_protection_factor = soft_protection_factor
         self.ranking = TopKRanking(goal, self.history, patience=patience, cap=cap)
         self.paused_before: set[str] = set()
+        self.collapsed: set[str] = set()  # paused for their own fall, when there were too few rivals to rank them
         self.given_up: dict[str, None] = {}  # what is paused or stopped now, in that order
 
     def observe(self, row: Row) -> bool:
@@ -117,8 +121,11 @@ class DipAware(StopRule):
                     self.given_up[row.trial] = None
                 if row.action is Action.PAUSE:
                     self.paused_before.add(row.trial)
+                    if "p_halfway" in row.evidence:
+                        self.collapsed.add(row.trial)
             elif isinstance(row, AttemptRow) or _goes_on(row):
                 self.given_up.pop(row.trial, None)
+                self.collapsed.discard(row.trial)
         return fresh
 
     def _begin(self, row: SweepRow) -> None:
@@ -289,12 +296,17 @@ class DipAware(StopRule):
         few = f"fewer than {self.goal.top} rivals with a forecast"
         return Verdict(Action.CONTINUE, f"{level}; {few}", reading.phase)
 
+    def may_return(self, paused: Sequence[str]) -> list[TrialForecast]:
+        """Returns paused trials of which odds are known; none that collapsed while it has fewer rivals than places."""
+        forecasts = [t for t in map(self.ranking.forecaster.trials.get, paused) if t is not None]
+        return [t for t in forecasts if t.trial not in self.collapsed or self.ranking.probability(t) is not None]
+
     def choose_trial_to_resume(self, paused: Sequence[str]) -> str | None:
         """Returns the paused trial with the best odds against its bar, if they are `RESUME_MARGIN` times above it.
 
         It also comes back where more winners may have been given up than allowed: rivals fell behind, and odds rose.
         """
-        forecasts = [t for t in map(self.ranking.forecaster.trials.get, paused) if t is not None]
+        forecasts = self.may_return(paused)
         if not forecasts:
             return None
         bars, odds = np.array(self.bars(forecasts)), self._probabilities(forecasts)
@@ -338,7 +350,7 @@ class DipAware(StopRule):
             "basis": self.ranking.forecaster.check.basis,
             "check": self.ranking.forecaster.check.evidence(),
             "bar": bar,
-            "cut": self._shown(top_k.cut),
+            "cut": self._shown(top_k.cut) if math.isfinite(top_k.cut) else None,
             "rivals": top_k.rivals,
             "level": self._shown(forecast.in_unit(forecast.level)),
             "step": r.step,
@@ -368,7 +380,9 @@ def _patience(r: Reading) -> str:
 
 def _check(protect: str, **ranges: tuple[float, float, float]) -> None:
     if protect not in ("strict", "soft"):
-        raise InputError(f"protect is {protect!r}, but must be strict or soft{nearest(protect, ('strict', 'soft'))}")
+        close = nearest(str(protect), ("strict", "soft"))
+        raise InputError(f"protect is {protect!r}, but must be strict or soft{close}")
     for name, (value, low, high) in ranges.items():
-        if not low <= value <= high:
-            raise InputError(f"stopping setting {name} is {value}, but must lie between {low:g} and {high:g}")
+        number = as_number(value)
+        if number is None or not low <= number <= high:
+            raise InputError(f"stopping setting {name} is {value!r}, but must lie between {low:g} and {high:g}")

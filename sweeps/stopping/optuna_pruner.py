@@ -27,6 +27,11 @@ from sweeps.stopping.noise import as_number, as_step, standard_error
 from sweeps.stopping.registry import make_rule
 
 METRIC = "objective"
+_ENDS = {
+    optuna.trial.TrialState.COMPLETE: EndStatus.COMPLETED,
+    optuna.trial.TrialState.PRUNED: EndStatus.PRUNED,
+    optuna.trial.TrialState.FAIL: EndStatus.FAILED,
+}
 
 
 @dataclass(slots=True)
@@ -84,8 +89,10 @@ class RulePruner(optuna.pruners.BasePruner):  # type: ignore[misc]
                 if other.number != trial.number:
                     self._tell(told, other)
             self._tell(told, trial)
-            verdict = told.verdicts[trial.number] = told.rule.decide(str(trial.number))
-            self.verdicts = told.verdicts
+            verdict = told.rule.decide(str(trial.number))
+            if verdict.action is not Action.CONTINUE and (trial.last_step or 0) >= self._budget_of(trial):
+                verdict = Verdict(Action.CONTINUE, f"the budget is run; else: {verdict.reason}")
+            told.verdicts[trial.number], self.verdicts = verdict, told.verdicts
             return verdict.action is not Action.CONTINUE
 
     def _tell(self, told: _Told, trial: optuna.trial.FrozenTrial) -> None:
@@ -105,13 +112,12 @@ class RulePruner(optuna.pruners.BasePruner):  # type: ignore[misc]
                 rule.observe(ReportRow("optuna", name, step=step, metrics=good, se=errors, invalid=bad))
         if trial.state.is_finished():
             told.ended.add(trial.number)
-            done = trial.state == optuna.trial.TrialState.COMPLETE
-            last = max(trial.intermediate_values)
-            if not done and math.isfinite(trial.intermediate_values[last]):
+            status, last = _ENDS[trial.state], max(trial.intermediate_values)
+            if status is EndStatus.PRUNED and math.isfinite(trial.intermediate_values[last]):
                 evidence = {"p_top": 0.0}  # given up for its odds: it counts in the budget
                 stop = VerdictRow("optuna", name, step=last, action=Action.STOP, reason="pruned", evidence=evidence)
                 rule.observe(stop)
-            rule.observe(EndRow("optuna", name, status=EndStatus.COMPLETED if done else EndStatus.PRUNED))
+            rule.observe(EndRow("optuna", name, status=status))
 
     def _budget_of(self, trial: optuna.trial.FrozenTrial) -> int:
         found = self.budget

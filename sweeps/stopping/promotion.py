@@ -84,8 +84,7 @@ class PromoteByOdds(DipAware):
         return replace(verdict, action=Action.PAUSE, reason=f"{said}; {verdict.reason}", evidence=evidence)
 
     def choose_trial_to_promote(self, paused: Sequence[str]) -> str | None:
-        forecasts = [t for t in map(self.ranking.forecaster.trials.get, paused) if t is not None]
-        newcomer = self.newcomer()
+        forecasts, newcomer = self.may_return(paused), self.newcomer()
         if not forecasts or not newcomer:
             return None
         odds = self._probabilities(forecasts)

@@ -17,7 +17,7 @@ def make_rule(name: str, goal: Goal, **settings: Any) -> StopRule:
 
     Args:
         name: one that ships (`none, dip-aware, asha, median, hyperband, patient`), or that an installed package adds.
-        settings: the rule's own; `top`, where given, replaces the goal's.
+        settings: the rule's own.
 
     Raises:
         InputError: the name or a setting is unknown, or a value is out of range.

@@ -41,9 +41,10 @@ from sweeps.stopping.forecasting.shared_gain import (
     normal_quantiles,
     schedule_time,
 )
-from sweeps.stopping.noise import RESOLUTION, SMALLEST, estimate, standard_error, usable
+from sweeps.stopping.noise import RESOLUTION, SMALLEST, as_number, estimate, standard_error, usable
 from sweeps.stopping.phases import DEEP, PhaseTracker
 
+DECAY = 0.2  # share of the budget in which a WSD rate falls, where the settings do not say it
 POOL = 6.0
 PATIENCE_POOL = 4.0
 MADE_GOOD = 0.5  # share of its fall that a dip has to make good within the patience, to be worth waiting for
@@ -327,7 +328,7 @@ class CurveForecaster:
         sd = self._error(anchor, self.unit) if known else FAR
         config = curve.config
         schedule, budget = _schedule(config), _budget(curve)
-        start = 1.0 - float(config.get("decay", 0.2)) if schedule == "wsd" else None
+        start = 1.0 - _decay(config) if schedule == "wsd" else None
         kind = schedule if schedule == "constant" else f"{schedule}@{round(math.log2(budget))}"
         self.longest = max(self.longest, budget)
         while row >= len(self.quantiles):
@@ -720,6 +721,12 @@ def _schedule(config: Mapping[str, Any]) -> str:
     """Returns the kind of a trial's learning-rate schedule; one that is not known is taken as constant."""
     kind = str(config.get("lr_scheduler_type", config.get("schedule", "constant")))
     return "wsd" if kind == "warmup_stable_decay" else "constant" if kind.startswith("constant") else kind
+
+
+def _decay(config: Mapping[str, Any]) -> float:
+    """Returns the share of the budget in which the rate falls; as it is by default where a setting of that name is no share."""
+    share = as_number(config.get("decay", DECAY))
+    return share if share is not None and 0.0 < share <= 1.0 else DECAY
 
 
 def _budget(curve: Curve) -> int:

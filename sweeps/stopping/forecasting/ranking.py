@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from sweeps.config.objective import Constraint, Goal, all_met
-from sweeps.errors import InputError
 from sweeps.journal.history import History, Point
 from sweeps.journal.rows import EndRow, Row
 from sweeps.journal.vocabulary import EndStatus
@@ -50,11 +49,6 @@ class Limit:
     def __init__(
         self, constraint: Constraint, history: History, *, patience: float, cap: float, best: bool = False
     ) -> None:
-        given = [v for v in (constraint.at_least, constraint.at_most, constraint.relative_to_base) if v is not None]
-        if len(given) != 1:
-            raise InputError(
-                f"constraint on {constraint.metric} sets {len(given)} limits; set one of at_least, at_most, relative_to_base"
-            )
         self.constraint, self.metric = constraint, constraint.metric
         self.sign = -1.0 if constraint.at_most is not None else 1.0
         self.forecaster = CurveForecaster(constraint.metric, self.sign, history, patience=patience, cap=cap, best=best)

@@ -148,10 +148,12 @@ def test_a_scheduler_restarted_from_its_journal_goes_on_with_the_same_decisions(
     assert again.run() == whole
 
 
-def test_a_result_without_the_step_is_refused_by_name():
-    control = FakeController(scheduler())
+@pytest.mark.parametrize("step", [{}, {"step": None}, {"step": 1.5}, {"step": -20}, {"step": math.nan}])
+@pytest.mark.parametrize("rule", ["dip-aware", "asha"])
+def test_a_result_without_a_step_is_refused_by_name(step, rule):
+    control = FakeController(scheduler(rule=rule))
     with pytest.raises(InputError, match="reports no whole number 'step'"):
-        control.scheduler.on_trial_result(control, control.trials[0], {METRIC: 0.5})
+        control.scheduler.on_trial_result(control, control.trials[0], {METRIC: 0.5, **step})
 
 
 def test_a_trial_without_a_budget_is_refused_with_what_would_do():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 import pickle
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from benchmarks.stopping import any_curves
 from cluster.tune.rule_scheduler import RuleScheduler
-from sweeps.config.objective import Goal
+from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
 from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.rows import ReportRow, split_finite
@@ -325,3 +326,191 @@ class TestAsRayAsks:
         control = Controller([Trial("a")])
         scheduler.on_trial_add(control, control.trials[0])
         assert scheduler.on_trial_result(control, control.trials[0], {"step": 10, "note": "hello"}) == "CONTINUE"
+
+
+# --- settings, as a command line or a program may give them ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("asha:grace=ten", "grace"),
+        ("asha:grace=inf", "grace"),
+        ("asha:reduction=two", "reduction"),
+        ("asha:reduction=inf", "reduction"),
+        ("hyperband:brackets=2.5", "brackets"),
+        ("median:least=nan", "least"),
+        ("median:grace=true", "grace"),
+        ("patient:patience=inf", "patience"),
+        ("patient:min_delta=small", "min_delta"),
+        ("dip-aware:patience=long", "patience"),
+        ("dip-aware:cap=half", "cap"),
+        ("dip-aware:max_lost_winners=nan", "max_lost_winners"),
+        ("dip-aware:risk=true", "risk"),
+        ("dip-aware:trials=many", "trials"),
+        ("dip-aware:pause=maybe", "pause"),
+        ("dip-aware:protect=true", "protect"),
+    ],
+)
+def test_a_setting_that_will_not_do_is_refused_by_name_when_the_rule_is_made(text, name):
+    with pytest.raises(InputError, match=f"{name} is .*must"):
+        parse_rule(text, Goal(METRIC))
+
+
+@pytest.mark.parametrize("top", [0, -1, 2.5, "3", None, True])
+def test_places_are_a_whole_number_of_at_least_one(top):
+    for make in (
+        lambda: Goal(METRIC, top=top),
+        lambda: RulePruner(budget=BUDGET, top=top),
+        lambda: RuleScheduler("acc", "max", top=top),
+    ):
+        with pytest.raises(InputError, match="top is"):
+            make()
+
+
+@pytest.mark.parametrize("config", [{"decay": "linear"}, {"decay": "nan"}, {"decay": 0.0}, {"decay": 40}, {}])
+def test_a_setting_of_the_users_own_that_is_called_decay_is_no_share_of_the_budget(config):
+    verdicts = []
+    for given_config in (config, {"decay": 0.2}):
+        rule = parse_rule("dip-aware", Goal(METRIC, top=1))
+        for trial in range(3):
+            name = f"t-{trial}"
+            rule.observe(make_row("trial", "s", name, budget=BUDGET, config={"schedule": "wsd", **given_config}))
+            for step in range(10, 90, 10):
+                metrics = {METRIC: 0.1 * trial + 0.001 * step}
+                rule.observe(make_row("report", "s", name, step=step, metrics=metrics, se={METRIC: 0.01}))
+                verdicts.append(rule.decide(name).reason)
+    assert verdicts[: len(verdicts) // 2] == verdicts[len(verdicts) // 2 :]
+
+
+@pytest.mark.parametrize("text", ["asha:grace=10", "median", "hyperband:grace=10", "patient:patience=0"])
+@pytest.mark.parametrize("up", [True, False])
+def test_scores_too_large_to_calculate_with_are_worse_than_any_other(text, up):
+    rule = parse_rule(text, Goal(METRIC, maximize=up, top=2))
+    for trial in range(4):
+        for step in range(10, 90, 10):
+            rule.observe(make_row("report", "s", f"t-{trial}", step=step, metrics={METRIC: 1.7e308 * (trial == 3)}))
+            said = rule.decide(f"t-{trial}").action
+            if trial == 3 and said is Action.STOP:
+                return
+    raise AssertionError("the trial with scores of 1.7e308 was never stopped")
+
+
+@pytest.mark.parametrize("text", [*RULES, "asha:grace=10,reduction=2"])
+def test_what_a_dropped_attempt_scored_does_not_stop_the_next(text):
+    """Attempt 1 broke at step 40 and was started again from step 20: what it wrote beyond is not the trial's."""
+    rule = parse_rule(text, Goal(METRIC, top=2))
+    for trial in range(4):
+        rule.observe(make_row("trial", "s", f"t-{trial}", budget=BUDGET, config={"model": ""}))
+        for step in range(10, 90, 10):
+            row = make_row("report", "s", f"t-{trial}", 1, step=step, metrics={METRIC: 0.5}, se={METRIC: 0.01})
+            rule.observe(row)
+    rule.observe(make_row("trial", "s", "again", budget=BUDGET, config={"model": ""}))
+    for step in (10, 20):
+        rule.observe(make_row("report", "s", "again", 1, step=step, metrics={METRIC: 0.6}, se={METRIC: 0.01}))
+    for step in (30, 40):
+        rule.observe(make_row("report", "s", "again", 1, step=step, invalid={METRIC: "nan"}))
+    assert rule.decide("again").action is Action.STOP
+    rule.observe(make_row("attempt", "s", "again", 2, 20))
+    for step in range(25, 90, 10):
+        rule.observe(make_row("report", "s", "again", 2, step=step, metrics={METRIC: 0.6}, se={METRIC: 0.01}))
+        assert rule.decide("again").action is Action.CONTINUE
+
+
+# --- bookkeeping of the adapters -------------------------------------------------------------------------------------------
+
+
+def test_a_trial_that_failed_was_not_given_up_and_takes_nothing_of_the_budget_of_risk():
+    pruner = RulePruner(budget=BUDGET, top=1, protect="soft")
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for _ in range(4):
+        trial, _ = reported(study, [0.9] * 9)
+        study.tell(trial, 0.9)
+    trial, _ = reported(study, [1.2] * 5)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert any(reported(study, [0.1] * 8)[1])
+
+
+@pytest.mark.parametrize("rule", ["asha", "median", "hyperband"])
+def test_a_trial_that_has_run_its_budget_is_not_pruned(rule):
+    study = optuna.create_study(direction="maximize", pruner=RulePruner(budget=BUDGET, rule=rule, top=1, grace=BUDGET))
+    for value in (0.9, 0.8, 0.7, 0.6):
+        trial, said = reported(study, [value] * 9)
+        assert said == [False] * 9
+        study.tell(trial, value)
+    longer = optuna.create_study(direction="maximize", pruner=RulePruner(budget=100, rule=rule, top=1, grace=BUDGET))
+    pruned = []
+    for value in (0.9, 0.8, 0.7, 0.6, 0.5):
+        trial, said = reported(longer, [value] * 9)
+        pruned += said
+        longer.tell(trial, value)
+    assert any(pruned)  # at step 90 of 100 the same comparison counts
+
+
+class TestATrialThatTuneStartsAgain:
+    def begun(self, **how):
+        scheduler = RuleScheduler("acc", "max", top=1, **how)
+        control = Controller([Trial("a"), Trial("b")])
+        for trial in control.trials:
+            scheduler.on_trial_add(control, trial)
+            for step in (10, 20, 30):
+                scheduler.on_trial_result(control, trial, {"step": step, "acc": 0.5, "acc_se": 0.01})
+        scheduler.on_trial_error(
+            control, control.trials[0]
+        )  # what Tune calls, one after the other, with `max_failures`
+        scheduler.on_trial_add(control, control.trials[0])
+        return scheduler, control, control.trials[0]
+
+    def test_is_back_among_the_rivals_and_what_it_runs_again_is_told_anew(self):
+        scheduler, control, trial = self.begun()
+        scheduler.on_trial_result(control, trial, {"step": 20, "acc": 0.7, "acc_se": 0.01})
+        curve = scheduler.rule.history.curves["a"]
+        assert curve.state == "running"
+        assert {step: p.metrics["acc"] for step, p in curve.points.items()} == {10: 0.5, 20: 0.7}
+        assert "a" not in scheduler.rule.ranking.out
+        scheduler.on_trial_complete(control, trial, {"step": 90, "acc": 0.9})
+        assert curve.state == "completed"
+        assert 90 in curve.points
+
+    def test_has_completed_where_nothing_was_left_to_run(self):
+        scheduler, control, trial = self.begun()
+        scheduler.on_trial_complete(control, trial, {})
+        assert scheduler.rule.history.curves["a"].state == "completed"
+        assert scheduler.rule.history.curves["a"].last_step == 30
+
+    def test_is_known_so_after_a_restart_from_the_journal(self, tmp_path):
+        path = str(tmp_path / "rows.jsonl")
+        scheduler, control, trial = self.begun(journal=path)
+        scheduler.on_trial_result(control, trial, {"step": 20, "acc": 0.7, "acc_se": 0.01})
+        again = RuleScheduler("acc", "max", top=1, journal=path)
+        curve, before = again.rule.history.curves["a"], scheduler.rule.history.curves["a"]
+        assert (curve.state, curve.points) == (before.state, before.points)
+
+
+def test_settings_of_any_kind_can_be_written_down(tmp_path):
+    class Schedule(enum.Enum):
+        WSD = "wsd"
+
+    scheduler = RuleScheduler("acc", "max", top=1, journal=str(tmp_path / "rows.jsonl"))
+    control = Controller([Trial("a")])
+    control.trials[0].config |= {
+        "bound": math.inf,
+        "lr_scheduler_type": Schedule.WSD,
+        "seed": np.int64(3),
+        "who": object(),
+    }
+    scheduler.on_trial_add(control, control.trials[0])
+    wanted = {"model": "", "steps": BUDGET, "bound": "inf", "lr_scheduler_type": "wsd", "seed": 3}
+    assert scheduler.rule.history.curves["a"].config == wanted
+
+
+def test_a_place_that_no_feasible_rival_takes_has_no_score():
+    rule = parse_rule("dip-aware", Goal(METRIC, top=1, constraints=(Constraint("safe", at_least=0.9),)))
+    for trial, safe in (("a", 0.1), ("b", 0.1), ("fine", 0.99)):
+        rule.observe(make_row("trial", "s", trial, budget=BUDGET, config={"model": ""}))
+        for step in range(10, 60, 10):
+            metrics, errors = {METRIC: 0.5, "safe": safe}, {METRIC: 0.01, "safe": 0.01}
+            rule.observe(make_row("report", "s", trial, step=step, metrics=metrics, se=errors))
+    verdict = rule.decide("fine")
+    assert verdict.evidence["cut"] is None
+    odds_are_probabilities(verdict)

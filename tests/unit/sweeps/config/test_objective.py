@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sweeps import Sweep, grid
-from sweeps.config.objective import Constraint, all_met, combined, is_met
-from sweeps.errors import SpecError
+from sweeps.config.objective import Constraint, Goal, all_met, combined, is_met
+from sweeps.errors import InputError, SpecError
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,17 @@ def test_only_a_sweep_that_asks_for_it_has_another_id():
     assert Sweep(name="s", objective={"at": "best"}).id != plain.id
     assert "at" not in plain.to_json(identity=True)["objective"]
     assert plain.to_json()["objective"]["at"] == "end"
+
+
+@pytest.mark.parametrize("limits", [{}, {"at_least": 0.1, "at_most": 0.9}, {"at_most": 0.0, "relative_to_base": 0.0}])
+def test_a_constraint_sets_one_limit(limits):
+    with pytest.raises(InputError, match=f"sets {len(limits)} limits; set one of at_least, at_most"):
+        Constraint("m/x", **limits)
+
+
+def test_what_a_trial_is_worth_is_one_of_two():
+    with pytest.raises(InputError, match="at is 'last'; expected end or best"):
+        Goal("m/x", at="last")
 
 
 def test_whether_a_constraint_is_met_is_unknown_without_the_numbers_that_decide_it():

@@ -12,10 +12,12 @@ import pytest
 
 from sweeps.config.objective import Constraint, Goal
 from sweeps.errors import InputError
+from sweeps.executors.simulated import Recording, simulate
 from sweeps.journal.rows import SweepRow
 from sweeps.report.replay import read_rows, replay
 from sweeps.stopping.base import Action, Phase
 from sweeps.stopping.dip_aware import DipAware
+from sweeps.stopping.promotion import PromoteByOdds
 from tests.support.rows import make_row
 
 PUBLISHED = Path(__file__).parents[4] / "benchmarks" / "stopping" / "published.jsonl"
@@ -168,6 +170,29 @@ def test_a_lone_collapse_is_given_up_and_a_lone_dip_is_not():
     assert step is not None
     assert "half-way back" in verdict.reason
     assert Sweep(DipAware(Goal(Y)), {"dip": DIP}).end("dip")[0] is None
+
+
+@pytest.mark.parametrize("rivals", [0, 1])
+def test_a_collapse_given_up_with_too_few_rivals_does_not_come_back_for_the_lack_of_them(rivals):
+    """It had been resumed at once, and paused again after every further report."""
+
+    def recording(trial, values):
+        rows = [
+            make_row("report", "", trial, step=20 * i, metrics={Y: 0.4 + float(v)}, se={Y: 0.01})
+            for i, v in enumerate(values, 1)
+        ]
+        start = make_row("trial", "", trial, budget=640, config={"model": "m"})
+        return Recording(trial, start, tuple(rows), (1.0,) * len(rows))
+
+    base = make_row("report", "", "base-m", step=0, metrics={Y: 0.4}, se={Y: 0.005})
+    rule = PromoteByOdds(Goal(Y, top=3))
+    sweep = [*(recording(f"rise-{i}", RISE) for i in range(rivals)), recording("fall", FALL)]
+    run = simulate(sweep, rule, workers=2, shared=[base]).runs["fall"]
+    assert (run.attempt, run.ended) == (1, "pruned")
+    rule.observe(make_row("sweep", "s", name="s", trials=9))
+    rule.observe(make_row("trial", "s", "new", budget=640, config={"model": "m"}))
+    assert rule.newcomer() > 0.0
+    assert rule.choose_trial_to_promote(["fall"]) is None
 
 
 @pytest.mark.parametrize("loss", ["rises", "nan"])
