@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sweeps.config.checks.whole_sweep import MAX_PATIENCE
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError, nearest
 from sweeps.journal.history import Point
@@ -96,7 +97,7 @@ class DipAware(StopRule):
         _check(
             protect,
             max_lost_winners=(max_lost_winners, 0.0, float(goal.top)),
-            patience=(patience, 1.0, 100.0),
+            patience=(patience, 1.0, MAX_PATIENCE),
             cap=(cap, 0.01, 1.0),
             soft_protection_factor=(soft_protection_factor, 1.0, 1e9),
             trials=(trials, 0, 10**9),

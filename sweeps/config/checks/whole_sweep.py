@@ -22,6 +22,7 @@ from sweeps.storage.base import is_url, url_fault
 
 MAX_TRIALS = 100_000
 MAX_EVALUATIONS = 10_000  # of one trial
+MAX_PATIENCE = 100  # with a dip, in multiples of its trough step
 LEARNING = ("optuna-tpe", "optuna-gp")  # searches that can begin from results of others
 LESS_IS_BETTER = (
     "train/loss",
@@ -232,6 +233,13 @@ def _stopping(sweep: SweepDefinition) -> Iterator[Fault]:
                 f"stopping.{name}",
                 f"got {show(value)}, but rule '{rule}' has no {name}; it belongs to {', '.join(rules)}",
             )
+    patience = sweep.stopping.patience
+    if patience is not None and rule == "dip-aware" and patience > MAX_PATIENCE:
+        yield Fault(
+            "stopping.patience", f"got {patience:g}; expected at most {MAX_PATIENCE} times the step of the trough"
+        )
+    if patience is not None and rule == "patient" and patience != int(patience):
+        yield Fault("stopping.patience", f"got {patience:g}; expected a whole number of reports")
     winners, top = sweep.stopping.max_lost_winners, sweep.stopping.top
     if winners is not None and winners >= top:
         yield Fault(

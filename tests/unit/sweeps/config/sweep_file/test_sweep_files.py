@@ -183,6 +183,14 @@ BAD: dict[str, tuple[str, list[str]]] = {
         "name: x\nstopping: {rule: asha, patience: 3}\n",
         ["stopping.patience", "belongs to dip-aware, patient"],
     ),
+    "patience that the rule would refuse": (
+        "name: x\nstopping: {rule: dip-aware, patience: 101}\n",
+        ["sweep.yaml:2 stopping.patience: got 101; expected at most 100 times the step of the trough"],
+    ),
+    "half a report of patience": (
+        "name: x\nstopping: {rule: patient, patience: 2.5}\n",
+        ["sweep.yaml:2 stopping.patience: got 2.5; expected a whole number of reports"],
+    ),
     "grace beyond the budget": (
         "name: x\nstopping: {rule: asha, grace: 400}\n",
         ["stopping.grace: got 400", "never speak"],
