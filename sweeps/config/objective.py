@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from sweeps.errors import InputError
 
@@ -54,8 +54,9 @@ class Goal:
     at: At = "end"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.top, Integral) or isinstance(self.top, bool) or self.top < 1:
-            raise InputError(f"top is {self.top!r}; expected a whole number of at least 1")
+        top: Any = self.top
+        if isinstance(top, bool) or not isinstance(top, Integral) or int(top) < 1:
+            raise InputError(f"top is {top!r}; expected a whole number of at least 1")
         if self.at not in get_args(At):
             raise InputError(f"at is {self.at!r}; expected {' or '.join(get_args(At))}")
 

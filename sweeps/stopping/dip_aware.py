@@ -189,7 +189,7 @@ class DipAware(StopRule):
         gone = self._diverged(trial)
         if gone:
             return gone
-        forecast = self.ranking.forecaster.trials.get(trial)
+        forecast = self.ranking.forecaster.current(trial)
         if forecast is None:
             return Verdict(Action.CONTINUE, f"no {self.goal.metric} yet that could be judged", Phase.UNKNOWN)
         reading = forecast.phase.reading()

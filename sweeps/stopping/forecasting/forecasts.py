@@ -221,6 +221,12 @@ class CurveForecaster:
         self._ratio.clear()
         self._forms, self._formed = experience.forms(len(self.pooled))
 
+    def current(self, trial: str) -> TrialForecast | None:
+        """Returns a trial's forecast; None where it has none, or none but that of an attempt whose scores were dropped."""
+        forecast = self.trials.get(trial)
+        point = self.history.curves[trial].points.get(forecast.last) if forecast is not None else None
+        return forecast if point is not None and self.metric in point.metrics else None
+
     def as_experience(self) -> dict[str, Any]:
         """Returns what this sweep says of another (`sweeps.stopping.forecasting.experience`), as JSON."""
         known = experience_of(self.gains, self.moves, self.scale, self.pooled)

@@ -64,7 +64,7 @@ class Limit:
 
     def feasibility(self, trial: str) -> Feasibility | None:
         """Returns whether a trial will meet the constraint; None while that cannot be said."""
-        forecast = self.forecaster.trials.get(trial)
+        forecast = self.forecaster.current(trial)
         floor = self.floor(forecast) if forecast is not None else None
         if forecast is None or floor is None:
             return None

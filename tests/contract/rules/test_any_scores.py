@@ -417,6 +417,21 @@ def test_what_a_dropped_attempt_scored_does_not_stop_the_next(text):
         assert rule.decide("again").action is Action.CONTINUE
 
 
+@pytest.mark.parametrize("text", ["dip-aware", "dip-aware:protect=soft"])
+def test_a_trial_that_begins_anew_is_not_judged_by_the_scores_of_its_dropped_attempt(text):
+    """Nothing of attempt 1 was left to go on from: the first rows of attempt 2 have no score, or none that is finite."""
+    rule = parse_rule(text, Goal(METRIC, top=1, constraints=(Constraint("safe", at_least=0.5),)))
+    for trial, value in (("a", 0.9), ("b", 0.8), ("again", 0.1)):
+        rule.observe(make_row("trial", "s", trial, budget=BUDGET, config={"model": ""}))
+        for step in range(10, 50, 10):
+            metrics, errors = {METRIC: value, "safe": value}, {METRIC: 0.01, "safe": 0.01}
+            rule.observe(make_row("report", "s", trial, 1, step=step, metrics=metrics, se=errors))
+    rule.observe(make_row("attempt", "s", "again", 2, 0))
+    for more in ({"metrics": {"train/loss": 2.0}}, {"invalid": {METRIC: "nan"}}, {"metrics": {METRIC: 0.9}}):
+        rule.observe(make_row("report", "s", "again", 2, step=40, **more))
+        assert rule.decide("again").action is Action.CONTINUE
+
+
 # --- bookkeeping of the adapters -------------------------------------------------------------------------------------------
 
 
