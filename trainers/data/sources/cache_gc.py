@@ -1,14 +1,15 @@
 """What lies in this machine's cache of downloads and tokenised rows, and removing what was not used for long.
 
 A copy that a process of this machine uses is never removed, whatever its age: the process holds a lock on it until it ends
-(`download_cache.fetched`). All of it can be made again: a copy that is gone is fetched when it is next asked for.
+(`download_cache.fetched`). All of it can be made again: a copy that is gone is fetched when it is next asked for. What a process
+that was killed had begun to write lies beside the files that are whole, and goes with the old ones.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from typing import Final, NamedTuple
 from trainers.data.sources.download_cache import cache_folder, record_of, use_lock
 
 DAY_S: Final = 24 * 3600.0
+ASIDE: Final = re.compile(r"\..+\.\d+")
+"""Names under which the cache's files and folders are written first: hidden, with the writer's process id at the end."""
 
 
 class CachedCopy(NamedTuple):
@@ -38,7 +41,10 @@ def collect_cache(older_than_days: float, *, apply: bool = False) -> list[Cached
     """
     found = []
     for path in _copies():
-        with _unused(path) as free, contextlib.suppress(FileNotFoundError):  # another process removes it too
+        with (
+            contextlib.suppress(FileNotFoundError),
+            _unused(path) as free,
+        ):  # another process removes it too, or has finished it
             unused_s = time.time() - path.stat().st_mtime
             copy = CachedCopy(path, _size(path), unused_s, not free, free and unused_s > older_than_days * DAY_S)
             if apply and copy.goes:
@@ -48,14 +54,24 @@ def collect_cache(older_than_days: float, *, apply: bool = False) -> list[Cached
 
 
 def _copies() -> Iterator[Path]:
-    """Downloads, also those that a process that died left unfinished, and files of tokenised rows."""
+    """Downloads, also those that a process that died left unfinished; files of tokenised rows; whatever else is unfinished."""
     yield from (path for path in cache_folder().glob("fetched/*") if path.is_dir())
     yield from cache_folder().glob("rows/*.safetensors")
+    yield from (path for path in cache_folder().glob("*/.*") if _is_aside(path))
+
+
+def _is_aside(path: Path) -> bool:
+    """True for what was being written, and was neither finished nor removed; an unfinished download has a lock of its own."""
+    return bool(ASIDE.fullmatch(path.name)) and not (path.parent.name == "fetched" and path.is_dir())
 
 
 @contextlib.contextmanager
 def _unused(path: Path) -> Iterator[bool]:
-    """Holds a copy against use meanwhile; False where a process uses it. Rows are read at once, so they are always free."""
+    """Holds a copy against use meanwhile; False where a process uses it, or may still write it. Rows are read at once, so they
+    are always free."""
+    if _is_aside(path):
+        yield time.time() - path.stat().st_mtime > DAY_S
+        return
     if path.is_file():
         yield True
         return
@@ -74,12 +90,12 @@ def _remove(path: Path) -> None:
         return
     shutil.rmtree(path)
     if not path.name.startswith("."):  # an unfinished one lies beside a copy, or beside none
-        record = record_of(path)
-        record.unlink(missing_ok=True)
-        for aside in path.parent.glob(f"{glob.escape(record.name)}.*"):  # of a process that died while it wrote one
-            aside.unlink(missing_ok=True)
+        record_of(path).unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    states = [
+        file.lstat() for file in files
+    ]  # a link to a model's file is not the file, and an outline of one has holes
+    return sum(min(state.st_size, 512 * state.st_blocks) for state in states)
