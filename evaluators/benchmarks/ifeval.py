@@ -3,7 +3,7 @@
 A row of google/IFEval names its instructions (`instruction_id_list`) and their arguments (`kwargs`, one object each, with
 null for what an instruction does not take). A reply counts when it follows all of them, as it stands ("strict").
 
-    pip install 'lm-eval[ifeval]'
+    pip install 'dipsweep[ifeval]'
     python -m nltk.downloader punkt_tab      once on each machine: how the checks count sentences and words
 """
 
@@ -30,7 +30,7 @@ def authors_checks() -> Any:
         InputError: it, what it needs, or NLTK's data is not on this machine.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise InputError(f"IFEval's checks need {', '.join(missing)}: pip install 'lm-eval[ifeval]'")
+        raise InputError(f"IFEval's checks need {', '.join(missing)}: pip install 'dipsweep[ifeval]'")
     try:  # looked for here, since lm-eval would fetch it on import
         import_module("nltk").data.find("tokenizers/punkt_tab")
     except LookupError:

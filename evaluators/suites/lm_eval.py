@@ -110,7 +110,7 @@ def find_tasks(name: str, wanted: Wanted) -> Any:
     if wanted.folder is not None and not Path(wanted.folder).is_dir():
         raise InputError(f"suite {name!r}: no folder {wanted.folder}")
     if find_spec("lm_eval") is None:
-        raise InputError(f"suite {name!r} runs lm-evaluation-harness: pip install lm-eval")
+        raise InputError(f"suite {name!r} runs lm-evaluation-harness: pip install 'dipsweep[lm-eval]'")
     manager = import_module("lm_eval.tasks").TaskManager(include_path=wanted.folder)
     unknown = [task for _, task in wanted.tasks if task not in manager.all_tasks]
     if unknown:

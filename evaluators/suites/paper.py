@@ -92,7 +92,7 @@ def build(items: int, seed: int, where: str = "") -> Suite:
     if not found:
         raise InputError(f"{folder} holds none of {', '.join(f'{name}.jsonl' for name in BENCHMARKS)}")
     if {"math500", "aime24"} & set(found) and find_spec("math_verify") is None:
-        raise InputError("suite 'paper' compares mathematics by math-verify: pip install math-verify")
+        raise InputError("suite 'paper' compares mathematics by math-verify: pip install 'dipsweep[math]'")
     tasks = tuple(_task(name, file, items, seed) for name, file in found.items())
     means = role_means(tasks) | ({"safety/refusal": ("safety/hex_phi",)} if "hex_phi" in found else {})
     return Suite("paper", tasks, means, DECODING, judged_by=(__name__, *JUDGED_BY))

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,27 @@ BLOCKS = (spec.Sweep, blocks.ModelBlock, blocks.TierBlock, blocks.SearchBlock, b
 def test_every_key_of_the_schema_is_explained(block):
     text = (REPO / "docs" / "sweep-file.md").read_text()
     assert [f for f in block.model_fields if f"`{f}" not in text] == []
+
+
+def test_what_people_are_told_to_install_is_an_extra_that_brings_it():
+    """A package that an extra brings is named by that extra, which knows its version."""
+    extras = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    brought = {re.split(r"[\[<>=]", need)[0] for name, needs in extras.items() if name != "docs" for need in needs}
+    folders = ("sweeps", "trainers", "evaluators", "cluster", "docs", "examples", "tests", "deploy")
+    files = [
+        REPO / "README.md",
+        REPO / "Makefile",
+        *(file for folder in folders for file in (REPO / folder).rglob("*")),
+    ]
+    wrong = list[str]()
+    for file in files:
+        if file.name != "LOG.md" and (file.suffix or file.name) in (".py", ".md", ".yaml", "Makefile", "Containerfile"):
+            text, where = file.read_text(), file.relative_to(REPO)
+            for named in re.findall(r"""(?:dipsweep['"]?|['"]\.)\\?\[([a-z0-9,-]+)\\?\]""", text):
+                wrong += [f"{where}: no extra {extra}" for extra in named.split(",") if extra not in extras]
+            found = set(re.findall(r"pip install (?:-[\w-]+ )*'?([A-Za-z][\w-]*)", text)) & brought
+            wrong += [f"{where}: pip install {package}" for package in sorted(found)]
+    assert wrong == []
 
 
 def test_every_choice_of_the_schema_is_named():

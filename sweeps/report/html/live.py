@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 HOSTS: Final = ("127.0.0.1", "localhost")
+NEEDS: Final = "dipsweep serve needs starlette and uvicorn: pip install 'dipsweep[serve]'"
 LOOK_S: Final = 0.5
 """How often a journal is looked at while a page of it is open."""
 LOOK_ALL_S: Final = 5.0
@@ -46,7 +47,7 @@ def live_app(storage: Where) -> Starlette:
         from starlette.middleware.trustedhost import TrustedHostMiddleware
         from starlette.routing import Route
     except ImportError as e:
-        raise InputError("dipsweep serve needs starlette and uvicorn: pip install starlette uvicorn") from e
+        raise InputError(NEEDS) from e
     if not is_url(storage) and not Path(str(storage)).is_dir():
         raise InputError(f"{storage}: no such folder; give the folder that holds the sweeps, such as ./runs")
     catalog = SweepCatalog(storage)
@@ -214,8 +215,14 @@ def _line(listed: CatalogEntry) -> dict[str, Any]:
 
 
 def serve(storage: Where, *, port: int = 8765) -> None:
-    """Serves the storage on 127.0.0.1 until it is interrupted."""
-    app = live_app(storage)
-    import uvicorn
+    """Serves the storage on 127.0.0.1 until it is interrupted.
 
+    Raises:
+        InputError: as `live_app`, or uvicorn is not installed.
+    """
+    app = live_app(storage)
+    try:
+        import uvicorn
+    except ImportError as e:
+        raise InputError(NEEDS) from e
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")

@@ -46,7 +46,7 @@ def test_rows_of_another_shape_are_refused(change, fault):
 
 def test_what_the_checks_need_is_named_with_the_command_that_gets_it(monkeypatch):
     monkeypatch.setattr(ifeval, "find_spec", lambda name: None if name == "langdetect" else name)
-    with pytest.raises(InputError, match=r"need langdetect: pip install 'lm-eval\[ifeval\]'"):
+    with pytest.raises(InputError, match=r"need langdetect: pip install 'dipsweep\[ifeval\]'"):
         authors_checks.__wrapped__()
 
     def find(place):

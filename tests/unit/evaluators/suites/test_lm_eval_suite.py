@@ -117,5 +117,5 @@ def test_a_task_file_of_the_users_own_works_by_name(tmp_path, monkeypatch):
 
 def test_without_lm_eval_the_suite_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("evaluators.suites.lm_eval.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install lm-eval"):
+    with pytest.raises(InputError, match=r"pip install 'dipsweep\[lm-eval\]'"):
         evaluate(builtin_folder("tiny-xs"), EvalSpec("lm-eval:math/sums"))

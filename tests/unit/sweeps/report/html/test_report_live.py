@@ -22,7 +22,7 @@ from sweeps.report.html.live_feed import changes
 from sweeps.report.html.sweep_catalog import SweepCatalog
 from tests.support.report_journals import SUITE, SWEEP, demo_stories, journal, scored, story
 
-testclient = pytest.importorskip("starlette.testclient", reason="no starlette: pip install starlette httpx")
+testclient = pytest.importorskip("starlette.testclient", reason="no starlette: pip install dipsweep[serve,dev]")
 
 
 def write(storage, rows, name=SWEEP):
@@ -223,6 +223,13 @@ def test_a_foreign_host_name_is_refused(client):
 def test_a_folder_that_is_not_there_is_refused_with_what_would_do(tmp_path):
     with pytest.raises(InputError, match="give the folder that holds the sweeps"):
         live_app(tmp_path / "none")
+
+
+@pytest.mark.parametrize("missing", ["starlette.applications", "uvicorn"])
+def test_what_serving_needs_is_named_with_the_extra_that_brings_it(tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputError, match=r"needs starlette and uvicorn: pip install 'dipsweep\[serve\]'$"):
+        live.serve(tmp_path)
 
 
 def test_importing_the_report_starts_nothing_heavy():

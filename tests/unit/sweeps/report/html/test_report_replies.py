@@ -127,7 +127,7 @@ def test_replies_are_given_after_one_look_at_what_lies_in_the_storage(home, summ
 
 
 def test_the_live_page_gives_them_and_only_those_of_its_sweeps(home, summary):
-    testclient = pytest.importorskip("starlette.testclient", reason="no starlette: pip install starlette httpx")
+    testclient = pytest.importorskip("starlette.testclient", reason="no starlette: pip install dipsweep[serve,dev]")
     from sweeps.report.html.live import live_app
 
     client = testclient.TestClient(live_app(home.parent), base_url="http://127.0.0.1")
