@@ -27,6 +27,7 @@ from sweeps.controller.launch import Launch
 from sweeps.controller.record import SweepRecord
 from sweeps.controller.scores import Scores
 from sweeps.controller.searcher import Searcher, Suggestion
+from sweeps.controller.strategies import UNJUDGED_SINCE
 from sweeps.controller.verdicts import Verdicts
 from sweeps.errors import InputError, StrategyError
 from sweeps.failures import Failure, FailureKind
@@ -112,9 +113,7 @@ class SweepController:
         self.journal, self.rule, self.searcher, self.home = journal, rule, self._record.searcher, self._record.home
         self.state, self.specs, self.evaluations = self._record.state, self._record.specs, self._record.evaluations
         self.ending, self._repeats = False, 0
-        rows = journal.rows()
-        self._record.restore(rows)
-        self._verdicts.finish_last(rows)
+        self._verdicts.restore(journal.rows())
         for trial in list(self.state.trials.values()):
             if not trial.ended:
                 self._scores.request(trial.id)
@@ -363,9 +362,10 @@ class SweepController:
         self._record.plan = replace(self.plan, sweep=self.plan.sweep.model_copy(update={"limits": limits}))
 
     def interrupt(self, who: str, reason: str) -> None:
-        """Notes that the sweep was interrupted; open attempts go on in the next driver."""
+        """Notes that the sweep was interrupted; open attempts go on in the next driver, which judges what was not judged."""
         self.ending = True
-        self.control(ControlAction.INTERRUPT, who, reason=reason)
+        unjudged = {UNJUDGED_SINCE: self._record.strategies.since} if self.broken is not None else None
+        self.control(ControlAction.INTERRUPT, who, reason=reason, args=unjudged)
 
     def raise_if_broken(self) -> None:
         """Notes that the sweep ends because its stop rule or its search cannot go on, where that is so.

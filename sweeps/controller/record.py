@@ -67,7 +67,7 @@ class SweepRecord:
     ) -> None:
         self.plan, self.journal, self.rule, self.home = plan, journal, rule, str(home)
         self.searcher = make_searcher(plan) if searcher is None else searcher
-        self.strategies = Strategies()
+        self.strategies = Strategies(lambda: self.state.history.seq)
         self.state = state or SweepState(history=history_of(rule))
         self.state.fold = lambda row: self.strategies.observe(rule, self.state.history, row)
         self.specs: dict[str, TrialSpec] = {}
@@ -86,10 +86,15 @@ class SweepRecord:
     def sweep_id(self) -> str:
         return self.plan.sweep_id
 
-    def restore(self, rows: Sequence[Row]) -> None:
-        """Applies the rows that the journal holds; an empty journal gets the sweep's own row first."""
+    def restore(self, rows: Sequence[Row], applied: Callable[[Row], None] = lambda row: None) -> None:
+        """Applies the rows that the journal holds; an empty journal gets the sweep's own row first.
+
+        Args:
+            applied: called after each of them.
+        """
         for row in rows:
             self._apply(row, live=False)
+            applied(row)
         if self.state.history.sweep is None:
             self.write(self._sweep_row())
         self.queue.restore()

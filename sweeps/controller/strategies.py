@@ -2,7 +2,8 @@
 
 Neither can be mended while its driver runs, and neither can be done without: nobody knows what a rule would have stopped, or what
 a search would have tried. So after the first error neither is asked any more, whatever runs saves, and the sweep ends as after
-Ctrl-C, with the error in its journal. Resumed with a mended one it goes on; both are rebuilt from the journal.
+Ctrl-C, with the error in its journal. Resumed with a mended one it goes on; both are rebuilt from the journal, and the rule is
+asked about the reports that came in the meantime (`Verdicts.restore`).
 """
 
 from __future__ import annotations
@@ -19,17 +20,23 @@ from sweeps.stopping.base import StopRule
 T = TypeVar("T")
 RULE: Final = "stop rule"
 SEARCH: Final = "search"
+UNJUDGED_SINCE: Final = "unjudged_since"
+"""Argument of the row that ends such a sweep: the last row before the error."""
 
 
 class Strategies:
     """Asks a sweep's stop rule and its search, until one of them stumbles.
 
+    Args:
+        seq: tells the number of the latest row.
+
     Attributes:
-        broken: what it was; None while all is well.
+        broken: what it was; None while all is well. since: the latest row then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seq: Callable[[], int]) -> None:
         self.broken: StrategyError | None = None
+        self._seq, self.since = seq, -1
 
     def ask(self, kind: str, strategy: object, question: Callable[[], T], otherwise: T) -> T:
         """Returns the answer to a question; `otherwise` where there is none, now or from an earlier one on.
@@ -42,7 +49,7 @@ class Strategies:
         try:
             return question()
         except (Exception, SystemExit) as e:
-            self.broken = stumbled(kind, strategy, e)
+            self.broken, self.since = stumbled(kind, strategy, e), self._seq()
             return otherwise
 
     def observe(self, rule: StopRule, history: History, row: Row) -> bool:

@@ -11,6 +11,7 @@ from sweeps.controller.branches import has_begun, trunk_text
 from sweeps.controller.evaluation.jobs import is_close_to_verdict
 from sweeps.controller.evaluation.queue import is_suspect
 from sweeps.controller.record import SweepRecord
+from sweeps.controller.strategies import UNJUDGED_SINCE
 from sweeps.errors import InputError
 from sweeps.failures import Failure, FailureKind
 from sweeps.journal.rows import (
@@ -25,7 +26,6 @@ from sweeps.journal.rows import (
 )
 from sweeps.journal.state import TrialState
 from sweeps.journal.vocabulary import (
-    DRIVER,
     Action,
     ControlAction,
     EndOf,
@@ -46,8 +46,12 @@ class Verdicts:
         """Writes a report; returns the verdict when its trial is not to go on."""
         return self.judge(row) if self.record.write(row) else None
 
-    def judge(self, row: ReportRow) -> Verdict | None:
-        """Asks the rule about the trial of a report that was just written, and writes down what is new."""
+    def judge(self, row: ReportRow, given: Verdict | None = None) -> Verdict | None:
+        """Asks the rule about the trial of a report that was just written, and writes down what is new.
+
+        Args:
+            given: what it said of the rows up to this report, where it was asked before.
+        """
         for child in self.record.state.children.get(row.trial, ()) if row.suite else ():
             branch = self.record.state.trials[child]
             if row.step is not None and (has_begun(branch) or branch.status is TrialStatus.PAUSED):
@@ -60,14 +64,14 @@ class Verdicts:
         if row.step is not None and row.step <= known.paused_at:
             # Judged before: a trial resumed without a later checkpoint would be paused there again and again.
             return None
-        verdict = self._decided(row.trial)
+        verdict = self._decided(row.trial) if given is None else given
         if verdict is None or (verdict.action is Action.CONTINUE and not self._is_new(verdict, known)):
             return None
         gives_up = verdict.action is not Action.CONTINUE and verdict.phase is not Phase.DIVERGED
         metric = self.record.plan.sweep.goal.metric
         if gives_up and (_is_unscored(known, metric) or (row.step or 0) >= self.record.specs[row.trial].steps):
             return None  # by the scores for which it was paused before; or its steps are all run, and only their score is missing
-        self._write(verdict, known, row.step)
+        self._write(verdict, known, row.step, self.record.state.history.seq if given is None else row.seq)
         return None if verdict.action is Action.CONTINUE else verdict
 
     def _decided(self, trial: str) -> Verdict | None:
@@ -94,10 +98,10 @@ class Verdicts:
             Action.STOP: "ended with",
         }[verdict.action]
         reason = f"{how} {trunk_text(trunk)}: {verdict.reason}"
-        self._write(replace(verdict, reason=reason), known, known.curve.last_step)
+        self._write(replace(verdict, reason=reason), known, known.curve.last_step, self.record.state.history.seq)
 
-    def _write(self, verdict: Verdict, trial: TrialState, step: int | None) -> None:
-        """Writes a verdict down; one that stops its trial ends it."""
+    def _write(self, verdict: Verdict, trial: TrialState, step: int | None, seen: int) -> None:
+        """Writes a verdict down that rests on the rows up to `seen`; one that stops its trial ends it."""
         self.record.write(
             VerdictRow(
                 self.record.sweep_id,
@@ -108,7 +112,7 @@ class Verdicts:
                 phase=verdict.phase,
                 reason=verdict.reason,
                 evidence=verdict.evidence,
-                seen=self.record.state.history.seq,
+                seen=seen,
             )
         )
         if verdict.action is Action.STOP:
@@ -165,47 +169,59 @@ class Verdicts:
         """Ends a trial as failed."""
         self.end(trial, EndStatus.FAILED, failure.reason, detail=failure.detail, failure=failure.kind)
 
-    def finish_last(self, rows: Sequence[Row]) -> None:
-        """After a restart: a driver that died between a report and its verdict, or a verdict and its end, left them to us.
+    def restore(self, rows: Sequence[Row]) -> None:
+        """Applies the journal's rows, and gives what the driver before left owing.
 
-        One whose rule or search stumbled left what it heard of each trial from then on.
+        One that died between a report and its verdict, or a verdict and its end, owes that. One whose rule or search stumbled
+        owes the verdicts on all that it heard from then on: the rule is asked about each report where it stands among the rows,
+        and sees none that came after.
         """
-        if _ended_broken(rows):
-            for report in _last_reports(rows):
-                self.judge(report)
-            return
+        owed, given = {row.seq: row for row in _unjudged(rows)}, list[tuple[ReportRow, Verdict]]()
+
+        def ask(row: Row) -> None:
+            trial, report = self.record.state.trials.get(row.trial), owed.get(row.seq)
+            if report is None or trial is None or not has_begun(trial) or trial.ended:
+                return
+            if (verdict := self._decided(row.trial)) is not None:
+                given.append((report, verdict))
+
+        self.record.restore(rows, ask)
+        strategies = self.record.strategies  # earlier reports were judged, also where it stumbles while it is rebuilt
+        strategies.since = max(strategies.since, min(owed, default=self.record.state.history.seq))
         mine = (r for r in reversed(rows) if not isinstance(r, LeaseRow | TierRow))
         last = next((r for r in mine if not (isinstance(r, ReportRow) and r.inherited)), None)
-        if isinstance(last, ReportRow):
-            self.judge(last)
-        elif (
+        if (
             isinstance(last, VerdictRow)
             and last.action is Action.STOP
             and not self.record.state.trials[last.trial].ended
         ):
             self.end(last.trial, EndStatus.PRUNED, last.reason)
+        for report, verdict in given:
+            self.judge(report, verdict)
+        if isinstance(last, ReportRow) and not owed:
+            self.judge(last)
 
 
-def _ended_broken(rows: Sequence[Row]) -> bool:
-    """True where the driver before ended the sweep of its own accord (`strategies`): no attempt has started since."""
-    for row in reversed(rows):
-        if isinstance(row, ControlRow) and row.action is ControlAction.INTERRUPT:
-            return row.who == DRIVER
-        if isinstance(row, AttemptRow):
-            return False
-    return False
-
-
-def _last_reports(rows: Sequence[Row]) -> list[ReportRow]:
-    """Returns each trial's own last report; none of a trial of which somebody has asked something since, which is judged anew."""
-    found: dict[str, ReportRow] = {}
+def _unjudged(rows: Sequence[Row]) -> list[ReportRow]:
+    """Returns the reports on which the rule owes its verdict since it, or the search, stumbled; none where attempts have started
+    since, nor of a trial of which somebody has asked something, which is judged anew."""
+    ends = (r for r in reversed(rows) if isinstance(r, AttemptRow) or _is_interrupt(r))
+    last, found = next(ends, None), list[ReportRow]()
+    since = (last.args or {}).get(UNJUDGED_SINCE) if isinstance(last, ControlRow) else None
+    if since is None:
+        return found
     for row in rows:
         if isinstance(row, ReportRow) and not row.inherited:
-            found.pop(row.trial, None)
-            found[row.trial] = row
+            if row.seq <= since:  # at the last of these it may have stumbled
+                found.clear()
+            found.append(row)
         elif isinstance(row, ControlRow) and row.is_asked:
-            found.pop(row.trial, None)
-    return list(found.values())
+            found = [report for report in found if report.trial != row.trial]
+    return found
+
+
+def _is_interrupt(row: Row) -> bool:
+    return isinstance(row, ControlRow) and row.action is ControlAction.INTERRUPT
 
 
 def _is_unscored(trial: TrialState, metric: str) -> bool:

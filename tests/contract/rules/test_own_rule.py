@@ -174,6 +174,29 @@ def test_the_report_at_which_a_rule_stumbled_is_judged_once_it_is_mended(tmp_pat
     assert len(stops("whole")) == 2
 
 
+@pytest.mark.parametrize("breaks", [1, 2])
+def test_what_comes_after_the_report_at_which_a_rule_stumbled_does_not_hide_it(breaks: int):
+    """On Ray trials report on while their processes are asked to save; each report is judged as if nothing had come after it."""
+    journal, metric = MemoryJournal(), SWEEP.goal.metric
+    controller = SweepController(Plan(SWEEP), journal, Rung(breaks=True))
+    trials = [launch.spec.id for launch in (controller.next(), controller.next()) if launch is not None]
+    for trial in trials:
+        controller.report(trial, 1, 4, {metric: 0.5})
+        controller.report(trial, 1, 5, {"train/loss": 1.0})
+    for left in reversed(range(breaks)):
+        with pytest.raises(StrategyError):
+            controller.raise_if_broken()
+        controller.report(trials[0], 1, 6, {metric: 0.6})
+        controller = SweepController(Plan(SWEEP), journal, Rung(breaks=left > 0))
+    rows = journal.rows()
+    stops = [row for row in rows if isinstance(row, VerdictRow) and row.action is Action.STOP]
+    assert [(row.trial, row.step) for row in stops] == [(trial, 4) for trial in trials]
+    seen = [rows[row.seen or 0] for row in stops]
+    assert [(row.trial, row.step) for row in seen if isinstance(row, ReportRow)] == [(trial, 4) for trial in trials]
+    assert {curve.state for curve in controller.history.trials()} == {"pruned"}
+    assert controller.broken is None
+
+
 class Watches(StopRule):
     """Does something else with the third score that it sees."""
 
