@@ -125,6 +125,7 @@ class RayLoop:
             timeout_s=e.timeout_s,
             python=e.python,
             nodes=self.nodes,
+            room=self.placement.free,
         )
         name = f"{plan.sweep_id}-{time.time_ns()}"
         unregister = register(name, self)

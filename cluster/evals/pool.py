@@ -6,11 +6,12 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ray
 
+from cluster.resources.backfill import Nodes, fit
+from cluster.resources.bundles import off
 from cluster.train.this_node import naming_this_node
 from evaluators.engines.vllm import GPU_SHARE
 from sweeps.config.eval_job import EvalJob
@@ -75,12 +76,13 @@ class Pool:
 
     An evaluator that died, that ran out of memory, or that was killed for being over its time, is replaced by a new one; what
     becomes of the job is the controller's business, who hears of it as of any other failure. One whose machine does not see the
-    storage is asked again after a while. Nothing comes up before `open`.
+    storage is replaced by one on another where there is room, and else asked again after a while. Nothing comes up before `open`.
 
     Args:
         evaluate: scores one job; carried to the evaluators once. size: evaluators. gpus, cpus: what each reserves.
         timeout_s: longest time of one job; None derives it from those before (`sweeps.controller.evaluation.timeout`).
-        python: the evaluators' interpreter; None is the driver's. nodes: which are left alone for now.
+        python: the evaluators' interpreter; None is the driver's. nodes: which are left alone for now. room: tells what each of
+            the others has free.
     """
 
     def __init__(
@@ -93,13 +95,14 @@ class Pool:
         timeout_s: float | None = None,
         python: str | None = None,
         nodes: NodeBackoff | None = None,
+        room: Callable[[], Nodes] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         environment: dict[str, Any] = {"py_executable": shlex.quote(python)} if python else {}
         environment |= {"env_vars": {GPU_SHARE: str(gpus)}} if 0 < gpus < 1 else {}
         options = {"runtime_env": environment} if environment else {}
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, **options)(Evaluator)
-        self._new = partial(remote.remote, evaluate)
+        self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, **options)(Evaluator)
+        self._evaluate, self._room, self._need = evaluate, room, {"CPU": cpus, "GPU": gpus}
         self.gpus, self.allowance, self.clock = gpus, Allowance(timeout_s), clock
         self.nodes = NodeBackoff(lambda line: None, clock) if nodes is None else nodes
         self._where: dict[int, str] = {}  # the nodes of evaluators that had trouble there
@@ -147,7 +150,8 @@ class Pool:
                     self._where[id(running.actor)] = node
                     self.nodes.failed(node, result.failure.detail)
                 lives = isinstance(e, ray.exceptions.RayTaskError)  # it said so itself
-                if lives and result.failure.kind is not FailureKind.OUT_OF_MEMORY:
+                moves = bool(node) and fit(self._room(), self._need, 1) is not None
+                if lives and not moves and result.failure.kind is not FailureKind.OUT_OF_MEMORY:
                     self.idle.insert(0, running.actor)  # the last to be asked again: elsewhere it may work
                 else:
                     self._replace(running.actor)
@@ -178,7 +182,11 @@ class Pool:
         self._start()
 
     def _start(self) -> None:
-        actor = self._new()
+        """Brings up an evaluator, on no node that is left alone unless it can be on no other."""
+        remote = self._remote
+        if avoided := self.nodes.avoided():
+            remote = remote.options(label_selector=off(avoided), fallback_strategy=[{"label_selector": {}}])
+        actor = remote.remote(self._evaluate)
         self.starting[actor.ready.remote()] = actor
 
     def _take_started(self) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from cluster.resources.backfill import Nodes, fit, less
 from sweeps.config.blocks import EvaluationBlock
 from sweeps.config.trial import ModelSource, TrialSpec
 from sweeps.controller.launch import Launch
+
+NODE_ID: Final = "ray.io/node-id"
+"""The label by which Ray tells every node from the others."""
 
 
 class StopRequest(Enum):
@@ -70,6 +74,11 @@ def bundle(model: ModelSource) -> dict[str, float]:
     if model.gpus_per_worker:
         resources["GPU"] = model.gpus_per_worker
     return resources
+
+
+def off(nodes: Iterable[str]) -> dict[str, str]:
+    """Returns the label selector of what is to lie on none of these nodes; at least one."""
+    return {NODE_ID: f"!in({','.join(sorted(nodes))})"}
 
 
 def most_workers(room: Nodes, model: ModelSource) -> int:

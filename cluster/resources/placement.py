@@ -105,7 +105,7 @@ class PlacementScheduler:
         now = self.clock()
         if now < self.next_check or not (line := self._queue(offer, self.look_ahead if self.without_memory else 1)):
             return None
-        seen: Nodes = self._free()
+        seen: Nodes = self.free()
         free: Nodes = self._settled(seen, now)
         busy, first = [self._running(a, now) for a in running], line[0]
         if ended is not None:
@@ -185,7 +185,7 @@ class PlacementScheduler:
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         return any(node not in alive or node in self.draining for node in nodes)
 
-    def _free(self) -> dict[str, dict[str, float]]:
+    def free(self) -> dict[str, dict[str, float]]:
         """Returns what Ray says is free, on nodes that stay and on which something may start."""
         off = {*self.draining_nodes(), *self.avoided()}
         return {n: dict(has) for n, has in available_resources_per_node().items() if n not in off}

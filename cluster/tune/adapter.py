@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -17,7 +17,7 @@ from ray.tune.search import SearchAlgorithm
 from ray.tune.trainable import wrap_function
 
 from cluster.ray_internals.tune import TrialMaker, keep_aws_keys_off_trials, process_one_event
-from cluster.resources.bundles import bundle
+from cluster.resources.bundles import bundle, off
 from cluster.train.worker import group_of, runs_in_driver
 from sweeps.controller.launch import Launch
 from sweeps.executors.interrupt import Interrupt
@@ -26,7 +26,6 @@ from sweeps.executors.storage_backoff import NodeBackoff
 keep_aws_keys_off_trials()
 IDLE_S = 10.0  # how long Tune is kept waiting while nothing runs; then it may look after itself
 IDLE_TURN_S = 0.05
-NODE_ID: Final = "ray.io/node-id"  # the label by which Ray tells every node from the others
 _LOOPS: dict[str, Loop] = {}
 _TUNE_CONTROLLERS: dict[str, Any] = {}  # of a loop, once it has shown itself
 
@@ -187,7 +186,7 @@ def placement_group(launch: Launch, reuse: bool, avoid: Sequence[str] = ()) -> t
     Args:
         avoid: ids of nodes on which none of it may lie.
     """
-    off = {"bundle_label_selector": [{NODE_ID: f"!in({','.join(avoid)})"}] * launch.workers} if avoid else {}
+    where = {"bundle_label_selector": [off(avoid)] * launch.workers} if avoid else {}
     if runs_in_driver(launch, reuse):
-        return tune.PlacementGroupFactory([bundle(launch.spec.model)], **off)
-    return tune.PlacementGroupFactory([{}] + [bundle(launch.spec.model)] * launch.workers, strategy="PACK", **off)
+        return tune.PlacementGroupFactory([bundle(launch.spec.model)], **where)
+    return tune.PlacementGroupFactory([{}] + [bundle(launch.spec.model)] * launch.workers, strategy="PACK", **where)

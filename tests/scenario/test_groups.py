@@ -90,8 +90,11 @@ def test_two_sweeps_share_one_cluster_by_their_weights_and_both_end_although_the
     assert result["used"] <= 1.0  # never more than there are
 
 
-def test_a_group_lies_on_no_node_that_is_left_alone(program):
-    lines = program("tests.scenario.programs.avoided")
+def test_a_group_or_an_evaluator_lies_on_no_node_that_is_left_alone_while_there_is_another(program):
+    *lines, evaluators = program("tests.scenario.programs.avoided")
+    bad, other = evaluators["bad"], {"first": "second", "second": "first"}[evaluators["bad"]]
+    assert (evaluators["failed"], evaluators["scored"]) == ([bad], other)
+    assert evaluators["beside a full one"] == evaluators["all left alone"] == bad  # where alone there is room
     assert len(lines) == 9
     for line in lines:
         other = {"first": ["second"], "second": ["first"]}[line["off"]]

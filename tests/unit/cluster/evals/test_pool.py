@@ -55,9 +55,14 @@ class Actors:
 
     def __init__(self, error: Exception | None, scores: CheckedScores | None = None) -> None:
         self.error, self.scores, self.started, self.killed = error, scores, 0, list[Any]()
+        self.placed = list[dict[str, str]]()
 
     def remote(self, **options: Any) -> Any:
-        return lambda evaluator: SimpleNamespace(remote=self.start)
+        return lambda evaluator: SimpleNamespace(remote=self.start, options=self.options)
+
+    def options(self, *, label_selector: dict[str, str], fallback_strategy: list[Any]) -> Any:
+        self.placed.append(label_selector)
+        return SimpleNamespace(remote=self.start)
 
     def start(self, evaluate: Any) -> Any:
         self.started += 1
@@ -135,6 +140,22 @@ def test_an_evaluator_on_a_node_without_the_storage_is_left_alone_for_a_while(mo
     assert not made.free
     now[0] += NODE_FIRST_S
     assert made.free
+
+
+@pytest.mark.parametrize(("elsewhere", "moves"), [(1.0, True), (0.4, False)])
+def test_an_evaluator_on_a_node_without_the_storage_goes_to_another_that_has_room(elsewhere, moves, monkeypatch):
+    actors = Actors(ray.exceptions.RayTaskError("score", "…", NodeTrouble("not mounted", "n1")))
+    monkeypatch.setattr(pool, "ray", actors)
+    room = {"n2": {"GPU": elsewhere}}
+    made = pool.Pool(lambda job: None, 1, gpus=0.5, room=lambda: room)  # type: ignore[arg-type, return-value]
+    made.open()
+    assert list(made.finished()) == []
+    (first,) = made.idle
+    made.submit(EvalJob("t-1", 1, 4, "/c/4", "tiny-s", EvalSpec()))
+    assert len(list(made.finished())) == 1
+    assert list(made.finished()) == []  # what was started is up
+    assert (actors.killed, actors.placed) == (([first], [{"ray.io/node-id": "!in(n1)"}]) if moves else ([], []))
+    assert made.free is moves
 
 
 @pytest.mark.parametrize("gpus", [0.0, 0.5, 1.0])
