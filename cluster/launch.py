@@ -13,10 +13,11 @@ from sweeps.config.schema import Sweep
 from sweeps.errors import DipsweepError, InputError, Interrupted, NoDriver
 from sweeps.executors.interrupt import signals_as_ctrl_c
 from sweeps.output import (
-    droppable,
+    LossyStream,
     escape_what_cannot_be_encoded,
     keep_running_without_output,
     open_standard_streams,
+    printable,
     silence,
 )
 from sweeps.storage.base import join, storage_trouble
@@ -78,6 +79,11 @@ def describe_size(sweep: Sweep) -> str:
     return f"{total} trial{'s' if total != 1 else ''} of at most {max(budgets)} steps"
 
 
+def _tell(line: str) -> None:
+    """Prints a line to standard error. Its reader may be gone, as a terminal is after SIGHUP: that changes no exit code."""
+    print(printable(line), file=LossyStream(sys.stderr), flush=True)
+
+
 def main_of(act: Callable[[], Any]) -> None:
     """Runs `act` and exits the process: every error of ours becomes one clear message and its exit code."""
     open_standard_streams()
@@ -89,13 +95,13 @@ def main_of(act: Callable[[], Any]) -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except DipsweepError as e:
         text = f"{'' if isinstance(e, InputError | Interrupted | NoDriver) else 'error: '}{e}"
-        droppable(lambda line: print(line, file=sys.stderr))(text)
+        _tell(text)
         sys.exit(e.exit_code)
     except BrokenPipeError:  # whoever read along has seen enough
         silence(sys.stdout)
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _tell("interrupted")
         sys.exit(130)
     except OSError as e:
         if (trouble := storage_trouble(e)) is None:
@@ -103,7 +109,7 @@ def main_of(act: Callable[[], Any]) -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()  # what was said before
         silence(sys.stdout)
-        droppable(lambda line: print(line, file=sys.stderr))(f"error: {trouble}")
+        _tell(f"error: {trouble}")
         sys.exit(1)
     except Exception as e:
         if type(e).__module__.startswith(("click", "typer")) and hasattr(e, "exit_code"):

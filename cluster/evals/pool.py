@@ -195,7 +195,7 @@ class Pool:
             try:
                 ray.get(ref)
             except Exception as e:
-                self.failed_starts += 1
+                self.failed_starts += explain(e).kind is not FailureKind.NODE_PREEMPTED
                 if self.failed_starts >= START_TRIES:
                     why = str(e).strip().splitlines()[-1]
                     raise EvaluatorMissing(f"{START_TRIES} evaluators in a row did not start: {why}") from e

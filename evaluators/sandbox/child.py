@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import os
 import resource
+import signal
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,9 @@ ON_REQUEST = (
 )
 """Imported beforehand where the program names them, since nothing can be opened afterwards."""
 
+
+ASKS_TO_END = "SIGHUP SIGINT SIGQUIT SIGTERM SIGUSR1 SIGUSR2 SIGPWR"
+"""What batch systems and service managers send to all processes of a job; the program cannot send them, and has not failed."""
 
 BEGUN, LOCKED = b"begun\n", b"locked\n"
 
@@ -50,6 +54,8 @@ def main() -> None:
         resource.setrlimit(kind, (value, value))
     # SIGXCPU comes first: by SIGKILL the parent knows a machine that ran out of memory.
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 60))
+    for name in ASKS_TO_END.split():
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the program prints is nobody's business
     lock()
     os.write(answer, LOCKED)

@@ -81,6 +81,28 @@ def test_output_for_which_there_is_no_room_is_one_sentence_and_1(tmp_path: Path,
     assert done.stderr.startswith("error: this machine: no room is left on this disk (No space left on device")
 
 
+@pytest.mark.parametrize(
+    ("acts", "code"),
+    [("os.kill(os.getpid(), signal.SIGHUP)", 130), ("raise InputError('no')", 2), ("raise OSError(28, 'full')", 1)],
+)
+def test_a_terminal_that_is_gone_changes_no_exit_code(acts: str, code: int):
+    """It takes no word of why a command ended, nor what would be written of that."""
+    program = (
+        "import os, signal, time\n"
+        "from cluster.launch import main_of\n"
+        "from sweeps.errors import InputError\n"
+        f"def act():\n    {acts}\n    time.sleep(9)\n"
+        "main_of(act)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert subprocess.run([sys.executable, "-c", program], stderr=writer, env=env, check=False).returncode == code
+    finally:
+        os.close(writer)
+
+
 def test_trouble_in_reading_is_no_trouble_in_writing_and_what_was_said_before_is_said():
     program = (
         "from cluster.launch import main_of\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,7 +56,7 @@ class Actors:
 
     def __init__(self, error: Exception | None, scores: CheckedScores | None = None) -> None:
         self.error, self.scores, self.started, self.killed = error, scores, 0, list[Any]()
-        self.placed = list[dict[str, str]]()
+        self.placed, self.fails = list[dict[str, str]](), "job"
 
     def remote(self, **options: Any) -> Any:
         return lambda evaluator: SimpleNamespace(remote=self.start, options=self.options)
@@ -72,7 +73,7 @@ class Actors:
         return list(refs), []
 
     def get(self, ref: str) -> CheckedScores | bool:
-        if ref.startswith("job") and self.error is not None:
+        if ref.startswith(self.fails) and self.error is not None:
             raise self.error
         return self.scores if ref.startswith("job") and self.scores is not None else True
 
@@ -140,6 +141,20 @@ def test_an_evaluator_on_a_node_without_the_storage_is_left_alone_for_a_while(mo
     assert not made.free
     now[0] += NODE_FIRST_S
     assert made.free
+
+
+@pytest.mark.parametrize(("words", "gone"), [("The actor died because its node has died.", True), ("no torch", False)])
+def test_a_node_that_was_taken_away_while_an_evaluator_came_up_is_not_its_failure(words, gone, monkeypatch):
+    actors = Actors(ray.exceptions.RayActorError(error_msg=words))
+    actors.fails = "ready"
+    monkeypatch.setattr(pool, "ray", actors)
+    made = pool.Pool(lambda job: None, 1)  # type: ignore[arg-type, return-value]
+    made.open()
+    for _ in range(pool.START_TRIES - 1):
+        assert list(made.finished()) == []
+    with nullcontext() if gone else pytest.raises(pool.EvaluatorMissing, match=words):
+        assert list(made.finished()) == []
+    assert actors.started == pool.START_TRIES + gone
 
 
 @pytest.mark.parametrize(("elsewhere", "moves"), [(1.0, True), (0.4, False)])

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -206,6 +207,27 @@ def test_a_program_that_could_not_be_run_has_not_failed(command, monkeypatch):
         SandboxBroken, match=r"not be run, 3 times: its process (did not come up|was killed|could not be)"
     ):
         run("assert 1 + 1 == 2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_of_a_job_is_no_fault_of_the_program(number, monkeypatch):
+    """An evaluation in the process of a driver that is asked to end goes on to its end, and its scores count."""
+    popen, senders = subprocess.Popen, list[threading.Thread]()
+
+    def send(pid: int) -> None:
+        until(lambda: "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text())
+        os.kill(pid, number)
+
+    def start(*arguments: Any, **how: Any) -> Any:
+        child = popen(*arguments, **how)
+        senders.append(threading.Thread(target=send, args=(child.pid,)))
+        senders[-1].start()
+        return child
+
+    monkeypatch.setattr(sandbox, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
+    assert run("import time\ntime.sleep(0.5)").passed
+    (sender,) = senders  # it was not run again
+    sender.join()
 
 
 def test_a_slow_start_is_not_the_programs_time(monkeypatch):
