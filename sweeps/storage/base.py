@@ -291,6 +291,10 @@ def storage_trouble(e: BaseException) -> StorageError | None:
     found: BaseException | None = e
     while found is not None and id(found) not in seen:
         seen.add(id(found))
+        # Ray's wrapper of a task's error is an instance of that error's type too, without its arguments.
+        if isinstance(inner := getattr(found, "cause", None), BaseException):
+            found = inner
+            continue
         if isinstance(found, StorageUnavailable | StorageDenied | NoCredentials | NoBucket):
             return found
         if isinstance(found, TrialFailed | JournalError):
@@ -300,6 +304,5 @@ def storage_trouble(e: BaseException) -> StorageError | None:
         where, number = _file_of(found), _os_error_number(found)
         if number is not None and (number in FULL | AWAY | MANY_FILES or (where and number in NETWORK)):
             return storage_error(where or Path("this machine"), OSError(number, os.strerror(number)))
-        inner = getattr(found, "cause", None)  # Ray's wrapper of a task's error
-        found = inner if isinstance(inner, BaseException) else found.__cause__
+        found = found.__cause__
     return None

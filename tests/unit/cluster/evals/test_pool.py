@@ -25,6 +25,12 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's."""
 
 
+def as_ray_raises(error: Exception) -> Exception:
+    """Returns what `ray.get` raises for a task's error: of both types, and without the arguments of the error's own."""
+    wrapped: Exception = ray.exceptions.RayTaskError("score", "…", error).as_instanceof_cause()
+    return wrapped
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "counts"),
     [
@@ -36,6 +42,8 @@ class OutOfMemoryError(RuntimeError):
             True,
         ),
         (ray.exceptions.RayTaskError("score", "…", OSError(errno.ENOSPC, "no space")), FailureKind.STORAGE, False),
+        (as_ray_raises(OSError(errno.ENOSPC, "no space")), FailureKind.STORAGE, False),
+        (as_ray_raises(StorageUnavailable("not mounted")), FailureKind.STORAGE, False),
         (ray.exceptions.ActorDiedError(), FailureKind.WORKER_CRASHED, True),
         (
             ray.exceptions.RayActorError(error_msg="The actor died because its node has died."),
@@ -113,7 +121,7 @@ def test_an_evaluator_that_may_be_dead_or_short_of_memory_gets_no_other_job(erro
 
 def test_what_failed_on_one_evaluator_is_tried_on_another(monkeypatch: pytest.MonkeyPatch):
     """One on a node that does not see the storage any more would else fail the same job for ever while others stand idle."""
-    actors, asked = Actors(ray.exceptions.RayTaskError("score", "…", StorageUnavailable("not mounted"))), list[Any]()
+    actors, asked = Actors(as_ray_raises(StorageUnavailable("not mounted"))), list[Any]()
     monkeypatch.setattr(pool, "ray", actors)
     made = pool.Pool(lambda job: None, 2)  # type: ignore[arg-type, return-value]
     made.open()
@@ -129,7 +137,7 @@ def test_what_failed_on_one_evaluator_is_tried_on_another(monkeypatch: pytest.Mo
 
 def test_an_evaluator_on_a_node_without_the_storage_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch):
     now = [0.0]
-    actors = Actors(ray.exceptions.RayTaskError("score", "…", NodeTrouble("not mounted", "n1")))
+    actors = Actors(as_ray_raises(NodeTrouble("not mounted", "n1")))
     monkeypatch.setattr(pool, "ray", actors)
     made = pool.Pool(lambda job: None, 1, clock=lambda: now[0])  # type: ignore[arg-type, return-value]
     made.open()
@@ -159,7 +167,7 @@ def test_a_node_that_was_taken_away_while_an_evaluator_came_up_is_not_its_failur
 
 @pytest.mark.parametrize(("elsewhere", "moves"), [(1.0, True), (0.4, False)])
 def test_an_evaluator_on_a_node_without_the_storage_goes_to_another_that_has_room(elsewhere, moves, monkeypatch):
-    actors = Actors(ray.exceptions.RayTaskError("score", "…", NodeTrouble("not mounted", "n1")))
+    actors = Actors(as_ray_raises(NodeTrouble("not mounted", "n1")))
     monkeypatch.setattr(pool, "ray", actors)
     room = {"n2": {"GPU": elsewhere}}
     made = pool.Pool(lambda job: None, 1, gpus=0.5, room=lambda: room)  # type: ignore[arg-type, return-value]
