@@ -113,6 +113,7 @@ class SweepController:
         self.journal, self.rule, self.searcher, self.home = journal, rule, self._record.searcher, self._record.home
         self.state, self.specs, self.evaluations = self._record.state, self._record.specs, self._record.evaluations
         self.ending, self._repeats = False, 0
+        self._told: StrategyError | None = None  # what the latest interrupt row says of the rule or the search
         self._verdicts.restore(journal.rows())
         for trial in list(self.state.trials.values()):
             if not trial.ended:
@@ -363,7 +364,7 @@ class SweepController:
 
     def interrupt(self, who: str, reason: str) -> None:
         """Notes that the sweep was interrupted; open attempts go on in the next driver, which judges what was not judged."""
-        self.ending = True
+        self.ending, self._told = True, self.broken
         unjudged = {UNJUDGED_SINCE: self._record.strategies.since} if self.broken is not None else None
         self.control(ControlAction.INTERRUPT, who, reason=reason, args=unjudged)
 
@@ -375,7 +376,7 @@ class SweepController:
         """
         if self.broken is None:
             return
-        if not self.ending:
+        if self._told is not self.broken:  # it may have stumbled over what came after Ctrl-C
             self.interrupt(DRIVER, str(self.broken))
         raise self.broken
 

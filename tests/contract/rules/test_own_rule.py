@@ -174,12 +174,16 @@ def test_the_report_at_which_a_rule_stumbled_is_judged_once_it_is_mended(tmp_pat
     assert len(stops("whole")) == 2
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.parametrize("breaks", [1, 2])
-def test_what_comes_after_the_report_at_which_a_rule_stumbled_does_not_hide_it(breaks: int):
-    """On Ray trials report on while their processes are asked to save; each report is judged as if nothing had come after it."""
+def test_what_comes_after_the_report_at_which_a_rule_stumbled_does_not_hide_it(breaks: int, interrupted: bool):
+    """On Ray trials report on while their processes are asked to save, maybe since somebody pressed Ctrl-C; each report is judged
+    as if nothing had come after it."""
     journal, metric = MemoryJournal(), SWEEP.goal.metric
     controller = SweepController(Plan(SWEEP), journal, Rung(breaks=True))
     trials = [launch.spec.id for launch in (controller.next(), controller.next()) if launch is not None]
+    if interrupted:
+        controller.interrupt("user", "Ctrl-C")
     for trial in trials:
         controller.report(trial, 1, 4, {metric: 0.5})
         controller.report(trial, 1, 5, {"train/loss": 1.0})
