@@ -128,6 +128,7 @@ _Places = Annotated[
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=str | list[str]),
 ]
 Whole = Annotated[int, Field(ge=0, lt=2**31)]
+MAX_PATIENCE = 100  # of dip-aware, in multiples of its trough step
 LongRows = Literal["drop", "cut-prompt", "cut-answer"]
 _Variant = Annotated[str, Field(pattern=VARIANT)]
 

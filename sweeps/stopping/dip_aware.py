@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sweeps.config.checks.whole_sweep import MAX_PATIENCE
+from sweeps.config.blocks import MAX_PATIENCE
 from sweeps.config.objective import Goal
 from sweeps.errors import InputError, nearest
 from sweeps.journal.history import Point

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice, product
 from typing import Any
 
-from sweeps.config.blocks import TrialSettings, known_axes
+from sweeps.config.blocks import MAX_PATIENCE, TrialSettings, known_axes
 from sweeps.config.checks.plugin_settings import plugin_faults, trainer_fields, value_fault
 from sweeps.config.checks.space import name_fault, space_faults
 from sweeps.config.checks.unused import unused_faults
@@ -22,7 +22,6 @@ from sweeps.storage.base import is_url, url_fault
 
 MAX_TRIALS = 100_000
 MAX_EVALUATIONS = 10_000  # of one trial
-MAX_PATIENCE = 100  # with a dip, in multiples of its trough step
 LEARNING = ("optuna-tpe", "optuna-gp")  # searches that can begin from results of others
 LESS_IS_BETTER = (
     "train/loss",
