@@ -22,6 +22,7 @@ from cluster.connect.environment import prepare
 prepare()
 
 import ray  # noqa: E402
+from ray.tune.execution import tune_controller  # noqa: E402
 
 from benchmarks.scale.light import ThreadActors  # noqa: E402
 from benchmarks.scale.memory import rss_mib  # noqa: E402
@@ -151,8 +152,8 @@ def main() -> None:
             load = Load(loop, folder, a.every)
             load.gpus, heard[0] = a.gpus, load.heard
             ThreadActors.attempt = staticmethod(load.attempt)
-            controller.RayActorManager = ThreadActors
-            loop.placement._free = load.free
+            tune_controller.RayActorManager = ThreadActors
+            loop.placement.free = load.free
             loop.placement.any_gone = lambda nodes: False
             loop.poll, loop.next_launch = load.timed(loop.poll), load.timed(loop.next_launch)
             begin = time.thread_time()
