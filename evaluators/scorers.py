@@ -81,13 +81,13 @@ _OTHER_POWER: Final = re.compile(
 _SUBSCRIPT: Final = re.compile(r"(?:(?<=[\d)}])|(?<=\b[^\W\d_]))_(?:\{[^{}]*\}|[^\W_]+)")
 """The base of 101_2 and the name of x_1."""
 _NO_NUMBER: Final = re.compile(
-    r"(?:(?<![\d.,])\d[\d.,]*+ ?(?:[*·×]|\\cdot|\\times)? ?)?(?:"
+    r"(?:(?<![\d.,])\.?\d(?:[.,]?\d)*+(?: ?/ ?\d(?:[.,]?\d)*+)? ?(?:[*·×/]|\\cdot|\\times)? ?)?(?:"
     r"\\sqrt ?(?:\[[^\[\]]*\])?(?:\{[^{}]*\}|\w)|√ ?(?:[({][^(){}]*[)}]|[\w.]+)|(?<![^\W\d_])sqrt ?\([^()]*\)"
-    r"|(?:\\pi(?![A-Za-z])|π|(?<![^\W\d_])pi\b)(?: ?/ ?\d+)?"
+    r"|(?:\\pi(?![A-Za-z])|π|(?<![^\W\d_])pi\b)"
     r"|\\(?:ln|log|exp|sin|cos|tan)(?![A-Za-z])(?:_\w|_\{[^{}]*\})? ?(?:[({][^(){}]*[)}]|[\w.]+)"
-    r"|\\[dt]?(?:frac|binom) ?(?:\{[^{}]*\}|\w) ?(?:\{[^{}]*\}|\w))"
+    r"|\\[dt]?(?:frac|binom) ?(?:\{[^{}]*\}|\w) ?(?:\{[^{}]*\}|\w))(?: ?/ ?\d(?:[.,]?\d)*+)?"
 )
-"""Roots, multiples of π and the like, with what they are multiplied by: none of their digits is the number."""
+"""Roots, multiples of π and the like, with what multiplies or divides them: none of their digits is the number."""
 _SUPERSCRIPT: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _CURRENCY: Final = re.compile(r"(?<![^\W_])(?<!\))([-+])(?:\\?\$|[€£¥])(?=[\d.])")
 _BEFORE_LETTER: Final = (
@@ -187,7 +187,8 @@ def number_in(text: str) -> float | None:
     return _value(found[-1]) if found else None
 
 
-def _numbers(text: str) -> list[str]:
+def _numbers(text: str, irrational: str = " ") -> list[str]:
+    """Returns the numbers of a text, each root, multiple of π and the like replaced by `irrational`."""
     text = _VULGAR.sub(lambda found: " " * (found[1] is not None) + unicodedata.normalize("NFKC", found[2]), text)
     text = re.sub("[⁄∕]", "/", re.sub("[−–]", "-", _MARK.sub("", text)))
     text = _CURRENCY.sub(r"\1", _SUBSCRIPT.sub("", _GROUPED.sub("", text)))
@@ -195,7 +196,8 @@ def _numbers(text: str) -> list[str]:
     text = re.sub("[⁰¹²³⁴-⁹⁺⁻]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPT)}}}", text)
     text = _TIMES_TEN.sub(lambda found: f"e{found[1] or found[2]}", text)
     text = _MIXED.sub(_fraction, _FRACTION.sub(_fraction, text))
-    text = _NO_NUMBER.sub(" ", _NO_NUMBER.sub(" ", text))  # a root may stand in a fraction
+    for _ in range(2):  # a root may stand in a fraction
+        text = _NO_NUMBER.sub(irrational, text)
     for power in _POWERS:
         text = power.sub(_power, text)
     return _NUMBER.findall(_OTHER_POWER.sub("", text))
@@ -230,7 +232,8 @@ def _value(text: str) -> float | None:
         return None
     if not math.isfinite(value):
         return None
-    return int(top) if re.fullmatch(r"[-+]?\d+", top) and not bottom else value  # a float has but 15 digits
+    # A float has but 15 digits; `int` refuses texts of more than 4,300, zeros before a number too.
+    return int(Decimal(top)) if re.fullmatch(r"[-+]?\d+", top) and not bottom else value
 
 
 def _number(reply: str, item: Item) -> float:
@@ -240,10 +243,12 @@ def _number(reply: str, item: Item) -> float:
 
 
 def _near(said: float, target: float) -> bool:
-    """Whole numbers are right to the last digit, others to the sixth."""
-    if float(said).is_integer() and float(target).is_integer():
+    """Whole numbers are right to the last digit, or to the last of a float where one is written as such (6.02e23); others to the
+    sixth."""
+    if isinstance(said, int) and isinstance(target, int):
         return said == target
-    return math.isclose(said, target, rel_tol=1e-6, abs_tol=1e-9)
+    whole = float(said).is_integer() and float(target).is_integer()
+    return math.isclose(said, target, rel_tol=4e-16 if whole else 1e-6, abs_tol=1e-9)
 
 
 def _target(answer: Any) -> str:
@@ -255,7 +260,7 @@ def _check_number(item: Item) -> None:
     for answer in accepted(item):
         if isinstance(answer, bool) or not isinstance(answer, int | float | str) or number_in(_target(answer)) is None:
             raise ValueError(f"answer is {answer!r}; expected a number")
-        if (count := len(_numbers(_target(answer)))) > 1:
+        if (count := len(_numbers(_target(answer), irrational=" 0 "))) > 1:
             raise ValueError(
                 f"answer is {answer!r}, which holds {count} numbers; expected one, or a list of right answers"
             )
@@ -275,7 +280,8 @@ def same_choice(answer: str, target: str, letters: str = "A-P") -> bool:
 
 def _chosen(answer: str, letters: str) -> str | None:
     """Returns what a reply says to choose, "" where that are two at once; None where it says nothing of the kind."""
-    pattern = rf"(?P<lead>answer(?:[\s*_]+is\b)?|\\boxed)(?P<gap>(?:{_BEFORE_LETTER})+)(?P<said>yes|no|[{letters}])(?!_*[^\W_])"
+    lead = r"(?P<lead>answer(?:[\s*_]+is\b)?|(?<!\\boxed[{ ])\\boxed)"
+    pattern = rf"{lead}(?P<gap>(?:{_BEFORE_LETTER})++)(?P<said>yes|no|[{letters}])(?!_*[^\W_])"
     said, read, answer = None, 0, _PAIRED.sub(r"\2", answer)
     for found in re.finditer(pattern, answer, re.IGNORECASE):
         if found.start() >= read and not _is_word(found):
