@@ -93,7 +93,7 @@ def _blocks(answer: str) -> Iterator[_Block]:
 def _opening(line: str) -> re.Match[str] | None:
     if line.count("```") > 1:  # code within a sentence
         return None
-    return re.search(r"(?<![`~])(?P<fence>`{3,}+|~{3,}+)[ \t]*+\{?\.?(?P<language>[\w+#-]*+)[^`]*+$", line)
+    return re.search(r"(?P<fence>(?<!`)`{3,}+|(?<!~)~{3,}+)[ \t]*+\{?\.?(?P<language>[\w+#-]*+)[^`]*+$", line)
 
 
 def _block(opened: re.Match[str], lines: list[str]) -> _Block:

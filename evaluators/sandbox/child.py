@@ -43,7 +43,9 @@ def main() -> None:
     lock = _lock_down()
     word, _, program = sys.stdin.read().partition("\n")
     answer = os.dup(1)
-    os.write(answer, BEGUN)
+    for name in ASKS_TO_END.split():
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    os.write(answer, BEGUN)  # whoever is ended before this is begun anew
     _import(_named(program))
     memory, seconds = int(sys.argv[1]) << 20, int(float(sys.argv[2])) + 1
     for kind, value in (
@@ -54,8 +56,6 @@ def main() -> None:
         resource.setrlimit(kind, (value, value))
     # SIGXCPU comes first: by SIGKILL the parent knows a machine that ran out of memory.
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 60))
-    for name in ASKS_TO_END.split():
-        signal.signal(signal.Signals[name], signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the program prints is nobody's business
     lock()
     os.write(answer, LOCKED)

@@ -257,6 +257,7 @@ def _spoken(role: str, left: dict[str, Any], unused: Counter[str]) -> Message:
         role, content, calls = "assistant", "", [content]
     message: Message = {"role": role, "content": content}
     if role != "assistant":
+        unused.update(["message.content.thinking"] * bool(thought))
         if role == "tool":
             message |= {key: _sound(left.pop(key)) for key in ("tool_call_id", "name") if key in left}
         for key in [k for k in _MASKS if k in left]:

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -228,6 +229,20 @@ def test_a_signal_to_all_processes_of_a_job_is_no_fault_of_the_program(number, m
     assert run("import time\ntime.sleep(1.5)").passed
     (sender,) = senders  # it was not run again
     sender.join()
+
+
+def test_no_signal_ends_a_process_from_the_moment_that_its_program_is_looked_at(monkeypatch):
+    begins, ignored = sandbox._begins, list[int]()
+
+    def asked(child: Any, program: bytes) -> bool:
+        begun = begins(child, program)
+        (mask,) = re.findall(r"SigIgn:\t(\w+)", Path(f"/proc/{child.pid}/status").read_text())
+        ignored.append(int(mask, 16))
+        return begun
+
+    monkeypatch.setattr(sandbox, "_begins", asked)
+    assert run("import asyncio, unittest, xml").passed
+    assert all(ignored[0] >> (number - 1) & 1 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
 
 
 def test_a_slow_start_is_not_the_programs_time(monkeypatch):

@@ -103,6 +103,7 @@ def test_code_is_found_in_whatever_fence_it_stands(reply):
 def test_code_is_the_last_block_or_the_whole_answer():
     assert code_of("a\n```python\nx = 1\n```\nb\n```py\ny = 2\n```") == "y = 2\n"
     assert code_of("```python\nx = 1") == "x = 1\n"
+    assert code_of("so ~```python\nx = 1\n```") == "x = 1\n"
     assert code_of("    return 1") == "    return 1"
     assert code_of("~" * 50_000 + "`") == "~" * 50_000 + "`"  # 1,000 of them took 1.8 s
     assert program(PROBLEM, SOLVED).startswith("import math")

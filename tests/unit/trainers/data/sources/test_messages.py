@@ -364,6 +364,9 @@ def test_parts_of_a_message_lose_nothing_they_carry():
     assert said({**text, "train": True, "mood": "merry"}).unused == ("message.content.mood",)
     with pytest.raises(ValueError, match="message 1: a thought stands behind text of the same message"):
         said(thought, text, thought, text)
+    asked = {"role": "user", "content": [thought, {"type": "text", "text": USER["content"]}]}
+    row = parsed({"messages": [asked, REPLY]})
+    assert (row.conversation, row.unused) == (TURN, ("message.content.thinking",))
     both = said(thought, {"type": "reasoning", "text": ", so 4"}, text).conversation[1]
     assert both == {**REPLY, "reasoning_content": "two twos, so 4"}
 
