@@ -181,7 +181,8 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
         step = self._step_of(result)
         if step is None:
             raise InputError(
-                f"trial {trial.trial_id} reports no whole number {self._step!r} of at least 0; it reports {sorted(result)}"
+                f"trial {trial.trial_id}: got {self._step} {result.get(self._step)!r}; expected a whole number of at least 0; it "
+                f"reports {', '.join(sorted(result))}"
             )
         self._begin_again(trial, step)
         fresh = self._tell_result(trial, step, result)

@@ -152,7 +152,9 @@ def test_a_scheduler_restarted_from_its_journal_goes_on_with_the_same_decisions(
 @pytest.mark.parametrize("rule", ["dip-aware", "asha"])
 def test_a_result_without_a_step_is_refused_by_name(step, rule):
     control = FakeController(scheduler(rule=rule))
-    with pytest.raises(InputError, match="reports no whole number 'step'"):
+    with pytest.raises(
+        InputError, match=f"got step {step.get('step')}; expected a whole number .* it reports {METRIC}"
+    ):
         control.scheduler.on_trial_result(control, control.trials[0], {METRIC: 0.5, **step})
 
 
