@@ -128,7 +128,8 @@ def _questions(name: str, file: Path, items: int, seed: int) -> dict[int, Item]:
         raise
     except Exception as error:  # each reads a row in its own way, and a row may hold anything
         line = next(at for at in chosen if _fails(name, rows[at]))
-        what = f"column {error}" if isinstance(error, KeyError | ValueError) else f"a column ({error})"
+        named = isinstance(error, KeyError) or str(error).partition(":")[0] in rows[line]
+        what = f"column {error}" if named else f"a column ({error})"
         raise InputError(f"{file}:{line}: {what} is missing or not as {name} has it") from error
 
 

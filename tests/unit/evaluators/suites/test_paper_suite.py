@@ -250,6 +250,16 @@ def test_a_column_that_holds_something_else_is_named_by_file_and_line(tmp_path, 
         load_suite(EvalSpec(f"paper:{tmp_path}"))
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("two", r"a column \(invalid literal for int.*'two'\) is missing"), (99, r"a column \(99 is not in list\)")],
+)
+def test_a_fault_that_names_no_column_is_not_called_one(tmp_path, value, said):
+    (tmp_path / "mmlu_pro.jsonl").write_text(json.dumps({**ROWS["mmlu_pro"][0], "answer_index": value}))
+    with pytest.raises(InputError, match=rf"mmlu_pro\.jsonl:1: {said}"):
+        load_suite(EvalSpec(f"paper:{tmp_path}"))
+
+
 @pytest.mark.parametrize("where", ["", "/nowhere/at/all"])
 def test_without_a_folder_the_suite_says_what_it_needs(where):
     with pytest.raises(InputError, match="paper:/data/benchmarks"):
