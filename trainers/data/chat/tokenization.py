@@ -204,12 +204,11 @@ def _missing(text: str, *parts: str) -> str | None:
 
     A thought may say the same as its answer: the text has to hold both.
     """
+    text = "".join(text.split())
     for part in parts:
-        sought = part.strip()
+        sought = "".join(part.split())
         if (at := text.find(sought)) < 0:
-            text, sought = "".join(text.split()), "".join(part.split())
-            if (at := text.find(sought)) < 0:
-                return part
+            return part
         text = text[at + len(sought) :]
     return None
 

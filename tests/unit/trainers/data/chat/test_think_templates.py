@@ -119,6 +119,12 @@ def test_a_thought_that_says_what_the_answer_says_is_not_taken_for_the_answer(te
     assert learnt(row) == f"{opening}{thought}\n</think>\n\n1+2=3<|im_end|>"
 
 
+def test_a_thought_that_the_template_writes_with_other_spaces_may_stand_in_the_answer_as_it_was():
+    narrow = QWEN3_LIKE.replace("+ thought +", "+ thought | replace(' ', '') +")
+    (row,) = rows(narrow, ASK, {"role": "assistant", "content": "<think>1 + 2 = 3</think>1 + 2 = 3"})
+    assert learnt(row) == "<think>\n1+2=3\n</think>\n\n1 + 2 = 3<|im_end|>"
+
+
 def test_a_generation_prompt_that_closes_the_thought_is_refused_for_a_reply_with_one():
     closed = QWEN3_LIKE.replace("loop.index0 > asked.last", "false")
     closed = closed.replace("{{- '<|im_start|>assistant\\n' -}}", "{{- '<|im_start|>assistant\\n</think>' -}}")
