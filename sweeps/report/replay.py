@@ -482,8 +482,8 @@ def _legend(summary: dict[str, Any]) -> list[str]:
         "their rest would have taken is in none of these shares, and none of them counts as a winner, whichever rule ends it"
     )
     shared = (
-        f"{summary['branches']} of the {summary['trials']} recorded runs are branches of others: under every rule each is "
-        "replayed from step 0, with its trunk's scores there, and the steps that they share are counted for each of them"
+        f"{summary['branches']} of the {summary['trials']} recorded runs are branches of others: every rule sees each of "
+        "them from step 0, by its trunk's scores up to the fork, and the steps that they share count for each"
     )
     return [
         *([cut] if summary["unfinished"] else []),
