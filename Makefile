@@ -83,8 +83,8 @@ site-tools:
 	DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --no-install-recommends slurmctld slurmd slurm-client munge openssh-server rsync iproute2
 
 # Every picture and table of README and docs that takes under an hour (docs/figures.md lists the others): from the demo's own
-# run, from recorded curves, from plans, from three small runs of a model of recurrent depth.
-figures: demo
+# run and the miniature study's, from recorded curves, from plans, from three small runs of a model of recurrent depth.
+figures: demo paper-mini
 	$(BIN)/dipsweep figure $$(ls -td runs/dip-and-recovery-*/ | head -1) curves runs/curves.svg --metric general/score --trials t-ac828181,t-06d87965,t-27092f31
 	mv runs/curves.svg docs/dip_and_recovery.svg
 	$(BIN)/python -m benchmarks.stopping.measure --sweeps 40 --first-seed 960000 --json runs/measured.json --processes $(CORES) --rules none oracle \
@@ -102,7 +102,7 @@ figures: demo
 	$(BIN)/python -m cluster.cli.reference > runs/command-line.md && mv runs/command-line.md docs/reference/command-line.md
 	$(BIN)/python -m benchmarks.figures docs/figures.md
 
-# The paper's questions in miniature, three seeds: two sweeps, about an hour on two cores. docs/paper_mini.md says what came out.
+# The paper's questions in miniature, three seeds: two sweeps, under half an hour on two cores. docs/paper_mini.md says what came out.
 paper-mini: $(READY)
 	$(BIN)/dipsweep run examples/paper_mini.yaml
 	$(BIN)/dipsweep run examples/paper_mini_exposure.yaml

@@ -22,8 +22,10 @@ def files(pattern: re.Pattern[str]) -> set[str]:
     return {str(path.relative_to(ROOT)) for path in found if pattern.search(path.name)}
 
 
-def recipe() -> str:
-    return (ROOT / "Makefile").read_text().split("\nfigures: ")[1].split("\n\n")[0]
+def recipe(target: str = "figures") -> str:
+    """What make runs for a target, and before it for those that it needs."""
+    needed, _, lines = (ROOT / "Makefile").read_text().split(f"\n{target}: ")[1].split("\n\n")[0].partition("\n")
+    return "\n".join([*(recipe(other) for other in needed.split() if not other.startswith("$")), lines])
 
 
 def test_every_picture_has_a_command():
