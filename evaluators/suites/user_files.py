@@ -28,6 +28,7 @@ from trainers.data.tiny_study.tasks import ROLES
 KEYS: Final = ("prompt", "messages", "role", "task", "scorer", "choices", "answer", "tests", "criteria")
 JUDGED_BY: Final = (
     "evaluators.scorers",
+    "evaluators.number_reading",
     "trainers.rl_reward",
     "evaluators.benchmarks.humaneval",
     "evaluators.benchmarks.judges",

@@ -3,8 +3,9 @@ import time
 
 import pytest
 
+from evaluators.number_reading import number_in
 from evaluators.sandbox import seccomp
-from evaluators.scorers import final_answer, number_in, same_choice, scorer_of
+from evaluators.scorers import final_answer, same_choice, scorer_of
 from sweeps.errors import InputError
 
 COLOURS = {"choices": ["red", "blue", "green"], "answer": "blue"}

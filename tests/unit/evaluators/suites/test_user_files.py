@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from evaluators import scorers, tasks
+from evaluators import number_reading, scorers, tasks
 from evaluators.decoding import Reply
 from evaluators.early_stopping import evaluate_sequentially
 from evaluators.engines.base import encode_prompts
@@ -70,7 +70,7 @@ def test_a_conversation_is_rendered_by_the_chat_template_with_its_system_row(wri
     assert text_of(suite.tasks[0].prompts[0]) == "[system] Be brief.\n\nHi"
 
 
-@pytest.mark.parametrize("decides", [scorers.final_answer, scorers.code_of, scorers.refused, scorers.number_in])
+@pytest.mark.parametrize("decides", [scorers.final_answer, scorers.code_of, scorers.refused, number_reading.number_in])
 def test_the_version_follows_from_the_code_of_all_that_reads_a_reply(write, decides, monkeypatch):
     path = write("few.jsonl", {"prompt": "?", "answer": 1})
     before, code_of = own(EvalFile(path, "math")).version, tasks.code_of
