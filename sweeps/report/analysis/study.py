@@ -250,7 +250,7 @@ def _ranked(found: Sequence[Setting], goal: Goal, by_id: Mapping[str, Trial]) ->
 
     Nothing is ranked by a score of which all have none: a suite that every checkpoint fails tells nothing.
     """
-    over = [s for s in found if s.whole or (goal.at == "best" and set(s.states) <= set(ENDED))]
+    over = [s for s in found if s.whole or (goal.at == "best" and s.ended)]
     ranked = [s for s in over if s.meets and goal.metric in s.metrics]
     if all(s.metrics[goal.metric].value == 0 for s in ranked) and goal.maximize:
         ranked = []

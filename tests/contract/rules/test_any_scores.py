@@ -235,12 +235,17 @@ def reported(study, values, se=0.01):
     return trial, [trial.report(v, 10 * (j + 1)) or trial.should_prune() for j, v in enumerate(values)]
 
 
+def with_four_good_trials(study):
+    for _ in range(4):
+        trial, _ = reported(study, [0.9] * 9)
+        study.tell(trial, 0.9)
+    return study
+
+
 def test_two_studies_of_one_name_share_a_pruner_and_nothing_else():
     pruner = RulePruner(budget=BUDGET, top=1, protect="soft")
     first, second = (optuna.create_study(study_name="s", direction="maximize", pruner=pruner) for _ in range(2))
-    for _ in range(4):
-        trial, _ = reported(first, [0.9] * 9)
-        first.tell(trial, 0.9)
+    with_four_good_trials(first)
     assert any(reported(first, [0.1] * 8)[1])
     assert not any(reported(second, [0.1] * 8)[1])
     assert any(reported(first, [0.1] * 8)[1])
@@ -248,10 +253,7 @@ def test_two_studies_of_one_name_share_a_pruner_and_nothing_else():
 
 def test_a_pruner_can_be_pickled_and_goes_on_from_the_study():
     pruner = RulePruner(budget=BUDGET, top=1, protect="soft")
-    study = optuna.create_study(direction="maximize", pruner=pruner)
-    for _ in range(4):
-        trial, _ = reported(study, [0.9] * 9)
-        study.tell(trial, 0.9)
+    study = with_four_good_trials(optuna.create_study(direction="maximize", pruner=pruner))
     study.pruner = pickle.loads(pickle.dumps(pruner))
     assert any(reported(study, [0.1] * 8)[1])
 
@@ -437,10 +439,7 @@ def test_a_trial_that_begins_anew_is_not_judged_by_the_scores_of_its_dropped_att
 
 def test_a_trial_that_failed_was_not_given_up_and_takes_nothing_of_the_budget_of_risk():
     pruner = RulePruner(budget=BUDGET, top=1, protect="soft")
-    study = optuna.create_study(direction="maximize", pruner=pruner)
-    for _ in range(4):
-        trial, _ = reported(study, [0.9] * 9)
-        study.tell(trial, 0.9)
+    study = with_four_good_trials(optuna.create_study(direction="maximize", pruner=pruner))
     trial, _ = reported(study, [1.2] * 5)
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
     assert any(reported(study, [0.1] * 8)[1])

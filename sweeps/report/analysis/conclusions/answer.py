@@ -75,7 +75,9 @@ def progress_of_counts(trials: int, still_open: int, planned: int | None) -> str
 
 
 def _no_best(summary: Summary) -> Finding:
-    done = [s for s in summary.settings if s.whole or (summary.at == "best" and _is_over(s, summary.objective))]
+    done = [
+        s for s in summary.settings if s.whole or (summary.at == "best" and s.ended and summary.objective in s.metrics)
+    ]
     open_ = sum(t.state not in ENDED for t in summary.trials)
     numbers = {"trials": len(summary.trials), "open": open_, "whole": len(done)}
     scored = [s for s in done if summary.objective in s.metrics]
@@ -102,11 +104,6 @@ def _no_best(summary: Summary) -> Finding:
             else "The one completed setting does not meet all constraints."
         )
     return Finding("state", text, numbers)
-
-
-def _is_over(s: Setting, objective: str) -> bool:
-    """Whether a setting, stopped or not, has a best checkpoint that will not change."""
-    return objective in s.metrics and set(s.states) <= set(ENDED) - {"paused"}
 
 
 def _best(summary: Summary, best: Setting) -> Finding:

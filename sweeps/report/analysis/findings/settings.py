@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sweeps.journal.vocabulary import ENDED
 from sweeps.report.analysis.findings.trials import Check
 from sweeps.report.analysis.inference import Difference
 from sweeps.report.analysis.shape import Measured
@@ -134,8 +135,8 @@ class Setting:
         rank: by the mean of the objective, among whole settings that meet the constraints. checks, meets: constraints on
             the means.
         shares: the setting that has a place for the same best checkpoints: one finding is ranked once; else empty.
-        front: on the Pareto front of objective and refusal: no other setting is known to be better in both. None: no
-            refusal was scored.
+        front: on the Pareto front of skill (`verdicts.skill_of`) and refusal: no other setting is known to be better in both.
+            None: no refusal was scored.
     """
 
     id: str
@@ -156,6 +157,11 @@ class Setting:
     @property
     def model(self) -> str:
         return str(self.config.get("model", ""))
+
+    @property
+    def ended(self) -> bool:
+        """True where every trial has ended, stopped or not: their best checkpoints will not change."""
+        return set(self.states) <= ENDED
 
     @property
     def budget(self) -> int | None:
