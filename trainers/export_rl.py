@@ -434,7 +434,9 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room:
     _write_rows(folder, rows)
     positions = getattr(_model_config(folder / "model"), "max_position_embeddings", None) or room.context
     tokens = room.prompt + room.reply
-    stretched = {"+actor_rollout_ref.model.override_config.max_position_embeddings": room.context}
+    # verl takes the positions for the context, whatever YaRN makes of them.
+    key = "+actor_rollout_ref.model.override_config.max_position_embeddings"
+    stretched = {key: room.context} if tokens > positions else {}
     return _script(
         folder,
         "python3 -m verl.trainer.main_ppo",
@@ -448,9 +450,7 @@ def _verl(folder: Path, prompts: Sequence[RlPrompt], settings: RlSettings, room:
             "data.max_response_length": room.reply,
             "data.seed": settings.seed,
             "actor_rollout_ref.model.path": Here("model"),
-            **(
-                stretched if tokens > positions else {}
-            ),  # verl takes those for the context, whatever YaRN makes of them
+            **stretched,
             "actor_rollout_ref.actor.optim.lr": settings.learning_rate / 10,
             "actor_rollout_ref.actor.ppo_mini_batch_size": at_once(prompts),
             "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": GROUP,

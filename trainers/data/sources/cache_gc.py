@@ -41,10 +41,8 @@ def collect_cache(older_than_days: float, *, apply: bool = False) -> list[Cached
     """
     found = []
     for path in _copies():
-        with (
-            contextlib.suppress(FileNotFoundError),
-            _unused(path) as free,
-        ):  # another process removes it too, or has finished it
+        # Another process may remove it too, or have finished it.
+        with contextlib.suppress(FileNotFoundError), _unused(path) as free:
             unused_s = time.time() - path.stat().st_mtime
             copy = CachedCopy(path, _size(path), unused_s, not free, free and unused_s > older_than_days * DAY_S)
             if apply and copy.goes:
@@ -95,7 +93,5 @@ def _remove(path: Path) -> None:
 
 def _size(path: Path) -> int:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    states = [
-        file.lstat() for file in files
-    ]  # a link to a model's file is not the file, and an outline of one has holes
+    states = [file.lstat() for file in files]  # a link is not its file, and an outline of a model has holes
     return sum(min(state.st_size, 512 * state.st_blocks) for state in states)
