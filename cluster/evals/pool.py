@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import ray
 
 from cluster.resources.backfill import Nodes, fit
-from cluster.resources.bundles import off
+from cluster.resources.bundles import selector_avoiding
 from cluster.train.this_node import naming_this_node
 from evaluators.engines.vllm import GPU_SHARE
 from sweeps.config.eval_job import EvalJob
@@ -185,7 +185,9 @@ class Pool:
         """Brings up an evaluator, on no node that is left alone unless it can be on no other."""
         remote = self._remote
         if avoided := self.nodes.avoided():
-            remote = remote.options(label_selector=off(avoided), fallback_strategy=[{"label_selector": {}}])
+            remote = remote.options(
+                label_selector=selector_avoiding(avoided), fallback_strategy=[{"label_selector": {}}]
+            )
         actor = remote.remote(self._evaluate)
         self.starting[actor.ready.remote()] = actor
 

@@ -76,8 +76,8 @@ def bundle(model: ModelSource) -> dict[str, float]:
     return resources
 
 
-def off(nodes: Iterable[str]) -> dict[str, str]:
-    """Returns the label selector of what is to lie on none of these nodes; at least one."""
+def selector_avoiding(nodes: Iterable[str]) -> dict[str, str]:
+    """Returns the label selector of what is to be placed on none of these nodes, of which there is at least one."""
     return {NODE_ID: f"!in({','.join(sorted(nodes))})"}
 
 

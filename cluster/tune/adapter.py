@@ -17,7 +17,7 @@ from ray.tune.search import SearchAlgorithm
 from ray.tune.trainable import wrap_function
 
 from cluster.ray_internals.tune import TrialMaker, keep_aws_keys_off_trials, process_one_event
-from cluster.resources.bundles import bundle, off
+from cluster.resources.bundles import bundle, selector_avoiding
 from cluster.train.worker import group_of, runs_in_driver
 from sweeps.controller.launch import Launch
 from sweeps.executors.interrupt import Interrupt
@@ -186,7 +186,7 @@ def placement_group(launch: Launch, reuse: bool, avoid: Sequence[str] = ()) -> t
     Args:
         avoid: ids of nodes on which none of it may lie.
     """
-    where = {"bundle_label_selector": [off(avoid)] * launch.workers} if avoid else {}
+    where = {"bundle_label_selector": [selector_avoiding(avoid)] * launch.workers} if avoid else {}
     if runs_in_driver(launch, reuse):
         return tune.PlacementGroupFactory([bundle(launch.spec.model)], **where)
     return tune.PlacementGroupFactory([{}] + [bundle(launch.spec.model)] * launch.workers, strategy="PACK", **where)
